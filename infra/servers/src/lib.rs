@@ -1,0 +1,43 @@
+//! Private Redis, MySQL and RabbitMQ servers for tests and for `local-emulator --servers local`.
+//!
+//! [`Servers`] starts the programs that are installed on this machine on free loopback ports, with
+//! all their state in one directory. They end with the [`Servers`] value, and also when the process
+//! that owns it is killed. Starting again on the same directory finds the same data, passwords and,
+//! where they are still free, ports.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), flashsale_servers::StartError> {
+//! let servers = flashsale_servers::Servers::builder("/tmp/flashsale").all().start()?;
+//! println!("{}", servers.redis_url().expect("redis was chosen"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Everything blocks: from async code call it inside `spawn_blocking`, dropping included.
+//!
+//! How nothing is left behind, whatever dies first:
+//!
+//! * Each server leads a process group of its own and is held back by a gate until the watchdog (a
+//!   small `/bin/sh`, see `watchdog.rs`) knows that group. The watchdog reads from a pipe of which
+//!   only the owner has the other end, so it learns of the owner's death from the kernel.
+//! * Two locks guard the directory. `owner.lock` is held by the owner alone: it tells whether the
+//!   servers can be used by others. `servers.lock` is shared by the owner, the watchdog and every
+//!   server: while it is held the data may still be written, so a new start waits for it.
+//!
+//! Deliberately absent: downloads, containers, TLS, and Windows.
+
+mod dir;
+mod error;
+mod mysql;
+mod ports;
+mod process;
+mod programs;
+mod rabbitmq;
+mod redis;
+mod server;
+mod servers;
+mod watchdog;
+
+pub use error::StartError;
+pub use programs::{Missing, missing};
+pub use servers::{Builder, ServerKind, Servers, Urls};

@@ -1,0 +1,2 @@
+-- Filled by the ledger adapter.
+SELECT 1;

@@ -1,0 +1,8 @@
+//! The stores behind the ports. An adapter knows the domain, the ports and its own library; never another adapter.
+
+pub mod memory;
+pub mod mysql;
+pub mod rabbitmq;
+pub mod redis;
+pub mod sqlite;
+pub mod system;

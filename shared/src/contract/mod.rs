@@ -1,0 +1,12 @@
+//! What every adapter of a port must do, as one suite per port that takes `&dyn Port`, a clock to be set by hand, and
+//! small makers of test data.
+
+pub mod admission;
+mod clock;
+mod data;
+pub mod gate;
+pub mod ledger;
+pub mod queue;
+
+pub use clock::ManualClock;
+pub use data::*;

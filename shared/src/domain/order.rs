@@ -1,0 +1,191 @@
+//! An order, from the admitted request to its final word.
+
+use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+
+use super::{Currency, OrderId, SaleId, Timestamp, UserId};
+
+/// Where an order stands. `Queued` lives only in the admission store and the queue; the ledger knows the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OrderStatus {
+    /// Durable in the queue, not yet in the ledger.
+    Queued,
+    /// In the ledger, holding a unit, to be paid until `pay_by`.
+    Confirmed,
+    /// Paid, holding a unit for good.
+    Paid,
+    /// Given up by its owner.
+    Cancelled,
+    /// Not paid in time.
+    Expired,
+    /// Refused by the ledger.
+    Rejected,
+}
+
+impl OrderStatus {
+    /// Every status, in the order of an order's life.
+    pub const ALL: [Self; 6] = [Self::Queued, Self::Confirmed, Self::Paid, Self::Cancelled, Self::Expired, Self::Rejected];
+
+    /// The word of the API and of the ledger.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Confirmed => "confirmed",
+            Self::Paid => "paid",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+        }
+    }
+
+    /// Whether the order holds a unit of the sale in the ledger.
+    #[must_use]
+    pub const fn is_active(self) -> bool {
+        matches!(self, Self::Confirmed | Self::Paid)
+    }
+}
+
+impl FromStr for OrderStatus {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text).ok_or_else(|| format!("unknown order status {text:?}"))
+    }
+}
+
+/// Why the ledger refused an order that had been admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RejectReason {
+    /// Every unit is held by another order.
+    SoldOut,
+    /// The user holds as many active orders of the sale as its limit allows.
+    AlreadyBought,
+    /// The ledger knows no such sale.
+    UnknownSale,
+}
+
+impl RejectReason {
+    /// The word of the API and of the ledger.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SoldOut => "sold-out",
+            Self::AlreadyBought => "already-bought",
+            Self::UnknownSale => "unknown-sale",
+        }
+    }
+}
+
+impl FromStr for RejectReason {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::SoldOut, Self::AlreadyBought, Self::UnknownSale]
+            .into_iter()
+            .find(|reason| reason.as_str() == text)
+            .ok_or_else(|| format!("unknown reason {text:?}"))
+    }
+}
+
+/// An admitted order on its way to the ledger: what the queue carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrderRequest {
+    /// The idempotency key.
+    pub order_id: OrderId,
+    /// Which sale.
+    pub sale_id: SaleId,
+    /// Who buys.
+    pub user_id: UserId,
+    /// Price in minor units, as it stood when the order was admitted.
+    pub price: i64,
+    /// Its currency.
+    pub currency: Currency,
+    /// When the admission store gave it a unit.
+    pub admitted_at: Timestamp,
+    /// W3C trace context of the request, where it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// Message version 1: the body of one queue message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueMessage {
+    /// Always 1; a reader parks what it does not know.
+    pub v: u32,
+    /// The orders that were made durable together.
+    pub orders: Vec<OrderRequest>,
+}
+
+impl QueueMessage {
+    /// The version this code writes and reads.
+    pub const VERSION: u32 = 1;
+}
+
+/// An order as the ledger keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Its id.
+    pub order_id: OrderId,
+    /// Which sale.
+    pub sale_id: SaleId,
+    /// Whose order.
+    pub user_id: UserId,
+    /// Where it stands.
+    pub status: OrderStatus,
+    /// Why it was rejected; set exactly when `status` is `Rejected`.
+    pub reason: Option<RejectReason>,
+    /// Price in minor units.
+    pub price: i64,
+    /// Its currency.
+    pub currency: Currency,
+    /// When it was admitted.
+    pub created_at: Timestamp,
+    /// Until when it must be paid; set while `status` is `Confirmed` and kept afterwards.
+    pub pay_by: Option<Timestamp>,
+    /// When `status` last changed.
+    pub updated_at: Timestamp,
+    /// 1 when recorded, raised with every change of `status`; 0 for a queued order.
+    pub version: u64,
+}
+
+impl Order {
+    /// The order as a shopper sees it while it waits in the queue.
+    #[must_use]
+    pub fn queued(request: &OrderRequest) -> Self {
+        Self {
+            order_id: request.order_id,
+            sale_id: request.sale_id,
+            user_id: request.user_id,
+            status: OrderStatus::Queued,
+            reason: None,
+            price: request.price,
+            currency: request.currency,
+            created_at: request.admitted_at,
+            pay_by: None,
+            updated_at: request.admitted_at,
+            version: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_back() {
+        for status in OrderStatus::ALL {
+            assert_eq!(status.as_str().parse(), Ok(status));
+            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
+        }
+        for reason in [RejectReason::SoldOut, RejectReason::AlreadyBought, RejectReason::UnknownSale] {
+            assert_eq!(reason.as_str().parse(), Ok(reason));
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Limits and bans: whom they concern and how much is allowed.
+
+use serde::{Deserialize, Serialize};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use super::{Phone, Timestamp, UserId};
+
+/// So many requests per time, with bursts, as GCRA (the generic cell rate algorithm, ITU-T I.371) counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    /// Requests allowed per window in the long run; at least 1.
+    pub limit: u32,
+    /// The window, in milliseconds; at least 1.
+    pub window_ms: u64,
+    /// Requests allowed at once after a pause; at least 1.
+    pub burst: u32,
+}
+
+impl Quota {
+    /// `limit` requests per `window_ms`, all of them at once if need be.
+    #[must_use]
+    pub const fn per(limit: u32, window_ms: u64) -> Self {
+        Self { limit, window_ms, burst: limit }
+    }
+
+    /// Time between two requests at the allowed rate, in microseconds: GCRA's emission interval.
+    #[must_use]
+    pub const fn interval_us(&self) -> u64 {
+        self.window_ms * 1_000 / self.limit as u64
+    }
+}
+
+/// Whom a limit or a ban concerns.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// A user.
+    User(UserId),
+    /// A client address, as [`Subject::address`] normalises it.
+    Address(IpAddr),
+    /// A phone number.
+    Phone(Phone),
+    /// A phone number tried from one address: limits guessing without locking the owner out elsewhere.
+    PhoneAt(Phone, IpAddr),
+}
+
+/// The text names no subject.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected kind user, address or phone with a value of that kind")]
+pub struct SubjectError;
+
+impl Subject {
+    /// An address as limits count it: IPv4 as it is (also when mapped into IPv6), IPv6 by its /64, because one
+    /// subscriber holds a whole /64.
+    #[must_use]
+    pub fn address(ip: IpAddr) -> Self {
+        Self::Address(normalised(ip))
+    }
+
+    /// A phone number tried from an address.
+    #[must_use]
+    pub fn phone_at(phone: Phone, ip: IpAddr) -> Self {
+        Self::PhoneAt(phone, normalised(ip))
+    }
+
+    /// The word for the kind: `user`, `address`, `phone` or `phone-at`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::User(_) => "user",
+            Self::Address(_) => "address",
+            Self::Phone(_) => "phone",
+            Self::PhoneAt(..) => "phone-at",
+        }
+    }
+
+    /// The value in full, for keys and for the operator.
+    #[must_use]
+    pub fn value(&self) -> String {
+        match self {
+            Self::User(id) => id.to_string(),
+            Self::Address(ip) => ip.to_string(),
+            Self::Phone(phone) => phone.as_str().to_owned(),
+            Self::PhoneAt(phone, ip) => format!("{}@{ip}", phone.as_str()),
+        }
+    }
+
+    /// Reads what the operator typed.
+    ///
+    /// # Errors
+    /// When the kind is unknown or the value is not of that kind.
+    pub fn parse(kind: &str, value: &str) -> Result<Self, SubjectError> {
+        match kind {
+            "user" => value.parse().map(Self::User).map_err(|_| SubjectError),
+            "address" => value.parse().map(Self::address).map_err(|_| SubjectError),
+            "phone" => Phone::parse(value, None).map(Self::Phone).map_err(|_| SubjectError),
+            _ => Err(SubjectError),
+        }
+    }
+}
+
+fn normalised(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(id) => write!(f, "user {id}"),
+            Self::Address(ip) => write!(f, "address {ip}"),
+            Self::Phone(phone) => write!(f, "phone {phone:?}"),
+            Self::PhoneAt(phone, ip) => write!(f, "phone {phone:?} at {ip}"),
+        }
+    }
+}
+
+/// A ban of a subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ban {
+    /// Who is banned.
+    pub subject: Subject,
+    /// Why, as the operator reads it.
+    pub reason: String,
+    /// When it was put.
+    pub created_at: Timestamp,
+    /// First instant at which it holds no more; `None` for a ban without end.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Ban {
+    /// Whether the ban holds at `now`.
+    #[must_use]
+    pub fn holds(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|end| now < end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_counted_by_subscriber() {
+        let of = |text: &str| Subject::address(text.parse().unwrap());
+        assert_eq!(of("::ffff:192.0.2.7"), of("192.0.2.7"));
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::1"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_ne!(of("192.0.2.7"), of("192.0.2.8"));
+    }
+}

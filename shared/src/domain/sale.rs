@@ -1,0 +1,194 @@
+//! A sale: so many units at one price, within one window of time.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Currency, SaleId, Timestamp};
+
+/// A sale as the ledger keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sale {
+    /// Its id.
+    pub sale_id: SaleId,
+    /// Shown to shoppers; 1 to 200 characters.
+    pub title: String,
+    /// Shown to shoppers; at most 4,000 characters.
+    pub description: String,
+    /// An `https:` or site-relative address of a picture; empty for none.
+    pub image_url: String,
+    /// Price of one unit in minor units.
+    pub price: i64,
+    /// The price without the sale, in minor units; never below `price`.
+    pub original_price: i64,
+    /// Currency of both prices.
+    pub currency: Currency,
+    /// Units for sale.
+    pub stock: u32,
+    /// Units held by active orders; never above `stock`.
+    pub sold: u32,
+    /// Active orders one user may hold.
+    pub per_user_limit: u32,
+    /// First instant at which an order is accepted.
+    pub starts_at: Timestamp,
+    /// First instant at which none is accepted any more.
+    pub ends_at: Timestamp,
+    /// Fencing token of the admission store's contents: raised before every rebuild.
+    pub epoch: u64,
+    /// Raised with every change of the sale itself (not of `sold` or `epoch`).
+    pub version: u64,
+    /// When it was created.
+    pub created_at: Timestamp,
+}
+
+/// What the admission store needs to know of a sale.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SaleTerms {
+    /// Which sale.
+    pub sale_id: SaleId,
+    /// Units for sale.
+    pub stock: u32,
+    /// Active orders one user may hold.
+    pub per_user_limit: u32,
+    /// Price of one unit in minor units.
+    pub price: i64,
+    /// Its currency.
+    pub currency: Currency,
+    /// Start of the window, included.
+    pub starts_at: Timestamp,
+    /// End of the window, not included.
+    pub ends_at: Timestamp,
+    /// The sale's `version`: older terms never replace newer ones.
+    pub version: u64,
+}
+
+/// Where a sale stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SaleState {
+    /// Before `starts_at`.
+    Upcoming,
+    /// Within the window, with units available.
+    Open,
+    /// Within the window, with none available at the moment.
+    SoldOut,
+    /// At or after `ends_at`.
+    Ended,
+}
+
+/// A change of a sale; `None` leaves the field as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SaleChange {
+    /// New title.
+    pub title: Option<String>,
+    /// New description.
+    pub description: Option<String>,
+    /// New picture.
+    pub image_url: Option<String>,
+    /// New price in minor units; orders already admitted keep theirs.
+    pub price: Option<i64>,
+    /// New original price in minor units.
+    pub original_price: Option<i64>,
+    /// New stock; never below the units already sold.
+    pub stock: Option<u32>,
+    /// New limit per user.
+    pub per_user_limit: Option<u32>,
+    /// New start.
+    pub starts_at: Option<Timestamp>,
+    /// New end.
+    pub ends_at: Option<Timestamp>,
+}
+
+/// A value of a sale that can't be: the field and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {expected}")]
+pub struct SaleError {
+    /// The JSON field.
+    pub field: &'static str,
+    /// What would be right.
+    pub expected: &'static str,
+}
+
+impl Sale {
+    /// Largest stock of one sale.
+    pub const STOCK_MAX: u32 = 10_000_000;
+    /// Largest limit per user.
+    pub const PER_USER_LIMIT_MAX: u32 = 100;
+    /// Largest price in minor units.
+    pub const PRICE_MAX: i64 = 1_000_000_000_000;
+
+    /// Checks every rule that one sale must meet by itself.
+    ///
+    /// # Errors
+    /// Names the first field that breaks a rule.
+    pub fn validate(&self) -> Result<(), SaleError> {
+        let rule = |holds: bool, field, expected| if holds { Ok(()) } else { Err(SaleError { field, expected }) };
+        let title = self.title.trim();
+        rule(!title.is_empty() && self.title.chars().count() <= 200, "title", "1 to 200 characters")?;
+        rule(self.description.chars().count() <= 4_000, "description", "at most 4000 characters")?;
+        let image = self.image_url.as_str();
+        rule(
+            image.len() <= 2_000
+                && (image.is_empty() || image.starts_with("https://") || (image.starts_with('/') && !image.starts_with("//"))),
+            "image_url",
+            "empty, an https:// address, or a path starting with /, at most 2000 bytes",
+        )?;
+        rule((0..=Self::PRICE_MAX).contains(&self.price), "price", "0 to 1000000000000 minor units")?;
+        rule(
+            (self.price..=Self::PRICE_MAX).contains(&self.original_price),
+            "original_price",
+            "not below price, at most 1000000000000 minor units",
+        )?;
+        rule((1..=Self::STOCK_MAX).contains(&self.stock), "stock", "1 to 10000000 units")?;
+        rule(self.sold <= self.stock, "stock", "not below the units already sold")?;
+        rule((1..=Self::PER_USER_LIMIT_MAX).contains(&self.per_user_limit), "per_user_limit", "1 to 100")?;
+        rule(self.starts_at < self.ends_at, "ends_at", "later than starts_at")
+    }
+
+    /// The sale with `change` applied and its version raised; still to be validated.
+    #[must_use]
+    pub fn changed(&self, change: &SaleChange) -> Self {
+        let SaleChange { title, description, image_url, price, original_price, stock, per_user_limit, starts_at, ends_at } = change.clone();
+        Self {
+            title: title.unwrap_or_else(|| self.title.clone()),
+            description: description.unwrap_or_else(|| self.description.clone()),
+            image_url: image_url.unwrap_or_else(|| self.image_url.clone()),
+            price: price.unwrap_or(self.price),
+            original_price: original_price.unwrap_or(self.original_price),
+            stock: stock.unwrap_or(self.stock),
+            per_user_limit: per_user_limit.unwrap_or(self.per_user_limit),
+            starts_at: starts_at.unwrap_or(self.starts_at),
+            ends_at: ends_at.unwrap_or(self.ends_at),
+            version: self.version + 1,
+            ..self.clone()
+        }
+    }
+
+    /// What the admission store needs.
+    #[must_use]
+    pub fn terms(&self) -> SaleTerms {
+        SaleTerms {
+            sale_id: self.sale_id,
+            stock: self.stock,
+            per_user_limit: self.per_user_limit,
+            price: self.price,
+            currency: self.currency,
+            starts_at: self.starts_at,
+            ends_at: self.ends_at,
+            version: self.version,
+        }
+    }
+
+    /// Where the sale stands at `now`, with `available` units left.
+    #[must_use]
+    pub fn state(&self, available: u32, now: Timestamp) -> SaleState {
+        if now < self.starts_at {
+            SaleState::Upcoming
+        } else if now >= self.ends_at {
+            SaleState::Ended
+        } else if available == 0 {
+            SaleState::SoldOut
+        } else {
+            SaleState::Open
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! A registered user.
+
+use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+
+use super::{Phone, Timestamp, UserId};
+
+/// What a user may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// May buy.
+    Shopper,
+    /// May also run sales and the blacklist.
+    Admin,
+}
+
+impl Role {
+    /// The word stored and shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shopper => "shopper",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "shopper" => Ok(Self::Shopper),
+            "admin" => Ok(Self::Admin),
+            other => Err(format!("unknown role {other:?}")),
+        }
+    }
+}
+
+/// A registered user as the ledger keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its id.
+    pub user_id: UserId,
+    /// Unique among users.
+    pub phone: Phone,
+    /// Argon2id in PHC string form, or `!` where no password can ever match (seeded load-test users).
+    pub password_hash: String,
+    /// What it may do.
+    pub role: Role,
+    /// When it registered.
+    pub created_at: Timestamp,
+}

@@ -1,0 +1,12 @@
+//! Everything that flashsale's functions share.
+//!
+//! Read in this order: [`domain`] says what a flash sale is, [`ports`] lists every trait between the product and the
+//! outside, [`app`] holds the use cases, `adapters` hold the stores, and [`wire`] is the one place that picks them.
+
+pub mod domain;
+pub mod ports;
+
+pub mod adapters;
+
+#[cfg(feature = "contract")]
+pub mod contract;

@@ -1,0 +1,645 @@
+//! Every trait between the product and the outside, on one page.
+//!
+//! A refusal that a caller must expect ("sold out", "no such session") is a value. An error is a [`StoreError`] and
+//! says what the caller may do about it. Every method is safe to call again with the same arguments after an error:
+//! what is done twice has the effect of once. Every method ends by itself: adapters put a time limit on each call.
+//! Times come in as arguments; adapters decide nothing by a clock of their own.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+
+use crate::domain::{
+    Ban, CaptchaId, Order, OrderId, OrderRequest, Phone, Quota, Sale, SaleChange, SaleError, SaleId, SaleTerms, SessionId, Subject,
+    Timestamp, User, UserId,
+};
+
+/// What went wrong in a store, by what the caller can do.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// Nothing happened; try again later.
+    #[error("{store} is unavailable: {cause}")]
+    Unavailable {
+        /// Which store, for people: `Redis`, `MySQL`, `RabbitMQ`, `SQLite`.
+        store: &'static str,
+        /// What the client library said; free of secrets.
+        cause: String,
+    },
+    /// It may have happened or not: a time-out, a connection lost on the way. Try again; every call is idempotent.
+    #[error("{store} did not answer: {cause}")]
+    Unknown {
+        /// Which store.
+        store: &'static str,
+        /// What the client library said.
+        cause: String,
+    },
+    /// The store holds or answered what it never should. Trying again does not help.
+    #[error("{store} holds data that can't be read: {cause}")]
+    Corrupt {
+        /// Which store.
+        store: &'static str,
+        /// What is wrong with it.
+        cause: String,
+    },
+}
+
+/// The result of a port's method.
+pub type Stored<T> = Result<T, StoreError>;
+
+/// Tells the time.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}
+
+/// Gives random bytes fit for secrets.
+pub trait Random: Send + Sync + fmt::Debug {
+    /// Fills `bytes`.
+    fn fill(&self, bytes: &mut [u8]);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// The ledger: SQL, the truth
+// ---------------------------------------------------------------------------------------------------------------
+
+/// The outcome of [`Users::create`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// Stored now, or by an earlier call with the same id.
+    Created,
+    /// Another user has the phone.
+    PhoneTaken,
+}
+
+/// Registered users.
+#[async_trait]
+pub trait Users: Send + Sync {
+    /// Stores a new user; a phone belongs to one user at most. A repeat with the same `user_id` is `Created`.
+    async fn create(&self, user: &User) -> Stored<Created>;
+    /// Stores many new users in as few transactions as the store allows; users whose phone is taken are left out.
+    /// Returns the ids that are stored now, in the given order.
+    async fn create_many(&self, users: &[User]) -> Stored<Vec<UserId>>;
+    /// The user with the phone.
+    async fn by_phone(&self, phone: &Phone) -> Stored<Option<User>>;
+    /// The user with the id.
+    async fn by_id(&self, user_id: UserId) -> Stored<Option<User>>;
+    /// Replaces the password hash; `false` when there is no such user.
+    async fn set_password_hash(&self, user_id: UserId, password_hash: &str) -> Stored<bool>;
+}
+
+/// The outcome of [`Sales::change`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changed {
+    /// Stored; the sale as it is now.
+    Changed(Sale),
+    /// No such sale.
+    NotFound,
+    /// The change breaks a rule of [`Sale::validate`]; nothing was stored.
+    Refused(SaleError),
+}
+
+/// Sales, as the ledger keeps them.
+#[async_trait]
+pub trait Sales: Send + Sync {
+    /// Stores a new sale (with `sold` 0). A repeat with the same id changes nothing.
+    async fn create(&self, sale: &Sale) -> Stored<()>;
+    /// The sale with the id.
+    async fn get(&self, sale_id: SaleId) -> Stored<Option<Sale>>;
+    /// Sales with an id below `before` (all when `None`), newest id first, at most `limit`.
+    async fn list(&self, before: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>>;
+    /// Sales that end at or after `ends_from`, by id upwards from after `after`, at most `limit`.
+    async fn ending_from(&self, ends_from: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>>;
+    /// Applies `change` to the sale under its row lock, checks [`Sale::validate`], raises `version`.
+    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed>;
+    /// Raises the sale's `epoch` and returns the new one: the fencing token of one rebuild. `None`: no such sale.
+    async fn raise_epoch(&self, sale_id: SaleId) -> Stored<Option<u64>>;
+}
+
+/// The outcome of one order of [`OrderLedger::record`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// The order as the ledger holds it now: its status is never `Queued`.
+    pub order: Order,
+    /// Whether this call inserted it; `false` when it was there already, in whatever status.
+    pub fresh: bool,
+}
+
+/// The outcome of [`OrderLedger::pay`] and [`OrderLedger::cancel`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transition {
+    /// The order has the asked-for status now, by this call or by an earlier one like it.
+    Done(Order),
+    /// The order has another final status (or, to be paid, `pay_by` has passed); nothing changed.
+    Refused(Order),
+    /// The ledger has no such order of this user.
+    NotFound,
+}
+
+/// What the ledger says of a sale when all is added up from its order rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Orders that are confirmed or paid, counted row by row.
+    pub active: u64,
+    /// Users holding more active orders than the sale's limit.
+    pub users_over_limit: Vec<UserId>,
+    /// Orders by the word of their status.
+    pub by_status: Vec<(String, u64)>,
+}
+
+/// Orders, as the ledger keeps them. Every method that changes how many units are held locks the sale's row first and
+/// changes `sold` in the same transaction as the order's row.
+#[async_trait]
+pub trait OrderLedger: Send + Sync {
+    /// Records admitted orders in one transaction, all or nothing, and returns one outcome per request in the given
+    /// order (a repeated id within the batch is recorded once). An order is recorded `Confirmed` with
+    /// `pay_by = now + pay_within_ms`, or `Rejected` when no unit is left, the user's limit is reached or the sale
+    /// is unknown. An id that is there already is returned as it is. Deadlocks and lock time-outs are retried inside.
+    ///
+    /// # Errors
+    /// `Corrupt` when one of the orders can never be recorded: the caller splits the batch to find it.
+    async fn record(&self, requests: &[OrderRequest], now: Timestamp, pay_within_ms: u64) -> Stored<Vec<Recorded>>;
+    /// The order with the id.
+    async fn get(&self, order_id: OrderId) -> Stored<Option<Order>>;
+    /// Those of the orders that exist, in no particular order.
+    async fn get_many(&self, order_ids: &[OrderId]) -> Stored<Vec<Order>>;
+    /// A user's orders with an id below `before`, newest id first, at most `limit`.
+    async fn of_user(&self, user_id: UserId, before: Option<OrderId>, limit: u32) -> Stored<Vec<Order>>;
+    /// `Confirmed` -> `Paid`, when `now < pay_by`: one conditional update, so that expiry and payment can't both win.
+    async fn pay(&self, order_id: OrderId, user_id: UserId, now: Timestamp) -> Stored<Transition>;
+    /// `Confirmed` -> `Cancelled`. When the ledger has no such order yet and `queued` is given, the order is recorded
+    /// as `Cancelled` at once, so that the message still on its way finds it so.
+    async fn cancel(&self, order_id: OrderId, user_id: UserId, queued: Option<&OrderRequest>, now: Timestamp) -> Stored<Transition>;
+    /// `Confirmed` -> `Expired` for orders whose `pay_by` is at or before `now`, at most `limit` a call. Returns them.
+    async fn expire_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<Order>>;
+    /// Orders that are cancelled, expired or rejected and whose unit has not been given back to the admission store
+    /// (`stock_returned_at` is NULL), at most `limit`.
+    async fn stock_to_return(&self, limit: u32) -> Stored<Vec<Order>>;
+    /// Sets `stock_returned_at` where it is NULL. To be called after the admission store has released the orders.
+    async fn mark_stock_returned(&self, order_ids: &[OrderId], now: Timestamp) -> Stored<()>;
+    /// Active orders of a sale by id upwards from after `after`, at most `limit`.
+    async fn active(&self, sale_id: SaleId, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>>;
+    /// Adds up a sale from its rows. Costs a scan of the sale's orders.
+    async fn tally(&self, sale_id: SaleId) -> Stored<Tally>;
+}
+
+/// Signing keys kept in the ledger, so that several processes share the ones made in the development profile.
+#[async_trait]
+pub trait SigningKeys: Send + Sync {
+    /// The secret stored under `name`; when there is none, `candidate` is stored first. All callers get the same one.
+    async fn get_or_create(&self, name: &str, candidate: &[u8]) -> Stored<Vec<u8>>;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// The gate: who may come in
+// ---------------------------------------------------------------------------------------------------------------
+
+/// One limit to be checked by [`Gate::enter`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// What is limited, such as `ticket`; part of the key and of the `RateLimit` header.
+    pub name: &'static str,
+    /// Who is limited.
+    pub subject: Subject,
+    /// How much is allowed.
+    pub quota: Quota,
+}
+
+/// Bans a subject by itself when it is refused by limits too often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AbusePolicy {
+    /// Refusals within the window that are still borne.
+    pub refusals_max: u32,
+    /// The window, in milliseconds, counted from the first refusal in it.
+    pub window_ms: u64,
+    /// How long the ban lasts, in milliseconds.
+    pub ban_ms: u64,
+}
+
+/// What [`Gate::enter`] checks, all in one round trip.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The session that must be alive, if one must.
+    pub session: Option<(UserId, SessionId)>,
+    /// Subjects that must not be banned.
+    pub not_banned: Vec<Subject>,
+    /// Limits that must have room.
+    pub limits: Vec<Limit>,
+    /// Counts a refusal by a limit whose subject is a user against that user. `None`: no automatic ban.
+    pub abuse: Option<AbusePolicy>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// The answer of [`Gate::enter`]. The first that applies, in this order; limits are charged only for `Entered`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entered {
+    /// The session is unknown, ended or over.
+    NoSession,
+    /// A subject is banned.
+    Banned {
+        /// Until when; `None` without end.
+        until: Option<Timestamp>,
+    },
+    /// A limit has no room.
+    Limited {
+        /// Index into `limits`.
+        limit: usize,
+        /// Time until one request would be let in, in milliseconds; at least 1.
+        retry_after_ms: u64,
+    },
+    /// Come in.
+    Entered,
+}
+
+/// Sessions, bans and limits, checked together.
+#[async_trait]
+pub trait Gate: Send + Sync {
+    /// Checks everything in `entry`; charges all limits, or none.
+    async fn enter(&self, entry: &Entry) -> Stored<Entered>;
+}
+
+/// A sign-in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Its id.
+    pub session_id: SessionId,
+    /// Whose.
+    pub user_id: UserId,
+    /// First instant at which it is over.
+    pub expires_at: Timestamp,
+}
+
+/// Most sessions one user holds at a time.
+pub const SESSIONS_PER_USER_MAX: usize = 20;
+
+/// Sign-ins of all users, seen by every instance at once.
+#[async_trait]
+pub trait Sessions: Send + Sync {
+    /// Stores sessions (one, or thousands at once for seeding). A user holds at most [`SESSIONS_PER_USER_MAX`]; one
+    /// more ends the one that would be over first.
+    async fn open(&self, sessions: &[Session], now: Timestamp) -> Stored<()>;
+    /// Ends one.
+    async fn end(&self, user_id: UserId, session_id: SessionId) -> Stored<()>;
+    /// Ends all of a user's but `keep`.
+    async fn end_all(&self, user_id: UserId, keep: Option<SessionId>) -> Stored<()>;
+}
+
+/// Banned subjects.
+#[async_trait]
+pub trait Blacklist: Send + Sync {
+    /// Puts a ban, in place of an earlier one of the same subject.
+    async fn ban(&self, ban: &Ban) -> Stored<()>;
+    /// Lifts a ban; `false` when there was none.
+    async fn lift(&self, subject: &Subject) -> Stored<bool>;
+    /// Bans that hold at `now`, newest first, from the `offset`th on, at most `limit`; automatic ones included.
+    async fn list(&self, now: Timestamp, offset: u32, limit: u32) -> Stored<Vec<Ban>>;
+}
+
+/// Counts failures (sign-ins) by a key.
+#[async_trait]
+pub trait Failures: Send + Sync {
+    /// Failures within the running window.
+    async fn count(&self, subject: &Subject, now: Timestamp) -> Stored<u32>;
+    /// Adds one and returns the count; the window starts with the first and ends `window_ms` later.
+    async fn add(&self, subject: &Subject, window_ms: u64, now: Timestamp) -> Stored<u32>;
+    /// Forgets them.
+    async fn clear(&self, subject: &Subject) -> Stored<()>;
+}
+
+/// What a captcha was drawn for; it is good for nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Registration and sign-in.
+    Login,
+    /// A ticket.
+    Purchase,
+}
+
+impl Purpose {
+    /// The word of the API and of the stores.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Purchase => "purchase",
+        }
+    }
+}
+
+/// A drawn captcha. `Debug` hides the answer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Captcha {
+    /// Its id.
+    pub captcha_id: CaptchaId,
+    /// What it is good for.
+    pub purpose: Purpose,
+    /// The right answer.
+    pub answer: String,
+    /// First instant at which it is gone.
+    pub expires_at: Timestamp,
+}
+
+impl fmt::Debug for Captcha {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Captcha").field("captcha_id", &self.captcha_id).field("purpose", &self.purpose).finish_non_exhaustive()
+    }
+}
+
+/// Captchas that wait for their answer.
+#[async_trait]
+pub trait Captchas: Send + Sync {
+    /// Keeps one.
+    async fn put(&self, captcha: &Captcha, now: Timestamp) -> Stored<()>;
+    /// Reads one that is not over, leaving it (for its audio form).
+    async fn peek(&self, captcha_id: CaptchaId, now: Timestamp) -> Stored<Option<Captcha>>;
+    /// Takes one out: of all callers only one ever gets it, and only before it is over.
+    async fn take(&self, captcha_id: CaptchaId, now: Timestamp) -> Stored<Option<Captcha>>;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Admission: who gets a unit
+// ---------------------------------------------------------------------------------------------------------------
+
+/// A unit held in the admission store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// The order that holds it; its `price`, `currency` and `admitted_at` are those of the first admission.
+    pub request: OrderRequest,
+    /// Whether the ledger has said `confirmed`; before that the reservation is watched by the overdue index.
+    pub settled: bool,
+}
+
+/// What a buyer asks of [`Admission::reserve`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Which sale.
+    pub sale_id: SaleId,
+    /// The order, from the ticket.
+    pub order_id: OrderId,
+    /// The buyer, from the session.
+    pub user_id: UserId,
+    /// Whether the ticket's life is over: then only an order that was admitted before is found again.
+    pub ticket_expired: bool,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// The answer of [`Admission::reserve`]: the first that applies, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admitted {
+    /// The order holds a unit since an earlier call.
+    Again(Reservation),
+    /// The order held a unit and has given it back (cancelled, expired or rejected).
+    Ended,
+    /// The sale is not loaded, or is being rebuilt: ask again soon.
+    Closed,
+    /// The ticket's life is over and its order never got a unit.
+    TicketExpired,
+    /// Before the window.
+    NotOpen {
+        /// When it opens.
+        starts_at: Timestamp,
+    },
+    /// After the window.
+    SaleEnded,
+    /// The user holds as many units as the limit allows.
+    AlreadyBought {
+        /// One of the orders that hold them.
+        order_id: OrderId,
+    },
+    /// No unit is left.
+    SoldOut,
+    /// The order holds a unit now.
+    Reserved(Reservation),
+}
+
+/// The answer of [`Admission::look`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// Units that can be reserved now.
+    pub available: u32,
+    /// An order of the user, when the user holds as many units as the limit allows.
+    pub already_bought: Option<OrderId>,
+}
+
+/// Where the admission store stands with a sale.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdmissionState {
+    /// It knows nothing of the sale: never loaded, or lost.
+    Missing,
+    /// It is being rebuilt under `epoch` since `since`.
+    Rebuilding {
+        /// Fencing token of the rebuild.
+        epoch: u64,
+        /// When the rebuild began.
+        since: Timestamp,
+    },
+    /// It takes orders.
+    Open {
+        /// Fencing token of the last rebuild.
+        epoch: u64,
+        /// The sale's version that its terms have.
+        version: u64,
+        /// Units for sale.
+        stock: u32,
+        /// Units held by orders that are not settled.
+        reserved: u32,
+        /// Units held by settled orders.
+        settled: u32,
+    },
+}
+
+/// A page of reservations and where the next one begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReservationPage {
+    /// Some reservations; an id may come more than once in a whole reading, and one that is there all the time comes
+    /// at least once.
+    pub reservations: Vec<Reservation>,
+    /// To be given for the next page; `None` after the last.
+    pub next: Option<u64>,
+}
+
+/// The fast, conservative gate in front of the ledger. Stock is a set of order ids: what is available is the stock
+/// less the number of ids, so every change is by id and idempotent.
+///
+/// An order that has ended ([`Admission::release`]) is remembered for as long as the sale's data is kept, so that
+/// neither a retry, nor a late settlement, nor a rebuild brings it back.
+#[async_trait]
+pub trait Admission: Send + Sync {
+    /// Gives the order a unit, atomically.
+    async fn reserve(&self, claim: &Claim) -> Stored<Admitted>;
+    /// What a ticket request needs to know, without changing anything. `None` when the sale is not open.
+    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>>;
+    /// The order's reservation.
+    async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>>;
+    /// Marks the reservations of orders that the ledger holds as active, adding those that the store has forgotten
+    /// (whatever the stock says: the ledger knows better), leaving out those that have ended. Nothing is done, without
+    /// error, when the sale is `Missing`: the rebuild will find them in the ledger.
+    async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()>;
+    /// Gives back the units of orders that have ended, by id; each id is remembered as ended even when it held none.
+    async fn release(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()>;
+    /// Takes up to `limit` reservations that are not settled and were admitted (or last claimed) at or before `before`,
+    /// oldest first, and puts their time to `now`, so that each is handed out once per period.
+    async fn claim_overdue(&self, sale_id: SaleId, before: Timestamp, now: Timestamp, limit: u32) -> Stored<Vec<Reservation>>;
+    /// Reads all reservations page by page, beginning with `cursor` 0.
+    async fn reservations(&self, sale_id: SaleId, cursor: u64, limit: u32) -> Stored<ReservationPage>;
+    /// Where the store stands with the sale.
+    async fn state(&self, sale_id: SaleId) -> Stored<AdmissionState>;
+    /// Begins a rebuild: admission is closed, what is there stays. `false` when the store has an epoch at or above `epoch`.
+    async fn begin_rebuild(&self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> Stored<bool>;
+    /// Adds settled reservations during a rebuild, leaving out those that have ended. `false` when the store is not
+    /// rebuilding under exactly this epoch.
+    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool>;
+    /// Ends the rebuild: admission is open. `false` as for [`Admission::restore`]; `true` again when it is open under
+    /// exactly this epoch.
+    async fn finish_rebuild(&self, sale_id: SaleId, epoch: u64) -> Stored<bool>;
+    /// Replaces the terms of a sale that the store knows, unless it has newer ones. `false` when the sale is `Missing`.
+    async fn set_terms(&self, terms: &SaleTerms) -> Stored<bool>;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Hand-off: the order queue
+// ---------------------------------------------------------------------------------------------------------------
+
+/// How much waits in the queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Messages that wait or are with a consumer, as far as the queue tells.
+    pub waiting: u64,
+    /// Messages that were put aside.
+    pub parked: u64,
+}
+
+/// Where admitted orders are handed over.
+#[async_trait]
+pub trait OrderQueue: Send + Sync {
+    /// Makes the orders durable as one message. `Ok` only when the message was routed to the queue and confirmed by
+    /// it (a majority of a quorum queue, or a synced commit).
+    async fn publish(&self, orders: &[OrderRequest]) -> Stored<()>;
+    /// Puts a message that can't be used aside, with the reason, as durably as [`OrderQueue::publish`].
+    async fn park(&self, body: &[u8], reason: &str) -> Stored<()>;
+    /// How much waits.
+    async fn depth(&self) -> Stored<Depth>;
+}
+
+/// One message as a consumer gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// Names the delivery in [`OrderSource::ack`] and [`OrderSource::hand_back`]; good for this source only.
+    pub tag: u64,
+    /// The body, a [`crate::domain::QueueMessage`] in JSON.
+    pub body: Vec<u8>,
+    /// Whether it was delivered before.
+    pub redelivered: bool,
+}
+
+/// The consuming side of the queue, for the poller.
+#[async_trait]
+pub trait OrderSource: Send + Sync {
+    /// Waits up to `wait_ms` for a first message, then gathers what is there, at most `limit` messages. Empty when
+    /// none came. A message is given to one consumer at a time.
+    async fn receive(&self, limit: u32, wait_ms: u64) -> Stored<Vec<Delivery>>;
+    /// Removes messages whose work is done. Tags of a connection that was lost are ignored: those come again.
+    async fn ack(&self, tags: &[u64]) -> Stored<()>;
+    /// Hands messages back to be delivered again. One handed back too often is parked.
+    async fn hand_back(&self, tags: &[u64]) -> Stored<()>;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Coordination and caching
+// ---------------------------------------------------------------------------------------------------------------
+
+/// A held lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Its name.
+    pub name: String,
+    /// The holder's secret.
+    pub token: u128,
+    /// Grows with every acquisition of this name; the guarded resource refuses smaller ones.
+    pub fence: u64,
+}
+
+/// Locks with a lease, for rebuild, preheat and sweeper leadership. Stock needs none.
+#[async_trait]
+pub trait Locks: Send + Sync {
+    /// Takes the lock for `lease_ms` unless another token holds it; with the same token it is renewed.
+    async fn acquire(&self, name: &str, token: u128, lease_ms: u64, now: Timestamp) -> Stored<Option<Lease>>;
+    /// Extends a lease that is still held; `false` when it was lost.
+    async fn renew(&self, lease: &Lease, lease_ms: u64, now: Timestamp) -> Stored<bool>;
+    /// Gives it up; nothing is done when it was lost.
+    async fn release(&self, lease: &Lease) -> Stored<()>;
+}
+
+/// The second cache level, shared by all instances (the first is in each process).
+#[async_trait]
+pub trait Cache: Send + Sync {
+    /// What is kept under the key.
+    async fn get(&self, key: &str, now: Timestamp) -> Stored<Option<Vec<u8>>>;
+    /// Keeps `value` for `ttl_ms`, unless a value of a higher `version` is kept.
+    async fn put(&self, key: &str, version: u64, value: &[u8], ttl_ms: u64, now: Timestamp) -> Stored<()>;
+}
+
+/// What the embedded memory adapters must not lose when the process ends, written through before a call returns.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// All sessions not over at `now`.
+    async fn sessions(&self, now: Timestamp) -> Stored<Vec<Session>>;
+    /// Stores sessions.
+    async fn save_sessions(&self, sessions: &[Session]) -> Stored<()>;
+    /// Removes sessions.
+    async fn remove_sessions(&self, session_ids: &[SessionId]) -> Stored<()>;
+    /// All bans holding at `now`.
+    async fn bans(&self, now: Timestamp) -> Stored<Vec<Ban>>;
+    /// Stores a ban in place of the subject's earlier one.
+    async fn save_ban(&self, ban: &Ban) -> Stored<()>;
+    /// Removes a subject's ban.
+    async fn remove_ban(&self, subject: &Subject) -> Stored<()>;
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Work that is no storage
+// ---------------------------------------------------------------------------------------------------------------
+
+/// Draws and speaks captchas.
+pub trait CaptchaArtist: Send + Sync {
+    /// A new answer: characters that can be told apart when seen and when heard.
+    fn answer(&self, random: &dyn Random) -> String;
+    /// The picture, PNG.
+    fn draw(&self, answer: &str) -> Stored<Vec<u8>>;
+    /// The sound, WAV.
+    fn speak(&self, answer: &str) -> Stored<Vec<u8>>;
+}
+
+/// Whether a part of the backend answers.
+#[async_trait]
+pub trait Health: Send + Sync {
+    /// For people and for `/readyz`: `redis`, `database`, `queue`.
+    fn name(&self) -> &'static str;
+    /// Asks it.
+    async fn check(&self) -> Stored<()>;
+}
+
+/// Every port of one backend, as `wire` puts them together.
+#[derive(Clone)]
+#[expect(missing_docs, reason = "each field is the port of its type")]
+pub struct Ports {
+    pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
+    pub users: Arc<dyn Users>,
+    pub sales: Arc<dyn Sales>,
+    pub orders: Arc<dyn OrderLedger>,
+    pub signing_keys: Arc<dyn SigningKeys>,
+    pub gate: Arc<dyn Gate>,
+    pub sessions: Arc<dyn Sessions>,
+    pub blacklist: Arc<dyn Blacklist>,
+    pub failures: Arc<dyn Failures>,
+    pub captchas: Arc<dyn Captchas>,
+    pub admission: Arc<dyn Admission>,
+    pub queue: Arc<dyn OrderQueue>,
+    pub source: Arc<dyn OrderSource>,
+    pub locks: Arc<dyn Locks>,
+    pub cache: Arc<dyn Cache>,
+    pub artist: Arc<dyn CaptchaArtist>,
+    pub health: Vec<Arc<dyn Health>>,
+}

@@ -1,0 +1,1 @@
+//! Suites of the ledger ports on the embedded adapters.

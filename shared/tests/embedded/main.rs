@@ -1,0 +1,7 @@
+//! Every contract suite on the embedded adapters: SQLite and memory.
+
+mod admission;
+mod gate;
+mod ledger;
+mod queue;
+mod support;

@@ -1,0 +1,1 @@
+//! Suites of the admission ports on real servers.

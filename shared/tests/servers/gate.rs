@@ -1,0 +1,1 @@
+//! Suites of the gate ports on real servers.

@@ -1,0 +1,1 @@
+//! Suites of the ledger ports on real servers.
