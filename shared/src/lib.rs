@@ -7,6 +7,7 @@ pub mod domain;
 pub mod ports;
 
 pub mod adapters;
+pub mod config;
 
 #[cfg(feature = "contract")]
 pub mod contract;

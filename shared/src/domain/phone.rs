@@ -73,9 +73,11 @@ impl Phone {
         if !matches!(number.country_code, 1 | 86) {
             return Err(PhoneError::OtherCountry);
         }
+        if !number.is_valid() {
+            return Err(PhoneError::Impossible);
+        }
         let kind = number.get_type();
         match number.get_region_code() {
-            None => Err(PhoneError::Impossible),
             Some(Region::US)
                 if matches!(kind, PhoneNumberType::Mobile | PhoneNumberType::FixedLine | PhoneNumberType::FixedLineOrMobile) =>
             {
@@ -83,7 +85,7 @@ impl Phone {
             }
             Some(Region::CN) if kind == PhoneNumberType::Mobile => Self::from_e164(&number.format_as(PhoneNumberFormat::E164)),
             Some(Region::US | Region::CN) => Err(PhoneError::NotPersonal),
-            Some(_) => Err(PhoneError::OtherCountry),
+            _ => Err(PhoneError::OtherCountry),
         }
     }
 

@@ -1,0 +1,594 @@
+//! The configuration: `config.default.toml`, then a file, then environment variables, then flags; read once at start
+//! and checked whole, so that a bad value is named by its key before the first request.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use crate::domain::Quota;
+
+/// The defaults, with a comment on each.
+pub const DEFAULTS: &str = include_str!("../config.default.toml");
+/// Begins the name of every environment variable of ours.
+const ENV_PREFIX: &str = "FLASHSALE_";
+/// The variable that names a file; not a setting by itself.
+const ENV_FILE: &str = "FLASHSALE_CONFIG";
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("configuration file {path}: {cause}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        cause: String,
+    },
+    /// A key that does not exist.
+    #[error("{0}: no such setting; `local-emulator config` lists them all")]
+    UnknownKey(String),
+    /// A value that can't be.
+    #[error("{key}: {expected}")]
+    Value {
+        /// The key as it was given.
+        key: String,
+        /// What would be right.
+        expected: String,
+    },
+}
+
+fn bad(key: impl Into<String>, expected: impl Into<String>) -> ConfigError {
+    ConfigError::Value { key: key.into(), expected: expected.into() }
+}
+
+/// How much is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// For a laptop: keys are made when missing.
+    Development,
+    /// Weak settings are refused.
+    Production,
+}
+
+/// Which servers hold the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServersMode {
+    /// SQLite and memory.
+    Embedded,
+    /// Private servers, started by the emulator.
+    Local,
+    /// The configured addresses.
+    External,
+}
+
+/// Whether captchas are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CaptchaMode {
+    /// Drawn and spoken.
+    Image,
+    /// Never.
+    Off,
+}
+
+/// Whether the session cookie is `Secure`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CookieSecure {
+    /// Unless the page was opened on a loopback name.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A network, such as `10.0.0.0/8`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Network {
+    address: IpAddr,
+    prefix_bits: u8,
+}
+
+impl Network {
+    /// Whether the address is in the network.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_bits)).unwrap_or(0);
+                network.to_bits() & mask == address.to_bits() & mask
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix_bits)).unwrap_or(0);
+                network.to_bits() & mask == address.to_bits() & mask
+            }
+            _ => false,
+        }
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a network: expected an address or address/bits such as 10.0.0.0/8");
+        let (address, bits) = text.split_once('/').map_or((text.as_str(), None), |(address, bits)| (address, Some(bits)));
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let bits_max = if address.is_ipv4() { 32 } else { 128 };
+        let prefix_bits = bits.map_or(Ok(bits_max), str::parse).map_err(|_| wrong())?;
+        if prefix_bits > bits_max {
+            return Err(wrong());
+        }
+        Ok(Self { address, prefix_bits })
+    }
+}
+
+/// One signing key: its name in token headers, and its bytes.
+#[derive(Clone)]
+pub struct SigningKey {
+    /// The `kid`.
+    pub kid: String,
+    /// At least 32 bytes.
+    pub secret: Vec<u8>,
+}
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SigningKey").field("kid", &self.kid).finish_non_exhaustive()
+    }
+}
+
+/// Everything that can be set. The comments of `config.default.toml` say what each means.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Config {
+    pub profile: Profile,
+    pub listen: String,
+    pub admin_listen: String,
+    pub data_dir: PathBuf,
+    pub servers: ServersMode,
+    pub redis_url: SecretString,
+    pub database_url: SecretString,
+    pub amqp_url: SecretString,
+    pub redis_key_prefix: String,
+    pub amqp_queue: String,
+    pub captcha: CaptchaMode,
+    pub trusted_proxies: Vec<Network>,
+    pub cookie_secure: CookieSecure,
+    session_keys: Vec<SecretString>,
+    ticket_keys: Vec<SecretString>,
+    pub log: String,
+    pub log_format: LogFormat,
+    pub sessions: Lifetime,
+    pub tickets: Lifetime,
+    pub captchas: Lifetime,
+    pub orders: Orders,
+    pub login: Login,
+    pub limits: Limits,
+    pub abuse: Abuse,
+    pub cache: CacheTimes,
+    pub worker: Worker,
+    pub sweeper: Sweeper,
+    /// The effective values, with secrets masked.
+    #[serde(skip)]
+    shown: String,
+}
+
+/// How long something lives.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Lifetime {
+    pub lifetime_seconds: u64,
+}
+
+impl Lifetime {
+    /// In milliseconds.
+    #[must_use]
+    pub const fn ms(&self) -> u64 {
+        self.lifetime_seconds.saturating_mul(1_000)
+    }
+}
+
+/// `[orders]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Orders {
+    pub pay_within_seconds: u64,
+    pub publish_group_max: usize,
+    pub publish_waiting_max: usize,
+}
+
+/// `[login]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Login {
+    pub failures_before_captcha: u32,
+    pub failures_window_seconds: u64,
+    pub hashes_at_once: usize,
+    pub hashes_waiting_max: usize,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Limits {
+    pub address: Quota,
+    pub ticket: Quota,
+    pub order: Quota,
+    pub order_status: Quota,
+    pub account: Quota,
+    pub admin: Quota,
+    pub captcha: Quota,
+    pub register: Quota,
+    pub login: Quota,
+    pub login_phone: Quota,
+}
+
+/// `[abuse]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Abuse {
+    pub refusals_max: u32,
+    pub window_seconds: u64,
+    pub ban_seconds: u64,
+}
+
+/// `[cache]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct CacheTimes {
+    pub sale_local_ms: u64,
+    pub sale_shared_ms: u64,
+    pub sold_out_ms: u64,
+    pub order_ms: u64,
+}
+
+/// `[worker]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Worker {
+    pub batch_messages_max: u32,
+    pub batch_wait_ms: u64,
+    pub record_orders_max: usize,
+}
+
+/// `[sweeper]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Sweeper {
+    pub period_ms: u64,
+    pub lease_ms: u64,
+    pub batch_max: u32,
+    pub overdue_ms: u64,
+    pub reconcile_ms: u64,
+    pub tail_seconds: u64,
+    pub rebuild_wait_min_ms: u64,
+    pub rebuild_wait_max_ms: u64,
+}
+
+impl Config {
+    /// Reads the defaults, the file named by `file` (or by `FLASHSALE_CONFIG` in `env`), the variables in `env`, then
+    /// `flags` as pairs of key and value.
+    ///
+    /// # Errors
+    /// Names the first key, variable or flag with a bad value, and what would be right.
+    pub fn load(
+        file: Option<&str>,
+        env: impl IntoIterator<Item = (String, String)>,
+        flags: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut table: Table = DEFAULTS.parse().expect("the defaults are checked by a test");
+        let ours: Vec<(String, String)> = env.into_iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
+        let named = ours.iter().find(|(name, _)| name == ENV_FILE).map(|(_, path)| path.as_str());
+        if let Some(path) = file.or(named) {
+            let failed = |cause: String| ConfigError::File { path: path.to_owned(), cause };
+            let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+            let over: Table = text.parse().map_err(|error: toml::de::Error| failed(error.message().to_owned()))?;
+            overlay(&mut table, over, "")?;
+        }
+        for (name, text) in ours.iter().filter(|(name, _)| name != ENV_FILE) {
+            let path = name[ENV_PREFIX.len()..].to_ascii_lowercase();
+            set(&mut table, &path.split("__").collect::<Vec<_>>(), name, text)?;
+        }
+        for (key, text) in flags {
+            set(&mut table, &[key], &format!("--{}", key.replace('_', "-")), &text)?;
+        }
+        let shown = masked(&table);
+        let mut config: Self = table.try_into().map_err(|error: toml::de::Error| bad("configuration", error.to_string().replace('\n', " ")))?;
+        config.shown = shown;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The defaults alone, for tests and tools.
+    #[must_use]
+    pub fn defaults() -> Self {
+        Self::load(None, [], []).expect("the defaults are checked by a test")
+    }
+
+    /// The effective values as TOML, with secrets masked.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// Whether the profile is `production`.
+    #[must_use]
+    pub fn is_production(&self) -> bool {
+        self.profile == Profile::Production
+    }
+
+    /// The configured session keys; empty when one is to be made.
+    ///
+    /// # Errors
+    /// Names the key when one is not `kid:base64` of 32 bytes or more.
+    pub fn session_keys(&self) -> Result<Vec<SigningKey>, ConfigError> {
+        signing_keys("session_keys", &self.session_keys)
+    }
+
+    /// The configured ticket keys; empty when one is to be made.
+    ///
+    /// # Errors
+    /// As [`Config::session_keys`].
+    pub fn ticket_keys(&self) -> Result<Vec<SigningKey>, ConfigError> {
+        signing_keys("ticket_keys", &self.ticket_keys)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        self.listen.parse::<SocketAddr>().map_err(|_| bad("listen", "expected address:port such as 127.0.0.1:8080"))?;
+        if !self.admin_listen.is_empty() {
+            self.admin_listen.parse::<SocketAddr>().map_err(|_| bad("admin_listen", "expected address:port, or nothing"))?;
+        }
+        for (name, quota) in [
+            ("address", self.limits.address),
+            ("ticket", self.limits.ticket),
+            ("order", self.limits.order),
+            ("order_status", self.limits.order_status),
+            ("account", self.limits.account),
+            ("admin", self.limits.admin),
+            ("captcha", self.limits.captcha),
+            ("register", self.limits.register),
+            ("login", self.limits.login),
+            ("login_phone", self.limits.login_phone),
+        ] {
+            let in_range = (1..=1_000_000).contains(&quota.limit)
+                && (1..=86_400_000).contains(&quota.window_ms)
+                && (1..=1_000_000).contains(&quota.burst)
+                && quota.interval_us() > 0;
+            if !in_range {
+                return Err(bad(
+                    format!("limits.{name}"),
+                    "expected limit and burst of 1 to 1000000 and window_ms of 1 to 86400000, at most one per microsecond",
+                ));
+            }
+        }
+        const YEAR_SECONDS: u64 = 31_536_000;
+        let ranges: [(&str, u64, u64, u64); 24] = [
+            ("sessions.lifetime_seconds", self.sessions.lifetime_seconds, 60, YEAR_SECONDS),
+            ("tickets.lifetime_seconds", self.tickets.lifetime_seconds, 1, 3_600),
+            ("captchas.lifetime_seconds", self.captchas.lifetime_seconds, 10, 3_600),
+            ("orders.pay_within_seconds", self.orders.pay_within_seconds, 1, 30 * 86_400),
+            ("orders.publish_group_max", self.orders.publish_group_max as u64, 1, 5_000),
+            ("orders.publish_waiting_max", self.orders.publish_waiting_max as u64, 1, 1_000_000),
+            ("login.failures_window_seconds", self.login.failures_window_seconds, 1, 86_400),
+            ("login.hashes_waiting_max", self.login.hashes_waiting_max as u64, 1, 10_000),
+            ("abuse.refusals_max", self.abuse.refusals_max.into(), 1, 1_000_000),
+            ("abuse.window_seconds", self.abuse.window_seconds, 1, 86_400),
+            ("abuse.ban_seconds", self.abuse.ban_seconds, 1, YEAR_SECONDS),
+            ("cache.sale_local_ms", self.cache.sale_local_ms, 1, 60_000),
+            ("cache.sale_shared_ms", self.cache.sale_shared_ms, 1, 600_000),
+            ("cache.sold_out_ms", self.cache.sold_out_ms, 1, 10_000),
+            ("cache.order_ms", self.cache.order_ms, 1_000, 86_400_000),
+            ("worker.batch_messages_max", self.worker.batch_messages_max.into(), 1, 1_000),
+            ("worker.batch_wait_ms", self.worker.batch_wait_ms, 1, 20_000),
+            ("worker.record_orders_max", self.worker.record_orders_max as u64, 1, 10_000),
+            ("sweeper.period_ms", self.sweeper.period_ms, 10, 60_000),
+            ("sweeper.lease_ms", self.sweeper.lease_ms, 1_000, 600_000),
+            ("sweeper.batch_max", self.sweeper.batch_max.into(), 1, 5_000),
+            ("sweeper.overdue_ms", self.sweeper.overdue_ms, 100, 600_000),
+            ("sweeper.reconcile_ms", self.sweeper.reconcile_ms, 100, 3_600_000),
+            ("sweeper.rebuild_wait_max_ms", self.sweeper.rebuild_wait_max_ms, self.sweeper.rebuild_wait_min_ms, 600_000),
+        ];
+        for (key, value, min, max) in ranges {
+            if !(min..=max).contains(&value) {
+                return Err(bad(key, format!("expected {min} to {max}, got {value}")));
+            }
+        }
+        let session_keys = self.session_keys()?;
+        let ticket_keys = self.ticket_keys()?;
+        if self.servers == ServersMode::External {
+            for (key, url) in [("redis-url", &self.redis_url), ("database-url", &self.database_url), ("amqp-url", &self.amqp_url)] {
+                if url.expose_secret().is_empty() {
+                    return Err(bad(format!("--{key}"), "needed with --servers external"));
+                }
+            }
+        }
+        if self.is_production() {
+            if session_keys.is_empty() {
+                return Err(bad("session_keys", "the production profile needs a key of its own: \"kid:base64 of 32 random bytes\""));
+            }
+            if ticket_keys.is_empty() {
+                return Err(bad("ticket_keys", "the production profile needs a key of its own: \"kid:base64 of 32 random bytes\""));
+            }
+            if self.captcha == CaptchaMode::Off {
+                return Err(bad("captcha", "the production profile needs \"image\""));
+            }
+            if self.cookie_secure == CookieSecure::Never {
+                return Err(bad("cookie_secure", "the production profile needs \"auto\" or \"always\""));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn signing_keys(key: &'static str, list: &[SecretString]) -> Result<Vec<SigningKey>, ConfigError> {
+    const SECRET_BYTES_MIN: usize = 32;
+    list.iter()
+        .map(|entry| {
+            let wrong = || bad(key, "expected \"kid:secret\" with the secret in base64, at least 32 bytes");
+            let (kid, secret) = entry.expose_secret().split_once(':').ok_or_else(wrong)?;
+            let secret = BASE64.decode(secret).map_err(|_| wrong())?;
+            if kid.is_empty() || secret.len() < SECRET_BYTES_MIN {
+                return Err(wrong());
+            }
+            Ok(SigningKey { kid: kid.to_owned(), secret })
+        })
+        .collect()
+}
+
+/// Lays a file's values over the defaults; a key that the defaults do not have is refused.
+fn overlay(table: &mut Table, over: Table, path: &str) -> Result<(), ConfigError> {
+    for (key, value) in over {
+        let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        match (table.get_mut(&key), value) {
+            (None, _) => return Err(ConfigError::UnknownKey(full)),
+            (Some(Value::Table(inner)), Value::Table(over)) => overlay(inner, over, &full)?,
+            (Some(old), new) if old.same_type(&new) => *old = new,
+            (Some(old), _) => return Err(bad(full, format!("expected {}", kind(old)))),
+        }
+    }
+    Ok(())
+}
+
+/// Sets one value given as text, read as what the default at its place is.
+fn set(table: &mut Table, path: &[&str], given: &str, text: &str) -> Result<(), ConfigError> {
+    let unknown = || ConfigError::UnknownKey(given.to_owned());
+    let (last, sections) = path.split_last().ok_or_else(unknown)?;
+    let mut table = table;
+    for section in sections {
+        table = table.get_mut(*section).and_then(Value::as_table_mut).ok_or_else(unknown)?;
+    }
+    let old = table.get_mut(*last).ok_or_else(unknown)?;
+    let wrong = |old: &Value| bad(given, format!("expected {}", kind(old)));
+    *old = match old {
+        Value::String(_) => Value::String(text.to_owned()),
+        Value::Integer(_) => Value::Integer(text.parse().map_err(|_| wrong(old))?),
+        Value::Array(_) => {
+            Value::Array(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| Value::String(item.to_owned())).collect())
+        }
+        _ => return Err(unknown()),
+    };
+    Ok(())
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Integer(_) => "a whole number",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a section",
+        _ => "a text",
+    }
+}
+
+fn masked(table: &Table) -> String {
+    let mut shown = table.clone();
+    for key in ["redis_url", "database_url", "amqp_url"] {
+        if let Some(Value::String(url)) = shown.get_mut(key)
+            && let Some((scheme, rest)) = url.clone().split_once("://")
+            && let Some((_, host)) = rest.rsplit_once('@')
+        {
+            *url = format!("{scheme}://***@{host}");
+        }
+    }
+    for key in ["session_keys", "ticket_keys"] {
+        if let Some(Value::Array(keys)) = shown.get_mut(key) {
+            for entry in keys {
+                let kid = entry.as_str().and_then(|text| text.split_once(':')).map_or("", |(kid, _)| kid);
+                *entry = Value::String(format!("{kid}:***"));
+            }
+        }
+    }
+    toml::to_string(&shown).expect("a table read from TOML can be written as TOML")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn error(pairs: &[(&str, &str)]) -> String {
+        Config::load(None, env(pairs), []).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        let config = Config::load(None, [], []).unwrap();
+        assert_eq!(config.limits.ticket, Quota::per(10, 10_000));
+        assert_eq!(config.limits.order_status, Quota::per(20, 1_000));
+        assert_eq!(config.limits.address, Quota { limit: 500, window_ms: 1_000, burst: 1_000 });
+    }
+
+    #[test]
+    fn flags_win_over_variables() {
+        let config = Config::load(None, env(&[("FLASHSALE_LISTEN", "0.0.0.0:1")]), [("listen", "0.0.0.0:2".to_owned())]).unwrap();
+        assert_eq!(config.listen, "0.0.0.0:2");
+        let config = Config::load(None, env(&[("FLASHSALE_ORDERS__PAY_WITHIN_SECONDS", "7")]), []).unwrap();
+        assert_eq!(config.orders.pay_within_seconds, 7);
+    }
+
+    #[test]
+    fn a_bad_value_is_named_by_its_key() {
+        assert!(error(&[("FLASHSALE_ORDERS__PAY_WITHIN_SECONDS", "soon")]).starts_with("FLASHSALE_ORDERS__PAY_WITHIN_SECONDS: expected a whole"));
+        assert!(error(&[("FLASHSALE_ORDRES", "1")]).starts_with("FLASHSALE_ORDRES: no such setting"));
+        assert!(error(&[("FLASHSALE_LISTEN", "here")]).starts_with("listen: expected"));
+        assert!(error(&[("FLASHSALE_TRUSTED_PROXIES", "10.0.0.0/33")]).contains("10.0.0.0/33"));
+        assert!(error(&[("FLASHSALE_SERVERS", "external")]).starts_with("--redis-url: needed"));
+        assert!(error(&[("FLASHSALE_CAPTCHA", "no")]).contains("captcha"));
+        assert!(error(&[("FLASHSALE_LIMITS__TICKET__LIMIT", "0")]).starts_with("limits.ticket"));
+    }
+
+    #[test]
+    fn production_refuses_weak_settings() {
+        let key = format!("a:{}", BASE64.encode([7; 32]));
+        let good = [("FLASHSALE_PROFILE", "production"), ("FLASHSALE_SESSION_KEYS", &key), ("FLASHSALE_TICKET_KEYS", &key)];
+        Config::load(None, env(&good), []).unwrap();
+        assert!(error(&good[..1]).starts_with("session_keys"));
+        assert!(error(&good[..2]).starts_with("ticket_keys"));
+        assert!(error(&[good[0], good[1], good[2], ("FLASHSALE_CAPTCHA", "off")]).starts_with("captcha"));
+        assert!(error(&[good[0], good[1], good[2], ("FLASHSALE_COOKIE_SECURE", "never")]).starts_with("cookie_secure"));
+        assert!(error(&[("FLASHSALE_SESSION_KEYS", "a:c2hvcnQ=")]).starts_with("session_keys"));
+    }
+
+    #[test]
+    fn secrets_are_masked() {
+        let key = format!("a:{}", BASE64.encode([7; 32]));
+        let config =
+            Config::load(None, env(&[("FLASHSALE_REDIS_URL", "redis://u:geheim@h:1"), ("FLASHSALE_SESSION_KEYS", &key)]), []).unwrap();
+        let shown = format!("{}{config:?}", config.shown());
+        assert!(!shown.contains("geheim") && !shown.contains(&key), "{shown}");
+        assert!(config.shown().contains("redis://***@h:1"));
+    }
+}
