@@ -83,7 +83,7 @@ impl Recipe for RabbitMq {
             ("RABBITMQ_MNESIA_BASE", dir.join("mnesia").into()),
             ("RABBITMQ_LOG_BASE", dir.join("log").into()),
             // All logs go to standard output, which is our log file.
-            ("RABBITMQ_LOGS", "-".into()),("RABBITMQ_LOG", "debug".into()),
+            ("RABBITMQ_LOGS", "-".into()),
             ("RABBITMQ_CONFIG_FILE", config.into()),
             // Files that do not exist stand for those in /etc/rabbitmq.
             ("RABBITMQ_CONF_ENV_FILE", dir.join("no-env.conf").into()),

@@ -160,8 +160,10 @@ impl Builder {
             .kinds
             .iter()
             .map(|&kind| {
-                let log = host.dir.log(log_name(kind));
-                let _ = log.and_then(fs::remove_file);
+                // Logs hold one run of the set, so they can't grow for ever.
+                for name in log_names(kind) {
+                    let _ = host.dir.log(name).and_then(fs::remove_file);
+                }
                 Ok(Server::new(recipe(kind, &host)?, Arc::clone(&host)))
             })
             .collect::<Result<Vec<_>, StartError>>()?;
@@ -187,12 +189,12 @@ impl Builder {
     }
 }
 
-fn log_name(kind: ServerKind) -> &'static str {
+fn log_names(kind: ServerKind) -> &'static [&'static str] {
     match kind {
-        ServerKind::Redis => "redis",
-        ServerKind::RedisCluster => "redis-cluster",
-        ServerKind::MySql => "mysql",
-        ServerKind::RabbitMq => "rabbitmq",
+        ServerKind::Redis => &["redis"],
+        ServerKind::RedisCluster => &["redis-cluster"],
+        ServerKind::MySql => &["mysql"],
+        ServerKind::RabbitMq => &["rabbitmq", "epmd"],
     }
 }
 

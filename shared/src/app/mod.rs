@@ -1,0 +1,119 @@
+//! The use cases, and the [`App`] that holds what one process was given to carry them out.
+//!
+//! Functions call these and nothing below; adapters are met only as ports.
+
+mod accounts;
+mod audit;
+mod buying;
+mod captchas;
+mod catalog;
+mod entering;
+mod orders;
+mod passwords;
+mod publisher;
+mod rebuilding;
+mod recording;
+mod reconciling;
+mod selling;
+mod sweeping;
+mod tokens;
+
+use std::{ops::Deref, sync::Arc};
+
+pub use accounts::{Credentials, SignedIn};
+pub use audit::{Finding, SaleBooks};
+pub use buying::{OrderAccepted, Ticket};
+pub use captchas::{CaptchaAnswer, DrawnCaptcha};
+pub use catalog::SaleView;
+pub use entering::Client;
+pub use selling::{BanView, NewBan, NewSale, SaleStats};
+pub use sweeping::Swept;
+pub use tokens::{SessionClaims, TicketClaims};
+
+use crate::{
+    config::{Config, ConfigError, SigningKey},
+    domain::Timestamp,
+    ports::{Ports, Random as _, StoreError},
+};
+use catalog::Catalog;
+use passwords::Passwords;
+use publisher::Publisher;
+use sweeping::SweepMemory;
+use tokens::Keyring;
+
+/// What one process was given: its configuration, its ports and its caches. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+/// The fields of [`App`].
+pub struct Inner {
+    /// The configuration.
+    pub config: Config,
+    /// The ports.
+    pub ports: Ports,
+    session_keys: Keyring,
+    ticket_keys: Keyring,
+    passwords: Passwords,
+    catalog: Catalog,
+    publisher: Publisher,
+    sweep: SweepMemory,
+}
+
+/// An [`App`] can't be built.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The configuration is not right.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The ledger, which keeps the development keys, does not answer.
+    #[error("signing keys: {0}")]
+    Keys(#[from] StoreError),
+}
+
+impl App {
+    /// Puts an app together. Reads, or in the development profile makes, the signing keys.
+    ///
+    /// # Errors
+    /// When a configured key is bad, or none is configured and the ledger does not answer.
+    pub async fn new(config: Config, ports: Ports) -> Result<Self, AppError> {
+        tokens::install_crypto();
+        let session_keys = keys(config.session_keys()?, "session", &ports).await?;
+        let ticket_keys = keys(config.ticket_keys()?, "ticket", &ports).await?;
+        let passwords = Passwords::new(config.login.hashes_at_once, config.login.hashes_waiting_max);
+        let catalog = Catalog::new(&config.cache);
+        let publisher = Publisher::spawn(Arc::clone(&ports.queue), config.orders.publish_group_max, config.orders.publish_waiting_max);
+        let sweep = SweepMemory::new(ports.random.as_ref());
+        Ok(Self(Arc::new(Inner { config, ports, session_keys, ticket_keys, passwords, catalog, publisher, sweep })))
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.ports.clock.now()
+    }
+
+    /// Ten random bytes, for an id.
+    fn ten(&self) -> [u8; 10] {
+        let mut bytes = [0; 10];
+        self.ports.random.fill(&mut bytes);
+        bytes
+    }
+}
+
+impl Deref for App {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+async fn keys(configured: Vec<SigningKey>, what: &str, ports: &Ports) -> Result<Keyring, StoreError> {
+    if !configured.is_empty() {
+        return Ok(Keyring::new(&configured));
+    }
+    let mut candidate = [0; 32];
+    ports.random.fill(&mut candidate);
+    let secret = ports.signing_keys.get_or_create(what, &candidate).await?;
+    Ok(Keyring::new(&[SigningKey { kid: "dev".to_owned(), secret }]))
+}

@@ -1,0 +1,112 @@
+//! Group commit of the hand-off: all orders that wait while one publish is being confirmed share the next one, so the
+//! confirm's wait is paid once per group and not once per order.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    domain::OrderRequest,
+    ports::{OrderQueue, StoreError, Stored},
+};
+
+type Waiting = (OrderRequest, oneshot::Sender<Stored<()>>);
+
+pub(super) struct Publisher {
+    waiting: mpsc::Sender<Waiting>,
+}
+
+impl Publisher {
+    pub(super) fn spawn(queue: Arc<dyn OrderQueue>, group_max: usize, waiting_max: usize) -> Self {
+        let (waiting, mut orders) = mpsc::channel::<Waiting>(waiting_max);
+        tokio::spawn(async move {
+            let mut group = Vec::with_capacity(group_max);
+            while orders.recv_many(&mut group, group_max).await > 0 {
+                let (requests, replies): (Vec<_>, Vec<_>) = group.drain(..).unzip();
+                let outcome = queue.publish(&requests).await;
+                for reply in replies {
+                    // A buyer who has gone away will ask again with the same ticket.
+                    let _ = reply.send(outcome.clone());
+                }
+            }
+        });
+        Self { waiting }
+    }
+
+    /// Returns once the order is durable in the queue.
+    pub(super) async fn publish(&self, request: OrderRequest) -> Stored<()> {
+        let (reply, outcome) = oneshot::channel();
+        self.waiting.try_send((request, reply)).map_err(|_| StoreError::Unavailable {
+            store: "order queue",
+            cause: "too many orders wait to be published".to_owned(),
+        })?;
+        outcome.await.map_err(|_| StoreError::Unknown { store: "order queue", cause: "the publisher has stopped".to_owned() })?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::{contract, ports::Depth};
+
+    struct Slow {
+        turns: Semaphore,
+        groups: Mutex<Vec<usize>>,
+        fails: bool,
+    }
+
+    #[async_trait]
+    impl OrderQueue for Slow {
+        async fn publish(&self, orders: &[OrderRequest]) -> Stored<()> {
+            self.turns.acquire().await.unwrap().forget();
+            self.groups.lock().unwrap().push(orders.len());
+            if self.fails { Err(StoreError::Unknown { store: "test", cause: String::new() }) } else { Ok(()) }
+        }
+
+        async fn park(&self, _: &[u8], _: &str) -> Stored<()> {
+            Ok(())
+        }
+
+        async fn depth(&self) -> Stored<Depth> {
+            Ok(Depth::default())
+        }
+    }
+
+    async fn run(fails: bool) -> (Vec<usize>, usize) {
+        let queue = Arc::new(Slow { turns: Semaphore::new(0), groups: Mutex::default(), fails });
+        let publisher = Arc::new(Publisher::spawn(queue.clone(), 8, 100));
+        let sale = contract::sale(100);
+        let calls: Vec<_> = (0..20)
+            .map(|_| {
+                let (publisher, request) = (Arc::clone(&publisher), contract::request(&sale, contract::user_id()));
+                tokio::spawn(async move { publisher.publish(request).await })
+            })
+            .collect();
+        queue.turns.add_permits(100);
+        let mut done = 0;
+        for call in calls {
+            done += usize::from(call.await.unwrap().is_ok());
+        }
+        let groups = queue.groups.lock().unwrap().clone();
+        (groups, done)
+    }
+
+    #[tokio::test]
+    async fn waiting_orders_share_a_publish() {
+        let (groups, done) = run(false).await;
+        assert_eq!(done, 20);
+        assert_eq!(groups.iter().sum::<usize>(), 20);
+        assert!(groups.len() <= 4, "{groups:?}");
+        assert!(groups.iter().all(|size| *size <= 8), "{groups:?}");
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_to_the_whole_group() {
+        assert_eq!(run(true).await.1, 0);
+    }
+}

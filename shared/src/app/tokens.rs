@@ -1,0 +1,206 @@
+//! Signed tokens: sessions and tickets, as JWT with HMAC-SHA256 (RFC 7515, RFC 7519).
+//!
+//! A token's signature is checked here and costs no store. Its life is judged by the caller with the clock, because an
+//! expired ticket still names an order that may have been made of it.
+
+use jsonwebtoken::{
+    Algorithm, DecodingKey, EncodingKey, Header, Validation,
+    crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils},
+    errors::{Error, ErrorKind},
+};
+use ring::hmac;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use signature::{Signer, Verifier};
+
+use crate::{
+    config::SigningKey,
+    domain::{OrderId, Role, SaleId, SessionId, Timestamp, UserId},
+};
+
+/// What a session token says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SessionClaims {
+    /// Whose session.
+    #[serde(rename = "sub")]
+    pub user_id: UserId,
+    /// Which session.
+    #[serde(rename = "sid")]
+    pub session_id: SessionId,
+    /// What the user may do.
+    pub role: Role,
+    /// When it was signed, in seconds since 1970.
+    pub iat: i64,
+    /// When it is over, in seconds since 1970.
+    pub exp: i64,
+}
+
+/// What a ticket says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TicketClaims {
+    /// The order that is made of it.
+    #[serde(rename = "oid")]
+    pub order_id: OrderId,
+    /// For whom.
+    #[serde(rename = "sub")]
+    pub user_id: UserId,
+    /// In which session.
+    #[serde(rename = "sid")]
+    pub session_id: SessionId,
+    /// For which sale.
+    #[serde(rename = "sale")]
+    pub sale_id: SaleId,
+    /// First instant, in milliseconds since 1970, at which no new order is made of it.
+    pub exp_ms: i64,
+}
+
+impl TicketClaims {
+    /// Whether its life is over.
+    #[must_use]
+    pub fn expired(&self, now: Timestamp) -> bool {
+        now.epoch_ms() >= self.exp_ms
+    }
+}
+
+struct Key {
+    signing: EncodingKey,
+    verifying: DecodingKey,
+    header: Header,
+}
+
+/// Keys of one purpose: the first signs, all verify.
+pub(super) struct Keyring {
+    keys: Vec<Key>,
+    validation: Validation,
+}
+
+impl Keyring {
+    pub(super) fn new(keys: &[SigningKey]) -> Self {
+        let mut validation = Validation::new(Algorithm::HS256);
+        // The library would judge by the machine's clock; ours is given.
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        validation.required_spec_claims.clear();
+        let keys = keys
+            .iter()
+            .map(|key| Key {
+                signing: EncodingKey::from_secret(&key.secret),
+                verifying: DecodingKey::from_secret(&key.secret),
+                header: Header { kid: Some(key.kid.clone()), ..Header::new(Algorithm::HS256) },
+            })
+            .collect();
+        Self { keys, validation }
+    }
+
+    pub(super) fn sign<T: Serialize>(&self, claims: &T) -> String {
+        let key = self.keys.first().expect("a keyring has at least one key");
+        jsonwebtoken::encode(&key.header, claims, &key.signing).expect("claims of plain fields can be written as JSON")
+    }
+
+    /// What the token says, if one of the keys signed it.
+    pub(super) fn verify<T: DeserializeOwned>(&self, token: &str) -> Option<T> {
+        let key = match self.keys.as_slice() {
+            [only] => only,
+            keys => {
+                let kid = jsonwebtoken::decode_header(token).ok()?.kid?;
+                keys.iter().find(|key| key.header.kid.as_ref() == Some(&kid))?
+            }
+        };
+        Some(jsonwebtoken::decode(token, &key.verifying, &self.validation).ok()?.claims)
+    }
+}
+
+/// Makes `ring` the one cryptography of this process, for tokens as for TLS. Calling it again does nothing.
+pub(super) fn install_crypto() {
+    // An error says only that another call was first.
+    let _ = PROVIDER.install_default();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+static PROVIDER: CryptoProvider =
+    CryptoProvider { signer_factory: signer, verifier_factory: verifier, key_utils: KeyUtils::new_unimplemented() };
+
+struct Hs256(hmac::Key);
+
+fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error> {
+    if *algorithm != Algorithm::HS256 {
+        return Err(ErrorKind::InvalidAlgorithm.into());
+    }
+    Ok(Box::new(Hs256(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()))))
+}
+
+fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
+    if *algorithm != Algorithm::HS256 {
+        return Err(ErrorKind::InvalidAlgorithm.into());
+    }
+    Ok(Box::new(Hs256(hmac::Key::new(hmac::HMAC_SHA256, key.try_get_as_bytes()?))))
+}
+
+impl Signer<Vec<u8>> for Hs256 {
+    fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, signature::Error> {
+        Ok(hmac::sign(&self.0, message).as_ref().to_vec())
+    }
+}
+
+impl JwtSigner for Hs256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
+    }
+}
+
+impl Verifier<Vec<u8>> for Hs256 {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
+        // Compares in constant time.
+        hmac::verify(&self.0, message, signature).map_err(|_| signature::Error::new())
+    }
+}
+
+impl JwtVerifier for Hs256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract;
+
+    fn key(kid: &str, byte: u8) -> SigningKey {
+        SigningKey { kid: kid.to_owned(), secret: vec![byte; 32] }
+    }
+
+    fn claims() -> TicketClaims {
+        TicketClaims {
+            order_id: contract::order_id(),
+            user_id: contract::user_id(),
+            session_id: contract::session_id(),
+            sale_id: contract::sale_id(),
+            exp_ms: 1,
+        }
+    }
+
+    #[test]
+    fn only_our_unchanged_tokens_verify() {
+        install_crypto();
+        let ring = Keyring::new(&[key("a", 1)]);
+        let token = ring.sign(&claims());
+        assert!(ring.verify::<TicketClaims>(&token).is_some(), "an expired one too: the caller judges life");
+        assert!(Keyring::new(&[key("a", 2)]).verify::<TicketClaims>(&token).is_none());
+        let (signed, mac) = token.rsplit_once('.').unwrap();
+        assert!(ring.verify::<TicketClaims>(&format!("{signed}x.{mac}")).is_none());
+        for garbage in ["", ".", "..", "a.b.c", "eyJhbGciOiJub25lIn0.e30."] {
+            assert!(ring.verify::<TicketClaims>(garbage).is_none(), "{garbage}");
+        }
+    }
+
+    #[test]
+    fn keys_can_be_rotated() {
+        install_crypto();
+        let old = Keyring::new(&[key("old", 1)]).sign(&claims());
+        let both = Keyring::new(&[key("new", 2), key("old", 1)]);
+        assert!(both.verify::<TicketClaims>(&old).is_some());
+        let new = both.sign(&claims());
+        assert!(Keyring::new(&[key("new", 2)]).verify::<TicketClaims>(&new).is_some());
+        assert!(Keyring::new(&[key("new", 2), key("newer", 3)]).verify::<TicketClaims>(&old).is_none());
+    }
+}

@@ -1,0 +1,209 @@
+//! Every refusal the product gives, and what each means to the one who is refused.
+//!
+//! One enum and one mapping: a use case returns a [`Problem`], `http` writes it as `application/problem+json`
+//! (RFC 9457), and the page `/problems/<slug>` explains it.
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    domain::{OrderId, OrderStatus, PhoneError, Quota, SaleError, Timestamp},
+    ports::StoreError,
+};
+
+/// A refusal.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "EXPLAINED says what each variant means")]
+pub enum Problem {
+    Invalid { field: String, expected: String },
+    InvalidPhone(PhoneError),
+    WeakPassword(&'static str),
+    PhoneTaken,
+    CaptchaRequired,
+    CaptchaWrong,
+    CaptchaGone,
+    BadCredentials,
+    Unauthenticated,
+    Forbidden(&'static str),
+    Banned { until: Option<Timestamp> },
+    RateLimited { name: &'static str, quota: Option<Quota>, retry_after_ms: u64 },
+    NotFound,
+    MethodNotAllowed,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    SaleNotOpen { starts_at: Timestamp },
+    SaleEnded,
+    SoldOut,
+    AlreadyBought { order_id: OrderId },
+    BadTicket,
+    TicketExpired,
+    NotDurableYet { retry_after_ms: u64 },
+    OrderQueued,
+    OrderFinal { status: OrderStatus },
+    Unavailable { retry_after_ms: u64 },
+    Internal,
+}
+
+/// One line of the table of problems.
+#[derive(Debug, Clone, Copy)]
+pub struct Explained {
+    /// The last part of the problem's `type`.
+    pub slug: &'static str,
+    /// HTTP status.
+    pub status: u16,
+    /// Short, the same for every occurrence.
+    pub title: &'static str,
+    /// What it means and what to do.
+    pub meaning: &'static str,
+}
+
+macro_rules! explained {
+    ($($slug:literal $status:literal $title:literal $meaning:literal;)*) => {
+        /// Every problem, for the pages `/problems/<slug>` and for API.md.
+        pub const EXPLAINED: &[Explained] = &[$(Explained { slug: $slug, status: $status, title: $title, meaning: $meaning }),*];
+    };
+}
+
+explained! {
+    "invalid" 422 "The request is not valid" "A field of the body, the path or the query can't be. `field` names it, `detail` says what would be right. Sending the same again does not help.";
+    "invalid-phone" 422 "The phone number is not valid" "The number can't be read, can't exist, or is of a country other than the United States or mainland China.";
+    "weak-password" 422 "The password is too weak" "`detail` names the rule that it breaks.";
+    "phone-taken" 409 "The phone number is taken" "A user with this number is registered: sign in instead.";
+    "captcha-required" 403 "A captcha is needed" "Ask for one (POST /api/captchas) and send `captcha_id` and `captcha_answer` along.";
+    "captcha-wrong" 422 "The captcha's answer is wrong" "Each captcha can be answered once: ask for a new one.";
+    "captcha-gone" 410 "The captcha is gone" "It was answered before, its life is over, or it was made for another purpose: ask for a new one.";
+    "bad-credentials" 401 "Phone number or password is wrong" "Which of the two is not told.";
+    "unauthenticated" 401 "Not signed in" "There is no session token, or its session is over: sign in.";
+    "forbidden" 403 "Not allowed" "The signed-in user may not do this, or the request came from another site with only a cookie.";
+    "banned" 403 "Banned" "The user, the phone number or the address is on the blacklist; `until` says for how long, when it ends.";
+    "rate-limited" 429 "Too many requests" "Wait for `Retry-After` seconds. `RateLimit` and `RateLimit-Policy` say which limit it was.";
+    "not-found" 404 "Not found" "There is no such thing, or it belongs to somebody else.";
+    "method-not-allowed" 405 "Method not allowed" "The address exists, but not with this method; `Allow` lists those it has.";
+    "body-too-large" 413 "The body is too large" "A request body has at most 16 KiB.";
+    "unsupported-media-type" 415 "The body is not JSON" "Send `Content-Type: application/json`.";
+    "sale-not-open" 409 "The sale is not open yet" "It opens at `starts_at`.";
+    "sale-ended" 410 "The sale has ended" "No more orders are taken.";
+    "sold-out" 409 "Sold out" "Every unit is taken. A unit that is not paid for in time, or given up, is sold again: it may be worth another try.";
+    "already-bought" 409 "Already bought" "The user holds as many orders of this sale as one user may; `order_id` names one.";
+    "bad-ticket" 403 "The ticket is not valid" "It was not issued here, or for another user, session or sale: ask for a new one.";
+    "ticket-expired" 410 "The ticket has expired" "It was not used in time and no order was made of it: ask for a new one.";
+    "not-durable-yet" 503 "Not durable yet" "The order could not be stored safely at the moment. Send the same ticket again after `Retry-After` seconds: it gives the same order.";
+    "order-queued" 409 "The order is still queued" "It has not been recorded yet, which takes a moment: try again after `Retry-After` seconds.";
+    "order-final" 409 "The order is final" "It is paid, cancelled, expired or rejected (`order_status` says which) and changes no more, or the time to pay it is over.";
+    "unavailable" 503 "Unavailable for the moment" "A part of the service does not answer. Try again after `Retry-After` seconds.";
+    "internal" 500 "Something is broken" "The fault is ours and has been logged under the request id.";
+}
+
+impl Problem {
+    /// The last part of its `type`.
+    #[must_use]
+    pub const fn slug(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } => "invalid",
+            Self::InvalidPhone(_) => "invalid-phone",
+            Self::WeakPassword(_) => "weak-password",
+            Self::PhoneTaken => "phone-taken",
+            Self::CaptchaRequired => "captcha-required",
+            Self::CaptchaWrong => "captcha-wrong",
+            Self::CaptchaGone => "captcha-gone",
+            Self::BadCredentials => "bad-credentials",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden(_) => "forbidden",
+            Self::Banned { .. } => "banned",
+            Self::RateLimited { .. } => "rate-limited",
+            Self::NotFound => "not-found",
+            Self::MethodNotAllowed => "method-not-allowed",
+            Self::BodyTooLarge => "body-too-large",
+            Self::UnsupportedMediaType => "unsupported-media-type",
+            Self::SaleNotOpen { .. } => "sale-not-open",
+            Self::SaleEnded => "sale-ended",
+            Self::SoldOut => "sold-out",
+            Self::AlreadyBought { .. } => "already-bought",
+            Self::BadTicket => "bad-ticket",
+            Self::TicketExpired => "ticket-expired",
+            Self::NotDurableYet { .. } => "not-durable-yet",
+            Self::OrderQueued => "order-queued",
+            Self::OrderFinal { .. } => "order-final",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Its line of the table.
+    #[must_use]
+    pub fn explained(&self) -> &'static Explained {
+        let slug = self.slug();
+        EXPLAINED.iter().find(|line| line.slug == slug).expect("a test holds the table to the enum")
+    }
+
+    /// What is particular to this occurrence.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Invalid { field, expected } => format!("{field}: {expected}"),
+            Self::InvalidPhone(error) => error.to_string(),
+            Self::WeakPassword(rule) => (*rule).to_owned(),
+            Self::Forbidden(why) => (*why).to_owned(),
+            Self::RateLimited { name, .. } => format!("limit {name:?} is used up"),
+            Self::SaleNotOpen { starts_at } => format!("opens at {starts_at}"),
+            _ => self.explained().meaning.to_owned(),
+        }
+    }
+
+    /// Members beside the standard ones.
+    #[must_use]
+    pub fn members(&self) -> Map<String, Value> {
+        let members = match self {
+            Self::Invalid { field, .. } => json!({ "field": field }),
+            Self::InvalidPhone(_) => json!({ "field": "phone" }),
+            Self::WeakPassword(_) => json!({ "field": "password" }),
+            Self::Banned { until: Some(until) } => json!({ "until": until }),
+            Self::SaleNotOpen { starts_at } => json!({ "starts_at": starts_at }),
+            Self::AlreadyBought { order_id } => json!({ "order_id": order_id }),
+            Self::OrderFinal { status } => json!({ "order_status": status }),
+            _ => Value::Null,
+        };
+        match members {
+            Value::Object(members) => members,
+            _ => Map::new(),
+        }
+    }
+
+    /// When to try again, in milliseconds, where that makes sense.
+    #[must_use]
+    pub const fn retry_after_ms(&self) -> Option<u64> {
+        match self {
+            Self::RateLimited { retry_after_ms, .. } | Self::NotDurableYet { retry_after_ms } | Self::Unavailable { retry_after_ms } => {
+                Some(*retry_after_ms)
+            }
+            Self::OrderQueued => Some(1_000),
+            _ => None,
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable { .. } | StoreError::Unknown { .. } => {
+                tracing::warn!(%error, "store");
+                Self::Unavailable { retry_after_ms: 1_000 }
+            }
+            StoreError::Corrupt { .. } => {
+                tracing::error!(%error, "store");
+                Self::Internal
+            }
+        }
+    }
+}
+
+impl From<SaleError> for Problem {
+    fn from(error: SaleError) -> Self {
+        Self::Invalid { field: error.field.to_owned(), expected: error.expected.to_owned() }
+    }
+}
+
+impl From<PhoneError> for Problem {
+    fn from(error: PhoneError) -> Self {
+        Self::InvalidPhone(error)
+    }
+}
