@@ -4,9 +4,15 @@
 //! outside, [`app`] holds the use cases, `adapters` hold the stores, and [`wire`] is the one place that picks them.
 
 pub mod domain;
+pub mod http;
+pub mod lambda;
+pub mod logging;
+pub mod problem;
 pub mod ports;
+pub mod wire;
 
 pub mod adapters;
+pub mod app;
 pub mod config;
 
 #[cfg(feature = "contract")]

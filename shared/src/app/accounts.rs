@@ -1,0 +1,222 @@
+//! Registration, sign-in, sign-out.
+
+use serde::Serialize;
+
+use super::{
+    App, CaptchaAnswer, Client, SessionClaims,
+    passwords::{NO_PASSWORD, check_strength},
+};
+use crate::{
+    domain::{Country, Phone, Role, SessionId, Subject, Timestamp, User, UserId},
+    ports::{Created, Limit, Purpose, Session},
+    problem::Problem,
+};
+
+/// What registration and sign-in are given. `Debug` is left out: it holds a password.
+pub struct Credentials {
+    /// In any usual notation.
+    pub phone: String,
+    /// For a national notation.
+    pub country: Option<Country>,
+    /// As typed.
+    pub password: String,
+    /// Where one is asked for.
+    pub captcha: Option<CaptchaAnswer>,
+}
+
+/// A new session.
+#[derive(Serialize)]
+pub struct SignedIn {
+    /// The session token, a JWT.
+    pub token: String,
+    /// First instant at which it is over.
+    pub expires_at: Timestamp,
+    /// Who signed in.
+    pub user: UserView,
+}
+
+/// A user as shown to itself.
+#[derive(Debug, Clone, Serialize)]
+pub struct UserView {
+    /// Its id.
+    pub user_id: UserId,
+    /// E.164.
+    pub phone: Phone,
+    /// What it may do.
+    pub role: Role,
+}
+
+impl From<&User> for UserView {
+    fn from(user: &User) -> Self {
+        Self { user_id: user.user_id, phone: user.phone.clone(), role: user.role }
+    }
+}
+
+impl App {
+    /// Registers a shopper.
+    ///
+    /// # Errors
+    /// `invalid-phone`, `weak-password`, `phone-taken`, `captcha-*`, `rate-limited`, `banned`.
+    pub async fn register(&self, client: &Client, given: Credentials) -> Result<UserView, Problem> {
+        let phone = Phone::parse(&given.phone, given.country)?;
+        check_strength(&given.password, &phone)?;
+        let limits = vec![self.phone_limit(&phone, client)];
+        self.enter_unknown(client, "register", self.config.limits.register, limits).await?;
+        self.check_captcha(Purpose::Login, given.captcha).await?;
+        if self.ports.users.by_phone(&phone).await?.is_some() {
+            return Err(Problem::PhoneTaken);
+        }
+        let user = self.add_user(phone, given.password, Role::Shopper).await?;
+        Ok(UserView::from(&user))
+    }
+
+    /// Stores a user of any role; for registration, and for the operator's command line.
+    ///
+    /// # Errors
+    /// `phone-taken`.
+    pub async fn add_user(&self, phone: Phone, password: String, role: Role) -> Result<User, Problem> {
+        let password_hash = self.passwords.hash(password, self.salt()).await?;
+        let now = self.now();
+        let user = User { user_id: UserId::new(now, &self.ten()), phone, password_hash, role, created_at: now };
+        match self.ports.users.create(&user).await? {
+            Created::Created => Ok(user),
+            Created::PhoneTaken => Err(Problem::PhoneTaken),
+        }
+    }
+
+    /// Signs a user in.
+    ///
+    /// # Errors
+    /// `invalid-phone`, `bad-credentials`, `captcha-*` after failures, `rate-limited`, `banned`.
+    pub async fn sign_in(&self, client: &Client, given: Credentials) -> Result<SignedIn, Problem> {
+        let phone = Phone::parse(&given.phone, given.country)?;
+        let limits = vec![self.phone_limit(&phone, client)];
+        self.enter_unknown(client, "login", self.config.limits.login, limits).await?;
+        let failures_of = Subject::Phone(phone.clone());
+        let failures = self.ports.failures.count(&failures_of, self.now()).await?;
+        if failures >= self.config.login.failures_before_captcha {
+            // Slows guessing from everywhere at once, and never locks the owner out.
+            self.check_captcha(Purpose::Login, given.captcha).await?;
+        }
+        let user = self.ports.users.by_phone(&phone).await?;
+        let hash = user.as_ref().map(|user| user.password_hash.clone());
+        let right = self.passwords.verify(given.password, hash).await?;
+        let (true, Some(user)) = (right, user) else {
+            self.ports.failures.add(&failures_of, self.config.login.failures_window_seconds * 1_000, self.now()).await?;
+            return Err(Problem::BadCredentials);
+        };
+        self.ports.failures.clear(&failures_of).await?;
+        let (token, expires_at) = self.open_session(&user).await?;
+        // Told only to one who knows the password.
+        let claims = self.read_session(&token)?;
+        match self.enter(&claims, client, "account", self.config.limits.account).await {
+            Ok(()) => Ok(SignedIn { token, expires_at, user: UserView::from(&user) }),
+            Err(problem) => {
+                self.ports.sessions.end(claims.user_id, claims.session_id).await?;
+                Err(problem)
+            }
+        }
+    }
+
+    /// The user of a session.
+    ///
+    /// # Errors
+    /// `unauthenticated`, `rate-limited`, `banned`.
+    pub async fn current_session(&self, who: &SessionClaims, client: &Client) -> Result<(UserView, Timestamp), Problem> {
+        self.enter(who, client, "account", self.config.limits.account).await?;
+        let user = self.ports.users.by_id(who.user_id).await?.ok_or(Problem::Unauthenticated)?;
+        Ok((UserView::from(&user), Timestamp::from_epoch_ms(who.exp.saturating_mul(1_000))))
+    }
+
+    /// Ends the session, or all of the user's.
+    ///
+    /// # Errors
+    /// `unauthenticated`, `rate-limited`, `banned`.
+    pub async fn sign_out(&self, who: &SessionClaims, client: &Client, everywhere: bool) -> Result<(), Problem> {
+        self.enter(who, client, "account", self.config.limits.account).await?;
+        if everywhere {
+            self.ports.sessions.end_all(who.user_id, None).await?;
+        } else {
+            self.ports.sessions.end(who.user_id, who.session_id).await?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the password; the user's other sessions end.
+    ///
+    /// # Errors
+    /// `bad-credentials`, `weak-password`, `unauthenticated`, `rate-limited`, `banned`.
+    pub async fn change_password(&self, who: &SessionClaims, client: &Client, old: String, new: String) -> Result<(), Problem> {
+        self.enter(who, client, "account", self.config.limits.account).await?;
+        let user = self.ports.users.by_id(who.user_id).await?.ok_or(Problem::Unauthenticated)?;
+        let limits = vec![self.phone_limit(&user.phone, client)];
+        self.enter_unknown(client, "login", self.config.limits.login, limits).await?;
+        if !self.passwords.verify(old, Some(user.password_hash)).await? {
+            return Err(Problem::BadCredentials);
+        }
+        check_strength(&new, &user.phone)?;
+        let hash = self.passwords.hash(new, self.salt()).await?;
+        self.ports.users.set_password_hash(user.user_id, &hash).await?;
+        self.ports.sessions.end_all(user.user_id, Some(who.session_id)).await?;
+        Ok(())
+    }
+
+    /// Stores `count` shoppers that no password opens, each with a session; for load tests.
+    ///
+    /// # Errors
+    /// When a store does not answer.
+    pub async fn seed_users(&self, count: u32) -> Result<Vec<(User, String)>, Problem> {
+        const CHUNK: usize = 1_000;
+        let now = self.now();
+        let mut users = Vec::new();
+        for _ in 0..count {
+            let mut digits = [0; 8];
+            self.ports.random.fill(&mut digits);
+            // A range of Chinese mobile numbers; a number that is taken is left out below and drawn again.
+            let number = u64::from_be_bytes(digits) % 100_000_000;
+            let phone = Phone::from_e164(&format!("+86139{number:08}")).map_err(Problem::from)?;
+            let user_id = UserId::new(now, &self.ten());
+            users.push(User { user_id, phone, password_hash: NO_PASSWORD.to_owned(), role: Role::Shopper, created_at: now });
+        }
+        let mut seeded = Vec::new();
+        for chunk in users.chunks(CHUNK) {
+            let stored: std::collections::HashSet<UserId> = self.ports.users.create_many(chunk).await?.into_iter().collect();
+            let chunk: Vec<&User> = chunk.iter().filter(|user| stored.contains(&user.user_id)).collect();
+            let mut sessions = Vec::with_capacity(chunk.len());
+            for user in chunk {
+                let (session, token) = self.new_session(user);
+                sessions.push(session);
+                seeded.push((user.clone(), token));
+            }
+            self.ports.sessions.open(&sessions, now).await?;
+        }
+        Ok(seeded)
+    }
+
+    async fn open_session(&self, user: &User) -> Result<(String, Timestamp), Problem> {
+        let (session, token) = self.new_session(user);
+        self.ports.sessions.open(std::slice::from_ref(&session), self.now()).await?;
+        Ok((token, session.expires_at))
+    }
+
+    fn new_session(&self, user: &User) -> (Session, String) {
+        let now = self.now();
+        let iat = now.epoch_ms() / 1_000;
+        // Whole seconds, as JWT has them, so that token and store agree on the end.
+        let exp = now.plus_ms(self.config.sessions.ms()).epoch_ms() / 1_000;
+        let session_id = SessionId::new(now, &self.ten());
+        let claims = SessionClaims { user_id: user.user_id, session_id, role: user.role, iat, exp };
+        let expires_at = Timestamp::from_epoch_ms(exp * 1_000);
+        (Session { session_id, user_id: user.user_id, expires_at }, self.session_keys.sign(&claims))
+    }
+
+    fn phone_limit(&self, phone: &Phone, client: &Client) -> Limit {
+        Limit { name: "login-phone", subject: Subject::phone_at(phone.clone(), client.address), quota: self.config.limits.login_phone }
+    }
+
+    fn salt(&self) -> [u8; 16] {
+        let mut salt = [0; 16];
+        self.ports.random.fill(&mut salt);
+        salt
+    }
+}

@@ -1,0 +1,145 @@
+//! The buy path: a ticket, then an order. The order of the steps is the order of their cost.
+
+use serde::Serialize;
+
+use super::{App, CaptchaAnswer, Client, SessionClaims, TicketClaims};
+use crate::{
+    domain::{Order, OrderId, OrderRequest, OrderStatus, SaleId, Timestamp},
+    ports::{Admitted, Claim, Purpose},
+    problem::Problem,
+};
+
+/// A buyer whose order could not be made durable asks again after this long.
+const RETRY_MS: u64 = 1_000;
+
+/// A ticket, as a client gets it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ticket {
+    /// To be sent with the order, however often it takes.
+    pub ticket: String,
+    /// The order that it makes.
+    pub order_id: OrderId,
+    /// First instant at which no new order is made of it.
+    pub expires_at: Timestamp,
+}
+
+/// The answer to an order that is durable.
+#[derive(Debug, Clone, Serialize)]
+pub struct OrderAccepted {
+    /// Its id.
+    pub order_id: OrderId,
+    /// Always `queued`: GET the order to follow it.
+    pub status: OrderStatus,
+}
+
+impl App {
+    /// Issues a ticket.
+    ///
+    /// # Errors
+    /// `not-found`, `sale-not-open`, `sale-ended`, `sold-out`, `already-bought`, `captcha-*`, `unauthenticated`,
+    /// `rate-limited`, `banned`, `unavailable`.
+    pub async fn issue_ticket(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        sale_id: SaleId,
+        captcha: Option<CaptchaAnswer>,
+    ) -> Result<Ticket, Problem> {
+        // From memory: a request that can't win costs no store.
+        if self.is_sold_out(sale_id).await? {
+            return Err(Problem::SoldOut);
+        }
+        let sale = self.sale(sale_id).await?;
+        let now = self.now();
+        if now < sale.starts_at {
+            return Err(Problem::SaleNotOpen { starts_at: sale.starts_at });
+        }
+        if now >= sale.ends_at {
+            return Err(Problem::SaleEnded);
+        }
+        self.enter(who, client, "ticket", self.config.limits.ticket).await?;
+        let look = self.ports.admission.look(sale_id, who.user_id).await?.ok_or(Problem::Unavailable { retry_after_ms: RETRY_MS })?;
+        if let Some(order_id) = look.already_bought {
+            return Err(Problem::AlreadyBought { order_id });
+        }
+        if look.available == 0 {
+            self.note_sold_out(sale_id);
+            return Err(Problem::SoldOut);
+        }
+        // Last, because it uses the captcha up.
+        self.check_captcha(Purpose::Purchase, captcha).await?;
+        let order_id = OrderId::new(now, &self.ten());
+        let expires_at = now.plus_ms(self.config.tickets.ms());
+        let claims =
+            TicketClaims { order_id, user_id: who.user_id, session_id: who.session_id, sale_id, exp_ms: expires_at.epoch_ms() };
+        Ok(Ticket { ticket: self.ticket_keys.sign(&claims), order_id, expires_at })
+    }
+
+    /// Turns a ticket into an order and returns once the order is durable. The same ticket gives the same order.
+    ///
+    /// # Errors
+    /// `bad-ticket`, `ticket-expired`, `not-durable-yet`, and those of [`App::issue_ticket`].
+    pub async fn place_order(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        sale_id: SaleId,
+        ticket: &str,
+        traceparent: Option<String>,
+    ) -> Result<OrderAccepted, Problem> {
+        let ticket: TicketClaims = self.ticket_keys.verify(ticket).ok_or(Problem::BadTicket)?;
+        if ticket.user_id != who.user_id || ticket.session_id != who.session_id || ticket.sale_id != sale_id {
+            return Err(Problem::BadTicket);
+        }
+        self.enter(who, client, "order", self.config.limits.order).await?;
+        let now = self.now();
+        let ticket_expired = ticket.expired(now);
+        let claim = Claim { sale_id, order_id: ticket.order_id, user_id: who.user_id, ticket_expired, now };
+        let accepted = OrderAccepted { order_id: ticket.order_id, status: OrderStatus::Queued };
+        match self.reserve(&claim).await? {
+            Admitted::Again(reservation) if reservation.settled => Ok(accepted),
+            Admitted::Ended => Ok(accepted),
+            // Also for `Again`: whether the first publish was confirmed nobody knows, and a second one is harmless.
+            Admitted::Reserved(reservation) | Admitted::Again(reservation) => {
+                self.hand_over(OrderRequest { traceparent, ..reservation.request }).await?;
+                Ok(accepted)
+            }
+            Admitted::TicketExpired => self.find_recorded(&ticket, accepted).await,
+            Admitted::Closed => Err(Problem::NotDurableYet { retry_after_ms: RETRY_MS }),
+            Admitted::NotOpen { starts_at } => Err(Problem::SaleNotOpen { starts_at }),
+            Admitted::SaleEnded => Err(Problem::SaleEnded),
+            Admitted::AlreadyBought { order_id } => Err(Problem::AlreadyBought { order_id }),
+            Admitted::SoldOut => {
+                self.note_sold_out(sale_id);
+                Err(Problem::SoldOut)
+            }
+        }
+    }
+
+    async fn reserve(&self, claim: &Claim) -> Result<Admitted, Problem> {
+        self.ports.admission.reserve(claim).await.map_err(|error| {
+            tracing::warn!(%error, order_id = %claim.order_id, "reserve");
+            // A unit may have been reserved: the same ticket finds it.
+            Problem::NotDurableYet { retry_after_ms: RETRY_MS }
+        })
+    }
+
+    /// Publishes the order, and puts it where its status is asked for.
+    async fn hand_over(&self, request: OrderRequest) -> Result<(), Problem> {
+        let order = Order::queued(&request);
+        let (published, ()) = futures_util::join!(self.publisher.publish(request), self.share_order(&order));
+        published.map_err(|error| {
+            // The unit stays reserved: the retry finds it, and so does the sweeper.
+            tracing::warn!(%error, order_id = %order.order_id, "publish");
+            Problem::NotDurableYet { retry_after_ms: RETRY_MS }
+        })
+    }
+
+    /// An expired ticket whose order the admission store has forgotten may still be in the ledger.
+    async fn find_recorded(&self, ticket: &TicketClaims, accepted: OrderAccepted) -> Result<OrderAccepted, Problem> {
+        match self.ports.orders.get(ticket.order_id).await? {
+            Some(order) if order.user_id == ticket.user_id => Ok(accepted),
+            _ => Err(Problem::TicketExpired),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Bringing back the admission store of one sale, when it is new or has lost its data.
+//!
+//! The ledger hands out a fencing token first (the sale's `epoch`); the store refuses whoever comes with an older one. Then
+//! the queue is given time to be worked off, because an order that waits in it holds a unit that the ledger does not
+//! show yet. What slips through all the same, the ledger refuses: the store is only the gate in front of it.
+
+use super::App;
+use crate::{
+    domain::{Order, OrderRequest, Sale},
+    ports::{AdmissionState, Stored},
+};
+
+/// Orders restored at a time.
+const PAGE: u32 = 500;
+
+impl App {
+    /// One step of a rebuild; called every tick until the store is open. Returns how many steps were taken.
+    pub(super) async fn rebuild(&self, sale: &Sale, state: &AdmissionState) -> Stored<u32> {
+        match state {
+            AdmissionState::Open { .. } => Ok(0),
+            AdmissionState::Rebuilding { epoch, since } if *epoch == sale.epoch => {
+                let waited_ms = self.now().since_ms(*since);
+                let times = &self.config.sweeper;
+                if waited_ms < times.rebuild_wait_min_ms {
+                    return Ok(0);
+                }
+                if waited_ms < times.rebuild_wait_max_ms && self.ports.queue.depth().await?.waiting > 0 {
+                    return Ok(0);
+                }
+                Ok(u32::from(self.restore(sale, *epoch).await?))
+            }
+            // Lost, or begun by someone whose token the ledger has overtaken.
+            AdmissionState::Missing | AdmissionState::Rebuilding { .. } => {
+                tracing::warn!(sale_id = %sale.sale_id, "the admission store has lost the sale: rebuilding it from the ledger");
+                Ok(u32::from(self.begin_rebuild(sale).await?.is_some()))
+            }
+        }
+    }
+
+    /// Loads a sale that can have no orders yet, all at once.
+    pub(super) async fn preheat(&self, sale: &Sale) -> Stored<()> {
+        if let Some(epoch) = self.begin_rebuild(sale).await? {
+            self.ports.admission.finish_rebuild(sale.sale_id, epoch).await?;
+        }
+        Ok(())
+    }
+
+    async fn begin_rebuild(&self, sale: &Sale) -> Stored<Option<u64>> {
+        let Some(epoch) = self.ports.sales.raise_epoch(sale.sale_id).await? else {
+            return Ok(None);
+        };
+        let begun = self.ports.admission.begin_rebuild(&sale.terms(), epoch, self.now()).await?;
+        Ok(begun.then_some(epoch))
+    }
+
+    async fn restore(&self, sale: &Sale, epoch: u64) -> Stored<bool> {
+        let mut after = None;
+        loop {
+            let page = self.ports.orders.active(sale.sale_id, after, PAGE).await?;
+            after = page.last().map(|order| order.order_id);
+            let requests: Vec<OrderRequest> = page.iter().map(request).collect();
+            if !requests.is_empty() && !self.ports.admission.restore(sale.sale_id, epoch, &requests).await? {
+                // Lost again, or somebody newer is at it.
+                return Ok(false);
+            }
+            if page.len() < PAGE as usize {
+                break;
+            }
+        }
+        let open = self.ports.admission.finish_rebuild(sale.sale_id, epoch).await?;
+        if open {
+            tracing::info!(sale_id = %sale.sale_id, epoch, "the admission store is open again");
+        }
+        Ok(open)
+    }
+}
+
+/// The request that a recorded order came from.
+pub(super) fn request(order: &Order) -> OrderRequest {
+    OrderRequest {
+        order_id: order.order_id,
+        sale_id: order.sale_id,
+        user_id: order.user_id,
+        price: order.price,
+        currency: order.currency,
+        admitted_at: order.created_at,
+        traceparent: None,
+    }
+}

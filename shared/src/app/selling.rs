@@ -1,0 +1,227 @@
+//! The operator's side: sales, their figures, the blacklist.
+
+use serde::{Deserialize, Serialize};
+
+use super::{App, Client, SessionClaims};
+use crate::{
+    domain::{Ban, Currency, Role, Sale, SaleChange, SaleId, Subject, Timestamp},
+    ports::{AdmissionState, Changed, Depth},
+    problem::Problem,
+};
+
+/// A sale to be created.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields of the API, see API.md")]
+pub struct NewSale {
+    pub title: String,
+    #[serde(default)]
+    pub description: String,
+    #[serde(default)]
+    pub image_url: String,
+    pub price: i64,
+    pub original_price: Option<i64>,
+    pub currency: Option<Currency>,
+    pub stock: u32,
+    pub per_user_limit: Option<u32>,
+    pub starts_at: Timestamp,
+    pub ends_at: Timestamp,
+}
+
+/// The figures of a sale.
+#[derive(Debug, Clone, Serialize)]
+pub struct SaleStats {
+    /// The sale as the ledger has it.
+    pub sale: Sale,
+    /// `open`, `rebuilding` or `missing`.
+    pub admission: &'static str,
+    /// Units that can be reserved now.
+    pub available: u32,
+    /// Units held by orders that the ledger has not confirmed yet.
+    pub reserved: u32,
+    /// Units held by orders that it has.
+    pub settled: u32,
+    /// Orders in the ledger by the word of their status.
+    pub orders: Vec<(String, u64)>,
+    /// Messages in the queue, of all sales.
+    pub queue_waiting: u64,
+    /// Messages that were parked, of all sales.
+    pub queue_parked: u64,
+    /// When this was read.
+    pub server_time: Timestamp,
+}
+
+/// A ban as the operator sees it.
+#[derive(Debug, Clone, Serialize)]
+pub struct BanView {
+    /// `user`, `address` or `phone`.
+    pub kind: &'static str,
+    /// The id, the address or the number.
+    pub value: String,
+    /// Why.
+    pub reason: String,
+    /// When it was put.
+    pub created_at: Timestamp,
+    /// When it ends, if it does.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl From<&Ban> for BanView {
+    fn from(ban: &Ban) -> Self {
+        Self {
+            kind: ban.subject.kind(),
+            value: ban.subject.value(),
+            reason: ban.reason.clone(),
+            created_at: ban.created_at,
+            expires_at: ban.expires_at,
+        }
+    }
+}
+
+/// A ban to be put.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields of the API, see API.md")]
+pub struct NewBan {
+    pub kind: String,
+    pub value: String,
+    pub reason: String,
+    pub expires_at: Option<Timestamp>,
+}
+
+impl App {
+    /// Lets an administrator in.
+    ///
+    /// # Errors
+    /// `forbidden`, `unauthenticated`, `rate-limited`, `banned`.
+    pub async fn enter_admin(&self, who: &SessionClaims, client: &Client) -> Result<(), Problem> {
+        if who.role != Role::Admin {
+            return Err(Problem::Forbidden("only an administrator may do this"));
+        }
+        self.enter(who, client, "admin", self.config.limits.admin).await
+    }
+
+    /// Creates a sale and loads it into the admission store.
+    ///
+    /// # Errors
+    /// `invalid`, `unavailable`.
+    pub async fn create_sale(&self, new: NewSale) -> Result<Sale, Problem> {
+        let now = self.now();
+        let sale = Sale {
+            sale_id: SaleId::new(now, &self.ten()),
+            title: new.title,
+            description: new.description,
+            image_url: new.image_url,
+            price: new.price,
+            original_price: new.original_price.unwrap_or(new.price),
+            currency: new.currency.unwrap_or(Currency::USD),
+            stock: new.stock,
+            sold: 0,
+            per_user_limit: new.per_user_limit.unwrap_or(1),
+            starts_at: new.starts_at,
+            ends_at: new.ends_at,
+            epoch: 0,
+            version: 1,
+            created_at: now,
+        };
+        sale.validate()?;
+        self.ports.sales.create(&sale).await?;
+        if let Err(error) = self.preheat(&sale).await {
+            tracing::warn!(%error, sale_id = %sale.sale_id, "the sale is not loaded yet; the sweeper will do it");
+        }
+        self.catalog.forget(sale.sale_id).await;
+        Ok(sale)
+    }
+
+    /// Changes a sale, in the ledger first.
+    ///
+    /// # Errors
+    /// `not-found`, `invalid`, `unavailable`.
+    pub async fn change_sale(&self, sale_id: SaleId, change: &SaleChange) -> Result<Sale, Problem> {
+        match self.ports.sales.change(sale_id, change).await? {
+            Changed::NotFound => Err(Problem::NotFound),
+            Changed::Refused(error) => Err(error.into()),
+            Changed::Changed(sale) => {
+                if let Err(error) = self.ports.admission.set_terms(&sale.terms()).await {
+                    tracing::warn!(%error, %sale_id, "the new terms are not loaded yet; the sweeper will do it");
+                }
+                self.share_sale(&sale, self.now()).await;
+                self.catalog.forget(sale_id).await;
+                Ok(sale)
+            }
+        }
+    }
+
+    /// The figures of a sale, fresh.
+    ///
+    /// # Errors
+    /// `not-found`, `unavailable`.
+    pub async fn sale_stats(&self, sale_id: SaleId) -> Result<SaleStats, Problem> {
+        let sale = self.ports.sales.get(sale_id).await?.ok_or(Problem::NotFound)?;
+        let (admission, available, reserved, settled) = match self.ports.admission.state(sale_id).await? {
+            AdmissionState::Open { stock, reserved, settled, .. } => ("open", stock.saturating_sub(reserved + settled), reserved, settled),
+            AdmissionState::Rebuilding { .. } => ("rebuilding", 0, 0, 0),
+            AdmissionState::Missing => ("missing", 0, 0, 0),
+        };
+        let orders = self.ports.orders.tally(sale_id).await?.by_status;
+        let Depth { waiting, parked } = self.ports.queue.depth().await?;
+        Ok(SaleStats {
+            sale,
+            admission,
+            available,
+            reserved,
+            settled,
+            orders,
+            queue_waiting: waiting,
+            queue_parked: parked,
+            server_time: self.now(),
+        })
+    }
+
+    /// Puts a ban. A banned user's sessions stay, but let nobody in.
+    ///
+    /// # Errors
+    /// `invalid`, `unavailable`.
+    pub async fn put_ban(&self, new: NewBan) -> Result<BanView, Problem> {
+        const REASON_CHARS_MAX: usize = 500;
+        let invalid = |field: &str, expected: &str| Problem::Invalid { field: field.to_owned(), expected: expected.to_owned() };
+        let subject = read_subject(&new.kind, &new.value)?;
+        if new.reason.trim().is_empty() || new.reason.chars().count() > REASON_CHARS_MAX {
+            return Err(invalid("reason", "1 to 500 characters"));
+        }
+        let now = self.now();
+        if new.expires_at.is_some_and(|end| end <= now) {
+            return Err(invalid("expires_at", "a time to come, or left out for a ban without end"));
+        }
+        let ban = Ban { subject, reason: new.reason, created_at: now, expires_at: new.expires_at };
+        self.ports.blacklist.ban(&ban).await?;
+        if let Subject::Phone(phone) = &ban.subject
+            && let Some(user) = self.ports.users.by_phone(phone).await?
+        {
+            // The gate knows users, not phones: whoever is signed in with it is signed out.
+            self.ports.sessions.end_all(user.user_id, None).await?;
+        }
+        Ok(BanView::from(&ban))
+    }
+
+    /// Lifts a ban.
+    ///
+    /// # Errors
+    /// `invalid`, `not-found`, `unavailable`.
+    pub async fn lift_ban(&self, kind: &str, value: &str) -> Result<(), Problem> {
+        let subject = read_subject(kind, value)?;
+        if self.ports.blacklist.lift(&subject).await? { Ok(()) } else { Err(Problem::NotFound) }
+    }
+
+    /// Bans that hold, newest first.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn bans(&self, offset: u32, limit: u32) -> Result<Vec<BanView>, Problem> {
+        Ok(self.ports.blacklist.list(self.now(), offset, limit).await?.iter().map(BanView::from).collect())
+    }
+}
+
+fn read_subject(kind: &str, value: &str) -> Result<Subject, Problem> {
+    Subject::parse(kind, value).map_err(|error| Problem::Invalid { field: "kind".to_owned(), expected: error.to_string() })
+}

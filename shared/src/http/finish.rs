@@ -1,0 +1,71 @@
+//! The last layer of every router: a request id, security headers, and problems for what no route answers.
+
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{Next, from_fn},
+    response::Response,
+};
+use lambda_http::http::{HeaderName, HeaderValue, header};
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::problem::Problem;
+
+/// The header that names a request in logs, taken over from a proxy or made here.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The request's id, in the request's extensions.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub HeaderValue);
+
+/// Finishes a router.
+pub fn finish(router: Router) -> Router {
+    router
+        .fallback(|| async { Problem::NotFound })
+        .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
+        .layer(from_fn(common))
+}
+
+async fn common(mut request: Request, next: Next) -> Response {
+    let id = request.headers().get(&REQUEST_ID).filter(|id| is_usable(id)).cloned().unwrap_or_else(new_id);
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = next.run(request).await;
+    let status = response.status();
+    if status.is_server_error() {
+        tracing::warn!(request_id = ?id, %method, path, status = status.as_u16(), "answered");
+    } else {
+        tracing::debug!(request_id = ?id, %method, path, status = status.as_u16(), "answered");
+    }
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    // Pages set their own; the API shows nothing and is not to be kept.
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+fn is_usable(id: &HeaderValue) -> bool {
+    const BYTES_MAX: usize = 64;
+    !id.is_empty() && id.len() <= BYTES_MAX && id.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+}
+
+fn new_id() -> HeaderValue {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).expect("the kernel's generator does not fail once the machine has started");
+    let text: String = bytes.iter().flat_map(|byte| [hex(byte >> 4), hex(byte & 15)]).collect();
+    HeaderValue::from_str(&text).expect("hexadecimal digits make a header value")
+}
+
+fn hex(digit: u8) -> char {
+    char::from(b"0123456789abcdef"[usize::from(digit)])
+}

@@ -1,0 +1,14 @@
+//! What every HTTP function shares: reading requests, writing answers and problems, and the common finish of a router.
+
+mod body;
+mod client;
+mod finish;
+mod problem;
+mod session;
+
+pub use axum;
+pub use body::{Body, PageQuery, Params};
+pub use client::{ClientAddress, PeerAddress};
+pub use finish::{REQUEST_ID, RequestId, finish};
+pub use problem::Answer;
+pub use session::{Signed, SignedWriter, session_cookie};

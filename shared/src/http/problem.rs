@@ -1,0 +1,64 @@
+//! Problems as `application/problem+json` (RFC 9457), with `Retry-After` and the `RateLimit` headers.
+
+use axum::response::{IntoResponse, Response};
+use lambda_http::http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::problem::Problem;
+
+/// What a handler returns.
+pub type Answer<T> = Result<T, Problem>;
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let line = self.explained();
+        let mut body = self.members();
+        for (name, value) in [
+            ("type", json!(format!("/problems/{}", line.slug))),
+            ("title", json!(line.title)),
+            ("status", json!(line.status)),
+            ("detail", json!(self.detail())),
+        ] {
+            body.insert(name.to_owned(), value);
+        }
+        let status = StatusCode::from_u16(line.status).expect("the table holds real statuses");
+        let mut response = (status, Value::Object(body).to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(ms) = self.retry_after_ms() {
+            // Whole seconds, never too early.
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000)));
+        }
+        if let Self::RateLimited { name, quota, retry_after_ms } = &self {
+            let seconds = retry_after_ms.div_ceil(1_000);
+            let (limit, window) = quota.map_or((1, 1), |quota| (quota.limit, quota.window_ms.div_ceil(1_000)));
+            for (header, value) in [
+                ("ratelimit", format!("\"{name}\";r=0;t={seconds}")),
+                ("ratelimit-policy", format!("\"{name}\";q={limit};w={window}")),
+            ] {
+                headers.insert(header, HeaderValue::from_str(&value).expect("digits and a name of ours make a header value"));
+            }
+        }
+        if line.status == 401 {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Quota;
+
+    #[test]
+    fn a_refusal_by_a_limit_says_when_to_come_back() {
+        let problem = Problem::RateLimited { name: "ticket", quota: Some(Quota::per(10, 10_000)), retry_after_ms: 1_001 };
+        let response = problem.into_response();
+        assert_eq!(response.status(), 429);
+        assert_eq!(response.headers()["retry-after"], "2");
+        assert_eq!(response.headers()["ratelimit"], "\"ticket\";r=0;t=2");
+        assert_eq!(response.headers()["ratelimit-policy"], "\"ticket\";q=10;w=10");
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+    }
+}

@@ -1,0 +1,57 @@
+//! The `main` of every function: reads the environment, connects, and serves Lambda's events.
+
+use axum::{Router, body::Body as AxumBody, response::Response};
+use lambda_http::{Body, Request, lambda_runtime, service_fn, tower::ServiceExt as _};
+use serde::de::DeserializeOwned;
+
+use crate::{app::App, config::Config, http, logging, wire};
+
+/// What ends a function.
+pub type Error = lambda_http::Error;
+
+/// Serves an HTTP function (API Gateway HTTP API or function URL, payload version 2).
+///
+/// # Errors
+/// When the configuration is bad or the Runtime API fails.
+pub async fn serve(router: fn(App) -> Router) -> Result<(), Error> {
+    let router = http::finish(router(start().await?));
+    lambda_http::run_concurrent(service_fn(move |request: Request| answer(router.clone(), request))).await
+}
+
+/// Serves an event function.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn handle<E, F, Work>(work: F) -> Result<(), Error>
+where
+    E: DeserializeOwned + Send + 'static,
+    F: Fn(App, E) -> Work + Clone + Send + 'static,
+    Work: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let app = start().await?;
+    lambda_runtime::run_concurrent(service_fn(move |event: lambda_runtime::LambdaEvent<E>| work(app.clone(), event.payload))).await
+}
+
+async fn start() -> Result<App, Error> {
+    let config = Config::load(None, std::env::vars(), [])?;
+    logging::start(&config)?;
+    let ports = wire::connect(&config).await?;
+    Ok(App::new(config, ports).await?)
+}
+
+/// The whole body is read before it is returned: a Lambda answer must be `Sync`, which axum's streaming body is not.
+async fn answer(router: Router, request: Request) -> Result<lambda_http::Response<Body>, Error> {
+    let request = request.map(|body| match body {
+        Body::Text(text) => AxumBody::from(text),
+        Body::Binary(bytes) => AxumBody::from(bytes),
+        _ => AxumBody::empty(),
+    });
+    let response: Response = router.oneshot(request).await?;
+    let (parts, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, usize::MAX).await?;
+    let body = match String::from_utf8(bytes.into()) {
+        Ok(text) => Body::Text(text),
+        Err(binary) => Body::Binary(binary.into_bytes()),
+    };
+    Ok(lambda_http::Response::from_parts(parts, body))
+}
