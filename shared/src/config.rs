@@ -324,7 +324,8 @@ impl Config {
             set(&mut table, &[key], &format!("--{}", key.replace('_', "-")), &text)?;
         }
         let shown = masked(&table);
-        let mut config: Self = table.try_into().map_err(|error: toml::de::Error| bad("configuration", error.to_string().replace('\n', " ")))?;
+        let mut config: Self =
+            table.try_into().map_err(|error: toml::de::Error| bad("configuration", error.to_string().replace('\n', " ")))?;
         config.shown = shown;
         config.validate()?;
         Ok(config)
@@ -493,9 +494,9 @@ fn set(table: &mut Table, path: &[&str], given: &str, text: &str) -> Result<(), 
     *old = match old {
         Value::String(_) => Value::String(text.to_owned()),
         Value::Integer(_) => Value::Integer(text.parse().map_err(|_| wrong(old))?),
-        Value::Array(_) => {
-            Value::Array(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| Value::String(item.to_owned())).collect())
-        }
+        Value::Array(_) => Value::Array(
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| Value::String(item.to_owned())).collect(),
+        ),
         _ => return Err(unknown()),
     };
     Ok(())
@@ -561,7 +562,10 @@ mod tests {
 
     #[test]
     fn a_bad_value_is_named_by_its_key() {
-        assert!(error(&[("FLASHSALE_ORDERS__PAY_WITHIN_SECONDS", "soon")]).starts_with("FLASHSALE_ORDERS__PAY_WITHIN_SECONDS: expected a whole"));
+        assert!(
+            error(&[("FLASHSALE_ORDERS__PAY_WITHIN_SECONDS", "soon")])
+                .starts_with("FLASHSALE_ORDERS__PAY_WITHIN_SECONDS: expected a whole")
+        );
         assert!(error(&[("FLASHSALE_ORDRES", "1")]).starts_with("FLASHSALE_ORDRES: no such setting"));
         assert!(error(&[("FLASHSALE_LISTEN", "here")]).starts_with("listen: expected"));
         assert!(error(&[("FLASHSALE_TRUSTED_PROXIES", "10.0.0.0/33")]).contains("10.0.0.0/33"));

@@ -7,8 +7,8 @@ pub mod domain;
 pub mod http;
 pub mod lambda;
 pub mod logging;
-pub mod problem;
 pub mod ports;
+pub mod problem;
 pub mod wire;
 
 pub mod adapters;

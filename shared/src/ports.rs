@@ -543,6 +543,8 @@ pub trait OrderSource: Send + Sync {
     async fn ack(&self, tags: &[u64]) -> Stored<()>;
     /// Hands messages back to be delivered again. One handed back too often is parked.
     async fn hand_back(&self, tags: &[u64]) -> Stored<()>;
+    /// Ends consuming: what was received and not acknowledged is handed back. Nothing can be received afterwards.
+    async fn close(&self);
 }
 
 // ---------------------------------------------------------------------------------------------------------------

@@ -39,18 +39,13 @@ impl DataDir {
         make_private_dir(dir).trying(make)?;
         let root = dir.canonicalize().trying(make)?;
 
-        let mut owner_lock = open_private(&root.join(OWNER_LOCK))
-            .trying(|| format!("open {OWNER_LOCK} in {}", root.display()))?;
+        let mut owner_lock = open_private(&root.join(OWNER_LOCK)).trying(|| format!("open {OWNER_LOCK} in {}", root.display()))?;
         if !lock_within(&owner_lock, OWNER_PATIENCE)? {
             let mut pid = String::new();
             let _ = owner_lock.read_to_string(&mut pid);
-            return Err(StartError::InUse {
-                dir: root,
-                pid: pid.trim().parse().ok(),
-            });
+            return Err(StartError::InUse { dir: root, pid: pid.trim().parse().ok() });
         }
-        let servers_lock = open_private(&root.join(SERVERS_LOCK))
-            .trying(|| format!("open {SERVERS_LOCK} in {}", root.display()))?;
+        let servers_lock = open_private(&root.join(SERVERS_LOCK)).trying(|| format!("open {SERVERS_LOCK} in {}", root.display()))?;
         // Urls of an owner that was killed.
         let _ = fs::remove_file(root.join(URLS));
         owner_lock
@@ -69,12 +64,7 @@ impl DataDir {
                 Some((name.to_owned(), port.parse().ok()?))
             })
             .collect();
-        Ok(Self {
-            root,
-            ports: Mutex::new(ports),
-            servers_lock,
-            _owner_lock: owner_lock,
-        })
+        Ok(Self { root, ports: Mutex::new(ports), servers_lock, _owner_lock: owner_lock })
     }
 
     /// The lock that everything that may write in this directory holds.
@@ -111,12 +101,7 @@ impl DataDir {
     }
 
     /// The port of that name: the one of last time if it is free and not `refused`, else a new one for which `fits` holds.
-    pub(crate) fn port(
-        &self,
-        name: &str,
-        refused: bool,
-        fits: impl Fn(u16) -> bool,
-    ) -> io::Result<u16> {
+    pub(crate) fn port(&self, name: &str, refused: bool, fits: impl Fn(u16) -> bool) -> io::Result<u16> {
         let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(&port) = ports.get(name)
             && !refused
@@ -158,12 +143,7 @@ pub(crate) fn published(dir: &Path) -> Option<Urls> {
 pub(crate) fn write_private(path: &Path, content: &str) -> io::Result<()> {
     let new = path.with_extension("new");
     let _ = fs::remove_file(&new);
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&new)?
-        .write_all(content.as_bytes())?;
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?.write_all(content.as_bytes())?;
     fs::rename(&new, path)
 }
 
@@ -172,13 +152,7 @@ fn make_private_dir(path: &Path) -> io::Result<()> {
 }
 
 fn open_private(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn lock_within(file: &File, patience: Duration) -> Result<bool, StartError> {
@@ -189,10 +163,7 @@ fn lock_within(file: &File, patience: Duration) -> Result<bool, StartError> {
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(POLL),
             Err(TryLockError::WouldBlock) => return Ok(false),
             Err(TryLockError::Error(source)) => {
-                return Err(StartError::Io {
-                    action: "lock the servers' directory".to_owned(),
-                    source,
-                });
+                return Err(StartError::Io { action: "lock the servers' directory".to_owned(), source });
             }
         }
     }

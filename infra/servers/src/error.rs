@@ -96,10 +96,7 @@ pub(crate) trait Trying<T> {
 
 impl<T> Trying<T> for io::Result<T> {
     fn trying(self, action: impl FnOnce() -> String) -> Result<T, StartError> {
-        self.map_err(|source| StartError::Io {
-            action: action(),
-            source,
-        })
+        self.map_err(|source| StartError::Io { action: action(), source })
     }
 }
 

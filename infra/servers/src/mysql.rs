@@ -49,29 +49,15 @@ impl Passwords {
     pub(crate) fn of(host: &Host) -> io::Result<Self> {
         // The prefix holds every class of character a password policy may ask for, and needs no escaping in a url.
         let password = |name| Ok::<_, io::Error>(format!("Aa1-{}", host.dir.secret(name)?));
-        Ok(Self {
-            user: password("mysql-user")?,
-            admin: password("mysql-admin")?,
-        })
+        Ok(Self { user: password("mysql-user")?, admin: password("mysql-admin")? })
     }
 }
 
 impl MySql {
     pub(crate) fn new(program: PathBuf, passwords: Passwords) -> io::Result<Self> {
-        let version = Command::new(&program)
-            .args(["--no-defaults", "--version"])
-            .stdin(Stdio::null())
-            .output()?;
-        let flavor = if String::from_utf8_lossy(&version.stdout).contains("MariaDB") {
-            Flavor::MariaDb
-        } else {
-            Flavor::MySql
-        };
-        Ok(Self {
-            program,
-            flavor,
-            passwords,
-        })
+        let version = Command::new(&program).args(["--no-defaults", "--version"]).stdin(Stdio::null()).output()?;
+        let flavor = if String::from_utf8_lossy(&version.stdout).contains("MariaDB") { Flavor::MariaDb } else { Flavor::MySql };
+        Ok(Self { program, flavor, passwords })
     }
 
     /// Makes the system tables in `NEW_DATA`, which takes its final name only when it is complete.
@@ -113,14 +99,7 @@ impl MySql {
             ),
         };
         args.extend(user_of_root());
-        Ok(Launch {
-            program,
-            args,
-            env: Vec::new(),
-            cwd,
-            log,
-            order: EndOrder::First,
-        })
+        Ok(Launch { program, args, env: Vec::new(), cwd, log, order: EndOrder::First })
     }
 
     /// Run at each start, so that users and passwords are right for any data. One statement per line.
@@ -164,12 +143,7 @@ impl Recipe for MySql {
             None if host.is_abandoned() => Err(StartError::Abandoned { kind }),
             None => {
                 let (tail, limit) = (log_tail(&log), host.limit);
-                Err(StartError::Timeout {
-                    kind,
-                    limit,
-                    log,
-                    tail,
-                })
+                Err(StartError::Timeout { kind, limit, log, tail })
             }
         }
     }
@@ -207,14 +181,7 @@ impl Recipe for MySql {
             }
         }
         args.extend(user_of_root());
-        Ok(Launch {
-            program: self.program.clone(),
-            args,
-            env: Vec::new(),
-            cwd: dir,
-            log: host.dir.log(NAME)?,
-            order: EndOrder::First,
-        })
+        Ok(Launch { program: self.program.clone(), args, env: Vec::new(), cwd: dir, log: host.dir.log(NAME)?, order: EndOrder::First })
     }
 
     fn is_ready(&self, port: u16) -> io::Result<bool> {
@@ -228,9 +195,7 @@ impl Recipe for MySql {
 
 /// Both servers refuse to run as root unless told so.
 fn user_of_root() -> Option<OsString> {
-    rustix::process::geteuid()
-        .is_root()
-        .then(|| "--user=root".into())
+    rustix::process::geteuid().is_root().then(|| "--user=root".into())
 }
 
 fn prefixed(option: &str, path: &Path) -> OsString {

@@ -39,10 +39,7 @@ pub(crate) fn find(fits: impl Fn(u16) -> bool) -> io::Result<u16> {
             return Ok(port);
         }
     }
-    Err(io::Error::new(
-        io::ErrorKind::AddrInUse,
-        "no free loopback port was found",
-    ))
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "no free loopback port was found"))
 }
 
 /// The bus port that goes with a cluster node's port must exist and be free too.

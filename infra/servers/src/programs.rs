@@ -55,21 +55,11 @@ pub(crate) fn missing_for(kinds: &[ServerKind]) -> Vec<Missing> {
             ServerKind::RabbitMq => ("rabbitmq-server", "rabbitmq-server"),
         };
         let absent: Vec<&'static str> = match kind {
-            ServerKind::Redis | ServerKind::RedisCluster => {
-                find_redis().err().into_iter().collect()
-            }
+            ServerKind::Redis | ServerKind::RedisCluster => find_redis().err().into_iter().collect(),
             ServerKind::MySql => find_mysql().err().into_iter().collect(),
-            ServerKind::RabbitMq => [find_rabbitmq(), find_epmd(), find_erl()]
-                .into_iter()
-                .filter_map(Result::err)
-                .collect(),
+            ServerKind::RabbitMq => [find_rabbitmq(), find_epmd(), find_erl()].into_iter().filter_map(Result::err).collect(),
         };
-        missing.extend(absent.into_iter().map(|program| Missing {
-            kind,
-            program,
-            debian_package,
-            rhel_package,
-        }));
+        missing.extend(absent.into_iter().map(|program| Missing { kind, program, debian_package, rhel_package }));
     }
     missing
 }
@@ -107,20 +97,13 @@ fn find_erl() -> Result<PathBuf, &'static str> {
 
 fn find_first(names: &[&str]) -> Option<PathBuf> {
     let dirs: Vec<PathBuf> = search_dirs().collect();
-    names
-        .iter()
-        .flat_map(|name| dirs.iter().map(move |dir| dir.join(name)))
-        .find(|path| path.is_file())
+    names.iter().flat_map(|name| dirs.iter().map(move |dir| dir.join(name))).find(|path| path.is_file())
 }
 
 fn search_dirs() -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path: Vec<PathBuf> = std::env::split_paths(&path)
-        .filter(|dir| dir.is_absolute())
-        .collect();
-    on_path
-        .into_iter()
-        .chain(EXTRA_DIRS.into_iter().map(PathBuf::from))
+    let on_path: Vec<PathBuf> = std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect();
+    on_path.into_iter().chain(EXTRA_DIRS.into_iter().map(PathBuf::from))
 }
 
 /// The `PATH` for the servers, whose own scripts look for `erl`, `sed` and the like.
@@ -146,18 +129,9 @@ mod tests {
 
     #[test]
     fn advice_names_each_program_and_each_package_once() {
-        let missing = |program| Missing {
-            kind: ServerKind::RabbitMq,
-            program,
-            debian_package: "rabbitmq-server",
-            rhel_package: "rabbitmq-server",
-        };
-        let redis = Missing {
-            kind: ServerKind::Redis,
-            program: "redis-server",
-            debian_package: "redis-server",
-            rhel_package: "redis",
-        };
+        let missing =
+            |program| Missing { kind: ServerKind::RabbitMq, program, debian_package: "rabbitmq-server", rhel_package: "rabbitmq-server" };
+        let redis = Missing { kind: ServerKind::Redis, program: "redis-server", debian_package: "redis-server", rhel_package: "redis" };
         let text = install_advice(&[missing("rabbitmq-server"), missing("epmd"), redis]);
         assert_eq!(
             text,

@@ -29,10 +29,7 @@ impl Recipe for RabbitMq {
     }
 
     fn ports(&self, host: &Host, refused: bool) -> io::Result<Vec<u16>> {
-        ["rabbitmq", "rabbitmq-distribution", "rabbitmq-epmd"]
-            .into_iter()
-            .map(|name| host.dir.port(name, refused, |_| true))
-            .collect()
+        ["rabbitmq", "rabbitmq-distribution", "rabbitmq-epmd"].into_iter().map(|name| host.dir.port(name, refused, |_| true)).collect()
     }
 
     fn helper(&self, host: &Host, ports: &[u16]) -> io::Result<Option<Launch>> {
@@ -51,15 +48,9 @@ impl Recipe for RabbitMq {
         let [amqp, distribution, epmd] = ports_of(ports);
         let dir = host.dir.subdir(NAME)?;
         let home = host.dir.subdir("rabbitmq/home")?;
-        write_cookie(
-            &home.join(".erlang.cookie"),
-            &host.dir.secret("rabbitmq-cookie")?,
-        )?;
+        write_cookie(&home.join(".erlang.cookie"), &host.dir.secret("rabbitmq-cookie")?)?;
         // Unique, and the same each time: the data lies in a directory named after the node.
-        let node = format!(
-            "flashsale-{}@localhost",
-            &host.dir.secret("rabbitmq-node")?[..12]
-        );
+        let node = format!("flashsale-{}@localhost", &host.dir.secret("rabbitmq-node")?[..12]);
 
         let config = dir.join("rabbitmq.conf");
         write_private(
@@ -87,10 +78,7 @@ impl Recipe for RabbitMq {
             ("RABBITMQ_CONFIG_FILE", config.into()),
             // Files that do not exist stand for those in /etc/rabbitmq.
             ("RABBITMQ_CONF_ENV_FILE", dir.join("no-env.conf").into()),
-            (
-                "RABBITMQ_ADVANCED_CONFIG_FILE",
-                dir.join("no-advanced.config").into(),
-            ),
+            ("RABBITMQ_ADVANCED_CONFIG_FILE", dir.join("no-advanced.config").into()),
             ("RABBITMQ_ENABLED_PLUGINS_FILE", plugins.into()),
             ("RABBITMQ_PID_FILE", dir.join("rabbitmq.pid").into()),
             // The start script becomes the Erlang machine instead of keeping a shell around it.
@@ -110,14 +98,7 @@ impl Recipe for RabbitMq {
             ("ERL_AFLAGS", "-start_epmd false".into()),
             ("ERL_CRASH_DUMP_SECONDS", "0".into()),
         ];
-        Ok(Launch {
-            program: self.program.clone(),
-            args: Vec::new(),
-            env,
-            cwd: dir,
-            log: host.dir.log(NAME)?,
-            order: EndOrder::First,
-        })
+        Ok(Launch { program: self.program.clone(), args: Vec::new(), env, cwd: dir, log: host.dir.log(NAME)?, order: EndOrder::First })
     }
 
     fn is_ready(&self, port: u16) -> io::Result<bool> {

@@ -21,21 +21,13 @@ pub(crate) struct Redis {
 
 impl Redis {
     fn name(&self) -> &'static str {
-        if self.cluster {
-            "redis-cluster"
-        } else {
-            "redis"
-        }
+        if self.cluster { "redis-cluster" } else { "redis" }
     }
 }
 
 impl Recipe for Redis {
     fn kind(&self) -> ServerKind {
-        if self.cluster {
-            ServerKind::RedisCluster
-        } else {
-            ServerKind::Redis
-        }
+        if self.cluster { ServerKind::RedisCluster } else { ServerKind::Redis }
     }
 
     fn ports(&self, host: &Host, refused: bool) -> io::Result<Vec<u16>> {
@@ -94,8 +86,7 @@ impl Recipe for Redis {
             command(&mut redis, &slots)?;
         }
         // A node takes commands only 2 s after its start, to see whether it lost its place meanwhile.
-        Ok(info.contains("cluster_state:ok\r")
-            && info.contains(&format!("cluster_slots_assigned:{SLOTS}\r")))
+        Ok(info.contains("cluster_state:ok\r") && info.contains(&format!("cluster_slots_assigned:{SLOTS}\r")))
     }
 }
 
@@ -103,12 +94,10 @@ impl Recipe for Redis {
 fn command(redis: &mut BufReader<std::net::TcpStream>, words: &str) -> io::Result<String> {
     const LONGEST_REPLY: u64 = 1 << 20;
     let words: Vec<&str> = words.split(' ').collect();
-    let request = words
-        .iter()
-        .fold(format!("*{}\r\n", words.len()), |mut all, word| {
-            let _ = write!(all, "${}\r\n{word}\r\n", word.len());
-            all
-        });
+    let request = words.iter().fold(format!("*{}\r\n", words.len()), |mut all, word| {
+        let _ = write!(all, "${}\r\n{word}\r\n", word.len());
+        all
+    });
     redis.get_mut().write_all(request.as_bytes())?;
 
     let mut line = String::new();
@@ -119,9 +108,7 @@ fn command(redis: &mut BufReader<std::net::TcpStream>, words: &str) -> io::Resul
         (Some("$"), Some(length)) => {
             let length: u64 = length.parse().map_err(io::Error::other)?;
             let mut reply = String::new();
-            redis
-                .take(length.min(LONGEST_REPLY))
-                .read_to_string(&mut reply)?;
+            redis.take(length.min(LONGEST_REPLY)).read_to_string(&mut reply)?;
             redis.read_exact(&mut [0; 2])?;
             Ok(reply)
         }

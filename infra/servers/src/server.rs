@@ -40,8 +40,7 @@ impl Host {
     }
 
     pub(crate) fn spawn(&self, launch: &Launch) -> Result<Process, StartError> {
-        Process::spawn(launch, &self.watchdog, self.dir.servers_lock())
-            .trying(|| format!("start {}", launch.program.display()))
+        Process::spawn(launch, &self.watchdog, self.dir.servers_lock()).trying(|| format!("start {}", launch.program.display()))
     }
 }
 
@@ -86,11 +85,7 @@ struct State {
 
 impl Server {
     pub(crate) fn new(recipe: Box<dyn Recipe>, host: Arc<Host>) -> Self {
-        Self {
-            recipe,
-            host,
-            state: Mutex::default(),
-        }
+        Self { recipe, host, state: Mutex::default() }
     }
 
     pub(crate) fn kind(&self) -> ServerKind {
@@ -108,15 +103,9 @@ impl Server {
         let deadline = Instant::now() + self.host.limit;
         self.recipe.prepare(&self.host, deadline)?;
         for attempt in 1.. {
-            state.ports = self
-                .recipe
-                .ports(&self.host, attempt > 1)
-                .trying(|| format!("find a port for {}", self.kind()))?;
+            state.ports = self.recipe.ports(&self.host, attempt > 1).trying(|| format!("find a port for {}", self.kind()))?;
             match self.start_on_ports(&mut state, deadline) {
-                Err(StartError::Exited { .. })
-                    if attempt < PORT_ATTEMPTS
-                        && !state.ports.iter().all(|&p| ports::is_free(p)) =>
-                {
+                Err(StartError::Exited { .. }) if attempt < PORT_ATTEMPTS && !state.ports.iter().all(|&p| ports::is_free(p)) => {
                     // Somebody took a port after it was found free.
                     state.helper = None;
                 }
@@ -152,12 +141,7 @@ impl Server {
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), StartError> {
         let kind = self.kind();
-        self.state()
-            .main
-            .as_ref()
-            .ok_or(StartError::NotRunning { kind })?
-            .signal(signal)
-            .trying(|| format!("signal {kind}"))
+        self.state().main.as_ref().ok_or(StartError::NotRunning { kind })?.signal(signal).trying(|| format!("signal {kind}"))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -180,13 +164,7 @@ impl Server {
         Ok(())
     }
 
-    fn await_ready(
-        &self,
-        process: &Process,
-        port: u16,
-        deadline: Instant,
-        log: PathBuf,
-    ) -> Result<(), StartError> {
+    fn await_ready(&self, process: &Process, port: u16, deadline: Instant, log: PathBuf) -> Result<(), StartError> {
         let kind = self.kind();
         loop {
             let ready = self.recipe.is_ready(port).unwrap_or(false);
@@ -202,12 +180,7 @@ impl Server {
             }
             if Instant::now() >= deadline {
                 let (tail, limit) = (log_tail(&log), self.host.limit);
-                return Err(StartError::Timeout {
-                    kind,
-                    limit,
-                    log,
-                    tail,
-                });
+                return Err(StartError::Timeout { kind, limit, log, tail });
             }
             thread::sleep(PROBE_PERIOD);
         }

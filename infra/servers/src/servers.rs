@@ -71,11 +71,7 @@ impl Urls {
     }
 
     pub(crate) fn to_lines(&self) -> String {
-        self.clone()
-            .fields()
-            .into_iter()
-            .filter_map(|(name, url)| Some(format!("{name}={}\n", url.as_ref()?)))
-            .collect()
+        self.clone().fields().into_iter().filter_map(|(name, url)| Some(format!("{name}={}\n", url.as_ref()?))).collect()
     }
 
     pub(crate) fn from_lines(text: &str) -> Option<Self> {
@@ -148,14 +144,8 @@ impl Builder {
             return Err(StartError::Missing { programs });
         }
         let dir = DataDir::claim(&self.dir)?;
-        let watchdog = Watchdog::start(dir.servers_lock())
-            .trying(|| "start the watchdog, a /bin/sh".to_owned())?;
-        let host = Arc::new(Host {
-            watchdog: Arc::new(watchdog),
-            dir,
-            limit: self.limit,
-            abandoned: AtomicBool::new(false),
-        });
+        let watchdog = Watchdog::start(dir.servers_lock()).trying(|| "start the watchdog, a /bin/sh".to_owned())?;
+        let host = Arc::new(Host { watchdog: Arc::new(watchdog), dir, limit: self.limit, abandoned: AtomicBool::new(false) });
         let servers = self
             .kinds
             .iter()
@@ -167,17 +157,10 @@ impl Builder {
                 Ok(Server::new(recipe(kind, &host)?, Arc::clone(&host)))
             })
             .collect::<Result<Vec<_>, StartError>>()?;
-        let mut set = Servers {
-            urls: Urls::default(),
-            servers,
-            host,
-        };
+        let mut set = Servers { urls: Urls::default(), servers, host };
         set.start_all()?;
         set.urls = set.find_urls()?;
-        set.host
-            .dir
-            .publish(&set.urls)
-            .trying(|| "write the file of urls".to_owned())?;
+        set.host.dir.publish(&set.urls).trying(|| "write the file of urls".to_owned())?;
         Ok(set)
     }
 
@@ -207,8 +190,7 @@ fn recipe(kind: ServerKind, host: &Host) -> Result<Box<dyn Recipe>, StartError> 
         }),
         ServerKind::MySql => {
             let program = programs::find_mysql().unwrap_or_else(PathBuf::from);
-            let mysql = mysql::Passwords::of(host)
-                .and_then(|passwords| mysql::MySql::new(program, passwords));
+            let mysql = mysql::Passwords::of(host).and_then(|passwords| mysql::MySql::new(program, passwords));
             Box::new(mysql.trying(|| "configure MySQL".to_owned())?)
         }
         ServerKind::RabbitMq => Box::new(rabbitmq::RabbitMq {
@@ -220,9 +202,7 @@ fn recipe(kind: ServerKind, host: &Host) -> Result<Box<dyn Recipe>, StartError> 
 }
 
 fn rabbitmq_password(host: &Host) -> Result<String, StartError> {
-    host.dir
-        .secret("rabbitmq-user")
-        .trying(|| "make a password for RabbitMQ".to_owned())
+    host.dir.secret("rabbitmq-user").trying(|| "make a password for RabbitMQ".to_owned())
 }
 
 /// Running servers. Dropping it stops them, which takes up to some seconds and keeps their data.
@@ -236,11 +216,7 @@ pub struct Servers {
 impl Servers {
     /// Servers whose data, logs, ports and passwords are kept in `dir`, which is made if needed.
     pub fn builder(dir: impl AsRef<Path>) -> Builder {
-        Builder {
-            dir: dir.as_ref().to_path_buf(),
-            kinds: Vec::new(),
-            limit: START_LIMIT,
-        }
+        Builder { dir: dir.as_ref().to_path_buf(), kinds: Vec::new(), limit: START_LIMIT }
     }
 
     /// The urls of servers that another process, still alive, has started in `dir`.
@@ -324,10 +300,7 @@ impl Servers {
     }
 
     fn server(&self, kind: ServerKind) -> Result<&Server, StartError> {
-        self.servers
-            .iter()
-            .find(|server| server.kind() == kind)
-            .ok_or(StartError::NotChosen { kind })
+        self.servers.iter().find(|server| server.kind() == kind).ok_or(StartError::NotChosen { kind })
     }
 
     fn start_all(&self) -> Result<(), StartError> {
@@ -343,11 +316,7 @@ impl Servers {
                     })
                 })
                 .collect();
-            starts
-                .into_iter()
-                .map(|start| start.join().expect("starting a server does not panic"))
-                .filter_map(Result::err)
-                .collect()
+            starts.into_iter().map(|start| start.join().expect("starting a server does not panic")).filter_map(Result::err).collect()
         });
         errors.sort_by_key(|error| matches!(error, StartError::Abandoned { .. }));
         errors.into_iter().next().map_or(Ok(()), Err)
@@ -364,8 +333,8 @@ impl Servers {
                     urls.redis_cluster = Some(format!("redis+cluster://127.0.0.1:{port}"));
                 }
                 ServerKind::MySql => {
-                    let mysql::Passwords { user, admin } = mysql::Passwords::of(&self.host)
-                        .trying(|| "read the passwords of MySQL".to_owned())?;
+                    let mysql::Passwords { user, admin } =
+                        mysql::Passwords::of(&self.host).trying(|| "read the passwords of MySQL".to_owned())?;
                     let at = |name, password| format!("mysql://{name}:{password}@127.0.0.1:{port}");
                     urls.mysql = Some(at(mysql::USER, user) + "/" + mysql::DATABASE);
                     urls.mysql_admin = Some(at(mysql::ADMIN, admin));

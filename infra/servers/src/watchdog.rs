@@ -69,10 +69,7 @@ impl Watchdog {
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()?;
-        Ok(Self {
-            pipe: Mutex::new(shell.stdin.take()),
-            shell: Mutex::new(shell),
-        })
+        Ok(Self { pipe: Mutex::new(shell.stdin.take()), shell: Mutex::new(shell) })
     }
 
     pub(crate) fn add(&self, group: Pid, order: EndOrder) -> io::Result<()> {
@@ -91,9 +88,7 @@ impl Watchdog {
     fn tell(&self, op: &str, group: Pid) -> io::Result<()> {
         let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
         let line = format!("{op} {}\n", group.as_raw_nonzero());
-        pipe.as_mut()
-            .ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?
-            .write_all(line.as_bytes())
+        pipe.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?.write_all(line.as_bytes())
     }
 }
 

@@ -127,7 +127,12 @@ impl App {
         let unheld: Vec<String> =
             active_ids.iter().filter(|id| held.get(id).is_none_or(|held| !held.settled)).map(ToString::to_string).collect();
         if !unheld.is_empty() {
-            findings.push(finding(4, sale.sale_id, "active orders whose unit the admission store does not hold as settled".to_owned(), unheld));
+            findings.push(finding(
+                4,
+                sale.sale_id,
+                "active orders whose unit the admission store does not hold as settled".to_owned(),
+                unheld,
+            ));
         }
         let leaked: Vec<String> = held
             .values()

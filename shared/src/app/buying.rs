@@ -70,8 +70,7 @@ impl App {
         self.check_captcha(Purpose::Purchase, captcha).await?;
         let order_id = OrderId::new(now, &self.ten());
         let expires_at = now.plus_ms(self.config.tickets.ms());
-        let claims =
-            TicketClaims { order_id, user_id: who.user_id, session_id: who.session_id, sale_id, exp_ms: expires_at.epoch_ms() };
+        let claims = TicketClaims { order_id, user_id: who.user_id, session_id: who.session_id, sale_id, exp_ms: expires_at.epoch_ms() };
         Ok(Ticket { ticket: self.ticket_keys.sign(&claims), order_id, expires_at })
     }
 

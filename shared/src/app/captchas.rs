@@ -83,10 +83,12 @@ impl App {
         work: impl FnOnce(&dyn crate::ports::CaptchaArtist) -> Result<Vec<u8>, crate::ports::StoreError> + Send + 'static,
     ) -> Result<Vec<u8>, Problem> {
         let artist = std::sync::Arc::clone(&self.ports.artist);
-        tokio::task::spawn_blocking(move || work(artist.as_ref())).await.map_err(|error| {
-            tracing::error!(%error, "captcha work ended early");
-            Problem::Internal
-        })?
-        .map_err(Problem::from)
+        tokio::task::spawn_blocking(move || work(artist.as_ref()))
+            .await
+            .map_err(|error| {
+                tracing::error!(%error, "captcha work ended early");
+                Problem::Internal
+            })?
+            .map_err(Problem::from)
     }
 }

@@ -72,10 +72,10 @@ impl App {
             Entered::NoSession => Err(Problem::Unauthenticated),
             Entered::Banned { until } => Err(Problem::Banned { until }),
             Entered::Limited { limit, retry_after_ms } => {
-                let limit = entry.limits.get(limit).ok_or(StoreError::Corrupt {
-                    store: "gate",
-                    cause: format!("refused by limit {limit} of {}", entry.limits.len()),
-                })?;
+                let limit = entry
+                    .limits
+                    .get(limit)
+                    .ok_or(StoreError::Corrupt { store: "gate", cause: format!("refused by limit {limit} of {}", entry.limits.len()) })?;
                 Err(Problem::RateLimited { name: limit.name, quota: Some(limit.quota), retry_after_ms })
             }
         }

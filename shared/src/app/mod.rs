@@ -12,8 +12,8 @@ mod orders;
 mod passwords;
 mod publisher;
 mod rebuilding;
-mod recording;
 mod reconciling;
+mod recording;
 mod selling;
 mod sweeping;
 mod tokens;
@@ -33,7 +33,7 @@ pub use tokens::{SessionClaims, TicketClaims};
 use crate::{
     config::{Config, ConfigError, SigningKey},
     domain::Timestamp,
-    ports::{Ports, Random as _, StoreError},
+    ports::{Ports, StoreError},
 };
 use catalog::Catalog;
 use passwords::Passwords;

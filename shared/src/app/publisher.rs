@@ -36,10 +36,9 @@ impl Publisher {
     /// Returns once the order is durable in the queue.
     pub(super) async fn publish(&self, request: OrderRequest) -> Stored<()> {
         let (reply, outcome) = oneshot::channel();
-        self.waiting.try_send((request, reply)).map_err(|_| StoreError::Unavailable {
-            store: "order queue",
-            cause: "too many orders wait to be published".to_owned(),
-        })?;
+        self.waiting
+            .try_send((request, reply))
+            .map_err(|_| StoreError::Unavailable { store: "order queue", cause: "too many orders wait to be published".to_owned() })?;
         outcome.await.map_err(|_| StoreError::Unknown { store: "order queue", cause: "the publisher has stopped".to_owned() })?
     }
 }

@@ -85,8 +85,7 @@ impl App {
         loop {
             let page = self.ports.orders.active(sale.sale_id, after, PAGE).await?;
             after = page.last().map(|order| order.order_id);
-            let missing: Vec<OrderRequest> =
-                page.iter().filter(|order| held.get(&order.order_id) != Some(&true)).map(request).collect();
+            let missing: Vec<OrderRequest> = page.iter().filter(|order| held.get(&order.order_id) != Some(&true)).map(request).collect();
             if !missing.is_empty() {
                 self.ports.admission.settle(sale.sale_id, &missing).await?;
                 changed += count(missing.len());

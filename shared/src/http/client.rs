@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::{extract::FromRequestParts, http::request::Parts};
+use axum::{
+    extract::{ConnectInfo, FromRequestParts},
+    http::request::Parts,
+};
 use lambda_http::{http::HeaderMap, request::RequestContext};
 
 use crate::{
@@ -11,11 +14,8 @@ use crate::{
     problem::Problem,
 };
 
-/// The other end of the connection; the gateway puts it into the request's extensions.
-#[derive(Debug, Clone, Copy)]
-pub struct PeerAddress(pub SocketAddr);
-
-/// The client's address.
+/// The client's address: from the `ConnectInfo<SocketAddr>` that the gateway puts into the request's extensions, or from the
+/// event of API Gateway.
 #[derive(Debug, Clone)]
 pub struct ClientAddress(pub Client);
 
@@ -23,8 +23,8 @@ impl FromRequestParts<App> for ClientAddress {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let peer = match (parts.extensions.get::<PeerAddress>(), parts.extensions.get::<RequestContext>()) {
-            (Some(PeerAddress(peer)), _) => Some(peer.ip()),
+        let peer = match (parts.extensions.get::<ConnectInfo<SocketAddr>>(), parts.extensions.get::<RequestContext>()) {
+            (Some(ConnectInfo(peer)), _) => Some(peer.ip()),
             (None, Some(RequestContext::ApiGatewayV2(context))) => {
                 context.http.source_ip.as_deref().and_then(|address| address.parse().ok())
             }

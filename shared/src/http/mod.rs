@@ -8,7 +8,7 @@ mod session;
 
 pub use axum;
 pub use body::{Body, PageQuery, Params};
-pub use client::{ClientAddress, PeerAddress};
+pub use client::ClientAddress;
 pub use finish::{REQUEST_ID, RequestId, finish};
 pub use problem::Answer;
 pub use session::{Signed, SignedWriter, session_cookie};

@@ -32,10 +32,9 @@ impl IntoResponse for Problem {
         if let Self::RateLimited { name, quota, retry_after_ms } = &self {
             let seconds = retry_after_ms.div_ceil(1_000);
             let (limit, window) = quota.map_or((1, 1), |quota| (quota.limit, quota.window_ms.div_ceil(1_000)));
-            for (header, value) in [
-                ("ratelimit", format!("\"{name}\";r=0;t={seconds}")),
-                ("ratelimit-policy", format!("\"{name}\";q={limit};w={window}")),
-            ] {
+            for (header, value) in
+                [("ratelimit", format!("\"{name}\";r=0;t={seconds}")), ("ratelimit-policy", format!("\"{name}\";q={limit};w={window}"))]
+            {
                 headers.insert(header, HeaderValue::from_str(&value).expect("digits and a name of ours make a header value"));
             }
         }

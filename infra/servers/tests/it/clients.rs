@@ -19,28 +19,19 @@ pub(crate) fn parse(url: &str) -> Url<'_> {
     let (login, place) = rest.split_once('@').unwrap_or((":", rest));
     let (user, password) = login.split_once(':').unwrap();
     let (address, path) = place.split_once('/').unwrap_or((place, ""));
-    Url {
-        user,
-        password,
-        address,
-        path,
-    }
+    Url { user, password, address, path }
 }
 
 pub(crate) fn connect(url: &str) -> TcpStream {
     let stream = TcpStream::connect(parse(url).address).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     stream
 }
 
 /// One Redis command; the first line of the reply, or the content of a bulk string of one line.
 pub(crate) fn redis(url: &str, command: &str) -> io::Result<String> {
     let mut stream = BufReader::new(connect(url));
-    stream
-        .get_mut()
-        .write_all(format!("{command}\r\n").as_bytes())?;
+    stream.get_mut().write_all(format!("{command}\r\n").as_bytes())?;
     let mut line = String::new();
     stream.read_line(&mut line)?;
     if line.starts_with('$') && !line.starts_with("$-1") {
@@ -61,10 +52,7 @@ pub(crate) fn mysql(url: &str, statements: &[&str]) -> Result<Vec<Vec<u8>>, Stri
     let second = first + 8 + 1 + 2 + 1 + 2 + 2 + 1 + 10;
     let nonce = [&greeting[first..first + 8], &greeting[second..second + 12]].concat();
     let hashed = Sha1::digest(login.password.as_bytes());
-    let salted = Sha1::new()
-        .chain_update(&nonce)
-        .chain_update(Sha1::digest(hashed))
-        .finalize();
+    let salted = Sha1::new().chain_update(&nonce).chain_update(Sha1::digest(hashed)).finalize();
     let scramble: Vec<u8> = hashed.iter().zip(salted).map(|(a, b)| a ^ b).collect();
 
     let mut body = CAPABILITIES.to_le_bytes().to_vec();

@@ -17,11 +17,7 @@ fn restart_and_crash_keep_url_and_data() {
     let (redis_url, mysql_url) = (urls.redis.clone().unwrap(), urls.mysql.clone().unwrap());
     let amqp_url = urls.amqp.clone().unwrap();
     redis(&redis_url, "SET a 1").unwrap();
-    mysql(
-        &mysql_url,
-        &["CREATE TABLE t (a INT)", "INSERT INTO t VALUES (7)"],
-    )
-    .unwrap();
+    mysql(&mysql_url, &["CREATE TABLE t (a INT)", "INSERT INTO t VALUES (7)"]).unwrap();
     Amqp::open(&amqp_url).unwrap().declare("q", false).unwrap();
 
     for crash in [false, true] {
@@ -33,10 +29,7 @@ fn restart_and_crash_keep_url_and_data() {
             }
             let begin = Instant::now();
             servers.restart(kind).unwrap();
-            println!(
-                "restart of {kind}, crashed: {crash}: {:.2?}",
-                begin.elapsed()
-            );
+            println!("restart of {kind}, crashed: {crash}: {:.2?}", begin.elapsed());
         }
         assert_eq!(servers.urls(), &urls);
         assert_eq!(redis(&redis_url, "GET a").unwrap(), "1");
@@ -51,9 +44,7 @@ fn a_paused_server_answers_only_after_it_was_resumed() {
     let dir = TestDir::new();
     let servers = dir.builder().redis().start().unwrap();
     let mut stream = connect(&servers.redis_url().unwrap());
-    stream
-        .set_read_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     servers.pause(ServerKind::Redis).unwrap();
     stream.write_all(b"PING\r\n").unwrap();
     let mut reply = [0; 7];

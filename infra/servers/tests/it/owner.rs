@@ -30,12 +30,7 @@ fn owner_process() {
 
 fn start_owner(dir: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "owner::owner_process",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["--exact", "owner::owner_process", "--ignored", "--nocapture"])
         .env(OWNED_DIR, dir)
         .stdout(Stdio::piped())
         .spawn()
@@ -103,11 +98,7 @@ fn all_servers_end_when_the_owner_is_killed_and_the_next_start_finds_the_data() 
     mysql(urls.mysql.as_ref().unwrap(), &["CREATE TABLE t (a INT)"]).unwrap();
     Amqp::open(urls.amqp.as_ref().unwrap()).unwrap();
     // Watchdog, owner, two Redis, MySQL, RabbitMQ, epmd.
-    assert!(
-        holders(dir.path()).len() >= 6,
-        "{:?}",
-        processes_of(dir.path())
-    );
+    assert!(holders(dir.path()).len() >= 6, "{:?}", processes_of(dir.path()));
 
     owner.kill().unwrap();
     let begin = Instant::now();
@@ -124,12 +115,7 @@ fn all_servers_end_when_the_owner_is_killed_and_the_next_start_finds_the_data() 
     for url in [urls.redis, urls.redis_cluster, urls.mysql, urls.amqp] {
         TcpStream::connect(parse(&url.unwrap()).address).unwrap_err();
     }
-    assert!(
-        eventually(Duration::from_secs(5), || processes_of(dir.path())
-            .is_empty()),
-        "{:#?}",
-        processes_of(dir.path())
-    );
+    assert!(eventually(Duration::from_secs(5), || processes_of(dir.path()).is_empty()), "{:#?}", processes_of(dir.path()));
     assert_eq!(holders(dir.path()), Vec::<u32>::new());
 }
 
@@ -143,9 +129,7 @@ fn nothing_is_left_of_an_owner_that_is_killed_while_it_starts() {
         owner.kill().unwrap();
         owner.wait().unwrap();
         assert!(
-            eventually(Duration::from_secs(10), || processes_of(dir.path())
-                .is_empty()
-                && holders(dir.path()).is_empty()),
+            eventually(Duration::from_secs(10), || processes_of(dir.path()).is_empty() && holders(dir.path()).is_empty()),
             "{delay} ms: {:#?}",
             processes_of(dir.path())
         );
@@ -172,10 +156,7 @@ fn a_directory_in_use_is_refused_and_can_be_attached_to() {
     assert!(error.to_string().contains(&message), "{error}");
     // The refusal left the owner's servers alone.
     assert_eq!(Servers::attach(dir.path()).as_ref(), Some(servers.urls()));
-    assert_eq!(
-        redis(&servers.redis_url().unwrap(), "PING").unwrap(),
-        "+PONG"
-    );
+    assert_eq!(redis(&servers.redis_url().unwrap(), "PING").unwrap(), "+PONG");
 
     drop(servers);
     assert_eq!(Servers::attach(dir.path()), None);
@@ -191,8 +172,5 @@ fn the_servers_outlive_the_thread_that_started_them_and_can_be_shared() {
     let builder = dir.builder().redis();
     let servers = shareable(thread::spawn(|| builder.start().unwrap()).join().unwrap());
     thread::sleep(Duration::from_millis(200));
-    assert_eq!(
-        redis(&servers.redis_url().unwrap(), "PING").unwrap(),
-        "+PONG"
-    );
+    assert_eq!(redis(&servers.redis_url().unwrap(), "PING").unwrap(), "+PONG");
 }

@@ -21,14 +21,8 @@ fn all_the_servers_start_and_keep_their_data_ports_and_passwords() {
     let mysql_url = servers.mysql_url().unwrap();
     let admin_url = servers.mysql_admin_url().unwrap();
 
-    assert_eq!(
-        redis(&servers.redis_url().unwrap(), "SET a 1").unwrap(),
-        "+OK"
-    );
-    let statements = [
-        "CREATE TABLE t (a INT CHECK (a < 9))",
-        "INSERT INTO t VALUES (7)",
-    ];
+    assert_eq!(redis(&servers.redis_url().unwrap(), "SET a 1").unwrap(), "+OK");
+    let statements = ["CREATE TABLE t (a INT CHECK (a < 9))", "INSERT INTO t VALUES (7)"];
     mysql(&mysql_url, &statements).unwrap();
     let mut amqp = Amqp::open(&servers.amqp_url().unwrap()).unwrap();
     amqp.declare("q", false).unwrap();
@@ -76,10 +70,7 @@ fn the_cluster_has_all_slots_and_announces_its_loopback_address() {
         assert_eq!(redis(&url, "CLUSTER INFO").unwrap(), "cluster_state:ok");
         assert_eq!(redis(&url, "SET {sale}:a 1").unwrap(), "+OK");
         let nodes = redis(&url, "CLUSTER NODES").unwrap();
-        assert!(
-            nodes.contains(&format!(" {}@", parse(&url).address)),
-            "{nodes}"
-        );
+        assert!(nodes.contains(&format!(" {}@", parse(&url).address)), "{nodes}");
         assert!(nodes.ends_with(" 0-16383"), "{nodes}");
     }
 }
@@ -143,21 +134,7 @@ fn a_server_that_fails_shows_the_end_of_its_log_and_stops_the_others() {
 fn a_server_that_is_too_slow_is_named_with_its_log() {
     let dir = TestDir::new();
     let limit = std::time::Duration::from_millis(600);
-    let error = dir
-        .builder()
-        .rabbitmq()
-        .time_limit(limit)
-        .start()
-        .unwrap_err();
-    assert!(
-        matches!(
-            error,
-            StartError::Timeout {
-                kind: ServerKind::RabbitMq,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    let error = dir.builder().rabbitmq().time_limit(limit).start().unwrap_err();
+    assert!(matches!(error, StartError::Timeout { kind: ServerKind::RabbitMq, .. }), "{error}");
     assert_eq!(crate::owner::holders(dir.path()), Vec::<u32>::new());
 }

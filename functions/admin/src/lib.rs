@@ -1,0 +1,113 @@
+//! `POST /api/admin/sales`, `PATCH /api/admin/sales/{sale_id}`, `GET /api/admin/sales/{sale_id}/stats`,
+//! `GET|POST|DELETE /api/admin/blacklist`.
+
+use flashsale::{
+    app::{App, BanView, NewBan, NewSale, SaleStats},
+    domain::{Sale, SaleChange, SaleId},
+    http::{
+        Answer, Body, ClientAddress, PageQuery, Params, Signed, SignedWriter,
+        axum::{
+            Json, Router,
+            extract::{Query, State, rejection::QueryRejection},
+            http::{StatusCode, header},
+            response::IntoResponse,
+            routing::{get, patch, post},
+        },
+    },
+    problem::Problem,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The function's routes.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/api/admin/sales", post(create_sale))
+        .route("/api/admin/sales/{sale_id}", patch(change_sale))
+        .route("/api/admin/sales/{sale_id}/stats", get(stats))
+        .route("/api/admin/blacklist", get(bans).post(ban).delete(lift))
+        .with_state(app)
+}
+
+async fn create_sale(
+    State(app): State<App>,
+    SignedWriter(who): SignedWriter,
+    ClientAddress(client): ClientAddress,
+    Body(new): Body<NewSale>,
+) -> Answer<impl IntoResponse> {
+    app.enter_admin(&who, &client).await?;
+    let sale = app.create_sale(new).await?;
+    let location = format!("/api/sales/{}", sale.sale_id);
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(sale)))
+}
+
+async fn change_sale(
+    State(app): State<App>,
+    SignedWriter(who): SignedWriter,
+    ClientAddress(client): ClientAddress,
+    Params(sale_id): Params<SaleId>,
+    Body(change): Body<SaleChange>,
+) -> Answer<Json<Sale>> {
+    app.enter_admin(&who, &client).await?;
+    Ok(Json(app.change_sale(sale_id, &change).await?))
+}
+
+async fn stats(
+    State(app): State<App>,
+    Signed(who): Signed,
+    ClientAddress(client): ClientAddress,
+    Params(sale_id): Params<SaleId>,
+) -> Answer<Json<SaleStats>> {
+    app.enter_admin(&who, &client).await?;
+    Ok(Json(app.sale_stats(sale_id).await?))
+}
+
+async fn bans(
+    State(app): State<App>,
+    Signed(who): Signed,
+    ClientAddress(client): ClientAddress,
+    page: PageQuery<Offset>,
+) -> Answer<Json<Value>> {
+    app.enter_admin(&who, &client).await?;
+    let offset = page.cursor.map_or(0, |Offset(offset)| offset);
+    let bans = app.bans(offset, page.limit).await?;
+    let full = bans.len() == page.limit as usize;
+    let next = full.then(|| (offset + page.limit).to_string());
+    Ok(Json(json!({ "bans": bans, "next_cursor": next })))
+}
+
+async fn ban(
+    State(app): State<App>,
+    SignedWriter(who): SignedWriter,
+    ClientAddress(client): ClientAddress,
+    Body(new): Body<NewBan>,
+) -> Answer<(StatusCode, Json<BanView>)> {
+    app.enter_admin(&who, &client).await?;
+    Ok((StatusCode::CREATED, Json(app.put_ban(new).await?)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lift {
+    kind: String,
+    value: String,
+}
+
+/// A cursor of the blacklist: how many bans were seen.
+#[derive(Deserialize)]
+struct Offset(u32);
+
+async fn lift(
+    State(app): State<App>,
+    SignedWriter(who): SignedWriter,
+    ClientAddress(client): ClientAddress,
+    query: Result<Query<Lift>, QueryRejection>,
+) -> Answer<StatusCode> {
+    app.enter_admin(&who, &client).await?;
+    let Ok(Query(Lift { kind, value })) = query else {
+        let expected = "?kind=user|address|phone&value=...".to_owned();
+        return Err(Problem::Invalid { field: "query".to_owned(), expected });
+    };
+    app.lift_ban(&kind, &value).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

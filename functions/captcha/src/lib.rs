@@ -1,0 +1,57 @@
+//! `POST /api/captchas`, `GET /api/captchas/{captcha_id}/audio`.
+
+use flashsale::{
+    app::{App, DrawnCaptcha},
+    domain::CaptchaId,
+    http::{
+        Answer, Body, ClientAddress, Params,
+        axum::{
+            Json, Router,
+            extract::State,
+            http::{StatusCode, header},
+            response::IntoResponse,
+            routing::{get, post},
+        },
+    },
+    ports::Purpose,
+};
+use serde::Deserialize;
+
+/// The function's routes.
+pub fn router(app: App) -> Router {
+    Router::new().route("/api/captchas", post(draw)).route("/api/captchas/{captcha_id}/audio", get(speak)).with_state(app)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Draw {
+    purpose: PurposeWord,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum PurposeWord {
+    Login,
+    Purchase,
+}
+
+async fn draw(
+    State(app): State<App>,
+    ClientAddress(client): ClientAddress,
+    Body(draw): Body<Draw>,
+) -> Answer<(StatusCode, Json<DrawnCaptcha>)> {
+    let purpose = match draw.purpose {
+        PurposeWord::Login => Purpose::Login,
+        PurposeWord::Purchase => Purpose::Purchase,
+    };
+    Ok((StatusCode::CREATED, Json(app.draw_captcha(&client, purpose).await?)))
+}
+
+async fn speak(
+    State(app): State<App>,
+    ClientAddress(client): ClientAddress,
+    Params(captcha_id): Params<CaptchaId>,
+) -> Answer<impl IntoResponse> {
+    let sound = app.speak_captcha(&client, captcha_id).await?;
+    Ok(([(header::CONTENT_TYPE, "audio/wav")], sound))
+}

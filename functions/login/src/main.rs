@@ -1,0 +1,6 @@
+//! The `login` Lambda function.
+
+#[tokio::main]
+async fn main() -> Result<(), flashsale::lambda::Error> {
+    flashsale::lambda::serve(login::router).await
+}

@@ -1,0 +1,6 @@
+//! The `order-status` Lambda function.
+
+#[tokio::main]
+async fn main() -> Result<(), flashsale::lambda::Error> {
+    flashsale::lambda::serve(order_status::router).await
+}

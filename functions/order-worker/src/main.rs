@@ -1,0 +1,6 @@
+//! The `order-worker` Lambda function.
+
+#[tokio::main]
+async fn main() -> Result<(), flashsale::lambda::Error> {
+    flashsale::lambda::handle(order_worker::handle).await
+}

@@ -1,0 +1,6 @@
+//! The `sales` Lambda function.
+
+#[tokio::main]
+async fn main() -> Result<(), flashsale::lambda::Error> {
+    flashsale::lambda::serve(sales::router).await
+}

@@ -1,0 +1,6 @@
+//! The `seckill` Lambda function.
+
+#[tokio::main]
+async fn main() -> Result<(), flashsale::lambda::Error> {
+    flashsale::lambda::serve(seckill::router).await
+}

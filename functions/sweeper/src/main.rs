@@ -1,0 +1,6 @@
+//! The `sweeper` Lambda function.
+
+#[tokio::main]
+async fn main() -> Result<(), flashsale::lambda::Error> {
+    flashsale::lambda::handle(sweeper::handle).await
+}

@@ -1,0 +1,63 @@
+//! The backend that a command works on: opened as configured, and closed when the command ends.
+
+use anyhow::Context as _;
+use flashsale::{
+    app::App,
+    config::{CaptchaMode, Config, ServersMode},
+    wire,
+};
+use flashsale_servers::Servers;
+use secrecy::SecretString;
+
+/// An app and what must live as long as it.
+pub struct Backend {
+    pub app: App,
+    /// Private servers started by this process. Dropped last.
+    servers: Option<Servers>,
+}
+
+impl Backend {
+    /// Opens the backend.
+    pub async fn open(mut config: Config) -> anyhow::Result<Self> {
+        flashsale::logging::start(&config)?;
+        if config.captcha == CaptchaMode::Off {
+            tracing::warn!("captchas are off: robots can buy");
+        }
+        let servers = if config.servers == ServersMode::Local { local(&mut config).await? } else { None };
+        let ports = wire::connect(&config).await?;
+        let app = App::new(config, ports).await?;
+        Ok(Self { app, servers })
+    }
+
+    /// Stops the private servers, if this process runs any.
+    pub async fn close(self) {
+        let Self { app, servers } = self;
+        drop(app);
+        if let Some(servers) = servers {
+            // Waits for processes to end.
+            let stopped = tokio::task::spawn_blocking(move || drop(servers)).await;
+            if let Err(error) = stopped {
+                tracing::warn!(%error, "the private servers were not stopped cleanly");
+            }
+        }
+    }
+}
+
+/// Uses the private servers that another process runs in the data directory, or starts them.
+async fn local(config: &mut Config) -> anyhow::Result<Option<Servers>> {
+    let dir = config.data_dir.join("servers");
+    let (urls, started) = match Servers::attach(&dir) {
+        Some(urls) => (urls, None),
+        None => {
+            tracing::info!("starting private Redis, MySQL and RabbitMQ");
+            let started = tokio::task::spawn_blocking(move || Servers::builder(dir).all().start()).await??;
+            (started.urls().clone(), Some(started))
+        }
+    };
+    let url =
+        |url: Option<String>, which: &str| url.map(SecretString::from).with_context(|| format!("the private servers have no {which}"));
+    config.redis_url = url(urls.redis, "Redis")?;
+    config.database_url = url(urls.mysql, "MySQL")?;
+    config.amqp_url = url(urls.amqp, "RabbitMQ")?;
+    Ok(started)
+}

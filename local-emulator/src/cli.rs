@@ -1,0 +1,240 @@
+//! The command line.
+
+use std::io::Write as _;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use flashsale::config::{Config, ConfigError};
+
+/// Runs flash sales: every function, in one process.
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = false, propagate_version = true)]
+#[command(after_help = "Every flag that is a setting can also be given as FLASHSALE_<NAME>; `config` shows all settings.")]
+pub struct Arguments {
+    #[command(flatten)]
+    pub backend: BackendFlags,
+    #[command(flatten)]
+    pub serve: ServeFlags,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Where the state is, and how strict to be; the same for every command.
+#[derive(Debug, Clone, Args)]
+pub struct BackendFlags {
+    /// A file with settings [env: FLASHSALE_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<String>,
+    /// Embedded state [env: FLASHSALE_DATA_DIR] [default: .flashsale]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Which servers hold the state [env: FLASHSALE_SERVERS] [default: embedded]
+    #[arg(long, global = true, value_enum)]
+    pub servers: Option<ServersWord>,
+    /// redis://, rediss:// or redis+cluster:// [env: FLASHSALE_REDIS_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    pub redis_url: Option<String>,
+    /// mysql:// [env: FLASHSALE_DATABASE_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// amqp:// or amqps:// [env: FLASHSALE_AMQP_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    pub amqp_url: Option<String>,
+    /// Captchas [env: FLASHSALE_CAPTCHA] [default: image]
+    #[arg(long, global = true, value_enum)]
+    pub captcha: Option<CaptchaWord>,
+    /// `production` refuses weak settings [env: FLASHSALE_PROFILE] [default: development]
+    #[arg(long, global = true, value_enum)]
+    pub profile: Option<ProfileWord>,
+}
+
+/// Only for `serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeFlags {
+    /// Where the gateway listens; port 0 picks one [env: FLASHSALE_LISTEN] [default: 127.0.0.1:8080]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    pub listen: Option<String>,
+    /// Where metrics and health are served [env: FLASHSALE_ADMIN_LISTEN] [default: nowhere]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    pub admin_listen: Option<String>,
+    /// How the functions are run
+    #[arg(long, global = true, value_enum, default_value = "in-process")]
+    pub host: HostWord,
+    /// Make a demo sale, a demo shopper and an administrator, and print how to sign in [default: when embedded and empty]
+    #[arg(long, global = true, overrides_with = "no_demo")]
+    pub demo: bool,
+    /// Start empty
+    #[arg(long, global = true)]
+    pub no_demo: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ServersWord {
+    /// SQLite and memory; no server needed
+    Embedded,
+    /// Private servers, started from the programs on PATH
+    Local,
+    /// Those at --redis-url, --database-url and --amqp-url
+    External,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum CaptchaWord {
+    Image,
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum ProfileWord {
+    Development,
+    Production,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HostWord {
+    /// All functions in this process
+    InProcess,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Serve (the default)
+    Serve,
+    /// Check that the books balance: exit 0 when they do, 1 with each broken promise when not
+    Audit {
+        /// Look again for up to this long while something is still on its way
+        #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = parse_duration_ms)]
+        within: u64,
+    },
+    /// Shoppers for load tests
+    #[command(subcommand)]
+    Users(UsersCommand),
+    /// Sales
+    #[command(subcommand)]
+    Sales(SalesCommand),
+    /// Run one function once, with an event of Lambda's
+    Invoke {
+        /// captcha, login, sales, seckill, order-status, admin, order-worker or sweeper
+        function: String,
+        /// The event, JSON; `-` for standard input
+        #[arg(long, value_name = "FILE")]
+        event: String,
+    },
+    /// Print the effective configuration, secrets masked
+    Config,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum UsersCommand {
+    /// Make shoppers that are signed in, and write `user_id,phone,token` as CSV
+    Seed {
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        count: u32,
+        #[arg(long, value_name = "FILE.csv")]
+        out: std::path::PathBuf,
+    },
+    /// Make an administrator; the password is read from standard input
+    AddAdmin {
+        /// In any usual notation, with country code
+        #[arg(long)]
+        phone: String,
+    },
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub enum SalesCommand {
+    /// Make a sale and print it as one JSON object
+    Create {
+        #[arg(long)]
+        title: String,
+        #[arg(long)]
+        stock: u32,
+        /// In minor units (cents)
+        #[arg(long)]
+        price: i64,
+        /// ISO 4217
+        #[arg(long, default_value = "USD")]
+        currency: String,
+        #[arg(long, default_value_t = 1)]
+        per_user_limit: u32,
+        #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = parse_duration_ms)]
+        starts_in: u64,
+        #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = parse_duration_ms)]
+        ends_in: u64,
+    },
+}
+
+/// `500ms`, `0s`, `15m`, `1h`, `2d`, in milliseconds.
+fn parse_duration_ms(text: &str) -> Result<u64, String> {
+    let wrong = || "expected a number with ms, s, m, h or d, such as 0s or 1h".to_owned();
+    let digits = text.find(|char: char| !char.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms)).ok_or_else(wrong)
+}
+
+impl Arguments {
+    /// The configuration that the flags, the environment and the file make together.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        let flags = [
+            ("data_dir", self.backend.data_dir.clone()),
+            ("servers", self.backend.servers.map(name)),
+            ("redis_url", self.backend.redis_url.clone()),
+            ("database_url", self.backend.database_url.clone()),
+            ("amqp_url", self.backend.amqp_url.clone()),
+            ("captcha", self.backend.captcha.map(name)),
+            ("profile", self.backend.profile.map(name)),
+            ("listen", self.serve.listen.clone()),
+            ("admin_listen", self.serve.admin_listen.clone()),
+        ];
+        let given = flags.into_iter().filter_map(|(key, value)| value.map(|value| (key, value)));
+        Config::load(self.backend.config.as_deref(), std::env::vars(), given)
+    }
+}
+
+fn name<T: ValueEnum>(value: T) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+/// Prints a line for the caller.
+pub fn say(line: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// Prints a line for people.
+pub fn complain(line: &str) {
+    // Nobody is left to be told when standard error is closed.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+        let parsed = Arguments::try_parse_from(["x", "users", "seed", "--count", "5", "--out", "f", "--servers", "external"]).unwrap();
+        assert!(matches!(parsed.backend.servers, Some(ServersWord::External)));
+    }
+
+    #[test]
+    fn durations_are_read() {
+        assert_eq!(parse_duration_ms("0s"), Ok(0));
+        assert_eq!(parse_duration_ms("1h"), Ok(3_600_000));
+        assert_eq!(parse_duration_ms("250ms"), Ok(250));
+        for wrong in ["", "5", "h", "-1s", "1w", "99999999999999999999s"] {
+            assert!(parse_duration_ms(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! `audit`: whether the books balance.
+
+use std::{process::ExitCode, time::Duration};
+
+use flashsale::app::{App, SaleBooks};
+use tokio::time::Instant;
+
+use crate::cli;
+
+/// Looks, again and again while something is wrong and `within_ms` is not over, and prints the last look.
+pub async fn run(app: &App, within_ms: u64) -> anyhow::Result<ExitCode> {
+    let deadline = Instant::now() + Duration::from_millis(within_ms);
+    let books = loop {
+        let books = app.audit().await?;
+        if books.iter().all(|sale| sale.findings.is_empty()) || Instant::now() >= deadline {
+            break books;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    for sale in &books {
+        print(sale)?;
+    }
+    let findings: usize = books.iter().map(|sale| sale.findings.len()).sum();
+    let parked = app.ports.queue.depth().await?.parked;
+    if parked > 0 {
+        cli::say(&format!("note: {parked} messages are parked"))?;
+    }
+    if findings == 0 {
+        cli::say(&format!("the books of {} sales balance", books.len()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    cli::say(&format!("{findings} findings: the books do not balance"))?;
+    Ok(ExitCode::FAILURE)
+}
+
+fn print(sale: &SaleBooks) -> anyhow::Result<()> {
+    let SaleBooks { sale_id, stock, available, reserved, sold, .. } = sale;
+    cli::say(&format!("{sale_id}  stock {stock} = available {available} + reserved {reserved} + sold {sold}  {:?}", sale.title))?;
+    for finding in &sale.findings {
+        cli::say(&format!("  promise {} is broken: {} {}", finding.promise, finding.what, finding.ids.join(" ")))?;
+    }
+    Ok(())
+}

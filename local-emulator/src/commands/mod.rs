@@ -1,0 +1,59 @@
+//! The subcommands.
+
+mod audit;
+mod invoke;
+mod sales;
+mod users;
+
+use std::process::ExitCode;
+
+use crate::{
+    backend::Backend,
+    cli::{self, Arguments, Command, SalesCommand, UsersCommand},
+    demo, serve,
+};
+
+/// Runs what the command line asks for.
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let config = arguments.config()?;
+    let command = arguments.command.unwrap_or(Command::Serve);
+    if let Command::Config = command {
+        cli::say(config.shown().trim_end())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let backend = Backend::open(config).await?;
+    let outcome = match &command {
+        Command::Serve => {
+            let wish = match (arguments.serve.demo, arguments.serve.no_demo) {
+                (_, true) => demo::Wish::No,
+                (true, false) => demo::Wish::Yes,
+                (false, false) => demo::Wish::Default,
+            };
+            return serve::run(backend, wish).await;
+        }
+        Command::Audit { within } => audit::run(&backend.app, *within).await,
+        Command::Users(UsersCommand::Seed { count, out }) => users::seed(&backend.app, *count, out).await,
+        Command::Users(UsersCommand::AddAdmin { phone }) => users::add_admin(&backend.app, phone).await,
+        Command::Sales(SalesCommand::Create { title, stock, price, currency, per_user_limit, starts_in, ends_in }) => {
+            let wanted = sales::Wanted {
+                title: title.clone(),
+                stock: *stock,
+                price: *price,
+                currency,
+                per_user_limit: *per_user_limit,
+                starts_in_ms: *starts_in,
+                ends_in_ms: *ends_in,
+            };
+            sales::create(&backend.app, wanted).await
+        }
+        Command::Invoke { function, event } => invoke::run(&backend.app, function, event).await,
+        Command::Config => Ok(ExitCode::SUCCESS),
+    };
+    backend.close().await;
+    outcome
+}
+
+/// A refusal of the product, told on the command line.
+fn refused(problem: &flashsale::problem::Problem) -> anyhow::Error {
+    anyhow::anyhow!("{}: {}", problem.slug(), problem.detail())
+}

@@ -1,0 +1,101 @@
+//! A sale to try things with, and two users whose passwords are printed.
+
+use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _};
+
+use anyhow::Context as _;
+use flashsale::{
+    app::{App, NewSale},
+    config::{CaptchaMode, ServersMode},
+    domain::{Phone, Role},
+    ports::Random as _,
+    problem::Problem,
+};
+
+use crate::cli;
+
+const SHOPPER: &str = "+12015550123";
+const ADMIN: &str = "+12015550199";
+const FILE: &str = "demo-passwords";
+
+/// What the command line says of the demo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// When embedded and empty.
+    Default,
+    Yes,
+    No,
+}
+
+/// Makes the demo where it is wanted, and prints how to sign in.
+pub async fn prepare(app: &App, wish: Wish) -> anyhow::Result<()> {
+    let known = app.config.data_dir.join(FILE).exists();
+    let wanted = match wish {
+        Wish::No => return Ok(()),
+        Wish::Yes => true,
+        Wish::Default => app.config.servers == ServersMode::Embedded && (known || app.ports.sales.list(None, 1).await?.is_empty()),
+    };
+    if !wanted {
+        return Ok(());
+    }
+    if app.config.is_production() {
+        anyhow::bail!("--demo: not with --profile production");
+    }
+    let passwords = passwords(app)?;
+    for (phone, password, role) in [(SHOPPER, &passwords[0], Role::Shopper), (ADMIN, &passwords[1], Role::Admin)] {
+        match app.add_user(Phone::from_e164(phone)?, password.clone(), role).await {
+            Ok(_) | Err(Problem::PhoneTaken) => {}
+            Err(problem) => anyhow::bail!("demo user: {}", problem.detail()),
+        }
+    }
+    let now = app.now();
+    let open = app.ports.sales.ending_from(now.plus_ms(60_000), None, 1).await?.into_iter().next();
+    let sale_id = match open {
+        Some(sale) => sale.sale_id,
+        None => {
+            let sale = NewSale {
+                title: "Demo: a phone for the price of its case".to_owned(),
+                description: "One hundred units, one for each buyer.".to_owned(),
+                image_url: String::new(),
+                price: 1_999,
+                original_price: Some(49_900),
+                currency: None,
+                stock: 100,
+                per_user_limit: None,
+                starts_at: now,
+                ends_at: now.plus_ms(24 * 3_600_000),
+            };
+            app.create_sale(sale).await.map_err(|problem| anyhow::anyhow!("demo sale: {}", problem.detail()))?.sale_id
+        }
+    };
+    cli::say(&format!("demo sale     {sale_id}"))?;
+    cli::say(&format!("demo shopper  {SHOPPER}  password {}", passwords[0]))?;
+    cli::say(&format!("demo admin    {ADMIN}  password {}", passwords[1]))?;
+    if app.config.captcha == CaptchaMode::Image {
+        cli::say("captchas are on: to try things with curl alone, start with --captcha off")?;
+    }
+    Ok(())
+}
+
+/// The passwords made at the first start, kept beside the data for the next ones.
+fn passwords(app: &App) -> anyhow::Result<[String; 2]> {
+    let path = app.config.data_dir.join(FILE);
+    let shown = path.display();
+    if path.exists() {
+        let text = fs::read_to_string(&path).with_context(|| format!("{shown}"))?;
+        if let [shopper, admin] = text.lines().collect::<Vec<_>>().as_slice() {
+            return Ok([(*shopper).to_owned(), (*admin).to_owned()]);
+        }
+        anyhow::bail!("{shown}: expected two lines; remove the file and the demo users' rows to start over");
+    }
+    fs::create_dir_all(&app.config.data_dir)?;
+    let passwords = [password(app), password(app)];
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&path).with_context(|| format!("{shown}"))?;
+    writeln!(file, "{}\n{}", passwords[0], passwords[1])?;
+    Ok(passwords)
+}
+
+fn password(app: &App) -> String {
+    let mut bytes = [0; 12];
+    app.ports.random.fill(&mut bytes);
+    bytes.iter().map(|byte| char::from(b"abcdefghjkmnpqrstuvwxyz23456789-"[usize::from(byte % 32)])).collect()
+}

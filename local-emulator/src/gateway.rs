@@ -1,0 +1,98 @@
+//! The gateway: takes HTTP connections and hands each request to the function whose route it is.
+//!
+//! In-process the functions' routers are merged into one, so that there is nothing between socket and handler but HTTP.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, extract::ConnectInfo};
+use flashsale::{app::App, http};
+use hyper::{Request, body::Incoming};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+};
+use tower::ServiceExt as _;
+
+use crate::{health, metrics, pages};
+
+/// Connections at a time; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 20_000;
+/// A connection must send its request head within this time, so that idle ones can't pile up.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests under way may take to end at shutdown.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The routes of all HTTP functions.
+pub fn functions(app: &App) -> Router {
+    Router::new()
+        .merge(captcha_function::router(app.clone()))
+        .merge(login::router(app.clone()))
+        .merge(sales::router(app.clone()))
+        .merge(seckill::router(app.clone()))
+        .merge(order_status::router(app.clone()))
+        .merge(admin::router(app.clone()))
+}
+
+/// Everything the public port answers.
+pub fn public(app: &App, draining: &watch::Receiver<bool>) -> Router {
+    let functions = functions(app).layer(axum::middleware::from_fn(metrics::count));
+    http::finish(functions.merge(pages::router()).merge(health::router(app, draining)))
+}
+
+/// Serves until `stop` turns true, then lets requests under way end.
+pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let graceful = GracefulShutdown::new();
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).pipeline_flush(true);
+    loop {
+        let permit = tokio::select! {
+            permit = Arc::clone(&room).acquire_owned() => permit.expect("the semaphore is never closed"),
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let (stream, peer) = tokio::select! {
+            accepted = accept(&listener) => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let router = router.clone();
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            router.clone().oneshot(request)
+        });
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, %peer, "connection");
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
+        tracing::warn!("requests still under way were cut off");
+    }
+}
+
+/// The next connection. Running out of file descriptors passes, and must not end the server.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Small answers must not wait for an acknowledgement. Without it they are only slower.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "nodelay");
+                }
+                return (stream, peer);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Every flashsale function in one process: a gateway in front of the HTTP functions, a poller between the order queue
+//! and the order worker, and a scheduler for the sweeper.
+
+mod backend;
+mod cli;
+mod commands;
+mod demo;
+mod gateway;
+mod health;
+mod metrics;
+mod pages;
+mod poller;
+mod scheduler;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&anyhow::Error::new(error).context("the asynchronous runtime can't start")),
+    };
+    let outcome = runtime.block_on(commands::run(arguments));
+    // Work that still blocks (a password being hashed) must not hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    match outcome {
+        Ok(code) => code,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    cli::complain(&format!("error: {error:#}"));
+    ExitCode::from(2)
+}
