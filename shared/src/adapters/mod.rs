@@ -4,5 +4,6 @@ pub mod memory;
 pub mod mysql;
 pub mod rabbitmq;
 pub mod redis;
+mod sql;
 pub mod sqlite;
 pub mod system;

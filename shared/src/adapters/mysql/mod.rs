@@ -1,1 +1,197 @@
-//! To be filled.
+//! The ledger on MySQL 8.0 or MariaDB 10.6, or newer ones of either.
+//!
+//! What is stored and by which rules is in [`super::sql`]; here is how the server is reached, how long a call may take,
+//! what is tried again, and what its errors mean.
+
+mod errors;
+mod store;
+
+use std::{str::FromStr as _, time::Duration};
+
+use async_trait::async_trait;
+use sqlx::{
+    ConnectOptions as _, Connection as _, Executor as _, MySqlConnection, MySqlPool,
+    migrate::MigrateError,
+    mysql::{MySqlConnectOptions, MySqlPoolOptions},
+};
+
+use super::sql;
+use crate::ports::{Health, StoreError, Stored};
+
+const STORE: &str = "MySQL";
+
+const CONNECTIONS_MAX: u32 = 10;
+/// Longest wait for a connection, new or free again.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest time of one call, waiting and retries included.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for a row that another transaction has locked, before all is undone and tried again.
+const LOCK_WAIT_SECONDS: u32 = 1;
+/// Longest wait for another instance that is bringing the schema up to date.
+const MIGRATION_WAIT_SECONDS: u32 = 60;
+/// A connection that was used so short a time ago is taken without asking whether it still lives.
+const PING_AFTER: Duration = Duration::from_secs(1);
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The ledger on a MySQL or MariaDB server. Cheap to clone.
+#[derive(Clone)]
+pub struct MySql {
+    pool: MySqlPool,
+}
+
+/// The address can't be used. Never shows it: it holds the password.
+#[derive(Debug, thiserror::Error)]
+#[error("database-url: {0}")]
+pub struct MySqlUrlError(&'static str);
+
+/// The schema can't be brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MySqlMigrationError {
+    /// The server could not be asked, or would not.
+    #[error(transparent)]
+    Store(StoreError),
+    /// Another instance is at it for too long.
+    #[error("another instance has been changing the database's schema for over {MIGRATION_WAIT_SECONDS} s")]
+    Locked,
+    /// The schema is of a newer release.
+    #[error("the database was brought up to date by a newer release of flashsale (migration {0}): use that one")]
+    Newer(i64),
+    /// Somebody changed a migration that has been run.
+    #[error("migration {0} is not the one that was run on this database")]
+    Altered(i64),
+    /// The process ended in the middle of a migration.
+    #[error(
+        "migration {0} was interrupted: see whether its one statement has taken effect, complete or undo it by hand, \
+         and set success = 1 in, or delete, its row of _sqlx_migrations"
+    )]
+    Interrupted(i64),
+    /// A statement was refused.
+    #[error("migration {0} was refused: {1}")]
+    Refused(i64, StoreError),
+}
+
+impl MySql {
+    /// Prepares a pool of connections to `mysql://user:password@host[:port]/database`; none is made before the first
+    /// call, and lost ones are replaced. The parameter `ssl-mode` is `PREFERRED` unless given. Must be called inside a
+    /// Tokio runtime.
+    ///
+    /// # Errors
+    /// When the address can't be read.
+    pub fn new(url: &str) -> Result<Self, MySqlUrlError> {
+        const EXPECTED: MySqlUrlError = MySqlUrlError("expected mysql://user[:password]@host[:port]/database");
+        if !url.starts_with("mysql://") {
+            return Err(EXPECTED);
+        }
+        // The library's message may repeat the address.
+        let options = MySqlConnectOptions::from_str(url).map_err(|_| EXPECTED)?;
+        if options.get_database().is_none_or(str::is_empty) {
+            return Err(MySqlUrlError("names no database: expected mysql://user[:password]@host[:port]/database"));
+        }
+        let options = options
+            .charset("utf8mb4")
+            .timezone(Some("+00:00".to_owned()))
+            // Set in `prepare`, as a whole.
+            .pipes_as_concat(false)
+            .no_engine_substitution(false)
+            // Its log would hold a line of many kilobytes for each batch.
+            .disable_statement_logging();
+        let pool = MySqlPoolOptions::new()
+            .max_connections(CONNECTIONS_MAX)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    // After a network that went away, or a frozen sandbox, an unbounded ping would take all the time
+                    // there is to get a connection.
+                    Ok(meta.idle_for < PING_AFTER
+                        || matches!(tokio::time::timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
+                })
+            })
+            .after_connect(|connection, _| Box::pin(prepare(connection)))
+            .connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+
+    /// Brings the schema up to date. Several instances may do so at once: one works, the others wait.
+    ///
+    /// # Errors
+    /// When the server can't be reached, or its schema can't be changed.
+    pub async fn migrate(&self) -> Result<(), MySqlMigrationError> {
+        let mut connection = self.pool.acquire().await.map_err(|error| MySqlMigrationError::Store(errors::before_commit(&error)))?;
+        // Ends with the connection, and so the lock is given up however this ends.
+        connection.close_on_drop();
+        // The migrator's own lock waits for -1 seconds, which MariaDB refuses, and the migrator does not look. Locks are
+        // of the whole server, so the name holds the database's.
+        let locked: Option<i64> =
+            sqlx::query_scalar("SELECT GET_LOCK(CONCAT('flashsale-migrate-', LEFT(SHA2(DATABASE(), 256), 32)), ?)")
+                .bind(MIGRATION_WAIT_SECONDS)
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(|error| MySqlMigrationError::Store(errors::before_commit(&error)))?;
+        if locked != Some(1) {
+            return Err(MySqlMigrationError::Locked);
+        }
+        let mut migrator = sqlx::migrate!("migrations/mysql");
+        migrator.set_locking(false);
+        migrator.run_direct(None, &mut *connection, false).await.map_err(migration_error)
+    }
+}
+
+/// Sets what every connection relies on.
+async fn prepare(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
+    // Strict: a value that does not fit is refused, not cut. Read committed: a locking read sees what is committed, and
+    // locks rows, not the gaps between them.
+    let modes = format!(
+        "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', \
+         SESSION innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS}"
+    );
+    connection.execute(sqlx::AssertSqlSafe(modes)).await?;
+    connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await.map(drop)
+}
+
+fn migration_error(error: MigrateError) -> MySqlMigrationError {
+    let store = |cause: String| StoreError::Unavailable { store: STORE, cause };
+    match error {
+        MigrateError::Execute(error) => MySqlMigrationError::Store(errors::before_commit(&error)),
+        MigrateError::ExecuteMigration(error, version) => MySqlMigrationError::Refused(version, errors::before_commit(&error)),
+        MigrateError::VersionMissing(version) => MySqlMigrationError::Newer(version),
+        MigrateError::VersionMismatch(version) => MySqlMigrationError::Altered(version),
+        MigrateError::Dirty(version) => MySqlMigrationError::Interrupted(version),
+        other => MySqlMigrationError::Store(store(other.to_string())),
+    }
+}
+
+#[async_trait]
+impl Health for MySql {
+    fn name(&self) -> &'static str {
+        "database"
+    }
+
+    /// Also fails while the schema is missing.
+    async fn check(&self) -> Stored<()> {
+        sql::answers(self).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn addresses_are_checked_and_never_shown() {
+        for url in [
+            "postgres://u:hunter2@localhost/d",
+            "mysql://u:hunter2@localhost",
+            "mysql://u:hunter2@localhost/",
+            "mysql://u:hunter2@local host/d",
+            "mysql://u:hunter2@localhost:port/d",
+            "mysql://u:hunter2@localhost/d?ssl-mode=hunter2",
+            "",
+        ] {
+            let error = MySql::new(url).err().unwrap_or_else(|| panic!("{url} was taken"));
+            let shown = format!("{error} {error:?}");
+            assert!(shown.starts_with("database-url: ") && !shown.contains("hunter2"), "{shown}");
+        }
+        assert!(MySql::new("mysql://u:p%40ss@localhost:3307/d?ssl-mode=DISABLED").is_ok());
+    }
+}

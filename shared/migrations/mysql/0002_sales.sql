@@ -1,0 +1,25 @@
+-- Money is in minor units. `sold` is the number of units held by active orders, changed only together with an order's row.
+CREATE TABLE sales (
+    sale_id        CHAR(36)      CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    title          VARCHAR(200)  NOT NULL,
+    description    VARCHAR(4000) NOT NULL,
+    image_url      VARCHAR(2000) NOT NULL,
+    price          BIGINT        NOT NULL,
+    original_price BIGINT        NOT NULL,
+    currency       CHAR(3)       CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    stock          BIGINT        NOT NULL,
+    sold           BIGINT        NOT NULL,
+    per_user_limit BIGINT        NOT NULL,
+    starts_at_ms   BIGINT        NOT NULL,
+    ends_at_ms     BIGINT        NOT NULL,
+    epoch          BIGINT        NOT NULL,
+    version        BIGINT        NOT NULL,
+    created_at_ms  BIGINT        NOT NULL,
+    PRIMARY KEY (sale_id),
+    KEY sales_by_end (ends_at_ms, sale_id),
+    CONSTRAINT sales_never_oversold CHECK (sold <= stock),
+    CONSTRAINT sales_sold_not_negative CHECK (sold >= 0),
+    CONSTRAINT sales_limit_positive CHECK (per_user_limit >= 1),
+    CONSTRAINT sales_price_not_negative CHECK (price >= 0),
+    CONSTRAINT sales_window CHECK (starts_at_ms < ends_at_ms)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin

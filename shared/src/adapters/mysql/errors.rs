@@ -1,0 +1,86 @@
+//! What the server's and the library's errors mean.
+
+use sqlx::{Error, mysql::MySqlDatabaseError};
+
+use super::STORE;
+use crate::{adapters::sql::Failure, ports::StoreError};
+
+mod code {
+    pub(super) const DUPLICATE_ENTRY: u16 = 1062;
+    pub(super) const RECORD_CHANGED: u16 = 1020;
+    pub(super) const LOCK_WAIT_TIMEOUT: u16 = 1205;
+    pub(super) const DEADLOCK: u16 = 1213;
+    pub(super) const SERVER_SHUTDOWN: u16 = 1053;
+    pub(super) const QUERY_INTERRUPTED: u16 = 1317;
+    pub(super) const READ_ONLY_OPTION: u16 = 1290;
+    pub(super) const READ_ONLY_MODE: u16 = 1836;
+    pub(super) const CONNECTION_KILLED: u16 = 1927;
+}
+
+fn database(error: &Error) -> Option<&MySqlDatabaseError> {
+    error.as_database_error()?.try_downcast_ref()
+}
+
+/// How often work is tried in all when it fails so: more than once when it lost against another transaction.
+pub(super) fn attempts_max(failure: &Failure) -> u32 {
+    let Failure::Sql(error) = failure else { return 1 };
+    match database(error).map(MySqlDatabaseError::number) {
+        Some(code::DEADLOCK | code::LOCK_WAIT_TIMEOUT | code::RECORD_CHANGED) => 10,
+        // The other row appeared after this transaction had looked for it. Seen again and again, it is a mistake of ours.
+        Some(code::DUPLICATE_ENTRY) => 3,
+        _ => 1,
+    }
+}
+
+/// Whether the connection must not be used again, be it that it is broken or that its server can't be written to any
+/// more and a new connection may find another.
+pub(super) fn ends_connection(error: &Error) -> bool {
+    match database(error) {
+        Some(error) => matches!(
+            error.number(),
+            code::SERVER_SHUTDOWN | code::QUERY_INTERRUPTED | code::READ_ONLY_OPTION | code::READ_ONLY_MODE | code::CONNECTION_KILLED
+        ),
+        None => !matches!(error, Error::ColumnDecode { .. } | Error::Decode(_) | Error::ColumnNotFound(_) | Error::Encode(_)),
+    }
+}
+
+/// A failure before anything was committed: all of it is undone, by the server if not by us.
+pub(super) fn undone(failure: Failure) -> StoreError {
+    match failure {
+        Failure::Sql(error) => before_commit(&error),
+        Failure::Corrupt(cause) => StoreError::Corrupt { store: STORE, cause },
+    }
+}
+
+/// An error of a read, or of a change that was not committed.
+pub(super) fn before_commit(error: &Error) -> StoreError {
+    let is_corrupt = match database(error) {
+        // Classes 22 (data) and 23 (constraints) are about the values. So is MySQL's error for a broken CHECK, which has
+        // the state HY000.
+        Some(database) => {
+            database.code().is_some_and(|state| state.starts_with("22") || state.starts_with("23"))
+                || error.as_database_error().is_some_and(|error| error.is_check_violation())
+        }
+        None => matches!(error, Error::ColumnDecode { .. } | Error::Decode(_) | Error::ColumnNotFound(_) | Error::Encode(_)),
+    };
+    let cause = cause(error);
+    if is_corrupt { StoreError::Corrupt { store: STORE, cause } } else { StoreError::Unavailable { store: STORE, cause } }
+}
+
+/// An error of the commit itself.
+pub(super) fn at_commit(error: &Error) -> StoreError {
+    StoreError::Unknown { store: STORE, cause: cause(error) }
+}
+
+/// The message, without the values that some messages repeat: one may be a phone.
+fn cause(error: &Error) -> String {
+    let Some(database) = database(error) else {
+        return error.to_string();
+    };
+    let message = database.message();
+    let named = [" for key ", " for column "].into_iter().find_map(|mark| message.rfind(mark).map(|at| &message[at..]));
+    match named {
+        Some(place) => format!("error {}, value refused{place}", database.number()),
+        None => format!("error {}: {message}", database.number()),
+    }
+}

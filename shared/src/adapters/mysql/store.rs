@@ -1,0 +1,174 @@
+//! How the ledger's statements and transactions are run.
+
+use std::time::Duration;
+
+use sqlx::{
+    AssertSqlSafe, Connection as _, MySqlConnection, MySqlTransaction, Row as _,
+    mysql::{MySqlArguments, MySqlRow},
+    pool::PoolConnection,
+    query::Query,
+};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{CALL_TIMEOUT, MySql, STORE, errors};
+use crate::{
+    adapters::sql::{Dialect, Failure, FromRow, Row, Session, Statement, Store, Value, Work},
+    ports::{StoreError, Stored},
+};
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(4);
+/// With less time than this left, another attempt would hardly end before the deadline.
+const ATTEMPT_TIME: Duration = Duration::from_secs(2);
+
+impl Store for MySql {
+    const DIALECT: Dialect = Dialect::MySql;
+
+    async fn fetch<T: FromRow>(&self, statement: Statement) -> Stored<Vec<T>> {
+        let mut call = Call::begin(self).await?;
+        let result = match timeout_at(call.deadline, fetch(&mut call.connection, &statement)).await {
+            Ok(result) => result,
+            Err(_) => return Err(timed_out()),
+        };
+        call.end(result)
+    }
+
+    async fn transact<W: Work>(&self, work: W) -> Stored<W::Output> {
+        let mut call = Call::begin(self).await?;
+        let deadline = call.deadline;
+        let attempts = async {
+            let mut backoff = FIRST_BACKOFF;
+            for attempt in 1.. {
+                match attempt_once(&mut call.connection, &work).await {
+                    Err(Attempt::Undone(failure))
+                        if attempt < errors::attempts_max(&failure) && Instant::now() + backoff + ATTEMPT_TIME < deadline =>
+                    {
+                        sleep(backoff).await;
+                        backoff *= 2;
+                    }
+                    result => return result,
+                }
+            }
+            unreachable!("the last attempt returns")
+        };
+        let result = match timeout_at(deadline, attempts).await {
+            Ok(result) => result,
+            Err(_) => return Err(timed_out()),
+        };
+        match result {
+            Ok(output) => call.end(Ok(output)),
+            Err(Attempt::Undone(failure)) => call.end(Err(failure)),
+            // The call is dropped, and with it the connection.
+            Err(Attempt::Torn(failure)) => Err(errors::undone(failure)),
+            Err(Attempt::AtCommit(error)) => Err(errors::at_commit(&error)),
+        }
+    }
+}
+
+/// A connection that goes back to the pool only when its work has come to an end. When it has not (a time-out, or the
+/// caller went away) it is closed: the server undoes what was open, and no call waits behind a dead connection.
+struct Call {
+    connection: PoolConnection<sqlx::MySql>,
+    deadline: Instant,
+    sound: bool,
+}
+
+impl Call {
+    async fn begin(store: &MySql) -> Stored<Self> {
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let connection = store.pool.acquire().await.map_err(|error| match error {
+            sqlx::Error::PoolTimedOut => {
+                let cause = "no connection within the time limit: the server does not answer, or all are busy".to_owned();
+                StoreError::Unavailable { store: STORE, cause }
+            }
+            error => errors::before_commit(&error),
+        })?;
+        Ok(Self { connection, deadline, sound: false })
+    }
+
+    fn end<T>(mut self, result: Result<T, Failure>) -> Stored<T> {
+        self.sound = !matches!(&result, Err(Failure::Sql(error)) if errors::ends_connection(error));
+        result.map_err(errors::undone)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.sound {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+fn timed_out() -> StoreError {
+    StoreError::Unknown { store: STORE, cause: format!("no answer within {} s", CALL_TIMEOUT.as_secs()) }
+}
+
+/// How a transaction failed.
+enum Attempt {
+    /// Rolled back; the connection can be used again.
+    Undone(Failure),
+    /// Not even rolling back worked: the server does so once it misses the connection.
+    Torn(Failure),
+    /// Nobody knows.
+    AtCommit(sqlx::Error),
+}
+
+async fn attempt_once<W: Work>(connection: &mut MySqlConnection, work: &W) -> Result<W::Output, Attempt> {
+    let mut transaction = connection.begin().await.map_err(|error| Attempt::Torn(Failure::Sql(error)))?;
+    match work.run(&mut transaction).await {
+        Ok(output) => transaction.commit().await.map(|()| output).map_err(Attempt::AtCommit),
+        Err(failure) => Err(match transaction.rollback().await {
+            Ok(()) => Attempt::Undone(failure),
+            Err(_) => Attempt::Torn(failure),
+        }),
+    }
+}
+
+impl Session for MySqlTransaction<'_> {
+    const DIALECT: Dialect = Dialect::MySql;
+
+    async fn fetch<T: FromRow>(&mut self, statement: &Statement) -> Result<Vec<T>, Failure> {
+        fetch(self, statement).await
+    }
+
+    async fn execute(&mut self, statement: &Statement) -> Result<u64, Failure> {
+        Ok(query(statement).execute(&mut **self).await?.rows_affected())
+    }
+}
+
+async fn fetch<T: FromRow>(connection: &mut MySqlConnection, statement: &Statement) -> Result<Vec<T>, Failure> {
+    let rows = query(statement).fetch_all(connection).await?;
+    rows.iter().map(|row| T::from_row(row)).collect()
+}
+
+fn query(statement: &Statement) -> Query<'static, sqlx::MySql, MySqlArguments> {
+    let query = sqlx::query(AssertSqlSafe(statement.text().to_owned())).persistent(statement.is_reusable());
+    statement.values().iter().fold(query, |query, value| match value {
+        Value::Text(text) => query.bind(text),
+        Value::Int(number) => query.bind(number),
+        Value::Bytes(bytes) => query.bind(bytes),
+        Value::Null => query.bind(None::<i64>),
+    })
+}
+
+impl Row for MySqlRow {
+    fn text(&self, column: &'static str) -> Result<String, Failure> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn text_or_null(&self, column: &'static str) -> Result<Option<String>, Failure> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn int(&self, column: &'static str) -> Result<i64, Failure> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn int_or_null(&self, column: &'static str) -> Result<Option<i64>, Failure> {
+        Ok(self.try_get(column)?)
+    }
+
+    fn bytes(&self, column: &'static str) -> Result<Vec<u8>, Failure> {
+        Ok(self.try_get(column)?)
+    }
+}

@@ -1,0 +1,229 @@
+//! How admitted orders become confirmed or rejected, decided from locked rows and without any I/O.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::{
+    domain::{Order, OrderId, OrderRequest, OrderStatus, RejectReason, SaleId, Timestamp, UserId},
+    ports::Recorded,
+};
+
+/// A sale whose row is locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HeldSale {
+    pub(super) sale_id: SaleId,
+    pub(super) stock: u32,
+    pub(super) sold: u32,
+    pub(super) per_user_limit: u32,
+}
+
+/// A unit that a user holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HeldSlot {
+    pub(super) sale_id: SaleId,
+    pub(super) user_id: UserId,
+    pub(super) slot: u32,
+}
+
+/// A row to be inserted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NewOrder {
+    pub(super) order: Order,
+    /// Set exactly when the order is active.
+    pub(super) slot: Option<u32>,
+}
+
+/// What the locked rows say, kept up to date while the batch is decided order by order.
+#[derive(Debug)]
+pub(super) struct Book {
+    sales: BTreeMap<SaleId, HeldSale>,
+    slots: HashMap<(SaleId, UserId), BTreeSet<u32>>,
+    existing: HashMap<OrderId, Order>,
+}
+
+/// What is to be written, and what the caller is told once it is.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Decided {
+    pub(super) outcomes: Vec<Recorded>,
+    pub(super) inserts: Vec<NewOrder>,
+    /// Units newly held, by sale.
+    pub(super) taken: BTreeMap<SaleId, u32>,
+}
+
+impl Book {
+    pub(super) fn new(sales: Vec<HeldSale>, slots: Vec<HeldSlot>, existing: Vec<Order>) -> Self {
+        let mut held = HashMap::<_, BTreeSet<u32>>::new();
+        for slot in slots {
+            held.entry((slot.sale_id, slot.user_id)).or_default().insert(slot.slot);
+        }
+        Self {
+            sales: sales.into_iter().map(|sale| (sale.sale_id, sale)).collect(),
+            slots: held,
+            existing: existing.into_iter().map(|order| (order.order_id, order)).collect(),
+        }
+    }
+
+    /// Decides a batch in its order: who comes first gets the unit.
+    pub(super) fn decide(mut self, requests: &[OrderRequest], now: Timestamp, pay_by: Timestamp) -> Decided {
+        let mut decided = Decided::default();
+        for request in requests {
+            if let Some(order) = self.existing.get(&request.order_id) {
+                decided.outcomes.push(Recorded { order: order.clone(), fresh: false });
+                continue;
+            }
+            let new = match self.take(request.sale_id, request.user_id) {
+                Ok(slot) => {
+                    *decided.taken.entry(request.sale_id).or_default() += 1;
+                    let order = recorded(request, OrderStatus::Confirmed, now);
+                    NewOrder { order: Order { pay_by: Some(pay_by), ..order }, slot: Some(slot) }
+                }
+                Err(reason) => {
+                    let order = recorded(request, OrderStatus::Rejected, now);
+                    NewOrder { order: Order { reason: Some(reason), ..order }, slot: None }
+                }
+            };
+            // The same id once more in this batch finds it here.
+            self.existing.insert(request.order_id, new.order.clone());
+            decided.outcomes.push(Recorded { order: new.order.clone(), fresh: true });
+            decided.inserts.push(new);
+        }
+        decided
+    }
+
+    /// Takes a unit for the user and says in which slot; the reasons are tried in the order of the admission store.
+    fn take(&mut self, sale_id: SaleId, user_id: UserId) -> Result<u32, RejectReason> {
+        let sale = self.sales.get_mut(&sale_id).ok_or(RejectReason::UnknownSale)?;
+        let slots = self.slots.entry((sale_id, user_id)).or_default();
+        if slots.len() >= sale.per_user_limit as usize {
+            return Err(RejectReason::AlreadyBought);
+        }
+        if sale.sold >= sale.stock {
+            return Err(RejectReason::SoldOut);
+        }
+        // The smallest free one: the unique key then refuses a slot that was somehow given twice.
+        let slot = (1..).find(|slot| !slots.contains(slot)).expect("a user holds fewer slots than there are numbers");
+        slots.insert(slot);
+        sale.sold += 1;
+        Ok(slot)
+    }
+}
+
+/// The row of a request that the ledger sees for the first time.
+pub(super) fn recorded(request: &OrderRequest, status: OrderStatus, now: Timestamp) -> Order {
+    Order { status, updated_at: now, version: 1, ..Order::queued(request) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::Currency;
+
+    const NOW: Timestamp = Timestamp::from_epoch_ms(1_000);
+    const PAY_BY: Timestamp = Timestamp::from_epoch_ms(2_000);
+
+    fn nth(n: u8) -> [u8; 10] {
+        [n; 10]
+    }
+
+    fn sale(n: u8) -> SaleId {
+        SaleId::new(NOW, &nth(n))
+    }
+
+    fn user(n: u8) -> UserId {
+        UserId::new(NOW, &nth(n))
+    }
+
+    fn request(order: u8, sale_n: u8, user_n: u8) -> OrderRequest {
+        OrderRequest {
+            order_id: OrderId::new(NOW, &nth(order)),
+            sale_id: sale(sale_n),
+            user_id: user(user_n),
+            price: 1,
+            currency: Currency::USD,
+            admitted_at: NOW,
+            traceparent: None,
+        }
+    }
+
+    fn held(n: u8, stock: u32, sold: u32, per_user_limit: u32) -> HeldSale {
+        HeldSale { sale_id: sale(n), stock, sold, per_user_limit }
+    }
+
+    fn verdicts(decided: &Decided) -> Vec<(Option<RejectReason>, bool)> {
+        decided.outcomes.iter().map(|outcome| (outcome.order.reason, outcome.fresh)).collect()
+    }
+
+    #[test]
+    fn reasons_come_in_order() {
+        use RejectReason::{AlreadyBought, SoldOut, UnknownSale};
+        let slots = vec![HeldSlot { sale_id: sale(1), user_id: user(1), slot: 1 }];
+        let book = Book::new(vec![held(1, 2, 1, 1)], slots, Vec::new());
+        let batch = [request(1, 1, 1), request(2, 1, 2), request(3, 1, 3), request(2, 1, 2), request(4, 9, 1), request(5, 1, 2)];
+        let decided = book.decide(&batch, NOW, PAY_BY);
+        assert_eq!(
+            verdicts(&decided),
+            [
+                (Some(AlreadyBought), true),
+                (None, true),
+                (Some(SoldOut), true),
+                (None, false),
+                (Some(UnknownSale), true),
+                (Some(AlreadyBought), true)
+            ]
+        );
+        assert_eq!(decided.taken, BTreeMap::from([(sale(1), 1)]));
+        assert_eq!(decided.inserts.len(), 5);
+    }
+
+    #[test]
+    fn the_smallest_free_slot_is_given() {
+        let slots = [1, 3].map(|slot| HeldSlot { sale_id: sale(1), user_id: user(1), slot }).to_vec();
+        let decided = Book::new(vec![held(1, 9, 2, 4)], slots, Vec::new()).decide(
+            &[request(1, 1, 1), request(2, 1, 1), request(3, 1, 1)],
+            NOW,
+            PAY_BY,
+        );
+        assert_eq!(decided.inserts.iter().map(|new| new.slot).collect::<Vec<_>>(), [Some(2), Some(4), None]);
+    }
+
+    proptest! {
+        #[test]
+        fn neither_stock_nor_limit_is_ever_passed(
+            batch in prop::collection::vec((0_u8..40, 0_u8..3, 0_u8..5), 0..60),
+            stock in 0_u32..12,
+            sold in 0_u32..12,
+            limit in 1_u32..4,
+        ) {
+            let sold = sold.min(stock);
+            let sales = vec![held(0, stock, sold, limit), held(1, 3, 0, 1)];
+            let requests: Vec<_> = batch.iter().map(|&(order, sale, user)| request(order, sale, user)).collect();
+            let decided = Book::new(sales, Vec::new(), Vec::new()).decide(&requests, NOW, PAY_BY);
+
+            prop_assert_eq!(decided.outcomes.len(), requests.len());
+            for (request, outcome) in requests.iter().zip(&decided.outcomes) {
+                prop_assert_eq!(request.order_id, outcome.order.order_id);
+            }
+            let ids: BTreeSet<_> = decided.inserts.iter().map(|new| new.order.order_id).collect();
+            prop_assert_eq!(ids.len(), decided.inserts.len());
+            prop_assert_eq!(decided.outcomes.iter().filter(|outcome| outcome.fresh).count(), ids.len());
+
+            let active: Vec<_> = decided.inserts.iter().filter(|new| new.order.status.is_active()).collect();
+            prop_assert!(active.iter().filter(|new| new.order.sale_id == sale(0)).count() <= (stock - sold) as usize);
+            let slots: BTreeSet<_> = active.iter().map(|new| (new.order.sale_id, new.order.user_id, new.slot)).collect();
+            prop_assert_eq!(slots.len(), active.len());
+            for user_n in 0..5 {
+                let count = active.iter().filter(|new| new.order.sale_id == sale(0) && new.order.user_id == user(user_n)).count();
+                prop_assert!(count <= limit as usize);
+            }
+            for new in &decided.inserts {
+                prop_assert_eq!(new.slot.is_some(), new.order.status.is_active());
+                prop_assert_eq!(new.order.reason.is_some(), new.order.status == OrderStatus::Rejected);
+                prop_assert_eq!(new.order.pay_by.is_some(), new.order.status.is_active());
+            }
+            for (&sale_id, &taken) in &decided.taken {
+                prop_assert_eq!(taken as usize, active.iter().filter(|new| new.order.sale_id == sale_id).count());
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Rows and what they mean.
+
+use std::str::FromStr;
+
+use super::{Failure, Value};
+use crate::domain::{Order, Phone, Sale, Timestamp, User};
+
+/// A row of some database. The errors of these methods name the column.
+pub(in crate::adapters) trait Row {
+    fn text(&self, column: &'static str) -> Result<String, Failure>;
+    fn text_or_null(&self, column: &'static str) -> Result<Option<String>, Failure>;
+    fn int(&self, column: &'static str) -> Result<i64, Failure>;
+    fn int_or_null(&self, column: &'static str) -> Result<Option<i64>, Failure>;
+    fn bytes(&self, column: &'static str) -> Result<Vec<u8>, Failure>;
+
+    /// Text that means something; the error does not repeat it.
+    fn parsed<T: FromStr>(&self, column: &'static str) -> Result<T, Failure> {
+        parse(column, &self.text(column)?)
+    }
+
+    /// A number that fits.
+    fn number<T: TryFrom<i64>>(&self, column: &'static str) -> Result<T, Failure> {
+        let number = self.int(column)?;
+        T::try_from(number).map_err(|_| Failure::Corrupt(format!("column {column} holds {number}, which is out of range")))
+    }
+
+    /// Milliseconds since the epoch.
+    fn time(&self, column: &'static str) -> Result<Timestamp, Failure> {
+        self.int(column).map(Timestamp::from_epoch_ms)
+    }
+}
+
+fn parse<T: FromStr>(column: &'static str, text: &str) -> Result<T, Failure> {
+    text.parse().map_err(|_| Failure::Corrupt(format!("column {column} holds text that has no meaning there")))
+}
+
+/// A `u64` as the databases keep it.
+pub(super) fn signed(what: &'static str, number: u64) -> Result<Value, Failure> {
+    i64::try_from(number).map(Value::Int).map_err(|_| Failure::Corrupt(format!("{what} is {number}, which is out of range")))
+}
+
+/// What can be made of a row.
+pub(in crate::adapters) trait FromRow: Sized + Send + Unpin {
+    fn from_row(row: &impl Row) -> Result<Self, Failure>;
+}
+
+pub(super) const USER_COLUMNS: &str = "user_id, phone, password_hash, role, created_at_ms";
+
+impl FromRow for User {
+    fn from_row(row: &impl Row) -> Result<Self, Failure> {
+        Ok(Self {
+            user_id: row.parsed("user_id")?,
+            phone: row.parsed::<Phone>("phone")?,
+            password_hash: row.text("password_hash")?,
+            role: row.parsed("role")?,
+            created_at: row.time("created_at_ms")?,
+        })
+    }
+}
+
+pub(super) const SALE_COLUMNS: &str = "sale_id, title, description, image_url, price, original_price, currency, stock, sold, \
+                                       per_user_limit, starts_at_ms, ends_at_ms, epoch, version, created_at_ms";
+
+impl FromRow for Sale {
+    fn from_row(row: &impl Row) -> Result<Self, Failure> {
+        Ok(Self {
+            sale_id: row.parsed("sale_id")?,
+            title: row.text("title")?,
+            description: row.text("description")?,
+            image_url: row.text("image_url")?,
+            price: row.int("price")?,
+            original_price: row.int("original_price")?,
+            currency: row.parsed("currency")?,
+            stock: row.number("stock")?,
+            sold: row.number("sold")?,
+            per_user_limit: row.number("per_user_limit")?,
+            starts_at: row.time("starts_at_ms")?,
+            ends_at: row.time("ends_at_ms")?,
+            epoch: row.number("epoch")?,
+            version: row.number("version")?,
+            created_at: row.time("created_at_ms")?,
+        })
+    }
+}
+
+pub(super) const ORDER_COLUMNS: &str =
+    "order_id, sale_id, user_id, status, reason, price, currency, created_at_ms, pay_by_ms, updated_at_ms, version";
+
+impl FromRow for Order {
+    fn from_row(row: &impl Row) -> Result<Self, Failure> {
+        Ok(Self {
+            order_id: row.parsed("order_id")?,
+            sale_id: row.parsed("sale_id")?,
+            user_id: row.parsed("user_id")?,
+            status: row.parsed("status")?,
+            reason: row.text_or_null("reason")?.map(|text| parse("reason", &text)).transpose()?,
+            price: row.int("price")?,
+            currency: row.parsed("currency")?,
+            created_at: row.time("created_at_ms")?,
+            pay_by: row.int_or_null("pay_by_ms")?.map(Timestamp::from_epoch_ms),
+            updated_at: row.time("updated_at_ms")?,
+            version: row.number("version")?,
+        })
+    }
+}

@@ -1,0 +1,151 @@
+//! The port `Sales`.
+
+use async_trait::async_trait;
+
+use super::{
+    AFTER_ALL_IDS, BEFORE_ALL_IDS, Failure, FromRow, Row, Session, Statement, Store, Value, Work,
+    rows::{SALE_COLUMNS, signed},
+};
+use crate::{
+    domain::{Sale, SaleChange, SaleId, Timestamp},
+    ports::{Changed, Sales, Stored},
+};
+
+#[async_trait]
+impl<S: Store> Sales for S {
+    async fn create(&self, sale: &Sale) -> Stored<()> {
+        self.transact(CreateSale { sale: sale.clone() }).await
+    }
+
+    async fn get(&self, sale_id: SaleId) -> Stored<Option<Sale>> {
+        let select = Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE sale_id = ?")).bind(sale_id);
+        Ok(self.fetch(select).await?.pop())
+    }
+
+    async fn list(&self, before: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
+        let select = Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE sale_id < ? ORDER BY sale_id DESC LIMIT ?"))
+            .bind(before.map_or_else(|| Value::from(AFTER_ALL_IDS), Value::from))
+            .bind(limit);
+        self.fetch(select).await
+    }
+
+    async fn ending_from(&self, ends_from: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
+        let select = Statement::new(format!(
+            "SELECT {SALE_COLUMNS} FROM sales WHERE ends_at_ms >= ? AND sale_id > ? ORDER BY sale_id LIMIT ?"
+        ))
+        .bind(ends_from)
+        .bind(after.map_or_else(|| Value::from(BEFORE_ALL_IDS), Value::from))
+        .bind(limit);
+        self.fetch(select).await
+    }
+
+    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed> {
+        self.transact(ChangeSale { sale_id, change: change.clone() }).await
+    }
+
+    async fn raise_epoch(&self, sale_id: SaleId) -> Stored<Option<u64>> {
+        self.transact(RaiseEpoch { sale_id }).await
+    }
+}
+
+/// See [`Sales::create`].
+struct CreateSale {
+    sale: Sale,
+}
+
+impl Work for CreateSale {
+    type Output = ();
+
+    async fn run<S: Session>(&self, session: &mut S) -> Result<(), Failure> {
+        let sale = &self.sale;
+        let row = [
+            sale.sale_id.into(),
+            sale.title.as_str().into(),
+            sale.description.as_str().into(),
+            sale.image_url.as_str().into(),
+            sale.price.into(),
+            sale.original_price.into(),
+            sale.currency.as_str().into(),
+            sale.stock.into(),
+            // A new sale has no orders, whatever the caller says.
+            Value::Int(0),
+            sale.per_user_limit.into(),
+            sale.starts_at.into(),
+            sale.ends_at.into(),
+            signed("epoch", sale.epoch)?,
+            signed("version", sale.version)?,
+            sale.created_at.into(),
+        ];
+        let insert = Statement::new(format!("INSERT INTO sales ({SALE_COLUMNS}) VALUES "))
+            .rows([row])
+            .sql(S::DIALECT.skip_duplicates("sale_id"));
+        session.execute(&insert).await.map(drop)
+    }
+}
+
+/// See [`Sales::change`].
+struct ChangeSale {
+    sale_id: SaleId,
+    change: SaleChange,
+}
+
+impl Work for ChangeSale {
+    type Output = Changed;
+
+    async fn run<S: Session>(&self, session: &mut S) -> Result<Changed, Failure> {
+        let select = Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE sale_id = ?"))
+            .bind(self.sale_id)
+            .sql(S::DIALECT.for_update());
+        let Some(before) = session.fetch::<Sale>(&select).await?.pop() else {
+            return Ok(Changed::NotFound);
+        };
+        let sale = before.changed(&self.change);
+        if let Err(error) = sale.validate() {
+            return Ok(Changed::Refused(error));
+        }
+        let update = Statement::new(
+            "UPDATE sales SET title = ?, description = ?, image_url = ?, price = ?, original_price = ?, stock = ?, \
+             per_user_limit = ?, starts_at_ms = ?, ends_at_ms = ?, version = ? WHERE sale_id = ?",
+        )
+        .bind(sale.title.as_str())
+        .bind(sale.description.as_str())
+        .bind(sale.image_url.as_str())
+        .bind(sale.price)
+        .bind(sale.original_price)
+        .bind(sale.stock)
+        .bind(sale.per_user_limit)
+        .bind(sale.starts_at)
+        .bind(sale.ends_at)
+        .bind(signed("version", sale.version)?)
+        .bind(sale.sale_id);
+        session.execute(&update).await?;
+        Ok(Changed::Changed(sale))
+    }
+}
+
+/// See [`Sales::raise_epoch`].
+struct RaiseEpoch {
+    sale_id: SaleId,
+}
+
+impl Work for RaiseEpoch {
+    type Output = Option<u64>;
+
+    async fn run<S: Session>(&self, session: &mut S) -> Result<Option<u64>, Failure> {
+        // The update locks the row, so the read sees this epoch and no later one.
+        let update = Statement::new("UPDATE sales SET epoch = epoch + 1 WHERE sale_id = ?").bind(self.sale_id);
+        if session.execute(&update).await? == 0 {
+            return Ok(None);
+        }
+        let select = Statement::new("SELECT epoch FROM sales WHERE sale_id = ?").bind(self.sale_id);
+        Ok(session.fetch::<Epoch>(&select).await?.pop().map(|Epoch(epoch)| epoch))
+    }
+}
+
+struct Epoch(u64);
+
+impl FromRow for Epoch {
+    fn from_row(row: &impl Row) -> Result<Self, Failure> {
+        row.number("epoch").map(Self)
+    }
+}

@@ -1,0 +1,146 @@
+//! SQL text with its values, independent of the database.
+
+use std::fmt::Display;
+
+use crate::domain::{OrderId, SaleId, Timestamp, UserId};
+
+/// A value for a placeholder. Text is never logged: it may be a phone or a hash.
+#[derive(Clone, PartialEq, Eq)]
+pub(in crate::adapters) enum Value {
+    Text(String),
+    Int(i64),
+    Bytes(Vec<u8>),
+    Null,
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Int(number)
+    }
+}
+
+impl From<u32> for Value {
+    fn from(number: u32) -> Self {
+        Self::Int(number.into())
+    }
+}
+
+impl From<Timestamp> for Value {
+    fn from(time: Timestamp) -> Self {
+        Self::Int(time.epoch_ms())
+    }
+}
+
+impl From<&[u8]> for Value {
+    fn from(bytes: &[u8]) -> Self {
+        Self::Bytes(bytes.to_vec())
+    }
+}
+
+impl<T: Into<Self>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+macro_rules! from_id {
+    ($($id:ty),*) => {$(
+        impl From<$id> for Value {
+            fn from(id: $id) -> Self {
+                Self::Text(id.to_string())
+            }
+        }
+    )*};
+}
+from_id!(SaleId, OrderId, UserId);
+
+/// A statement and its values, in the order of its placeholders.
+#[derive(Clone)]
+pub(in crate::adapters) struct Statement {
+    sql: String,
+    values: Vec<Value>,
+    reusable: bool,
+}
+
+impl Statement {
+    /// Begins with `sql`.
+    pub(in crate::adapters) fn new(sql: impl Into<String>) -> Self {
+        Self { sql: sql.into(), values: Vec::new(), reusable: true }
+    }
+
+    /// Gives the next placeholder its value.
+    pub(super) fn bind(mut self, value: impl Into<Value>) -> Self {
+        self.values.push(value.into());
+        self
+    }
+
+    /// Goes on with `sql`.
+    pub(super) fn sql(mut self, sql: impl Display) -> Self {
+        self.sql.push_str(&sql.to_string());
+        self
+    }
+
+    /// Writes `(?, ?, …)` with its values. `values` must not be empty: SQL has no empty list.
+    pub(super) fn list<V: Into<Value>>(mut self, values: impl IntoIterator<Item = V>) -> Self {
+        self.reusable = false;
+        self.sql.push('(');
+        let mut separator = "";
+        for value in values {
+            self.sql.push_str(separator);
+            self.sql.push('?');
+            self.values.push(value.into());
+            separator = ", ";
+        }
+        self.sql.push(')');
+        self
+    }
+
+    /// Writes `(?, …), (?, …), …`, one list per row.
+    pub(super) fn rows<const N: usize>(mut self, rows: impl IntoIterator<Item = [Value; N]>) -> Self {
+        for (index, row) in rows.into_iter().enumerate() {
+            if index > 0 {
+                self.sql.push_str(", ");
+            }
+            self = self.list(row);
+        }
+        self
+    }
+
+    /// The text.
+    pub(in crate::adapters) fn text(&self) -> &str {
+        &self.sql
+    }
+
+    /// The values.
+    pub(in crate::adapters) fn values(&self) -> &[Value] {
+        &self.values
+    }
+
+    /// Whether the same text will come again, so that its preparation is worth keeping.
+    pub(in crate::adapters) fn is_reusable(&self) -> bool {
+        self.reusable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_and_values_agree() {
+        let statement = Statement::new("SELECT 1 FROM t WHERE a = ?").bind("x").sql(" AND b IN ").list([1_i64, 2]).sql(" LIMIT ?").bind(3_u32);
+        assert_eq!(statement.text(), "SELECT 1 FROM t WHERE a = ? AND b IN (?, ?) LIMIT ?");
+        assert!(statement.values() == [Value::from("x"), Value::Int(1), Value::Int(2), Value::Int(3)]);
+        assert!(!statement.is_reusable());
+
+        let rows = Statement::new("INSERT INTO t VALUES ").rows([[Value::Int(1), Value::Null], [Value::Int(2), Value::from("y")]]);
+        assert_eq!(rows.text(), "INSERT INTO t VALUES (?, ?), (?, ?)");
+        assert_eq!(rows.values().len(), 4);
+    }
+}

@@ -1,0 +1,158 @@
+//! Payment, cancellation and expiry: each order leaves `Confirmed` once, for one of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    CHUNK, Failure, FromRow, Row, Session, Statement, Work,
+    orders::{add_to_sold, insert, lock_orders, lock_sales, storable},
+    recording::{NewOrder, recorded},
+    rows::ORDER_COLUMNS,
+};
+use crate::{
+    domain::{Order, OrderId, OrderRequest, OrderStatus, SaleId, Timestamp, UserId},
+    ports::Transition,
+};
+
+/// See [`crate::ports::OrderLedger::pay`].
+pub(super) struct Pay {
+    pub(super) order_id: OrderId,
+    pub(super) user_id: UserId,
+    pub(super) now: Timestamp,
+}
+
+impl Work for Pay {
+    type Output = Transition;
+
+    async fn run<S: Session>(&self, session: &mut S) -> Result<Transition, Failure> {
+        let update = Statement::new(
+            "UPDATE orders SET status = 'paid', version = version + 1, updated_at_ms = ? \
+             WHERE order_id = ? AND user_id = ? AND status = 'confirmed' AND pay_by_ms > ?",
+        )
+        .bind(self.now)
+        .bind(self.order_id)
+        .bind(self.user_id)
+        .bind(self.now);
+        let select = Statement::new(format!("SELECT {ORDER_COLUMNS} FROM orders WHERE order_id = ? AND user_id = ?"))
+            .bind(self.order_id)
+            .bind(self.user_id);
+        for _ in 0..2 {
+            session.execute(&update).await?;
+            let Some(order) = session.fetch::<Order>(&select).await?.pop() else {
+                return Ok(Transition::NotFound);
+            };
+            match order.status {
+                OrderStatus::Paid => return Ok(Transition::Done(order)),
+                // It was recorded between the two statements. It is there now, so the second update finds it.
+                OrderStatus::Confirmed if order.pay_by.is_some_and(|pay_by| self.now < pay_by) => {}
+                _ => return Ok(Transition::Refused(order)),
+            }
+        }
+        Err(Failure::Corrupt(format!("order {} can be paid, but no update finds it so", self.order_id)))
+    }
+}
+
+/// See [`crate::ports::OrderLedger::cancel`]; `queued` is of this order and user.
+pub(super) struct Cancel {
+    pub(super) order_id: OrderId,
+    pub(super) user_id: UserId,
+    pub(super) queued: Option<OrderRequest>,
+    pub(super) now: Timestamp,
+}
+
+impl Work for Cancel {
+    type Output = Transition;
+
+    async fn run<S: Session>(&self, session: &mut S) -> Result<Transition, Failure> {
+        // An order's sale never changes, so a plain read is enough to know what to lock.
+        let select = Statement::new("SELECT order_id, sale_id FROM orders WHERE order_id = ?").bind(self.order_id);
+        let found = session.fetch::<OfSale>(&select).await?.pop().map(|found| found.sale_id);
+        let Some(sale_id) = found.or_else(|| self.queued.as_ref().map(|request| request.sale_id)) else {
+            return Ok(Transition::NotFound);
+        };
+        lock_sales(session, BTreeSet::from([sale_id])).await?;
+        let Some(order) = lock_orders(session, BTreeSet::from([self.order_id])).await?.pop() else {
+            let Some(request) = &self.queued else {
+                return Ok(Transition::NotFound);
+            };
+            storable(request)?;
+            let order = recorded(request, OrderStatus::Cancelled, self.now);
+            insert(session, &[NewOrder { order: order.clone(), slot: None }]).await?;
+            return Ok(Transition::Done(order));
+        };
+        match order.status {
+            _ if order.user_id != self.user_id => Ok(Transition::NotFound),
+            OrderStatus::Cancelled => Ok(Transition::Done(order)),
+            OrderStatus::Confirmed => {
+                end(session, std::slice::from_ref(&order), OrderStatus::Cancelled, self.now).await?;
+                Ok(Transition::Done(ended(order, OrderStatus::Cancelled, self.now)))
+            }
+            _ => Ok(Transition::Refused(order)),
+        }
+    }
+}
+
+/// See [`crate::ports::OrderLedger::expire_due`].
+pub(super) struct ExpireDue {
+    pub(super) now: Timestamp,
+    pub(super) limit: u32,
+}
+
+impl Work for ExpireDue {
+    type Output = Vec<Order>;
+
+    async fn run<S: Session>(&self, session: &mut S) -> Result<Vec<Order>, Failure> {
+        let select = Statement::new(
+            "SELECT order_id, sale_id FROM orders WHERE status = 'confirmed' AND pay_by_ms <= ? ORDER BY pay_by_ms, order_id LIMIT ?",
+        )
+        .bind(self.now)
+        .bind(self.limit);
+        let candidates = session.fetch::<OfSale>(&select).await?;
+        if candidates.is_empty() {
+            return Ok(Vec::new());
+        }
+        lock_sales(session, candidates.iter().map(|candidate| candidate.sale_id).collect()).await?;
+        // Some may have been paid or cancelled since; their locked rows say so.
+        let mut due = lock_orders(session, candidates.iter().map(|candidate| candidate.order_id).collect()).await?;
+        due.retain(|order| order.status == OrderStatus::Confirmed && order.pay_by.is_some_and(|pay_by| pay_by <= self.now));
+        end(session, &due, OrderStatus::Expired, self.now).await?;
+        Ok(due.into_iter().map(|order| ended(order, OrderStatus::Expired, self.now)).collect())
+    }
+}
+
+/// Ends confirmed orders whose rows, and whose sales' rows, are locked: they give up their slots and units.
+async fn end<S: Session>(session: &mut S, orders: &[Order], status: OrderStatus, now: Timestamp) -> Result<(), Failure> {
+    for chunk in orders.chunks(CHUNK) {
+        let update = Statement::new(format!("UPDATE orders{} SET status = ?", S::DIALECT.by_primary_key()))
+            .bind(status.as_str())
+            .sql(", active_slot = NULL, version = version + 1, updated_at_ms = ? WHERE status = 'confirmed' AND order_id IN ")
+            .bind(now)
+            .list(chunk.iter().map(|order| order.order_id));
+        let changed = session.execute(&update).await?;
+        if changed != chunk.len() as u64 {
+            return Err(Failure::Corrupt(format!("{changed} of {} locked orders could be changed", chunk.len())));
+        }
+    }
+    let mut units = BTreeMap::<SaleId, i64>::new();
+    for order in orders {
+        *units.entry(order.sale_id).or_default() += 1;
+    }
+    for (sale_id, units) in units {
+        add_to_sold(session, sale_id, -units).await?;
+    }
+    Ok(())
+}
+
+fn ended(order: Order, status: OrderStatus, now: Timestamp) -> Order {
+    Order { status, updated_at: now, version: order.version + 1, ..order }
+}
+
+struct OfSale {
+    order_id: OrderId,
+    sale_id: SaleId,
+}
+
+impl FromRow for OfSale {
+    fn from_row(row: &impl Row) -> Result<Self, Failure> {
+        Ok(Self { order_id: row.parsed("order_id")?, sale_id: row.parsed("sale_id")? })
+    }
+}

@@ -1,0 +1,107 @@
+//! The port `Users`.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+
+use super::{CHUNK, Failure, FromRow, Row, Session, Statement, Store, Work, rows::USER_COLUMNS};
+use crate::{
+    domain::{Phone, User, UserId},
+    ports::{Created, StoreError, Stored, Users},
+};
+
+/// As many as are stored well within the time limit of one transaction.
+const USERS_PER_TRANSACTION: usize = 10 * CHUNK;
+
+#[async_trait]
+impl<S: Store> Users for S {
+    async fn create(&self, user: &User) -> Stored<Created> {
+        let stored = self.create_many(std::slice::from_ref(user)).await?;
+        Ok(if stored.is_empty() { Created::PhoneTaken } else { Created::Created })
+    }
+
+    async fn create_many(&self, users: &[User]) -> Stored<Vec<UserId>> {
+        let mut stored = Vec::with_capacity(users.len());
+        for users in users.chunks(USERS_PER_TRANSACTION) {
+            let ids = self.transact(CreateUsers { users: users.to_vec() }).await.map_err(|error| partly(error, &stored))?;
+            stored.extend(ids);
+        }
+        Ok(stored)
+    }
+
+    async fn by_phone(&self, phone: &Phone) -> Stored<Option<User>> {
+        let select = Statement::new(format!("SELECT {USER_COLUMNS} FROM users WHERE phone = ?")).bind(phone.as_str());
+        Ok(self.fetch(select).await?.pop())
+    }
+
+    async fn by_id(&self, user_id: UserId) -> Stored<Option<User>> {
+        let select = Statement::new(format!("SELECT {USER_COLUMNS} FROM users WHERE user_id = ?")).bind(user_id);
+        Ok(self.fetch(select).await?.pop())
+    }
+
+    async fn set_password_hash(&self, user_id: UserId, password_hash: &str) -> Stored<bool> {
+        self.transact(SetPasswordHash { user_id, password_hash: password_hash.to_owned() }).await
+    }
+}
+
+/// What is sure after `done`: not that nothing happened.
+fn partly(error: StoreError, done: &[UserId]) -> StoreError {
+    match error {
+        StoreError::Unavailable { store, cause } if !done.is_empty() => StoreError::Unknown { store, cause },
+        error => error,
+    }
+}
+
+/// See [`Users::create_many`].
+struct CreateUsers {
+    users: Vec<User>,
+}
+
+impl Work for CreateUsers {
+    type Output = Vec<UserId>;
+
+    async fn run<S: Session>(&self, session: &mut S) -> Result<Vec<UserId>, Failure> {
+        let mut stored = HashSet::with_capacity(self.users.len());
+        for chunk in self.users.chunks(CHUNK) {
+            let insert = Statement::new(format!("INSERT INTO users ({USER_COLUMNS}) VALUES "))
+                .rows(chunk.iter().map(|user| {
+                    [
+                        user.user_id.into(),
+                        user.phone.as_str().into(),
+                        user.password_hash.as_str().into(),
+                        user.role.as_str().into(),
+                        user.created_at.into(),
+                    ]
+                }))
+                .sql(S::DIALECT.skip_duplicates("user_id"));
+            session.execute(&insert).await?;
+            let select = Statement::new("SELECT user_id FROM users WHERE user_id IN ").list(chunk.iter().map(|user| user.user_id));
+            stored.extend(session.fetch::<StoredId>(&select).await?.into_iter().map(|StoredId(user_id)| user_id));
+        }
+        Ok(self.users.iter().map(|user| user.user_id).filter(|user_id| stored.contains(user_id)).collect())
+    }
+}
+
+struct StoredId(UserId);
+
+impl FromRow for StoredId {
+    fn from_row(row: &impl Row) -> Result<Self, Failure> {
+        row.parsed("user_id").map(Self)
+    }
+}
+
+/// See [`Users::set_password_hash`].
+struct SetPasswordHash {
+    user_id: UserId,
+    password_hash: String,
+}
+
+impl Work for SetPasswordHash {
+    type Output = bool;
+
+    async fn run<S: Session>(&self, session: &mut S) -> Result<bool, Failure> {
+        let update =
+            Statement::new("UPDATE users SET password_hash = ? WHERE user_id = ?").bind(self.password_hash.as_str()).bind(self.user_id);
+        Ok(session.execute(&update).await? == 1)
+    }
+}
