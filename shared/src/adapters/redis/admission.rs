@@ -141,12 +141,8 @@ impl Redis {
 #[async_trait]
 impl Admission for Redis {
     async fn reserve(&self, claim: &Claim) -> Stored<Admitted> {
-        let arguments = [
-            argument(claim.order_id),
-            argument(claim.user_id),
-            argument(u8::from(claim.ticket_expired)),
-            argument(claim.now.epoch_ms()),
-        ];
+        let arguments =
+            [argument(claim.order_id), argument(claim.user_id), argument(u8::from(claim.ticket_expired)), argument(claim.now.epoch_ms())];
         let reply: Vec<String> = self.run(&RESERVE, &self.admission_keys(claim.sale_id), &arguments).await?;
         admitted(claim, &reply)
     }
@@ -264,9 +260,9 @@ mod tests {
 
     #[test]
     fn reservations_are_read_back() {
-        let (sale_id, order_id) =
-            (SaleId::new(Timestamp::from_epoch_ms(1), &[1; 10]), OrderId::new(Timestamp::from_epoch_ms(2), &[2; 10]));
-        for (settled, traceparent) in [(false, None), (true, Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 x".to_owned()))] {
+        let (sale_id, order_id) = (SaleId::new(Timestamp::from_epoch_ms(1), &[1; 10]), OrderId::new(Timestamp::from_epoch_ms(2), &[2; 10]));
+        for (settled, traceparent) in [(false, None), (true, Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 x".to_owned()))]
+        {
             let request = OrderRequest {
                 order_id,
                 sale_id,

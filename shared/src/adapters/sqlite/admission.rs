@@ -231,12 +231,8 @@ impl Admission for Sqlite {
                    (SELECT COUNT(*) FROM admission_orders b WHERE b.sale_id = ?1 AND b.user_id = ?2) AS mine,
                    (SELECT b.order_id FROM admission_orders b WHERE b.sale_id = ?1 AND b.user_id = ?2 ORDER BY b.place LIMIT 1) AS bought
             FROM admission_sales s WHERE s.sale_id = ?1 AND s.state = 'open'";
-        let row = sqlx::query(SQL)
-            .bind(sale_id.to_string())
-            .bind(user_id.to_string())
-            .fetch_optional(self.readers())
-            .await
-            .map_err(stored)?;
+        let row =
+            sqlx::query(SQL).bind(sale_id.to_string()).bind(user_id.to_string()).fetch_optional(self.readers()).await.map_err(stored)?;
         let Some(row) = row else {
             return Ok(None);
         };

@@ -134,7 +134,10 @@ async fn stock_runs_out_and_may_change(port: &dyn Admission) {
     assert_eq!(ask(&sale).await, Admitted::SoldOut);
     assert_eq!(available(port, &sale).await, 0);
     let again = Claim { order_id: mine.order_id, ..claim(&sale, mine.user_id) };
-    assert!(matches!(port.reserve(&again).await.expect("store"), Admitted::Again(_)), "a winner finds its order in a sale that is sold out");
+    assert!(
+        matches!(port.reserve(&again).await.expect("store"), Admitted::Again(_)),
+        "a winner finds its order in a sale that is sold out"
+    );
     // Lowered below what is held: nothing is available, nothing is taken away.
     assert!(port.set_terms(&next_terms(&mut sale, |sale| sale.stock = 1)).await.expect("store"));
     assert_eq!(available(port, &sale).await, 0);
