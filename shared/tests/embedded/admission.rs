@@ -1,5 +1,7 @@
 //! Suites of the admission ports on the embedded adapters.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 #[path = "../property/admission/mod.rs"]
 mod property;
 

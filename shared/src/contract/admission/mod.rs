@@ -1,7 +1,5 @@
 //! Suites of [`Admission`]: every sentence of its contract, on fresh sales, so that they can share a server.
 
-#![expect(clippy::missing_panics_doc, reason = "a suite panics when the contract is broken: that is its purpose")]
-
 mod crowd;
 mod orders;
 mod rebuild;

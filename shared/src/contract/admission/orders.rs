@@ -150,8 +150,8 @@ async fn overdue_orders_are_handed_out_once_per_period(port: &dyn Admission) {
     assert_eq!(overdue(9, 100, 9).await, []);
     assert_eq!(overdue(40, 100, 0).await, []);
     assert_eq!(overdue(40, 100, 2).await, [at_10.clone(), at_30.clone()], "oldest first, the settled one left out");
-    assert_eq!(overdue(40, 101, 2).await, [at_40.clone()], "40 is at or before 40");
-    assert_eq!(overdue(99, 102, 9).await, [at_50.clone()], "the others were claimed after 99");
+    assert_eq!(overdue(40, 101, 2).await, std::slice::from_ref(&at_40), "40 is at or before 40");
+    assert_eq!(overdue(99, 102, 9).await, std::slice::from_ref(&at_50), "the others were claimed after 99");
     assert_eq!(overdue(99, 103, 9).await, []);
     // In the next period again, by the time of the last claim; those of one time by id.
     let mut next = [at_10.clone(), at_30.clone(), at_40.clone()];

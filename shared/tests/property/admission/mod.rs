@@ -1,6 +1,8 @@
 //! Property tests of the admission port, for any adapter: random calls against a model that knows only the rules, one
 //! after another ([`against_model`]) and from several tasks at once ([`at_once`]).
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 mod model;
 mod sequence;
 mod tasks;
