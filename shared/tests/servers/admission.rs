@@ -1,1 +1,257 @@
 //! Suites of the admission ports on real servers.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "../property/admission/mod.rs"]
+mod property;
+
+use std::sync::Arc;
+
+use flashsale::{
+    adapters::{redis::Redis, system::SystemClock},
+    contract::{self, START, admission},
+    domain::{Sale, SaleId},
+    ports::{Admission, AdmissionState, Admitted, Claim, Clock as _},
+};
+use futures_util::future::BoxFuture;
+use tokio::runtime::Runtime;
+
+use crate::support::{servers, unique};
+use property::Subject;
+
+/// The single server and the cluster, as each test runs on both.
+fn redis_urls() -> [String; 2] {
+    [servers().redis_url().expect("a Redis was started"), servers().redis_cluster_url().expect("a Redis cluster was started")]
+}
+
+/// Stores of their own on the single server and on the cluster.
+fn stores() -> [Redis; 2] {
+    redis_urls().map(|url| Redis::new(&url, &format!("{}:", unique("admission"))).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn redis_reserves() {
+    for redis in stores() {
+        admission::reserve(&redis).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn redis_keeps_orders() {
+    for redis in stores() {
+        admission::orders(&redis).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn redis_is_rebuilt() {
+    for redis in stores() {
+        admission::rebuild(&redis).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn redis_bears_a_crowd() {
+    for redis in stores() {
+        let port: Arc<dyn Admission> = Arc::new(redis);
+        admission::crowd(&port).await;
+    }
+}
+
+/// A store and, behind its back, its server.
+struct Behind {
+    port: Arc<Redis>,
+    client: redis::Client,
+    prefix: String,
+}
+
+impl Behind {
+    fn all() -> [Self; 2] {
+        redis_urls().map(|url| {
+            let prefix = format!("{}:", unique("admission"));
+            let port = Arc::new(Redis::new(&url, &prefix).unwrap());
+            // The cluster has one node, which takes commands as a single server does.
+            let client = redis::Client::open(url.replace("redis+cluster://", "redis://")).unwrap();
+            Self { port, client, prefix }
+        })
+    }
+
+    /// The keys of a sale: sale, held, overdue.
+    fn keys(&self, sale_id: SaleId) -> [String; 3] {
+        ["", ":held", ":overdue"].map(|part| format!("{}admission:{{{sale_id}}}{part}", self.prefix))
+    }
+
+    async fn command<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
+        let mut connection = self.client.get_multiplexed_async_connection().await.unwrap();
+        command.query_async(&mut connection).await.unwrap()
+    }
+
+    /// What FLUSHALL does to a sale; itself it would take the other tests' keys too.
+    async fn lose(&self, sale_id: SaleId) {
+        let _: u32 = self.command(redis::cmd("DEL").arg(&self.keys(sale_id))).await;
+    }
+
+    /// Which keys there are, and when they are collected, in ms of the server's time from its now on.
+    async fn lives(&self, sale_id: SaleId) -> Vec<Option<i64>> {
+        let mut lives = Vec::new();
+        for key in self.keys(sale_id) {
+            let ms: i64 = self.command(redis::cmd("PTTL").arg(key)).await;
+            assert_ne!(ms, -1, "no key is kept for ever");
+            lives.push((ms >= 0).then_some(ms));
+        }
+        lives
+    }
+}
+
+fn subjects() -> [Subject; 2] {
+    Behind::all().map(|behind| {
+        let (port, behind) = (Arc::clone(&behind.port), Arc::new(behind));
+        let lose = Box::new(move |sale_id| -> BoxFuture<'static, ()> {
+            let behind = Arc::clone(&behind);
+            Box::pin(async move { behind.lose(sale_id).await })
+        });
+        Subject { port, lose }
+    })
+}
+
+#[test]
+#[ignore = "needs servers: infra/test runs it"]
+fn redis_agrees_with_the_model() {
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    for subject in subjects() {
+        property::against_model(&runtime, &subject, 64);
+    }
+}
+
+#[test]
+#[ignore = "needs servers: infra/test runs it"]
+fn redis_holds_when_tasks_interleave() {
+    let runtime = Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    for subject in subjects() {
+        property::at_once(&runtime, &subject, 100);
+    }
+}
+
+const DAY_MS: i64 = 86_400_000;
+/// How far a test may run on between two looks at a life.
+const SLACK_MS: i64 = DAY_MS / 24;
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn redis_collects_every_key_in_the_end() {
+    for behind in Behind::all() {
+        let port = &*behind.port;
+        let now = SystemClock.now();
+        let days = |days: i64| now.plus_ms((days * DAY_MS).unsigned_abs());
+        let mut sale = Sale { starts_at: now, ends_at: days(30), ..contract::sale(9) };
+        let close = |lives: &[Option<i64>], expected: [Option<i64>; 3]| {
+            for (life, days) in lives.iter().zip(expected) {
+                let agree = match (life, days) {
+                    (Some(ms), Some(days)) => (ms - days * DAY_MS).abs() < SLACK_MS,
+                    (life, days) => life.is_none() && days.is_none(),
+                };
+                assert!(agree, "{lives:?} ms, not {expected:?} days");
+            }
+        };
+        // What ended in a sale that is not loaded.
+        port.release(sale.sale_id, &[contract::order_id()]).await.unwrap();
+        close(&behind.lives(sale.sale_id).await, [Some(8), None, None]);
+        assert!(port.begin_rebuild(&sale.terms(), 1, now).await.unwrap());
+        close(&behind.lives(sale.sale_id).await, [Some(38), None, None]);
+        port.settle(sale.sale_id, &[contract::request(&sale, contract::user_id())]).await.unwrap();
+        close(&behind.lives(sale.sale_id).await, [Some(38), Some(38), None]);
+        assert!(port.finish_rebuild(sale.sale_id, 1).await.unwrap());
+        let reserve = async || {
+            let (order_id, user_id) = (contract::order_id(), contract::user_id());
+            let claim = Claim { sale_id: sale.sale_id, order_id, user_id, ticket_expired: false, now };
+            assert!(matches!(port.reserve(&claim).await.unwrap(), Admitted::Reserved(_)));
+            order_id
+        };
+        let orders = [reserve().await, reserve().await];
+        close(&behind.lives(sale.sale_id).await, [Some(38), Some(38), Some(38)]);
+        // Keys that were emptied come again with their life.
+        let held = port.reservations(sale.sale_id, 0, 10).await.unwrap().reservations;
+        port.release(sale.sale_id, &held.iter().map(|held| held.request.order_id).collect::<Vec<_>>()).await.unwrap();
+        assert!(held.len() == 3 && orders.iter().all(|id| held.iter().any(|held| held.request.order_id == *id)));
+        close(&behind.lives(sale.sale_id).await, [Some(38), None, None]);
+        reserve().await;
+        close(&behind.lives(sale.sale_id).await, [Some(38), Some(38), Some(38)]);
+        // New terms move it; a sale that is over keeps eight days from now on.
+        for (ends, expected) in [(50, 58), (20, 28), (-20, 8)] {
+            (sale.ends_at, sale.version) = (if ends < 0 { now.minus_ms(1) } else { days(ends) }, sale.version + 1);
+            assert!(port.set_terms(&sale.terms()).await.unwrap());
+            close(&behind.lives(sale.sale_id).await, [Some(expected); 3]);
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn redis_may_be_lost_at_any_moment_of_a_rebuild() {
+    for behind in Behind::all() {
+        let (port, sale) = (&*behind.port, contract::sale(3));
+        let order = contract::request(&sale, contract::user_id());
+        let active = std::slice::from_ref(&order);
+        assert!(port.begin_rebuild(&sale.terms(), 1, START).await.unwrap());
+        behind.lose(sale.sale_id).await;
+        assert!(!port.restore(sale.sale_id, 1, active).await.unwrap());
+        assert!(!port.finish_rebuild(sale.sale_id, 1).await.unwrap());
+        assert!(port.begin_rebuild(&sale.terms(), 2, START).await.unwrap());
+        assert!(port.restore(sale.sale_id, 2, active).await.unwrap());
+        behind.lose(sale.sale_id).await;
+        assert!(!port.finish_rebuild(sale.sale_id, 2).await.unwrap());
+        port.settle(sale.sale_id, active).await.unwrap();
+        assert!(!port.set_terms(&sale.terms()).await.unwrap());
+        assert_eq!(port.state(sale.sale_id).await.unwrap(), AdmissionState::Missing);
+        assert_eq!(behind.lives(sale.sale_id).await, [None, None, None], "nothing was written");
+        assert!(port.begin_rebuild(&sale.terms(), 3, START).await.unwrap());
+        assert!(port.restore(sale.sale_id, 3, active).await.unwrap());
+        assert!(port.finish_rebuild(sale.sale_id, 3).await.unwrap());
+        let open = AdmissionState::Open { epoch: 3, version: 1, stock: 3, reserved: 0, settled: 1 };
+        assert_eq!(port.state(sale.sale_id).await.unwrap(), open);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn redis_may_fall_back_to_an_older_state() {
+    for behind in Behind::all() {
+        let (port, sale) = (&*behind.port, contract::sale(2));
+        assert!(port.begin_rebuild(&sale.terms(), 1, START).await.unwrap());
+        assert!(port.finish_rebuild(sale.sale_id, 1).await.unwrap());
+        let claims = [(); 3].map(|()| {
+            let (order_id, user_id) = (contract::order_id(), contract::user_id());
+            Claim { sale_id: sale.sale_id, order_id, user_id, ticket_expired: false, now: START }
+        });
+        assert!(matches!(port.reserve(&claims[0]).await.unwrap(), Admitted::Reserved(_)));
+        let mut older = Vec::new();
+        for key in behind.keys(sale.sale_id) {
+            let value: Vec<u8> = behind.command(redis::cmd("DUMP").arg(&key)).await;
+            older.push((key, value));
+        }
+        // After this the replica takes over that has seen none of it.
+        let Admitted::Reserved(lost) = port.reserve(&claims[1]).await.unwrap() else {
+            panic!("a unit is left");
+        };
+        assert!(port.begin_rebuild(&sale.terms(), 2, START).await.unwrap());
+        for (key, value) in &older {
+            let _: String = behind.command(redis::cmd("RESTORE").arg(key).arg(0).arg(value.as_slice()).arg("REPLACE")).await;
+        }
+        assert!(!port.restore(sale.sale_id, 2, std::slice::from_ref(&lost.request)).await.unwrap());
+        assert!(!port.finish_rebuild(sale.sale_id, 2).await.unwrap());
+        // The gate lets one more in than there are units; the ledger will not. What the ledger holds comes back.
+        assert!(matches!(port.reserve(&claims[2]).await.unwrap(), Admitted::Reserved(_)));
+        port.settle(sale.sale_id, std::slice::from_ref(&lost.request)).await.unwrap();
+        let open = AdmissionState::Open { epoch: 1, version: 1, stock: 2, reserved: 2, settled: 1 };
+        assert_eq!(port.state(sale.sale_id).await.unwrap(), open);
+        assert!(matches!(port.reserve(&claims[1]).await.unwrap(), Admitted::Again(_)));
+        port.release(sale.sale_id, &[claims[2].order_id]).await.unwrap();
+        assert_eq!(port.look(sale.sale_id, claims[1].user_id).await.unwrap().unwrap().available, 0);
+    }
+}

@@ -1,1 +1,5 @@
-//! To be filled.
+//! Adapters that keep everything in this process: fast, deterministic, gone when it ends.
+
+mod admission;
+
+pub use admission::MemoryAdmission;

@@ -1,0 +1,288 @@
+//! The admission store in memory: for unit tests, and the plainest reading of the port.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::{Mutex, MutexGuard},
+};
+
+use async_trait::async_trait;
+
+use crate::{
+    domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
+    ports::{Admission, AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage, Stored},
+};
+
+/// [`Admission`] in the memory of this process.
+#[derive(Debug, Default)]
+pub struct MemoryAdmission {
+    books: Mutex<HashMap<SaleId, Book>>,
+}
+
+/// All that is kept of one sale.
+#[derive(Debug, Default)]
+struct Book {
+    /// `None` while the sale is `Missing`; orders that ended are remembered even then.
+    known: Option<Known>,
+    held: HashMap<OrderId, Held>,
+    /// Places of the reservations, for paging; a reservation keeps its place.
+    places: BTreeMap<u64, OrderId>,
+    last_place: u64,
+    /// Orders held by each user, the first admitted first; no entry for a user that holds none.
+    buyers: HashMap<UserId, Vec<OrderId>>,
+    /// The reservations that are not settled, by when they were admitted or last claimed.
+    overdue: BTreeSet<(Timestamp, OrderId)>,
+    ended: HashSet<OrderId>,
+}
+
+#[derive(Debug)]
+struct Known {
+    open: bool,
+    epoch: u64,
+    since: Timestamp,
+    terms: SaleTerms,
+}
+
+#[derive(Debug)]
+struct Held {
+    request: OrderRequest,
+    /// Its time in `overdue`; `None` once settled.
+    watched: Option<Timestamp>,
+    place: u64,
+}
+
+impl Held {
+    fn reservation(&self) -> Reservation {
+        Reservation { request: self.request.clone(), settled: self.watched.is_none() }
+    }
+}
+
+impl Book {
+    fn open(&self) -> Option<&Known> {
+        self.known.as_ref().filter(|known| known.open)
+    }
+
+    fn available(&self, terms: &SaleTerms) -> u32 {
+        terms.stock.saturating_sub(count(self.held.len()))
+    }
+
+    /// The first order of a user that holds as many as the limit allows.
+    fn already_bought(&self, terms: &SaleTerms, user_id: UserId) -> Option<OrderId> {
+        let mine = self.buyers.get(&user_id)?;
+        (count(mine.len()) >= terms.per_user_limit).then(|| mine[0])
+    }
+
+    fn reserve(&mut self, claim: &Claim) -> Admitted {
+        if let Some(held) = self.held.get(&claim.order_id) {
+            return Admitted::Again(held.reservation());
+        }
+        if self.ended.contains(&claim.order_id) {
+            return Admitted::Ended;
+        }
+        let Some(Known { terms, .. }) = self.open() else {
+            return Admitted::Closed;
+        };
+        if claim.ticket_expired {
+            return Admitted::TicketExpired;
+        }
+        if claim.now < terms.starts_at {
+            return Admitted::NotOpen { starts_at: terms.starts_at };
+        }
+        if claim.now >= terms.ends_at {
+            return Admitted::SaleEnded;
+        }
+        if let Some(order_id) = self.already_bought(terms, claim.user_id) {
+            return Admitted::AlreadyBought { order_id };
+        }
+        if self.available(terms) == 0 {
+            return Admitted::SoldOut;
+        }
+        let request = OrderRequest {
+            order_id: claim.order_id,
+            sale_id: claim.sale_id,
+            user_id: claim.user_id,
+            price: terms.price,
+            currency: terms.currency,
+            admitted_at: claim.now,
+            traceparent: None,
+        };
+        self.add(request.clone(), Some(claim.now));
+        Admitted::Reserved(Reservation { request, settled: false })
+    }
+
+    fn add(&mut self, request: OrderRequest, watched: Option<Timestamp>) {
+        let order_id = request.order_id;
+        self.last_place += 1;
+        self.places.insert(self.last_place, order_id);
+        self.buyers.entry(request.user_id).or_default().push(order_id);
+        if let Some(time) = watched {
+            self.overdue.insert((time, order_id));
+        }
+        self.held.insert(order_id, Held { request, watched, place: self.last_place });
+    }
+
+    fn settle(&mut self, request: &OrderRequest) {
+        let order_id = request.order_id;
+        if let Some(held) = self.held.get_mut(&order_id) {
+            if let Some(time) = held.watched.take() {
+                self.overdue.remove(&(time, order_id));
+            }
+        } else if !self.ended.contains(&order_id) {
+            self.add(request.clone(), None);
+        }
+    }
+
+    fn release(&mut self, order_id: OrderId) {
+        self.ended.insert(order_id);
+        let Some(held) = self.held.remove(&order_id) else {
+            return;
+        };
+        self.places.remove(&held.place);
+        if let Some(time) = held.watched {
+            self.overdue.remove(&(time, order_id));
+        }
+        let user_id = held.request.user_id;
+        if let Some(mine) = self.buyers.get_mut(&user_id) {
+            mine.retain(|id| *id != order_id);
+            if mine.is_empty() {
+                self.buyers.remove(&user_id);
+            }
+        }
+    }
+
+    fn claim_overdue(&mut self, before: Timestamp, now: Timestamp, limit: u32) -> Vec<Reservation> {
+        let due: Vec<_> = self.overdue.iter().take_while(|(time, _)| *time <= before).take(limit as usize).copied().collect();
+        due.into_iter()
+            .map(|(time, order_id)| {
+                self.overdue.remove(&(time, order_id));
+                self.overdue.insert((now, order_id));
+                let held = self.held.get_mut(&order_id).expect("only held orders are in the overdue index");
+                held.watched = Some(now);
+                held.reservation()
+            })
+            .collect()
+    }
+
+    fn state(&self) -> AdmissionState {
+        let Some(Known { open, epoch, since, terms }) = &self.known else {
+            return AdmissionState::Missing;
+        };
+        let (epoch, since) = (*epoch, *since);
+        if !open {
+            return AdmissionState::Rebuilding { epoch, since };
+        }
+        let reserved = count(self.overdue.len());
+        let settled = count(self.held.len() - self.overdue.len());
+        AdmissionState::Open { epoch, version: terms.version, stock: terms.stock, reserved, settled }
+    }
+}
+
+/// So many reservations; a store that holds more than fit has other troubles than this number.
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+impl MemoryAdmission {
+    /// Loses everything, as a server does that starts empty.
+    pub fn lose_everything(&self) {
+        self.books().clear();
+    }
+
+    fn books(&self) -> MutexGuard<'_, HashMap<SaleId, Book>> {
+        self.books.lock().expect("nothing panics while the books are locked")
+    }
+}
+
+#[async_trait]
+impl Admission for MemoryAdmission {
+    async fn reserve(&self, claim: &Claim) -> Stored<Admitted> {
+        // A sale that nobody loaded gets no entry: made-up ids must not fill the memory.
+        Ok(self.books().get_mut(&claim.sale_id).map_or(Admitted::Closed, |book| book.reserve(claim)))
+    }
+
+    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
+        let books = self.books();
+        Ok(books.get(&sale_id).and_then(|book| {
+            let Known { terms, .. } = book.open()?;
+            Some(Look { available: book.available(terms), already_bought: book.already_bought(terms, user_id) })
+        }))
+    }
+
+    async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {
+        Ok(self.books().get(&sale_id).and_then(|book| book.held.get(&order_id)).map(Held::reservation))
+    }
+
+    async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {
+        if let Some(book) = self.books().get_mut(&sale_id).filter(|book| book.known.is_some()) {
+            active.iter().for_each(|request| book.settle(request));
+        }
+        Ok(())
+    }
+
+    async fn release(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()> {
+        if !order_ids.is_empty() {
+            let mut books = self.books();
+            let book = books.entry(sale_id).or_default();
+            order_ids.iter().for_each(|order_id| book.release(*order_id));
+        }
+        Ok(())
+    }
+
+    async fn claim_overdue(&self, sale_id: SaleId, before: Timestamp, now: Timestamp, limit: u32) -> Stored<Vec<Reservation>> {
+        Ok(self.books().get_mut(&sale_id).map_or_else(Vec::new, |book| book.claim_overdue(before, now, limit)))
+    }
+
+    async fn reservations(&self, sale_id: SaleId, cursor: u64, limit: u32) -> Stored<ReservationPage> {
+        let books = self.books();
+        let Some(book) = books.get(&sale_id) else {
+            return Ok(ReservationPage { reservations: Vec::new(), next: None });
+        };
+        let limit = limit.max(1) as usize;
+        let mut places = book.places.range(cursor + 1..);
+        let page: Vec<_> = places.by_ref().take(limit).collect();
+        let next = places.next().and_then(|_| page.last()).map(|(place, _)| **place);
+        Ok(ReservationPage { reservations: page.into_iter().map(|(_, order_id)| book.held[order_id].reservation()).collect(), next })
+    }
+
+    async fn state(&self, sale_id: SaleId) -> Stored<AdmissionState> {
+        Ok(self.books().get(&sale_id).map_or(AdmissionState::Missing, Book::state))
+    }
+
+    async fn begin_rebuild(&self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> Stored<bool> {
+        let mut books = self.books();
+        let book = books.entry(terms.sale_id).or_default();
+        let terms = match &book.known {
+            Some(known) if known.epoch >= epoch => return Ok(false),
+            Some(known) if known.terms.version > terms.version => known.terms.clone(),
+            _ => terms.clone(),
+        };
+        book.known = Some(Known { open: false, epoch, since: now, terms });
+        Ok(true)
+    }
+
+    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool> {
+        let mut books = self.books();
+        let rebuilding = |book: &&mut Book| book.known.as_ref().is_some_and(|known| !known.open && known.epoch == epoch);
+        let Some(book) = books.get_mut(&sale_id).filter(rebuilding) else {
+            return Ok(false);
+        };
+        active.iter().for_each(|request| book.settle(request));
+        Ok(true)
+    }
+
+    async fn finish_rebuild(&self, sale_id: SaleId, epoch: u64) -> Stored<bool> {
+        let mut books = self.books();
+        let known = books.get_mut(&sale_id).and_then(|book| book.known.as_mut()).filter(|known| known.epoch == epoch);
+        Ok(known.map(|known| known.open = true).is_some())
+    }
+
+    async fn set_terms(&self, terms: &SaleTerms) -> Stored<bool> {
+        let mut books = self.books();
+        let Some(known) = books.get_mut(&terms.sale_id).and_then(|book| book.known.as_mut()) else {
+            return Ok(false);
+        };
+        if known.terms.version <= terms.version {
+            known.terms = terms.clone();
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,182 @@
+//! The rules of the admission port, told as plainly as they can be: lists, and counting them.
+
+use flashsale::{
+    domain::{OrderId, OrderRequest, SaleTerms, Timestamp, UserId},
+    ports::{AdmissionState, Admitted, Claim, Reservation},
+};
+
+/// One sale in the store.
+#[derive(Default)]
+pub struct Model {
+    pub loaded: Option<Loaded>,
+    pub orders: Vec<Order>,
+    pub ended: Vec<OrderId>,
+}
+
+pub struct Loaded {
+    pub open: bool,
+    pub epoch: u64,
+    pub since: Timestamp,
+    pub terms: SaleTerms,
+}
+
+pub struct Order {
+    pub reservation: Reservation,
+    /// When it was admitted or last claimed.
+    pub time: Timestamp,
+}
+
+impl Model {
+    pub fn epoch(&self) -> u64 {
+        self.loaded.as_ref().map_or(0, |loaded| loaded.epoch)
+    }
+
+    pub fn version(&self) -> u64 {
+        self.loaded.as_ref().map_or(0, |loaded| loaded.terms.version)
+    }
+
+    pub fn of_user(&self, user_id: UserId) -> Vec<OrderId> {
+        let mine = self.orders.iter().filter(|order| order.reservation.request.user_id == user_id);
+        mine.map(|order| order.reservation.request.order_id).collect()
+    }
+
+    pub fn find(&self, order_id: OrderId) -> Option<Reservation> {
+        self.orders.iter().map(|order| &order.reservation).find(|held| held.request.order_id == order_id).cloned()
+    }
+
+    fn settled(&self) -> usize {
+        self.orders.iter().filter(|order| order.reservation.settled).count()
+    }
+
+    /// Units available and whether the user's limit is reached; `None` when the sale is not open.
+    pub fn look(&self, user_id: UserId) -> Option<(usize, bool)> {
+        let Loaded { open: true, terms, .. } = self.loaded.as_ref()? else {
+            return None;
+        };
+        let limit_reached = self.of_user(user_id).len() >= terms.per_user_limit as usize;
+        Some(((terms.stock as usize).saturating_sub(self.orders.len()), limit_reached))
+    }
+
+    /// For `AlreadyBought`, any of the user's orders is as good as the one given here.
+    pub fn reserve(&mut self, claim: &Claim) -> Admitted {
+        if let Some(held) = self.find(claim.order_id) {
+            return Admitted::Again(held);
+        }
+        if self.ended.contains(&claim.order_id) {
+            return Admitted::Ended;
+        }
+        let Some((available, limit_reached)) = self.look(claim.user_id) else {
+            return Admitted::Closed;
+        };
+        let terms = &self.loaded.as_ref().unwrap().terms;
+        if claim.ticket_expired {
+            return Admitted::TicketExpired;
+        }
+        if claim.now < terms.starts_at {
+            return Admitted::NotOpen { starts_at: terms.starts_at };
+        }
+        if claim.now >= terms.ends_at {
+            return Admitted::SaleEnded;
+        }
+        if limit_reached {
+            return Admitted::AlreadyBought { order_id: self.of_user(claim.user_id)[0] };
+        }
+        if available == 0 {
+            return Admitted::SoldOut;
+        }
+        let request = OrderRequest {
+            order_id: claim.order_id,
+            sale_id: claim.sale_id,
+            user_id: claim.user_id,
+            price: terms.price,
+            currency: terms.currency,
+            admitted_at: claim.now,
+            traceparent: None,
+        };
+        let reservation = Reservation { request, settled: false };
+        self.orders.push(Order { reservation: reservation.clone(), time: claim.now });
+        Admitted::Reserved(reservation)
+    }
+
+    pub fn settle(&mut self, active: &[OrderRequest]) {
+        if self.loaded.is_none() {
+            return;
+        }
+        for request in active {
+            if let Some(order) = self.orders.iter_mut().find(|order| order.reservation.request.order_id == request.order_id) {
+                order.reservation.settled = true;
+            } else if !self.ended.contains(&request.order_id) {
+                let reservation = Reservation { request: request.clone(), settled: true };
+                self.orders.push(Order { reservation, time: request.admitted_at });
+            }
+        }
+    }
+
+    pub fn release(&mut self, order_ids: &[OrderId]) {
+        self.orders.retain(|order| !order_ids.contains(&order.reservation.request.order_id));
+        self.ended.extend(order_ids);
+    }
+
+    pub fn claim_overdue(&mut self, before: Timestamp, now: Timestamp, limit: u32) -> Vec<Reservation> {
+        let mut due: Vec<_> = self.orders.iter_mut().filter(|order| !order.reservation.settled && order.time <= before).collect();
+        due.sort_by_key(|order| (order.time, order.reservation.request.order_id));
+        due.truncate(limit as usize);
+        due.iter_mut().for_each(|order| order.time = now);
+        due.into_iter().map(|order| order.reservation.clone()).collect()
+    }
+
+    pub fn state(&self) -> AdmissionState {
+        let Some(Loaded { open, epoch, since, terms }) = &self.loaded else {
+            return AdmissionState::Missing;
+        };
+        if !open {
+            return AdmissionState::Rebuilding { epoch: *epoch, since: *since };
+        }
+        let (all, settled) = (self.orders.len() as u32, self.settled() as u32);
+        AdmissionState::Open { epoch: *epoch, version: terms.version, stock: terms.stock, reserved: all - settled, settled }
+    }
+
+    pub fn begin_rebuild(&mut self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> bool {
+        let mut terms = terms.clone();
+        if let Some(loaded) = &self.loaded {
+            if loaded.epoch >= epoch {
+                return false;
+            }
+            if loaded.terms.version > terms.version {
+                terms = loaded.terms.clone();
+            }
+        }
+        self.loaded = Some(Loaded { open: false, epoch, since: now, terms });
+        true
+    }
+
+    pub fn restore(&mut self, epoch: u64, active: &[OrderRequest]) -> bool {
+        let allowed = self.loaded.as_ref().is_some_and(|loaded| !loaded.open && loaded.epoch == epoch);
+        if allowed {
+            self.settle(active);
+        }
+        allowed
+    }
+
+    pub fn finish_rebuild(&mut self, epoch: u64) -> bool {
+        match &mut self.loaded {
+            Some(loaded) if loaded.epoch == epoch => {
+                loaded.open = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub fn set_terms(&mut self, terms: &SaleTerms) -> bool {
+        match &mut self.loaded {
+            Some(loaded) => {
+                if terms.version >= loaded.terms.version {
+                    loaded.terms = terms.clone();
+                }
+                true
+            }
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Random sequences of calls, each compared with the model.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
+};
+
+use flashsale::{
+    contract::{self, START},
+    domain::{Currency, OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
+    ports::{Admission, Admitted, Claim},
+};
+use proptest::{collection::vec, prelude::*};
+
+use super::{Subject, model::Model};
+
+/// So few of each that calls meet.
+const USERS: usize = 3;
+const ORDERS: usize = 8;
+
+/// One call. Orders and users are named by index, times are milliseconds after [`START`].
+#[derive(Debug, Clone)]
+pub enum Step {
+    Reserve {
+        order: usize,
+        user: usize,
+        expired: bool,
+        now: u64,
+    },
+    Settle(Vec<(usize, usize)>),
+    Release(Vec<usize>),
+    ClaimOverdue {
+        before: u64,
+        now: u64,
+        limit: u32,
+    },
+    /// The epoch is the store's plus this less 1, so that older, same and newer ones come up.
+    BeginRebuild {
+        epoch: u64,
+        terms: Terms,
+        now: u64,
+    },
+    Restore {
+        epoch: u64,
+        orders: Vec<(usize, usize)>,
+    },
+    FinishRebuild {
+        epoch: u64,
+    },
+    SetTerms(Terms),
+    Lose,
+}
+
+#[derive(Debug, Clone)]
+pub struct Terms {
+    stock: u32,
+    limit: u32,
+    price: i64,
+    starts: u64,
+    ends: u64,
+    /// The store's version plus this less 1.
+    version: u64,
+}
+
+fn terms() -> impl Strategy<Value = Terms> {
+    (0..7_u32, 1..4_u32, 0..3_i64, 0..15_u64, 40..60_u64, 0..3_u64).prop_map(|(stock, limit, price, starts, ends, version)| Terms {
+        stock,
+        limit,
+        price,
+        starts,
+        ends,
+        version,
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let orders = || vec((0..ORDERS, 0..USERS), 0..4);
+    prop_oneof![
+        40 => (0..ORDERS, 0..USERS, prop::bool::weighted(0.1), 0..60_u64)
+            .prop_map(|(order, user, expired, now)| Step::Reserve { order, user, expired, now }),
+        10 => orders().prop_map(Step::Settle),
+        10 => vec(0..ORDERS, 0..3).prop_map(Step::Release),
+        10 => (0..70_u64, 0..70_u64, 0..4_u32).prop_map(|(before, now, limit)| Step::ClaimOverdue { before, now, limit }),
+        4 => (0..3_u64, terms(), 0..60_u64).prop_map(|(epoch, terms, now)| Step::BeginRebuild { epoch, terms, now }),
+        4 => (0..3_u64, orders()).prop_map(|(epoch, orders)| Step::Restore { epoch, orders }),
+        8 => (0..3_u64).prop_map(|epoch| Step::FinishRebuild { epoch }),
+        6 => terms().prop_map(Step::SetTerms),
+        1 => Just(Step::Lose),
+    ]
+}
+
+/// Whether the sale is loaded and open at the beginning, and the calls.
+pub fn strategy() -> impl Strategy<Value = (bool, Vec<Step>)> {
+    (prop::bool::weighted(0.8), vec(step(), 1..40))
+}
+
+struct World<'a> {
+    port: &'a dyn Admission,
+    model: Model,
+    sale_id: SaleId,
+    users: [UserId; USERS],
+    orders: [OrderId; ORDERS],
+}
+
+fn at(ms: u64) -> Timestamp {
+    START.plus_ms(ms)
+}
+
+impl World<'_> {
+    fn requests(&self, orders: &[(usize, usize)]) -> Vec<OrderRequest> {
+        let request = |(order, user): &(usize, usize)| OrderRequest {
+            order_id: self.orders[*order],
+            sale_id: self.sale_id,
+            user_id: self.users[*user],
+            price: 99,
+            currency: Currency::USD,
+            admitted_at: at(5),
+            traceparent: (*user == 0).then(|| "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        };
+        orders.iter().map(request).collect()
+    }
+
+    fn terms(&self, terms: &Terms) -> SaleTerms {
+        SaleTerms {
+            sale_id: self.sale_id,
+            stock: terms.stock,
+            per_user_limit: terms.limit,
+            price: terms.price,
+            currency: Currency::CNY,
+            starts_at: at(terms.starts),
+            ends_at: at(terms.ends),
+            version: (self.model.version() + terms.version).saturating_sub(1),
+        }
+    }
+
+    fn epoch(&self, relative: u64) -> u64 {
+        (self.model.epoch() + relative).saturating_sub(1)
+    }
+
+    async fn take(&mut self, step: &Step, subject: &Subject, seen: &Mutex<BTreeSet<&'static str>>) {
+        let (port, sale_id) = (self.port, self.sale_id);
+        match step {
+            Step::Reserve { order, user, expired, now } => {
+                let (order_id, user_id) = (self.orders[*order], self.users[*user]);
+                let claim = Claim { sale_id, order_id, user_id, ticket_expired: *expired, now: at(*now) };
+                let (actual, expected) = (port.reserve(&claim).await.unwrap(), self.model.reserve(&claim));
+                seen.lock().unwrap().insert(word(&expected));
+                match (&actual, &expected) {
+                    (Admitted::AlreadyBought { order_id }, Admitted::AlreadyBought { .. }) => {
+                        assert!(self.model.of_user(user_id).contains(order_id), "the order named is the user's");
+                    }
+                    _ => assert_eq!(actual, expected),
+                }
+            }
+            Step::Settle(orders) => {
+                let active = self.requests(orders);
+                port.settle(sale_id, &active).await.unwrap();
+                self.model.settle(&active);
+            }
+            Step::Release(orders) => {
+                let ids: Vec<_> = orders.iter().map(|order| self.orders[*order]).collect();
+                port.release(sale_id, &ids).await.unwrap();
+                self.model.release(&ids);
+            }
+            Step::ClaimOverdue { before, now, limit } => {
+                let actual = port.claim_overdue(sale_id, at(*before), at(*now), *limit).await.unwrap();
+                assert_eq!(actual, self.model.claim_overdue(at(*before), at(*now), *limit));
+            }
+            Step::BeginRebuild { epoch, terms, now } => {
+                let (epoch, terms) = (self.epoch(*epoch), self.terms(terms));
+                let actual = port.begin_rebuild(&terms, epoch, at(*now)).await.unwrap();
+                assert_eq!(actual, self.model.begin_rebuild(&terms, epoch, at(*now)));
+            }
+            Step::Restore { epoch, orders } => {
+                let (epoch, active) = (self.epoch(*epoch), self.requests(orders));
+                assert_eq!(port.restore(sale_id, epoch, &active).await.unwrap(), self.model.restore(epoch, &active));
+            }
+            Step::FinishRebuild { epoch } => {
+                let epoch = self.epoch(*epoch);
+                assert_eq!(port.finish_rebuild(sale_id, epoch).await.unwrap(), self.model.finish_rebuild(epoch));
+            }
+            Step::SetTerms(terms) => {
+                let terms = self.terms(terms);
+                assert_eq!(port.set_terms(&terms).await.unwrap(), self.model.set_terms(&terms));
+            }
+            Step::Lose => {
+                (subject.lose)(sale_id).await;
+                self.model = Model::default();
+            }
+        }
+    }
+
+    /// Compares all that can be seen.
+    async fn compare(&self) {
+        assert_eq!(self.port.state(self.sale_id).await.unwrap(), self.model.state());
+        let (mut actual, mut cursor) = (BTreeMap::new(), 0);
+        loop {
+            let page = self.port.reservations(self.sale_id, cursor, 2).await.unwrap();
+            actual.extend(page.reservations.into_iter().map(|held| (held.request.order_id, held)));
+            match page.next {
+                Some(next) => cursor = next,
+                None => break,
+            }
+        }
+        let expected = self.model.orders.iter().map(|order| (order.reservation.request.order_id, order.reservation.clone())).collect();
+        assert_eq!(actual, expected);
+        for user_id in self.users {
+            let look = self.port.look(self.sale_id, user_id).await.unwrap();
+            let seen = look.as_ref().map(|look| (look.available as usize, look.already_bought.is_some()));
+            assert_eq!(seen, self.model.look(user_id));
+            if let Some(order_id) = look.and_then(|look| look.already_bought) {
+                assert!(self.model.of_user(user_id).contains(&order_id), "the order named is the user's");
+            }
+        }
+    }
+}
+
+/// Takes the steps in a new sale.
+pub async fn run(subject: &Subject, loaded: bool, steps: &[Step], seen: &Mutex<BTreeSet<&'static str>>) {
+    let mut orders = [(); ORDERS].map(|()| contract::order_id());
+    orders.sort();
+    let mut world = World {
+        port: &*subject.port,
+        model: Model::default(),
+        sale_id: contract::sale_id(),
+        users: [(); USERS].map(|()| contract::user_id()),
+        orders,
+    };
+    if loaded {
+        let terms = Terms { stock: 4, limit: 2, price: 2, starts: 10, ends: 50, version: 2 };
+        for step in [Step::BeginRebuild { epoch: 2, terms, now: 0 }, Step::FinishRebuild { epoch: 1 }] {
+            world.take(&step, subject, seen).await;
+        }
+    }
+    for step in steps {
+        world.take(step, subject, seen).await;
+        world.compare().await;
+    }
+    for order_id in world.orders {
+        assert_eq!(world.port.find(world.sale_id, order_id).await.unwrap(), world.model.find(order_id));
+    }
+    // The overdue index: everything that is not settled, once, oldest first.
+    let (expected, actual) = (world.model.claim_overdue(at(99), at(100), 99), world.port.claim_overdue(world.sale_id, at(99), at(100), 99));
+    assert_eq!(actual.await.unwrap(), expected);
+}
+
+/// Every answer to `reserve`.
+pub const ANSWERS: [&str; 9] =
+    ["again", "already bought", "closed", "ended", "not open", "reserved", "sale ended", "sold out", "ticket expired"];
+
+fn word(admitted: &Admitted) -> &'static str {
+    match admitted {
+        Admitted::Again(_) => "again",
+        Admitted::Ended => "ended",
+        Admitted::Closed => "closed",
+        Admitted::TicketExpired => "ticket expired",
+        Admitted::NotOpen { .. } => "not open",
+        Admitted::SaleEnded => "sale ended",
+        Admitted::AlreadyBought { .. } => "already bought",
+        Admitted::SoldOut => "sold out",
+        Admitted::Reserved(_) => "reserved",
+    }
+}

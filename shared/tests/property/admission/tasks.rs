@@ -1,0 +1,201 @@
+//! Several tasks that call at once, on the same few orders and users. Which call comes first is open, so what is
+//! checked is what must hold in every order of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use flashsale::{
+    contract::{self, START},
+    domain::{OrderId, OrderRequest, Sale, UserId},
+    ports::{Admission, AdmissionState, Admitted, Claim},
+};
+use proptest::{collection::vec, prelude::*};
+use tokio::task::JoinSet;
+
+const USERS: usize = 3;
+const ORDERS: usize = 10;
+
+/// One call of one task. An order belongs to the user of its index, modulo the number of users.
+#[derive(Debug, Clone)]
+pub enum Step {
+    Reserve(usize),
+    /// Of an order that the task has seen admitted; the ledger knows no others.
+    Settle(usize),
+    Release(usize),
+    ClaimOverdue,
+    /// A whole rebuild with the orders that the task has seen admitted, under the next epoch.
+    Rebuild,
+}
+
+#[derive(Debug, Clone)]
+pub struct Plan {
+    stock: u32,
+    limit: u32,
+    tasks: Vec<Vec<Step>>,
+}
+
+pub fn strategy() -> impl Strategy<Value = Plan> {
+    let step = prop_oneof![
+        10 => (0..ORDERS).prop_map(Step::Reserve),
+        3 => (0..ORDERS).prop_map(Step::Settle),
+        3 => (0..ORDERS).prop_map(Step::Release),
+        1 => Just(Step::ClaimOverdue),
+        1 => Just(Step::Rebuild),
+    ];
+    (1..6_u32, 1..4_u32, vec(vec(step, 1..25), 2..6)).prop_map(|(stock, limit, tasks)| Plan { stock, limit, tasks })
+}
+
+struct World {
+    port: Arc<dyn Admission>,
+    sale: Sale,
+    users: [UserId; USERS],
+    orders: [OrderId; ORDERS],
+    epoch: AtomicU64,
+}
+
+/// What a task was told.
+#[derive(Default)]
+struct Log {
+    reserved: Vec<OrderId>,
+    admitted: BTreeMap<OrderId, OrderRequest>,
+    released: BTreeSet<OrderId>,
+}
+
+impl World {
+    fn claim(&self, order: usize) -> Claim {
+        let (order_id, user_id) = (self.orders[order], self.users[order % USERS]);
+        Claim { sale_id: self.sale.sale_id, order_id, user_id, ticket_expired: false, now: START }
+    }
+
+    async fn rebuild(&self, active: &[OrderRequest]) -> bool {
+        let epoch = self.epoch.fetch_add(1, Ordering::SeqCst) + 1;
+        let (port, sale_id) = (&self.port, self.sale.sale_id);
+        port.begin_rebuild(&self.sale.terms(), epoch, START).await.unwrap()
+            && port.restore(sale_id, epoch, active).await.unwrap()
+            && port.finish_rebuild(sale_id, epoch).await.unwrap()
+    }
+
+    async fn task(self: Arc<Self>, steps: Vec<Step>) -> Log {
+        let (port, sale_id) = (&self.port, self.sale.sale_id);
+        let mut log = Log::default();
+        for step in steps {
+            match step {
+                Step::Reserve(order) => {
+                    let claim = self.claim(order);
+                    match port.reserve(&claim).await.unwrap() {
+                        Admitted::Reserved(held) => {
+                            assert_eq!((held.request.user_id, held.settled), (claim.user_id, false));
+                            log.reserved.push(claim.order_id);
+                            log.admitted.insert(claim.order_id, held.request);
+                        }
+                        Admitted::Again(held) => {
+                            assert_eq!(held.request.user_id, claim.user_id);
+                            assert!(!log.released.contains(&claim.order_id), "it had ended before the call");
+                            log.admitted.insert(claim.order_id, held.request);
+                        }
+                        Admitted::AlreadyBought { order_id } => {
+                            let index = self.orders.iter().position(|id| *id == order_id).unwrap();
+                            assert_eq!(self.users[index % USERS], claim.user_id);
+                            assert_ne!(order_id, claim.order_id);
+                        }
+                        Admitted::Ended | Admitted::Closed | Admitted::SoldOut => {}
+                        other => panic!("nothing in the plan leads to {other:?}"),
+                    }
+                }
+                Step::Settle(order) => {
+                    if let Some(request) = log.admitted.get(&self.orders[order]) {
+                        port.settle(sale_id, std::slice::from_ref(request)).await.unwrap();
+                    }
+                }
+                Step::Release(order) => {
+                    port.release(sale_id, &[self.orders[order]]).await.unwrap();
+                    log.released.insert(self.orders[order]);
+                }
+                Step::ClaimOverdue => {
+                    port.claim_overdue(sale_id, START, START, 3).await.unwrap();
+                }
+                Step::Rebuild => {
+                    self.rebuild(&log.admitted.values().cloned().collect::<Vec<_>>()).await;
+                }
+            }
+        }
+        log
+    }
+}
+
+/// Runs the plan in a new sale.
+pub async fn run(port: &Arc<dyn Admission>, plan: &Plan) {
+    let sale = Sale { per_user_limit: plan.limit, ..contract::sale(plan.stock) };
+    let (users, orders) = ([(); USERS].map(|()| contract::user_id()), [(); ORDERS].map(|()| contract::order_id()));
+    let world = Arc::new(World { port: Arc::clone(port), sale, users, orders, epoch: AtomicU64::new(0) });
+    assert!(world.rebuild(&[]).await);
+
+    let done = Arc::new(AtomicBool::new(false));
+    let observer = tokio::spawn(observe(Arc::clone(&world), Arc::clone(&done)));
+    let mut tasks = JoinSet::new();
+    for steps in &plan.tasks {
+        tasks.spawn(Arc::clone(&world).task(steps.clone()));
+    }
+    let logs = tasks.join_all().await;
+    done.store(true, Ordering::SeqCst);
+    observer.await.unwrap();
+    assert!(world.rebuild(&[]).await, "nobody is newer");
+    check(&world, &logs).await;
+}
+
+/// No moment shows more units held than there are: nothing in the plan lets the ledger know of more.
+async fn observe(world: Arc<World>, done: Arc<AtomicBool>) {
+    while !done.load(Ordering::SeqCst) {
+        if let AdmissionState::Open { stock, reserved, settled, .. } = world.port.state(world.sale.sale_id).await.unwrap() {
+            assert!(reserved + settled <= stock, "{reserved} + {settled} of {stock}");
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn check(world: &World, logs: &[Log]) {
+    let (port, sale_id, sale) = (&world.port, world.sale.sale_id, &world.sale);
+    let reserved: Vec<_> = logs.iter().flat_map(|log| &log.reserved).copied().collect();
+    let released: BTreeSet<_> = logs.iter().flat_map(|log| &log.released).copied().collect();
+    let won: BTreeSet<_> = reserved.iter().copied().collect();
+    assert_eq!(won.len(), reserved.len(), "an order is reserved once");
+    let page = port.reservations(sale_id, 0, 100).await.unwrap();
+    assert_eq!(page.next, None);
+    let held: BTreeMap<_, _> = page.reservations.into_iter().map(|held| (held.request.order_id, held)).collect();
+    assert_eq!(held.keys().copied().collect::<BTreeSet<_>>(), &won - &released, "what was reserved and not given back, and nothing else");
+
+    let settled = held.values().filter(|held| held.settled).count() as u32;
+    let reserved = held.len() as u32 - settled;
+    let epoch = world.epoch.load(Ordering::SeqCst);
+    let expected = AdmissionState::Open { epoch, version: sale.version, stock: sale.stock, reserved, settled };
+    assert_eq!(port.state(sale_id).await.unwrap(), expected);
+    assert!(reserved + settled <= sale.stock);
+
+    for user_id in world.users {
+        let mine = held.values().filter(|held| held.request.user_id == user_id).count() as u32;
+        assert!(mine <= sale.per_user_limit);
+        let look = port.look(sale_id, user_id).await.unwrap().unwrap();
+        assert_eq!(look.already_bought.is_some(), mine == sale.per_user_limit);
+        assert_eq!(look.available, sale.stock - reserved - settled);
+    }
+    let overdue = port.claim_overdue(sale_id, START, START.plus_ms(1), 100).await.unwrap();
+    let overdue: BTreeSet<_> = overdue.into_iter().map(|held| held.request.order_id).collect();
+    assert_eq!(overdue, held.values().filter(|held| !held.settled).map(|held| held.request.order_id).collect());
+
+    for (index, order_id) in world.orders.iter().enumerate() {
+        if released.contains(order_id) {
+            assert_eq!(port.reserve(&world.claim(index)).await.unwrap(), Admitted::Ended);
+        }
+    }
+    // Exactly what is left can still be had.
+    for left in (0..=sale.stock - reserved - settled).rev() {
+        let claim = Claim { order_id: contract::order_id(), user_id: contract::user_id(), ..world.claim(0) };
+        let answer = port.reserve(&claim).await.unwrap();
+        assert_eq!(matches!(answer, Admitted::Reserved(_)), left > 0, "{answer:?}");
+    }
+}
