@@ -6,7 +6,9 @@ mod clock;
 mod data;
 pub mod gate;
 pub mod ledger;
+mod proxy;
 pub mod queue;
 
 pub use clock::ManualClock;
 pub use data::*;
+pub use proxy::{Fault, FaultProxy};

@@ -1,1 +1,108 @@
 //! Suites of the queue ports on the embedded adapters.
+
+use std::sync::Arc;
+
+use flashsale::{
+    adapters::sqlite::Sqlite,
+    contract::queue::{self, carried, gather, orders},
+    ports::{Depth, OrderQueue as _, OrderSource as _},
+};
+
+use crate::support::TempDir;
+
+#[tokio::test]
+async fn published_is_received_once() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    queue::published_is_received_once(&store, &store).await;
+}
+
+#[tokio::test]
+async fn receive_is_bounded() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    queue::receive_is_bounded(&store, &store).await;
+}
+
+#[tokio::test]
+async fn a_message_wakes_the_receiver() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    queue::a_message_wakes_the_receiver(&store, Arc::new(store.clone())).await;
+}
+
+#[tokio::test]
+async fn a_receiver_may_go_away() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    queue::a_receiver_may_go_away(&store, &store).await;
+}
+
+#[tokio::test]
+async fn handed_back_comes_again() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    queue::handed_back_comes_again(&store, &store).await;
+}
+
+#[tokio::test]
+async fn handed_back_too_often_is_parked() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    queue::handed_back_too_often_is_parked(&store, &store).await;
+}
+
+#[tokio::test]
+async fn parked_is_counted() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    queue::parked_is_counted(&store, &store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_publish_at_once() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    queue::many_publish_at_once(Arc::new(store.clone()), &store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_consumers_share() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    queue::two_consumers_share(Arc::new(store.clone()), [Arc::new(store.clone()), Arc::new(store)]).await;
+}
+
+#[tokio::test]
+async fn a_restart_makes_everything_visible_again() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    let messages = [orders(1), orders(1), orders(1)];
+    for message in &messages {
+        store.publish(message).await.unwrap();
+    }
+    let before = gather(&store, 3).await;
+    store.ack(&[before[1].tag]).await.unwrap();
+    // A crash of the process looks the same to the file: nothing is written at the end.
+    drop(store);
+    let store = reopened(&dir).await;
+    store.ack(&[before[0].tag, before[2].tag]).await.unwrap();
+    let after = gather(&store, 2).await;
+    assert_eq!(after.iter().map(carried).collect::<Vec<_>>(), [messages[0].clone(), messages[2].clone()]);
+    assert!(after.iter().all(|delivery| delivery.redelivered));
+    store.publish(&messages[1]).await.unwrap();
+    let new = gather(&store, 1).await;
+    assert!(!new[0].redelivered, "published by this run");
+    assert_eq!(store.depth().await.unwrap(), Depth { waiting: 3, parked: 0 });
+}
+
+/// Opens the store again as soon as the one before has let go of it.
+async fn reopened(dir: &TempDir) -> Sqlite {
+    for _ in 0..200 {
+        match Sqlite::open(dir.path()).await {
+            Ok(store) => return store,
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+        }
+    }
+    dir.sqlite().await
+}

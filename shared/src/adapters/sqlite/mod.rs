@@ -5,6 +5,7 @@
 
 mod admission;
 mod ledger;
+mod queue;
 mod writer;
 
 use std::{fs::File, path::Path, sync::Arc, time::Duration};
@@ -16,6 +17,7 @@ use sqlx::{
 };
 
 use crate::ports::{StoreError, Stored};
+use queue::Queue;
 use writer::Writer;
 
 /// The name of the file inside the data directory.
@@ -30,6 +32,7 @@ pub struct Sqlite {
 struct Inner {
     readers: SqlitePool,
     writer: Writer,
+    queue: Queue,
     /// Held for as long as the store is open.
     _lock: File,
 }
@@ -81,14 +84,20 @@ impl Sqlite {
         let failed = |error| OpenError::Database(shown.clone(), error);
         let single = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(failed)?;
         sqlx::migrate!("migrations/sqlite").run(&single).await.map_err(|error| OpenError::Migration(shown.clone(), error))?;
-        let connection = single.acquire().await.map_err(failed)?.detach();
+        let mut connection = single.acquire().await.map_err(failed)?.detach();
+        let queue = Queue::load(&mut connection).await.map_err(failed)?;
         let readers = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-        Ok(Self { inner: Arc::new(Inner { readers, writer: Writer::spawn(connection), _lock: lock }) })
+        Ok(Self { inner: Arc::new(Inner { readers, writer: Writer::spawn(connection), queue, _lock: lock }) })
     }
 
     /// For reading committed data.
     fn readers(&self) -> &SqlitePool {
         &self.inner.readers
+    }
+
+    /// What the order queue knows in memory.
+    fn queue(&self) -> &Queue {
+        &self.inner.queue
     }
 
     /// Runs `work` in the writer's next transaction and returns after that has been synced. When `work` fails, only
