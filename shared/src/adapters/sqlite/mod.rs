@@ -3,6 +3,7 @@
 //! Writes go through one writer with group commit ([`writer`]): whatever waits while a transaction is being synced
 //! goes into the next one together. Reads use a small pool of their own and see committed data only (WAL).
 
+mod journal;
 mod writer;
 
 use std::{fs::File, path::Path, sync::Arc, time::Duration};
