@@ -100,6 +100,22 @@ impl Subject {
             _ => Err(SubjectError),
         }
     }
+
+    /// Reads back what a store keeps as [`Subject::kind`] and [`Subject::value`]; unlike [`Subject::parse`] it does not
+    /// judge again what was judged before it was stored.
+    ///
+    /// # Errors
+    /// When the kind is unknown or the value is not of that kind.
+    pub fn from_stored(kind: &str, value: &str) -> Result<Self, SubjectError> {
+        match kind {
+            "phone" => value.parse().map(Self::Phone).map_err(|_| SubjectError),
+            "phone-at" => {
+                let (phone, ip) = value.split_once('@').ok_or(SubjectError)?;
+                Ok(Self::phone_at(phone.parse().map_err(|_| SubjectError)?, ip.parse().map_err(|_| SubjectError)?))
+            }
+            kind => Self::parse(kind, value),
+        }
+    }
 }
 
 fn normalised(ip: IpAddr) -> IpAddr {
@@ -155,5 +171,18 @@ mod tests {
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::1"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
         assert_ne!(of("192.0.2.7"), of("192.0.2.8"));
+    }
+
+    #[test]
+    fn stored_subjects_are_read_back() {
+        // A number that no operator could type: numbering plans change, stored data stays.
+        let phone = Phone::from_e164("+15550000000").unwrap();
+        let ip = "2001:db8:1:2::1".parse().unwrap();
+        let user = UserId::new(Timestamp::from_epoch_ms(1), &[7; 10]);
+        for subject in [Subject::User(user), Subject::address(ip), Subject::Phone(phone.clone()), Subject::phone_at(phone, ip)] {
+            assert_eq!(Subject::from_stored(subject.kind(), &subject.value()), Ok(subject));
+        }
+        assert_eq!(Subject::from_stored("phone", "12"), Err(SubjectError));
+        assert_eq!(Subject::from_stored("group", "1"), Err(SubjectError));
     }
 }

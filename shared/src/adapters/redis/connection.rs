@@ -12,6 +12,8 @@ use tokio::sync::OnceCell;
 
 use crate::ports::{StoreError, Stored};
 
+/// The store's name in errors.
+const STORE: &str = "Redis";
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest wait for an answer. A command that timed out may still run: scripts are idempotent.
@@ -115,13 +117,14 @@ impl Redis {
         let Target::Cluster(cluster) = &self.inner.target else {
             unreachable!("only called for a cluster");
         };
-        cluster.1.get_or_try_init(|| cluster.0.get_async_connection()).await.cloned().map_err(stored)
+        // Whatever goes wrong while the first connection is made, no command has been sent.
+        let connection = cluster.1.get_or_try_init(|| cluster.0.get_async_connection()).await;
+        connection.cloned().map_err(|error| StoreError::Unavailable { store: STORE, cause: error.to_string() })
     }
 }
 
 /// What Redis's errors mean to a caller.
 pub(super) fn stored(error: RedisError) -> StoreError {
-    const STORE: &str = "Redis";
     let cause = error.to_string();
     match error.kind() {
         ErrorKind::Server(

@@ -2,8 +2,18 @@
 //!
 //! All decisions are Lua scripts, so each is atomic and one round trip; their sources stand in `lua/` beside the code
 //! that loads them. The keys of one script share a hash tag, `{user}` or `{sale}`, so that a cluster can run it.
+//! [`keys`] lists every key of the gate, the locks and the cache.
 
 mod admission;
+mod blacklist;
+mod cache;
+mod captchas;
 mod connection;
+mod failures;
+mod gate;
+mod health;
+mod keys;
+mod locks;
+mod sessions;
 
 pub use connection::Redis;

@@ -1,0 +1,75 @@
+//! The second cache level where there is one process: as small as a map can be.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use super::swept::Swept;
+use crate::{
+    domain::Timestamp,
+    ports::{Cache, Stored},
+};
+
+/// Most entries.
+const ENTRIES_MAX: usize = 4_096;
+/// Longest value kept, in bytes; so the whole never takes more than 256 MiB, and in practice a few.
+const VALUE_BYTES_MAX: usize = 65_536;
+
+struct Kept {
+    version: u64,
+    value: Arc<[u8]>,
+    expires_at: Timestamp,
+}
+
+impl Kept {
+    fn over(&self, now: Timestamp) -> bool {
+        self.expires_at <= now
+    }
+}
+
+/// A bounded cache of one process.
+pub struct MemoryCache(Mutex<Swept<String, Kept>>);
+
+impl MemoryCache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Mutex::new(Swept::new(ENTRIES_MAX)))
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Swept<String, Kept>> {
+        // A section only moves plain values, so one that panicked has not left them half-done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for MemoryCache {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl Cache for MemoryCache {
+    async fn get(&self, key: &str, now: Timestamp) -> Stored<Option<Vec<u8>>> {
+        // The copy is made after the section.
+        let value = self.kept().get(&key.to_owned()).filter(|kept| !kept.over(now)).map(|kept| Arc::clone(&kept.value));
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    async fn put(&self, key: &str, version: u64, value: &[u8], ttl_ms: u64, now: Timestamp) -> Stored<()> {
+        let new = Kept { version, value: value.into(), expires_at: now.plus_ms(ttl_ms.max(1)) };
+        let mut kept = self.kept();
+        let key = key.to_owned();
+        if kept.get(&key).is_some_and(|earlier| !earlier.over(now) && earlier.version > version) {
+            return Ok(());
+        }
+        if value.len() > VALUE_BYTES_MAX {
+            // Not kept; nor is the older one, which would be taken for this one.
+            kept.remove(&key);
+            return Ok(());
+        }
+        kept.put(key, new, |kept| kept.over(now));
+        Ok(())
+    }
+}

@@ -1,0 +1,28 @@
+//! Captchas that wait for their answer. They do not survive a restart: the page asks for a new one.
+
+use async_trait::async_trait;
+
+use super::{MemoryGate, shard::place_of_id};
+use crate::{
+    domain::{CaptchaId, Timestamp},
+    ports::{Captcha, Captchas, Stored},
+};
+
+#[async_trait]
+impl Captchas for MemoryGate {
+    async fn put(&self, captcha: &Captcha, now: Timestamp) -> Stored<()> {
+        let mut shard = self.shards.at(place_of_id(captcha.captcha_id.as_bytes()));
+        shard.captchas.put(captcha.captcha_id, captcha.clone(), |kept| kept.expires_at <= now);
+        Ok(())
+    }
+
+    async fn peek(&self, captcha_id: CaptchaId, now: Timestamp) -> Stored<Option<Captcha>> {
+        let shard = self.shards.at(place_of_id(captcha_id.as_bytes()));
+        Ok(shard.captchas.get(&captcha_id).filter(|captcha| now < captcha.expires_at).cloned())
+    }
+
+    async fn take(&self, captcha_id: CaptchaId, now: Timestamp) -> Stored<Option<Captcha>> {
+        let taken = self.shards.at(place_of_id(captcha_id.as_bytes())).captchas.remove(&captcha_id);
+        Ok(taken.filter(|captcha| now < captcha.expires_at))
+    }
+}

@@ -1,0 +1,122 @@
+//! The gate: session, bans and limits, decided in one short section over the parts of all subjects concerned.
+
+use async_trait::async_trait;
+
+use super::shard::{Held, Window, place};
+use super::{MemoryGate, SLACK_MS};
+use crate::{
+    domain::{Ban, Quota, Subject, Timestamp},
+    ports::{AbusePolicy, Entered, Entry, Gate, Stored},
+};
+
+/// Why a subject is banned that was refused too often.
+const AUTOMATIC_REASON: &str = "too many refused requests";
+
+#[async_trait]
+impl Gate for MemoryGate {
+    async fn enter(&self, entry: &Entry) -> Stored<Entered> {
+        let (entered, banned) = self.decide(entry);
+        if let Some(subject) = banned {
+            self.write_through(&subject).await?;
+        }
+        Ok(entered)
+    }
+}
+
+impl MemoryGate {
+    /// The answer, and whom it has banned.
+    fn decide(&self, entry: &Entry) -> (Entered, Option<Subject>) {
+        let session = entry.session.map(|(user_id, session_id)| (Subject::User(user_id), user_id, session_id));
+        let subjects = session.iter().map(|(subject, ..)| subject);
+        let subjects = subjects.chain(&entry.not_banned).chain(entry.limits.iter().map(|limit| &limit.subject));
+        let mut held = self.shards.all(subjects.fold(0, |places, subject| places | 1 << place(subject)));
+        let now = entry.now;
+
+        if let Some((subject, user_id, session_id)) = &session {
+            let sessions = held.of(subject).sessions.get(user_id);
+            if !sessions.is_some_and(|all| all.iter().any(|(end, id)| id == session_id && now < *end)) {
+                return (Entered::NoSession, None);
+            }
+        }
+
+        let mut ban_ends: Option<Option<Timestamp>> = None;
+        for subject in &entry.not_banned {
+            if let Some(ban) = held.of(subject).bans.get(subject).filter(|ban| ban.holds(now)) {
+                ban_ends = Some(match ban_ends {
+                    None => ban.expires_at,
+                    Some(known) => known.zip(ban.expires_at).map(|(a, b)| a.max(b)),
+                });
+            }
+        }
+        if let Some(until) = ban_ends {
+            return (Entered::Banned { until }, None);
+        }
+
+        let mut refused: Option<(usize, u64)> = None;
+        for (index, limit) in entry.limits.iter().enumerate() {
+            let tat = held.of(&limit.subject).limit(limit.name).get(&limit.subject).copied();
+            if let Err(wait_us) = arrive(tat, &limit.quota, now) {
+                let (first, longest_us) = refused.unwrap_or((index, 0));
+                refused = Some((first, longest_us.max(wait_us)));
+            }
+        }
+        if let Some((limit, wait_us)) = refused {
+            let banned = entry.abuse.and_then(|abuse| strike(&mut held, &entry.limits[limit].subject, abuse, now));
+            return (Entered::Limited { limit, retry_after_ms: wait_us.div_ceil(1_000) }, banned);
+        }
+
+        for limit in &entry.limits {
+            let tats = held.of(&limit.subject).limit(limit.name);
+            if let Ok(tat) = arrive(tats.get(&limit.subject).copied(), &limit.quota, now) {
+                match tats.get_mut(&limit.subject) {
+                    Some(known) => *known = tat,
+                    None => drop(tats.put(limit.subject.clone(), tat, |tat| *tat <= micros(now))),
+                }
+            }
+        }
+        (Entered::Entered, None)
+    }
+}
+
+/// Counts a refusal against a user, and bans one that has been refused too often, unless a ban that lasts as long
+/// holds already. Returns whom it has banned.
+fn strike(held: &mut Held<'_>, subject: &Subject, abuse: AbusePolicy, now: Timestamp) -> Option<Subject> {
+    if !matches!(subject, Subject::User(_)) {
+        return None;
+    }
+    let shard = held.of(subject);
+    let strikes = Window::add(shard.strikes.get(subject).copied(), abuse.window_ms, now);
+    if strikes.count <= abuse.refusals_max {
+        shard.strikes.put(subject.clone(), strikes, |window| window.over(now));
+        return None;
+    }
+    let ends = now.plus_ms(abuse.ban_ms);
+    shard.strikes.remove(subject);
+    if shard.bans.get(subject).is_some_and(|earlier| earlier.expires_at.is_none_or(|earlier_ends| earlier_ends >= ends)) {
+        return None;
+    }
+    let ban = Ban { subject: subject.clone(), reason: AUTOMATIC_REASON.to_owned(), created_at: now, expires_at: Some(ends) };
+    shard.bans.put(subject.clone(), ban, |ban| !ban.holds(now));
+    Some(subject.clone())
+}
+
+const fn micros(time: Timestamp) -> u64 {
+    // A timestamp is never negative.
+    time.epoch_ms().unsigned_abs() * 1_000
+}
+
+/// GCRA as virtual scheduling (ITU-T I.371): from a limit's theoretical arrival time (TAT) the next one, or how many
+/// microseconds too early the request is.
+fn arrive(tat: Option<u64>, quota: &Quota, now: Timestamp) -> Result<u64, u64> {
+    let now = micros(now);
+    let interval = quota.interval_us().max(1);
+    let full = now.saturating_add(interval.saturating_mul(u64::from(quota.burst.max(1))));
+    let tat = match tat {
+        // Further ahead than a full burst and the slack: from a clock that has been set back since.
+        Some(tat) if tat > full.saturating_add(SLACK_MS * 1_000) => now,
+        Some(tat) => tat.max(now),
+        None => now,
+    };
+    let next = tat.saturating_add(interval);
+    if next <= full { Ok(next) } else { Err(next - full) }
+}

@@ -1,0 +1,179 @@
+//! Bans: a key beside the subject's other keys, where the gate sees it, and two lists of all banned subjects.
+//!
+//! In a cluster the two live apart, so a ban is put in two steps: it is listed first and holds second. A crash between
+//! them leaves a listed subject without a ban, which `list` passes over and drops; never a ban that nobody sees. What
+//! holds and for how long is decided by the ban's own key alone.
+
+use std::{collections::VecDeque, sync::LazyLock};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use redis::{Cmd, Script};
+
+use super::{
+    Redis,
+    keys::{self, arg, life_ms},
+};
+use crate::{
+    domain::{Ban, Subject, Timestamp},
+    ports::{Blacklist, StoreError, Stored},
+};
+
+static PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/ban_put.lua")));
+static INDEX_PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/ban_index_put.lua")));
+static INDEX_REMOVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/ban_index_remove.lua")));
+
+/// Listed subjects read at a time.
+const PAGE: usize = 200;
+/// Bans read at the same time.
+const READS_MAX: usize = 64;
+/// A subject listed without a ban is dropped after this long: before, its ban may just be on its way.
+const SETTLED_MS: u64 = 60_000;
+/// An ended ban is dropped from the lists after this long: more than clocks may differ.
+const ENDED_MS: u64 = 86_400_000;
+
+#[async_trait]
+impl Blacklist for Redis {
+    async fn ban(&self, ban: &Ban) -> Stored<()> {
+        self.put_ban(ban, false).await
+    }
+
+    async fn lift(&self, subject: &Subject) -> Stored<bool> {
+        let member = keys::subject(subject);
+        let [put, _] = self.ban_index_keys();
+        // Read first: a ban that is put while this one is lifted stays listed.
+        let seen: Option<f64> = self.command(redis::cmd("ZSCORE").arg(put).arg(&member)).await?;
+        let lifted: u32 = self.command(&Cmd::del(self.ban_key(subject))).await?;
+        if let Some(seen) = seen {
+            self.unlist(&member, seen).await?;
+        }
+        Ok(lifted > 0)
+    }
+
+    async fn list(&self, now: Timestamp, offset: u32, limit: u32) -> Stored<Vec<Ban>> {
+        let mut skip = offset;
+        let mut page = Vec::new();
+        let mut listed = Listed::new(self);
+        while page.len() < limit as usize {
+            let Some((member, put, ban)) = listed.next().await? else { break };
+            match ban {
+                Some(ban) if ban.holds(now) => {
+                    if skip > 0 {
+                        skip -= 1;
+                    } else {
+                        page.push(ban);
+                    }
+                }
+                Some(_) => {}
+                None if now.since_ms(Timestamp::from_epoch_ms(put as i64)) > SETTLED_MS => {
+                    listed.dropped += self.unlist(&member, put).await?;
+                }
+                None => {}
+            }
+        }
+        Ok(page)
+    }
+}
+
+impl Redis {
+    /// Puts a ban; an automatic one only in place of one that ends earlier.
+    pub(super) async fn put_ban(&self, ban: &Ban, automatic: bool) -> Stored<()> {
+        let key = self.ban_key(&ban.subject);
+        if automatic {
+            // The script decides; asking first only keeps the earlier ban's place in the list.
+            let earlier: Option<String> = self.command(&Cmd::get(&key)).await?;
+            let earlier = earlier.map(|text| read(ban.subject.clone(), &text)).transpose()?;
+            if earlier.is_some_and(|earlier| lasts_as_long(&earlier, ban)) {
+                return Ok(());
+            }
+        }
+        let until = ban.expires_at.map_or_else(|| "never".to_owned(), |end| end.epoch_ms().to_string());
+        let index = [
+            arg(keys::subject(&ban.subject)),
+            arg(ban.created_at.epoch_ms()),
+            arg(&until),
+            arg(ban.created_at.minus_ms(ENDED_MS).epoch_ms()),
+        ];
+        let _: u32 = self.run(&INDEX_PUT, &self.ban_index_keys(), &index).await?;
+        let kept = format!("{until} {} {}", ban.created_at.epoch_ms(), ban.reason);
+        let life = ban.expires_at.map_or(0, |end| life_ms(end, ban.created_at));
+        let arguments = [arg(until), arg(kept), arg(life), arg(if automatic { "automatic" } else { "" })];
+        let _: u32 = self.run(&PUT, &[key, self.strikes_key(&ban.subject)], &arguments).await?;
+        Ok(())
+    }
+
+    /// How many were dropped from the list.
+    async fn unlist(&self, member: &str, seen: f64) -> Stored<usize> {
+        self.run(&INDEX_REMOVE, &self.ban_index_keys(), &[arg(member), arg(seen)]).await
+    }
+}
+
+fn lasts_as_long(earlier: &Ban, ban: &Ban) -> bool {
+    match (earlier.expires_at, ban.expires_at) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(earlier), Some(end)) => earlier >= end,
+    }
+}
+
+/// Reads the listed subjects, newest first, with the bans that hold them.
+struct Listed<'r> {
+    redis: &'r Redis,
+    read: usize,
+    /// Members that were dropped since: those behind them have moved up.
+    dropped: usize,
+    ahead: VecDeque<(String, f64, Option<Ban>)>,
+    /// The last one given out: bans put meanwhile push it down into what is read next.
+    last: Option<(f64, String)>,
+}
+
+impl<'r> Listed<'r> {
+    fn new(redis: &'r Redis) -> Self {
+        Self { redis, read: 0, dropped: 0, ahead: VecDeque::new(), last: None }
+    }
+
+    async fn next(&mut self) -> Stored<Option<(String, f64, Option<Ban>)>> {
+        if self.ahead.is_empty() {
+            let [put, _] = self.redis.ban_index_keys();
+            let from = self.read - self.dropped;
+            let command = redis::cmd("ZREVRANGE").arg(put).arg(from).arg(from + PAGE - 1).arg("WITHSCORES").to_owned();
+            let members: Vec<(String, f64)> = self.redis.command(&command).await?;
+            self.read += members.len();
+            let last = self.last.take();
+            self.last = members.last().map(|(member, put)| (*put, member.clone()));
+            let members = members.into_iter().filter(move |(member, put)| {
+                last.as_ref().is_none_or(|(last_put, last_member)| put < last_put || (put == last_put && member < last_member))
+            });
+            let redis = self.redis;
+            let bans = stream::iter(members).map(|(member, put)| async move {
+                let subject = member.split_once(':').and_then(|(kind, value)| Subject::from_stored(kind, value).ok());
+                let subject = subject.ok_or_else(|| corrupt("the list of bans names what is no subject"))?;
+                let text: Option<String> = redis.command(&Cmd::get(redis.ban_key(&subject))).await?;
+                Ok((member, put, text.map(|text| read(subject, &text)).transpose()?))
+            });
+            self.ahead = bans.buffered(READS_MAX).try_collect().await?;
+        }
+        Ok(self.ahead.pop_front())
+    }
+}
+
+/// A ban from `UNTIL CREATED REASON`.
+fn read(subject: Subject, text: &str) -> Stored<Ban> {
+    let parse = || {
+        let mut words = text.splitn(3, ' ');
+        let until = words.next()?;
+        let created = words.next()?.parse().ok()?;
+        let reason = words.next()?.to_owned();
+        let expires_at = match until {
+            "never" => None,
+            ms => Some(Timestamp::from_epoch_ms(ms.parse().ok()?)),
+        };
+        Some((reason, Timestamp::from_epoch_ms(created), expires_at))
+    };
+    let (reason, created_at, expires_at) = parse().ok_or_else(|| corrupt("a ban can't be read"))?;
+    Ok(Ban { subject, reason, created_at, expires_at })
+}
+
+fn corrupt(cause: &str) -> StoreError {
+    StoreError::Corrupt { store: "Redis", cause: cause.to_owned() }
+}

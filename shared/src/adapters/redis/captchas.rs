@@ -1,0 +1,51 @@
+//! Captchas: one key each, read and deleted in one step.
+
+use std::sync::LazyLock;
+
+use async_trait::async_trait;
+use redis::{Cmd, Script};
+
+use super::{Redis, keys::life_ms};
+use crate::{
+    domain::{CaptchaId, Timestamp},
+    ports::{Captcha, Captchas, Purpose, StoreError, Stored},
+};
+
+static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/captcha_take.lua")));
+
+#[async_trait]
+impl Captchas for Redis {
+    async fn put(&self, captcha: &Captcha, now: Timestamp) -> Stored<()> {
+        let text = format!("{} {} {}", captcha.purpose.as_str(), captcha.expires_at.epoch_ms(), captcha.answer);
+        let life = life_ms(captcha.expires_at, now);
+        self.command(redis::cmd("SET").arg(self.captcha_key(captcha.captcha_id)).arg(text).arg("PX").arg(life)).await
+    }
+
+    async fn peek(&self, captcha_id: CaptchaId, now: Timestamp) -> Stored<Option<Captcha>> {
+        let text = self.command(&Cmd::get(self.captcha_key(captcha_id))).await?;
+        read(captcha_id, text, now)
+    }
+
+    async fn take(&self, captcha_id: CaptchaId, now: Timestamp) -> Stored<Option<Captcha>> {
+        let text = self.run(&TAKE, &[self.captcha_key(captcha_id)], &[]).await?;
+        read(captcha_id, text, now)
+    }
+}
+
+/// A captcha from `PURPOSE END ANSWER`, unless it is over.
+fn read(captcha_id: CaptchaId, text: Option<String>, now: Timestamp) -> Stored<Option<Captcha>> {
+    let Some(text) = text else { return Ok(None) };
+    let parse = || {
+        let mut words = text.splitn(3, ' ');
+        let purpose = match words.next()? {
+            "login" => Purpose::Login,
+            "purchase" => Purpose::Purchase,
+            _ => return None,
+        };
+        let expires_at = Timestamp::from_epoch_ms(words.next()?.parse().ok()?);
+        Some(Captcha { captcha_id, purpose, answer: words.next()?.to_owned(), expires_at })
+    };
+    // The text holds the answer, so it is not repeated.
+    let captcha = parse().ok_or_else(|| StoreError::Corrupt { store: "Redis", cause: format!("captcha {captcha_id} can't be read") })?;
+    Ok((now < captcha.expires_at).then_some(captcha))
+}

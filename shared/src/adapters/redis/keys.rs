@@ -1,0 +1,85 @@
+//! Every key of the gate, the locks and the cache, in one place.
+//!
+//! All begin with the store's prefix. What stands in braces is the hash tag: a cluster keeps keys of the same tag
+//! together. `SUBJECT` is a [`Subject`]'s kind and value, such as `user:0190…`, `address:192.0.2.7`, `phone:+1201…`.
+//!
+//! | key | type | what is in it | its life |
+//! |---|---|---|---|
+//! | `sessions:{user:ID}` | hash | session id -> end, epoch ms; at most 20 | last end |
+//! | `ban:{SUBJECT}` | string | `UNTIL CREATED REASON`: end (epoch ms or `never`), when it was put (epoch ms), text | end of the ban; `never`: none |
+//! | `limit:NAME:{SUBJECT}` | string | GCRA's theoretical arrival time, epoch µs | until it lies in the past |
+//! | `strikes:{SUBJECT}` | string | `COUNT END`: refusals within the window, its end in epoch ms | end of the window |
+//! | `failures:{SUBJECT}` | string | `COUNT END`, likewise | end of the window |
+//! | `captcha:{ID}` | string | `PURPOSE END ANSWER` | end |
+//! | `bans:put:{bans}` | sorted set | `SUBJECT` by when its ban was put, epoch ms | none; ended bans are dropped as others are put |
+//! | `bans:ending:{bans}` | sorted set | `SUBJECT` by the end of its ban, epoch ms; none without end | likewise |
+//! | `lock:{NAME}` | string | `TOKEN:FENCE` of the holder | the lease: here time is the server's own |
+//! | `fence:{NAME}` | string | last fence given out | none; lock names are few |
+//! | `cache:{KEY}` | hash | `version` (twenty digits), `value` | its time to live, by the server's own time |
+//!
+//! Except for locks and cache, a key outlives what is in it by [`SLACK_MS`]: its life is garbage collection, and
+//! whether what is in it still holds is decided with the caller's clock.
+
+use super::Redis;
+use crate::domain::{CaptchaId, Subject, Timestamp, UserId};
+
+/// How much longer than needed a key is kept, in milliseconds: more than clocks of instances may differ.
+pub(super) const SLACK_MS: u64 = 60_000;
+
+/// What a cluster keeps together: keys of one user, of one address, of one phone.
+pub(super) fn subject(subject: &Subject) -> String {
+    format!("{}:{}", subject.kind(), subject.value())
+}
+
+impl Redis {
+    pub(super) fn sessions_key(&self, user_id: UserId) -> String {
+        self.key(&format!("sessions:{{user:{user_id}}}"))
+    }
+
+    pub(super) fn ban_key(&self, of: &Subject) -> String {
+        self.key(&format!("ban:{{{}}}", subject(of)))
+    }
+
+    pub(super) fn limit_key(&self, name: &str, of: &Subject) -> String {
+        self.key(&format!("limit:{name}:{{{}}}", subject(of)))
+    }
+
+    pub(super) fn strikes_key(&self, of: &Subject) -> String {
+        self.key(&format!("strikes:{{{}}}", subject(of)))
+    }
+
+    pub(super) fn failures_key(&self, of: &Subject) -> String {
+        self.key(&format!("failures:{{{}}}", subject(of)))
+    }
+
+    pub(super) fn captcha_key(&self, captcha_id: CaptchaId) -> String {
+        self.key(&format!("captcha:{{{captcha_id}}}"))
+    }
+
+    /// The lists of bans: by when they were put, by when they end.
+    pub(super) fn ban_index_keys(&self) -> [String; 2] {
+        [self.key("bans:put:{bans}"), self.key("bans:ending:{bans}")]
+    }
+
+    pub(super) fn lock_key(&self, name: &str) -> String {
+        self.key(&format!("lock:{{{name}}}"))
+    }
+
+    pub(super) fn fence_key(&self, name: &str) -> String {
+        self.key(&format!("fence:{{{name}}}"))
+    }
+
+    pub(super) fn cache_key(&self, key: &str) -> String {
+        self.key(&format!("cache:{{{key}}}"))
+    }
+}
+
+/// Life of a key whose content ends at `end`, in milliseconds.
+pub(super) fn life_ms(end: Timestamp, now: Timestamp) -> u64 {
+    end.since_ms(now).saturating_add(SLACK_MS)
+}
+
+/// An argument of a script.
+pub(super) fn arg(value: impl ToString) -> Vec<u8> {
+    value.to_string().into_bytes()
+}

@@ -1,0 +1,24 @@
+-- Puts a ban and forgets the subject's strikes.
+--
+-- KEYS  1 ban, 2 strikes
+-- ARGV  1 until, milliseconds, or 'never'; 2 the ban as kept, beginning with that; 3 life of the key in milliseconds, 0
+--       without end; 4 'automatic': leave a ban that lasts at least as long
+--
+-- Returns 1, or 0 when an earlier ban was left.
+
+if ARGV[4] == 'automatic' then
+  local earlier = redis.call('GET', KEYS[1])
+  if earlier then
+    local ends = string.match(earlier, '^%S+')
+    if ends == 'never' or tonumber(ends) >= tonumber(ARGV[1]) then
+      return 0
+    end
+  end
+end
+if ARGV[3] == '0' then
+  redis.call('SET', KEYS[1], ARGV[2])
+else
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+end
+redis.call('DEL', KEYS[2])
+return 1

@@ -1,0 +1,12 @@
+-- Keeps a value unless one of a higher version is kept.
+--
+-- KEYS  1 entry
+-- ARGV  1 version, twenty digits, so that texts compare as the numbers do; 2 value; 3 life, milliseconds
+
+local kept = redis.call('HGET', KEYS[1], 'version')
+if kept and kept > ARGV[1] then
+  return 0
+end
+redis.call('HSET', KEYS[1], 'version', ARGV[1], 'value', ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1
