@@ -7,7 +7,6 @@ use flashsale::{
     app::{App, NewSale},
     config::{CaptchaMode, ServersMode},
     domain::{Phone, Role},
-    ports::Random as _,
     problem::Problem,
 };
 

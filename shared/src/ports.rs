@@ -543,7 +543,8 @@ pub trait OrderSource: Send + Sync {
     async fn ack(&self, tags: &[u64]) -> Stored<()>;
     /// Hands messages back to be delivered again. One handed back too often is parked.
     async fn hand_back(&self, tags: &[u64]) -> Stored<()>;
-    /// Ends consuming: what was received and not acknowledged is handed back. Nothing can be received afterwards.
+    /// Ends consuming: what was received and not acknowledged is handed back. To be called last: nothing can
+    /// be received or published through the same connection afterwards.
     async fn close(&self);
 }
 

@@ -1,12 +1,199 @@
 //! Picks the adapters: the only place that names them. One `match` per address, by its scheme.
 
-use crate::{config::Config, ports::Ports};
+use std::sync::Arc;
+
+use secrecy::ExposeSecret as _;
+
+use crate::{
+    adapters::{
+        memory::{MemoryCache, MemoryGate, MemoryLocks},
+        mysql::{MySql, MySqlMigrationError, MySqlUrlError},
+        rabbitmq::{AmqpUrlError, RabbitMq},
+        redis::{Redis, RedisUrlError},
+        sqlite::{OpenError, Sqlite},
+        system::{Artist, SystemClock, SystemRandom},
+    },
+    config::{Config, ServersMode},
+    ports::{
+        Admission, Blacklist, Cache, Captchas, Clock as _, Failures, Gate, Health, Journal, Locks, OrderLedger, OrderQueue, OrderSource,
+        Ports, Sales, Sessions, SigningKeys, StoreError, Users,
+    },
+};
 
 /// A backend can't be put together.
 #[derive(Debug, thiserror::Error)]
-pub enum WireError {}
+pub enum WireError {
+    /// The embedded store can't be opened.
+    #[error(transparent)]
+    Embedded(#[from] OpenError),
+    /// The embedded store can't be read back.
+    #[error(transparent)]
+    Journal(#[from] StoreError),
+    /// The address of Redis is wrong.
+    #[error(transparent)]
+    Redis(#[from] RedisUrlError),
+    /// The address of the database is wrong.
+    #[error(transparent)]
+    Database(#[from] MySqlUrlError),
+    /// The database's schema can't be brought up to date.
+    #[error("database: {0}")]
+    Migration(#[from] MySqlMigrationError),
+    /// The address of RabbitMQ is wrong.
+    #[error(transparent)]
+    Amqp(#[from] AmqpUrlError),
+    /// A scheme that no adapter knows.
+    #[error("{flag}: scheme {scheme:?} is not known; expected {expected}")]
+    Scheme {
+        /// The flag.
+        flag: &'static str,
+        /// The part before `://`.
+        scheme: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+}
 
-/// Connects.
-pub async fn connect(_config: &Config) -> Result<Ports, WireError> {
-    todo!()
+/// The part of the backend behind `--database-url`.
+struct Ledger {
+    users: Arc<dyn Users>,
+    sales: Arc<dyn Sales>,
+    orders: Arc<dyn OrderLedger>,
+    signing_keys: Arc<dyn SigningKeys>,
+    health: Arc<dyn Health>,
+}
+
+/// The part behind `--redis-url`.
+struct Front {
+    gate: Arc<dyn Gate>,
+    sessions: Arc<dyn Sessions>,
+    blacklist: Arc<dyn Blacklist>,
+    failures: Arc<dyn Failures>,
+    captchas: Arc<dyn Captchas>,
+    admission: Arc<dyn Admission>,
+    locks: Arc<dyn Locks>,
+    cache: Arc<dyn Cache>,
+    health: Option<Arc<dyn Health>>,
+}
+
+/// The part behind `--amqp-url`.
+struct Queue {
+    queue: Arc<dyn OrderQueue>,
+    source: Arc<dyn OrderSource>,
+    health: Option<Arc<dyn Health>>,
+}
+
+/// Puts the configured backend together and brings its schema up to date. Servers are connected to at first use, but for
+/// the database, which must answer now.
+///
+/// # Errors
+/// When an address is wrong, the data directory is in use, or the database does not answer.
+pub async fn connect(config: &Config) -> Result<Ports, WireError> {
+    crate::app::install_crypto();
+    let (ledger, front, queue) = match config.servers {
+        ServersMode::Embedded => embedded(config).await?,
+        ServersMode::Local | ServersMode::External => (
+            ledger(config.database_url.expose_secret()).await?,
+            front(config.redis_url.expose_secret(), &config.redis_key_prefix)?,
+            queue(config.amqp_url.expose_secret(), &config.amqp_queue)?,
+        ),
+    };
+    Ok(Ports {
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+        users: ledger.users,
+        sales: ledger.sales,
+        orders: ledger.orders,
+        signing_keys: ledger.signing_keys,
+        gate: front.gate,
+        sessions: front.sessions,
+        blacklist: front.blacklist,
+        failures: front.failures,
+        captchas: front.captchas,
+        admission: front.admission,
+        queue: queue.queue,
+        source: queue.source,
+        locks: front.locks,
+        cache: front.cache,
+        artist: Arc::new(Artist),
+        health: [Some(ledger.health), front.health, queue.health].into_iter().flatten().collect(),
+    })
+}
+
+async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> {
+    let store = Arc::new(Sqlite::open(&config.data_dir).await?);
+    let gate = Arc::new(MemoryGate::new(Some(Arc::clone(&store) as Arc<dyn Journal>)));
+    gate.load(SystemClock.now()).await?;
+    let front = Front {
+        gate: Arc::clone(&gate) as _,
+        sessions: Arc::clone(&gate) as _,
+        blacklist: Arc::clone(&gate) as _,
+        failures: Arc::clone(&gate) as _,
+        captchas: gate,
+        admission: Arc::clone(&store) as _,
+        locks: Arc::new(MemoryLocks::new()),
+        cache: Arc::new(MemoryCache::new()),
+        health: None,
+    };
+    let queue = Queue { queue: Arc::clone(&store) as _, source: Arc::clone(&store) as _, health: None };
+    Ok((whole_ledger(store), front, queue))
+}
+
+async fn ledger(url: &str) -> Result<Ledger, WireError> {
+    match scheme(url) {
+        "mysql" => {
+            let store = MySql::new(url)?;
+            store.migrate().await?;
+            Ok(whole_ledger(Arc::new(store)))
+        }
+        other => Err(unknown("--database-url", other, "mysql://")),
+    }
+}
+
+fn front(url: &str, prefix: &str) -> Result<Front, WireError> {
+    match scheme(url) {
+        "redis" | "rediss" | "redis+cluster" | "rediss+cluster" => {
+            let store = Arc::new(Redis::new(url, prefix)?);
+            Ok(Front {
+                gate: Arc::clone(&store) as _,
+                sessions: Arc::clone(&store) as _,
+                blacklist: Arc::clone(&store) as _,
+                failures: Arc::clone(&store) as _,
+                captchas: Arc::clone(&store) as _,
+                admission: Arc::clone(&store) as _,
+                locks: Arc::clone(&store) as _,
+                cache: Arc::clone(&store) as _,
+                health: Some(store),
+            })
+        }
+        other => Err(unknown("--redis-url", other, "redis://, rediss:// or redis+cluster://")),
+    }
+}
+
+fn queue(url: &str, name: &str) -> Result<Queue, WireError> {
+    match scheme(url) {
+        "amqp" | "amqps" => {
+            let store = Arc::new(RabbitMq::new(url, name)?);
+            Ok(Queue { queue: Arc::clone(&store) as _, source: Arc::clone(&store) as _, health: Some(store) })
+        }
+        other => Err(unknown("--amqp-url", other, "amqp:// or amqps://")),
+    }
+}
+
+fn whole_ledger<T: Users + Sales + OrderLedger + SigningKeys + Health + 'static>(store: Arc<T>) -> Ledger {
+    Ledger {
+        users: Arc::clone(&store) as _,
+        sales: Arc::clone(&store) as _,
+        orders: Arc::clone(&store) as _,
+        signing_keys: Arc::clone(&store) as _,
+        health: store,
+    }
+}
+
+/// What stands before `://`; a whole address is never repeated, because it may hold a password.
+fn scheme(url: &str) -> &str {
+    url.split_once("://").map_or("", |(scheme, _)| scheme)
+}
+
+fn unknown(flag: &'static str, scheme: &str, expected: &'static str) -> WireError {
+    WireError::Scheme { flag, scheme: scheme.to_owned(), expected }
 }

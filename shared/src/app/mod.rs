@@ -28,6 +28,7 @@ pub use catalog::SaleView;
 pub use entering::Client;
 pub use selling::{BanView, NewBan, NewSale, SaleStats};
 pub use sweeping::Swept;
+pub(crate) use tokens::install_crypto;
 pub use tokens::{SessionClaims, TicketClaims};
 
 use crate::{

@@ -110,7 +110,7 @@ impl Keyring {
 }
 
 /// Makes `ring` the one cryptography of this process, for tokens as for TLS. Calling it again does nothing.
-pub(super) fn install_crypto() {
+pub(crate) fn install_crypto() {
     // An error says only that another call was first.
     let _ = PROVIDER.install_default();
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -1,14 +1,10 @@
-//! Adapters that keep everything in this process: fast, deterministic, gone when it ends.
-
-mod admission;
-
-pub use admission::MemoryAdmission;
 //! The embedded backend's fast parts, in the memory of the one process there is.
 //!
 //! What must not be lost when it ends, sessions and bans, is written through to a journal before a call returns and
 //! read back by [`MemoryGate::load`]. Limits, strikes, failures, captchas, locks and the cache start anew.
 //!
 //! Every map forgets what is over, a little at every insertion; no section is long or held across an await.
+mod admission;
 mod blacklist;
 mod cache;
 mod captchas;
@@ -18,13 +14,14 @@ mod locks;
 mod sessions;
 mod shard;
 mod swept;
-use std::sync::Arc;
 use crate::{
     domain::Timestamp,
     ports::{Journal, Stored},
 };
+pub use admission::MemoryAdmission;
 pub use cache::MemoryCache;
 pub use locks::MemoryLocks;
+use std::sync::Arc;
 /// A limit that is further ahead than it can be by this much is from a clock that was set back, in milliseconds.
 const SLACK_MS: u64 = 60_000;
 /// Gate, sessions, blacklist, failures and captchas of one process.

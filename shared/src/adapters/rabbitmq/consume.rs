@@ -50,6 +50,10 @@ impl OrderSource for RabbitMq {
     async fn hand_back(&self, tags: &[u64]) -> Stored<()> {
         self.inner.consuming.settle(tags, Verdict::HandBack).await
     }
+
+    async fn close(&self) {
+        Self::close(self).await;
+    }
 }
 
 impl Consuming {

@@ -16,4 +16,4 @@ mod keys;
 mod locks;
 mod sessions;
 
-pub use connection::Redis;
+pub use connection::{Redis, RedisUrlError};
