@@ -1,0 +1,156 @@
+//! Crashes in the middle of a sale: of an emulator, of the session and admission store, of the queue.
+
+use std::time::Duration;
+
+use flashsale_servers::ServerKind;
+use tokio::time::sleep;
+
+use crate::{
+    client::Client,
+    emulator::Place,
+    shop::Bought,
+    storm::{follow_all, rush},
+};
+
+#[track_caller]
+fn no_surprises(ends: &[(String, Bought)]) {
+    let surprises: Vec<_> = ends.iter().filter(|(_, end)| matches!(end, Bought::Surprise(_))).collect();
+    assert!(surprises.is_empty(), "{surprises:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn one_of_two_emulators_is_killed() {
+    let place = Place::servers();
+    let (tokens, sale) = (place.seed(1_500), place.sale(600));
+    let (doomed, other) = (place.start(&["--no-demo"]), place.start(&["--no-demo"]));
+    let clients = [doomed.client.clone(), other.client.clone()];
+    let shoppers = tokio::spawn({
+        let (clients, sale, tokens) = (clients.clone(), sale.clone(), tokens.clone());
+        async move { rush(&clients, &sale, &tokens, 32).await }
+    });
+    wait_for_sales(&other.client, &sale, 600, 100).await;
+    doomed.kill();
+    let ends = shoppers.await.unwrap();
+    no_surprises(&ends);
+    let survivors = [other.client.clone()];
+    assert_eq!(follow_all(&survivors, &ends).await, 600);
+    assert!(place.audit().contains("stock 600 = available 0 + reserved 0 + sold 600"));
+    other.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_embedded_emulator_is_killed_and_started_again() {
+    let place = Place::embedded();
+    let (tokens, sale) = (place.seed(1_000), place.sale(400));
+    let doomed = place.start(&["--no-demo"]);
+    let clients = [doomed.client.clone()];
+    let (early, late) = tokens.split_at(600);
+    let shoppers = tokio::spawn({
+        let (clients, sale, early) = (clients.clone(), sale.clone(), early.to_vec());
+        async move {
+            let buying = rush(&clients, &sale, &early, 32);
+            // After the crash nobody answers: who has not bought by then gives up here and tries again below.
+            tokio::time::timeout(Duration::from_secs(2), buying).await.unwrap_or_default()
+        }
+    });
+    wait_for_sales(&doomed.client, &sale, 400, 100).await;
+    doomed.kill();
+    shoppers.await.unwrap();
+    let again = place.start(&["--no-demo"]);
+    let clients = [again.client.clone()];
+    // All sessions are still alive. The early ones may have bought: they are told so, and by the same token.
+    let ends = rush(&clients, &sale, late, 32).await;
+    no_surprises(&ends);
+    let mut confirmed = follow_all(&clients, &ends).await;
+    for token in early {
+        let path = "/api/orders?limit=5";
+        let listed = again.client.get(path, Some(token)).await.expect(200).json();
+        let listed = listed["orders"].as_array().unwrap().clone();
+        assert!(listed.len() <= 1, "{listed:?}");
+        confirmed += listed.len();
+    }
+    assert!(confirmed <= 400, "{confirmed}");
+    // Whoever was not lucky before the crash can still buy what is left, and then all is sold.
+    let ends = rush(&clients, &sale, early, 32).await;
+    let surprises: Vec<_> = ends.iter().filter(|(_, end)| matches!(end, Bought::Surprise(what) if !what.ends_with("already-bought"))).collect();
+    assert!(surprises.is_empty(), "{surprises:?}");
+    follow_all(&clients, &ends).await;
+    again.stop();
+    let books = place.audit();
+    assert!(books.contains("stock 400 = available 0 + reserved 0 + sold 400"), "{books}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn redis_is_emptied() {
+    let place = Place::servers();
+    let (tokens, sale) = (place.seed(800), place.sale(300));
+    let emulator = place.start(&["--no-demo"]);
+    let clients = [emulator.client.clone()];
+    let shoppers = tokio::spawn({
+        let (clients, sale, tokens) = (clients.clone(), sale.clone(), tokens.clone());
+        async move { rush(&clients, &sale, &tokens, 16).await }
+    });
+    wait_for_sales(&emulator.client, &sale, 300, 60).await;
+    let redis = place.servers.as_ref().unwrap().redis_url().unwrap();
+    flush(&redis);
+    let ends = shoppers.await.unwrap();
+    no_surprises(&ends);
+    // Whoever was signed in is signed out: sessions are Redis's. The sale goes on with those who come now.
+    let more = place.seed(800);
+    let late = rush(&clients, &sale, &more, 16).await;
+    no_surprises(&late);
+    assert!(late.iter().all(|(_, end)| *end != Bought::SignedOut));
+    assert!(late.iter().any(|(_, end)| *end == Bought::SoldOut), "it was sold out in the end");
+    let books = place.audit();
+    assert!(books.contains("stock 300 = available 0 + reserved 0 + sold 300"), "{books}");
+    emulator.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn servers_are_killed_and_come_back() {
+    let place = Place::servers();
+    let (tokens, sale) = (place.seed(900), place.sale(300));
+    let emulator = place.start(&["--no-demo"]);
+    let clients = [emulator.client.clone()];
+    let shoppers = tokio::spawn({
+        let (clients, sale, tokens) = (clients.clone(), sale.clone(), tokens.clone());
+        async move { rush(&clients, &sale, &tokens, 16).await }
+    });
+    let servers = place.servers.as_ref().unwrap();
+    for (kind, sold) in [(ServerKind::MySql, 30), (ServerKind::RabbitMq, 60)] {
+        wait_for_sales(&emulator.client, &sale, 300, sold).await;
+        servers.stop_hard(kind).unwrap();
+        sleep(Duration::from_millis(300)).await;
+        servers.restart(kind).unwrap();
+    }
+    let ends = shoppers.await.unwrap();
+    no_surprises(&ends);
+    assert_eq!(follow_all(&clients, &ends).await, 300);
+    emulator.stop();
+}
+
+/// Waits until some units are taken.
+async fn wait_for_sales(client: &Client, sale: &str, stock: u64, taken: u64) {
+    loop {
+        if let Ok(answer) = client.send("GET", &format!("/api/sales/{sale}"), None, None).await
+            && let Some(available) = answer.json()["available"].as_u64()
+            && stock - available >= taken
+        {
+            return;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn flush(url: &str) {
+    use std::io::{Read as _, Write as _};
+    let address = url.strip_prefix("redis://").unwrap().trim_end_matches('/').split('/').next().unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.write_all(b"FLUSHALL\r\n").unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"+OK\r\n");
+}

@@ -1,0 +1,197 @@
+//! Starts the emulator's binary and stops it, gently or not; and its other commands.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use flashsale::contract;
+use flashsale_servers::Servers;
+use serde_json::Value;
+
+use crate::client::Client;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_local-emulator");
+
+/// Where one test's state is: a directory of its own, and, for real servers, their addresses.
+pub struct Place {
+    dir: PathBuf,
+    flags: Vec<String>,
+    env: Vec<(String, String)>,
+    pub servers: Option<Servers>,
+    /// Checks the promises when the test is over.
+    audited: bool,
+}
+
+impl Place {
+    /// Embedded state in a new directory.
+    pub fn embedded() -> Self {
+        let dir = std::env::temp_dir().join(format!("fs-it-{}", contract::order_id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let flags = vec!["--data-dir".to_owned(), dir.join("data").display().to_string(), "--captcha".to_owned(), "off".to_owned()];
+        // One test machine stands for many shoppers.
+        let env = vec![("FLASHSALE_LIMITS__ADDRESS__LIMIT".to_owned(), "1000000".to_owned())]
+            .into_iter()
+            .chain([("FLASHSALE_LIMITS__ADDRESS__BURST".to_owned(), "1000000".to_owned())])
+            .collect();
+        Self { dir, flags, env, servers: None, audited: true }
+    }
+
+    /// Private servers of this test alone, so that it may break them.
+    pub fn servers() -> Self {
+        let mut place = Self::embedded();
+        let servers = Servers::builder(place.dir.join("servers")).all().start().unwrap_or_else(|error| panic!("{error}"));
+        let url = |url: Option<String>| url.expect("all servers were asked for");
+        place.flags.extend([
+            "--servers".to_owned(),
+            "external".to_owned(),
+            "--redis-url".to_owned(),
+            url(servers.redis_url()),
+            "--database-url".to_owned(),
+            url(servers.mysql_url()),
+            "--amqp-url".to_owned(),
+            url(servers.amqp_url()),
+        ]);
+        place.servers = Some(servers);
+        place
+    }
+
+    /// With a setting.
+    pub fn set(mut self, name: &str, value: &str) -> Self {
+        self.env.push((format!("FLASHSALE_{name}"), value.to_owned()));
+        self
+    }
+
+    /// With captchas, as by default.
+    pub fn with_captchas(mut self) -> Self {
+        self.flags.retain(|flag| flag != "--captcha" && flag != "off");
+        self
+    }
+
+    /// Without the check of the books at the end, for a test that leaves them open.
+    pub fn unaudited(mut self) -> Self {
+        self.audited = false;
+        self
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).args(&self.flags).envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(&self.dir);
+        command
+    }
+
+    /// Starts an emulator on a port of its own.
+    pub fn start(&self, more: &[&str]) -> Emulator {
+        let mut arguments = vec!["--listen", "127.0.0.1:0"];
+        arguments.extend(more);
+        let mut child = self.command(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut said = Vec::new();
+        let base = loop {
+            let line = lines.next().unwrap_or_else(|| panic!("the emulator ended: {said:?}")).unwrap();
+            if let Some(address) = line.strip_prefix("listening on ") {
+                break address.to_owned();
+            }
+            said.push(line);
+        };
+        Emulator { child, client: Client::new(&base), said }
+    }
+
+    /// Runs another command to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    #[track_caller]
+    fn run_well(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// `users seed`: the tokens.
+    pub fn seed(&self, count: usize) -> Vec<String> {
+        let file = self.dir.join(format!("users-{}.csv", contract::order_id()));
+        let (count_text, path) = (count.to_string(), file.display().to_string());
+        self.run_well(&["users", "seed", "--count", &count_text, "--out", &path]);
+        let text = std::fs::read_to_string(file).unwrap();
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some("user_id,phone,token"));
+        let tokens: Vec<String> = lines.map(|line| line.rsplit_once(',').unwrap().1.to_owned()).collect();
+        assert_eq!(tokens.len(), count);
+        tokens
+    }
+
+    /// `sales create`: the sale's id.
+    pub fn sale(&self, stock: u32) -> String {
+        let stock = stock.to_string();
+        let printed = self.run_well(&["sales", "create", "--title", "Storm", "--stock", &stock, "--price", "1999"]);
+        let sale: Value = serde_json::from_str(&printed).unwrap();
+        sale["sale_id"].as_str().unwrap().to_owned()
+    }
+
+    /// `audit`, given time for what is on its way. Panics when the books do not balance.
+    #[track_caller]
+    pub fn audit(&self) -> String {
+        let output = self.run(&["audit", "--within", "40s"]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+        said
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // The books must balance at the end of every test, whatever it was about.
+        if self.audited && !std::thread::panicking() {
+            self.audit();
+        }
+        self.servers = None;
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A running emulator.
+pub struct Emulator {
+    child: Child,
+    pub client: Client,
+    /// What it printed before it listened.
+    pub said: Vec<String>,
+}
+
+impl Emulator {
+    /// SIGTERM. Panics unless it ends with 0 within 10 s.
+    pub fn stop(mut self) -> Duration {
+        let started = Instant::now();
+        signal(&self.child, "TERM");
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}");
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(10), "{took:?}");
+        took
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status().unwrap();
+    assert!(status.success());
+}

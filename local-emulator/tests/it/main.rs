@@ -1,0 +1,9 @@
+//! The emulator from the outside: the real binary, over HTTP, on the embedded stores and on real servers.
+
+mod api;
+mod client;
+mod crash;
+mod embedded;
+mod emulator;
+mod shop;
+mod storm;

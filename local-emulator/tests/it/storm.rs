@@ -1,0 +1,76 @@
+//! Two thousand shoppers, five hundred units, on both sets of adapters.
+
+use std::{collections::HashSet, sync::Arc};
+
+use tokio::sync::Mutex;
+
+use crate::{
+    client::Client,
+    emulator::Place,
+    shop::{Bought, buy, follow},
+};
+
+/// Lets every token buy, `connections` at a time; every third sends its orders twice.
+pub async fn rush(emulators: &[Client], sale: &str, tokens: &[String], connections: usize) -> Vec<(String, Bought)> {
+    let waiting: Arc<Mutex<Vec<(usize, String)>>> = Arc::new(Mutex::new(tokens.iter().cloned().enumerate().collect()));
+    let shoppers: Vec<_> = (0..connections)
+        .map(|_| {
+            let (waiting, emulators, sale) = (Arc::clone(&waiting), emulators.to_vec(), sale.to_owned());
+            tokio::spawn(async move {
+                let mut ends = Vec::new();
+                loop {
+                    let next = waiting.lock().await.pop();
+                    let Some((number, token)) = next else { return ends };
+                    let end = buy(&emulators, &sale, &token, number % 3 == 0, number).await;
+                    ends.push((token, end));
+                }
+            })
+        })
+        .collect();
+    let mut ends = Vec::new();
+    for shopper in shoppers {
+        ends.extend(shopper.await.unwrap());
+    }
+    ends
+}
+
+/// Follows every accepted order and returns how many were confirmed; panics at any other end.
+pub async fn follow_all(emulators: &[Client], ends: &[(String, Bought)]) -> usize {
+    let mut orders = HashSet::new();
+    for (token, end) in ends {
+        if let Bought::Order(order) = end {
+            assert!(orders.insert(order.clone()), "one order, one buyer");
+            assert_eq!(follow(emulators, order, token).await, "confirmed");
+        }
+    }
+    orders.len()
+}
+
+async fn storm(place: &Place) {
+    let tokens = place.seed(2_000);
+    let sale = place.sale(500);
+    let emulator = place.start(&["--no-demo"]);
+    let clients = [emulator.client.clone()];
+    let ends = rush(&clients, &sale, &tokens, 64).await;
+    let losers = ends.iter().filter(|(_, end)| *end == Bought::SoldOut).count();
+    let surprises: Vec<_> = ends.iter().filter(|(_, end)| matches!(end, Bought::Surprise(_) | Bought::SignedOut)).collect();
+    assert!(surprises.is_empty(), "{surprises:?}");
+    assert_eq!(follow_all(&clients, &ends).await, 500);
+    assert_eq!(losers, 1_500);
+    let page = emulator.client.get(&format!("/api/sales/{sale}"), None).await.expect(200).json();
+    assert_eq!((&page["available"], &page["state"]), (&0.into(), &"sold_out".into()));
+    emulator.stop();
+    let books = place.audit();
+    assert!(books.contains("stock 500 = available 0 + reserved 0 + sold 500"), "{books}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn storm_on_embedded_stores() {
+    storm(&Place::embedded()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn storm_on_servers() {
+    storm(&Place::servers()).await;
+}
