@@ -1,5 +1,13 @@
 //! Log lines: text for people, JSON for machines, always on standard error.
 
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
 use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt as _};
 
 use crate::config::{Config, ConfigError, LogFormat};
@@ -21,4 +29,51 @@ pub fn start(config: &Config) -> Result<(), ConfigError> {
     // An error says only that logging was started before.
     drop(started);
     Ok(())
+}
+
+/// Lets one line a second through: an outage fails thousands of requests, all for the same reason.
+pub struct OncePerSecond {
+    last_ms: AtomicI64,
+    left_out: AtomicU64,
+}
+
+impl OncePerSecond {
+    /// None was let through yet.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "made in statics, where Default can't be called")]
+    pub const fn new() -> Self {
+        Self { last_ms: AtomicI64::new(0), left_out: AtomicU64::new(0) }
+    }
+
+    /// `Some(lines left out since the last one)` when a line may be written now.
+    pub fn pass(&self) -> Option<u64> {
+        static START: OnceLock<Instant> = OnceLock::new();
+        // Not a time of the product, only a pace; the first line is let through at once.
+        let since_ms = START.get_or_init(Instant::now).elapsed().as_millis() as i64;
+        self.pass_at(since_ms + 1_000)
+    }
+
+    fn pass_at(&self, now: i64) -> Option<u64> {
+        let last = self.last_ms.load(Ordering::Relaxed);
+        let due = now - last >= 1_000 && self.last_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if due {
+            return Some(self.left_out.swap(0, Ordering::Relaxed));
+        }
+        self.left_out.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_a_second_counts_those_left_out() {
+        let lines = OncePerSecond::new();
+        assert_eq!(lines.pass_at(1_000), Some(0));
+        assert_eq!(lines.pass_at(1_001), None);
+        assert_eq!(lines.pass_at(1_999), None);
+        assert_eq!(lines.pass_at(2_000), Some(2));
+    }
 }

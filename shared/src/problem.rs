@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     domain::{OrderId, OrderStatus, PhoneError, Quota, SaleError, Timestamp},
+    logging::OncePerSecond,
     ports::StoreError,
 };
 
@@ -185,7 +186,10 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable { .. } | StoreError::Unknown { .. } => {
-                tracing::warn!(%error, "store");
+                static LINES: OncePerSecond = OncePerSecond::new();
+                if let Some(left_out) = LINES.pass() {
+                    tracing::warn!(%error, left_out, "store");
+                }
                 Self::Unavailable { retry_after_ms: 1_000 }
             }
             StoreError::Corrupt { .. } => {

@@ -32,10 +32,9 @@ impl Place {
         std::fs::create_dir_all(&dir).unwrap();
         let flags = vec!["--data-dir".to_owned(), dir.join("data").display().to_string(), "--captcha".to_owned(), "off".to_owned()];
         // One test machine stands for many shoppers.
-        let env = vec![("FLASHSALE_LIMITS__ADDRESS__LIMIT".to_owned(), "1000000".to_owned())]
-            .into_iter()
-            .chain([("FLASHSALE_LIMITS__ADDRESS__BURST".to_owned(), "1000000".to_owned())])
-            .collect();
+        let env = [("LIMITS__ADDRESS__LIMIT", "1000000"), ("LIMITS__ADDRESS__BURST", "1000000"), ("LOG", "error")]
+            .map(|(name, value)| (format!("FLASHSALE_{name}"), value.to_owned()))
+            .to_vec();
         Self { dir, flags, env, servers: None, audited: true }
     }
 

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::{App, CaptchaAnswer, Client, SessionClaims, TicketClaims};
 use crate::{
     domain::{Order, OrderId, OrderRequest, OrderStatus, SaleId, Timestamp},
+    logging::OncePerSecond,
     ports::{Admitted, Claim, Purpose},
     problem::Problem,
 };
@@ -117,7 +118,10 @@ impl App {
 
     async fn reserve(&self, claim: &Claim) -> Result<Admitted, Problem> {
         self.ports.admission.reserve(claim).await.map_err(|error| {
-            tracing::warn!(%error, order_id = %claim.order_id, "reserve");
+            static LINES: OncePerSecond = OncePerSecond::new();
+            if let Some(left_out) = LINES.pass() {
+                tracing::warn!(%error, order_id = %claim.order_id, left_out, "reserve");
+            }
             // A unit may have been reserved: the same ticket finds it.
             Problem::NotDurableYet { retry_after_ms: RETRY_MS }
         })
@@ -129,7 +133,7 @@ impl App {
         let (published, ()) = futures_util::join!(self.publisher.publish(request), self.share_order(&order));
         published.map_err(|error| {
             // The unit stays reserved: the retry finds it, and so does the sweeper.
-            tracing::warn!(%error, order_id = %order.order_id, "publish");
+            tracing::debug!(%error, order_id = %order.order_id, "publish");
             Problem::NotDurableYet { retry_after_ms: RETRY_MS }
         })
     }

@@ -7,8 +7,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     domain::OrderRequest,
+    logging::OncePerSecond,
     ports::{OrderQueue, StoreError, Stored},
 };
+
+static LINES: OncePerSecond = OncePerSecond::new();
 
 type Waiting = (OrderRequest, oneshot::Sender<Stored<()>>);
 
@@ -24,6 +27,11 @@ impl Publisher {
             while orders.recv_many(&mut group, group_max).await > 0 {
                 let (requests, replies): (Vec<_>, Vec<_>) = group.drain(..).unzip();
                 let outcome = queue.publish(&requests).await;
+                if let Err(error) = &outcome
+                    && let Some(left_out) = LINES.pass()
+                {
+                    tracing::warn!(%error, orders = requests.len(), left_out, "orders were not published");
+                }
                 for reply in replies {
                     // A buyer who has gone away will ask again with the same ticket.
                     let _ = reply.send(outcome.clone());

@@ -6,7 +6,7 @@ use axum::{
     middleware::{Next, from_fn},
     response::Response,
 };
-use lambda_http::http::{HeaderName, HeaderValue, header};
+use lambda_http::http::{HeaderName, HeaderValue, StatusCode, header};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::problem::Problem;
@@ -32,7 +32,8 @@ async fn common(mut request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut response = next.run(request).await;
     let status = response.status();
-    if status.is_server_error() {
+    // A 503 is an outage: thousands of the same, told once a second by whoever met it.
+    if status == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::warn!(request_id = ?id, %method, path, status = status.as_u16(), "answered");
     } else {
         tracing::debug!(request_id = ?id, %method, path, status = status.as_u16(), "answered");

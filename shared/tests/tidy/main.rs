@@ -111,14 +111,17 @@ fn functions_are_thin_and_know_nothing_of_each_other() {
         let code = main.lines().filter(|line| !line.is_empty() && !line.starts_with("//")).count();
         assert!(code <= 4, "functions/{function}/src/main.rs does more than start");
     }
-    for package in ["shared", "infra/servers"].into_iter().map(str::to_owned).chain(FUNCTIONS.map(|function| format!("functions/{function}"))) {
+    for package in
+        ["shared", "infra/servers"].into_iter().map(str::to_owned).chain(FUNCTIONS.map(|function| format!("functions/{function}")))
+    {
         assert!(!read(format!("{package}/Cargo.toml")).contains("local-emulator"), "{package} depends on the emulator");
     }
 }
 
 #[test]
 fn the_root_shows_the_architecture() {
-    let allowed = ["API.md", "Cargo.lock", "Cargo.toml", "LICENSE", "README.md", "functions", "infra", "local-emulator", "shared", "target"];
+    let allowed =
+        ["API.md", "Cargo.lock", "Cargo.toml", "LICENSE", "README.md", "functions", "infra", "local-emulator", "shared", "target"];
     for entry in fs::read_dir(root()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(name.starts_with('.') || allowed.contains(&name.as_str()), "{name} does not belong in the root");
@@ -132,7 +135,10 @@ fn exceptions_give_their_reason() {
             for (number, line) in text.lines().enumerate() {
                 let line = line.trim_start();
                 let at = format!("{name}:{}", number + 1);
-                assert!(!line.starts_with(concat!("#[", "allow(")) && !line.starts_with(concat!("#![", "allow(")), "{at}: use #[expect(…, reason)]");
+                assert!(
+                    !line.starts_with(concat!("#[", "allow(")) && !line.starts_with(concat!("#![", "allow(")),
+                    "{at}: use #[expect(…, reason)]"
+                );
                 assert!(line != concat!("#[", "ignore]"), "{at}: say why the test is ignored");
             }
         }
@@ -194,6 +200,9 @@ fn api_md_names_every_problem() {
     for line in EXPLAINED {
         assert!(document.contains(&format!("| `{}` | {} |", line.slug, line.status)), "API.md lacks | `{}` | {} |", line.slug, line.status);
     }
-    let rows = document.lines().filter(|line| line.starts_with("| `") && line.split('|').nth(2).is_some_and(|status| status.trim().parse::<u16>().is_ok())).count();
+    let rows = document
+        .lines()
+        .filter(|line| line.starts_with("| `") && line.split('|').nth(2).is_some_and(|status| status.trim().parse::<u16>().is_ok()))
+        .count();
     assert_eq!(rows, EXPLAINED.len(), "API.md has rows for problems that do not exist");
 }
