@@ -477,3 +477,54 @@ async fn a_paused_server_is_given_up_in_time() {
     servers.resume(ServerKind::RabbitMq).unwrap();
     publish_in_the_end(&rabbit, &orders(1), Duration::from_secs(10)).await;
 }
+
+async fn rate<F: Future<Output = ()> + Send + 'static>(
+    what: &str,
+    in_flight: usize,
+    each: usize,
+    publish: impl Fn() -> F + Clone + Send + 'static,
+) {
+    let begun = Instant::now();
+    let mut publishers = JoinSet::new();
+    for _ in 0..in_flight {
+        let publish = publish.clone();
+        publishers.spawn(async move {
+            for _ in 0..each {
+                publish().await;
+            }
+        });
+    }
+    publishers.join_all().await;
+    println!("{what}, {in_flight} in flight: {:.0} confirmed publishes/s", (in_flight * each) as f64 / begun.elapsed().as_secs_f64());
+}
+
+/// No assertion: prints how fast single confirmed publishes are, beside the library's own pace on one channel.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn publish_rates() {
+    let (url, name) = (shared_url(), unique("q"));
+    let rabbit = RabbitMq::new(&url, &name).unwrap();
+    rabbit.publish(&orders(1)).await.unwrap();
+    let (_connection, channel) = administrator(&url).await;
+    channel.confirm_select(lapin::options::ConfirmSelectOptions::default()).await.unwrap();
+    let body = serde_json::to_vec(&flashsale::domain::QueueMessage { v: 1, orders: orders(1) }).unwrap();
+    let plain = move || {
+        let (channel, name, body) = (channel.clone(), name.clone(), body.clone());
+        async move {
+            let options = lapin::options::BasicPublishOptions { mandatory: true, ..Default::default() };
+            let properties = lapin::BasicProperties::default().with_delivery_mode(2);
+            channel.basic_publish("".into(), name.into(), options, &body, properties).await.unwrap().await.unwrap();
+        }
+    };
+    let message = orders(1);
+    let ours = move || {
+        let (rabbit, message) = (rabbit.clone(), message.clone());
+        async move { rabbit.publish(&message).await.unwrap() }
+    };
+    for _ in 0..2 {
+        rate("lapin, one channel", 1, 2_000, plain.clone()).await;
+        rate("adapter", 1, 2_000, ours.clone()).await;
+        rate("lapin, one channel", 64, 200, plain.clone()).await;
+        rate("adapter", 64, 200, ours.clone()).await;
+    }
+}
