@@ -167,10 +167,10 @@ pub async fn a_receiver_may_go_away(queue: &dyn OrderQueue, source: &dyn OrderSo
             break;
         }
         seen += some.len();
+        assert!(seen <= 20, "none twice: {seen}");
         source.ack(&tags(&some)).await.expect("acknowledged");
     }
     settles(queue, Depth::default()).await;
-    assert!(seen <= 20, "none twice: {seen}");
 }
 
 /// What is handed back comes again, and says so; what is not, does not.
