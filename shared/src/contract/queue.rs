@@ -287,6 +287,7 @@ pub async fn two_consumers_share(queue: Arc<dyn OrderQueue>, sources: [Arc<dyn O
                     return seen;
                 }
                 seen.extend(some.iter().map(|delivery| carried(delivery)[0].order_id));
+                assert!(seen.len() <= MESSAGES, "none twice");
                 let (odd, even): (Vec<_>, Vec<_>) = tags(&some).into_iter().partition(|tag| tag % 2 == 1);
                 let (odd, even) = tokio::join!(source.ack(&odd), source.ack(&even));
                 odd.and(even).expect("acknowledged");
