@@ -1,1 +1,312 @@
-//! Suites of the queue ports on real servers.
+//! Suites of the queue ports on RabbitMQ, and what its settings and an administrator may do to them.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod faults;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use flashsale::{
+    adapters::rabbitmq::RabbitMq,
+    contract::queue::{self, carried, gather, orders},
+    domain::{OrderId, OrderRequest},
+    ports::{Depth, Health as _, OrderQueue as _, OrderSource as _, StoreError},
+};
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::support::{servers, unique};
+
+fn shared_url() -> String {
+    servers().amqp_url().unwrap()
+}
+
+/// A queue of its own on the server that all tests share.
+fn own() -> RabbitMq {
+    RabbitMq::new(&shared_url(), &unique("q")).unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn published_is_received_once() {
+    let rabbit = own();
+    queue::published_is_received_once(&rabbit, &rabbit).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn receive_is_bounded() {
+    let rabbit = own();
+    queue::receive_is_bounded(&rabbit, &rabbit).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_message_wakes_the_receiver() {
+    let rabbit = own();
+    queue::a_message_wakes_the_receiver(&rabbit, Arc::new(rabbit.clone())).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_receiver_may_go_away() {
+    let rabbit = own();
+    queue::a_receiver_may_go_away(&rabbit, &rabbit).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn handed_back_comes_again() {
+    let rabbit = own();
+    queue::handed_back_comes_again(&rabbit, &rabbit).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn handed_back_too_often_is_parked() {
+    let rabbit = own();
+    queue::handed_back_too_often_is_parked(&rabbit, &rabbit).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn parked_is_counted() {
+    let rabbit = own();
+    queue::parked_is_counted(&rabbit, &rabbit).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn many_publish_at_once() {
+    let rabbit = own();
+    queue::many_publish_at_once(Arc::new(rabbit.clone()), &rabbit).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn two_consumers_share() {
+    let name = unique("q");
+    let [one, two] = [(); 2].map(|()| Arc::new(RabbitMq::new(&shared_url(), &name).unwrap()));
+    queue::two_consumers_share(one.clone(), [one, two]).await;
+}
+
+/// The library's own connection, to do to a queue what an administrator would.
+async fn administrator(url: &str) -> (lapin::Connection, lapin::Channel) {
+    let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    (connection, channel)
+}
+
+async fn delete(url: &str, queue: &str) {
+    let (_connection, channel) = administrator(url).await;
+    channel.queue_delete(queue.into(), lapin::options::QueueDeleteOptions::default()).await.unwrap();
+}
+
+/// Everything that waits in the queue, taken off it.
+async fn drain(url: &str, queue: &str) -> Vec<OrderId> {
+    let rabbit = RabbitMq::new(url, queue).unwrap();
+    let mut found = Vec::new();
+    loop {
+        let some = rabbit.receive(1_000, 500).await.unwrap();
+        if some.is_empty() {
+            break;
+        }
+        found.extend(some.iter().flat_map(carried).map(|order| order.order_id));
+        rabbit.ack(&some.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
+    }
+    rabbit.close().await;
+    found
+}
+
+/// Publishes until it succeeds; what went before must not be worse than `Unavailable` or `Unknown`.
+async fn publish_in_the_end(rabbit: &RabbitMq, orders: &[OrderRequest], limit: Duration) {
+    let begun = Instant::now();
+    while let Err(error) = rabbit.publish(orders).await {
+        assert!(matches!(error, StoreError::Unavailable { .. } | StoreError::Unknown { .. }), "{error:?}");
+        assert!(begun.elapsed() < limit, "still {error}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn unroutable_is_never_ok() {
+    let (url, name) = (shared_url(), unique("q"));
+    let rabbit = RabbitMq::new(&url, &name).unwrap();
+    rabbit.publish(&orders(1)).await.unwrap();
+    delete(&url, &name).await;
+    let refused = rabbit.publish(&orders(1)).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
+    let kept = orders(1);
+    publish_in_the_end(&rabbit, &kept, Duration::from_secs(5)).await;
+    assert_eq!(drain(&url, &name).await, [kept[0].order_id], "in the queue that was made again");
+    delete(&url, &format!("{name}.parked")).await;
+    let refused = rabbit.park(b"x", "test").await;
+    assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
+}
+
+/// With many in flight while the queue is deleted, each `Ok` is a message that was in the queue.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn unroutable_among_many_is_never_ok() {
+    let (url, name) = (shared_url(), unique("q"));
+    let rabbit = RabbitMq::new(&url, &name).unwrap();
+    rabbit.publish(&orders(1)).await.unwrap();
+    // Nothing listens on this name, so every message comes back, while those to the queue are confirmed.
+    delete(&url, &format!("{name}.parked")).await;
+    let mut parking = JoinSet::new();
+    let mut publishing = JoinSet::new();
+    for _ in 0..60 {
+        let (parker, publisher) = (rabbit.clone(), rabbit.clone());
+        parking.spawn(async move { parker.park(b"x", "test").await });
+        publishing.spawn(async move {
+            let message = orders(1);
+            publisher.publish(&message).await.map(|()| message[0].order_id)
+        });
+    }
+    // A refused one makes the connection anew, and with it the queue: then parking works.
+    let parked = parking.join_all().await.into_iter().filter(Result::is_ok).count() as u64;
+    let published = publishing.join_all().await;
+    let depth = rabbit.depth().await.unwrap();
+    assert_eq!(depth.parked, parked, "each Ok is there, and nothing else");
+    let found = drain(&url, &name).await;
+    for order_id in published.into_iter().flatten() {
+        assert!(found.contains(&order_id));
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_queue_with_other_settings_is_refused() {
+    let (url, name) = (shared_url(), unique("q"));
+    let (_connection, channel) = administrator(&url).await;
+    channel
+        .queue_declare(name.as_str().into(), lapin::options::QueueDeclareOptions::default(), lapin::types::FieldTable::default())
+        .await
+        .unwrap();
+    let rabbit = RabbitMq::new(&url, &name).unwrap();
+    let refused = rabbit.publish(&orders(1)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("other settings"), "{refused}");
+    assert!(rabbit.receive(1, 0).await.is_err());
+    assert!(rabbit.check().await.is_err());
+    // An administrator deletes it, and the next attempt finds its way.
+    delete(&url, &name).await;
+    publish_in_the_end(&rabbit, &orders(1), Duration::from_secs(10)).await;
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_wrong_password_is_not_shown() {
+    let url = shared_url();
+    let (user, rest) = url.split_once('@').unwrap();
+    let (user, _) = user.rsplit_once(':').unwrap();
+    let rabbit = RabbitMq::new(&format!("{user}:s3cret@{rest}"), &unique("q")).unwrap();
+    let refused = rabbit.publish(&orders(1)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused:?}");
+    assert!(!format!("{refused} {refused:?}").contains("s3cret"), "{refused:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn tls_to_a_plain_port_is_refused() {
+    let url = shared_url().replace("amqp://", "amqps://");
+    let rabbit = RabbitMq::new(&url, &unique("q")).unwrap();
+    let begun = Instant::now();
+    let refused = rabbit.publish(&orders(1)).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_consumer_comes_back_after_its_queue_was_deleted() {
+    let (url, name) = (shared_url(), unique("q"));
+    let rabbit = RabbitMq::new(&url, &name).unwrap();
+    rabbit.publish(&orders(1)).await.unwrap();
+    assert_eq!(gather(&rabbit, 1).await.len(), 1);
+    delete(&url, &name).await;
+    // Notices, makes the queue again and consumes from it.
+    assert!(rabbit.receive(1, 1_000).await.unwrap().is_empty());
+    let message = orders(1);
+    publish_in_the_end(&rabbit, &message, Duration::from_secs(5)).await;
+    let deliveries = gather(&rabbit, 1).await;
+    assert_eq!(carried(&deliveries[0]), message);
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn closing_hands_back() {
+    let (url, name) = (shared_url(), unique("q"));
+    let rabbit = RabbitMq::new(&url, &name).unwrap();
+    let messages: Vec<_> = (0..5).map(|_| orders(1)).collect();
+    for message in &messages {
+        rabbit.publish(message).await.unwrap();
+    }
+    let deliveries = gather(&rabbit, 3).await;
+    rabbit.ack(&[deliveries[0].tag]).await.unwrap();
+    rabbit.close().await;
+    let other = RabbitMq::new(&url, &name).unwrap();
+    assert_eq!(other.depth().await.unwrap(), Depth { waiting: 4, parked: 0 }, "at once");
+    let again = gather(&other, 4).await;
+    assert_eq!(again.iter().map(carried).collect::<Vec<_>>(), messages[1..], "also what was only fetched ahead");
+    for outcome in [rabbit.publish(&messages[0]).await, rabbit.receive(1, 0).await.map(drop), rabbit.check().await] {
+        assert!(matches!(outcome, Err(StoreError::Unavailable { .. })), "{outcome:?}");
+    }
+    rabbit.ack(&[deliveries[1].tag]).await.unwrap();
+    rabbit.close().await;
+}
+
+#[expect(clippy::print_stdout, reason = "the figures are what it is for")]
+async fn rate<F: Future<Output = ()> + Send + 'static>(
+    what: &str,
+    in_flight: usize,
+    each: usize,
+    publish: impl Fn() -> F + Clone + Send + 'static,
+) {
+    let begun = Instant::now();
+    let mut publishers = JoinSet::new();
+    for _ in 0..in_flight {
+        let publish = publish.clone();
+        publishers.spawn(async move {
+            for _ in 0..each {
+                publish().await;
+            }
+        });
+    }
+    publishers.join_all().await;
+    println!("{what}, {in_flight} in flight: {:.0} confirmed publishes/s", (in_flight * each) as f64 / begun.elapsed().as_secs_f64());
+}
+
+/// No assertion: prints how fast single confirmed publishes are, beside the library's own pace on one channel.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn publish_rates() {
+    let (url, name) = (shared_url(), unique("q"));
+    let rabbit = RabbitMq::new(&url, &name).unwrap();
+    rabbit.publish(&orders(1)).await.unwrap();
+    let (_connection, channel) = administrator(&url).await;
+    channel.confirm_select(lapin::options::ConfirmSelectOptions::default()).await.unwrap();
+    let body = serde_json::to_vec(&flashsale::domain::QueueMessage { v: 1, orders: orders(1) }).unwrap();
+    let plain = move || {
+        let (channel, name, body) = (channel.clone(), name.clone(), body.clone());
+        async move {
+            let options = lapin::options::BasicPublishOptions { mandatory: true, ..Default::default() };
+            let properties = lapin::BasicProperties::default().with_delivery_mode(2);
+            channel.basic_publish("".into(), name.into(), options, &body, properties).await.unwrap().await.unwrap();
+        }
+    };
+    let message = orders(1);
+    let ours = move || {
+        let (rabbit, message) = (rabbit.clone(), message.clone());
+        async move { rabbit.publish(&message).await.unwrap() }
+    };
+    for _ in 0..2 {
+        rate("lapin, one channel", 1, 2_000, plain.clone()).await;
+        rate("adapter", 1, 2_000, ours.clone()).await;
+        rate("lapin, one channel", 64, 200, plain.clone()).await;
+        rate("adapter", 64, 200, ours.clone()).await;
+    }
+}

@@ -126,14 +126,11 @@ impl Consuming {
         }
     }
 
-    /// Hands everything back and ends.
+    /// Ends for good. The server takes everything back before it agrees to the end of the connection.
     pub(super) async fn close(&self) {
         let _opening = self.opening.lock().await;
-        let session = self.current().take();
-        if let Some(session) = session {
-            session.close().await;
-        }
         self.link.close().await;
+        self.current().take();
     }
 
     fn current(&self) -> MutexGuard<'_, Option<Arc<Session>>> {

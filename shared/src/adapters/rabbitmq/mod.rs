@@ -2,7 +2,7 @@
 //!
 //! Publishing and consuming have a connection each, so that a server that holds back publishers (a memory or disk
 //! alarm stops reading from their sockets) still hears acknowledgements. A connection is made at first use; after a
-//! loss it is made anew, with its queues, by [`link`]. lapin's own recovery is left off: it replays channels under
+//! loss it is made anew, with its queues, by `link`. lapin's own recovery is left off: it replays channels under
 //! the same numbers, and then neither a delivery tag nor an unconfirmed publish tells which connection it belongs to.
 
 mod connection;

@@ -166,13 +166,6 @@ impl Session {
         sending.extend(numbers[together..].iter().copied().map(one));
         sending
     }
-
-    /// Ends it in good order: the server has its messages back when this returns.
-    pub(super) async fn close(&self) {
-        let _turn = self.turn.lock().await;
-        // A server that does not answer gives them out again when it notices that the connection is gone.
-        let _ = timeout(CALL_LIMIT, self.channel.close(200, "OK".into())).await;
-    }
 }
 
 type Sending<'s> = Pin<Box<dyn Future<Output = lapin::Result<()>> + Send + 's>>;
