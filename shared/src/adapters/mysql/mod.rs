@@ -103,8 +103,7 @@ impl MySql {
                 Box::pin(async move {
                     // After a network that went away, or a frozen sandbox, an unbounded ping would take all the time
                     // there is to get a connection.
-                    Ok(meta.idle_for < PING_AFTER
-                        || matches!(tokio::time::timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
+                    Ok(meta.idle_for < PING_AFTER || matches!(tokio::time::timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
                 })
             })
             .after_connect(|connection, _| Box::pin(prepare(connection)))
@@ -122,12 +121,11 @@ impl MySql {
         connection.close_on_drop();
         // The migrator's own lock waits for -1 seconds, which MariaDB refuses, and the migrator does not look. Locks are
         // of the whole server, so the name holds the database's.
-        let locked: Option<i64> =
-            sqlx::query_scalar("SELECT GET_LOCK(CONCAT('flashsale-migrate-', LEFT(SHA2(DATABASE(), 256), 32)), ?)")
-                .bind(MIGRATION_WAIT_SECONDS)
-                .fetch_one(&mut *connection)
-                .await
-                .map_err(|error| MySqlMigrationError::Store(errors::before_commit(&error)))?;
+        let locked: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(CONCAT('flashsale-migrate-', LEFT(SHA2(DATABASE(), 256), 32)), ?)")
+            .bind(MIGRATION_WAIT_SECONDS)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(|error| MySqlMigrationError::Store(errors::before_commit(&error)))?;
         if locked != Some(1) {
             return Err(MySqlMigrationError::Locked);
         }

@@ -28,7 +28,11 @@ impl Work for GetOrCreate {
             .sql(S::DIALECT.skip_duplicates("name"));
         session.execute(&insert).await?;
         let select = Statement::new("SELECT secret FROM signing_keys WHERE name = ?").bind(self.name.as_str());
-        session.fetch(&select).await?.pop().ok_or_else(|| Failure::Corrupt(format!("signing key {:?} was stored but is not there", self.name)))
+        session
+            .fetch(&select)
+            .await?
+            .pop()
+            .ok_or_else(|| Failure::Corrupt(format!("signing key {:?} was stored but is not there", self.name)))
     }
 }
 

@@ -40,12 +40,11 @@ impl<S: Store> OrderLedger for S {
     }
 
     async fn of_user(&self, user_id: UserId, before: Option<OrderId>, limit: u32) -> Stored<Vec<Order>> {
-        let select = Statement::new(format!(
-            "SELECT {ORDER_COLUMNS} FROM orders WHERE user_id = ? AND order_id < ? ORDER BY order_id DESC LIMIT ?"
-        ))
-        .bind(user_id)
-        .bind(before.map_or_else(|| Value::from(AFTER_ALL_IDS), Value::from))
-        .bind(limit);
+        let select =
+            Statement::new(format!("SELECT {ORDER_COLUMNS} FROM orders WHERE user_id = ? AND order_id < ? ORDER BY order_id DESC LIMIT ?"))
+                .bind(user_id)
+                .bind(before.map_or_else(|| Value::from(AFTER_ALL_IDS), Value::from))
+                .bind(limit);
         self.fetch(select).await
     }
 

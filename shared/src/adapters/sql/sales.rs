@@ -30,12 +30,11 @@ impl<S: Store> Sales for S {
     }
 
     async fn ending_from(&self, ends_from: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
-        let select = Statement::new(format!(
-            "SELECT {SALE_COLUMNS} FROM sales WHERE ends_at_ms >= ? AND sale_id > ? ORDER BY sale_id LIMIT ?"
-        ))
-        .bind(ends_from)
-        .bind(after.map_or_else(|| Value::from(BEFORE_ALL_IDS), Value::from))
-        .bind(limit);
+        let select =
+            Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE ends_at_ms >= ? AND sale_id > ? ORDER BY sale_id LIMIT ?"))
+                .bind(ends_from)
+                .bind(after.map_or_else(|| Value::from(BEFORE_ALL_IDS), Value::from))
+                .bind(limit);
         self.fetch(select).await
     }
 
@@ -76,9 +75,8 @@ impl Work for CreateSale {
             signed("version", sale.version)?,
             sale.created_at.into(),
         ];
-        let insert = Statement::new(format!("INSERT INTO sales ({SALE_COLUMNS}) VALUES "))
-            .rows([row])
-            .sql(S::DIALECT.skip_duplicates("sale_id"));
+        let insert =
+            Statement::new(format!("INSERT INTO sales ({SALE_COLUMNS}) VALUES ")).rows([row]).sql(S::DIALECT.skip_duplicates("sale_id"));
         session.execute(&insert).await.map(drop)
     }
 }
@@ -93,9 +91,8 @@ impl Work for ChangeSale {
     type Output = Changed;
 
     async fn run<S: Session>(&self, session: &mut S) -> Result<Changed, Failure> {
-        let select = Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE sale_id = ?"))
-            .bind(self.sale_id)
-            .sql(S::DIALECT.for_update());
+        let select =
+            Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE sale_id = ?")).bind(self.sale_id).sql(S::DIALECT.for_update());
         let Some(before) = session.fetch::<Sale>(&select).await?.pop() else {
             return Ok(Changed::NotFound);
         };

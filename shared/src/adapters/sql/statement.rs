@@ -134,7 +134,8 @@ mod tests {
 
     #[test]
     fn placeholders_and_values_agree() {
-        let statement = Statement::new("SELECT 1 FROM t WHERE a = ?").bind("x").sql(" AND b IN ").list([1_i64, 2]).sql(" LIMIT ?").bind(3_u32);
+        let statement =
+            Statement::new("SELECT 1 FROM t WHERE a = ?").bind("x").sql(" AND b IN ").list([1_i64, 2]).sql(" LIMIT ?").bind(3_u32);
         assert_eq!(statement.text(), "SELECT 1 FROM t WHERE a = ? AND b IN (?, ?) LIMIT ?");
         assert!(statement.values() == [Value::from("x"), Value::Int(1), Value::Int(2), Value::Int(3)]);
         assert!(!statement.is_reusable());
