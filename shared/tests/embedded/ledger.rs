@@ -1,5 +1,7 @@
 //! Suites of the ledger ports on SQLite.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are test code too")]
+
 use std::{
     io::{BufRead as _, BufReader},
     process::{Command, Stdio},

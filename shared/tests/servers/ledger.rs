@@ -1,6 +1,8 @@
 //! Suites of the ledger ports on MySQL or MariaDB, each in a database of its own.
 
-use std::time::Duration;
+#![expect(clippy::unwrap_used, reason = "helpers of tests are test code too")]
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use flashsale::{
     adapters::mysql::{MySql, MySqlMigrationError},
@@ -11,7 +13,7 @@ use flashsale::{
     domain::OrderStatus,
     ports::{Health as _, OrderLedger, Sales, StoreError, Transition, Users},
 };
-use flashsale_servers::{ServerKind, Servers};
+use flashsale_servers::{ServerKind, Servers, StartError};
 use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection};
 use tokio::time::{Instant, sleep};
@@ -269,19 +271,45 @@ async fn errors_keep_secrets() {
     assert!(refused.to_string().contains("title"), "{refused}");
 }
 
-/// Faults need a server that nobody else uses.
-async fn own_server() -> (Servers, String) {
-    let dir = std::env::temp_dir().join(unique("fs"));
-    let server = tokio::task::spawn_blocking(|| Servers::builder(dir).mysql().start().unwrap()).await.unwrap();
-    let url = server.mysql_url().unwrap();
-    (server, url)
+/// A server that nobody else uses: to be hurt, or to be measured.
+struct OwnServer {
+    // Its calls block, its drop too.
+    server: Option<Arc<Servers>>,
+    dir: PathBuf,
+}
+
+impl OwnServer {
+    async fn start() -> Self {
+        let dir = std::env::temp_dir().join(unique("fs"));
+        let its = dir.clone();
+        let server = tokio::task::spawn_blocking(|| Servers::builder(its).mysql().start().unwrap()).await.unwrap();
+        Self { server: Some(Arc::new(server)), dir }
+    }
+
+    fn url(&self) -> String {
+        self.server.as_ref().unwrap().mysql_url().unwrap()
+    }
+
+    async fn does(&self, what: fn(&Servers, ServerKind) -> Result<(), StartError>) {
+        let server = self.server.clone().unwrap();
+        tokio::task::spawn_blocking(move || what(&server, ServerKind::MySql).unwrap()).await.unwrap();
+    }
+}
+
+impl Drop for OwnServer {
+    fn drop(&mut self) {
+        tokio::task::block_in_place(|| {
+            drop(self.server.take());
+            let _ = std::fs::remove_dir_all(&self.dir);
+        });
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn a_server_that_fails_comes_back() {
-    let (server, url) = own_server().await;
-    let store = migrated(&url).await;
+    let server = OwnServer::start().await;
+    let store = migrated(&server.url()).await;
     let sale = contract::sale(1_000_000);
     store.create_sale(&sale).await;
 
@@ -305,48 +333,36 @@ async fn a_server_that_fails_comes_back() {
     while store.tally(sale.sale_id).await.unwrap().active < 100 {
         sleep(Duration::from_millis(5)).await;
     }
-    let server = tokio::task::spawn_blocking(move || {
-        server.stop_hard(ServerKind::MySql).unwrap();
-        server
-    })
-    .await
-    .unwrap();
+    server.does(Servers::stop_hard).await;
     let acknowledged: Vec<_> = join_all(workers).await.into_iter().flat_map(Result::unwrap).collect();
     assert!(acknowledged.len() >= 80, "{}", acknowledged.len());
     let down = store.check().await.unwrap_err();
     assert!(matches!(down, StoreError::Unavailable { .. }), "{down}");
-    let server = tokio::task::spawn_blocking(move || {
-        server.restart(ServerKind::MySql).unwrap();
-        server
-    })
-    .await
-    .unwrap();
+    server.does(Servers::restart).await;
     store.check().await.unwrap();
     assert_eq!(store.get_many(&acknowledged).await.unwrap().len(), acknowledged.len());
     let row = Sales::get(&store, sale.sale_id).await.unwrap().unwrap();
     assert_eq!(store.tally(sale.sale_id).await.unwrap().active, u64::from(row.sold));
 
     // Connections that hang are found out, in time, and not used again.
-    server.pause(ServerKind::MySql).unwrap();
+    server.does(Servers::pause).await;
     let request = contract::request(&sale, contract::user_id());
     let begun = Instant::now();
     let calls = join_all((0..20).map(|_| store.record(std::slice::from_ref(&request), START, 10))).await;
     assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
     assert!(calls.iter().all(|call| matches!(call, Err(StoreError::Unknown { .. } | StoreError::Unavailable { .. }))));
-    server.resume(ServerKind::MySql).unwrap();
+    server.does(Servers::resume).await;
     let begun = Instant::now();
     while store.record(std::slice::from_ref(&request), START, 10).await.is_err() {
         assert!(begun.elapsed() < Duration::from_secs(10), "it did not recover");
     }
     assert_eq!(store.tally(sale.sale_id).await.unwrap().active, u64::from(row.sold) + 1, "recorded once");
-    tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
 }
 
 /// Not a test: prints how fast batches are recorded.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement: needs servers"]
 async fn record_rate() {
-    let (server, url) = own_server().await;
-    ledger::record_rate(&Ledger::of(migrated(&url).await), "MySQL").await;
-    tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
+    let server = OwnServer::start().await;
+    ledger::record_rate(&Ledger::of(migrated(&server.url()).await), "MySQL").await;
 }

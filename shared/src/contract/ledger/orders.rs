@@ -190,7 +190,7 @@ pub async fn stock_return(ledger: &Ledger) {
         // Active ones have nothing to return yet, whatever the caller thinks; unknown ones are no matter.
         let ids = [expired.order_id, confirmed.order_id, cancelled.order_id, contract::order_id()];
         orders.mark_stock_returned(&ids, START).await.unwrap();
-        assert_eq!(ours().await, [rejected.clone()]);
+        assert_eq!(ours().await, std::slice::from_ref(&rejected));
     }
     assert_eq!(ledger.get(cancelled.order_id).await, cancelled, "the order itself is as it was");
     let confirmed = done(orders.cancel(confirmed.order_id, confirmed.user_id, None, START).await);
