@@ -1,1 +1,183 @@
-//! Suites of the ledger ports on the embedded adapters.
+//! Suites of the ledger ports on SQLite.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are test code too")]
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
+
+use flashsale::{
+    adapters::sqlite::{OpenError, Sqlite},
+    contract::{
+        self, START,
+        ledger::{self, Ledger},
+    },
+    domain::OrderId,
+    ports::{Health as _, OrderLedger, Sales},
+};
+use sqlx::{ConnectOptions as _, SqliteConnection, sqlite::SqliteConnectOptions};
+
+use crate::support::TempDir;
+
+macro_rules! suites {
+    ($($suite:ident),*) => {$(
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $suite() {
+            let dir = TempDir::new();
+            ledger::$suite(&Ledger::of(dir.sqlite().await)).await;
+        }
+    )*};
+}
+suites!(users, sales, signing_keys, recording, payment, cancellation, expiry, stock_return, tally, paging, recording_races, ending_races);
+
+/// A connection of its own, as another tool would have it.
+async fn raw(dir: &TempDir) -> SqliteConnection {
+    SqliteConnectOptions::new().filename(dir.path().join("flashsale.sqlite")).connect().await.unwrap()
+}
+
+#[tokio::test]
+async fn health() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    assert_eq!(store.name(), "database");
+    store.check().await.unwrap();
+}
+
+#[tokio::test]
+async fn constraints_hold() {
+    let dir = TempDir::new();
+    let forbidden = ledger::forbidden(&Ledger::of(dir.sqlite().await)).await;
+    let mut raw = raw(&dir).await;
+    for (what, sql) in &forbidden.statements {
+        let refused = sqlx::query(sqlx::AssertSqlSafe(sql.clone())).execute(&mut raw).await.expect_err(what);
+        assert!(refused.to_string().contains("constraint failed"), "{what}: {refused}");
+    }
+    forbidden.assert_unharmed().await;
+    sqlx::query(sqlx::AssertSqlSafe(forbidden.falsify_sold())).execute(&mut raw).await.unwrap();
+    forbidden.assert_falsehood_is_seen().await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_reopening() {
+    let dir = TempDir::new();
+    let sale = contract::sale(1_000);
+    let mut acknowledged = Vec::new();
+    for _ in 0..5 {
+        let store = dir.sqlite().await;
+        store.create(&sale).await.unwrap();
+        let batches: Vec<Vec<_>> = (0..20).map(|_| (0..3).map(|_| contract::request(&sale, contract::user_id())).collect()).collect();
+        let tasks: Vec<_> = batches
+            .into_iter()
+            .map(|batch| {
+                let store = store.clone();
+                tokio::spawn(async move { store.record(&batch, START, 1).await })
+            })
+            .collect();
+        drop(store);
+        for task in tasks {
+            acknowledged.extend(task.await.unwrap().unwrap());
+        }
+    }
+    let store = dir.sqlite().await;
+    for recorded in &acknowledged {
+        assert_eq!(OrderLedger::get(&store, recorded.order.order_id).await.unwrap().as_ref(), Some(&recorded.order));
+    }
+    assert_eq!(store.tally(sale.sale_id).await.unwrap().active, 300);
+    assert_eq!(Sales::get(&store, sale.sale_id).await.unwrap().unwrap().sold, 300);
+}
+
+const CRASH_DIR: &str = "FLASHSALE_TEST_CRASH_DIR";
+
+/// Run as a process of its own by the test below; killed by it.
+#[tokio::test]
+#[ignore = "runs inside what_was_acknowledged_is_there_after_a_kill"]
+async fn crashing_process() {
+    let Some(dir) = std::env::var_os(CRASH_DIR) else { return };
+    let store = Sqlite::open(dir.as_ref()).await.unwrap();
+    let sale = contract::sale(1_000_000);
+    store.create(&sale).await.unwrap();
+    let workers = (0..4).map(|_| async {
+        loop {
+            let batch: Vec<_> = (0..10).map(|_| contract::request(&sale, contract::user_id())).collect();
+            for recorded in store.record(&batch, START, 1).await.unwrap() {
+                println!("acknowledged {}", recorded.order.order_id);
+            }
+        }
+    });
+    let () = futures_util::future::select_all(workers.map(Box::pin)).await.0;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_kill() {
+    let dir = TempDir::new();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "ledger::crashing_process", "--ignored", "--nocapture"])
+        .env(CRASH_DIR, dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut acknowledged: Vec<OrderId> = Vec::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let Ok(line) = line else { break };
+        // The last line may be cut off by the kill.
+        if let Some(id) = line.strip_prefix("acknowledged ").and_then(|id| id.parse().ok()) {
+            acknowledged.push(id);
+        }
+        if acknowledged.len() == 500 {
+            child.kill().unwrap();
+        }
+    }
+    child.wait().unwrap();
+    assert!(acknowledged.len() >= 500, "{}", acknowledged.len());
+    let store = dir.sqlite().await;
+    assert_eq!(store.get_many(&acknowledged).await.unwrap().len(), acknowledged.len());
+    let sale = store.list(None, 1).await.unwrap().pop().unwrap();
+    assert_eq!(store.tally(sale.sale_id).await.unwrap().active, u64::from(sale.sold));
+}
+
+#[tokio::test]
+async fn a_directory_has_one_owner() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    let refused = Sqlite::open(dir.path()).await.err().unwrap();
+    assert!(matches!(refused, OpenError::InUse(_)), "{refused}");
+    let clone = store.clone();
+    drop(store);
+    assert!(matches!(Sqlite::open(dir.path()).await.err().unwrap(), OpenError::InUse(_)), "a clone still has it open");
+    drop(clone);
+    dir.sqlite().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_directory_is_said() {
+    let open = async |path: &std::path::Path| Sqlite::open(path).await.err().unwrap().to_string();
+    let dir = TempDir::new();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    for path in [&file, &file.join("below")] {
+        let shown = open(path).await;
+        assert!(shown.contains(&path.display().to_string()) && shown.contains("no directory"), "{shown}");
+    }
+
+    let other = dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("flashsale.sqlite"), "this is no database, and long enough to be seen as none ".repeat(99)).unwrap();
+    let shown = open(&other).await;
+    assert!(shown.contains("flashsale.sqlite") && shown.contains("no SQLite database") && shown.contains("--data-dir"), "{shown}");
+
+    let newer = TempDir::new();
+    drop(newer.sqlite().await);
+    let future = "INSERT INTO _sqlx_migrations VALUES (9999, 'from the future', CURRENT_TIMESTAMP, 1, x'00', 0)";
+    sqlx::query(future).execute(&mut raw(&newer).await).await.unwrap();
+    let shown = open(newer.path()).await;
+    assert!(shown.contains("newer release") && shown.contains("9999"), "{shown}");
+}
+
+/// Not a test: prints how fast batches are recorded. `cargo test --release -p flashsale --test embedded -- --ignored --nocapture rate`
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn record_rate() {
+    let dir = TempDir::new();
+    ledger::record_rate(&Ledger::of(dir.sqlite().await), "SQLite").await;
+}

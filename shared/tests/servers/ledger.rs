@@ -1,1 +1,368 @@
-//! Suites of the ledger ports on real servers.
+//! Suites of the ledger ports on MySQL or MariaDB, each in a database of its own.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are test code too")]
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use flashsale::{
+    adapters::mysql::{MySql, MySqlMigrationError},
+    contract::{
+        self, START,
+        ledger::{self, Ledger},
+    },
+    domain::OrderStatus,
+    ports::{Health as _, OrderLedger, Sales, StoreError, Transition, Users},
+};
+use flashsale_servers::{ServerKind, Servers, StartError};
+use futures_util::future::join_all;
+use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection};
+use tokio::time::{Instant, sleep};
+
+use crate::support::{servers, unique};
+
+/// A new database on the common server; its address.
+async fn database() -> String {
+    let admin = servers().mysql_admin_url().unwrap();
+    let name = unique("ledger");
+    // Tables must not depend on what the database's default happens to be.
+    execute(&mut raw(&admin).await, &format!("CREATE DATABASE {name} CHARACTER SET latin1")).await.unwrap();
+    format!("{admin}/{name}")
+}
+
+/// A connection of its own, as another tool would have it.
+async fn raw(url: &str) -> MySqlConnection {
+    MySqlConnection::connect(url).await.unwrap()
+}
+
+async fn execute(connection: &mut MySqlConnection, sql: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(AssertSqlSafe(sql.to_owned())).execute(connection).await.map(drop)
+}
+
+async fn migrated(url: &str) -> MySql {
+    let store = MySql::new(url).unwrap();
+    store.migrate().await.unwrap();
+    store
+}
+
+macro_rules! suites {
+    ($($suite:ident),*) => {$(
+        #[tokio::test(flavor = "multi_thread")]
+        #[ignore = "needs servers: infra/test runs it"]
+        async fn $suite() {
+            ledger::$suite(&Ledger::of(migrated(&database().await).await)).await;
+        }
+    )*};
+}
+suites!(users, sales, signing_keys, recording, payment, cancellation, expiry, stock_return, tally, paging, recording_races, ending_races);
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn several_instances_migrate_at_once() {
+    let url = database().await;
+    for _ in 0..2 {
+        let stores: Vec<_> = (0..4).map(|_| MySql::new(&url).unwrap()).collect();
+        for outcome in join_all(stores.iter().map(MySql::migrate)).await {
+            outcome.unwrap();
+        }
+    }
+    let runs: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations WHERE success").fetch_one(&mut raw(&url).await).await.unwrap();
+    assert_eq!(runs, 4);
+    MySql::new(&url).unwrap().check().await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_migrator_waits_for_another() {
+    let url = database().await;
+    let mut other = raw(&url).await;
+    let lock = "DO GET_LOCK(CONCAT('flashsale-migrate-', LEFT(SHA2(DATABASE(), 256), 32)), 0)";
+    execute(&mut other, lock).await.unwrap();
+    let store = MySql::new(&url).unwrap();
+    let migration = tokio::spawn(async move { store.migrate().await });
+    // Long enough that it would be done if it did not wait; that it did not is what is checked, not the time.
+    sleep(Duration::from_millis(500)).await;
+    let tables: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE()")
+        .fetch_one(&mut other)
+        .await
+        .unwrap();
+    assert_eq!(tables, 0);
+    other.close().await.unwrap();
+    migration.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_schema_that_does_not_fit_is_named() {
+    let url = database().await;
+    let store = MySql::new(&url).unwrap();
+    let unmigrated = store.check().await.expect_err("there are no tables");
+    assert!(matches!(unmigrated, StoreError::Unavailable { .. }), "{unmigrated}");
+    store.migrate().await.unwrap();
+    store.check().await.unwrap();
+
+    let mut raw = raw(&url).await;
+    let newer = "INSERT INTO _sqlx_migrations VALUES (9999, 'from the future', CURRENT_TIMESTAMP, TRUE, '', 0)";
+    execute(&mut raw, newer).await.unwrap();
+    assert!(matches!(store.migrate().await, Err(MySqlMigrationError::Newer(9999))));
+    execute(&mut raw, "UPDATE _sqlx_migrations SET success = FALSE WHERE version = 9999").await.unwrap();
+    assert!(matches!(store.migrate().await, Err(MySqlMigrationError::Interrupted(9999))));
+    execute(&mut raw, "DELETE FROM _sqlx_migrations WHERE version = 9999").await.unwrap();
+    execute(&mut raw, "UPDATE _sqlx_migrations SET checksum = 'x' WHERE version = 2").await.unwrap();
+    assert!(matches!(store.migrate().await, Err(MySqlMigrationError::Altered(2))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn constraints_hold() {
+    let url = database().await;
+    let forbidden = ledger::forbidden(&Ledger::of(migrated(&url).await)).await;
+    let mut raw = raw(&url).await;
+    for (what, sql) in &forbidden.statements {
+        let refused = execute(&mut raw, sql).await.expect_err(what);
+        let refused = refused.as_database_error().unwrap();
+        assert!(refused.is_check_violation() || refused.is_unique_violation(), "{what}: {refused}");
+    }
+    forbidden.assert_unharmed().await;
+    execute(&mut raw, &forbidden.falsify_sold()).await.unwrap();
+    forbidden.assert_falsehood_is_seen().await;
+}
+
+/// Waits until a transaction of the database waits for a row; returns its isolation level.
+async fn somebody_waits(raw: &mut MySqlConnection) -> String {
+    loop {
+        let waiting: Option<String> = sqlx::query_scalar(
+            "SELECT CAST(t.trx_isolation_level AS CHAR) FROM information_schema.innodb_trx t \
+             JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id \
+             WHERE t.trx_state = 'LOCK WAIT' AND p.db = DATABASE()",
+        )
+        .fetch_optional(&mut *raw)
+        .await
+        .unwrap();
+        match waiting {
+            Some(level) => return level,
+            // The server refreshes that table ten times a second.
+            None => sleep(Duration::from_millis(110)).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn locks_of_one_sale_hold_up_no_other() {
+    let url = database().await;
+    let store = migrated(&url).await;
+    let (held, free) = (contract::sale(5), contract::sale(5));
+    store.create_sale(&held).await;
+    store.create_sale(&free).await;
+    let old = contract::request(&held, contract::user_id());
+    store.record(std::slice::from_ref(&old), START, 10).await.unwrap();
+
+    // The table is young and small: a plan that scanned it would stumble over these locks.
+    let mut holder = raw(&url).await;
+    execute(&mut holder, "BEGIN").await.unwrap();
+    let sale = format!("SELECT stock FROM sales WHERE sale_id = '{}' FOR UPDATE", held.sale_id);
+    execute(&mut holder, &sale).await.unwrap();
+    execute(&mut holder, &format!("UPDATE orders SET version = version WHERE order_id = '{}'", old.order_id)).await.unwrap();
+
+    let request = contract::request(&free, contract::user_id());
+    let recorded = store.record(std::slice::from_ref(&request), START, 10).await.unwrap();
+    assert_eq!(recorded[0].order.status, OrderStatus::Confirmed);
+    let cancelled = store.cancel(request.order_id, request.user_id, None, START).await.unwrap();
+    assert!(matches!(cancelled, Transition::Done(_)));
+    let due = contract::request(&free, contract::user_id());
+    store.record(&[due], START, 5).await.unwrap();
+    assert_eq!(store.expire_due(START.plus_ms(5), 10).await.unwrap().len(), 1);
+    store.mark_stock_returned(&[request.order_id], START).await.unwrap();
+    // Reads wait for nobody.
+    assert_eq!(store.tally(held.sale_id).await.unwrap().active, 1);
+
+    // The held sale itself: undone in time, and said so.
+    let begun = Instant::now();
+    let blocked = contract::request(&held, contract::user_id());
+    let refused = store.record(std::slice::from_ref(&blocked), START, 10).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused}");
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+
+    // And tried again when the lock is given up while it waits.
+    let waiting = tokio::spawn({
+        let (store, blocked) = (store.clone(), blocked.clone());
+        async move { store.record(&[blocked], START, 10).await }
+    });
+    assert_eq!(somebody_waits(&mut holder).await, "READ COMMITTED");
+    execute(&mut holder, "ROLLBACK").await.unwrap();
+    let recorded = waiting.await.unwrap().unwrap();
+    assert!(recorded[0].fresh, "the refused attempt left nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_deadlock_is_tried_again() {
+    let url = database().await;
+    let store = migrated(&url).await;
+    let sale = contract::sale(50);
+    store.create_sale(&sale).await;
+    let old = contract::request(&sale, contract::user_id());
+    store.record(std::slice::from_ref(&old), START, 10).await.unwrap();
+
+    // A stranger that locks in the wrong order: the order first, then the sale.
+    let mut stranger = raw(&url).await;
+    execute(&mut stranger, "BEGIN").await.unwrap();
+    // With changes to undo it is not the one that the server picks to give up.
+    for _ in 0..20 {
+        let user = contract::user();
+        let insert = format!("INSERT INTO users VALUES ('{}', '{}', '!', 'shopper', 1)", user.user_id, user.phone.as_str());
+        execute(&mut stranger, &insert).await.unwrap();
+    }
+    let update = format!("UPDATE orders SET created_at_ms = created_at_ms + 1 WHERE order_id = '{}'", old.order_id);
+    execute(&mut stranger, &update).await.unwrap();
+
+    let new = contract::request(&sale, contract::user_id());
+    let batch = [old.clone(), new.clone()];
+    let recording = tokio::spawn({
+        let store = store.clone();
+        async move { store.record(&batch, START, 10).await }
+    });
+    somebody_waits(&mut raw(&url).await).await;
+    let lock = format!("UPDATE sales SET title = 'stranger' WHERE sale_id = '{}'", sale.sale_id);
+    execute(&mut stranger, &lock).await.expect("the other side gave up");
+    execute(&mut stranger, "COMMIT").await.unwrap();
+    let recorded = recording.await.unwrap().unwrap();
+    assert_eq!(recorded.iter().map(|recorded| recorded.fresh).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(store.tally(sale.sale_id).await.unwrap().active, 2);
+}
+
+/// Both `Sales` and `Users` have a `create`.
+trait CreateSale {
+    async fn create_sale(&self, sale: &flashsale::domain::Sale);
+}
+
+impl CreateSale for MySql {
+    async fn create_sale(&self, sale: &flashsale::domain::Sale) {
+        Sales::create(self, sale).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn errors_keep_secrets() {
+    let url = database().await;
+    let (scheme, address) = url.split_once("://").unwrap();
+    let (_, host) = address.split_once('@').unwrap();
+    let closed = "mysql://flashsale:hunter2@127.0.0.1:1/hunter2".to_owned();
+    for url in [format!("{scheme}://flashsale:hunter2@{host}"), closed] {
+        let begun = Instant::now();
+        let refused = MySql::new(&url).unwrap().check().await.unwrap_err();
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused}");
+        let shown = format!("{refused} {refused:?}");
+        assert!(!shown.contains("hunter2") && !shown.contains(host), "{shown}");
+    }
+
+    // What the server says of a refused value would show a phone.
+    let store = migrated(&url).await;
+    let user = flashsale::domain::User { password_hash: "é".repeat(300), ..contract::user() };
+    let refused = Users::create(&store, &user).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
+    assert!(!refused.to_string().contains('é'), "{refused}");
+    let long = flashsale::domain::Sale { title: "t".repeat(201), ..contract::sale(1) };
+    let refused = Sales::create(&store, &long).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Corrupt { .. }), "not cut: {refused}");
+    assert!(refused.to_string().contains("title"), "{refused}");
+}
+
+/// A server that nobody else uses: to be hurt, or to be measured.
+struct OwnServer {
+    // Its calls block, its drop too.
+    server: Option<Arc<Servers>>,
+    dir: PathBuf,
+}
+
+impl OwnServer {
+    async fn start() -> Self {
+        let dir = std::env::temp_dir().join(unique("fs"));
+        let its = dir.clone();
+        let server = tokio::task::spawn_blocking(|| Servers::builder(its).mysql().start().unwrap()).await.unwrap();
+        Self { server: Some(Arc::new(server)), dir }
+    }
+
+    fn url(&self) -> String {
+        self.server.as_ref().unwrap().mysql_url().unwrap()
+    }
+
+    async fn does(&self, what: fn(&Servers, ServerKind) -> Result<(), StartError>) {
+        let server = self.server.clone().unwrap();
+        tokio::task::spawn_blocking(move || what(&server, ServerKind::MySql).unwrap()).await.unwrap();
+    }
+}
+
+impl Drop for OwnServer {
+    fn drop(&mut self) {
+        tokio::task::block_in_place(|| {
+            drop(self.server.take());
+            let _ = std::fs::remove_dir_all(&self.dir);
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_server_that_fails_comes_back() {
+    let server = OwnServer::start().await;
+    let store = migrated(&server.url()).await;
+    let sale = contract::sale(1_000_000);
+    store.create_sale(&sale).await;
+
+    // Killed while it is worked with: what was acknowledged is there afterwards.
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            let (store, sale) = (store.clone(), sale.clone());
+            tokio::spawn(async move {
+                let mut acknowledged = Vec::new();
+                loop {
+                    let batch: Vec<_> = (0..5).map(|_| contract::request(&sale, contract::user_id())).collect();
+                    match store.record(&batch, START, 10).await {
+                        Ok(recorded) => acknowledged.extend(recorded.into_iter().map(|recorded| recorded.order.order_id)),
+                        Err(error @ StoreError::Corrupt { .. }) => panic!("{error}"),
+                        Err(_) => return acknowledged,
+                    }
+                }
+            })
+        })
+        .collect();
+    while store.tally(sale.sale_id).await.unwrap().active < 100 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    server.does(Servers::stop_hard).await;
+    let acknowledged: Vec<_> = join_all(workers).await.into_iter().flat_map(Result::unwrap).collect();
+    assert!(acknowledged.len() >= 80, "{}", acknowledged.len());
+    let down = store.check().await.unwrap_err();
+    assert!(matches!(down, StoreError::Unavailable { .. }), "{down}");
+    server.does(Servers::restart).await;
+    store.check().await.unwrap();
+    assert_eq!(store.get_many(&acknowledged).await.unwrap().len(), acknowledged.len());
+    let row = Sales::get(&store, sale.sale_id).await.unwrap().unwrap();
+    assert_eq!(store.tally(sale.sale_id).await.unwrap().active, u64::from(row.sold));
+
+    // Connections that hang are found out, in time, and not used again.
+    server.does(Servers::pause).await;
+    let request = contract::request(&sale, contract::user_id());
+    let begun = Instant::now();
+    let calls = join_all((0..20).map(|_| store.record(std::slice::from_ref(&request), START, 10))).await;
+    assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
+    assert!(calls.iter().all(|call| matches!(call, Err(StoreError::Unknown { .. } | StoreError::Unavailable { .. }))));
+    server.does(Servers::resume).await;
+    let begun = Instant::now();
+    while store.record(std::slice::from_ref(&request), START, 10).await.is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it did not recover");
+    }
+    assert_eq!(store.tally(sale.sale_id).await.unwrap().active, u64::from(row.sold) + 1, "recorded once");
+}
+
+/// Not a test: prints how fast batches are recorded.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement: needs servers"]
+async fn record_rate() {
+    let server = OwnServer::start().await;
+    ledger::record_rate(&Ledger::of(migrated(&server.url()).await), "MySQL").await;
+}

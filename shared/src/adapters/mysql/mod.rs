@@ -6,7 +6,11 @@
 mod errors;
 mod store;
 
-use std::{str::FromStr as _, time::Duration};
+use std::{
+    str::FromStr as _,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use sqlx::{
@@ -14,6 +18,7 @@ use sqlx::{
     migrate::MigrateError,
     mysql::{MySqlConnectOptions, MySqlPoolOptions},
 };
+use tokio::time::Instant;
 
 use super::sql;
 use crate::ports::{Health, StoreError, Stored};
@@ -29,14 +34,31 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const LOCK_WAIT_SECONDS: u32 = 1;
 /// Longest wait for another instance that is bringing the schema up to date.
 const MIGRATION_WAIT_SECONDS: u32 = 60;
-/// A connection that was used so short a time ago is taken without asking whether it still lives.
+/// A connection that was used so short a time ago is taken without asking whether it still lives, ...
 const PING_AFTER: Duration = Duration::from_secs(1);
+/// ... unless another was lost so short a time ago.
+const SUSPICION: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The ledger on a MySQL or MariaDB server. Cheap to clone.
 #[derive(Clone)]
 pub struct MySql {
     pool: MySqlPool,
+    lost: Lost,
+}
+
+/// When a connection was last lost.
+#[derive(Clone, Default)]
+struct Lost(Arc<Mutex<Option<Instant>>>);
+
+impl Lost {
+    fn note(&self) {
+        *self.0.lock().expect("nothing panics while it is locked") = Some(Instant::now());
+    }
+
+    fn lately(&self) -> bool {
+        self.0.lock().expect("nothing panics while it is locked").is_some_and(|lost| lost.elapsed() < SUSPICION)
+    }
 }
 
 /// The address can't be used. Never shows it: it holds the password.
@@ -95,20 +117,23 @@ impl MySql {
             .no_engine_substitution(false)
             // Its log would hold a line of many kilobytes for each batch.
             .disable_statement_logging();
+        let lost = Lost::default();
+        let suspicion = lost.clone();
         let pool = MySqlPoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
+            .before_acquire(move |connection, meta| {
+                let trusted = meta.idle_for < PING_AFTER && !suspicion.lately();
                 Box::pin(async move {
                     // After a network that went away, or a frozen sandbox, an unbounded ping would take all the time
                     // there is to get a connection.
-                    Ok(meta.idle_for < PING_AFTER || matches!(tokio::time::timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
+                    Ok(trusted || matches!(tokio::time::timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
                 })
             })
             .after_connect(|connection, _| Box::pin(prepare(connection)))
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self { pool, lost })
     }
 
     /// Brings the schema up to date. Several instances may do so at once: one works, the others wait.

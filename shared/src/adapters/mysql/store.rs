@@ -10,7 +10,7 @@ use sqlx::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{CALL_TIMEOUT, MySql, STORE, errors};
+use super::{CALL_TIMEOUT, Lost, MySql, STORE, errors};
 use crate::{
     adapters::sql::{Dialect, Failure, FromRow, Row, Session, Statement, Store, Value, Work},
     ports::{StoreError, Stored},
@@ -68,6 +68,7 @@ impl Store for MySql {
 /// caller went away) it is closed: the server undoes what was open, and no call waits behind a dead connection.
 struct Call {
     connection: PoolConnection<sqlx::MySql>,
+    lost: Lost,
     deadline: Instant,
     sound: bool,
 }
@@ -82,7 +83,7 @@ impl Call {
             }
             error => errors::before_commit(&error),
         })?;
-        Ok(Self { connection, deadline, sound: false })
+        Ok(Self { connection, lost: store.lost.clone(), deadline, sound: false })
     }
 
     fn end<T>(mut self, result: Result<T, Failure>) -> Stored<T> {
@@ -94,6 +95,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.sound {
+            self.lost.note();
             self.connection.close_on_drop();
         }
     }

@@ -26,8 +26,9 @@ pub(super) use statement::{Statement, Value};
 
 use crate::ports::Stored;
 
-/// Values in one `IN` list, and rows in one `INSERT`: well below what the databases take in one statement.
-const CHUNK: usize = 500;
+/// Values in one `IN` list, and rows in one `INSERT`: well below what the databases take in one statement, and a power
+/// of two, as lists are padded to.
+const CHUNK: usize = 512;
 
 /// Sorts before every id.
 const BEFORE_ALL_IDS: &str = "";
@@ -52,19 +53,12 @@ impl Dialect {
         }
     }
 
-    /// After a table's name: reads through the primary key, whatever the statistics of a young table say.
-    const fn by_primary_key(self) -> &'static str {
+    /// After a table's name: goes through that index (`PRIMARY`: the primary key), whatever the statistics of a young
+    /// table say.
+    fn through(self, index: &str) -> String {
         match self {
-            Self::MySql => " FORCE INDEX (PRIMARY)",
-            Self::Sqlite => "",
-        }
-    }
-
-    /// After `orders`: reads through the key of the users' slots.
-    const fn by_slot(self) -> &'static str {
-        match self {
-            Self::MySql => " FORCE INDEX (orders_slot_held_once)",
-            Self::Sqlite => "",
+            Self::MySql => format!(" FORCE INDEX ({index})"),
+            Self::Sqlite => String::new(),
         }
     }
 

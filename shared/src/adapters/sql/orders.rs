@@ -64,8 +64,9 @@ impl<S: Store> OrderLedger for S {
 
     async fn stock_to_return(&self, limit: u32) -> Stored<Vec<Order>> {
         let select = Statement::new(format!(
-            "SELECT {ORDER_COLUMNS} FROM orders \
-             WHERE status IN ('cancelled', 'expired', 'rejected') AND stock_returned_at_ms IS NULL LIMIT ?"
+            "SELECT {ORDER_COLUMNS} FROM orders{} \
+             WHERE status IN ('cancelled', 'expired', 'rejected') AND stock_returned_at_ms IS NULL LIMIT ?",
+            S::DIALECT.through("orders_stock_to_return")
         ))
         .bind(limit);
         self.fetch(select).await
@@ -170,7 +171,7 @@ pub(super) async fn lock_sales<S: Session>(session: &mut S, sale_ids: BTreeSet<S
     for chunk in sale_ids.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
         let select = Statement::new(format!(
             "SELECT sale_id, stock, sold, per_user_limit FROM sales{} WHERE sale_id IN ",
-            S::DIALECT.by_primary_key()
+            S::DIALECT.through("PRIMARY")
         ))
         .list(chunk.iter().copied())
         .sql(" ORDER BY sale_id")
@@ -195,7 +196,7 @@ impl FromRow for HeldSale {
 pub(super) async fn lock_orders<S: Session>(session: &mut S, order_ids: BTreeSet<OrderId>) -> Result<Vec<Order>, Failure> {
     let mut orders = Vec::new();
     for chunk in order_ids.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
-        let select = Statement::new(format!("SELECT {ORDER_COLUMNS} FROM orders{} WHERE order_id IN ", S::DIALECT.by_primary_key()))
+        let select = Statement::new(format!("SELECT {ORDER_COLUMNS} FROM orders{} WHERE order_id IN ", S::DIALECT.through("PRIMARY")))
             .list(chunk.iter().copied())
             .sql(" ORDER BY order_id")
             .sql(S::DIALECT.for_update());
@@ -210,12 +211,15 @@ async fn lock_slots<S: Session>(session: &mut S, buyers: BTreeSet<(SaleId, UserI
     for chunk in buyers.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
         let mut select = Statement::new(format!(
             "SELECT sale_id, user_id, active_slot FROM orders{} WHERE active_slot IS NOT NULL AND (",
-            S::DIALECT.by_slot()
+            S::DIALECT.through("orders_slot_held_once")
         ));
         let mut separator = "";
         for of_sale in chunk.chunk_by(|(a, _), (b, _)| a == b) {
             select = select.sql(separator).sql("(sale_id = ? AND user_id IN ").bind(of_sale[0].0);
             select = select.list(of_sale.iter().map(|&(_, user_id)| user_id)).sql(")");
+            if !separator.is_empty() {
+                select = select.once();
+            }
             separator = " OR ";
         }
         slots.extend(session.fetch::<HeldSlot>(&select.sql(")").sql(S::DIALECT.for_update())).await?);
@@ -278,7 +282,7 @@ impl Work for MarkStockReturned {
     async fn run<S: Session>(&self, session: &mut S) -> Result<(), Failure> {
         for chunk in self.order_ids.iter().copied().collect::<Vec<_>>().chunks(CHUNK) {
             // An active order has nothing to return: its unit must still be returned when it ends.
-            let update = Statement::new(format!("UPDATE orders{} SET stock_returned_at_ms = ?", S::DIALECT.by_primary_key()))
+            let update = Statement::new(format!("UPDATE orders{} SET stock_returned_at_ms = ?", S::DIALECT.through("PRIMARY")))
                 .bind(self.now)
                 .sql(" WHERE active_slot IS NULL AND stock_returned_at_ms IS NULL AND order_id IN ")
                 .list(chunk.iter().copied());

@@ -80,21 +80,37 @@ impl Statement {
         self
     }
 
+    /// Says that the same text will hardly come again.
+    pub(super) fn once(mut self) -> Self {
+        self.reusable = false;
+        self
+    }
+
     /// Goes on with `sql`.
     pub(super) fn sql(mut self, sql: impl Display) -> Self {
         self.sql.push_str(&sql.to_string());
         self
     }
 
-    /// Writes `(?, ?, …)` with its values. `values` must not be empty: SQL has no empty list.
-    pub(super) fn list<V: Into<Value>>(mut self, values: impl IntoIterator<Item = V>) -> Self {
-        self.reusable = false;
+    /// Writes `(?, ?, …)` for an `IN` with its values. `values` must not be empty: SQL has no empty list.
+    ///
+    /// The last value is repeated up to the next power of two, which changes nothing for `IN`: so the text comes in few
+    /// lengths, and most statements are prepared already.
+    pub(super) fn list<V: Into<Value>>(self, values: impl IntoIterator<Item = V>) -> Self {
+        let mut values: Vec<Value> = values.into_iter().map(Into::into).collect();
+        if let Some(last) = values.last() {
+            values.resize(values.len().next_power_of_two(), last.clone());
+        }
+        self.tuple(values)
+    }
+
+    fn tuple(mut self, values: impl IntoIterator<Item = Value>) -> Self {
         self.sql.push('(');
         let mut separator = "";
         for value in values {
             self.sql.push_str(separator);
             self.sql.push('?');
-            self.values.push(value.into());
+            self.values.push(value);
             separator = ", ";
         }
         self.sql.push(')');
@@ -106,8 +122,9 @@ impl Statement {
         for (index, row) in rows.into_iter().enumerate() {
             if index > 0 {
                 self.sql.push_str(", ");
+                self.reusable = false;
             }
-            self = self.list(row);
+            self = self.tuple(row);
         }
         self
     }
@@ -135,13 +152,15 @@ mod tests {
     #[test]
     fn placeholders_and_values_agree() {
         let statement =
-            Statement::new("SELECT 1 FROM t WHERE a = ?").bind("x").sql(" AND b IN ").list([1_i64, 2]).sql(" LIMIT ?").bind(3_u32);
-        assert_eq!(statement.text(), "SELECT 1 FROM t WHERE a = ? AND b IN (?, ?) LIMIT ?");
-        assert!(statement.values() == [Value::from("x"), Value::Int(1), Value::Int(2), Value::Int(3)]);
-        assert!(!statement.is_reusable());
+            Statement::new("SELECT 1 FROM t WHERE a = ?").bind("x").sql(" AND b IN ").list([1_i64, 2, 3]).sql(" LIMIT ?").bind(4_u32);
+        assert_eq!(statement.text(), "SELECT 1 FROM t WHERE a = ? AND b IN (?, ?, ?, ?) LIMIT ?");
+        let [x, rest @ ..] = statement.values() else { panic!("it has values") };
+        assert!(*x == Value::from("x") && *rest == [1, 2, 3, 3, 4].map(Value::Int));
+        assert!(statement.is_reusable());
 
         let rows = Statement::new("INSERT INTO t VALUES ").rows([[Value::Int(1), Value::Null], [Value::Int(2), Value::from("y")]]);
         assert_eq!(rows.text(), "INSERT INTO t VALUES (?, ?), (?, ?)");
         assert_eq!(rows.values().len(), 4);
+        assert!(!rows.is_reusable());
     }
 }

@@ -24,10 +24,11 @@ impl Work for Pay {
     type Output = Transition;
 
     async fn run<S: Session>(&self, session: &mut S) -> Result<Transition, Failure> {
-        let update = Statement::new(
-            "UPDATE orders SET status = 'paid', version = version + 1, updated_at_ms = ? \
+        let update = Statement::new(format!(
+            "UPDATE orders{} SET status = 'paid', version = version + 1, updated_at_ms = ? \
              WHERE order_id = ? AND user_id = ? AND status = 'confirmed' AND pay_by_ms > ?",
-        )
+            S::DIALECT.through("PRIMARY")
+        ))
         .bind(self.now)
         .bind(self.order_id)
         .bind(self.user_id)
@@ -101,9 +102,10 @@ impl Work for ExpireDue {
     type Output = Vec<Order>;
 
     async fn run<S: Session>(&self, session: &mut S) -> Result<Vec<Order>, Failure> {
-        let select = Statement::new(
-            "SELECT order_id, sale_id FROM orders WHERE status = 'confirmed' AND pay_by_ms <= ? ORDER BY pay_by_ms, order_id LIMIT ?",
-        )
+        let select = Statement::new(format!(
+            "SELECT order_id, sale_id FROM orders{} WHERE status = 'confirmed' AND pay_by_ms <= ? ORDER BY pay_by_ms, order_id LIMIT ?",
+            S::DIALECT.through("orders_due")
+        ))
         .bind(self.now)
         .bind(self.limit);
         let candidates = session.fetch::<OfSale>(&select).await?;
@@ -122,9 +124,10 @@ impl Work for ExpireDue {
 /// Ends confirmed orders whose rows, and whose sales' rows, are locked: they give up their slots and units.
 async fn end<S: Session>(session: &mut S, orders: &[Order], status: OrderStatus, now: Timestamp) -> Result<(), Failure> {
     for chunk in orders.chunks(CHUNK) {
-        let update = Statement::new(format!("UPDATE orders{} SET status = ?", S::DIALECT.by_primary_key()))
+        // With a condition on the status SQLite would go through an index of it, over all that have it.
+        let update = Statement::new(format!("UPDATE orders{} SET status = ?", S::DIALECT.through("PRIMARY")))
             .bind(status.as_str())
-            .sql(", active_slot = NULL, version = version + 1, updated_at_ms = ? WHERE status = 'confirmed' AND order_id IN ")
+            .sql(", active_slot = NULL, version = version + 1, updated_at_ms = ? WHERE active_slot IS NOT NULL AND order_id IN ")
             .bind(now)
             .list(chunk.iter().map(|order| order.order_id));
         let changed = session.execute(&update).await?;

@@ -10,7 +10,7 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use super::{Sqlite, stored};
+use super::{STORE, Sqlite, stored};
 use crate::{
     adapters::sql::{self, Dialect, Failure, FromRow, Row, Session, Statement, Store, Value, Work},
     ports::{Health, StoreError, Stored},
@@ -25,7 +25,7 @@ impl Store for Sqlite {
     async fn fetch<T: FromRow>(&self, statement: Statement) -> Stored<Vec<T>> {
         let rows = timeout(READ_TIMEOUT, query(&statement).fetch_all(self.readers()))
             .await
-            .map_err(|_| StoreError::Unavailable { store: "SQLite", cause: format!("no answer within {} s", READ_TIMEOUT.as_secs()) })?
+            .map_err(|_| StoreError::Unavailable { store: STORE, cause: format!("no answer within {} s", READ_TIMEOUT.as_secs()) })?
             .map_err(stored)?;
         rows.iter().map(|row| T::from_row(row)).collect::<Result<_, _>>().map_err(undone)
     }
@@ -51,7 +51,7 @@ impl Health for Sqlite {
 fn undone(failure: Failure) -> StoreError {
     match failure {
         Failure::Sql(error) => stored(error),
-        Failure::Corrupt(cause) => StoreError::Corrupt { store: "SQLite", cause },
+        Failure::Corrupt(cause) => StoreError::Corrupt { store: STORE, cause },
     }
 }
 

@@ -13,16 +13,22 @@ use std::{fs::File, path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use sqlx::{
-    SqliteConnection, SqlitePool,
+    ConnectOptions as _, SqliteConnection, SqlitePool,
+    migrate::MigrateError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tokio::time::{Instant, sleep};
 
 use crate::ports::{StoreError, Stored};
 use queue::Queue;
 use writer::Writer;
 
+const STORE: &str = "SQLite";
+
 /// The name of the file inside the data directory.
 const FILE: &str = "flashsale.sqlite";
+/// How long a data directory may stay locked before it counts as in use: a store that was just dropped is still closing.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The embedded store. Cheap to clone.
 #[derive(Clone)]
@@ -34,8 +40,6 @@ struct Inner {
     readers: SqlitePool,
     writer: Writer,
     queue: Queue,
-    /// Held for as long as the store is open.
-    _lock: File,
 }
 
 /// The data directory can't be opened.
@@ -45,35 +49,62 @@ pub enum OpenError {
     #[error("data directory {0} is in use by another process: stop that one, or give another --data-dir")]
     InUse(String),
     /// The file system refuses.
-    #[error("data directory {0} can't be used: {1}")]
+    #[error("data directory {0} can't be used: {hint}", hint = directory_hint(.1))]
     Directory(String, std::io::Error),
     /// SQLite refuses.
-    #[error("database in {0} can't be opened: {1}")]
+    #[error("database {FILE} in {0} can't be opened: {hint}", hint = database_hint(.1))]
     Database(String, sqlx::Error),
     /// The schema can't be brought up to date.
-    #[error("database in {0} can't be brought up to date: {1}")]
-    Migration(String, sqlx::migrate::MigrateError),
+    #[error("database {FILE} in {0} can't be brought up to date: {hint}", hint = migration_hint(.1))]
+    Migration(String, MigrateError),
+}
+
+fn directory_hint(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => "it is, or lies below, a file that is no directory".to_owned(),
+        ErrorKind::PermissionDenied => "this user may not write there".to_owned(),
+        ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "the disk is full".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn database_hint(error: &sqlx::Error) -> String {
+    match primary_code(error) {
+        Some(code::NOT_A_DATABASE) => "it is no SQLite database; move it away, or give another --data-dir".to_owned(),
+        Some(code::CORRUPT) => "it is damaged; restore a copy, or give another --data-dir".to_owned(),
+        Some(code::CANNOT_OPEN | code::READ_ONLY | code::NO_PERMISSION) => "this user may not read and write it".to_owned(),
+        Some(code::FULL) => "the disk is full".to_owned(),
+        Some(code::BUSY) => "another program has it locked".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn migration_hint(error: &MigrateError) -> String {
+    match error {
+        MigrateError::VersionMissing(version) => {
+            format!("it was written by a newer release (migration {version}); use that one, or give another --data-dir")
+        }
+        MigrateError::VersionMismatch(version) => {
+            format!("it was written by another build (migration {version} differs); use that one, or give another --data-dir")
+        }
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => database_hint(error),
+        other => other.to_string(),
+    }
 }
 
 impl Sqlite {
-    /// Opens the store in `data_dir`, creating both where missing, and brings its schema up to date.
+    /// Opens the store in `data_dir`, creating both where missing, and brings its schema up to date. Must be called
+    /// inside a Tokio runtime.
+    ///
+    /// The directory stays locked until the last clone is dropped and what was being written then is on disk.
     ///
     /// # Errors
     /// When another process has it open, or it can't be read or written.
     pub async fn open(data_dir: &Path) -> Result<Self, OpenError> {
         let shown = data_dir.display().to_string();
-        std::fs::create_dir_all(data_dir).map_err(|error| OpenError::Directory(shown.clone(), error))?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(data_dir.join("lock"))
-            .map_err(|error| OpenError::Directory(shown.clone(), error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::InUse(shown)),
-            Err(std::fs::TryLockError::Error(error)) => return Err(OpenError::Directory(shown, error)),
-        }
+        let lock = lock(data_dir, &shown).await?;
         let options = SqliteConnectOptions::new()
             .filename(data_dir.join(FILE))
             .create_if_missing(true)
@@ -81,14 +112,21 @@ impl Sqlite {
             // FULL syncs the log at every commit: what was committed survives a power cut.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(5));
+            .busy_timeout(Duration::from_secs(5))
+            // Its log would hold a line of many kilobytes for each batch.
+            .disable_statement_logging();
         let failed = |error| OpenError::Database(shown.clone(), error);
-        let single = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(failed)?;
-        sqlx::migrate!("migrations/sqlite").run(&single).await.map_err(|error| OpenError::Migration(shown.clone(), error))?;
-        let mut connection = single.acquire().await.map_err(failed)?.detach();
-        let queue = Queue::load(&mut connection).await.map_err(failed)?;
-        let readers = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-        Ok(Self { inner: Arc::new(Inner { readers, writer: Writer::spawn(connection), queue, _lock: lock }) })
+        let mut writer = options.connect().await.map_err(failed)?;
+        sqlx::migrate!("migrations/sqlite")
+            .run_direct(None, &mut writer, false)
+            .await
+            .map_err(|error| OpenError::Migration(shown.clone(), error))?;
+        let queue = Queue::load(&mut writer).await.map_err(failed)?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(4)
+            .acquire_timeout(Duration::from_secs(5))
+            .connect_lazy_with(options.create_if_missing(false).pragma("query_only", "ON"));
+        Ok(Self { inner: Arc::new(Inner { readers, writer: Writer::spawn(writer, lock), queue }) })
     }
 
     /// For reading committed data.
@@ -112,16 +150,52 @@ impl Sqlite {
     }
 }
 
+/// Takes the data directory for this process.
+async fn lock(data_dir: &Path, shown: &str) -> Result<File, OpenError> {
+    let refused = |error| OpenError::Directory(shown.to_owned(), error);
+    std::fs::create_dir_all(data_dir).map_err(refused)?;
+    let lock = File::options().create(true).truncate(false).write(true).open(data_dir.join("lock")).map_err(refused)?;
+    let begun = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(std::fs::TryLockError::Error(error)) => return Err(refused(error)),
+            Err(std::fs::TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => sleep(Duration::from_millis(10)).await,
+            Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::InUse(shown.to_owned())),
+        }
+    }
+}
+
+/// SQLite's primary result codes, as far as they are told apart here.
+mod code {
+    pub(super) const NO_PERMISSION: u32 = 3;
+    pub(super) const BUSY: u32 = 5;
+    pub(super) const READ_ONLY: u32 = 8;
+    pub(super) const CORRUPT: u32 = 11;
+    pub(super) const FULL: u32 = 13;
+    pub(super) const CANNOT_OPEN: u32 = 14;
+    pub(super) const TOO_BIG: u32 = 18;
+    pub(super) const CONSTRAINT: u32 = 19;
+    pub(super) const MISMATCH: u32 = 20;
+    pub(super) const NOT_A_DATABASE: u32 = 26;
+}
+
+fn primary_code(error: &sqlx::Error) -> Option<u32> {
+    let extended: u32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(extended & 0xff)
+}
+
 /// What SQLite's errors mean to a caller: nothing was committed, so each is `Unavailable` unless the data is bad.
 fn stored(error: sqlx::Error) -> StoreError {
+    let is_corrupt = match primary_code(&error) {
+        Some(primary) => {
+            matches!(primary, code::CONSTRAINT | code::MISMATCH | code::TOO_BIG | code::CORRUPT | code::NOT_A_DATABASE)
+        }
+        None => matches!(
+            error,
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Encode(_)
+        ),
+    };
     let cause = error.to_string();
-    match error {
-        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
-            StoreError::Corrupt { store: "SQLite", cause }
-        }
-        sqlx::Error::Database(ref database) if database.is_check_violation() || database.is_unique_violation() => {
-            StoreError::Corrupt { store: "SQLite", cause }
-        }
-        _ => StoreError::Unavailable { store: "SQLite", cause },
-    }
+    if is_corrupt { StoreError::Corrupt { store: STORE, cause } } else { StoreError::Unavailable { store: STORE, cause } }
 }

@@ -1,32 +1,86 @@
 //! The one writer, with group commit: a sync of the disk costs the same for one order as for a thousand, so all work
 //! that waits while one transaction is being synced shares the next.
+//!
+//! A caller is told `Ok` only after the commit of the transaction that holds its work. Each piece of work runs inside a
+//! savepoint, so that one which fails takes nothing of the others with it.
 
-use futures_util::future::BoxFuture;
+use std::{fs::File, panic::AssertUnwindSafe, time::Duration};
+
+use futures_util::{FutureExt as _, future::BoxFuture};
 use sqlx::{Connection as _, Executor as _, SqliteConnection};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
 
-use super::stored;
+use super::{STORE, stored};
 use crate::ports::{StoreError, Stored};
 
 /// Work that may share one transaction.
 const GROUP_MAX: usize = 1_024;
 /// Work that may wait; beyond it callers wait for room.
 const WAITING_MAX: usize = 16_384;
+/// Longest time of one call, waiting included.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Tells the caller, once the transaction's fate is known.
 type Answer = Box<dyn FnOnce(Stored<()>) + Send>;
-/// One piece of work: whether its changes are to be kept, and whom to tell.
-type Work = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, (bool, Answer)> + Send>;
+
+/// A piece of work and its caller.
+trait Job: Send {
+    /// Runs the work; says whether its changes are to be kept, and whom to tell.
+    fn run(self: Box<Self>, connection: &mut SqliteConnection) -> BoxFuture<'_, (bool, Answer)>;
+
+    /// Tells the caller that the work was not run.
+    fn refuse(self: Box<Self>, error: StoreError);
+}
+
+struct Pending<T, F> {
+    work: F,
+    reply: oneshot::Sender<Stored<T>>,
+}
+
+impl<T, F> Job for Pending<T, F>
+where
+    T: Send + 'static,
+    F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Stored<T>> + Send + 'static,
+{
+    fn run(self: Box<Self>, connection: &mut SqliteConnection) -> BoxFuture<'_, (bool, Answer)> {
+        Box::pin(async move {
+            let Self { work, reply } = *self;
+            // The writer outlives a mistake in one piece of work. What it had changed is rolled back like any failure's.
+            let result = AssertUnwindSafe(async { work(connection).await })
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|_| Err(StoreError::Unavailable { store: STORE, cause: "the work panicked and was undone".to_owned() }));
+            let kept = result.is_ok();
+            let answer: Answer = Box::new(move |fate| {
+                // A caller that has gone away does not want the answer any more.
+                let _ = reply.send(result.and_then(|value| fate.map(|()| value)));
+            });
+            (kept, answer)
+        })
+    }
+
+    fn refuse(self: Box<Self>, error: StoreError) {
+        // As above.
+        let _ = self.reply.send(Err(error));
+    }
+}
 
 pub(super) struct Writer {
-    queue: mpsc::Sender<Work>,
+    queue: mpsc::Sender<Box<dyn Job>>,
 }
 
 impl Writer {
-    /// Starts the writer; it ends when the last handle is dropped.
-    pub(super) fn spawn(connection: SqliteConnection) -> Self {
-        let (queue, work) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(run(connection, work));
+    /// Starts the writer. When the last handle is dropped it does what still waits, closes the connection and only then
+    /// gives up `lock`.
+    pub(super) fn spawn(connection: SqliteConnection, lock: File) -> Self {
+        let (queue, jobs) = mpsc::channel(WAITING_MAX);
+        tokio::spawn(async move {
+            run(connection, jobs).await;
+            drop(lock);
+        });
         Self { queue }
     }
 
@@ -35,38 +89,35 @@ impl Writer {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Stored<T>> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel::<Stored<T>>();
-        let work: Work = Box::new(move |connection| {
-            Box::pin(async move {
-                let result = work(connection).await;
-                let kept = result.is_ok();
-                let answer: Answer = Box::new(move |committed| {
-                    // A caller that has gone away does not want the answer any more.
-                    let _ = reply.send(committed.and(result));
-                });
-                (kept, answer)
-            })
-        });
-        self.queue.send(work).await.map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())?
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let (reply, answer) = oneshot::channel();
+        match timeout_at(deadline, self.queue.send(Box::new(Pending { work, reply }))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(StoreError::Unavailable { store: STORE, cause: "the writer has stopped".to_owned() }),
+            Err(_) => return Err(StoreError::Unavailable { store: STORE, cause: "too much is waiting to be written".to_owned() }),
+        }
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(StoreError::Unknown { store: STORE, cause: "the writer has stopped".to_owned() }),
+            Err(_) => Err(StoreError::Unknown { store: STORE, cause: format!("no answer within {} s", CALL_TIMEOUT.as_secs()) }),
+        }
     }
 }
 
-fn stopped() -> StoreError {
-    StoreError::Unknown { store: "SQLite", cause: "the writer has stopped".to_owned() }
-}
-
-async fn run(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Work>) {
+async fn run(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Box<dyn Job>>) {
     let mut group = Vec::with_capacity(GROUP_MAX);
     while queue.recv_many(&mut group, GROUP_MAX).await > 0 {
         let mut answers = Vec::with_capacity(group.len());
-        let outcome = commit(&mut connection, group.drain(..), &mut answers).await;
-        for answer in answers {
-            answer(outcome.clone());
+        let fate = commit(&mut connection, group.drain(..), &mut answers).await;
+        if fate.is_err() {
+            // Before anybody is told: an answer that says "undone" must find it undone. Fails when the transaction has
+            // already ended by itself; should it fail otherwise, the next BEGIN does too and says so to its callers.
+            if let Err(error) = connection.execute("ROLLBACK").await {
+                tracing::debug!(%error, "nothing to roll back");
+            }
         }
-        if outcome.is_err() {
-            // Leaves no half-open transaction behind; if even this fails, the next BEGIN says so to its callers.
-            let _ = connection.execute("ROLLBACK").await;
+        for answer in answers {
+            answer(fate.clone());
         }
     }
     if let Err(error) = connection.close().await {
@@ -74,22 +125,142 @@ async fn run(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Work>) 
     }
 }
 
-async fn commit(connection: &mut SqliteConnection, group: impl Iterator<Item = Work>, answers: &mut Vec<Answer>) -> Stored<()> {
-    // The group must be answered even when the transaction can't begin, so failures are carried to the end.
-    let mut outcome = connection.execute("BEGIN IMMEDIATE").await.map(drop).map_err(stored);
-    for work in group {
+/// Runs a group in one transaction. `answers` get those whose work was run; the others are told here.
+async fn commit(connection: &mut SqliteConnection, group: impl Iterator<Item = Box<dyn Job>>, answers: &mut Vec<Answer>) -> Stored<()> {
+    // The whole group must be answered even when the transaction breaks, so failures are carried to the end.
+    let mut outcome = execute(connection, "BEGIN IMMEDIATE").await;
+    for job in group {
         if outcome.is_ok() {
-            outcome = connection.execute("SAVEPOINT work").await.map(drop).map_err(stored);
+            outcome = execute(connection, "SAVEPOINT work").await;
         }
-        if outcome.is_err() {
-            // Dropping the work tells its caller that it was not run.
+        if let Err(error) = &outcome {
+            job.refuse(error.clone());
             continue;
         }
-        let (kept, answer) = work(connection).await;
+        let (kept, answer) = job.run(connection).await;
         answers.push(answer);
-        let end = if kept { "RELEASE work" } else { "ROLLBACK TO work; RELEASE work" };
-        outcome = connection.execute(end).await.map(drop).map_err(stored);
+        // Some errors (a full disk) make SQLite roll back the whole transaction by itself. The savepoint is gone then,
+        // and this fails: the earlier work of the group is not mistaken for kept.
+        outcome = execute(connection, if kept { "RELEASE work" } else { "ROLLBACK TO work; RELEASE work" }).await;
     }
     outcome?;
-    connection.execute("COMMIT").await.map(drop).map_err(stored)
+    // A commit whose sync failed may still be found in the log after a crash.
+    connection
+        .execute("COMMIT")
+        .await
+        .map(drop)
+        .map_err(|error| StoreError::Unknown { store: STORE, cause: format!("the commit failed: {error}") })
+}
+
+async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Stored<()> {
+    connection.execute(sql).await.map(drop).map_err(stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    /// A writer on a database of its own, and a way to look into it.
+    async fn writer() -> Writer {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        connection.execute("PRAGMA foreign_keys = ON; CREATE TABLE t (n INTEGER PRIMARY KEY CHECK (n > 0))").await.unwrap();
+        let child = "CREATE TABLE child (n INTEGER REFERENCES t (n) DEFERRABLE INITIALLY DEFERRED)";
+        connection.execute(child).await.unwrap();
+        Writer::spawn(connection, File::open("/dev/null").unwrap())
+    }
+
+    async fn run_sql(writer: &Writer, sql: &'static str) -> Stored<()> {
+        writer.run(move |connection| Box::pin(async move { execute(connection, sql).await })).await
+    }
+
+    async fn numbers(writer: &Writer) -> Vec<i64> {
+        writer
+            .run(|connection| {
+                Box::pin(async { sqlx::query_scalar("SELECT n FROM t ORDER BY n").fetch_all(connection).await.map_err(stored) })
+            })
+            .await
+            .unwrap()
+    }
+
+    /// Runs all in one transaction: they queue up while the writer is kept busy.
+    async fn together(writer: &Writer, sql: &[&'static str]) -> Vec<Stored<()>> {
+        let (started, has_started) = oneshot::channel();
+        let (go, may_go) = oneshot::channel::<()>();
+        let blocker = writer.run(move |_| {
+            Box::pin(async move {
+                started.send(()).unwrap();
+                may_go.await.unwrap();
+                Ok(())
+            })
+        });
+        let group = async {
+            has_started.await.unwrap();
+            let mut all = Box::pin(join_all(sql.iter().map(|sql| run_sql(writer, sql))));
+            // Polled once, each has put its work into the queue, which has room.
+            assert!(futures_util::poll!(&mut all).is_pending());
+            go.send(()).unwrap();
+            all.await
+        };
+        let (blocked, outcomes) = tokio::join!(blocker, group);
+        blocked.unwrap();
+        outcomes
+    }
+
+    #[tokio::test]
+    async fn a_failing_work_undoes_nothing_of_the_others() {
+        let writer = writer().await;
+        let outcomes = together(
+            &writer,
+            &["INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2); INSERT INTO t VALUES (-2)", "INSERT INTO t VALUES (3)"],
+        )
+        .await;
+        assert!(matches!(outcomes[..], [Ok(()), Err(StoreError::Corrupt { .. }), Ok(())]), "{outcomes:?}");
+        assert_eq!(numbers(&writer).await, [1, 3]);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_told_ok_when_the_commit_fails() {
+        let writer = writer().await;
+        // The foreign key is looked at when the transaction is committed, and not before.
+        let outcomes = together(&writer, &["INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (-1)", "INSERT INTO child VALUES (9)"]).await;
+        assert!(
+            matches!(outcomes[..], [Err(StoreError::Unknown { .. }), Err(StoreError::Corrupt { .. }), Err(StoreError::Unknown { .. })]),
+            "{outcomes:?}"
+        );
+        assert_eq!(numbers(&writer).await, [0; 0]);
+        run_sql(&writer, "INSERT INTO t VALUES (4)").await.unwrap();
+        assert_eq!(numbers(&writer).await, [4]);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_ends_by_itself_is_noticed() {
+        let writer = writer().await;
+        let lost = ["INSERT INTO t VALUES (1)", "ROLLBACK; SELECT no_such_column", "INSERT INTO t VALUES (3)"];
+        let outcomes = together(&writer, &lost).await;
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(StoreError::Unavailable { .. }))), "{outcomes:?}");
+        assert_eq!(numbers(&writer).await, [0; 0]);
+        // The same when the work hides it.
+        let outcomes = together(&writer, &["INSERT INTO t VALUES (1)", "ROLLBACK", "INSERT INTO t VALUES (3)"]).await;
+        assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(StoreError::Unavailable { .. }))), "{outcomes:?}");
+        assert_eq!(numbers(&writer).await, [0; 0]);
+        run_sql(&writer, "INSERT INTO t VALUES (4)").await.unwrap();
+        assert_eq!(numbers(&writer).await, [4]);
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_the_work_and_not_the_writer() {
+        let writer = writer().await;
+        let panicking = writer.run::<(), _>(|connection| {
+            Box::pin(async move {
+                execute(connection, "INSERT INTO t VALUES (1)").await?;
+                panic!("on purpose");
+            })
+        });
+        let (panicked, beside) = tokio::join!(panicking, run_sql(&writer, "INSERT INTO t VALUES (2)"));
+        assert!(matches!(panicked, Err(StoreError::Unavailable { .. })), "{panicked:?}");
+        beside.unwrap();
+        assert_eq!(numbers(&writer).await, [2]);
+    }
 }

@@ -1,0 +1,168 @@
+//! `Sales`.
+
+use futures_util::future::join_all;
+
+use super::{Ledger, again, assert_corrupt};
+use crate::{
+    contract::{self, START},
+    domain::{Sale, SaleChange},
+    ports::Changed,
+};
+
+/// Every method of `Sales`; changes and epochs that race.
+pub async fn sales(ledger: &Ledger) {
+    creation(ledger).await;
+    changes(ledger).await;
+    epochs(ledger).await;
+    lists(ledger).await;
+}
+
+async fn creation(ledger: &Ledger) {
+    let sales = &ledger.sales;
+    let sale = Sale {
+        title: "手机 📱 \"'; DROP TABLE sales; --  ".to_owned(),
+        description: "线".repeat(4_000),
+        image_url: format!("https://example.com/{}", "a".repeat(1_980)),
+        stock: Sale::STOCK_MAX,
+        epoch: 3,
+        version: 5,
+        price: 0,
+        original_price: Sale::PRICE_MAX,
+        ..contract::sale(1)
+    };
+    assert_eq!(sale.validate(), Ok(()));
+    assert_eq!(sales.get(sale.sale_id).await.unwrap(), None);
+    sales.create(&Sale { sold: 7, ..sale.clone() }).await.unwrap();
+    assert_eq!(sales.get(sale.sale_id).await.unwrap().as_ref(), Some(&sale), "sold begins at 0");
+    sales.create(&Sale { title: "other".to_owned(), ..sale.clone() }).await.unwrap();
+    assert_eq!(sales.get(sale.sale_id).await.unwrap().as_ref(), Some(&sale), "a repeat changes nothing");
+
+    let impossible = Sale { ends_at: START, starts_at: START, ..contract::sale(1) };
+    assert_corrupt(sales.create(&impossible).await);
+    assert_eq!(sales.get(impossible.sale_id).await.unwrap(), None);
+    let too_much = Sale { version: u64::MAX, ..contract::sale(1) };
+    assert_corrupt(sales.create(&too_much).await);
+}
+
+async fn changes(ledger: &Ledger) {
+    let sales = &ledger.sales;
+    let sale = ledger.new_sale(5, 2).await;
+    for _ in 0..2 {
+        ledger.confirmed(&sale).await;
+    }
+    sales.raise_epoch(sale.sale_id).await.unwrap();
+    let sale = sales.get(sale.sale_id).await.unwrap().unwrap();
+
+    let title = SaleChange { title: Some("New".to_owned()), ..SaleChange::default() };
+    let expected = Sale { title: "New".to_owned(), version: sale.version + 1, ..sale.clone() };
+    assert_eq!(sales.change(sale.sale_id, &title).await.unwrap(), Changed::Changed(expected.clone()));
+    assert_eq!(sales.get(sale.sale_id).await.unwrap(), Some(expected));
+
+    let all = SaleChange {
+        title: Some("T".to_owned()),
+        description: Some("D".to_owned()),
+        image_url: Some("/i".to_owned()),
+        price: Some(1),
+        original_price: Some(2),
+        stock: Some(2),
+        per_user_limit: Some(3),
+        starts_at: Some(START.plus_ms(1)),
+        ends_at: Some(START.plus_ms(2)),
+    };
+    let expected = Sale {
+        title: "T".to_owned(),
+        description: "D".to_owned(),
+        image_url: "/i".to_owned(),
+        price: 1,
+        original_price: 2,
+        stock: 2,
+        per_user_limit: 3,
+        starts_at: START.plus_ms(1),
+        ends_at: START.plus_ms(2),
+        version: sale.version + 2,
+        ..sale.clone()
+    };
+    assert_eq!(expected.sold, 2);
+    assert_eq!(sales.change(sale.sale_id, &all).await.unwrap(), Changed::Changed(expected.clone()));
+    assert_eq!(sales.get(sale.sale_id).await.unwrap().as_ref(), Some(&expected));
+
+    let below_sold = SaleChange { title: Some("never".to_owned()), stock: Some(1), ..SaleChange::default() };
+    assert!(matches!(sales.change(sale.sale_id, &below_sold).await.unwrap(), Changed::Refused(error) if error.field == "stock"));
+    assert_eq!(sales.get(sale.sale_id).await.unwrap(), Some(expected), "nothing was stored");
+    assert_eq!(sales.change(contract::sale_id(), &title).await.unwrap(), Changed::NotFound);
+
+    let sale = ledger.new_sale(5, 1).await;
+    let tasks = (0..10).map(|n| {
+        let (sales, sale_id) = (sales.clone(), sale.sale_id);
+        let change = SaleChange { price: Some(n), ..SaleChange::default() };
+        tokio::spawn(async move {
+            match again(|| sales.change(sale_id, &change)).await {
+                Changed::Changed(sale) => sale.version,
+                other => panic!("{other:?}"),
+            }
+        })
+    });
+    let mut versions: Vec<_> = join_all(tasks).await.into_iter().map(Result::unwrap).collect();
+    versions.sort_unstable();
+    assert_eq!(versions, (2..=11).collect::<Vec<_>>(), "no change was lost");
+}
+
+async fn epochs(ledger: &Ledger) {
+    let sales = &ledger.sales;
+    assert_eq!(sales.raise_epoch(contract::sale_id()).await.unwrap(), None);
+    let sale = ledger.new_sale(5, 1).await;
+    let tasks = (0..10).map(|_| {
+        let (sales, sale_id) = (sales.clone(), sale.sale_id);
+        tokio::spawn(async move { again(|| sales.raise_epoch(sale_id)).await.unwrap() })
+    });
+    let mut epochs: Vec<_> = join_all(tasks).await.into_iter().map(Result::unwrap).collect();
+    epochs.sort_unstable();
+    epochs.dedup();
+    assert_eq!(epochs.len(), 10, "no two get the same");
+    let raised = sales.get(sale.sale_id).await.unwrap().unwrap();
+    assert_eq!(raised, Sale { epoch: *epochs.last().unwrap(), ..sale }, "and nothing else changes");
+}
+
+async fn lists(ledger: &Ledger) {
+    let sales = &ledger.sales;
+    // A time of its own, so that few others end so late.
+    let far = START.plus_ms(1_000_000_000_000);
+    let mut ours = Vec::new();
+    for n in 0..5 {
+        let sale = Sale { ends_at: far.plus_ms(n), ..contract::sale(1) };
+        sales.create(&sale).await.unwrap();
+        ours.push(sale);
+    }
+    ours.sort_by_key(|sale| sale.sale_id);
+
+    let mut seen = Vec::new();
+    let mut before = None;
+    loop {
+        let page = sales.list(before, 3).await.unwrap();
+        assert!(page.len() <= 3);
+        let Some(last) = page.last() else { break };
+        before = Some(last.sale_id);
+        seen.extend(page);
+    }
+    assert!(seen.is_sorted_by(|a, b| a.sale_id > b.sale_id), "newest first, none twice");
+    let newest_first: Vec<_> = seen.into_iter().filter(|sale| ours.contains(sale)).rev().collect();
+    assert_eq!(newest_first, ours);
+    assert_eq!(sales.list(Some(ours[0].sale_id), 100).await.unwrap().iter().filter(|sale| ours.contains(sale)).count(), 0);
+    assert_eq!(sales.list(None, 0).await.unwrap(), []);
+
+    for from in 0..6 {
+        let mut seen = Vec::new();
+        let mut after = None;
+        loop {
+            let page = sales.ending_from(far.plus_ms(from), after, 2).await.unwrap();
+            assert!(page.len() <= 2 && page.iter().all(|sale| sale.ends_at >= far.plus_ms(from)));
+            let Some(last) = page.last() else { break };
+            after = Some(last.sale_id);
+            seen.extend(page);
+        }
+        assert!(seen.is_sorted_by(|a, b| a.sale_id < b.sale_id));
+        seen.retain(|sale| ours.contains(sale));
+        let expected: Vec<_> = ours.iter().filter(|sale| sale.ends_at >= far.plus_ms(from)).cloned().collect();
+        assert_eq!(seen, expected);
+    }
+}
