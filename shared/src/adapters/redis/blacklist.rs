@@ -12,7 +12,7 @@ use redis::{Cmd, Script};
 
 use super::{
     Redis,
-    keys::{self, arg, life_ms},
+    keys::{Tag, arg, life_ms},
 };
 use crate::{
     domain::{Ban, Subject, Timestamp},
@@ -39,7 +39,7 @@ impl Blacklist for Redis {
     }
 
     async fn lift(&self, subject: &Subject) -> Stored<bool> {
-        let member = keys::subject(subject);
+        let member = Tag(subject).to_string();
         let [put, _] = self.ban_index_keys();
         // Read first: a ban that is put while this one is lifted stays listed.
         let seen: Option<f64> = self.command(redis::cmd("ZSCORE").arg(put).arg(&member)).await?;
@@ -88,12 +88,8 @@ impl Redis {
             }
         }
         let until = ban.expires_at.map_or_else(|| "never".to_owned(), |end| end.epoch_ms().to_string());
-        let index = [
-            arg(keys::subject(&ban.subject)),
-            arg(ban.created_at.epoch_ms()),
-            arg(&until),
-            arg(ban.created_at.minus_ms(ENDED_MS).epoch_ms()),
-        ];
+        let index =
+            [arg(Tag(&ban.subject)), arg(ban.created_at.epoch_ms()), arg(&until), arg(ban.created_at.minus_ms(ENDED_MS).epoch_ms())];
         let _: u32 = self.run(&INDEX_PUT, &self.ban_index_keys(), &index).await?;
         let kept = format!("{until} {} {}", ban.created_at.epoch_ms(), ban.reason);
         let life = ban.expires_at.map_or(0, |end| life_ms(end, ban.created_at));

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use redis::{
-    Client, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind,
+    Client, Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, ServerErrorKind,
     aio::{ConnectionManager, ConnectionManagerConfig},
     cluster::ClusterClientBuilder,
     cluster_async::ClusterConnection,
@@ -90,27 +90,37 @@ impl Redis {
 
     /// Runs a script with its keys and arguments already set.
     pub(super) async fn run<T: FromRedisValue>(&self, script: &Script, keys: &[String], arguments: &[Vec<u8>]) -> Stored<T> {
-        let mut call = script.prepare_invoke();
-        for key in keys {
-            call.key(key);
-        }
+        // Not `Script::invoke_async`: it copies every key and argument into a vector of its own first.
+        let bytes = keys.iter().map(String::len).chain(arguments.iter().map(Vec::len)).sum::<usize>();
+        let mut call = Cmd::with_capacity(3 + keys.len() + arguments.len(), bytes + 64);
+        call.arg("EVALSHA").arg(script.get_hash()).arg(keys.len()).arg(keys);
         for argument in arguments {
             call.arg(argument.as_slice());
         }
-        match &self.inner.target {
-            Target::Single(connection) => call.invoke_async(&mut connection.clone()).await,
-            Target::Cluster(_) => call.invoke_async(&mut self.cluster().await?).await,
+        match self.query(&call).await? {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                match &self.inner.target {
+                    Target::Single(connection) => script.load_async(&mut connection.clone()).await,
+                    Target::Cluster(_) => script.load_async(&mut self.cluster().await?).await,
+                }
+                .map_err(stored)?;
+                self.query(&call).await?
+            }
+            answer => answer,
         }
         .map_err(stored)
     }
 
     /// Runs one command.
-    pub(super) async fn command<T: FromRedisValue>(&self, command: &redis::Cmd) -> Stored<T> {
-        match &self.inner.target {
+    pub(super) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Stored<T> {
+        self.query(command).await?.map_err(stored)
+    }
+
+    async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Stored<RedisResult<T>> {
+        Ok(match &self.inner.target {
             Target::Single(connection) => command.query_async(&mut connection.clone()).await,
             Target::Cluster(_) => command.query_async(&mut self.cluster().await?).await,
-        }
-        .map_err(stored)
+        })
     }
 
     async fn cluster(&self) -> Stored<ClusterConnection> {

@@ -114,29 +114,33 @@ impl Redis {
 
     /// Keys and arguments, as the script's head says.
     fn call(&self, entry: &Entry, part: &Part<'_>, mode: Mode) -> (Vec<String>, Vec<Vec<u8>>) {
-        let mut keys: Vec<String> = part.bans.iter().map(|subject| self.ban_key(subject)).collect();
-        keys.extend(part.limits.iter().map(|(_, limit)| self.limit_key(limit.name, &limit.subject)));
         let abuse = entry.abuse.unwrap_or(AbusePolicy { refusals_max: 0, window_ms: 0, ban_ms: 0 });
-        let mut arguments = Vec::with_capacity(8 + 3 * part.limits.len());
-        arguments.push(if mode == Mode::Enter { b"enter".to_vec() } else { b"check".to_vec() });
-        arguments.push(arg(entry.now.epoch_ms()));
-        arguments.push(part.session.map(|(_, session_id)| arg(session_id)).unwrap_or_default());
-        arguments.push(arg(part.bans.len()));
-        arguments.push(arg(part.limits.len()));
-        arguments.push(arg(abuse.refusals_max));
-        arguments.push(arg(abuse.window_ms));
-        arguments.push(arg(SLACK_MS));
+        let mut keys = Vec::with_capacity(part.bans.len() + 2 * part.limits.len() + 1);
+        keys.extend(part.bans.iter().map(|subject| self.ban_key(subject)));
+        keys.extend(part.limits.iter().map(|(_, limit)| self.limit_key(limit.name, &limit.subject)));
+        let mut numbers = Numbers(Vec::with_capacity(8 * (7 + 3 * part.limits.len())));
+        numbers.push(u64::from(mode == Mode::Enter));
+        numbers.push(entry.now.epoch_ms().unsigned_abs());
+        numbers.push(part.bans.len() as u64);
+        numbers.push(part.limits.len() as u64);
+        numbers.push(u64::from(abuse.refusals_max));
+        numbers.push(abuse.window_ms.min(TOLERANCE_US_MAX));
+        numbers.push(SLACK_MS);
+        let mut arguments = vec![Vec::new(), part.session.map(|(_, session_id)| arg(session_id)).unwrap_or_default()];
         for (_, limit) in &part.limits {
             let interval_us = limit.quota.interval_us().clamp(1, TOLERANCE_US_MAX);
             let tolerance_us = interval_us.saturating_mul(u64::from(limit.quota.burst.max(1))).min(TOLERANCE_US_MAX);
-            let counter = if counts_refusals(entry, limit) {
+            numbers.push(interval_us);
+            numbers.push(tolerance_us);
+            if counts_refusals(entry, limit) {
                 keys.push(self.strikes_key(&limit.subject));
-                keys.len()
+                numbers.push(keys.len() as u64);
             } else {
-                0
-            };
-            arguments.extend([arg(interval_us), arg(tolerance_us), arg(counter)]);
+                numbers.push(0);
+            }
+            arguments.push(arg(tolerance_us.div_ceil(1_000) + SLACK_MS));
         }
+        arguments[0] = numbers.0;
         keys.extend(part.session.map(|(user_id, _)| self.sessions_key(user_id)));
         (keys, arguments)
     }
@@ -149,6 +153,15 @@ impl Redis {
             expires_at: Some(now.plus_ms(abuse.ban_ms)),
         };
         self.put_ban(&ban, true).await
+    }
+}
+
+/// Numbers as the script unpacks them; all are below 2^53, up to which a double holds every whole number.
+struct Numbers(Vec<u8>);
+
+impl Numbers {
+    fn push(&mut self, number: u64) {
+        self.0.extend_from_slice(&(number as f64).to_le_bytes());
     }
 }
 

@@ -7,7 +7,7 @@
 //! |---|---|---|---|
 //! | `sessions:{user:ID}` | hash | session id -> end, epoch ms; at most 20 | last end |
 //! | `ban:{SUBJECT}` | string | `UNTIL CREATED REASON`: end (epoch ms or `never`), when it was put (epoch ms), text | end of the ban; `never`: none |
-//! | `limit:NAME:{SUBJECT}` | string | GCRA's theoretical arrival time, epoch µs | until it lies in the past |
+//! | `limit:NAME:{SUBJECT}` | string | GCRA's theoretical arrival time, epoch µs | a full burst's time, within which it lies in the past |
 //! | `strikes:{SUBJECT}` | string | `COUNT END`: refusals within the window, its end in epoch ms | end of the window |
 //! | `failures:{SUBJECT}` | string | `COUNT END`, likewise | end of the window |
 //! | `captcha:{ID}` | string | `PURPOSE END ANSWER` | end |
@@ -20,40 +20,61 @@
 //! Except for locks and cache, a key outlives what is in it by [`SLACK_MS`]: its life is garbage collection, and
 //! whether what is in it still holds is decided with the caller's clock.
 
+use std::fmt::{self, Write as _};
+
 use super::Redis;
 use crate::domain::{CaptchaId, Subject, Timestamp, UserId};
 
 /// How much longer than needed a key is kept, in milliseconds: more than clocks of instances may differ.
 pub(super) const SLACK_MS: u64 = 60_000;
 
-/// What a cluster keeps together: keys of one user, of one address, of one phone.
-pub(super) fn subject(subject: &Subject) -> String {
-    format!("{}:{}", subject.kind(), subject.value())
+/// Room for the longest of the usual keys.
+const KEY_BYTES: usize = 80;
+
+/// What a cluster keeps together: keys of one user, of one address, of one phone. Written without an allocation,
+/// because the gate writes several per request.
+pub(super) struct Tag<'s>(pub(super) &'s Subject);
+
+impl fmt::Display for Tag<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Subject::User(user_id) => write!(f, "user:{user_id}"),
+            Subject::Address(ip) => write!(f, "address:{ip}"),
+            other => write!(f, "{}:{}", other.kind(), other.value()),
+        }
+    }
 }
 
 impl Redis {
+    fn named(&self, name: fmt::Arguments<'_>) -> String {
+        let mut key = self.key("");
+        key.reserve(KEY_BYTES);
+        key.write_fmt(name).expect("writing to a String does not fail");
+        key
+    }
+
     pub(super) fn sessions_key(&self, user_id: UserId) -> String {
-        self.key(&format!("sessions:{{user:{user_id}}}"))
+        self.named(format_args!("sessions:{{user:{user_id}}}"))
     }
 
     pub(super) fn ban_key(&self, of: &Subject) -> String {
-        self.key(&format!("ban:{{{}}}", subject(of)))
+        self.named(format_args!("ban:{{{}}}", Tag(of)))
     }
 
     pub(super) fn limit_key(&self, name: &str, of: &Subject) -> String {
-        self.key(&format!("limit:{name}:{{{}}}", subject(of)))
+        self.named(format_args!("limit:{name}:{{{}}}", Tag(of)))
     }
 
     pub(super) fn strikes_key(&self, of: &Subject) -> String {
-        self.key(&format!("strikes:{{{}}}", subject(of)))
+        self.named(format_args!("strikes:{{{}}}", Tag(of)))
     }
 
     pub(super) fn failures_key(&self, of: &Subject) -> String {
-        self.key(&format!("failures:{{{}}}", subject(of)))
+        self.named(format_args!("failures:{{{}}}", Tag(of)))
     }
 
     pub(super) fn captcha_key(&self, captcha_id: CaptchaId) -> String {
-        self.key(&format!("captcha:{{{captcha_id}}}"))
+        self.named(format_args!("captcha:{{{captcha_id}}}"))
     }
 
     /// The lists of bans: by when they were put, by when they end.
@@ -62,15 +83,15 @@ impl Redis {
     }
 
     pub(super) fn lock_key(&self, name: &str) -> String {
-        self.key(&format!("lock:{{{name}}}"))
+        self.named(format_args!("lock:{{{name}}}"))
     }
 
     pub(super) fn fence_key(&self, name: &str) -> String {
-        self.key(&format!("fence:{{{name}}}"))
+        self.named(format_args!("fence:{{{name}}}"))
     }
 
     pub(super) fn cache_key(&self, key: &str) -> String {
-        self.key(&format!("cache:{{{key}}}"))
+        self.named(format_args!("cache:{{{key}}}"))
     }
 }
 

@@ -1,25 +1,21 @@
 -- Checks a session, bans and limits in one step, and charges the limits when all pass.
 --
 -- KEYS  bans, then limits, then one strike counter per limit whose refusals count, then the sessions of the user
--- ARGV  1 'enter', or 'check' to change nothing
---       2 now, milliseconds
---       3 session id, or '' when none is asked for
---       4 number of bans
---       5 number of limits
---       6 refusals that are borne
---       7 window of the refusals, milliseconds
---       8 slack, milliseconds: how much longer than needed a key is kept
---       then per limit: interval and tolerance (burst * interval), microseconds; index of its strike counter in KEYS, or 0
+-- ARGV  1 numbers, as little-endian doubles (each argument of its own would cost as much as reading a key):
+--         whether to enter (1), or to check and change nothing (0); now; number of bans; number of limits; refusals that
+--         are borne; their window; slack: how much further ahead than possible a limit may be; times in milliseconds
+--         then per limit: interval and tolerance (burst * interval), microseconds; index of its strike counter in KEYS, or 0
+--       2 session id, or '' when none is asked for
+--       then per limit: life of its key, milliseconds
 --
 -- Returns {0} entered; {1} no session; {2, until} banned, -1 without end; {3, limit, retry_after_ms, due} limited, where
 -- `limit` counts from 0 and `due` is 1 when the user is to be banned.
 --
--- Numbers are doubles: microseconds since 1970 stay below 2^53 until the year 2255, and are written with %.0f because
--- the default format rounds at 14 digits.
+-- Lua's numbers are doubles: microseconds since 1970 stay below 2^53 until the year 2255. As an argument of redis.call
+-- they are written with 17 digits, exactly; Lua's own text of a number would be rounded to 14.
 
-local changing, now, session = ARGV[1] == 'enter', tonumber(ARGV[2]), ARGV[3]
-local bans, limits = tonumber(ARGV[4]), tonumber(ARGV[5])
-local slack = tonumber(ARGV[8])
+local changing, now, bans, limits, refusals_max, window, slack = struct.unpack('<ddddddd', ARGV[1])
+local session = ARGV[2]
 
 if session ~= '' then
   local ends = redis.call('HGET', KEYS[#KEYS], session)
@@ -53,7 +49,7 @@ end
 local now_us = now * 1000
 local refused, wait_us, tats = nil, 0, {}
 for i = 1, limits do
-  local interval, tolerance = tonumber(ARGV[6 + 3 * i]), tonumber(ARGV[7 + 3 * i])
+  local interval, tolerance = struct.unpack('<dd', ARGV[1], 33 + 24 * i)
   local tat = tonumber(values[bans + i] or 0)
   -- Further ahead than a full burst and the slack: from a clock that has been set back since.
   if tat < now_us or tat > now_us + tolerance + slack * 1000 then
@@ -69,9 +65,9 @@ for i = 1, limits do
 end
 
 if refused then
-  local due, counter = 0, tonumber(ARGV[8 + 3 * refused])
-  if changing and counter > 0 then
-    local count, ends = 0, now + tonumber(ARGV[7])
+  local due, counter = 0, struct.unpack('<d', ARGV[1], 49 + 24 * refused)
+  if changing == 1 and counter > 0 then
+    local count, ends = 0, now + window
     local value = redis.call('GET', KEYS[counter])
     if value then
       local old_count, old_ends = string.match(value, '^(%d+) (%d+)$')
@@ -80,18 +76,17 @@ if refused then
       end
     end
     count = count + 1
-    redis.call('SET', KEYS[counter], string.format('%.0f %.0f', count, ends), 'PX', string.format('%.0f', ends - now + slack))
-    if count > tonumber(ARGV[6]) then
+    redis.call('SET', KEYS[counter], string.format('%.0f %.0f', count, ends), 'PX', ends - now + slack)
+    if count > refusals_max then
       due = 1
     end
   end
   return {3, refused - 1, math.ceil(wait_us / 1000), due}
 end
 
-if changing then
+if changing == 1 then
   for i = 1, limits do
-    local life = math.ceil((tats[i] - now_us) / 1000) + slack
-    redis.call('SET', KEYS[bans + i], string.format('%.0f', tats[i]), 'PX', string.format('%.0f', life))
+    redis.call('SET', KEYS[bans + i], tats[i], 'PX', ARGV[2 + i])
   end
 end
 return {0}
