@@ -102,7 +102,7 @@ async fn rebuilders_in_turn_leave_everything_restored(port: &dyn Admission) {
 
 async fn epochs_compare_as_numbers(port: &dyn Admission) {
     let sale = sale(1);
-    for epoch in [9, 10, 99, 100, 9_007_199_254_740_993, 9_007_199_254_740_994] {
+    for epoch in [9, 10, 99, 100, 9_007_199_254_740_992, 9_007_199_254_740_993] {
         assert!(port.begin_rebuild(&sale.terms(), epoch, START).await.expect("store"), "{epoch}");
         assert!(!port.begin_rebuild(&sale.terms(), epoch - 1, START).await.expect("store"), "{epoch}");
         assert!(!port.finish_rebuild(sale.sale_id, epoch - 1).await.expect("store"), "{epoch}");

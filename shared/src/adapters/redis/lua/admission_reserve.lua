@@ -27,7 +27,7 @@ if #mine > 0 and #mine >= 36 * tonumber(sale[6]) then return {'already-bought', 
 local count = redis.call('HLEN', KEYS[2])
 if count >= tonumber(sale[7]) then return {'sold-out'} end
 
--- Numbers go from the caller and the terms into the value as the strings they are: Lua would write 1.8e+12.
+-- Numbers go into the value as the strings they came as: Lua writes at most 14 digits of a number.
 local value = 'r ' .. ARGV[2] .. ' ' .. ARGV[4] .. ' ' .. sale[8] .. ' ' .. sale[9]
 redis.call('HSET', KEYS[2], ARGV[1], value)
 redis.call('HSET', KEYS[1], user, mine .. ARGV[1])
