@@ -77,11 +77,12 @@ impl App {
         if bool::from(right) { Ok(()) } else { Err(Problem::CaptchaWrong) }
     }
 
-    /// Drawing takes milliseconds of processor time: not on a thread that answers requests.
+    /// Drawing takes milliseconds of processor time: not on a thread that answers requests, and not on all processors.
     async fn drawing(
         &self,
         work: impl FnOnce(&dyn crate::ports::CaptchaArtist) -> Result<Vec<u8>, crate::ports::StoreError> + Send + 'static,
     ) -> Result<Vec<u8>, Problem> {
+        let _turn = self.drawing_turns.acquire().await.expect("the semaphore is never closed");
         let artist = std::sync::Arc::clone(&self.ports.artist);
         tokio::task::spawn_blocking(move || work(artist.as_ref()))
             .await

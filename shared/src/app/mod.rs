@@ -31,6 +31,8 @@ pub use sweeping::Swept;
 pub(crate) use tokens::install_crypto;
 pub use tokens::{SessionClaims, TicketClaims};
 
+use tokio::sync::Semaphore;
+
 use crate::{
     config::{Config, ConfigError, SigningKey},
     domain::Timestamp,
@@ -55,6 +57,7 @@ pub struct Inner {
     session_keys: Keyring,
     ticket_keys: Keyring,
     passwords: Passwords,
+    drawing_turns: Semaphore,
     catalog: Catalog,
     publisher: Publisher,
     sweep: SweepMemory,
@@ -81,10 +84,11 @@ impl App {
         let session_keys = keys(config.session_keys()?, "session", &ports).await?;
         let ticket_keys = keys(config.ticket_keys()?, "ticket", &ports).await?;
         let passwords = Passwords::new(config.login.hashes_at_once, config.login.hashes_waiting_max);
+        let drawing_turns = Semaphore::new(passwords::half_of_the_processors());
         let catalog = Catalog::new(&config.cache);
         let publisher = Publisher::spawn(Arc::clone(&ports.queue), config.orders.publish_group_max, config.orders.publish_waiting_max);
         let sweep = SweepMemory::new(ports.random.as_ref());
-        Ok(Self(Arc::new(Inner { config, ports, session_keys, ticket_keys, passwords, catalog, publisher, sweep })))
+        Ok(Self(Arc::new(Inner { config, ports, session_keys, ticket_keys, passwords, drawing_turns, catalog, publisher, sweep })))
     }
 
     /// Now.

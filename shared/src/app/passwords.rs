@@ -17,6 +17,11 @@ use crate::{domain::Phone, problem::Problem};
 /// Marks a user that no password opens.
 pub(super) const NO_PASSWORD: &str = "!";
 
+/// As many as work that can wait may use; at least one.
+pub(super) fn half_of_the_processors() -> usize {
+    (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1)
+}
+
 pub(super) struct Passwords {
     at_once: Arc<Semaphore>,
     waiting: AtomicUsize,
@@ -28,8 +33,7 @@ pub(super) struct Passwords {
 impl Passwords {
     /// `at_once` 0 stands for half of the processors.
     pub(super) fn new(at_once: usize, waiting_max: usize) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let at_once = if at_once == 0 { (processors / 2).max(1) } else { at_once };
+        let at_once = if at_once == 0 { half_of_the_processors() } else { at_once };
         // Not a hash of anything: salt and output are arbitrary, the cost is what counts.
         let decoy = "$argon2id$v=19$m=19456,t=2,p=1$c29tZS1zYWx0LWhlcmU$aGVyZS1pcy1hLWRlY295LW9mLTMyLWJ5dGVzLWxlbmc".to_owned();
         Self { at_once: Arc::new(Semaphore::new(at_once)), waiting: AtomicUsize::new(0), waiting_max, decoy }

@@ -8,6 +8,7 @@ pub mod gate;
 pub mod ledger;
 mod proxy;
 pub mod queue;
+pub mod runtime_api;
 
 pub use clock::ManualClock;
 pub use data::*;

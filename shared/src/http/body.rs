@@ -1,5 +1,7 @@
 //! Request bodies, path and query: read strictly, refused with the field's name.
 
+use std::time::Duration;
+
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::request::Parts,
@@ -11,6 +13,8 @@ use crate::problem::Problem;
 
 /// Largest request body.
 const BODY_BYTES_MAX: usize = 16 * 1024;
+/// A body must have come whole within this time, so that slow senders can't hold connections.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn invalid(field: &str, expected: impl Into<String>) -> Problem {
     Problem::Invalid { field: field.to_owned(), expected: expected.into() }
@@ -27,7 +31,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
             essence.eq_ignore_ascii_case("application/json")
         });
-        let bytes = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(|_| Problem::BodyTooLarge)?;
+        let reading = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX);
+        let bytes = tokio::time::timeout(BODY_TIMEOUT, reading)
+            .await
+            .map_err(|_| invalid("body", "all of it within 10 seconds"))?
+            .map_err(|_| Problem::BodyTooLarge)?;
         if !bytes.is_empty() && !json {
             return Err(Problem::UnsupportedMediaType);
         }
