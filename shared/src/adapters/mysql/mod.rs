@@ -18,7 +18,7 @@ use sqlx::{
     migrate::MigrateError,
     mysql::{MySqlConnectOptions, MySqlPoolOptions},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::sql;
 use crate::ports::{Health, StoreError, Stored};
@@ -33,7 +33,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a row that another transaction has locked, before all is undone and tried again.
 const LOCK_WAIT_SECONDS: u32 = 1;
 /// Longest wait for another instance that is bringing the schema up to date.
-const MIGRATION_WAIT_SECONDS: u32 = 60;
+const MIGRATION_WAIT: Duration = Duration::from_secs(60);
 /// A connection that was used so short a time ago is taken without asking whether it still lives, ...
 const PING_AFTER: Duration = Duration::from_secs(1);
 /// ... unless another was lost so short a time ago.
@@ -73,7 +73,7 @@ pub enum MySqlMigrationError {
     #[error(transparent)]
     Store(StoreError),
     /// Another instance is at it for too long.
-    #[error("another instance has been changing the database's schema for over {MIGRATION_WAIT_SECONDS} s")]
+    #[error("another instance has been changing the database's schema for over {} s", MIGRATION_WAIT.as_secs())]
     Locked,
     /// The schema is of a newer release.
     #[error("the database was brought up to date by a newer release of flashsale (migration {0}): use that one")]
@@ -128,7 +128,7 @@ impl MySql {
                 Box::pin(async move {
                     // After a network that went away, or a frozen sandbox, an unbounded ping would take all the time
                     // there is to get a connection.
-                    Ok(trusted || matches!(tokio::time::timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
+                    Ok(trusted || matches!(timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
                 })
             })
             .after_connect(|connection, _| Box::pin(prepare(connection)))
@@ -146,11 +146,14 @@ impl MySql {
         connection.close_on_drop();
         // The migrator's own lock waits for -1 seconds, which MariaDB refuses, and the migrator does not look. Locks are
         // of the whole server, so the name holds the database's.
-        let locked: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(CONCAT('flashsale-migrate-', LEFT(SHA2(DATABASE(), 256), 32)), ?)")
-            .bind(MIGRATION_WAIT_SECONDS)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(|error| MySqlMigrationError::Store(errors::before_commit(&error)))?;
+        let lock = sqlx::query_scalar("SELECT GET_LOCK(CONCAT('flashsale-migrate-', LEFT(SHA2(DATABASE(), 256), 32)), ?)")
+            .bind(MIGRATION_WAIT.as_secs())
+            .fetch_one(&mut *connection);
+        // The server gives up after that time, or does not answer at all.
+        let Ok(locked) = timeout(MIGRATION_WAIT + ACQUIRE_TIMEOUT, lock).await else {
+            return Err(MySqlMigrationError::Locked);
+        };
+        let locked: Option<i64> = locked.map_err(|error| MySqlMigrationError::Store(errors::before_commit(&error)))?;
         if locked != Some(1) {
             return Err(MySqlMigrationError::Locked);
         }

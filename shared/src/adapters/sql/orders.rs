@@ -1,6 +1,6 @@
 //! The port `OrderLedger`, and what its transactions share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use async_trait::async_trait;
 
@@ -146,8 +146,13 @@ impl Work for Record {
     async fn run<S: Session>(&self, session: &mut S) -> Result<Self::Output, Failure> {
         self.requests.iter().try_for_each(storable)?;
         let sales = lock_sales(session, self.requests.iter().map(|request| request.sale_id).collect()).await?;
+        let sales: HashMap<_, _> = sales.into_iter().map(|sale| (sale.sale_id, sale)).collect();
         let existing = lock_orders(session, self.requests.iter().map(|request| request.order_id).collect()).await?;
-        let slots = lock_slots(session, self.requests.iter().map(|request| (request.sale_id, request.user_id)).collect()).await?;
+        let existing: HashMap<_, _> = existing.into_iter().map(|order| (order.order_id, order)).collect();
+        // Only of those whose orders may be confirmed: the others' rows are nobody's business here.
+        let is_open = |request: &&OrderRequest| sales.contains_key(&request.sale_id) && !existing.contains_key(&request.order_id);
+        let buyers = self.requests.iter().filter(is_open).map(|request| (request.sale_id, request.user_id)).collect();
+        let slots = lock_slots(session, buyers).await?;
         let decided = Book::new(sales, slots, existing).decide(&self.requests, self.now, self.pay_by);
         insert(session, &decided.inserts).await?;
         for (&sale_id, &units) in &decided.taken {

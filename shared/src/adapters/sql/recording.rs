@@ -35,7 +35,7 @@ pub(super) struct NewOrder {
 /// What the locked rows say, kept up to date while the batch is decided order by order.
 #[derive(Debug)]
 pub(super) struct Book {
-    sales: BTreeMap<SaleId, HeldSale>,
+    sales: HashMap<SaleId, HeldSale>,
     slots: HashMap<(SaleId, UserId), BTreeSet<u32>>,
     existing: HashMap<OrderId, Order>,
 }
@@ -50,16 +50,12 @@ pub(super) struct Decided {
 }
 
 impl Book {
-    pub(super) fn new(sales: Vec<HeldSale>, slots: Vec<HeldSlot>, existing: Vec<Order>) -> Self {
+    pub(super) fn new(sales: HashMap<SaleId, HeldSale>, slots: Vec<HeldSlot>, existing: HashMap<OrderId, Order>) -> Self {
         let mut held = HashMap::<_, BTreeSet<u32>>::new();
         for slot in slots {
             held.entry((slot.sale_id, slot.user_id)).or_default().insert(slot.slot);
         }
-        Self {
-            sales: sales.into_iter().map(|sale| (sale.sale_id, sale)).collect(),
-            slots: held,
-            existing: existing.into_iter().map(|order| (order.order_id, order)).collect(),
-        }
+        Self { sales, slots: held, existing }
     }
 
     /// Decides a batch in its order: who comes first gets the unit.
@@ -146,8 +142,12 @@ mod tests {
         }
     }
 
-    fn held(n: u8, stock: u32, sold: u32, per_user_limit: u32) -> HeldSale {
-        HeldSale { sale_id: sale(n), stock, sold, per_user_limit }
+    fn held(n: u8, stock: u32, sold: u32, per_user_limit: u32) -> (SaleId, HeldSale) {
+        (sale(n), HeldSale { sale_id: sale(n), stock, sold, per_user_limit })
+    }
+
+    fn book<const N: usize>(sales: [(SaleId, HeldSale); N], slots: Vec<HeldSlot>) -> Book {
+        Book::new(HashMap::from(sales), slots, HashMap::new())
     }
 
     fn verdicts(decided: &Decided) -> Vec<(Option<RejectReason>, bool)> {
@@ -158,7 +158,7 @@ mod tests {
     fn reasons_come_in_order() {
         use RejectReason::{AlreadyBought, SoldOut, UnknownSale};
         let slots = vec![HeldSlot { sale_id: sale(1), user_id: user(1), slot: 1 }];
-        let book = Book::new(vec![held(1, 2, 1, 1)], slots, Vec::new());
+        let book = book([held(1, 2, 1, 1)], slots);
         let batch = [request(1, 1, 1), request(2, 1, 2), request(3, 1, 3), request(2, 1, 2), request(4, 9, 1), request(5, 1, 2)];
         let decided = book.decide(&batch, NOW, PAY_BY);
         assert_eq!(
@@ -179,11 +179,7 @@ mod tests {
     #[test]
     fn the_smallest_free_slot_is_given() {
         let slots = [1, 3].map(|slot| HeldSlot { sale_id: sale(1), user_id: user(1), slot }).to_vec();
-        let decided = Book::new(vec![held(1, 9, 2, 4)], slots, Vec::new()).decide(
-            &[request(1, 1, 1), request(2, 1, 1), request(3, 1, 1)],
-            NOW,
-            PAY_BY,
-        );
+        let decided = book([held(1, 9, 2, 4)], slots).decide(&[request(1, 1, 1), request(2, 1, 1), request(3, 1, 1)], NOW, PAY_BY);
         assert_eq!(decided.inserts.iter().map(|new| new.slot).collect::<Vec<_>>(), [Some(2), Some(4), None]);
     }
 
@@ -196,9 +192,9 @@ mod tests {
             limit in 1_u32..4,
         ) {
             let sold = sold.min(stock);
-            let sales = vec![held(0, stock, sold, limit), held(1, 3, 0, 1)];
+            let sales = [held(0, stock, sold, limit), held(1, 3, 0, 1)];
             let requests: Vec<_> = batch.iter().map(|&(order, sale, user)| request(order, sale, user)).collect();
-            let decided = Book::new(sales, Vec::new(), Vec::new()).decide(&requests, NOW, PAY_BY);
+            let decided = book(sales, Vec::new()).decide(&requests, NOW, PAY_BY);
 
             prop_assert_eq!(decided.outcomes.len(), requests.len());
             for (request, outcome) in requests.iter().zip(&decided.outcomes) {

@@ -29,7 +29,7 @@ pub async fn paging(ledger: &Ledger) {
         let mut seen: Vec<Order> = Vec::new();
         loop {
             let page = orders.of_user(user, seen.last().map(|order| order.order_id), limit).await.unwrap();
-            assert!(page.len() <= limit as usize);
+            assert!(page.len() <= limit as usize && seen.len() <= 10);
             if page.is_empty() {
                 break;
             }
@@ -46,7 +46,7 @@ pub async fn paging(ledger: &Ledger) {
         let mut seen: Vec<Order> = Vec::new();
         loop {
             let page = orders.active(sale.sale_id, seen.last().map(|order| order.order_id), limit).await.unwrap();
-            assert!(page.len() <= limit as usize);
+            assert!(page.len() <= limit as usize && seen.len() <= 10);
             if page.is_empty() {
                 break;
             }
