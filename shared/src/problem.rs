@@ -17,7 +17,7 @@ use crate::{
 pub enum Problem {
     Invalid { field: String, expected: String },
     InvalidPhone(PhoneError),
-    WeakPassword(&'static str),
+    WeakPassword { field: &'static str, rule: &'static str },
     PhoneTaken,
     CaptchaRequired,
     CaptchaWrong,
@@ -101,7 +101,7 @@ impl Problem {
         match self {
             Self::Invalid { .. } => "invalid",
             Self::InvalidPhone(_) => "invalid-phone",
-            Self::WeakPassword(_) => "weak-password",
+            Self::WeakPassword { .. } => "weak-password",
             Self::PhoneTaken => "phone-taken",
             Self::CaptchaRequired => "captcha-required",
             Self::CaptchaWrong => "captcha-wrong",
@@ -142,7 +142,7 @@ impl Problem {
         match self {
             Self::Invalid { field, expected } => format!("{field}: {expected}"),
             Self::InvalidPhone(error) => error.to_string(),
-            Self::WeakPassword(rule) => (*rule).to_owned(),
+            Self::WeakPassword { rule, .. } => (*rule).to_owned(),
             Self::Forbidden(why) => (*why).to_owned(),
             Self::RateLimited { name, .. } => format!("limit {name:?} is used up"),
             Self::SaleNotOpen { starts_at } => format!("opens at {starts_at}"),
@@ -156,7 +156,7 @@ impl Problem {
         let members = match self {
             Self::Invalid { field, .. } => json!({ "field": field }),
             Self::InvalidPhone(_) => json!({ "field": "phone" }),
-            Self::WeakPassword(_) => json!({ "field": "password" }),
+            Self::WeakPassword { field, .. } => json!({ "field": field }),
             Self::Banned { until: Some(until) } => json!({ "until": until }),
             Self::SaleNotOpen { starts_at } => json!({ "starts_at": starts_at }),
             Self::AlreadyBought { order_id } => json!({ "order_id": order_id }),

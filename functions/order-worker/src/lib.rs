@@ -10,8 +10,12 @@ use flashsale::{app::App, lambda::Error};
 /// Handles one batch. After an error the whole batch is to be given again.
 ///
 /// # Errors
-/// When a store does not answer.
+/// When a store does not answer, or the event is none of a queue.
 pub async fn handle(app: App, event: RabbitMqEvent) -> Result<(), Error> {
+    if event.messages_by_queue.is_empty() {
+        // Every field of the event has a default, so any JSON object would pass for an empty batch.
+        return Err("the event holds no messages: it is not one of an Amazon MQ queue".into());
+    }
     let messages = event.messages_by_queue.into_values().flatten();
     // What is no base64 is handed on as it is: it will be parked with its own text.
     let bodies: Vec<Vec<u8>> = messages

@@ -59,7 +59,7 @@ impl App {
     /// `invalid-phone`, `weak-password`, `phone-taken`, `captcha-*`, `rate-limited`, `banned`.
     pub async fn register(&self, client: &Client, given: Credentials) -> Result<UserView, Problem> {
         let phone = Phone::parse(&given.phone, given.country)?;
-        check_strength(&given.password, &phone)?;
+        check_strength("password", &given.password, &phone)?;
         let limits = vec![self.phone_limit(&phone, client)];
         self.enter_unknown(client, "register", self.config.limits.register, limits).await?;
         self.check_captcha(Purpose::Login, given.captcha).await?;
@@ -154,7 +154,7 @@ impl App {
         if !self.passwords.verify(old, Some(user.password_hash)).await? {
             return Err(Problem::BadCredentials);
         }
-        check_strength(&new, &user.phone)?;
+        check_strength("new_password", &new, &user.phone)?;
         let hash = self.passwords.hash(new, self.salt()).await?;
         self.ports.users.set_password_hash(user.user_id, &hash).await?;
         self.ports.sessions.end_all(user.user_id, Some(who.session_id)).await?;

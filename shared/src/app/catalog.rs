@@ -15,7 +15,7 @@ use std::{
 use moka::future::Cache as LocalCache;
 use serde::Serialize;
 
-use super::App;
+use super::{App, Client};
 use crate::{
     config::CacheTimes,
     domain::{Currency, Sale, SaleId, SaleState, Timestamp},
@@ -141,8 +141,12 @@ impl App {
     /// A sale page.
     ///
     /// # Errors
-    /// `not-found`, `unavailable`.
-    pub async fn sale_page(&self, sale_id: SaleId) -> Result<SaleView, Problem> {
+    /// `not-found`, `rate-limited`, `banned`, `unavailable`.
+    pub async fn sale_page(&self, client: &Client, sale_id: SaleId) -> Result<SaleView, Problem> {
+        if !self.catalog.sales.contains_key(&sale_id) {
+            // What is in memory is free; made-up ids, which are not, are limited.
+            self.enter_reader(client).await?;
+        }
         let sale = self.sale(sale_id).await?;
         self.view(&sale).await
     }
@@ -150,8 +154,11 @@ impl App {
     /// Sale pages, newest first, and where the next ones begin.
     ///
     /// # Errors
-    /// `unavailable`.
-    pub async fn sale_list(&self, before: Option<SaleId>, limit: u32) -> Result<(Vec<SaleView>, Option<SaleId>), Problem> {
+    /// `rate-limited`, `banned`, `unavailable`.
+    pub async fn sale_list(&self, client: &Client, before: Option<SaleId>, limit: u32) -> Result<(Vec<SaleView>, Option<SaleId>), Problem> {
+        if !self.catalog.lists.contains_key(&(before, limit)) {
+            self.enter_reader(client).await?;
+        }
         let sales = self
             .catalog
             .lists

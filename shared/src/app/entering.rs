@@ -61,6 +61,19 @@ impl App {
         self.pass(Entry { session: None, not_banned, limits, abuse: None, now: self.now() }).await
     }
 
+    /// Lets anybody in who asks for what is not in memory.
+    pub(super) async fn enter_reader(&self, client: &Client) -> Result<(), Problem> {
+        let address = Subject::address(client.address);
+        self.pass(Entry {
+            session: None,
+            not_banned: vec![address.clone()],
+            limits: vec![Limit { name: "address", subject: address, quota: self.config.limits.address }],
+            abuse: None,
+            now: self.now(),
+        })
+        .await
+    }
+
     fn abuse_policy(&self) -> AbusePolicy {
         let abuse = self.config.abuse;
         AbusePolicy { refusals_max: abuse.refusals_max, window_ms: abuse.window_seconds * 1_000, ban_ms: abuse.ban_seconds * 1_000 }

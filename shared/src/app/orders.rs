@@ -83,6 +83,8 @@ impl App {
                 self.share_order(&order).await;
                 Ok(order)
             }
+            // Still confirmed, but too late to be paid: the sweeper is about to say so.
+            Transition::Refused(Order { status: OrderStatus::Confirmed, .. }) => Err(Problem::OrderFinal { status: OrderStatus::Expired }),
             Transition::Refused(order) => Err(Problem::OrderFinal { status: order.status }),
             Transition::NotFound => Err(Problem::NotFound),
         }

@@ -102,15 +102,16 @@ impl Drop for Waiting<'_> {
 }
 
 /// The rules for a new password: length, as NIST SP 800-63B asks for, and none that is guessed first.
-pub(super) fn check_strength(password: &str, phone: &Phone) -> Result<(), Problem> {
+pub(super) fn check_strength(field: &'static str, password: &str, phone: &Phone) -> Result<(), Problem> {
+    let weak = |rule| Err(Problem::WeakPassword { field, rule });
     const CHARS_MIN: usize = 8;
     const CHARS_MAX: usize = 128;
     let chars = password.chars().count();
     if chars < CHARS_MIN {
-        return Err(Problem::WeakPassword("at least 8 characters"));
+        return weak("at least 8 characters");
     }
     if chars > CHARS_MAX {
-        return Err(Problem::WeakPassword("at most 128 characters"));
+        return weak("at most 128 characters");
     }
     let lower = password.to_lowercase();
     let first = lower.chars().next();
@@ -120,7 +121,7 @@ pub(super) fn check_strength(password: &str, phone: &Phone) -> Result<(), Proble
         || digits.contains(lower.as_str())
         || guessed.iter().any(|word| lower.starts_with(word) && chars < word.chars().count() + 4)
     {
-        return Err(Problem::WeakPassword("not a password that is tried first: a repeated character, the phone number, or a common one"));
+        return weak("not a password that is tried first: a repeated character, the phone number, or a common one");
     }
     Ok(())
 }
@@ -161,10 +162,10 @@ mod tests {
     fn weak_passwords_are_named() {
         let phone = Phone::from_e164("+12015550123").unwrap();
         for weak in ["short", "aaaaaaaaaa", "12015550123", "2015550123", "Password1", "12345678"] {
-            assert!(check_strength(weak, &phone).is_err(), "{weak}");
+            assert!(check_strength("password", weak, &phone).is_err(), "{weak}");
         }
         for good in ["correct horse", "Tr0ub4dor&3", "密码密码密码密马"] {
-            assert!(check_strength(good, &phone).is_ok(), "{good}");
+            assert!(check_strength("password", good, &phone).is_ok(), "{good}");
         }
     }
 }

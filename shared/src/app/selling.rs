@@ -1,5 +1,7 @@
 //! The operator's side: sales, their figures, the blacklist.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{App, Client, SessionClaims};
@@ -42,7 +44,7 @@ pub struct SaleStats {
     /// Units held by orders that it has.
     pub settled: u32,
     /// Orders in the ledger by the word of their status.
-    pub orders: Vec<(String, u64)>,
+    pub orders: BTreeMap<String, u64>,
     /// Messages in the queue, of all sales.
     pub queue_waiting: u64,
     /// Messages that were parked, of all sales.
@@ -163,7 +165,7 @@ impl App {
             AdmissionState::Rebuilding { .. } => ("rebuilding", 0, 0, 0),
             AdmissionState::Missing => ("missing", 0, 0, 0),
         };
-        let orders = self.ports.orders.tally(sale_id).await?.by_status;
+        let orders = self.ports.orders.tally(sale_id).await?.by_status.into_iter().collect();
         let Depth { waiting, parked } = self.ports.queue.depth().await?;
         Ok(SaleStats {
             sale,
@@ -223,5 +225,10 @@ impl App {
 }
 
 fn read_subject(kind: &str, value: &str) -> Result<Subject, Problem> {
-    Subject::parse(kind, value).map_err(|error| Problem::Invalid { field: "kind".to_owned(), expected: error.to_string() })
+    let invalid = |field: &str, expected: &str| Problem::Invalid { field: field.to_owned(), expected: expected.to_owned() };
+    if !["user", "address", "phone"].contains(&kind) {
+        return Err(invalid("kind", "user, address or phone"));
+    }
+    Subject::parse(kind, value)
+        .map_err(|_| invalid("value", "a user's id, an IP address, or a phone number with its country code, as kind says"))
 }

@@ -40,18 +40,30 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             return Err(Problem::UnsupportedMediaType);
         }
         let bytes = if bytes.is_empty() { b"{}".as_slice() } else { &bytes };
-        serde_json::from_slice(bytes).map(Self).map_err(|error| {
-            let message = error.to_string();
-            // serde names the field in backticks where there is one.
-            let field = message.split('`').nth(1).unwrap_or("body").to_owned();
-            // Values of a request are never repeated: one of them may be a password.
-            let expected = if message.starts_with("invalid type") || message.starts_with("invalid value") {
-                format!("expected{}", message.rsplit_once("expected").map_or(" another value", |(_, rest)| rest))
-            } else {
-                message
-            };
-            invalid(&field, expected)
-        })
+        let mut json = serde_json::Deserializer::from_slice(bytes);
+        let read =
+            serde_path_to_error::deserialize(&mut json).map_err(|error| refusal(&error.path().to_string(), &error.inner().to_string()))?;
+        json.end().map_err(|_| invalid("body", "one JSON object and nothing behind it"))?;
+        Ok(Self(read))
+    }
+}
+
+/// Names the field and what would be right. What the client sent is never repeated: it may be a password.
+fn refusal(path: &str, message: &str) -> Problem {
+    let message = message.split(" at line ").next().unwrap_or_default();
+    let quoted = message.split('`').nth(1);
+    if let (true, Some(field)) = (message.starts_with("unknown field"), quoted) {
+        return invalid(field, "no such field");
+    }
+    if let (true, Some(field)) = (message.starts_with("missing field"), quoted) {
+        return invalid(field, "must be given");
+    }
+    let field = if path == "." { "body" } else { path };
+    let repeats = ["invalid type", "invalid value", "invalid length", "unknown variant"].iter().any(|start| message.starts_with(start));
+    match message.rsplit_once("expected ") {
+        Some((_, expected)) if repeats => invalid(field, format!("expected {expected}")),
+        _ if repeats => invalid(field, "another value"),
+        _ => invalid(field, message),
     }
 }
 
@@ -104,9 +116,11 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only read by the derive")]
     struct Sample {
-        #[expect(dead_code, reason = "only read by the derive")]
         password: String,
+        country: Option<crate::domain::Country>,
+        sale_id: Option<crate::domain::SaleId>,
     }
 
     async fn read(content_type: &str, body: &str) -> Problem {
@@ -118,8 +132,16 @@ mod tests {
     async fn refusals_name_the_field_and_never_the_value() {
         assert_eq!(read("application/json", "{}").await.members()["field"], "password");
         assert_eq!(read("application/json", r#"{"password":"x","extra":1}"#).await.members()["field"], "extra");
-        let wrong_type = read("application/json", r#"{"password":4711}"#).await;
-        assert!(!wrong_type.detail().contains("4711"), "{}", wrong_type.detail());
+        for (body, field, secret) in [
+            (r#"{"password":47110815}"#, "password", "4711"),
+            (r#"{"password":"x","country":"DE"}"#, "country", "DE"),
+            (r#"{"password":"x","sale_id":"geheim"}"#, "sale_id", "geheim"),
+            (r#"{"password":"x","sale_id":null} geheim"#, "body", "geheim"),
+        ] {
+            let problem = read("application/json", body).await;
+            assert_eq!(problem.members()["field"], field, "{body}");
+            assert!(!format!("{}{:?}", problem.detail(), problem.members()).contains(secret), "{}", problem.detail());
+        }
         assert_eq!(read("application/json", "{").await.slug(), "invalid");
         assert_eq!(read("text/plain", "{}").await.slug(), "unsupported-media-type");
         assert_eq!(read("application/json", &"x".repeat(BODY_BYTES_MAX + 1)).await.slug(), "body-too-large");

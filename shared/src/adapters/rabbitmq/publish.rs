@@ -34,6 +34,8 @@ impl OrderQueue for RabbitMq {
         let body = serde_json::to_vec(&message).map_err(unavailable)?;
         let properties = BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
+            // Lambda's event for Amazon MQ has no room for a missing priority.
+            .with_priority(0)
             .with_content_type("application/json".into())
             .with_message_id(first.order_id.to_string().into());
         self.send(self.inner.queue.clone(), body, properties).await
