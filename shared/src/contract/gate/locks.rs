@@ -95,15 +95,19 @@ pub async fn lock_exclusion(locks: Arc<dyn Locks>) {
                     }
                     tokio::task::yield_now().await;
                 };
-                assert!(!held.swap(true, Ordering::SeqCst), "two hold the lock");
+                let alone = !held.swap(true, Ordering::SeqCst);
                 tokio::task::yield_now().await;
-                assert!(last_fence.swap(lease.fence, Ordering::SeqCst) < lease.fence, "the fence grows");
+                let grown = last_fence.swap(lease.fence, Ordering::SeqCst) < lease.fence;
                 held.store(false, Ordering::SeqCst);
+                // Given up before anything is asserted, or the others would wait for ever.
                 locks.release(&lease).await.expect("a lease is given up");
+                (alone, grown)
             })
         })
         .collect();
     for task in tasks {
-        task.await.expect("the task ends");
+        let (alone, grown) = task.await.expect("the task ends");
+        assert!(alone, "two held the lock at once");
+        assert!(grown, "a later holder had no larger fence");
     }
 }

@@ -50,6 +50,15 @@ pub async fn strikes(doors: &Doors) {
     assert!(doors.blacklist.lift(&subject).await.expect("a ban is lifted"));
     assert_eq!(doors.enter(&banned(&subject, until)).await, Entered::Entered);
     assert_eq!(bans_of(doors, &subject, until).await, []);
+    // A lifted ban starts anew as well, and so does one that an operator put and lifted.
+    for by_operator in [true, false] {
+        refusals(&subject, until, ABUSE.refusals_max).await;
+        assert_eq!(doors.enter(&banned(&subject, until)).await, Entered::Entered);
+        if by_operator {
+            doors.blacklist.ban(&ban(&subject, until, None)).await.expect("a ban is put");
+            assert!(doors.blacklist.lift(&subject).await.expect("a ban is lifted"));
+        }
+    }
 
     // The window runs from its first refusal, and no longer.
     let subject = user();
