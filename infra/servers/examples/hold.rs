@@ -1,5 +1,7 @@
 //! Runs all the servers in a directory until standard input ends: `cargo run --example hold -- DIR`.
 
+#![expect(clippy::print_stdout, reason = "an example for people at a terminal")]
+
 use std::io::Read;
 use std::time::Instant;
 
