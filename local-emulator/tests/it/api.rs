@@ -86,7 +86,7 @@ async fn life_of_an_order(place: Place) {
     assert_eq!(first.json(), json!({ "order_id": order_id, "status": "queued" }));
     assert_eq!(first.headers["location"], format!("/api/orders/{order_id}"));
     assert_eq!(shop.order(&token, &ticket).await.expect(202).text("order_id"), order_id, "the same ticket, the same order");
-    assert_eq!(follow(&[client.clone()], &order_id, &token).await, "confirmed");
+    assert_eq!(follow(std::slice::from_ref(client), &order_id, &token).await, "confirmed");
     let bought = shop.ticket(&token).await.expect_problem(409, "already-bought");
     assert_eq!(bought.json()["order_id"], json!(order_id));
 
@@ -112,7 +112,7 @@ async fn life_of_an_order(place: Place) {
     let second = shop.ticket(&other).await.expect(201);
     let (ticket, order_id) = (second.text("ticket"), second.text("order_id"));
     shop.order(&other, &ticket).await.expect(202);
-    follow(&[client.clone()], &order_id, &other).await;
+    follow(std::slice::from_ref(client), &order_id, &other).await;
     let path = format!("/api/orders/{order_id}");
     assert_eq!(client.post(&format!("{path}/cancellation"), Some(&other), json!({})).await.expect(200).text("status"), "cancelled");
     client.post(&format!("{path}/payment"), Some(&other), json!({})).await.expect_problem(409, "order-final");

@@ -1,5 +1,7 @@
 //! House rules that no compiler checks: who may use whom, and that the documents say what the code does.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     collections::BTreeSet,
     fs,
