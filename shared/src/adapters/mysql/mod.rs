@@ -1,6 +1,6 @@
 //! The ledger on MySQL 8.0 or MariaDB 10.6, or newer ones of either.
 //!
-//! What is stored and by which rules is in [`super::sql`]; here is how the server is reached, how long a call may take,
+//! What is stored and by which rules is in `adapters/sql`; here is how the server is reached, how long a call may take,
 //! what is tried again, and what its errors mean.
 
 mod errors;

@@ -116,7 +116,8 @@ impl Sqlite {
             // Its log would hold a line of many kilobytes for each batch.
             .disable_statement_logging();
         let failed = |error| OpenError::Database(shown.clone(), error);
-        let mut writer = options.connect().await.map_err(failed)?;
+        // As much as the indexes of a busy sale need; taken only when there is so much to keep.
+        let mut writer = options.clone().pragma("cache_size", "-16000").connect().await.map_err(failed)?;
         sqlx::migrate!("migrations/sqlite")
             .run_direct(None, &mut writer, false)
             .await
