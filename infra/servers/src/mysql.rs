@@ -99,7 +99,8 @@ impl MySql {
             ),
         };
         args.extend(user_of_root());
-        Ok(Launch { program, args, env: Vec::new(), cwd, log, order: EndOrder::First })
+        let env = own_tmpdir(&cwd).trying(|| "make a directory for temporary files".to_owned())?;
+        Ok(Launch { program, args, env, cwd, log, order: EndOrder::First })
     }
 
     /// Run at each start, so that users and passwords are right for any data. One statement per line.
@@ -181,7 +182,14 @@ impl Recipe for MySql {
             }
         }
         args.extend(user_of_root());
-        Ok(Launch { program: self.program.clone(), args, env: Vec::new(), cwd: dir, log: host.dir.log(NAME)?, order: EndOrder::First })
+        Ok(Launch {
+            program: self.program.clone(),
+            args,
+            env: own_tmpdir(&dir)?,
+            cwd: dir,
+            log: host.dir.log(NAME)?,
+            order: EndOrder::First,
+        })
     }
 
     fn is_ready(&self, port: u16) -> io::Result<bool> {
@@ -191,6 +199,14 @@ impl Recipe for MySql {
         probe(port)?.read_exact(&mut greeting)?;
         Ok(greeting[4] == PROTOCOL_VERSION)
     }
+}
+
+/// A starting MariaDB removes what others have left behind in its directory for temporary tables, and what they still
+/// need: in a shared one it would take the tables of a server that is making its data directory at that moment.
+fn own_tmpdir(dir: &Path) -> io::Result<Vec<(&'static str, OsString)>> {
+    let tmp = dir.join("tmp");
+    fs::create_dir_all(&tmp)?;
+    Ok(vec![("TMPDIR", tmp.into())])
 }
 
 /// Both servers refuse to run as root unless told so.
