@@ -57,13 +57,13 @@ pub struct ServeFlags {
     #[arg(long, global = true, value_name = "ADDRESS:PORT")]
     pub admin_listen: Option<String>,
     /// How the functions are run
-    #[arg(long, global = true, value_enum, default_value = "in-process")]
+    #[arg(long, global = true, value_enum, default_value = "in-process", env = "FLASHSALE_HOST")]
     pub host: HostWord,
     /// Make a demo sale, a demo shopper and an administrator, and print how to sign in [default: when embedded and empty]
-    #[arg(long, global = true, overrides_with = "no_demo")]
+    #[arg(long, global = true, overrides_with = "no_demo", env = "FLASHSALE_DEMO", value_parser = clap::builder::FalseyValueParser::new())]
     pub demo: bool,
     /// Start empty
-    #[arg(long, global = true)]
+    #[arg(long, global = true, env = "FLASHSALE_NO_DEMO", value_parser = clap::builder::FalseyValueParser::new())]
     pub no_demo: bool,
 }
 
@@ -194,7 +194,7 @@ impl Arguments {
             ("admin_listen", self.serve.admin_listen.clone()),
         ];
         let given = flags.into_iter().filter_map(|(key, value)| value.map(|value| (key, value)));
-        Config::load(self.backend.config.as_deref(), std::env::vars(), given)
+        Config::load(self.backend.config.as_deref(), Config::environment(), given)
     }
 }
 

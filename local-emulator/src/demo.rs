@@ -31,7 +31,11 @@ pub async fn prepare(app: &App, wish: Wish) -> anyhow::Result<()> {
     let wanted = match wish {
         Wish::No => return Ok(()),
         Wish::Yes => true,
-        Wish::Default => app.config.servers == ServersMode::Embedded && (known || app.ports.sales.list(None, 1).await?.is_empty()),
+        Wish::Default => {
+            !app.config.is_production()
+                && app.config.servers == ServersMode::Embedded
+                && (known || app.ports.sales.list(None, 1).await?.is_empty())
+        }
     };
     if !wanted {
         return Ok(());
@@ -41,9 +45,14 @@ pub async fn prepare(app: &App, wish: Wish) -> anyhow::Result<()> {
     }
     let passwords = passwords(app)?;
     for (phone, password, role) in [(SHOPPER, &passwords[0], Role::Shopper), (ADMIN, &passwords[1], Role::Admin)] {
-        match app.add_user(Phone::from_e164(phone)?, password.clone(), role).await {
-            Ok(_) | Err(Problem::PhoneTaken) => {}
-            Err(problem) => anyhow::bail!("demo user: {}", problem.detail()),
+        let phone = Phone::from_e164(phone)?;
+        if app.ports.users.by_phone(&phone).await?.is_none() {
+            match app.add_user(phone, password.clone(), role).await {
+                Ok(_) | Err(Problem::PhoneTaken) => {}
+                Err(problem) => anyhow::bail!("demo user: {}", problem.detail()),
+            }
+        } else if !known {
+            cli::say("the demo users exist already: their passwords are in the data directory of the emulator that made them")?;
         }
     }
     let now = app.now();

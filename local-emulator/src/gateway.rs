@@ -24,7 +24,7 @@ const CONNECTIONS_MAX: usize = 20_000;
 /// A connection must send its request head within this time, so that idle ones can't pile up.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests under way may take to end at shutdown.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The routes of all HTTP functions.
 pub fn functions(app: &App) -> Router {

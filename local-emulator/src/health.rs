@@ -1,36 +1,34 @@
 //! `/healthz`: the process runs. `/readyz`: every part behind it answers, and it is not about to stop.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Json, Router, http::StatusCode, routing::get};
-use flashsale::app::App;
+use flashsale::{app::App, logging::OncePerSecond};
 use serde_json::{Map, Value, json};
-use tokio::sync::watch;
+use tokio::{
+    sync::{Mutex, watch},
+    time::Instant,
+};
 
 /// Longest wait for one part.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// An answer is given again for so long: the parts are asked once a second, however many ask us.
+const ANSWER_LIFE: Duration = Duration::from_secs(1);
+
+/// What the parts said when they were last asked.
+type LastLook = Arc<Mutex<Option<(Instant, Vec<(&'static str, bool)>)>>>;
 
 pub fn router(app: &App, draining: &watch::Receiver<bool>) -> Router {
-    let (app, draining) = (app.clone(), draining.clone());
+    let (app, draining, last) = (app.clone(), draining.clone(), LastLook::default());
     Router::new()
         .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }))
-        .route("/readyz", get(move || ready(app.clone(), *draining.borrow())))
+        .route("/readyz", get(move || ready(app.clone(), Arc::clone(&last), *draining.borrow())))
 }
 
-async fn ready(app: App, draining: bool) -> (StatusCode, Json<Value>) {
-    let mut parts = Map::new();
-    let mut down = Vec::new();
-    for part in &app.ports.health {
-        let state = match tokio::time::timeout(CHECK_TIMEOUT, part.check()).await {
-            Ok(Ok(())) => "up",
-            failed => {
-                tracing::warn!(part = part.name(), error = ?failed, "not ready");
-                down.push(part.name());
-                "down"
-            }
-        };
-        parts.insert(part.name().to_owned(), json!(state));
-    }
+async fn ready(app: App, last: LastLook, draining: bool) -> (StatusCode, Json<Value>) {
+    let looked = look(&app, &last).await;
+    let down: Vec<&str> = looked.iter().filter(|(_, up)| !up).map(|(name, _)| *name).collect();
+    let parts: Map<String, Value> = looked.iter().map(|(name, up)| ((*name).to_owned(), json!(if *up { "up" } else { "down" }))).collect();
     let status = if draining {
         "draining"
     } else if down.is_empty() {
@@ -40,4 +38,26 @@ async fn ready(app: App, draining: bool) -> (StatusCode, Json<Value>) {
     };
     let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(json!({ "status": status, "down": down, "parts": parts })))
+}
+
+/// One caller asks the parts; those who come meanwhile wait for what it hears.
+async fn look(app: &App, last: &LastLook) -> Vec<(&'static str, bool)> {
+    static LINES: OncePerSecond = OncePerSecond::new();
+    let mut last = last.lock().await;
+    if let Some((at, parts)) = &*last
+        && at.elapsed() < ANSWER_LIFE
+    {
+        return parts.clone();
+    }
+    let mut parts = Vec::new();
+    for part in &app.ports.health {
+        let outcome = tokio::time::timeout(CHECK_TIMEOUT, part.check()).await;
+        let up = matches!(outcome, Ok(Ok(())));
+        if !up && let Some(left_out) = LINES.pass() {
+            tracing::warn!(part = part.name(), error = ?outcome, left_out, "not ready");
+        }
+        parts.push((part.name(), up));
+    }
+    *last = Some((Instant::now(), parts.clone()));
+    parts
 }

@@ -6,21 +6,43 @@ use anyhow::Context as _;
 use flashsale::http;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
+    time::timeout,
 };
 
 use crate::{backend::Backend, cli, demo, gateway, health, metrics, poller, scheduler};
 
-/// Everything must have ended by then; SIGTERM promises 10 s.
-const STOP_TIMEOUT: Duration = Duration::from_secs(9);
+/// SIGTERM promises an end within 10 s: so long for requests, the batch and the tick under way, then for the queue's
+/// connections, then for private servers. Whatever is cut off is done again by the next start.
+const TASKS_TIMEOUT: Duration = Duration::from_secs(5);
+const QUEUE_TIMEOUT: Duration = Duration::from_millis(1_500);
+const SERVERS_TIMEOUT: Duration = Duration::from_millis(2_500);
 
-/// Serves until SIGTERM or SIGINT.
-pub async fn run(backend: Backend, demo: demo::Wish) -> anyhow::Result<ExitCode> {
+/// SIGTERM and SIGINT, caught from the moment this is made.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Begins to catch them.
+    pub fn catch() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Serves until a signal comes.
+pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> anyhow::Result<ExitCode> {
     let app = backend.app.clone();
-    // Before anything is announced, so that a signal right after the announcement is not missed.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let (stop, stopping) = watch::channel(false);
     let (drain, draining) = watch::channel(false);
 
@@ -39,20 +61,22 @@ pub async fn run(backend: Backend, demo: demo::Wish) -> anyhow::Result<ExitCode>
     tasks.spawn(scheduler::run(app.clone(), stopping));
     cli::say(&format!("listening on http://{address}"))?;
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    signals.next().await;
     tracing::info!("stopping");
     drain.send_replace(true);
     stop.send_replace(true);
-    let ended = tokio::time::timeout(STOP_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
+    let ended = timeout(TASKS_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
     if ended.is_err() {
-        tracing::warn!("stopped before everything had ended; what was under way is done again by the next start");
+        tracing::warn!("what was still under way is cut off");
+        tasks.shutdown().await;
     }
-    app.ports.source.close().await;
+    if timeout(QUEUE_TIMEOUT, app.ports.source.close()).await.is_err() {
+        tracing::warn!("the queue did not say goodbye; what it gave out comes again");
+    }
     drop(app);
-    backend.close().await;
+    if timeout(SERVERS_TIMEOUT, backend.close()).await.is_err() {
+        tracing::warn!("the private servers are still stopping; their watchdog sees to it");
+    }
     Ok(ExitCode::SUCCESS)
 }
 

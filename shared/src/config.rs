@@ -17,6 +17,8 @@ use crate::domain::Quota;
 pub const DEFAULTS: &str = include_str!("../config.default.toml");
 /// Begins the name of every environment variable of ours.
 const ENV_PREFIX: &str = "FLASHSALE_";
+/// Variables of flags that are no settings.
+const ENV_OF_FLAGS: [&str; 3] = ["FLASHSALE_DEMO", "FLASHSALE_NO_DEMO", "FLASHSALE_HOST"];
 /// The variable that names a file; not a setting by itself.
 const ENV_FILE: &str = "FLASHSALE_CONFIG";
 
@@ -308,7 +310,8 @@ impl Config {
         flags: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<Self, ConfigError> {
         let mut table: Table = DEFAULTS.parse().expect("the defaults are checked by a test");
-        let ours: Vec<(String, String)> = env.into_iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
+        let ours: Vec<(String, String)> =
+            env.into_iter().filter(|(name, _)| name.starts_with(ENV_PREFIX) && !ENV_OF_FLAGS.contains(&name.as_str())).collect();
         let named = ours.iter().find(|(name, _)| name == ENV_FILE).map(|(_, path)| path.as_str());
         if let Some(path) = file.or(named) {
             let failed = |cause: String| ConfigError::File { path: path.to_owned(), cause };
@@ -329,6 +332,11 @@ impl Config {
         config.shown = shown;
         config.validate()?;
         Ok(config)
+    }
+
+    /// The variables of this process's environment that are ours. Others may hold anything, also what is no text.
+    pub fn environment() -> impl Iterator<Item = (String, String)> {
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
     }
 
     /// The defaults alone, for tests and tools.
@@ -394,7 +402,7 @@ impl Config {
             }
         }
         const YEAR_SECONDS: u64 = 31_536_000;
-        let ranges: [(&str, u64, u64, u64); 24] = [
+        let ranges: [(&str, u64, u64, u64); 26] = [
             ("sessions.lifetime_seconds", self.sessions.lifetime_seconds, 60, YEAR_SECONDS),
             ("tickets.lifetime_seconds", self.tickets.lifetime_seconds, 1, 3_600),
             ("captchas.lifetime_seconds", self.captchas.lifetime_seconds, 10, 3_600),
@@ -402,6 +410,8 @@ impl Config {
             ("orders.publish_group_max", self.orders.publish_group_max as u64, 1, 5_000),
             ("orders.publish_waiting_max", self.orders.publish_waiting_max as u64, 1, 1_000_000),
             ("login.failures_window_seconds", self.login.failures_window_seconds, 1, 86_400),
+            ("login.hashes_at_once", self.login.hashes_at_once as u64, 0, 1_024),
+            ("sweeper.tail_seconds", self.sweeper.tail_seconds, 60, YEAR_SECONDS),
             ("login.hashes_waiting_max", self.login.hashes_waiting_max as u64, 1, 10_000),
             ("abuse.refusals_max", self.abuse.refusals_max.into(), 1, 1_000_000),
             ("abuse.window_seconds", self.abuse.window_seconds, 1, 86_400),

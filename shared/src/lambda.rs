@@ -33,7 +33,7 @@ where
 }
 
 async fn start() -> Result<App, Error> {
-    let config = Config::load(None, std::env::vars(), [])?;
+    let config = Config::load(None, Config::environment(), [])?;
     logging::start(&config)?;
     let ports = wire::connect(&config).await?;
     Ok(App::new(config, ports).await?)

@@ -21,16 +21,22 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         cli::say(config.shown().trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Command::Serve = command {
+        // From here on, so that a signal during a long start ends it gently too.
+        let mut signals = serve::Signals::catch()?;
+        let backend = tokio::select! {
+            backend = Backend::open(config) => backend?,
+            () = signals.next() => return Ok(ExitCode::SUCCESS),
+        };
+        let wish = match (arguments.serve.demo, arguments.serve.no_demo) {
+            (_, true) => demo::Wish::No,
+            (true, false) => demo::Wish::Yes,
+            (false, false) => demo::Wish::Default,
+        };
+        return serve::run(backend, wish, signals).await;
+    }
     let backend = Backend::open(config).await?;
     let outcome = match &command {
-        Command::Serve => {
-            let wish = match (arguments.serve.demo, arguments.serve.no_demo) {
-                (_, true) => demo::Wish::No,
-                (true, false) => demo::Wish::Yes,
-                (false, false) => demo::Wish::Default,
-            };
-            return serve::run(backend, wish).await;
-        }
         Command::Audit { within } => audit::run(&backend.app, *within).await,
         Command::Users(UsersCommand::Seed { count, out }) => users::seed(&backend.app, *count, out).await,
         Command::Users(UsersCommand::AddAdmin { phone }) => users::add_admin(&backend.app, phone).await,
@@ -47,7 +53,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             sales::create(&backend.app, wanted).await
         }
         Command::Invoke { function, event } => invoke::run(&backend.app, function, event).await,
-        Command::Config => Ok(ExitCode::SUCCESS),
+        Command::Serve | Command::Config => unreachable!("handled above"),
     };
     backend.close().await;
     outcome

@@ -82,6 +82,10 @@ async fn life_of_an_order(place: Place) {
 
     let ticket = shop.ticket(&token).await.expect(201);
     let (ticket, order_id) = (ticket.text("ticket"), ticket.text("order_id"));
+    let admin = shop.sign_in(ADMIN).await;
+    let change = format!("/api/admin/sales/{sale}");
+    client.call("PATCH", &change, Some(&admin), json!({ "per_user_limit": 2 })).await.expect(200);
+    client.call("PATCH", &change, Some(&admin), json!({ "per_user_limit": 1 })).await.expect(200);
     let first = shop.order(&token, &ticket).await.expect(202);
     assert_eq!(first.json(), json!({ "order_id": order_id, "status": "queued" }));
     assert_eq!(first.headers["location"], format!("/api/orders/{order_id}"));
@@ -89,6 +93,10 @@ async fn life_of_an_order(place: Place) {
     assert_eq!(follow(std::slice::from_ref(client), &order_id, &token).await, "confirmed");
     let bought = shop.ticket(&token).await.expect_problem(409, "already-bought");
     assert_eq!(bought.json()["order_id"], json!(order_id));
+
+    client.call("PATCH", &change, Some(&admin), json!({ "per_user_limit": 2 })).await.expect(200);
+    let lower = client.call("PATCH", &change, Some(&admin), json!({ "per_user_limit": 1 })).await.expect_problem(422, "invalid");
+    assert_eq!(lower.json()["field"], "per_user_limit");
 
     let path = format!("/api/orders/{order_id}");
     let order = client.get(&path, Some(&token)).await.expect(200).json();

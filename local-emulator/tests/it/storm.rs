@@ -10,18 +10,36 @@ use crate::{
     shop::{Bought, buy, follow},
 };
 
+/// Accepted orders with the token of their buyer, noted the moment the 202 comes.
+pub type Accepted = Arc<std::sync::Mutex<Vec<(String, String)>>>;
+
 /// Lets every token buy, `connections` at a time; every third sends its orders twice.
 pub async fn rush(emulators: &[Client], sale: &str, tokens: &[String], connections: usize) -> Vec<(String, Bought)> {
+    rush_noting(emulators, sale, tokens, connections, &Accepted::default()).await
+}
+
+/// As [`rush`], and notes every accepted order at once, so that it is known even when the rush is broken off.
+pub async fn rush_noting(
+    emulators: &[Client],
+    sale: &str,
+    tokens: &[String],
+    connections: usize,
+    accepted: &Accepted,
+) -> Vec<(String, Bought)> {
     let waiting: Arc<Mutex<Vec<(usize, String)>>> = Arc::new(Mutex::new(tokens.iter().cloned().enumerate().collect()));
     let shoppers: Vec<_> = (0..connections)
         .map(|_| {
             let (waiting, emulators, sale) = (Arc::clone(&waiting), emulators.to_vec(), sale.to_owned());
+            let accepted = Arc::clone(accepted);
             tokio::spawn(async move {
                 let mut ends = Vec::new();
                 loop {
                     let next = waiting.lock().await.pop();
                     let Some((number, token)) = next else { return ends };
                     let end = buy(&emulators, &sale, &token, number % 3 == 0, number).await;
+                    if let Bought::Order(order) = &end {
+                        accepted.lock().unwrap().push((order.clone(), token.clone()));
+                    }
                     ends.push((token, end));
                 }
             })

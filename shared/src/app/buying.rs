@@ -46,9 +46,9 @@ impl App {
         sale_id: SaleId,
         captcha: Option<CaptchaAnswer>,
     ) -> Result<Ticket, Problem> {
-        // From memory: a request that can't win costs no store.
-        if self.is_sold_out(sale_id).await? {
-            return Err(Problem::SoldOut);
+        // From memory: a request that can't win costs no store. What is not in memory is limited by address.
+        if !self.catalog.knows(sale_id) {
+            self.enter_reader(client).await?;
         }
         let sale = self.sale(sale_id).await?;
         let now = self.now();
@@ -57,6 +57,9 @@ impl App {
         }
         if now >= sale.ends_at {
             return Err(Problem::SaleEnded);
+        }
+        if self.is_sold_out(sale_id).await? && !self.catalog.has_won(sale_id, who.user_id) {
+            return Err(Problem::SoldOut);
         }
         self.enter(who, client, "ticket", self.config.limits.ticket).await?;
         let look = self.ports.admission.look(sale_id, who.user_id).await?.ok_or(Problem::Unavailable { retry_after_ms: RETRY_MS })?;
@@ -102,6 +105,7 @@ impl App {
             // Also for `Again`: whether the first publish was confirmed nobody knows, and a second one is harmless.
             Admitted::Reserved(reservation) | Admitted::Again(reservation) => {
                 self.hand_over(OrderRequest { traceparent, ..reservation.request }).await?;
+                self.catalog.note_winner(sale_id, who.user_id).await;
                 Ok(accepted)
             }
             Admitted::TicketExpired => self.find_recorded(&ticket, accepted).await,

@@ -18,11 +18,14 @@ use serde::Serialize;
 use super::{App, Client};
 use crate::{
     config::CacheTimes,
-    domain::{Currency, Sale, SaleId, SaleState, Timestamp},
+    domain::{Currency, Sale, SaleId, SaleState, Timestamp, UserId},
     ports::{AdmissionState, StoreError},
     problem::Problem,
 };
 
+/// Winners kept in a process's memory, and for how long.
+const WINNERS_MAX: u64 = 100_000;
+const WINNER_LIFE: Duration = Duration::from_secs(3_600);
 /// Sales kept in a process's memory.
 const LOCAL_SALES_MAX: u64 = 10_000;
 
@@ -50,6 +53,8 @@ pub(super) struct Catalog {
     sales: LocalCache<SaleId, Option<Arc<Sale>>>,
     available: LocalCache<SaleId, u32>,
     sold_out: SoldOutFlags,
+    /// Who got an order here lately: told `already-bought`, with the order, also when the sale is sold out.
+    winners: LocalCache<(SaleId, UserId), ()>,
     lists: LocalCache<(Option<SaleId>, u32), Arc<Vec<Sale>>>,
 }
 
@@ -59,9 +64,23 @@ impl Catalog {
         Self {
             sales: LocalCache::builder().max_capacity(LOCAL_SALES_MAX).time_to_live(sale_life).build(),
             available: LocalCache::builder().max_capacity(LOCAL_SALES_MAX).time_to_live(figure_life).build(),
+            winners: LocalCache::builder().max_capacity(WINNERS_MAX).time_to_live(WINNER_LIFE).build(),
             sold_out: SoldOutFlags { flags: RwLock::default(), life_ms: times.sold_out_ms },
             lists: LocalCache::builder().max_capacity(100).time_to_live(sale_life).build(),
         }
+    }
+
+    /// Whether the sale's page is in memory.
+    pub(super) fn knows(&self, sale_id: SaleId) -> bool {
+        self.sales.contains_key(&sale_id)
+    }
+
+    pub(super) async fn note_winner(&self, sale_id: SaleId, user_id: UserId) {
+        self.winners.insert((sale_id, user_id), ()).await;
+    }
+
+    pub(super) fn has_won(&self, sale_id: SaleId, user_id: UserId) -> bool {
+        self.winners.contains_key(&(sale_id, user_id))
     }
 
     /// Forgets a sale that has changed.
@@ -143,7 +162,7 @@ impl App {
     /// # Errors
     /// `not-found`, `rate-limited`, `banned`, `unavailable`.
     pub async fn sale_page(&self, client: &Client, sale_id: SaleId) -> Result<SaleView, Problem> {
-        if !self.catalog.sales.contains_key(&sale_id) {
+        if !self.catalog.knows(sale_id) {
             // What is in memory is free; made-up ids, which are not, are limited.
             self.enter_reader(client).await?;
         }

@@ -1,5 +1,7 @@
 //! Following an order: its status, payment (simulated) and cancellation.
 
+use futures_util::future::try_join_all;
+
 use super::{App, Client, SessionClaims};
 use crate::{
     domain::{Order, OrderId, OrderStatus, UserId},
@@ -11,8 +13,8 @@ use crate::{
 const QUEUED_TRUSTED_MS: u64 = 1_500;
 /// How long any other status is believed without asking the ledger.
 const RECORDED_TRUSTED_MS: u64 = 2_000;
-/// Sales searched for an order that is neither cached nor recorded.
-const LIVE_SALES_MAX: u32 = 100;
+/// Sales searched at a time for an order that is neither cached nor recorded.
+const SALES_PAGE: u32 = 100;
 
 impl App {
     /// One order of the user.
@@ -112,17 +114,29 @@ impl App {
         Ok(self.find_queued(order_id, user_id).await?.map(|reservation| Order::queued(&reservation.request)))
     }
 
-    /// The order's reservation. Only the sale's own data names it, so the sales under way are searched; this is needed
+    /// The order's reservation. Only the sale's own data names it, so the sales looked after are searched; this is needed
     /// only when the cache has lost the order.
     async fn find_queued(&self, order_id: OrderId, user_id: UserId) -> Result<Option<Reservation>, Problem> {
-        let sale_of_cached = self.cached_order(order_id).await.map(|order| order.sale_id);
-        let live = self.ports.sales.ending_from(self.now().minus_ms(60_000), None, LIVE_SALES_MAX).await?;
-        for sale_id in sale_of_cached.into_iter().chain(live.iter().map(|sale| sale.sale_id)) {
-            if let Some(reservation) = self.ports.admission.find(sale_id, order_id).await? {
-                return Ok(Some(reservation).filter(|reservation| reservation.request.user_id == user_id));
+        let of_user = |reservation: &Reservation| reservation.request.user_id == user_id;
+        if let Some(order) = self.cached_order(order_id).await
+            && let Some(found) = self.ports.admission.find(order.sale_id, order_id).await?
+        {
+            return Ok(Some(found).filter(of_user));
+        }
+        let from = self.now().minus_ms(self.config.sweeper.tail_seconds * 1_000);
+        let mut after = None;
+        loop {
+            let page = self.ports.sales.ending_from(from, after, SALES_PAGE).await?;
+            after = page.last().map(|sale| sale.sale_id);
+            for found in try_join_all(page.iter().map(|sale| self.ports.admission.find(sale.sale_id, order_id))).await? {
+                if found.is_some() {
+                    return Ok(found.filter(of_user));
+                }
+            }
+            if page.len() < SALES_PAGE as usize {
+                return Ok(None);
             }
         }
-        Ok(None)
     }
 
     async fn cached_order(&self, order_id: OrderId) -> Option<Order> {

@@ -9,6 +9,8 @@ use axum::{
 use lambda_http::http::{HeaderName, HeaderValue, StatusCode, header};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
+use tracing::Instrument as _;
+
 use crate::problem::Problem;
 
 /// The header that names a request in logs, taken over from a proxy or made here.
@@ -30,13 +32,16 @@ async fn common(mut request: Request, next: Next) -> Response {
     let id = request.headers().get(&REQUEST_ID).filter(|id| is_usable(id)).cloned().unwrap_or_else(new_id);
     request.extensions_mut().insert(RequestId(id.clone()));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = next.run(request).await;
+    // So that every line written on the way carries the id; at the highest level, because a line at any level should.
+    let span = tracing::error_span!("request", request_id = id.to_str().unwrap_or_default());
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let _entered = span.enter();
     let status = response.status();
     // A 503 is an outage: thousands of the same, told once a second by whoever met it.
     if status == StatusCode::INTERNAL_SERVER_ERROR {
-        tracing::warn!(request_id = ?id, %method, path, status = status.as_u16(), "answered");
+        tracing::warn!(%method, path, status = status.as_u16(), "answered");
     } else {
-        tracing::debug!(request_id = ?id, %method, path, status = status.as_u16(), "answered");
+        tracing::debug!(%method, path, status = status.as_u16(), "answered");
     }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);

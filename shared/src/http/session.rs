@@ -74,7 +74,8 @@ pub fn session_cookie(app: &App, headers: &HeaderMap, token: Option<(&str, Times
     let secure = match app.config.cookie_secure {
         CookieSecure::Always => true,
         CookieSecure::Never => false,
-        CookieSecure::Auto => !on_loopback(headers),
+        // Behind a proxy the host may look like loopback to us, whatever the shopper opened.
+        CookieSecure::Auto => app.config.is_production() || !on_loopback(headers),
     };
     let secure = if secure { "; Secure" } else { "" };
     format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={max_age_seconds}{secure}")
