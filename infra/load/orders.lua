@@ -11,14 +11,11 @@ function init()
     if row % threads == number then lines[#lines + 1] = line end
     row = row + 1
   end
-  at, accepted, other = 0, 0, 0
+  at = 0
 end
 function request()
   at = at + 1
-  if at > #lines then
-    wrk.thread:stop()
-    return wrk.format("GET", "/healthz")
-  end
+  if at > #lines then return wrk.format("GET", "/healthz") end
   local token, ticket = lines[at]:match("^([^,]+),(.+)$")
   local headers = { Authorization = "Bearer " .. token, ["Content-Type"] = "application/json" }
   return wrk.format("POST", path, headers, '{"ticket":"' .. ticket .. '"}')

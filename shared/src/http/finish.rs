@@ -1,5 +1,10 @@
 //! The last layer of every router: a request id, security headers, and problems for what no route answers.
 
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
+
 use axum::{
     Router,
     extract::Request,
@@ -61,13 +66,15 @@ fn is_usable(id: &HeaderValue) -> bool {
     !id.is_empty() && id.len() <= BYTES_MAX && id.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }
 
+/// A number of this process behind random bytes of this process: unique, and made without a call of the kernel.
 fn new_id() -> HeaderValue {
-    let mut bytes = [0; 16];
-    SystemRandom::new().fill(&mut bytes).expect("the kernel's generator does not fail once the machine has started");
-    let text: String = bytes.iter().flat_map(|byte| [hex(byte >> 4), hex(byte & 15)]).collect();
-    HeaderValue::from_str(&text).expect("hexadecimal digits make a header value")
-}
-
-fn hex(digit: u8) -> char {
-    char::from(b"0123456789abcdef"[usize::from(digit)])
+    static PROCESS: OnceLock<u64> = OnceLock::new();
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let process = PROCESS.get_or_init(|| {
+        let mut bytes = [0; 8];
+        SystemRandom::new().fill(&mut bytes).expect("the kernel's generator does not fail once the machine has started");
+        u64::from_ne_bytes(bytes)
+    });
+    let text = format!("{process:016x}-{:x}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    HeaderValue::try_from(text).expect("hexadecimal digits and a hyphen make a header value")
 }
