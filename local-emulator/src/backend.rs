@@ -1,5 +1,7 @@
 //! The backend that a command works on: opened as configured, and closed when the command ends.
 
+use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
+
 use anyhow::Context as _;
 use flashsale::{
     app::App,
@@ -7,7 +9,9 @@ use flashsale::{
     wire,
 };
 use flashsale_servers::Servers;
-use secrecy::SecretString;
+
+/// In the private servers' directory: what a function's process needs, for `cargo lambda watch --env-file`.
+const ENVIRONMENT_FILE: &str = "functions.env";
 
 /// An app and what must live as long as it.
 pub struct Backend {
@@ -50,14 +54,24 @@ async fn local(config: &mut Config) -> anyhow::Result<Option<Servers>> {
         Some(urls) => (urls, None),
         None => {
             tracing::info!("starting private Redis, MySQL and RabbitMQ");
+            let dir = dir.clone();
             let started = tokio::task::spawn_blocking(move || Servers::builder(dir).all().start()).await??;
             (started.urls().clone(), Some(started))
         }
     };
-    let url =
-        |url: Option<String>, which: &str| url.map(SecretString::from).with_context(|| format!("the private servers have no {which}"));
-    config.redis_url = url(urls.redis, "Redis")?;
-    config.database_url = url(urls.mysql, "MySQL")?;
-    config.amqp_url = url(urls.amqp, "RabbitMQ")?;
+    let url = |url: Option<String>, which: &str| url.with_context(|| format!("the private servers have no {which}"));
+    config.use_servers(url(urls.redis, "Redis")?, url(urls.mysql, "MySQL")?, url(urls.amqp, "RabbitMQ")?);
+    if started.is_some() {
+        write_environment(config, &dir.join(ENVIRONMENT_FILE)).context("the file with the environment of functions")?;
+    }
     Ok(started)
+}
+
+/// Only its owner may read it: it holds the servers' passwords.
+fn write_environment(config: &Config, path: &Path) -> std::io::Result<()> {
+    let mut file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    for (name, value) in config.environment_for_functions() {
+        writeln!(file, "{name}={value}")?;
+    }
+    file.flush()
 }

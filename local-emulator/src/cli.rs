@@ -56,9 +56,12 @@ pub struct ServeFlags {
     /// Where metrics and health are served [env: FLASHSALE_ADMIN_LISTEN] [default: nowhere]
     #[arg(long, global = true, value_name = "ADDRESS:PORT")]
     pub admin_listen: Option<String>,
-    /// How the functions are run
-    #[arg(long, global = true, value_enum, default_value = "in-process", env = "FLASHSALE_HOST")]
-    pub host: HostWord,
+    /// How the functions are run [env: FLASHSALE_HOST] [default: in-process]
+    #[arg(long, global = true, value_enum)]
+    pub host: Option<HostWord>,
+    /// With `--host processes`: where their binaries are [env: FLASHSALE_FUNCTIONS_DIR] [default: beside this one]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub functions_dir: Option<String>,
     /// Make a demo sale, a demo shopper and an administrator, and print how to sign in [default: when embedded and empty]
     #[arg(long, global = true, overrides_with = "no_demo", env = "FLASHSALE_DEMO", value_parser = clap::builder::FalseyValueParser::new())]
     pub demo: bool,
@@ -89,10 +92,12 @@ pub enum ProfileWord {
     Production,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum HostWord {
     /// All functions in this process
     InProcess,
+    /// Each as a process of its own, over the Lambda Runtime API
+    Processes,
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -192,6 +197,8 @@ impl Arguments {
             ("profile", self.backend.profile.map(name)),
             ("listen", self.serve.listen.clone()),
             ("admin_listen", self.serve.admin_listen.clone()),
+            ("host", self.serve.host.map(name)),
+            ("functions_dir", self.serve.functions_dir.clone()),
         ];
         let given = flags.into_iter().filter_map(|(key, value)| value.map(|value| (key, value)));
         Config::load(self.backend.config.as_deref(), Config::environment(), given)

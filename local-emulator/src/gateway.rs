@@ -1,11 +1,11 @@
 //! The gateway: takes HTTP connections and hands each request to the function whose route it is.
 //!
-//! In-process the functions' routers are merged into one, so that there is nothing between socket and handler but HTTP.
+//! How the request gets from here to the function is the [`Host`]'s affair.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::ConnectInfo};
-use flashsale::{app::App, http};
+use flashsale::http;
 use hyper::{Request, body::Incoming};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -17,30 +17,23 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
-use crate::{health, metrics, pages};
+use crate::{health, host::Host, invoke_api, metrics, pages};
 
 /// Connections at a time; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 20_000;
 /// A connection must send its request head within this time, so that idle ones can't pile up.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests under way may take to end at shutdown.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// The routes of all HTTP functions.
-pub fn functions(app: &App) -> Router {
-    Router::new()
-        .merge(captcha_function::router(app.clone()))
-        .merge(login::router(app.clone()))
-        .merge(sales::router(app.clone()))
-        .merge(seckill::router(app.clone()))
-        .merge(order_status::router(app.clone()))
-        .merge(admin::router(app.clone()))
-}
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(3_500);
 
 /// Everything the public port answers.
-pub fn public(app: &App, draining: &watch::Receiver<bool>) -> Router {
-    let functions = functions(app).layer(axum::middleware::from_fn(metrics::count));
-    http::finish(functions.merge(pages::router()).merge(health::router(app, draining)))
+pub fn public(host: &Host, draining: &watch::Receiver<bool>) -> Router {
+    let functions = host.router().layer(axum::middleware::from_fn(metrics::count));
+    let mut router = functions.merge(pages::router()).merge(health::router(host, draining));
+    if !host.app().config.is_production() {
+        router = router.merge(invoke_api::router(host));
+    }
+    http::finish(router)
 }
 
 /// Serves until `stop` turns true, then lets requests under way end.

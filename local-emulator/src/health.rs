@@ -3,12 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Json, Router, http::StatusCode, routing::get};
-use flashsale::{app::App, logging::OncePerSecond};
+use flashsale::logging::OncePerSecond;
 use serde_json::{Map, Value, json};
 use tokio::{
     sync::{Mutex, watch},
     time::Instant,
 };
+
+use crate::host::Host;
 
 /// Longest wait for one part.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -18,15 +20,15 @@ const ANSWER_LIFE: Duration = Duration::from_secs(1);
 /// What the parts said when they were last asked.
 type LastLook = Arc<Mutex<Option<(Instant, Vec<(&'static str, bool)>)>>>;
 
-pub fn router(app: &App, draining: &watch::Receiver<bool>) -> Router {
-    let (app, draining, last) = (app.clone(), draining.clone(), LastLook::default());
+pub fn router(host: &Host, draining: &watch::Receiver<bool>) -> Router {
+    let (host, draining, last) = (host.clone(), draining.clone(), LastLook::default());
     Router::new()
         .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }))
-        .route("/readyz", get(move || ready(app.clone(), Arc::clone(&last), *draining.borrow())))
+        .route("/readyz", get(move || ready(host.clone(), Arc::clone(&last), *draining.borrow())))
 }
 
-async fn ready(app: App, last: LastLook, draining: bool) -> (StatusCode, Json<Value>) {
-    let looked = look(&app, &last).await;
+async fn ready(host: Host, last: LastLook, draining: bool) -> (StatusCode, Json<Value>) {
+    let looked = look(&host, &last).await;
     let down: Vec<&str> = looked.iter().filter(|(_, up)| !up).map(|(name, _)| *name).collect();
     let parts: Map<String, Value> = looked.iter().map(|(name, up)| ((*name).to_owned(), json!(if *up { "up" } else { "down" }))).collect();
     let status = if draining {
@@ -41,7 +43,7 @@ async fn ready(app: App, last: LastLook, draining: bool) -> (StatusCode, Json<Va
 }
 
 /// One caller asks the parts; those who come meanwhile wait for what it hears.
-async fn look(app: &App, last: &LastLook) -> Vec<(&'static str, bool)> {
+async fn look(host: &Host, last: &LastLook) -> Vec<(&'static str, bool)> {
     static LINES: OncePerSecond = OncePerSecond::new();
     let mut last = last.lock().await;
     if let Some((at, parts)) = &*last
@@ -50,13 +52,22 @@ async fn look(app: &App, last: &LastLook) -> Vec<(&'static str, bool)> {
         return parts.clone();
     }
     let mut parts = Vec::new();
-    for part in &app.ports.health {
+    for part in &host.app().ports.health {
         let outcome = tokio::time::timeout(CHECK_TIMEOUT, part.check()).await;
         let up = matches!(outcome, Ok(Ok(())));
         if !up && let Some(left_out) = LINES.pass() {
             tracing::warn!(part = part.name(), error = ?outcome, left_out, "not ready");
         }
         parts.push((part.name(), up));
+    }
+    if let Host::Processes(..) = host {
+        let unwell = host.unwell();
+        if !unwell.is_empty()
+            && let Some(left_out) = LINES.pass()
+        {
+            tracing::warn!(functions = ?unwell, left_out, "not ready: their processes end before they ask for work");
+        }
+        parts.push(("functions", unwell.is_empty()));
     }
     *last = Some((Instant::now(), parts.clone()));
     parts

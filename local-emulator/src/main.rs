@@ -1,5 +1,5 @@
-//! Every flashsale function in one process: a gateway in front of the HTTP functions, a poller between the order queue
-//! and the order worker, and a scheduler for the sweeper.
+//! Every flashsale function on one machine: a gateway in front of the HTTP functions, a poller between the order queue and
+//! the order worker, and a scheduler for the sweeper. The functions run in this process, or as processes of their own.
 
 mod backend;
 mod cli;
@@ -7,6 +7,9 @@ mod commands;
 mod demo;
 mod gateway;
 mod health;
+mod host;
+mod invoke_api;
+mod lambda;
 mod metrics;
 mod pages;
 mod poller;

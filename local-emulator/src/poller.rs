@@ -5,8 +5,10 @@ use std::{collections::HashMap, time::Duration};
 
 use aws_lambda_events::event::rabbitmq::{RabbitMqBasicProperties, RabbitMqEvent, RabbitMqMessage};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use flashsale::{app::App, ports::Delivery};
+use flashsale::ports::Delivery;
 use tokio::{sync::watch, time::Instant};
+
+use crate::{host::Host, lambda::PAYLOAD_BYTES_MAX};
 
 /// Pauses between tries of one batch: doubled from the first to the last.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
@@ -15,7 +17,8 @@ const PAUSE_LAST: Duration = Duration::from_secs(2);
 const HAND_BACK_AFTER: Duration = Duration::from_secs(60);
 
 /// Polls until `stop` turns true; the batch under way is finished or handed back.
-pub async fn run(app: App, mut stop: watch::Receiver<bool>) {
+pub async fn run(host: Host, mut stop: watch::Receiver<bool>) {
+    let app = host.app();
     let worker = app.config.worker;
     let mut pause = PAUSE_FIRST;
     while !*stop.borrow() {
@@ -27,7 +30,9 @@ pub async fn run(app: App, mut stop: watch::Receiver<bool>) {
         match received {
             Ok(batch) if batch.is_empty() => {}
             Ok(batch) => {
-                deliver(&app, &batch, &stop).await;
+                for batch in within_payload(&batch) {
+                    deliver(&host, batch, &stop).await;
+                }
                 pause = PAUSE_FIRST;
             }
             Err(error) => {
@@ -40,22 +45,19 @@ pub async fn run(app: App, mut stop: watch::Receiver<bool>) {
 }
 
 /// Gives one batch to the function until it succeeds.
-async fn deliver(app: &App, batch: &[Delivery], stop: &watch::Receiver<bool>) {
+async fn deliver(host: &Host, batch: &[Delivery], stop: &watch::Receiver<bool>) {
     let tags: Vec<u64> = batch.iter().map(|delivery| delivery.tag).collect();
-    let event = event(&app.config.amqp_queue, batch);
+    let source = &host.app().ports.source;
+    let event = event(&host.app().config.amqp_queue, batch);
     let started = Instant::now();
     let mut pause = PAUSE_FIRST;
     loop {
-        // A task of its own, so that a panic in the function is a failure of this batch and not the poller's end.
-        let outcome = tokio::spawn(order_worker::handle(app.clone(), event.clone())).await;
-        let problem = match outcome {
-            Ok(Ok(())) => break settle("ack", app.ports.source.ack(&tags).await),
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
+        let Err(problem) = host.work_off(&event).await else {
+            break settle("ack", source.ack(&tags).await);
         };
         tracing::warn!(error = problem, messages = batch.len(), "order-worker failed; the batch is given again");
         if *stop.borrow() || started.elapsed() > HAND_BACK_AFTER {
-            break settle("hand back", app.ports.source.hand_back(&tags).await);
+            break settle("hand back", source.hand_back(&tags).await);
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_LAST);
@@ -67,6 +69,24 @@ fn settle(what: &str, outcome: flashsale::ports::Stored<()>) {
     if let Err(error) = outcome {
         tracing::warn!(%error, what, "the messages will come again");
     }
+}
+
+/// The batch in parts whose events are small enough to be payloads. A message that alone is too large goes alone.
+fn within_payload(batch: &[Delivery]) -> impl Iterator<Item = &[Delivery]> {
+    /// What stands around one message's data, generously.
+    const ENVELOPE_BYTES: usize = 1_024;
+    let mut rest = batch;
+    std::iter::from_fn(move || {
+        let mut bytes = ENVELOPE_BYTES;
+        let fitting = rest.iter().take_while(|delivery| {
+            bytes += delivery.body.len().div_ceil(3) * 4 + ENVELOPE_BYTES;
+            bytes <= PAYLOAD_BYTES_MAX
+        });
+        let count = fitting.count().max(1).min(rest.len());
+        let (part, others) = rest.split_at(count);
+        rest = others;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 /// The batch in the shape that Lambda gives to functions.
@@ -90,4 +110,25 @@ pub fn event(queue: &str, batch: &[Delivery]) -> RabbitMqEvent {
     event.event_source_arn = Some("arn:aws:mq:us-east-1:000000000000:broker:local:b-00000000-0000-0000-0000-000000000000".to_owned());
     event.messages_by_queue = HashMap::from([(format!("{queue}::/"), messages)]);
     event
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_cut_to_fit_payloads() {
+        let batch = |sizes: &[usize]| -> Vec<Delivery> {
+            sizes.iter().map(|size| Delivery { tag: 0, body: vec![b'x'; *size], redelivered: false }).collect()
+        };
+        let parts = |sizes: &[usize]| within_payload(&batch(sizes)).map(<[Delivery]>::len).collect::<Vec<_>>();
+        assert_eq!(parts(&[]), [0; 0]);
+        assert_eq!(parts(&[100; 50]), [50]);
+        const MIB: usize = 1024 * 1024;
+        assert_eq!(parts(&[2 * MIB, 2 * MIB, 2 * MIB, 5 * MIB, 1]), [2, 1, 1, 1]);
+        for part in within_payload(&batch(&[150_000; 50])) {
+            let payload = serde_json::to_vec(&event("flashsale.orders", part)).unwrap();
+            assert!(payload.len() <= PAYLOAD_BYTES_MAX, "{}", payload.len());
+        }
+    }
 }

@@ -11,11 +11,12 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{backend::Backend, cli, demo, gateway, health, metrics, poller, scheduler};
+use crate::{backend::Backend, cli, demo, gateway, health, host::Host, metrics, poller, scheduler};
 
-/// SIGTERM promises an end within 10 s: so long for requests, the batch and the tick under way, then for the queue's
-/// connections, then for private servers. Whatever is cut off is done again by the next start.
-const TASKS_TIMEOUT: Duration = Duration::from_secs(5);
+/// SIGTERM promises an end within 10 s: so long for requests, the batch and the tick under way, then for the functions'
+/// processes, the queue's connections, and private servers. Whatever is cut off is done again by the next start.
+const TASKS_TIMEOUT: Duration = Duration::from_secs(4);
+const FUNCTIONS_TIMEOUT: Duration = Duration::from_secs(1);
 const QUEUE_TIMEOUT: Duration = Duration::from_millis(1_500);
 const SERVERS_TIMEOUT: Duration = Duration::from_millis(2_500);
 
@@ -46,19 +47,20 @@ pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> an
     let (stop, stopping) = watch::channel(false);
     let (drain, draining) = watch::channel(false);
 
+    let host = Host::start(&app, None)?;
     let listener = bind(&app.config.listen, "--listen").await?;
     let address = listener.local_addr()?;
     let mut tasks = tokio::task::JoinSet::new();
     if !app.config.admin_listen.is_empty() {
         let admin = bind(&app.config.admin_listen, "--admin-listen").await?;
-        let router = metrics::router(metrics::start()?, app.clone()).merge(health::router(&app, &draining));
+        let router = metrics::router(metrics::start()?, app.clone()).merge(health::router(&host, &draining));
         cli::say(&format!("metrics and health on http://{}", admin.local_addr()?))?;
         tasks.spawn(gateway::serve(admin, http::finish(router), stopping.clone()));
     }
     demo::prepare(&app, demo).await?;
-    tasks.spawn(gateway::serve(listener, gateway::public(&app, &draining), stopping.clone()));
-    tasks.spawn(poller::run(app.clone(), stopping.clone()));
-    tasks.spawn(scheduler::run(app.clone(), stopping));
+    tasks.spawn(gateway::serve(listener, gateway::public(&host, &draining), stopping.clone()));
+    tasks.spawn(poller::run(host.clone(), stopping.clone()));
+    tasks.spawn(scheduler::run(host.clone(), stopping));
     cli::say(&format!("listening on http://{address}"))?;
 
     signals.next().await;
@@ -70,6 +72,10 @@ pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> an
         tracing::warn!("what was still under way is cut off");
         tasks.shutdown().await;
     }
+    if timeout(FUNCTIONS_TIMEOUT, host.stop()).await.is_err() {
+        tracing::warn!("some functions' processes have not ended; their watchdog sees to it");
+    }
+    drop(host);
     if timeout(QUEUE_TIMEOUT, app.ports.source.close()).await.is_err() {
         tracing::warn!("the queue did not say goodbye; what it gave out comes again");
     }

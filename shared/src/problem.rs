@@ -41,6 +41,8 @@ pub enum Problem {
     OrderQueued,
     OrderFinal { status: OrderStatus },
     Unavailable { retry_after_ms: u64 },
+    FunctionFailed,
+    FunctionTimeout,
     Internal,
 }
 
@@ -91,6 +93,8 @@ explained! {
     "order-queued" 409 "The order is still queued" "It has not been recorded yet, which takes a moment: try again after `Retry-After` seconds.";
     "order-final" 409 "The order is final" "It is paid, cancelled, expired or rejected (`order_status` says which) and changes no more, or the time to pay it is over.";
     "unavailable" 503 "Unavailable for the moment" "A part of the service does not answer. Try again after `Retry-After` seconds.";
+    "function-failed" 502 "A function has failed" "The function behind this address ended or gave no usable answer while it worked on the request, which may have been carried out or not. Try again: what is in danger of being done twice (an order, a payment) is safe to repeat.";
+    "function-timeout" 504 "A function took too long" "The function behind this address did not answer in time; the request may have been carried out or not. Try again: what is in danger of being done twice is safe to repeat.";
     "internal" 500 "Something is broken" "The fault is ours and has been logged under the request id.";
 }
 
@@ -125,6 +129,8 @@ impl Problem {
             Self::OrderQueued => "order-queued",
             Self::OrderFinal { .. } => "order-final",
             Self::Unavailable { .. } => "unavailable",
+            Self::FunctionFailed => "function-failed",
+            Self::FunctionTimeout => "function-timeout",
             Self::Internal => "internal",
         }
     }

@@ -41,3 +41,4 @@ mod watchdog;
 pub use error::StartError;
 pub use programs::{Missing, missing};
 pub use servers::{Builder, ServerKind, Servers, Urls};
+pub use watchdog::{EndOrder, Watchdog};

@@ -144,7 +144,7 @@ impl Builder {
             return Err(StartError::Missing { programs });
         }
         let dir = DataDir::claim(&self.dir)?;
-        let watchdog = Watchdog::start(dir.servers_lock()).trying(|| "start the watchdog, a /bin/sh".to_owned())?;
+        let watchdog = Watchdog::start(Some(dir.servers_lock())).trying(|| "start the watchdog, a /bin/sh".to_owned())?;
         let host = Arc::new(Host { watchdog: Arc::new(watchdog), dir, limit: self.limit, abandoned: AtomicBool::new(false) });
         let servers = self
             .kinds

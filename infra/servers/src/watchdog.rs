@@ -1,4 +1,4 @@
-//! Ends the servers when their owner dies without being able to.
+//! Ends processes when their owner dies without being able to.
 //!
 //! A `/bin/sh` reads the process groups of the servers from a pipe whose other end only the owner
 //! has. End of file means that the owner is gone, however it went. `PR_SET_PDEATHSIG` would not do:
@@ -46,33 +46,45 @@ exit 0
 
 /// When a process group has to end.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum EndOrder {
+pub enum EndOrder {
+    /// Before those that are [`EndOrder::Last`].
     First,
     /// After the others: what they need for a clean end (epmd, without which RabbitMQ starts one of its own).
     Last,
 }
 
+/// Ends the process groups it was told of, with SIGTERM and soon SIGKILL, when this process is gone, however it went.
 #[derive(Debug)]
-pub(crate) struct Watchdog {
+pub struct Watchdog {
     pipe: Mutex<Option<ChildStdin>>,
     shell: Mutex<Child>,
 }
 
 impl Watchdog {
-    /// `lock` stays locked while the watchdog lives, since it may still have servers to end.
-    pub(crate) fn start(lock: &File) -> io::Result<Self> {
+    /// Starts it. A `lock` stays locked while the watchdog lives, since it may still have processes to end.
+    ///
+    /// # Errors
+    ///
+    /// When `/bin/sh` can't be started.
+    pub fn start(lock: Option<&File>) -> io::Result<Self> {
+        let held = lock.map(File::try_clone).transpose()?;
         let mut shell = Command::new("/bin/sh")
             .args(["-c", SCRIPT, "flashsale-servers-watchdog"])
             .current_dir("/")
             .stdin(Stdio::piped())
-            .stdout(lock.try_clone()?)
+            .stdout(held.map_or_else(Stdio::null, Stdio::from))
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()?;
         Ok(Self { pipe: Mutex::new(shell.stdin.take()), shell: Mutex::new(shell) })
     }
 
-    pub(crate) fn add(&self, group: Pid, order: EndOrder) -> io::Result<()> {
+    /// To be told before the group does anything that must not outlive the owner.
+    ///
+    /// # Errors
+    ///
+    /// When the watchdog has died.
+    pub fn add(&self, group: Pid, order: EndOrder) -> io::Result<()> {
         match order {
             EndOrder::First => self.tell("first", group),
             EndOrder::Last => self.tell("last", group),
@@ -80,7 +92,7 @@ impl Watchdog {
     }
 
     /// Must be told before the group's leader is reaped, so that its number can't belong to another yet.
-    pub(crate) fn remove(&self, group: Pid) {
+    pub fn remove(&self, group: Pid) {
         // Without a watchdog there is nobody who could kill the wrong group.
         let _ = self.tell("remove", group);
     }

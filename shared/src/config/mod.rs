@@ -1,7 +1,11 @@
 //! The configuration: `config.default.toml`, then a file, then environment variables, then flags; read once at start
 //! and checked whole, so that a bad value is named by its key before the first request.
 
+mod functions;
+mod reading;
+
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
@@ -9,16 +13,20 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use toml::{Table, Value};
+use toml::Table;
+
+pub use functions::FunctionSettings;
+use functions::{FunctionDefaults, FunctionOverrides};
+use reading::{Effective, overlay, set};
 
 use crate::domain::Quota;
 
 /// The defaults, with a comment on each.
-pub const DEFAULTS: &str = include_str!("../config.default.toml");
+pub const DEFAULTS: &str = include_str!("../../config.default.toml");
 /// Begins the name of every environment variable of ours.
 const ENV_PREFIX: &str = "FLASHSALE_";
 /// Variables of flags that are no settings.
-const ENV_OF_FLAGS: [&str; 3] = ["FLASHSALE_DEMO", "FLASHSALE_NO_DEMO", "FLASHSALE_HOST"];
+const ENV_OF_FLAGS: [&str; 2] = ["FLASHSALE_DEMO", "FLASHSALE_NO_DEMO"];
 /// The variable that names a file; not a setting by itself.
 const ENV_FILE: &str = "FLASHSALE_CONFIG";
 
@@ -70,6 +78,16 @@ pub enum ServersMode {
     Local,
     /// The configured addresses.
     External,
+}
+
+/// How the emulator runs the functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostMode {
+    /// All in the emulator's own process.
+    InProcess,
+    /// As processes of their own, over the Lambda Runtime API.
+    Processes,
 }
 
 /// Whether captchas are asked for.
@@ -169,6 +187,8 @@ pub struct Config {
     pub profile: Profile,
     pub listen: String,
     pub admin_listen: String,
+    pub host: HostMode,
+    pub functions_dir: PathBuf,
     pub data_dir: PathBuf,
     pub servers: ServersMode,
     pub redis_url: SecretString,
@@ -193,9 +213,10 @@ pub struct Config {
     pub cache: CacheTimes,
     pub worker: Worker,
     pub sweeper: Sweeper,
-    /// The effective values, with secrets masked.
+    function_defaults: FunctionDefaults,
+    functions: BTreeMap<String, FunctionOverrides>,
     #[serde(skip)]
-    shown: String,
+    effective: Effective,
 }
 
 /// How long something lives.
@@ -326,10 +347,10 @@ impl Config {
         for (key, text) in flags {
             set(&mut table, &[key], &format!("--{}", key.replace('_', "-")), &text)?;
         }
-        let shown = masked(&table);
+        let effective = Effective::new(table.clone());
         let mut config: Self =
             table.try_into().map_err(|error: toml::de::Error| bad("configuration", error.to_string().replace('\n', " ")))?;
-        config.shown = shown;
+        config.effective = effective;
         config.validate()?;
         Ok(config)
     }
@@ -347,8 +368,34 @@ impl Config {
 
     /// The effective values as TOML, with secrets masked.
     #[must_use]
-    pub fn shown(&self) -> &str {
-        &self.shown
+    pub fn shown(&self) -> String {
+        self.effective.masked()
+    }
+
+    /// From here on the state is on these servers.
+    pub fn use_servers(&mut self, redis_url: String, database_url: String, amqp_url: String) {
+        for (key, value) in [("servers", "external"), ("redis_url", &redis_url), ("database_url", &database_url), ("amqp_url", &amqp_url)] {
+            self.effective.put(key, value);
+        }
+        (self.redis_url, self.database_url, self.amqp_url) = (redis_url.into(), database_url.into(), amqp_url.into());
+    }
+
+    /// The environment variables that give a function's process this same configuration; those with the default are left out.
+    /// They hold secrets.
+    #[must_use]
+    pub fn environment_for_functions(&self) -> Vec<(String, String)> {
+        self.effective.as_environment(&["listen", "admin_listen", "host", "functions_dir", "function_defaults", "functions"])
+    }
+
+    /// The functions that have settings of their own.
+    pub fn function_names(&self) -> impl Iterator<Item = &str> {
+        self.functions.keys().map(String::as_str)
+    }
+
+    /// How the function's processes are run.
+    #[must_use]
+    pub fn function(&self, name: &str) -> FunctionSettings {
+        FunctionSettings::new(&self.function_defaults, self.functions.get(name))
     }
 
     /// Whether the profile is `production`.
@@ -435,6 +482,14 @@ impl Config {
                 return Err(bad(key, format!("expected {min} to {max}, got {value}")));
             }
         }
+        self.function_defaults.validate("function_defaults")?;
+        for (name, overrides) in &self.functions {
+            overrides.validate(name)?;
+            self.function(name).validate(&format!("functions.{name}"))?;
+        }
+        if self.host == HostMode::Processes && self.servers == ServersMode::Embedded {
+            return Err(bad("--host", "\"processes\" needs --servers local or external: embedded state belongs to one process"));
+        }
         let session_keys = self.session_keys()?;
         let ticket_keys = self.ticket_keys()?;
         if self.servers == ServersMode::External {
@@ -477,71 +532,6 @@ fn signing_keys(key: &'static str, list: &[SecretString]) -> Result<Vec<SigningK
         .collect()
 }
 
-/// Lays a file's values over the defaults; a key that the defaults do not have is refused.
-fn overlay(table: &mut Table, over: Table, path: &str) -> Result<(), ConfigError> {
-    for (key, value) in over {
-        let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        match (table.get_mut(&key), value) {
-            (None, _) => return Err(ConfigError::UnknownKey(full)),
-            (Some(Value::Table(inner)), Value::Table(over)) => overlay(inner, over, &full)?,
-            (Some(old), new) if old.same_type(&new) => *old = new,
-            (Some(old), _) => return Err(bad(full, format!("expected {}", kind(old)))),
-        }
-    }
-    Ok(())
-}
-
-/// Sets one value given as text, read as what the default at its place is.
-fn set(table: &mut Table, path: &[&str], given: &str, text: &str) -> Result<(), ConfigError> {
-    let unknown = || ConfigError::UnknownKey(given.to_owned());
-    let (last, sections) = path.split_last().ok_or_else(unknown)?;
-    let mut table = table;
-    for section in sections {
-        table = table.get_mut(*section).and_then(Value::as_table_mut).ok_or_else(unknown)?;
-    }
-    let old = table.get_mut(*last).ok_or_else(unknown)?;
-    let wrong = |old: &Value| bad(given, format!("expected {}", kind(old)));
-    *old = match old {
-        Value::String(_) => Value::String(text.to_owned()),
-        Value::Integer(_) => Value::Integer(text.parse().map_err(|_| wrong(old))?),
-        Value::Array(_) => Value::Array(
-            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| Value::String(item.to_owned())).collect(),
-        ),
-        _ => return Err(unknown()),
-    };
-    Ok(())
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Integer(_) => "a whole number",
-        Value::Array(_) => "a list",
-        Value::Table(_) => "a section",
-        _ => "a text",
-    }
-}
-
-fn masked(table: &Table) -> String {
-    let mut shown = table.clone();
-    for key in ["redis_url", "database_url", "amqp_url"] {
-        if let Some(Value::String(url)) = shown.get_mut(key)
-            && let Some((scheme, rest)) = url.clone().split_once("://")
-            && let Some((_, host)) = rest.rsplit_once('@')
-        {
-            *url = format!("{scheme}://***@{host}");
-        }
-    }
-    for key in ["session_keys", "ticket_keys"] {
-        if let Some(Value::Array(keys)) = shown.get_mut(key) {
-            for entry in keys {
-                let kid = entry.as_str().and_then(|text| text.split_once(':')).map_or("", |(kid, _)| kid);
-                *entry = Value::String(format!("{kid}:***"));
-            }
-        }
-    }
-    toml::to_string(&shown).expect("a table read from TOML can be written as TOML")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -582,6 +572,82 @@ mod tests {
         assert!(error(&[("FLASHSALE_SERVERS", "external")]).starts_with("--redis-url: needed"));
         assert!(error(&[("FLASHSALE_CAPTCHA", "no")]).contains("captcha"));
         assert!(error(&[("FLASHSALE_LIMITS__TICKET__LIMIT", "0")]).starts_with("limits.ticket"));
+    }
+
+    #[test]
+    fn functions_have_settings_of_their_own() {
+        let config = Config::load(
+            None,
+            env(&[
+                ("FLASHSALE_FUNCTION_DEFAULTS__CONCURRENCY", "7"),
+                ("FLASHSALE_FUNCTION_DEFAULTS__INSTANCES_MAX", "3"),
+                ("FLASHSALE_FUNCTIONS__ORDER_WORKER__TIMEOUT_MS", "4321"),
+                ("FLASHSALE_FUNCTIONS__HELLO__COMMAND", "python3,-m,awslambdaric,hello.handler"),
+                ("FLASHSALE_FUNCTIONS__HELLO__ENVIRONMENT", "A=1,B=2=3"),
+            ]),
+            [],
+        )
+        .unwrap();
+        assert_eq!((config.function("seckill").concurrency, config.function("seckill").instances_max), (7, 3));
+        let worker = config.function("order-worker");
+        assert_eq!((worker.timeout_ms, worker.concurrency), (4_321, 1), "its own default concurrency stays");
+        let hello = config.function("hello");
+        assert_eq!(hello.command, ["python3", "-m", "awslambdaric", "hello.handler"]);
+        assert_eq!(hello.variables().collect::<Vec<_>>(), [("A", "1"), ("B", "2=3")]);
+        assert!(config.function_names().any(|name| name == "hello"));
+        assert!(!config.shown().contains("2=3"), "an environment may hold secrets");
+
+        assert!(error(&[("FLASHSALE_FUNCTIONS__SECKILL__COLOUR", "1")]).starts_with("FLASHSALE_FUNCTIONS__SECKILL__COLOUR: no such"));
+        assert!(error(&[("FLASHSALE_FUNCTIONS__SECKILL__CONCURRENCY", "0")]).starts_with("functions.seckill.concurrency: expected 1"));
+        assert!(error(&[("FLASHSALE_FUNCTIONS__X__INSTANCES_MIN", "9")]).starts_with("functions.x.instances_min: expected 0 to 2"));
+        assert!(error(&[("FLASHSALE_FUNCTION_DEFAULTS__ENVIRONMENT", "A")]).starts_with("function_defaults.environment: expected"));
+        assert!(error(&[("FLASHSALE_FUNCTIONS__X__ROUTES", "hello")]).starts_with("functions.x.routes: expected"));
+        assert!(error(&[("FLASHSALE_HOST", "processes")]).starts_with("--host: \"processes\" needs --servers"));
+    }
+
+    #[test]
+    fn a_file_may_name_new_functions_but_no_new_settings() {
+        let dir = std::env::temp_dir();
+        let load = |text: &str| {
+            let path = dir.join(format!("flashsale-config-{}-{}.toml", std::process::id(), text.len()));
+            std::fs::write(&path, text).unwrap();
+            let loaded = Config::load(path.to_str(), [], []);
+            std::fs::remove_file(path).unwrap();
+            loaded
+        };
+        let config = load("[functions.hello]\ncommand = [\"./hello\"]\n[functions.sweeper]\nmemory_mb = 100\n").unwrap();
+        assert_eq!(config.function("hello").command, ["./hello"]);
+        assert_eq!((config.function("sweeper").memory_mb, config.function("sweeper").instances_max), (100, 1));
+        assert!(load("[functions.hello]\ncolour = 1\n").unwrap_err().to_string().starts_with("functions.hello.colour: no such"));
+        assert!(
+            load("[functions.hello]\nmemory_mb = \"x\"\n")
+                .unwrap_err()
+                .to_string()
+                .starts_with("functions.hello.memory_mb: expected a whole")
+        );
+        assert!(load("[functions]\nhello = 1\n").is_err());
+    }
+
+    #[test]
+    fn a_function_process_gets_the_same_configuration() {
+        let key = format!("a:{}", BASE64.encode([7; 32]));
+        let given = [
+            ("FLASHSALE_SESSION_KEYS", key.as_str()),
+            ("FLASHSALE_TRUSTED_PROXIES", "10.0.0.0/8,192.0.2.1"),
+            ("FLASHSALE_LIMITS__TICKET__LIMIT", "77"),
+            ("FLASHSALE_LISTEN", "0.0.0.0:1"),
+            ("FLASHSALE_FUNCTIONS__SECKILL__CONCURRENCY", "3"),
+        ];
+        let mut config = Config::load(None, env(&given), []).unwrap();
+        config.use_servers("redis://r:1".to_owned(), "mysql://u:p@m:2/d".to_owned(), "amqp://u:p@q:3".to_owned());
+        let variables = config.environment_for_functions();
+        assert_eq!(variables.len(), 7, "only what differs: {variables:?}");
+        let there = Config::load(None, variables, []).unwrap();
+        assert_eq!(there.session_keys().unwrap()[0].secret, [7; 32]);
+        assert_eq!((there.limits.ticket.limit, there.trusted_proxies.len()), (77, 2));
+        assert_eq!(there.servers, ServersMode::External);
+        assert_eq!(there.database_url.expose_secret(), "mysql://u:p@m:2/d");
+        assert_eq!((there.listen.as_str(), there.function("seckill").concurrency), ("127.0.0.1:8080", 32));
     }
 
     #[test]

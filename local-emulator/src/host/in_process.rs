@@ -1,0 +1,105 @@
+//! The functions called in this process.
+
+use axum::{Router, body::Body};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use flashsale::{app::App, http, lambda::Error};
+use hyper::body::Bytes;
+use lambda_http::request;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use tower::ServiceExt as _;
+
+use crate::lambda::{EVENT_FUNCTIONS, FunctionError, Refusal};
+
+/// The router of an HTTP function.
+fn function(app: &App, name: &str) -> Option<Router> {
+    let app = app.clone();
+    Some(match name {
+        "captcha" => captcha_function::router(app),
+        "login" => login::router(app),
+        "sales" => sales::router(app),
+        "seckill" => seckill::router(app),
+        "order-status" => order_status::router(app),
+        "admin" => admin::router(app),
+        _ => return None,
+    })
+}
+
+/// The routes of all HTTP functions.
+pub fn router(app: &App) -> Router {
+    let names = crate::lambda::HTTP_FUNCTIONS.iter().map(|(name, _)| *name);
+    names.filter_map(|name| function(app, name)).fold(Router::new(), Router::merge)
+}
+
+/// Whether there is such a function.
+pub fn has(name: &str) -> bool {
+    EVENT_FUNCTIONS.contains(&name) || crate::lambda::HTTP_FUNCTIONS.iter().any(|(known, _)| *known == name)
+}
+
+/// Runs a function's work as a task of its own, so that a panic in it is its failure and not our end.
+pub async fn guarded(work: impl Future<Output = Result<(), Error>> + Send + 'static) -> Result<(), String> {
+    match tokio::spawn(work).await {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Calls a function with an event.
+pub async fn invoke(app: &App, name: &str, payload: Bytes) -> Result<Result<Bytes, FunctionError>, Refusal> {
+    let app = app.clone();
+    Ok(match name {
+        "order-worker" => match read(&payload) {
+            Ok(event) => outcome(guarded(order_worker::handle(app, event)).await),
+            Err(error) => Err(error),
+        },
+        "sweeper" => match read(&payload) {
+            Ok(event) => outcome(guarded(sweeper::handle(app, event)).await),
+            Err(error) => Err(error),
+        },
+        _ => http_event(function(&app, name).ok_or(Refusal::NoSuchFunction)?, &payload).await,
+    })
+}
+
+fn read<E: DeserializeOwned>(payload: &[u8]) -> Result<E, FunctionError> {
+    serde_json::from_slice(payload).map_err(|error| failed("event", &error.to_string()))
+}
+
+fn outcome(outcome: Result<(), String>) -> Result<Bytes, FunctionError> {
+    outcome.map(|()| Bytes::from_static(b"null")).map_err(|error| failed("function", &error))
+}
+
+fn failed(kind: &str, message: &str) -> FunctionError {
+    FunctionError::reported(Bytes::from(json!({ "errorType": kind, "errorMessage": message }).to_string()))
+}
+
+async fn http_event(router: Router, payload: &[u8]) -> Result<Bytes, FunctionError> {
+    let text = String::from_utf8_lossy(payload);
+    let request = request::from_str(&text)
+        .map_err(|error| failed("event", &format!("not an event of an API Gateway HTTP API (payload version 2): {error}")))?;
+    let request = request.map(|body| Body::from(body.to_vec()));
+    // A task of its own, as above.
+    let answering = tokio::spawn(async move {
+        let Ok(response) = http::finish(router).oneshot(request).await;
+        let (parts, body) = response.into_parts();
+        (parts, axum::body::to_bytes(body, usize::MAX).await)
+    });
+    let (parts, body) = answering.await.map_err(|error| failed("panic", &error.to_string()))?;
+    let bytes = body.map_err(|error| failed("body", &error.to_string()))?;
+    let (body, encoded) = match std::str::from_utf8(&bytes) {
+        Ok(text) => (text.to_owned(), false),
+        Err(_) => (BASE64.encode(&bytes), true),
+    };
+    let mut headers = Map::new();
+    let mut cookies = Vec::new();
+    for (name, value) in &parts.headers {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        if name == "set-cookie" {
+            cookies.push(value);
+        } else {
+            headers.insert(name.to_string(), Value::String(value));
+        }
+    }
+    let answer =
+        json!({ "statusCode": parts.status.as_u16(), "headers": headers, "cookies": cookies, "body": body, "isBase64Encoded": encoded });
+    Ok(Bytes::from(answer.to_string()))
+}

@@ -1,0 +1,110 @@
+//! Where the functions run: in this process, or as processes of their own. Everything that calls a function (gateway,
+//! poller, scheduler, Invoke API, `invoke`) calls it through a [`Host`] and can't tell the difference.
+
+mod in_process;
+mod processes;
+
+use std::sync::Arc;
+
+use aws_lambda_events::event::{eventbridge::EventBridgeEvent, rabbitmq::RabbitMqEvent};
+use axum::Router;
+use flashsale::{app::App, config::HostMode};
+use hyper::body::Bytes;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::lambda::{Fleet, FunctionError, Invocation, Refusal, Reply};
+
+pub use processes::{Http, http};
+
+/// Runs functions.
+#[derive(Clone)]
+pub enum Host {
+    InProcess(App),
+    Processes(App, Arc<Fleet>),
+}
+
+impl Host {
+    /// Starts what the configuration wants. `wanted` says that only this function will be called.
+    pub fn start(app: &App, wanted: Option<&str>) -> anyhow::Result<Self> {
+        Ok(match app.config.host {
+            HostMode::InProcess => Self::InProcess(app.clone()),
+            HostMode::Processes => Self::Processes(app.clone(), Arc::new(Fleet::start(app, wanted)?)),
+        })
+    }
+
+    /// The routes of all HTTP functions.
+    pub fn router(&self) -> Router {
+        match self {
+            // There is nothing between socket and handler but HTTP.
+            Self::InProcess(app) => in_process::router(app),
+            Self::Processes(_, fleet) => processes::router(self, fleet),
+        }
+    }
+
+    /// What every function shares.
+    pub const fn app(&self) -> &App {
+        match self {
+            Self::InProcess(app) | Self::Processes(app, _) => app,
+        }
+    }
+
+    /// Whether there is such a function.
+    pub fn has(&self, function: &str) -> bool {
+        match self {
+            Self::InProcess(_) => in_process::has(function),
+            Self::Processes(_, fleet) => fleet.has(function),
+        }
+    }
+
+    /// Calls a function with an event as Lambda gives it.
+    pub async fn invoke(&self, function: &str, invocation: Invocation) -> Result<Reply, Refusal> {
+        match self {
+            Self::InProcess(app) => {
+                let log = invocation.log_tail.then(Vec::new);
+                Ok(Reply { result: in_process::invoke(app, function, invocation.payload).await?, log })
+            }
+            Self::Processes(_, fleet) => fleet.invoke(function, invocation).await,
+        }
+    }
+
+    /// Gives a batch of messages to the order worker. An error says why the batch is to be given again.
+    pub async fn work_off(&self, event: &RabbitMqEvent) -> Result<(), String> {
+        match self {
+            Self::InProcess(app) => in_process::guarded(order_worker::handle(app.clone(), event.clone())).await,
+            Self::Processes(..) => self.call("order-worker", event).await,
+        }
+    }
+
+    /// Gives the sweeper its tick.
+    pub async fn tick(&self, event: &EventBridgeEvent<Value>) -> Result<(), String> {
+        match self {
+            Self::InProcess(app) => in_process::guarded(sweeper::handle(app.clone(), event.clone())).await,
+            Self::Processes(..) => self.call("sweeper", event).await,
+        }
+    }
+
+    async fn call(&self, function: &str, event: &impl Serialize) -> Result<(), String> {
+        let payload = Bytes::from(serde_json::to_vec(event).map_err(|error| error.to_string())?);
+        match self.invoke(function, Invocation { payload, ..Invocation::default() }).await {
+            Ok(Reply { result: Ok(_), .. }) => Ok(()),
+            Ok(Reply { result: Err(error), .. }) => Err(FunctionError::brief(&error)),
+            Err(refusal) => Err(format!("{refusal:?}")),
+        }
+    }
+
+    /// The functions that can't be started, as far as is known.
+    pub fn unwell(&self) -> Vec<&str> {
+        match self {
+            Self::InProcess(_) => Vec::new(),
+            Self::Processes(_, fleet) => fleet.unwell(),
+        }
+    }
+
+    /// Ends what was started; refuses work from here on.
+    pub async fn stop(&self) {
+        if let Self::Processes(_, fleet) = self {
+            fleet.stop().await;
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! HTTP for functions that are called with events.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{ConnectInfo, Extension, MatchedPath, RawPathParams, Request},
+    response::{IntoResponse as _, Response},
+    routing::any,
+};
+use flashsale::{http::RequestId, problem::Problem};
+use hyper::{body::Bytes, header::HeaderMap};
+
+use super::Host;
+use crate::lambda::{Fleet, HTTP_FUNCTIONS, HttpEvent, Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply, answer_to_response};
+
+/// Largest body that the gateway takes: in base64 and with the rest of the event around it, it is still a payload.
+const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A body must have come whole within this time.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// When those who found the function busy may come again.
+const THROTTLED_MS: u64 = 1_000;
+
+/// The routes of all HTTP functions, ours and those of the configuration.
+pub fn router(host: &Host, fleet: &Fleet) -> Router {
+    let ours = HTTP_FUNCTIONS.iter().flat_map(|(name, paths)| paths.iter().map(|path| (*name, *path)));
+    let mut router = Router::new();
+    for (name, path) in ours.chain(fleet.foreign_routes()) {
+        let (host, name) = (host.clone(), name.to_owned());
+        let handler = move |route: MatchedPath, parameters: RawPathParams, extra: Extra, request: Request| async move {
+            let path_parameters = parameters.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            let path = request.uri().path().to_owned();
+            http(&host, Http { function: &name, path: &path, route: Some(route.as_str()), path_parameters, extra, request }).await
+        };
+        router = router.route(path, any(handler));
+    }
+    router
+}
+
+/// What the gateway knows of every request.
+pub type Extra = (Extension<ConnectInfo<SocketAddr>>, Extension<RequestId>);
+
+/// A request for a function.
+pub struct Http<'a> {
+    pub function: &'a str,
+    pub path: &'a str,
+    pub route: Option<&'a str>,
+    pub path_parameters: BTreeMap<String, String>,
+    pub extra: Extra,
+    pub request: Request,
+}
+
+/// Calls a function with a request and gives back its answer as a response.
+pub async fn http(host: &Host, call: Http<'_>) -> Response {
+    let function = call.function;
+    match answer(host, call).await {
+        Ok(response) => response,
+        Err(problem) => {
+            tracing::debug!(function, slug = problem.slug(), "no answer");
+            problem.into_response()
+        }
+    }
+}
+
+async fn answer(host: &Host, call: Http<'_>) -> Result<Response, Problem> {
+    let Http { function, path, route, path_parameters, extra, request } = call;
+    let (Extension(ConnectInfo(peer)), Extension(RequestId(id))) = extra;
+    let (parts, body) = request.into_parts();
+    let trace_id = trace(&parts.headers);
+    let body = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, BODY_BYTES_MAX))
+        .await
+        .map_err(|_| Problem::Invalid { field: "body".to_owned(), expected: "all of it within 10 seconds".to_owned() })?
+        .map_err(|_| Problem::BodyTooLarge)?;
+    let request = Request::from_parts(parts, body);
+    let event = HttpEvent {
+        request: &request,
+        path,
+        route,
+        path_parameters,
+        source: peer.ip(),
+        request_id: id.to_str().unwrap_or_default(),
+        now: host.app().now(),
+    };
+    let payload = event.to_json().map_err(|error| {
+        tracing::error!(%error, function, "no event can be made of a request");
+        Problem::Internal
+    })?;
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        return Err(Problem::BodyTooLarge);
+    }
+    let reply = host.invoke(function, Invocation { payload, trace_id, ..Invocation::default() }).await.map_err(refused)?;
+    let payload = answered(function, reply)?;
+    answer_to_response(&payload).map(|response| response.map(Body::from)).map_err(|error| {
+        tracing::warn!(function, error, "an answer that can't be given");
+        Problem::FunctionFailed
+    })
+}
+
+fn answered(function: &str, reply: Reply) -> Result<Bytes, Problem> {
+    reply.result.map_err(|error| {
+        tracing::warn!(function, error = error.brief(), "failed");
+        if error.timed_out { Problem::FunctionTimeout } else { Problem::FunctionFailed }
+    })
+}
+
+fn refused(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::NoSuchFunction => Problem::NotFound,
+        Refusal::Throttled => Problem::RateLimited { name: "concurrency", quota: None, retry_after_ms: THROTTLED_MS },
+        Refusal::Stopping => Problem::Unavailable { retry_after_ms: THROTTLED_MS },
+    }
+}
+
+fn trace(headers: &HeaderMap) -> Option<String> {
+    headers.get("x-amzn-trace-id").and_then(|value| value.to_str().ok()).map(str::to_owned)
+}

@@ -1,0 +1,222 @@
+//! Lambda's Invoke API and function URLs, on the gateway, for the AWS CLI, the SDKs and `cargo lambda invoke`. Only in the
+//! development profile and only for callers on this machine: whoever may invoke a function may do what it does.
+//!
+//! Signatures of requests are not checked: there are no AWS accounts here.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{ConnectInfo, Extension, FromRequestParts as _, Path, Request},
+    middleware::{Next, from_fn},
+    response::{IntoResponse as _, Response},
+    routing::{any, post},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use flashsale::http::RequestId;
+use hyper::{
+    HeaderMap, StatusCode,
+    body::Bytes,
+    header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
+};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::{
+    host::{Host, Http, http},
+    lambda::{Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply, name_in},
+};
+
+/// Largest payload of an asynchronous invocation, as with Lambda.
+const EVENT_BYTES_MAX: usize = 1024 * 1024;
+/// Asynchronous invocations at a time, those that wait for another try included.
+const EVENTS_MAX: usize = 1_000;
+/// A failed asynchronous invocation is tried again twice, after one minute and after two.
+const EVENT_PAUSES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(120)];
+/// A throttled one is tried again for as long as the emulator runs, ever more seldom.
+const THROTTLED_PAUSE_FIRST: Duration = Duration::from_secs(1);
+const THROTTLED_PAUSE_LAST: Duration = Duration::from_secs(300);
+
+/// The routes.
+pub fn router(host: &Host) -> Router {
+    let events = Arc::new(Semaphore::new(EVENTS_MAX));
+    let invoking = host.clone();
+    let invoke = move |Path(function): Path<String>, headers: HeaderMap, request: Request| {
+        let (host, events) = (invoking.clone(), Arc::clone(&events));
+        async move { invoke(host, events, name_in(&function), &headers, request).await.unwrap_or_else(Failure::into_response) }
+    };
+    let calling = host.clone();
+    let url = move |request: Request| call_url(calling.clone(), request);
+    Router::new()
+        .route("/2015-03-31/functions/{function}/invocations", post(invoke))
+        .route("/lambda-url/{function}", any(url.clone()))
+        .route("/lambda-url/{function}/{*path}", any(url))
+        .layer(from_fn(only_from_here))
+}
+
+/// Lets through what comes from this machine and neither through a proxy nor from a page in a browser, which may be anyone's.
+async fn only_from_here(request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip().to_canonical());
+    let headers = request.headers();
+    let from_elsewhere = ["forwarded", "x-forwarded-for", "x-real-ip", "via"].iter().any(|name| headers.contains_key(*name));
+    let url = request.uri().path().starts_with("/lambda-url/");
+    // A function URL is an address like any other; its function decides whom it believes.
+    let from_page = !url && ["origin", "sec-fetch-site"].iter().any(|name| headers.contains_key(*name));
+    if peer.is_some_and(|peer| peer.is_loopback()) && !from_elsewhere && !from_page {
+        return next.run(request).await;
+    }
+    let why = "only callers on this machine may invoke functions, neither through a proxy nor from a browser";
+    Failure { status: StatusCode::FORBIDDEN, kind: "AccessDeniedException", message: why.to_owned() }.into_response()
+}
+
+/// An error as Lambda's API tells it.
+struct Failure {
+    status: StatusCode,
+    kind: &'static str,
+    message: String,
+}
+
+impl Failure {
+    fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
+        Self { status, kind, message: message.into() }
+    }
+
+    fn of(refusal: &Refusal, function: &str) -> Self {
+        match refusal {
+            Refusal::NoSuchFunction => Self::new(
+                StatusCode::NOT_FOUND,
+                "ResourceNotFoundException",
+                format!("Function not found: arn:aws:lambda:us-east-1:000000000000:function:{function}"),
+            ),
+            Refusal::Throttled => Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", "Rate Exceeded."),
+            Refusal::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceException", "The emulator is about to end."),
+        }
+    }
+
+    fn into_response(self) -> Response {
+        let throttled = self.status == StatusCode::TOO_MANY_REQUESTS;
+        let mut body = json!({ "Type": "User", "Message": self.message, "message": self.message });
+        if throttled {
+            body["Reason"] = Value::from("ConcurrentInvocationLimitExceeded");
+        }
+        let mut response = (self.status, body.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert("x-amzn-errortype", HeaderValue::from_static(self.kind));
+        if throttled {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+async fn invoke(host: Host, events: Arc<Semaphore>, function: &str, headers: &HeaderMap, request: Request) -> Result<Response, Failure> {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if !host.has(function) {
+        return Err(Failure::of(&Refusal::NoSuchFunction, function));
+    }
+    let kind = header("x-amz-invocation-type").unwrap_or("RequestResponse");
+    let payload = axum::body::to_bytes(request.into_body(), PAYLOAD_BYTES_MAX).await.map_err(|_| too_large(PAYLOAD_BYTES_MAX))?;
+    let payload = if payload.is_empty() { Bytes::from_static(b"{}") } else { payload };
+    if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&payload) {
+        let message = format!("Could not parse request body into json: {error}");
+        return Err(Failure::new(StatusCode::BAD_REQUEST, "InvalidRequestContentException", message));
+    }
+    let invocation = Invocation {
+        payload,
+        client_context: header("x-amz-client-context").map(client_context).transpose()?,
+        trace_id: header("x-amzn-trace-id").map(str::to_owned),
+        log_tail: header("x-amz-log-type") == Some("Tail"),
+    };
+    match kind {
+        "RequestResponse" => {
+            let reply = host.invoke(function, invocation).await.map_err(|refusal| Failure::of(&refusal, function))?;
+            Ok(with_headers(StatusCode::OK, reply))
+        }
+        "Event" if invocation.payload.len() > EVENT_BYTES_MAX => Err(too_large(EVENT_BYTES_MAX)),
+        "Event" => {
+            let place = events.try_acquire_owned().map_err(|_| Failure::of(&Refusal::Throttled, function))?;
+            let function = function.to_owned();
+            tokio::spawn(async move {
+                invoke_later(&host, &function, &invocation).await;
+                drop(place);
+            });
+            Ok(StatusCode::ACCEPTED.into_response())
+        }
+        "DryRun" => Ok(StatusCode::NO_CONTENT.into_response()),
+        _ => {
+            let message = "X-Amz-Invocation-Type: expected RequestResponse, Event or DryRun";
+            Err(Failure::new(StatusCode::BAD_REQUEST, "InvalidParameterValueException", message))
+        }
+    }
+}
+
+fn too_large(bytes_max: usize) -> Failure {
+    let message = format!("Request must be smaller than {bytes_max} bytes for the InvokeFunction operation");
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestTooLargeException", message)
+}
+
+/// The header is base64 of JSON.
+fn client_context(header: &str) -> Result<String, Failure> {
+    let decoded = BASE64.decode(header).ok().filter(|bytes| serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok());
+    decoded.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
+        let message = "X-Amz-Client-Context: expected base64 of JSON";
+        Failure::new(StatusCode::BAD_REQUEST, "InvalidRequestContentException", message)
+    })
+}
+
+fn with_headers(status: StatusCode, reply: Reply) -> Response {
+    let failed = reply.result.is_err();
+    let payload = reply.result.unwrap_or_else(|error| error.payload);
+    let mut response = (status, Body::from(payload)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert("x-amz-executed-version", HeaderValue::from_static("$LATEST"));
+    if failed {
+        headers.insert("x-amz-function-error", HeaderValue::from_static("Unhandled"));
+    }
+    if let Some(log) = reply.log {
+        let log = HeaderValue::try_from(BASE64.encode(log)).expect("base64 makes a header value");
+        headers.insert(HeaderName::from_static("x-amz-log-result"), log);
+    }
+    response
+}
+
+/// An asynchronous invocation: tried again as Lambda does, then given up with a line in the log.
+async fn invoke_later(host: &Host, function: &str, invocation: &Invocation) {
+    let mut pauses = EVENT_PAUSES.into_iter();
+    let mut throttled = THROTTLED_PAUSE_FIRST;
+    loop {
+        let pause = match host.invoke(function, invocation.clone()).await {
+            Ok(Reply { result: Ok(_), .. }) => return,
+            Ok(Reply { result: Err(error), .. }) => match pauses.next() {
+                Some(pause) => {
+                    tracing::warn!(function, error = error.brief(), "an event failed; it is tried again in {} s", pause.as_secs());
+                    pause
+                }
+                None => return tracing::error!(function, error = error.brief(), "an event failed for the last time and is given up"),
+            },
+            Err(Refusal::Throttled) => {
+                let pause = throttled;
+                throttled = (throttled * 2).min(THROTTLED_PAUSE_LAST);
+                pause
+            }
+            Err(refusal) => return tracing::error!(function, ?refusal, "an event is given up"),
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// `/lambda-url/NAME/rest`: the function sees `/rest`.
+async fn call_url(host: Host, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    let rest = path.trim_start_matches("/lambda-url/");
+    let (function, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    let (mut parts, body) = request.into_parts();
+    let Ok(extra) = <(Extension<ConnectInfo<SocketAddr>>, Extension<RequestId>)>::from_request_parts(&mut parts, &()).await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let request = Request::from_parts(parts, body);
+    http(&host, Http { function, path, route: None, path_parameters: BTreeMap::new(), extra, request }).await
+}

@@ -1,0 +1,118 @@
+//! All functions of one emulator, by name.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use flashsale::{
+    app::App,
+    config::{Config, LogFormat},
+};
+use flashsale_servers::Watchdog;
+
+use super::{
+    catalogue::{EVENT_FUNCTIONS, HTTP_FUNCTIONS},
+    function::{Common, Function},
+    invocation::{Invocation, Refusal, Reply},
+    process::Launch,
+};
+
+/// Between two looks at whether the processes have ended.
+const STOP_POLL: Duration = Duration::from_millis(10);
+
+/// The functions that run as processes.
+pub struct Fleet {
+    functions: BTreeMap<String, Arc<Function>>,
+}
+
+impl Fleet {
+    /// Finds the programs of all functions and starts what is to run from the beginning. `wanted` picks one function.
+    ///
+    /// # Errors
+    /// When a function has no program, or the watchdog can't be started.
+    pub fn start(app: &App, wanted: Option<&str>) -> anyhow::Result<Self> {
+        let config = &app.config;
+        let dir = functions_dir(config)?;
+        let environment = config.environment_for_functions();
+        let common = Arc::new(Common {
+            clock: Arc::clone(&app.ports.clock),
+            random: Arc::clone(&app.ports.random),
+            watchdog: Arc::new(Watchdog::start(None).context("the watchdog, a /bin/sh, can't start")?),
+            bare_logs: config.log_format == LogFormat::Json,
+        });
+        let ours = HTTP_FUNCTIONS.iter().map(|(name, _)| *name).chain(EVENT_FUNCTIONS);
+        let foreign = config.function_names().filter(|name| !ours.clone().any(|own| own == *name));
+        let mut functions = BTreeMap::new();
+        for name in ours.clone().chain(foreign).filter(|name| wanted.is_none_or(|wanted| wanted == *name)) {
+            let settings = config.function(name);
+            let (program, args) = match settings.command.split_first() {
+                Some((program, args)) => (PathBuf::from(program), args.to_vec()),
+                None => (find(&dir, name)?, Vec::new()),
+            };
+            let mut variables = environment.clone();
+            variables.extend(settings.variables().map(|(name, value)| (name.to_owned(), value.to_owned())));
+            let launch = Launch { program, args, variables, memory_mb: settings.memory_mb };
+            let function = Function::new(name.to_owned(), settings, launch, Arc::clone(&common));
+            tokio::spawn(Arc::clone(&function).care());
+            functions.insert(name.to_owned(), function);
+        }
+        Ok(Self { functions })
+    }
+
+    /// The functions that the gateway gives more paths to than those of the product.
+    pub fn foreign_routes(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.functions.values().flat_map(|function| function.settings.routes.iter().map(|route| (function.name.as_str(), route.as_str())))
+    }
+
+    /// Whether there is such a function.
+    pub fn has(&self, name: &str) -> bool {
+        self.functions.contains_key(name)
+    }
+
+    /// Those that can't be started, as far as is known.
+    pub fn unwell(&self) -> Vec<&str> {
+        self.functions.values().filter(|function| !function.is_well()).map(|function| function.name.as_str()).collect()
+    }
+
+    /// Calls a function.
+    pub async fn invoke(&self, name: &str, invocation: Invocation) -> Result<Reply, Refusal> {
+        self.functions.get(name).ok_or(Refusal::NoSuchFunction)?.invoke(invocation).await
+    }
+
+    /// Ends all processes; refuses work from here on.
+    pub async fn stop(&self) {
+        loop {
+            // All are told before the first is waited for.
+            let left = self.functions.values().filter(|function| function.stop()).count();
+            if left == 0 {
+                return;
+            }
+            tokio::time::sleep(STOP_POLL).await;
+        }
+    }
+}
+
+fn functions_dir(config: &Config) -> anyhow::Result<PathBuf> {
+    if !config.functions_dir.as_os_str().is_empty() {
+        return Ok(config.functions_dir.clone());
+    }
+    let own = env::current_exe().context("--functions-dir is needed: where the emulator's own program is can't be found out")?;
+    Ok(own.parent().unwrap_or(Path::new("/")).to_owned())
+}
+
+/// `NAME` as cargo leaves it, or `NAME/bootstrap` as cargo-lambda does.
+fn find(dir: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let places = [dir.join(name), dir.join(name).join("bootstrap")];
+    places.into_iter().find(|place| place.is_file()).with_context(|| {
+        format!(
+            "function {name:?} has no program in {}: build all with `cargo build --release --workspace --bins`, or name the \
+             folder with --functions-dir",
+            dir.display()
+        )
+    })
+}

@@ -1,0 +1,94 @@
+//! One instance of a function: starts its process beside a Runtime API of its own, and reports its end.
+
+use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus, sync::Arc, time::Duration};
+
+use rustix::process::Signal;
+use tokio::{net::TcpListener, sync::watch, time::timeout};
+
+use super::{
+    function::{Ask, Function},
+    logs::Logs,
+    process::Process,
+    runtime_api,
+};
+
+/// A process must ask for work within this time after its start, as with Lambda.
+const INIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between SIGTERM and SIGKILL.
+const TERMINATE_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// Runs the instance until its process has ended.
+pub async fn run(function: Arc<Function>, id: u64, asked: watch::Receiver<Ask>, logs: Arc<Logs>) {
+    let how = match start(&function, id, asked, logs).await {
+        Ok(how) => how,
+        Err(error) => format!("can't be started: {error}"),
+    };
+    function.ended(id, &how);
+}
+
+async fn start(function: &Arc<Function>, id: u64, asked: watch::Receiver<Ask>, logs: Arc<Logs>) -> std::io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?.to_string();
+    let settings = &function.settings;
+    let (memory, concurrency) = (settings.memory_mb.to_string(), settings.concurrency.to_string());
+    let (group, stream) = (format!("/aws/lambda/{}", function.name), format!("[$LATEST]{id}"));
+    let mut variables = vec![
+        ("AWS_LAMBDA_RUNTIME_API", address.as_str()),
+        ("AWS_LAMBDA_FUNCTION_NAME", &function.name),
+        ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", &memory),
+        ("AWS_LAMBDA_LOG_GROUP_NAME", &group),
+        ("AWS_LAMBDA_LOG_STREAM_NAME", &stream),
+        ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+        ("_HANDLER", "bootstrap"),
+    ];
+    if settings.concurrency > 1 {
+        variables.push(("AWS_LAMBDA_MAX_CONCURRENCY", &concurrency));
+    }
+    let (process, output) = Process::spawn(&function.launch, &variables, &function.common.watchdog)?;
+    let name = (!function.common.bare_logs).then_some(function.name.as_str());
+    // Served and followed for as long as the process is looked after.
+    tokio::select! {
+        how = look_after(process, function, id, asked) => how,
+        () = runtime_api::serve(listener, Arc::clone(function), id) => unreachable!("it serves until dropped"),
+        () = async { logs.follow(output, name).await; std::future::pending().await } => unreachable!("it is pending"),
+    }
+}
+
+/// Waits until the process ends, by itself or because it is asked to.
+async fn look_after(mut process: Process, function: &Function, id: u64, mut asked: watch::Receiver<Ask>) -> std::io::Result<String> {
+    let init = async {
+        tokio::time::sleep(INIT_TIMEOUT).await;
+        if function.is_starting(id) {
+            tracing::warn!(function = function.name, "not ready within {} s", INIT_TIMEOUT.as_secs());
+        } else {
+            std::future::pending().await
+        }
+    };
+    let ask = tokio::select! {
+        status = process.wait() => return Ok(told(status?)),
+        () = init => Ask::Kill,
+        // Nobody to ask any more means that nobody waits for it.
+        ask = asked.wait_for(|ask| *ask != Ask::Run) => ask.map_or(Ask::Kill, |ask| *ask),
+    };
+    if ask == Ask::Terminate {
+        process.signal(Signal::TERM);
+        if let Ok(status) = timeout(TERMINATE_TIMEOUT, process.wait()).await {
+            return Ok(told(status?));
+        }
+    }
+    process.signal(Signal::KILL);
+    Ok(told(process.wait().await?))
+}
+
+/// In the words of Lambda's own error messages.
+fn told(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(9), _) => "signal: killed".to_owned(),
+        (Some(signal), _) => format!("signal: {signal}"),
+        (None, Some(code)) => format!("exit status {code}"),
+        (None, None) => "unknown".to_owned(),
+    }
+}

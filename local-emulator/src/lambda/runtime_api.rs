@@ -1,0 +1,149 @@
+//! The Lambda Runtime API, as one instance sees it: `next`, `response`, `error` and `init/error`.
+//!
+//! Each instance has a port of its own, so a call says by where it arrives which process made it; nothing in it has to be
+//! believed.
+
+use std::{convert::Infallible, sync::Arc};
+
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{CONTENT_TYPE, HeaderName, HeaderValue},
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+use super::{
+    function::{Function, Work},
+    invocation::{FunctionError, PAYLOAD_BYTES_MAX},
+};
+
+const PREFIX: &str = "/2018-06-01/runtime/";
+/// An error report is a few lines with a stack trace.
+const ERROR_BYTES_MAX: usize = 256 * 1024;
+
+type Answer = Response<Full<Bytes>>;
+
+/// Serves one instance until dropped.
+pub async fn serve(listener: TcpListener, function: Arc<Function>, instance: u64) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let stream = match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "runtime API: accept");
+                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                        continue;
+                    }
+                };
+                // Without it answers are only slower.
+                let _ = stream.set_nodelay(true);
+                let function = Arc::clone(&function);
+                let service = service_fn(move |request| answer(Arc::clone(&function), instance, request));
+                connections.spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn answer(function: Arc<Function>, instance: u64, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    let path = request.uri().path().to_owned();
+    let parts: Vec<&str> = path.strip_prefix(PREFIX).unwrap_or_default().split('/').collect();
+    Ok(match (request.method(), parts.as_slice()) {
+        (&Method::GET, ["invocation", "next"]) => event(&function, function.next(instance).await),
+        (&Method::POST, ["invocation", id, "response"]) => {
+            let result = match read(request, PAYLOAD_BYTES_MAX).await {
+                Ok(body) => Ok(body),
+                Err(TooLarge::Yes) => Err(FunctionError::response_too_large(id)),
+                // The process is ending, which will be noticed by itself.
+                Err(TooLarge::Cut) => return Ok(refusal(StatusCode::BAD_REQUEST, "InvalidRequest", "the body did not come whole")),
+            };
+            let too_large = result.is_err();
+            match function.finish(instance, id, result) {
+                true if too_large => {
+                    refusal(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", "Exceeded maximum allowed payload size")
+                }
+                done => accepted(done),
+            }
+        }
+        (&Method::POST, ["invocation", id, "error"]) => {
+            let error = report(request).await;
+            accepted(function.finish(instance, id, Err(FunctionError::reported(error))))
+        }
+        (&Method::POST, ["init", "error"]) => {
+            let error = report(request).await;
+            function.init_failed(instance, &FunctionError::reported(error));
+            accepted(true)
+        }
+        _ => refusal(StatusCode::NOT_FOUND, "NotFound", "this Runtime API has next, response, error and init/error"),
+    })
+}
+
+/// An invocation, as `next` gives it.
+fn event(function: &Function, work: Work) -> Answer {
+    let headers = [
+        ("lambda-runtime-aws-request-id", Some(work.id)),
+        ("lambda-runtime-deadline-ms", Some(work.deadline_ms.to_string())),
+        ("lambda-runtime-invoked-function-arn", Some(function.arn())),
+        ("lambda-runtime-trace-id", Some(work.trace_id)),
+        ("lambda-runtime-client-context", work.client_context),
+    ];
+    let mut answer = Response::new(Full::new(work.payload));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    for (name, value) in headers {
+        // A client context that no header can hold is left out, as one that was never sent.
+        if let Some(value) = value.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {
+            answer.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
+    answer
+}
+
+/// Why a body can't be used.
+enum TooLarge {
+    Yes,
+    Cut,
+}
+
+async fn read(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, TooLarge> {
+    match Limited::new(request.into_body(), bytes_max).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(TooLarge::Yes),
+        Err(_) => Err(TooLarge::Cut),
+    }
+}
+
+/// The error as the function tells it; when it tells nothing usable, the type that stands in the header.
+async fn report(request: Request<Incoming>) -> Bytes {
+    let kind = request.headers().get("lambda-runtime-function-error-type").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    match read(request, ERROR_BYTES_MAX).await {
+        Ok(body) if serde_json::from_slice::<serde_json::Map<_, _>>(&body).is_ok() => body,
+        _ => {
+            let kind = kind.unwrap_or_else(|| "Runtime.UnknownReason".to_owned());
+            Bytes::from(serde_json::json!({ "errorType": kind, "errorMessage": "no usable error report" }).to_string())
+        }
+    }
+}
+
+fn accepted(known: bool) -> Answer {
+    if !known {
+        return refusal(StatusCode::BAD_REQUEST, "InvalidRequestID", "Invalid request ID");
+    }
+    json(StatusCode::ACCEPTED, &serde_json::json!({ "status": "OK" }))
+}
+
+fn refusal(status: StatusCode, kind: &str, message: &str) -> Answer {
+    json(status, &serde_json::json!({ "errorType": kind, "errorMessage": message }))
+}
+
+fn json(status: StatusCode, body: &serde_json::Value) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body.to_string())));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
