@@ -32,6 +32,8 @@ const PAUSE_LAST: Duration = Duration::from_secs(5);
 const START_FAILURES_MAX: u32 = 3;
 /// How often idle instances are looked for and planned starts carried out.
 const CARE_PERIOD: Duration = Duration::from_millis(100);
+/// So long work waits for an instance that runs before another is started for it.
+const SCALE_WAIT: Duration = Duration::from_millis(20);
 /// Lines written just before an answer may come just after it.
 const LOG_WAIT: Duration = Duration::from_millis(20);
 
@@ -105,6 +107,16 @@ impl Finished {
 struct Waiting {
     work: Work,
     answer: Answer,
+    /// To be told the deadline when an instance begins with it.
+    begun: oneshot::Sender<Instant>,
+}
+
+/// Where an invocation has got to.
+enum Placed {
+    /// An instance works on it until this deadline.
+    Running(Instant),
+    /// It will be told.
+    Waiting(oneshot::Receiver<Instant>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,7 +187,7 @@ impl Function {
                     return;
                 }
                 self.end_idle(&mut state);
-                self.start_wanted(&mut state);
+                self.start_wanted(&mut state, true);
             }
             tokio::time::sleep(CARE_PERIOD).await;
         }
@@ -200,12 +212,15 @@ impl Function {
             client_context: invocation.client_context,
         };
         let started = Instant::now();
-        let mut check_at = self.admit(work, answer)?;
+        let mut check_at = match self.admit(work, answer)? {
+            Placed::Running(deadline) => deadline,
+            Placed::Waiting(begun) => self.wait(&id, begun).await?,
+        };
         let Finished { result, log } = loop {
             match tokio::time::timeout_at(check_at, &mut answered).await {
                 Ok(Ok(outcome)) => break outcome?,
                 Ok(Err(_)) => return Err(Refusal::Stopping),
-                Err(_) => check_at = self.overdue(&id)?,
+                Err(_) => check_at = self.overdue(&id),
             }
         };
         if !log_tail {
@@ -217,19 +232,50 @@ impl Function {
         Ok(Reply { result, log: Some(framed(&id, &lines, took, self.settings.memory_mb)) })
     }
 
-    /// Hands the work to an instance or lets it wait; returns when to look after it.
-    fn admit(self: &Arc<Self>, work: Work, answer: Answer) -> Result<Instant, Refusal> {
+    /// Waits until an instance begins with the work, and returns its deadline.
+    async fn wait(self: &Arc<Self>, id: &str, mut begun: oneshot::Receiver<Instant>) -> Result<Instant, Refusal> {
+        let patience = Duration::from_millis(self.settings.queue_wait_ms);
+        let outcome = match tokio::time::timeout(SCALE_WAIT.min(patience), &mut begun).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.start_wanted(&mut self.lock(), true);
+                match tokio::time::timeout(patience.saturating_sub(SCALE_WAIT), &mut begun).await {
+                    Ok(outcome) => outcome,
+                    Err(_) if self.give_up(id) => return Err(Refusal::Throttled),
+                    // It was begun with at this very moment.
+                    Err(_) => begun.await,
+                }
+            }
+        };
+        // Without a beginning there is an answer already, or nobody will give one.
+        Ok(outcome.unwrap_or_else(|_| Instant::now() + self.timeout()))
+    }
+
+    /// Takes the work back from those that wait; false when it waits no more.
+    fn give_up(&self, id: &str) -> bool {
+        let mut state = self.lock();
+        let Some(at) = state.waiting.iter().position(|waiting| waiting.work.id == id) else {
+            return false;
+        };
+        state.waiting.remove(at);
+        metrics::counter!("flashsale_function_throttles_total", "function" => self.name.clone()).increment(1);
+        true
+    }
+
+    /// Hands the work to an instance or lets it wait.
+    fn admit(self: &Arc<Self>, work: Work, answer: Answer) -> Result<Placed, Refusal> {
         let mut state = self.lock();
         if state.stopping {
             return Err(Refusal::Stopping);
         }
-        let (mut work, mut answer) = (work, answer);
+        let (begun, beginning) = oneshot::channel();
+        let mut waiting = Waiting { work, answer, begun };
         // The oldest first, so that the others become idle and can end. One whose caller has just gone is passed over.
         for instance in state.instances.values_mut().filter(|instance| instance.phase == Phase::Ready) {
             while let Some(idle) = instance.idle.pop() {
-                match self.hand_over(instance, idle, Waiting { work, answer }) {
-                    Ok(deadline) => return Ok(deadline),
-                    Err(back) => (work, answer) = (back.work, back.answer),
+                match self.hand_over(instance, idle, waiting) {
+                    Ok(deadline) => return Ok(Placed::Running(deadline)),
+                    Err(back) => waiting = back,
                 }
             }
         }
@@ -239,39 +285,37 @@ impl Function {
             metrics::counter!("flashsale_function_throttles_total", "function" => self.name.clone()).increment(1);
             return Err(Refusal::Throttled);
         }
-        state.waiting.push_back(Waiting { work, answer });
-        self.start_wanted(&mut state);
-        Ok(Instant::now() + Duration::from_millis(self.settings.queue_wait_ms))
+        state.waiting.push_back(waiting);
+        // An instance that has just answered asks for more work at once: only where there is none, one is started now.
+        self.start_wanted(&mut state, false);
+        Ok(Placed::Waiting(beginning))
     }
 
     /// Gives work to a call of `next`; gives it back when the caller has gone.
     fn hand_over(&self, instance: &mut Instance, idle: oneshot::Sender<Work>, waiting: Waiting) -> Result<Instant, Waiting> {
-        let Waiting { mut work, answer } = waiting;
+        let Waiting { mut work, answer, begun } = waiting;
         work.deadline_ms = u64::try_from(self.common.clock.now().epoch_ms()).unwrap_or(0) + self.settings.timeout_ms;
         let id = work.id.clone();
         match idle.send(work) {
             Ok(()) => {
                 let deadline = Instant::now() + self.timeout();
                 instance.running.insert(id, Running { answer, deadline, log_mark: instance.logs.mark() });
+                // Whoever did not have to wait for it does not listen.
+                let _ = begun.send(deadline);
                 Ok(deadline)
             }
-            Err(work) => Err(Waiting { work, answer }),
+            Err(work) => Err(Waiting { work, answer, begun }),
         }
     }
 
-    /// Looks after an invocation that was not answered yet; returns when to look again.
-    fn overdue(self: &Arc<Self>, id: &str) -> Result<Instant, Refusal> {
+    /// Ends an invocation whose time is over; returns when to look again.
+    fn overdue(self: &Arc<Self>, id: &str) -> Instant {
         let mut state = self.lock();
         let now = Instant::now();
-        if let Some(at) = state.waiting.iter().position(|waiting| waiting.work.id == id) {
-            state.waiting.remove(at);
-            metrics::counter!("flashsale_function_throttles_total", "function" => self.name.clone()).increment(1);
-            return Err(Refusal::Throttled);
-        }
         if let Some(instance) = state.instances.values_mut().find(|instance| instance.running.contains_key(id)) {
             let deadline = instance.running[id].deadline;
             if now < deadline {
-                return Ok(deadline);
+                return deadline;
             }
             let running = instance.running.remove(id);
             tracing::warn!(function = self.name, request_id = id, "timed out; the process is replaced");
@@ -282,10 +326,10 @@ impl Function {
                 let log = Some((Arc::clone(&instance.logs), running.log_mark));
                 let _ = running.answer.send(Ok(Finished { result: Err(FunctionError::timed_out(id, self.timeout())), log }));
             }
-            self.start_wanted(&mut state);
+            self.start_wanted(&mut state, true);
         }
         // The answer is there, or is just being given.
-        Ok(now + Duration::from_secs(1))
+        now + Duration::from_secs(1)
     }
 
     /// The Runtime API's `next`: the first call says that the instance is ready.
@@ -377,7 +421,7 @@ impl Function {
                 let _ = waiting.answer.send(Ok(Finished::failed(error)));
             }
         }
-        self.start_wanted(&mut state);
+        self.start_wanted(&mut state, true);
     }
 
     /// The first replacement comes at once, the next ones later and later.
@@ -390,12 +434,14 @@ impl Function {
         state.start_not_before = Some(Instant::now() + pause);
     }
 
-    /// Starts what is missing: the lower bound, and room for those who wait.
-    fn start_wanted(self: &Arc<Self>, state: &mut State) {
+    /// Starts what is missing: the lower bound, and room for those who wait. Unless `beyond_first`, those who wait are left to the
+    /// instances that run, if there are any.
+    fn start_wanted(self: &Arc<Self>, state: &mut State, beyond_first: bool) {
         let FunctionSettings { instances_min, instances_max, concurrency, .. } = self.settings;
         let active = state.instances.values().filter(|instance| instance.phase != Phase::Retiring).count();
         let starting = state.instances.values().filter(|instance| instance.phase == Phase::Starting).count();
         let for_waiting = state.waiting.len().div_ceil(concurrency as usize).saturating_sub(starting);
+        let for_waiting = if active > 0 && !beyond_first { 0 } else { for_waiting };
         let wanted = for_waiting.max((instances_min as usize).saturating_sub(active));
         let allowed = (instances_max as usize).saturating_sub(active);
         if state.stopping || state.start_not_before.is_some_and(|at| Instant::now() < at) {

@@ -1,6 +1,7 @@
 //! Starts the emulator's binary and stops it, gently or not; and its other commands.
 
 use std::{
+    collections::HashMap,
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -55,6 +56,16 @@ impl Place {
         ]);
         place.servers = Some(servers);
         place
+    }
+
+    /// Private servers, and the functions as processes of their own.
+    pub fn processes() -> Self {
+        let functions = Path::new(BINARY).parent().unwrap();
+        assert!(
+            functions.join("sweeper").is_file(),
+            "the functions' binaries are missing: cargo build --workspace --bins --examples --all-features"
+        );
+        Self::servers().set("HOST", "processes")
     }
 
     /// With a setting.
@@ -174,6 +185,22 @@ impl Emulator {
         let took = started.elapsed();
         assert!(took < Duration::from_secs(10), "{took:?}");
         took
+    }
+
+    /// The processes it has started, and their command lines.
+    pub fn children(&self) -> HashMap<u64, String> {
+        let own = u64::from(self.child.id());
+        let mut found = HashMap::new();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            // The name, in parentheses, may itself hold spaces and parentheses; behind it come the state and the parent.
+            let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+            if parent == Some(own) {
+                found.insert(pid, std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default().replace('\0', " "));
+            }
+        }
+        found
     }
 
     /// SIGKILL.

@@ -7,5 +7,6 @@ mod client;
 mod crash;
 mod embedded;
 mod emulator;
+mod lambda;
 mod shop;
 mod storm;

@@ -1,0 +1,340 @@
+//! The Lambda service: what becomes of functions that behave and of those that do not, seen through the Invoke API, the
+//! gateway and function URLs. The functions that matter are the product's; the one here does as it is told.
+
+use std::{path::PathBuf, time::Duration};
+
+use axum::body::Body;
+use hyper::Request;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    client::{Answer, Client},
+    emulator::{Emulator, Place},
+};
+
+/// An emulator on private servers of this test, with the function `puppet`.
+struct Stage {
+    emulator: Emulator,
+    place: Place,
+}
+
+impl Stage {
+    /// `settings` are those of the puppet: `CONCURRENCY`, `TIMEOUT_MS`, …
+    async fn open(settings: &[(&str, &str)]) -> Self {
+        let place = tokio::task::spawn_blocking(Place::processes).await.unwrap();
+        let mut place = place
+            .set("FUNCTIONS__PUPPET__COMMAND", &puppet().display().to_string())
+            .set("FUNCTIONS__PUPPET__ROUTES", "/puppet/{name},/puppet");
+        for (name, value) in settings {
+            place = place.set(&format!("FUNCTIONS__PUPPET__{name}"), value);
+        }
+        Self { emulator: place.start(&["--no-demo"]), place }
+    }
+
+    fn client(&self) -> &Client {
+        &self.emulator.client
+    }
+
+    async fn invoke(&self, event: Value) -> Answer {
+        self.client().post("/2015-03-31/functions/puppet/invocations", None, event).await
+    }
+
+    /// The process that answers.
+    async fn pid(&self) -> u64 {
+        self.invoke(json!({ "context": true })).await.expect(200).json()["pid"].as_u64().unwrap()
+    }
+
+    fn pids(&self) -> Vec<u64> {
+        let puppet = puppet().display().to_string();
+        self.emulator.children().into_iter().filter(|(_, command)| command.contains(&puppet)).map(|(pid, _)| pid).collect()
+    }
+}
+
+fn puppet() -> PathBuf {
+    // …/deps/it-… -> …/examples/puppet
+    let built = std::env::current_exe().unwrap();
+    let path = built.parent().unwrap().parent().unwrap().join("examples/puppet");
+    assert!(path.is_file(), "{} is missing: cargo build --workspace --bins --examples --all-features", path.display());
+    path
+}
+
+fn error(answer: &Answer) -> (String, String) {
+    assert_eq!(answer.headers["x-amz-function-error"], "Unhandled");
+    let json = answer.json();
+    (json["errorType"].as_str().unwrap().to_owned(), json["errorMessage"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn the_runtime_api_tells_what_lambda_tells() {
+    let stage = Stage::open(&[("CONCURRENCY", "3"), ("MEMORY_MB", "256"), ("ENVIRONMENT", "PUPPET_COLOUR=red")]).await;
+    let context = base64(br#"{"client":{"installation_id":"i","app_title":"t","app_version_name":"n","app_version_code":"c","app_package_name":"p"},"custom":{"a":"b"},"env":{}}"#);
+    let request = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.client().base))
+        .header("x-amz-client-context", context)
+        .header("x-amzn-trace-id", "Root=1-2-3")
+        .body(Body::from(r#"{"context":true}"#))
+        .unwrap();
+    let before = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    let answer = stage.client().raw(request).await.unwrap().expect(200);
+    assert_eq!(answer.headers["x-amz-executed-version"], "$LATEST");
+    let told = answer.json();
+    let left_ms = told["deadline_ms"].as_u64().unwrap() - before;
+    assert!((9_000..=11_500).contains(&left_ms), "an absolute time, 10 s from now: {left_ms}");
+    assert_eq!(told["request_id"].as_str().unwrap().len(), 36);
+    assert_eq!(told["arn"], "arn:aws:lambda:us-east-1:000000000000:function:puppet");
+    assert_eq!(told["trace"], "Root=1-2-3");
+    assert_eq!(told["client_context"]["custom"], json!({ "a": "b" }));
+    assert_eq!((&told["function"], &told["memory"], &told["colour"]), (&json!("puppet"), &json!(256), &json!("red")));
+    assert_eq!(told["path"], Value::Null, "our own environment is not the function's");
+    let made = stage.invoke(json!({ "context": true })).await.json();
+    assert!(made["trace"].as_str().unwrap().starts_with("Root=1-"), "{made}");
+
+    // By ARN, with a log, in the ways that do not wait.
+    let by_arn = "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3Afunction%3Apuppet/invocations";
+    assert_eq!(stage.client().post(by_arn, None, json!({ "echo": [1] })).await.expect(200).json(), json!([1]));
+    let with = |name: &'static str, value: &'static str, event: Value| {
+        let request = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.client().base)).header(name, value);
+        stage.client().raw(request.body(Body::from(event.to_string())).unwrap())
+    };
+    let logged = with("x-amz-log-type", "Tail", json!({ "print": "hello from the puppet" })).await.unwrap().expect(200);
+    let log = unbase64(logged.headers["x-amz-log-result"].to_str().unwrap());
+    assert!(log.starts_with("START RequestId: ") && log.contains("hello from the puppet\n") && log.contains("REPORT"), "{log}");
+    assert!(stage.invoke(json!({ "print": "x" })).await.headers.get("x-amz-log-result").is_none());
+    with("x-amz-invocation-type", "DryRun", json!({ "exit": 1 })).await.unwrap().expect(204);
+    let file = stage.place.path().join("done");
+    with("x-amz-invocation-type", "Event", json!({ "print": "later", "sleep_ms": 50 })).await.unwrap().expect(202);
+    assert!(!file.exists());
+    let wrong = with("x-amz-invocation-type", "Perhaps", json!({})).await.unwrap().expect(400);
+    assert_eq!(wrong.headers["x-amzn-errortype"], "InvalidParameterValueException");
+    let wrong = with("x-amz-client-context", "{}", json!({})).await.unwrap().expect(400);
+    assert_eq!(wrong.headers["x-amzn-errortype"], "InvalidRequestContentException");
+    let nobody = stage.client().post("/2015-03-31/functions/nobody/invocations", None, json!({})).await.expect(404);
+    assert_eq!(nobody.headers["x-amzn-errortype"], "ResourceNotFoundException");
+    let request = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.client().base)).body(Body::from("{")).unwrap();
+    let wrong = stage.client().raw(request).await.unwrap().expect(400);
+    assert_eq!(wrong.headers["x-amzn-errortype"], "InvalidRequestContentException");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn http_reaches_the_function_and_comes_back_whole() {
+    let stage = Stage::open(&[]).await;
+    let request = Request::post(format!("{}/puppet/a%20b?x=1&x=2", stage.client().base))
+        .header("content-type", "application/octet-stream")
+        .header("cookie", "c=1; d=2")
+        .body(Body::from(&b"\xff\x00\x01"[..]))
+        .unwrap();
+    let answer = stage.client().raw(request).await.unwrap().expect(200);
+    let cookies: Vec<_> = answer.headers.get_all("set-cookie").iter().collect();
+    assert_eq!(cookies, ["a=1; Path=/", "b=2"]);
+    let event = answer.json();
+    assert_eq!((&event["routeKey"], &event["pathParameters"]["name"]), (&json!("ANY /puppet/{name}"), &json!("a b")));
+    assert_eq!((&event["rawPath"], &event["rawQueryString"]), (&json!("/puppet/a%20b"), &json!("x=1&x=2")));
+    assert_eq!((&event["cookies"], &event["body"]), (&json!(["c=1", "d=2"]), &json!("/wAB")));
+    assert_eq!(event["headers"]["x-request-id"], answer.headers["x-request-id"].to_str().unwrap());
+
+    // As a function URL: every path is the function's.
+    let event = stage.client().get("/lambda-url/puppet/any/path?y=1", None).await.expect(200).json();
+    assert_eq!((&event["routeKey"], &event["rawPath"]), (&json!("$default"), &json!("/any/path")));
+    stage.client().get("/lambda-url/nobody/", None).await.expect_problem(404, "not-found");
+    assert!(stage.client().get("/lambda-url/sales/api/sales", None).await.expect(200).json()["sales"].is_array());
+
+    let binary = json!({ "statusCode": 203, "body": "/wAB", "isBase64Encoded": true, "headers": { "content-type": "image/x" } });
+    let path = |json: &Value| format!("/puppet?answer={}", encoded(&json.to_string()));
+    let answer = stage.client().get(&path(&binary), None).await.expect(203);
+    assert_eq!((&answer.bytes[..], &answer.headers["content-type"]), (&b"\xff\x00\x01"[..], &"image/x".parse().unwrap()));
+    assert_eq!(stage.client().get(&path(&json!({ "plain": 1 })), None).await.expect(200).json(), json!({ "plain": 1 }));
+    stage.client().get(&path(&json!({ "statusCode": 7 })), None).await.expect_problem(502, "function-failed");
+
+    // Who may invoke may do what the function does: nobody from elsewhere, and no page.
+    for (name, value) in [("x-forwarded-for", "203.0.113.9"), ("forwarded", "for=203.0.113.9"), ("origin", "https://evil.example")] {
+        let request = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.client().base)).header(name, value);
+        let refused = stage.client().raw(request.body(Body::from("{}")).unwrap()).await.unwrap().expect(403);
+        assert_eq!(refused.headers["x-amzn-errortype"], "AccessDeniedException");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn failures_are_told_and_cost_no_more_than_themselves() {
+    let stage = Stage::open(&[("CONCURRENCY", "1"), ("INSTANCES_MAX", "2"), ("TIMEOUT_MS", "700"), ("MEMORY_MB", "128")]).await;
+    let first = stage.pid().await;
+
+    let (kind, message) = error(&stage.invoke(json!({ "error": "no luck" })).await.expect(200));
+    assert!(message == "no luck" && !kind.is_empty(), "{kind} {message}");
+    error(&stage.invoke(json!({ "panic": "now" })).await.expect(200));
+    assert_eq!(stage.pid().await, first, "an error of the function is no end of its process");
+
+    let (kind, message) = error(&stage.invoke(json!({ "exit": 3 })).await.expect(200));
+    assert_eq!(kind, "Runtime.ExitError");
+    assert!(message.ends_with("Runtime exited with error: exit status 3"), "{message}");
+    let (_, message) = error(&stage.invoke(json!({ "kill": true })).await.expect(200));
+    assert!(message.contains("signal: 6"), "{message}");
+    let second = stage.pid().await;
+    assert_ne!(second, first);
+
+    // Through the gateway the same are a 502 and a 504.
+    let told = |order: Value| format!("/puppet?do={}", encoded(&order.to_string()));
+    stage.client().get(&told(json!({ "exit": 3 })), None).await.expect_problem(502, "function-failed");
+    stage.client().get(&told(json!({ "error": "x" })), None).await.expect_problem(502, "function-failed");
+    let third = stage.pid().await;
+    let started = Instant::now();
+    stage.client().get(&told(json!({ "sleep_ms": 60_000 })), None).await.expect_problem(504, "function-timeout");
+    assert!((Duration::from_millis(650)..Duration::from_secs(3)).contains(&started.elapsed()), "{:?}", started.elapsed());
+    let (kind, message) = error(&stage.invoke(json!({ "sleep_ms": 60_000 })).await.expect(200));
+    assert_eq!(kind, "Sandbox.Timedout");
+    assert!(message.ends_with("Task timed out after 0.70 seconds"), "{message}");
+    assert_ne!(stage.pid().await, third, "a process that does not answer is replaced");
+    settled(|| stage.pids().len() <= 2).await;
+
+    // Memory is limited; within the limit it can be had.
+    stage.invoke(json!({ "allocate_mb": 32 })).await.expect(200);
+    let (_, message) = error(&stage.invoke(json!({ "allocate_mb": 200 })).await.expect(200));
+    assert!(message.contains("alloc"), "{message}");
+
+    let (kind, _) = error(&stage.invoke(json!({ "bytes": 7 * 1024 * 1024 })).await.expect(200));
+    assert_eq!(kind, "Function.ResponseSizeTooLarge");
+    stage.invoke(json!({ "echo": "x".repeat(1024 * 1024) })).await.expect(200);
+    let large = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.client().base));
+    let refused = stage.client().raw(large.body(Body::from(vec![b' '; 6 * 1024 * 1024 + 1])).unwrap()).await.unwrap().expect(413);
+    assert_eq!(refused.headers["x-amzn-errortype"], "RequestTooLargeException");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn one_function_s_crowd_does_not_stop_another() {
+    let stage =
+        Stage::open(&[("CONCURRENCY", "2"), ("INSTANCES_MAX", "2"), ("QUEUE_MAX", "3"), ("QUEUE_WAIT_MS", "800"), ("IDLE_MS", "500")])
+            .await;
+    // Four are worked on by two processes, three wait and are refused in the end, the rest are refused at once.
+    let crowd: Vec<_> = (0..12)
+        .map(|_| {
+            let client = stage.client().clone();
+            tokio::spawn(async move {
+                let started = Instant::now();
+                let answer = client.post("/2015-03-31/functions/puppet/invocations", None, json!({ "sleep_ms": 2_000 })).await;
+                (answer, started.elapsed())
+            })
+        })
+        .collect();
+    sleep(Duration::from_millis(300)).await;
+    let other = Instant::now();
+    stage.client().get("/api/sales", None).await.expect(200);
+    assert!(other.elapsed() < Duration::from_secs(1), "another function has its own queue and processes: {:?}", other.elapsed());
+    stage.client().get("/puppet", None).await.expect_problem(429, "rate-limited").headers["retry-after"].to_str().unwrap();
+    let (mut done, mut at_once, mut later) = (0, 0, 0);
+    for one in crowd {
+        let (answer, took) = one.await.unwrap();
+        match answer.status.as_u16() {
+            200 => done += 1,
+            429 if took < Duration::from_millis(600) => at_once += 1,
+            429 => later += 1,
+            _ => panic!("{answer:?}"),
+        }
+        if answer.status == 429 {
+            assert_eq!(answer.headers["x-amzn-errortype"], "TooManyRequestsException");
+            assert_eq!(answer.json()["Reason"], "ConcurrentInvocationLimitExceeded");
+            assert_eq!(answer.headers["retry-after"], "1");
+        }
+    }
+    assert_eq!((done, at_once, later), (4, 5, 3));
+    // What is not needed any more ends.
+    settled(|| stage.pids().is_empty()).await;
+    stage.invoke(json!({ "echo": 1 })).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn concurrency_shares_a_process_and_a_timeout_spares_the_neighbours() {
+    let stage = Stage::open(&[("CONCURRENCY", "8"), ("INSTANCES_MAX", "1"), ("INSTANCES_MIN", "1"), ("TIMEOUT_MS", "1500")]).await;
+    settled(|| stage.pids().len() == 1).await;
+    let started = Instant::now();
+    let many: Vec<_> = (0..8)
+        .map(|_| {
+            let client = stage.client().clone();
+            tokio::spawn(async move {
+                client.post("/2015-03-31/functions/puppet/invocations", None, json!({ "sleep_ms": 400 })).await.expect(200);
+            })
+        })
+        .collect();
+    for one in many {
+        one.await.unwrap();
+    }
+    assert!(started.elapsed() < Duration::from_millis(1_400), "eight at a time: {:?}", started.elapsed());
+
+    let pid = stage.pid().await;
+    let client = stage.client().clone();
+    let hung =
+        tokio::spawn(async move { client.post("/2015-03-31/functions/puppet/invocations", None, json!({ "sleep_ms": 60_000 })).await });
+    sleep(Duration::from_millis(700)).await;
+    let client = stage.client().clone();
+    let neighbour = tokio::spawn(async move {
+        client.post("/2015-03-31/functions/puppet/invocations", None, json!({ "sleep_ms": 1_200, "echo": 5 })).await
+    });
+    error(&hung.await.unwrap().expect(200));
+    let replaced = stage.pid().await;
+    assert_ne!(replaced, pid, "the process that hangs gets no more work");
+    assert_eq!(neighbour.await.unwrap().expect(200).json(), json!(5), "what it had is finished");
+    settled(|| stage.pids() == [replaced]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_function_that_can_t_start_is_told_of_and_not_hammered() {
+    let stage = Stage::open(&[("ENVIRONMENT", "PUPPET_START=exit"), ("QUEUE_WAIT_MS", "5000")]).await;
+    let (kind, message) = error(&stage.invoke(json!({ "echo": 1 })).await.expect(200));
+    assert_eq!(kind, "Runtime.InitError");
+    assert!(message.contains("exit status 7"), "{message}");
+    stage.client().get("/puppet", None).await.expect_problem(502, "function-failed");
+    let ready = stage.client().get("/readyz", None).await.expect(503).json();
+    assert_eq!(ready["down"], json!(["functions"]));
+    stage.client().get("/api/sales", None).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn no_process_outlives_the_emulator() {
+    let stage = Stage::open(&[("INSTANCES_MIN", "1")]).await;
+    stage.pid().await;
+    stage.client().get("/api/sales", None).await.expect(200);
+    let children = stage.emulator.children();
+    assert!(children.len() >= 3, "{children:?}");
+    let Stage { emulator, place } = stage;
+    emulator.kill();
+    settled(|| children.keys().all(|pid| !is_alive(*pid))).await;
+    drop(place);
+}
+
+fn is_alive(pid: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // A process whose parent has died stays as a zombie where nobody reaps.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// Waits for something that happens by itself soon.
+#[track_caller]
+fn settled(is: impl Fn() -> bool) -> impl Future<Output = ()> {
+    let at = std::panic::Location::caller();
+    async move {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !is() {
+            assert!(Instant::now() < deadline, "{at}: did not happen");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+fn unbase64(text: &str) -> String {
+    use base64::Engine as _;
+    String::from_utf8(base64::engine::general_purpose::STANDARD.decode(text).unwrap()).unwrap()
+}
+
+fn encoded(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
