@@ -1,7 +1,7 @@
 //! The Lambda service: what becomes of functions that behave and of those that do not, seen through the Invoke API, the
 //! gateway and function URLs. The functions that matter are the product's; the one here does as it is told.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use axum::body::Body;
 use hyper::Request;
@@ -337,4 +337,59 @@ fn unbase64(text: &str) -> String {
 
 fn encoded(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+/// The Python that has what `infra/requirements.txt` names.
+fn python() -> String {
+    std::env::var("TEST_PYTHON").expect("TEST_PYTHON names a Python with infra/requirements.txt installed: infra/test sets it")
+}
+
+fn python_dir() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/python")
+}
+
+/// Private servers and the function `greeting`, which runs under AWS's own Python runtime client.
+fn greeting() -> Place {
+    Place::processes()
+        .set("FUNCTIONS__GREETING__COMMAND", &format!("{},-m,awslambdaric,greeting.handler", python()))
+        .set("FUNCTIONS__GREETING__ENVIRONMENT", &format!("PYTHONPATH={}", python_dir().display()))
+        .set("FUNCTIONS__GREETING__ROUTES", "/greeting/{name}")
+        .set("FUNCTIONS__GREETING__CONCURRENCY", "1")
+        .set("FUNCTIONS__GREETING__INSTANCES_MAX", "1")
+        .set("FUNCTIONS__GREETING__QUEUE_MAX", "2")
+        .set("FUNCTIONS__GREETING__TIMEOUT_MS", "2000")
+        .set("FUNCTIONS__GREETING__MEMORY_MB", "256")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers and Python packages: infra/test runs it"]
+async fn a_function_on_another_vendor_s_runtime_client_answers_through_the_gateway() {
+    let place = tokio::task::spawn_blocking(greeting).await.unwrap();
+    let emulator = place.start(&["--no-demo"]);
+    let request = Request::put(format!("{}/greeting/world?a=1&a=2", emulator.client.base))
+        .header("content-type", "application/octet-stream")
+        .body(Body::from(&b"\xff\x00"[..]))
+        .unwrap();
+    let answer = emulator.client.raw(request).await.unwrap().expect(201);
+    assert_eq!(
+        (&answer.headers["x-greeter"], &answer.headers["set-cookie"]),
+        (&"python".parse().unwrap(), &"greeted=yes; Path=/".parse().unwrap())
+    );
+    let told = answer.json();
+    assert_eq!((&told["hello"], &told["method"], &told["body"]), (&json!("world"), &json!("PUT"), &json!("ff00")));
+    assert_eq!(told["query"], json!({ "a": "1,2" }));
+    assert!((1..=2_000).contains(&told["remaining_ms"].as_u64().unwrap()), "{told}");
+    emulator.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers and Python packages: infra/test runs it"]
+async fn aws_s_own_sdk_invokes_functions() {
+    let place = tokio::task::spawn_blocking(greeting).await.unwrap();
+    let emulator = place.start(&["--no-demo"]);
+    let base = emulator.client.base.clone();
+    let run = move || Command::new(python()).arg(python_dir().join("invoking.py")).arg(base).output().unwrap();
+    let output = tokio::task::spawn_blocking(run).await.unwrap();
+    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    emulator.stop();
 }
