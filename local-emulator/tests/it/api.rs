@@ -143,6 +143,12 @@ async fn life_of_an_order_on_servers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn life_of_an_order_in_processes() {
+    life_of_an_order(Place::processes()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tickets_are_bound() {
     let shop = Shop::open(Place::embedded());
     let (one, other) = (shop.sign_in(SHOPPER).await, shop.sign_in(ADMIN).await);

@@ -1,6 +1,12 @@
 //! A small HTTP client: keeps connections, speaks JSON, retries nothing.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::body::{Body, Bytes};
 use http_body_util::BodyExt as _;
@@ -18,6 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Client {
     pool: Pool<HttpConnector, Body>,
     pub base: String,
+    unanswered: Arc<AtomicUsize>,
 }
 
 /// What came back.
@@ -68,7 +75,7 @@ impl Answer {
 
 impl Client {
     pub fn new(base: &str) -> Self {
-        Self { pool: Pool::builder(TokioExecutor::new()).build_http(), base: base.to_owned() }
+        Self { pool: Pool::builder(TokioExecutor::new()).build_http(), base: base.to_owned(), unanswered: Arc::default() }
     }
 
     /// Sends one request. An error is one of the connection: the server may have worked or not.
@@ -87,15 +94,24 @@ impl Client {
         self.raw(request.body(body).unwrap()).await
     }
 
+    /// How many requests got no answer.
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
     pub async fn raw(&self, request: Request<Body>) -> Result<Answer, String> {
-        tokio::time::timeout(TIMEOUT, async {
+        let answer = tokio::time::timeout(TIMEOUT, async {
             let response = self.pool.request(request).await.map_err(|error| format!("{error:?}"))?;
             let (parts, body) = response.into_parts();
             let bytes = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
             Ok(Answer { status: parts.status, headers: parts.headers, bytes })
         })
         .await
-        .map_err(|_| "timed out".to_owned())?
+        .unwrap_or_else(|_| Err("timed out".to_owned()));
+        if answer.is_err() {
+            self.unanswered.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
     }
 
     #[track_caller]

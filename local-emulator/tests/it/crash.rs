@@ -13,6 +13,9 @@ use crate::{
     storm::{Accepted, follow_all, rush, rush_noting},
 };
 
+/// The functions whose processes are killed.
+const FUNCTIONS: [&str; 5] = ["seckill", "order-worker", "sweeper", "sales", "order-status"];
+
 #[track_caller]
 fn no_surprises(ends: &[(String, Bought)]) {
     let surprises: Vec<_> = ends.iter().filter(|(_, end)| matches!(end, Bought::Surprise(_))).collect();
@@ -21,8 +24,17 @@ fn no_surprises(ends: &[(String, Bought)]) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
-async fn one_of_two_emulators_is_killed() {
-    let place = Place::servers();
+async fn one_of_two_emulators_is_killed_on_servers() {
+    one_of_two_emulators_is_killed(Place::servers()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn one_of_two_emulators_is_killed_in_processes() {
+    one_of_two_emulators_is_killed(Place::processes()).await;
+}
+
+async fn one_of_two_emulators_is_killed(place: Place) {
     let (tokens, sale) = (place.seed(1_500), place.sale(600));
     let (doomed, other) = (place.start(&["--no-demo"]), place.start(&["--no-demo"]));
     let clients = [doomed.client.clone(), other.client.clone()];
@@ -141,8 +153,53 @@ async fn redis_is_emptied() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
-async fn servers_are_killed_and_come_back() {
-    let place = Place::servers();
+async fn functions_are_killed_all_the_time() {
+    // Long enough for a function to start and work in between, also when it is not optimised.
+    const KILL_PERIOD: Duration = Duration::from_millis(250);
+    const KILLS_MIN: u32 = 30;
+    let place = Place::processes();
+    let (tokens, sale) = (place.seed(1_500), place.sale(600));
+    let emulator = place.start(&["--no-demo"]);
+    let clients = [emulator.client.clone()];
+    let shoppers = tokio::spawn({
+        let (clients, sale, tokens) = (clients.clone(), sale.clone(), tokens.clone());
+        async move { rush(&clients, &sale, &tokens, 32).await }
+    });
+    let mut kills = 0;
+    let mut turn = 0;
+    while !shoppers.is_finished() || kills < KILLS_MIN {
+        let mut functions: Vec<(u64, String)> = emulator.children().into_iter().collect();
+        functions.retain(|(_, command)| FUNCTIONS.iter().any(|name| command.trim_end().ends_with(name)));
+        functions.sort();
+        if let Some((pid, _)) = functions.get(turn % functions.len().max(1)) {
+            // It may have ended meanwhile.
+            let killed = std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).output().unwrap();
+            kills += u32::from(killed.status.success());
+        }
+        turn += 1;
+        sleep(KILL_PERIOD).await;
+    }
+    let ends = shoppers.await.unwrap();
+    no_surprises(&ends);
+    assert_eq!(emulator.client.unanswered(), 0, "every request is answered");
+    assert_eq!(follow_all(&clients, &ends).await, 600);
+    assert!(place.audit().contains("stock 600 = available 0 + reserved 0 + sold 600"));
+    emulator.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn servers_are_killed_and_come_back_on_servers() {
+    servers_are_killed_and_come_back(Place::servers()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn servers_are_killed_and_come_back_in_processes() {
+    servers_are_killed_and_come_back(Place::processes()).await;
+}
+
+async fn servers_are_killed_and_come_back(place: Place) {
     let (tokens, sale) = (place.seed(900), place.sale(300));
     let emulator = place.start(&["--no-demo"]);
     // RabbitMQ 3.10 can lose a quorum queue that was declared within the last second or two before a SIGKILL: it comes

@@ -38,6 +38,8 @@ pub async fn buy(emulators: &[Client], sale: &str, token: &str, twice: bool, fir
                     "sold-out" => return Bought::SoldOut,
                     "unauthenticated" => return Bought::SignedOut,
                     "rate-limited" | "unavailable" => sleep(Duration::from_millis(200)).await,
+                    // A function's process ended: to be tried again at once.
+                    "function-failed" => {}
                     other => return Bought::Surprise(format!("ticket: {} {other}", answer.status)),
                 },
                 Err(_) => sleep(Duration::from_millis(20)).await,
@@ -68,6 +70,7 @@ pub async fn buy(emulators: &[Client], sale: &str, token: &str, twice: bool, fir
                 "sold-out" => return Bought::SoldOut,
                 "unauthenticated" => return Bought::SignedOut,
                 "rate-limited" | "unavailable" | "not-durable-yet" => sleep(Duration::from_millis(200)).await,
+                "function-failed" => {}
                 other => return Bought::Surprise(format!("order: {} {other}", answer.status)),
             },
             Err(_) => sleep(Duration::from_millis(20)).await,

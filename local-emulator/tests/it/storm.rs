@@ -92,3 +92,9 @@ async fn storm_on_embedded_stores() {
 async fn storm_on_servers() {
     storm(&Place::servers()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn storm_in_processes() {
+    storm(&Place::processes()).await;
+}
