@@ -7,5 +7,6 @@ mod client;
 mod crash;
 mod embedded;
 mod emulator;
+mod events;
 mod shop;
 mod storm;
