@@ -1,15 +1,140 @@
 //! Every second: expire the unpaid, return stock, settle or republish what is overdue, reconcile, rebuild.
+//!
+//! The emulator ticks every second, but EventBridge once a minute at most. So an event may ask for a minute's sweeps:
+//! `"detail": {"sweep_for_seconds": 55}`.
+
+use std::time::Duration;
 
 use aws_lambda_events::event::eventbridge::EventBridgeEvent;
 use flashsale::{app::App, lambda::Error};
 use serde_json::Value;
+use tokio::time::{Instant, sleep_until};
 
-/// Handles one tick; the event itself says nothing that matters.
+/// Lambda ends a function after 900 seconds: the last sweep must have time to end by itself.
+const SWEEP_FOR_SECONDS_MAX: u64 = 840;
+
+/// Handles one tick: sweeps once, and again every period for as long as the event asks for. A sweep that fails is made
+/// good by the next one, so only the last one's outcome counts.
 ///
 /// # Errors
-/// When the lock store does not answer.
-pub async fn handle(app: App, _tick: EventBridgeEvent<Value>) -> Result<(), Error> {
-    let swept = app.sweep().await?;
-    tracing::debug!(?swept, "swept");
-    Ok(())
+/// When the event asks for what can't be, or the lock store did not answer the last sweep.
+pub async fn handle(app: App, tick: EventBridgeEvent<Value>) -> Result<(), Error> {
+    let period = Duration::from_millis(app.config.sweeper.period_ms);
+    let mut next = Instant::now();
+    let end = next + sweep_for(&tick.detail)?;
+    loop {
+        sleep_until(next).await;
+        let outcome = app.sweep().await;
+        // After a long sweep the next one comes at once, and the periods count from there.
+        next = Instant::now().max(next + period);
+        match outcome {
+            Ok(swept) => tracing::debug!(?swept, "swept"),
+            Err(error) if next < end => tracing::warn!(%error, "a sweep failed"),
+            Err(error) => return Err(error.into()),
+        }
+        if next >= end {
+            return Ok(());
+        }
+    }
+}
+
+fn sweep_for(detail: &Value) -> Result<Duration, Error> {
+    match detail.get("sweep_for_seconds") {
+        None => Ok(Duration::ZERO),
+        Some(given) => {
+            let seconds = given.as_u64().filter(|seconds| *seconds <= SWEEP_FOR_SECONDS_MAX);
+            seconds.map(Duration::from_secs).ok_or_else(|| {
+                format!("detail.sweep_for_seconds: expected a whole number of 0 to {SWEEP_FOR_SECONDS_MAX}, got {given}").into()
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use flashsale::{
+        config::Config,
+        contract::order_id,
+        domain::Timestamp,
+        ports::{Lease, Locks, StoreError, Stored},
+        wire,
+    };
+    use serde_json::json;
+
+    use super::*;
+
+    /// A lock store that is asked once a sweep; it gives the lock to nobody, and does not answer the sweeps in `fails`.
+    struct Counted {
+        sweeps: AtomicUsize,
+        fails: std::ops::Range<usize>,
+    }
+
+    #[async_trait::async_trait]
+    impl Locks for Counted {
+        async fn acquire(&self, _: &str, _: u128, _: u64, _: Timestamp) -> Stored<Option<Lease>> {
+            let number = self.sweeps.fetch_add(1, Ordering::SeqCst);
+            if self.fails.contains(&number) {
+                return Err(StoreError::Unavailable { store: "locks", cause: "a test's fault".to_owned() });
+            }
+            Ok(None)
+        }
+
+        async fn renew(&self, _: &Lease, _: u64, _: Timestamp) -> Stored<bool> {
+            Ok(false)
+        }
+
+        async fn release(&self, _: &Lease) -> Stored<()> {
+            Ok(())
+        }
+    }
+
+    /// Sweeps every 200 ms as `detail` asks for: how many sweeps there were, and how the function ended.
+    async fn swept(detail: Value, fails: std::ops::Range<usize>) -> (usize, Result<(), String>) {
+        let dir = std::env::temp_dir().join(format!("flashsale-sweeper-{}", order_id()));
+        let settings = [("FLASHSALE_DATA_DIR", dir.display().to_string()), ("FLASHSALE_SWEEPER__PERIOD_MS", "200".to_owned())];
+        let config = Config::load(None, settings.map(|(name, value)| (name.to_owned(), value)), []).unwrap();
+        let mut ports = wire::connect(&config).await.unwrap();
+        let locks = Arc::new(Counted { sweeps: AtomicUsize::new(0), fails });
+        ports.locks = Arc::clone(&locks) as Arc<dyn Locks>;
+        let app = App::new(config, ports).await.unwrap();
+        let mut tick = EventBridgeEvent::default();
+        tick.detail = detail;
+        let ended = handle(app, tick).await.map_err(|error| error.to_string());
+        std::fs::remove_dir_all(dir).unwrap();
+        (locks.sweeps.load(Ordering::SeqCst), ended)
+    }
+
+    #[tokio::test]
+    async fn a_plain_tick_is_one_sweep() {
+        for detail in [Value::Null, json!({}), json!({ "sweep_for_seconds": 0 })] {
+            assert_eq!(swept(detail, 0..0).await, (1, Ok(())));
+        }
+        let (sweeps, ended) = swept(json!({}), 0..1).await;
+        assert!(sweeps == 1 && ended.unwrap_err().contains("a test's fault"));
+    }
+
+    #[tokio::test]
+    async fn a_long_tick_sweeps_every_period_past_failures() {
+        // Five sweeps; a slow machine makes fewer, but two at least.
+        let (sweeps, ended) = swept(json!({ "sweep_for_seconds": 1 }), 0..1).await;
+        assert!((2..=5).contains(&sweeps), "{sweeps}");
+        assert_eq!(ended, Ok(()));
+        let (sweeps, ended) = swept(json!({ "sweep_for_seconds": 1 }), 0..usize::MAX).await;
+        assert!((2..=5).contains(&sweeps), "{sweeps}");
+        assert!(ended.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_bad_time_is_named() {
+        for bad in [json!(841), json!(-1), json!(1.5), json!("55"), Value::Null] {
+            let (sweeps, ended) = swept(json!({ "sweep_for_seconds": bad }), 0..0).await;
+            assert_eq!(sweeps, 0);
+            assert!(ended.unwrap_err().starts_with("detail.sweep_for_seconds: expected a whole number of 0 to 840, got "), "{bad}");
+        }
+    }
 }

@@ -61,10 +61,7 @@ impl Place {
     /// Private servers, and the functions as processes of their own.
     pub fn processes() -> Self {
         let functions = Path::new(BINARY).parent().unwrap();
-        assert!(
-            functions.join("sweeper").is_file(),
-            "the functions' binaries are missing: cargo build --workspace --bins --examples --all-features"
-        );
+        assert!(functions.join("sweeper").is_file(), "the functions' binaries are missing: cargo build");
         Self::servers().set("HOST", "processes")
     }
 
@@ -94,6 +91,15 @@ impl Place {
         let mut command = Command::new(BINARY);
         command.args(arguments).args(&self.flags).envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(&self.dir);
         command
+    }
+
+    /// The variables that give a function the same configuration as the emulators here have.
+    pub fn function_environment(&self) -> String {
+        let mut lines: Vec<String> = self.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        for pair in self.flags.chunks(2) {
+            lines.push(format!("FLASHSALE_{}={}", pair[0].trim_start_matches("--").replace('-', "_").to_uppercase(), pair[1]));
+        }
+        lines.join("\n") + "\n"
     }
 
     /// Starts an emulator on a port of its own.

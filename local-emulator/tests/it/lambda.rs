@@ -55,7 +55,7 @@ fn puppet() -> PathBuf {
     // …/deps/it-… -> …/examples/puppet
     let built = std::env::current_exe().unwrap();
     let path = built.parent().unwrap().parent().unwrap().join("examples/puppet");
-    assert!(path.is_file(), "{} is missing: cargo build --workspace --bins --examples --all-features", path.display());
+    assert!(path.is_file(), "{} is missing: cargo test builds it, without --test", path.display());
     path
 }
 

@@ -7,6 +7,8 @@ mod client;
 mod crash;
 mod embedded;
 mod emulator;
+mod events;
 mod lambda;
 mod shop;
 mod storm;
+mod watch;
