@@ -518,10 +518,10 @@ impl Function {
     /// A new X-Ray trace: the time in seconds and 96 random bits, not sampled.
     fn new_trace(&self) -> String {
         let seconds = self.common.clock.now().epoch_ms() / 1_000;
-        let mut bytes = [0; 20];
+        let mut bytes = [0; 24];
         self.common.random.fill(&mut bytes);
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        format!("Root=1-{seconds:08x}-{};Parent={};Sampled=0", hex(&bytes[..12]), hex(&bytes[12..]))
+        let [a, b, parent] = [0, 8, 16].map(|at| u64::from_ne_bytes(std::array::from_fn(|byte| bytes[at + byte])));
+        format!("Root=1-{seconds:08x}-{:08x}{b:016x};Parent={parent:016x};Sampled=0", a as u32)
     }
 }
 

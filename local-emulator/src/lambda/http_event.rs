@@ -161,7 +161,10 @@ impl HttpEvent<'_> {
             body,
             is_base64_encoded,
         };
-        serde_json::to_vec(&event).map(Bytes::from)
+        // Most events are smaller, and grow once instead of many times.
+        let mut json = Vec::with_capacity(2_048 + request.body().len());
+        serde_json::to_writer(&mut json, &event)?;
+        Ok(json.into())
     }
 }
 

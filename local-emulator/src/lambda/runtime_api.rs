@@ -44,7 +44,8 @@ pub async fn serve(listener: TcpListener, function: Arc<Function>, instance: u64
                 let _ = stream.set_nodelay(true);
                 let function = Arc::clone(&function);
                 let service = service_fn(move |request| answer(Arc::clone(&function), instance, request));
-                connections.spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                // Answers are small: one copy costs less than a write of many parts.
+                connections.spawn(hyper::server::conn::http1::Builder::new().writev(false).serve_connection(TokioIo::new(stream), service));
             }
             Some(_) = connections.join_next() => {}
         }
