@@ -1,11 +1,12 @@
-//! Turns messages of the order queue into batches for the order worker, as Lambda's event source for Amazon MQ does: a
-//! batch is acknowledged when the function has succeeded, and given again when it has failed.
+//! Turns messages of the order queue into batches for the order worker, as Lambda's event source mapping for Amazon MQ does:
+//! a batch is as large as messages are there, or come within the batching window; it is acknowledged when the function has
+//! succeeded, and given again when it has failed. What is given again too often is parked by the queue.
 
 use std::{collections::HashMap, time::Duration};
 
 use aws_lambda_events::event::rabbitmq::{RabbitMqBasicProperties, RabbitMqEvent, RabbitMqMessage};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use flashsale::ports::Delivery;
+use flashsale::ports::{Delivery, Stored};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{host::Host, lambda::PAYLOAD_BYTES_MAX};
@@ -18,12 +19,10 @@ const HAND_BACK_AFTER: Duration = Duration::from_secs(60);
 
 /// Polls until `stop` turns true; the batch under way is finished or handed back.
 pub async fn run(host: Host, mut stop: watch::Receiver<bool>) {
-    let app = host.app();
-    let worker = app.config.worker;
     let mut pause = PAUSE_FIRST;
     while !*stop.borrow() {
         let received = tokio::select! {
-            received = app.ports.source.receive(worker.batch_messages_max, worker.batch_wait_ms) => received,
+            received = gather(&host) => received,
             // A message taken but not seen here is handed back when the source is closed.
             _ = stop.wait_for(|stop| *stop) => break,
         };
@@ -44,11 +43,30 @@ pub async fn run(host: Host, mut stop: watch::Receiver<bool>) {
     }
 }
 
+/// One batch: what is there when the first message comes, and what comes within the batching window after that.
+async fn gather(host: &Host) -> Stored<Vec<Delivery>> {
+    let (source, worker) = (&host.app().ports.source, host.app().config.worker);
+    let mut batch = source.receive(worker.batch_messages_max, worker.batch_wait_ms).await?;
+    let window = Duration::from_millis(worker.batch_window_ms);
+    let begun = Instant::now();
+    while !batch.is_empty() && batch.len() < worker.batch_messages_max as usize && begun.elapsed() < window {
+        let left = window.saturating_sub(begun.elapsed());
+        let room = worker.batch_messages_max - batch.len() as u32;
+        match source.receive(room, u64::try_from(left.as_millis()).unwrap_or(0).max(1)).await {
+            Ok(more) => batch.extend(more),
+            // What was gathered is not to wait for the queue to come back.
+            Err(_) => break,
+        }
+    }
+    Ok(batch)
+}
+
 /// Gives one batch to the function until it succeeds.
 async fn deliver(host: &Host, batch: &[Delivery], stop: &watch::Receiver<bool>) {
     let tags: Vec<u64> = batch.iter().map(|delivery| delivery.tag).collect();
     let source = &host.app().ports.source;
-    let event = event(&host.app().config.amqp_queue, batch);
+    let config = &host.app().config;
+    let event = event(&config.amqp_queue, &config.amqp_vhost(), batch);
     let started = Instant::now();
     let mut pause = PAUSE_FIRST;
     loop {
@@ -90,7 +108,7 @@ fn within_payload(batch: &[Delivery]) -> impl Iterator<Item = &[Delivery]> {
 }
 
 /// The batch in the shape that Lambda gives to functions.
-pub fn event(queue: &str, batch: &[Delivery]) -> RabbitMqEvent {
+fn event(queue: &str, vhost: &str, batch: &[Delivery]) -> RabbitMqEvent {
     let messages = batch
         .iter()
         .map(|delivery| {
@@ -108,7 +126,7 @@ pub fn event(queue: &str, batch: &[Delivery]) -> RabbitMqEvent {
     let mut event = RabbitMqEvent::default();
     event.event_source = Some("aws:rmq".to_owned());
     event.event_source_arn = Some("arn:aws:mq:us-east-1:000000000000:broker:local:b-00000000-0000-0000-0000-000000000000".to_owned());
-    event.messages_by_queue = HashMap::from([(format!("{queue}::/"), messages)]);
+    event.messages_by_queue = HashMap::from([(format!("{queue}::{vhost}"), messages)]);
     event
 }
 
@@ -127,7 +145,7 @@ mod tests {
         const MIB: usize = 1024 * 1024;
         assert_eq!(parts(&[2 * MIB, 2 * MIB, 2 * MIB, 5 * MIB, 1]), [2, 1, 1, 1]);
         for part in within_payload(&batch(&[150_000; 50])) {
-            let payload = serde_json::to_vec(&event("flashsale.orders", part)).unwrap();
+            let payload = serde_json::to_vec(&event("flashsale.orders", "/", part)).unwrap();
             assert!(payload.len() <= PAYLOAD_BYTES_MAX, "{}", payload.len());
         }
     }

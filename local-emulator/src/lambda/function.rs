@@ -111,6 +111,14 @@ struct Waiting {
     begun: oneshot::Sender<Instant>,
 }
 
+/// What came of giving work to a call of `next`.
+enum Handed {
+    /// It has until this deadline.
+    Begun(Instant),
+    /// The caller had gone.
+    Back(Waiting),
+}
+
 /// Where an invocation has got to.
 enum Placed {
     /// An instance works on it until this deadline.
@@ -274,8 +282,8 @@ impl Function {
         for instance in state.instances.values_mut().filter(|instance| instance.phase == Phase::Ready) {
             while let Some(idle) = instance.idle.pop() {
                 match self.hand_over(instance, idle, waiting) {
-                    Ok(deadline) => return Ok(Placed::Running(deadline)),
-                    Err(back) => waiting = back,
+                    Handed::Begun(deadline) => return Ok(Placed::Running(deadline)),
+                    Handed::Back(back) => waiting = back,
                 }
             }
         }
@@ -292,7 +300,7 @@ impl Function {
     }
 
     /// Gives work to a call of `next`; gives it back when the caller has gone.
-    fn hand_over(&self, instance: &mut Instance, idle: oneshot::Sender<Work>, waiting: Waiting) -> Result<Instant, Waiting> {
+    fn hand_over(&self, instance: &mut Instance, idle: oneshot::Sender<Work>, waiting: Waiting) -> Handed {
         let Waiting { mut work, answer, begun } = waiting;
         work.deadline_ms = u64::try_from(self.common.clock.now().epoch_ms()).unwrap_or(0) + self.settings.timeout_ms;
         let id = work.id.clone();
@@ -302,9 +310,9 @@ impl Function {
                 instance.running.insert(id, Running { answer, deadline, log_mark: instance.logs.mark() });
                 // Whoever did not have to wait for it does not listen.
                 let _ = begun.send(deadline);
-                Ok(deadline)
+                Handed::Begun(deadline)
             }
-            Err(work) => Err(Waiting { work, answer, begun }),
+            Err(work) => Handed::Back(Waiting { work, answer, begun }),
         }
     }
 

@@ -149,3 +149,23 @@ async fn metrics_are_on_the_admin_port_only() {
     admin.get("/healthz", None).await.expect(200);
     emulator.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_waits_for_its_window() {
+    let place = Place::embedded().set("WORKER__BATCH_WINDOW_MS", "1500");
+    let (tokens, sale) = (place.seed(2), place.sale(2));
+    let emulator = place.start(&["--no-demo"]);
+    let clients = [emulator.client.clone()];
+    let begun = Instant::now();
+    let mut orders = Vec::new();
+    for token in &tokens {
+        let Bought::Order(order) = buy(&clients, &sale, token, false, 0).await else { panic!("not bought") };
+        orders.push(order);
+    }
+    for (order, token) in orders.iter().zip(&tokens) {
+        assert_eq!(follow(&clients, order, token).await, "confirmed");
+    }
+    let took = begun.elapsed().as_millis();
+    assert!((1_400..2_900).contains(&took), "one window for both: {took} ms");
+    emulator.stop();
+}

@@ -301,6 +301,7 @@ pub struct CacheTimes {
 pub struct Worker {
     pub batch_messages_max: u32,
     pub batch_wait_ms: u64,
+    pub batch_window_ms: u64,
     pub record_orders_max: usize,
 }
 
@@ -387,6 +388,15 @@ impl Config {
         self.effective.as_environment(&["listen", "admin_listen", "host", "functions_dir", "function_defaults", "functions"])
     }
 
+    /// The virtual host that the address of RabbitMQ ends with; `/` where it names none.
+    #[must_use]
+    pub fn amqp_vhost(&self) -> String {
+        let url = self.amqp_url.expose_secret();
+        let path = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+        let name = path.split('?').next().unwrap_or_default();
+        if name.is_empty() { "/".to_owned() } else { name.replace("%2f", "/").replace("%2F", "/") }
+    }
+
     /// The functions that have settings of their own.
     pub fn function_names(&self) -> impl Iterator<Item = &str> {
         self.functions.keys().map(String::as_str)
@@ -449,7 +459,7 @@ impl Config {
             }
         }
         const YEAR_SECONDS: u64 = 31_536_000;
-        let ranges: [(&str, u64, u64, u64); 26] = [
+        let ranges: [(&str, u64, u64, u64); 27] = [
             ("sessions.lifetime_seconds", self.sessions.lifetime_seconds, 60, YEAR_SECONDS),
             ("tickets.lifetime_seconds", self.tickets.lifetime_seconds, 1, 3_600),
             ("captchas.lifetime_seconds", self.captchas.lifetime_seconds, 10, 3_600),
@@ -469,6 +479,7 @@ impl Config {
             ("cache.order_ms", self.cache.order_ms, 1_000, 86_400_000),
             ("worker.batch_messages_max", self.worker.batch_messages_max.into(), 1, 1_000),
             ("worker.batch_wait_ms", self.worker.batch_wait_ms, 1, 20_000),
+            ("worker.batch_window_ms", self.worker.batch_window_ms, 0, 300_000),
             ("worker.record_orders_max", self.worker.record_orders_max as u64, 1, 10_000),
             ("sweeper.period_ms", self.sweeper.period_ms, 10, 60_000),
             ("sweeper.lease_ms", self.sweeper.lease_ms, 1_000, 600_000),
@@ -603,6 +614,20 @@ mod tests {
         assert!(error(&[("FLASHSALE_FUNCTION_DEFAULTS__ENVIRONMENT", "A")]).starts_with("function_defaults.environment: expected"));
         assert!(error(&[("FLASHSALE_FUNCTIONS__X__ROUTES", "hello")]).starts_with("functions.x.routes: expected"));
         assert!(error(&[("FLASHSALE_HOST", "processes")]).starts_with("--host: \"processes\" needs --servers"));
+    }
+
+    #[test]
+    fn the_virtual_host_is_read_from_the_address() {
+        for (url, expected) in [
+            ("amqp://u:p@h:5672", "/"),
+            ("amqp://u:p@h:5672/", "/"),
+            ("amqp://u:p@h:5672/%2f", "/"),
+            ("amqps://h/shop?heartbeat=5", "shop"),
+            ("", "/"),
+        ] {
+            let config = Config::load(None, env(&[("FLASHSALE_AMQP_URL", url)]), []).unwrap();
+            assert_eq!(config.amqp_vhost(), expected, "{url}");
+        }
     }
 
     #[test]
