@@ -1,10 +1,10 @@
 //! A Lambda function that does what its event says, good or bad, for the tests of the emulator's Lambda service.
 //!
 //! Events: `{"echo": …}`, `{"sleep_ms": 5}`, `{"exit": 3}`, `{"kill": true}`, `{"panic": "…"}`, `{"error": "…"}`,
-//! `{"allocate_mb": 9}`, `{"print": "…"}`, `{"bytes": 9}`, `{"context": true}`. An HTTP event is echoed as the body of a 200;
+//! `{"allocate_mb": 9}`, `{"print": "…"}`, `{"touch": "file"}`, `{"bytes": 9}`, `{"context": true}`. An HTTP event is echoed as the body of a 200;
 //! with the query `answer=…` that JSON is the answer, with `do=…` that JSON is the event.
 
-use std::{process, time::Duration};
+use std::{io::Write as _, process, time::Duration};
 
 use lambda_runtime::{Error, LambdaEvent, run_concurrent, service_fn};
 use serde_json::{Value, json};
@@ -14,6 +14,8 @@ async fn main() -> Result<(), Error> {
     match std::env::var("PUPPET_START").as_deref() {
         Ok("exit") => process::exit(7),
         Ok("hang") => tokio::time::sleep(Duration::from_secs(3_600)).await,
+        // Can't start until the file is there.
+        Ok(file) if !std::path::Path::new(file).exists() => process::exit(8),
         _ => {}
     }
     run_concurrent(service_fn(handle)).await
@@ -44,8 +46,11 @@ async fn obey(order: &Value) -> Result<Value, Error> {
     if let Some(line) = order["print"].as_str() {
         // Standard output is one of the two places that a function's log comes from.
         let mut out = std::io::stdout().lock();
-        std::io::Write::write_all(&mut out, format!("{line}\n").as_bytes())?;
-        std::io::Write::flush(&mut out)?;
+        out.write_all(format!("{line}\n").as_bytes())?;
+        out.flush()?;
+    }
+    if let Some(file) = order["touch"].as_str() {
+        std::fs::OpenOptions::new().create(true).append(true).open(file)?.write_all(b"x")?;
     }
     if let Some(ms) = order["sleep_ms"].as_u64() {
         tokio::time::sleep(Duration::from_millis(ms)).await;

@@ -36,6 +36,10 @@ impl Backend {
     /// Stops the private servers, if this process runs any.
     pub async fn close(self) {
         let Self { app, servers } = self;
+        if servers.is_some() {
+            // It names servers that are about to end. There may be none.
+            let _ = fs::remove_file(app.config.data_dir.join("servers").join(ENVIRONMENT_FILE));
+        }
         drop(app);
         if let Some(servers) = servers {
             // Waits for processes to end.

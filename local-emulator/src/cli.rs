@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flashsale::config::{Config, ConfigError};
 
-/// Runs flash sales: every function, in one process.
+/// Runs flash sales: every function, on one machine.
 #[derive(Debug, Parser)]
 #[command(version, about, args_conflicts_with_subcommands = false, propagate_version = true)]
 #[command(after_help = "Every flag that is a setting can also be given as FLASHSALE_<NAME>; `config` shows all settings.")]
@@ -118,7 +118,7 @@ pub enum Command {
     Sales(SalesCommand),
     /// Run one function once, with an event of Lambda's
     Invoke {
-        /// captcha, login, sales, seckill, order-status, admin, order-worker or sweeper
+        /// captcha, login, sales, seckill, order-status, admin, order-worker, sweeper, or one of the configuration
         function: String,
         /// The event, JSON; `-` for standard input
         #[arg(long, value_name = "FILE")]

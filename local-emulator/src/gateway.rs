@@ -30,7 +30,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(3_500);
 pub fn public(host: &Host, draining: &watch::Receiver<bool>) -> Router {
     let functions = host.router().layer(axum::middleware::from_fn(metrics::count));
     let mut router = functions.merge(pages::router()).merge(health::router(host, draining));
-    if !host.app().config.is_production() {
+    let config = &host.app().config;
+    let here_only = config.listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+    if here_only && !config.is_production() {
         router = router.merge(invoke_api::router(host));
     }
     http::finish(router)

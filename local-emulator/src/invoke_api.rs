@@ -1,14 +1,21 @@
 //! Lambda's Invoke API and function URLs, on the gateway, for the AWS CLI, the SDKs and `cargo lambda invoke`. Only in the
-//! development profile and only for callers on this machine: whoever may invoke a function may do what it does.
+//! development profile, on a loopback address, and for callers on this machine: whoever may invoke a function may do what
+//! it does.
 //!
 //! Signatures of requests are not checked: there are no AWS accounts here.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Router,
     body::Body,
-    extract::{ConnectInfo, Extension, FromRequestParts as _, Path, Request},
+    extract::{ConnectInfo, Extension, FromRequestParts as _, Path, Query, Request},
     middleware::{Next, from_fn},
     response::{IntoResponse as _, Response},
     routing::{any, post},
@@ -20,31 +27,44 @@ use hyper::{
     body::Bytes,
     header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
 };
-use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use serde_json::{Map, Value, json};
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     host::{Host, Http, http},
-    lambda::{Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply, name_in},
+    lambda::{Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply, new_id, reference},
 };
 
 /// Largest payload of an asynchronous invocation, as with Lambda.
 const EVENT_BYTES_MAX: usize = 1024 * 1024;
-/// Asynchronous invocations at a time, those that wait for another try included.
-const EVENTS_MAX: usize = 1_000;
+/// Asynchronous invocations of one function at a time, those that wait for another try included.
+const EVENTS_MAX: usize = 200;
+/// After so long an asynchronous invocation is not tried again, as with Lambda.
+const EVENT_AGE_MAX: Duration = Duration::from_secs(6 * 3_600);
 /// A failed asynchronous invocation is tried again twice, after one minute and after two.
 const EVENT_PAUSES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(120)];
-/// A throttled one is tried again for as long as the emulator runs, ever more seldom.
+/// A throttled one is tried again ever more seldom.
 const THROTTLED_PAUSE_FIRST: Duration = Duration::from_secs(1);
 const THROTTLED_PAUSE_LAST: Duration = Duration::from_secs(300);
 
+/// The places for asynchronous invocations, by function: one function's never take another's.
+type Places = Arc<Mutex<HashMap<String, Arc<Semaphore>>>>;
+
 /// The routes.
 pub fn router(host: &Host) -> Router {
-    let events = Arc::new(Semaphore::new(EVENTS_MAX));
-    let invoking = host.clone();
-    let invoke = move |Path(function): Path<String>, headers: HeaderMap, request: Request| {
-        let (host, events) = (invoking.clone(), Arc::clone(&events));
-        async move { invoke(host, events, name_in(&function), &headers, request).await.unwrap_or_else(Failure::into_response) }
+    let (invoking, places) = (host.clone(), Places::default());
+    let invoke = move |Path(function): Path<String>, Query(query): Query<HashMap<String, String>>, headers: HeaderMap, request: Request| {
+        let (host, places) = (invoking.clone(), Arc::clone(&places));
+        async move {
+            let (name, qualifier) = reference(&function);
+            let qualifier = query.get("Qualifier").map(String::as_str).or(qualifier);
+            let known = host.has(name) && qualifier.is_none_or(|qualifier| qualifier == "$LATEST");
+            let outcome = match known {
+                true => invoke(host, &places, name, &headers, request).await,
+                false => Err(Failure::of(&Refusal::NoSuchFunction, &function)),
+            };
+            outcome.unwrap_or_else(Failure::into_response)
+        }
     };
     let calling = host.clone();
     let url = move |request: Request| call_url(calling.clone(), request);
@@ -84,19 +104,18 @@ impl Failure {
 
     fn of(refusal: &Refusal, function: &str) -> Self {
         match refusal {
-            Refusal::NoSuchFunction => Self::new(
-                StatusCode::NOT_FOUND,
-                "ResourceNotFoundException",
-                format!("Function not found: arn:aws:lambda:us-east-1:000000000000:function:{function}"),
-            ),
+            Refusal::NoSuchFunction => {
+                Self::new(StatusCode::NOT_FOUND, "ResourceNotFoundException", format!("Function not found: {function}"))
+            }
             Refusal::Throttled => Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", "Rate Exceeded."),
-            Refusal::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceException", "The emulator is about to end."),
+            Refusal::Stopping => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", "The emulator is about to end."),
         }
     }
 
     fn into_response(self) -> Response {
         let throttled = self.status == StatusCode::TOO_MANY_REQUESTS;
-        let mut body = json!({ "Type": "User", "Message": self.message, "message": self.message });
+        let at_fault = if self.status.is_server_error() { "Service" } else { "User" };
+        let mut body = json!({ "Type": at_fault, "Message": self.message, "message": self.message });
         if throttled {
             body["Reason"] = Value::from("ConcurrentInvocationLimitExceeded");
         }
@@ -111,11 +130,8 @@ impl Failure {
     }
 }
 
-async fn invoke(host: Host, events: Arc<Semaphore>, function: &str, headers: &HeaderMap, request: Request) -> Result<Response, Failure> {
+async fn invoke(host: Host, places: &Places, function: &str, headers: &HeaderMap, request: Request) -> Result<Response, Failure> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if !host.has(function) {
-        return Err(Failure::of(&Refusal::NoSuchFunction, function));
-    }
     let kind = header("x-amz-invocation-type").unwrap_or("RequestResponse");
     let payload = axum::body::to_bytes(request.into_body(), PAYLOAD_BYTES_MAX).await.map_err(|_| too_large(PAYLOAD_BYTES_MAX))?;
     let payload = if payload.is_empty() { Bytes::from_static(b"{}") } else { payload };
@@ -132,17 +148,27 @@ async fn invoke(host: Host, events: Arc<Semaphore>, function: &str, headers: &He
     match kind {
         "RequestResponse" => {
             let reply = host.invoke(function, invocation).await.map_err(|refusal| Failure::of(&refusal, function))?;
-            Ok(with_headers(StatusCode::OK, reply))
+            Ok(replied(reply))
         }
         "Event" if invocation.payload.len() > EVENT_BYTES_MAX => Err(too_large(EVENT_BYTES_MAX)),
         "Event" => {
+            let events = Arc::clone(
+                places
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .entry(function.to_owned())
+                    .or_insert_with(|| Arc::new(Semaphore::new(EVENTS_MAX))),
+            );
             let place = events.try_acquire_owned().map_err(|_| Failure::of(&Refusal::Throttled, function))?;
             let function = function.to_owned();
+            let request_id = new_id(host.app().ports.random.as_ref());
+            // Lambda passes a client context on only to those who wait.
+            let invocation = Invocation { client_context: None, ..invocation };
             tokio::spawn(async move {
                 invoke_later(&host, &function, &invocation).await;
                 drop(place);
             });
-            Ok(StatusCode::ACCEPTED.into_response())
+            Ok(identified(StatusCode::ACCEPTED.into_response(), &request_id))
         }
         "DryRun" => Ok(StatusCode::NO_CONTENT.into_response()),
         _ => {
@@ -157,19 +183,36 @@ fn too_large(bytes_max: usize) -> Failure {
     Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestTooLargeException", message)
 }
 
-/// The header is base64 of JSON.
+/// The header is base64 of a JSON object. It is given on in a header, too: in one line, and escaped to ASCII.
 fn client_context(header: &str) -> Result<String, Failure> {
-    let decoded = BASE64.decode(header).ok().filter(|bytes| serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok());
-    decoded.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
-        let message = "X-Amz-Client-Context: expected base64 of JSON";
+    let object = BASE64.decode(header).ok().and_then(|bytes| serde_json::from_slice::<Map<String, Value>>(&bytes).ok());
+    let object = object.ok_or_else(|| {
+        let message = "X-Amz-Client-Context: expected base64 of a JSON object";
         Failure::new(StatusCode::BAD_REQUEST, "InvalidRequestContentException", message)
-    })
+    })?;
+    let mut line = String::new();
+    for char in Value::Object(object).to_string().chars() {
+        if char.is_ascii() {
+            line.push(char);
+        } else {
+            for unit in char.encode_utf16(&mut [0; 2]) {
+                write!(line, "\\u{unit:04x}").expect("a String takes everything");
+            }
+        }
+    }
+    Ok(line)
 }
 
-fn with_headers(status: StatusCode, reply: Reply) -> Response {
+fn identified(mut response: Response, request_id: &str) -> Response {
+    let id = HeaderValue::try_from(request_id).expect("a UUID makes a header value");
+    response.headers_mut().insert("x-amzn-requestid", id);
+    response
+}
+
+fn replied(reply: Reply) -> Response {
     let failed = reply.result.is_err();
     let payload = reply.result.unwrap_or_else(|error| error.payload);
-    let mut response = (status, Body::from(payload)).into_response();
+    let mut response = identified(Body::from(payload).into_response(), &reply.request_id);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert("x-amz-executed-version", HeaderValue::from_static("$LATEST"));
@@ -185,6 +228,7 @@ fn with_headers(status: StatusCode, reply: Reply) -> Response {
 
 /// An asynchronous invocation: tried again as Lambda does, then given up with a line in the log.
 async fn invoke_later(host: &Host, function: &str, invocation: &Invocation) {
+    let began = Instant::now();
     let mut pauses = EVENT_PAUSES.into_iter();
     let mut throttled = THROTTLED_PAUSE_FIRST;
     loop {
@@ -197,12 +241,12 @@ async fn invoke_later(host: &Host, function: &str, invocation: &Invocation) {
                 }
                 None => return tracing::error!(function, error = error.brief(), "an event failed for the last time and is given up"),
             },
-            Err(Refusal::Throttled) => {
+            Err(Refusal::Throttled) if began.elapsed() < EVENT_AGE_MAX => {
                 let pause = throttled;
                 throttled = (throttled * 2).min(THROTTLED_PAUSE_LAST);
                 pause
             }
-            Err(refusal) => return tracing::error!(function, ?refusal, "an event is given up"),
+            Err(refusal) => return tracing::error!(function, %refusal, "an event is given up"),
         };
         tokio::time::sleep(pause).await;
     }
@@ -211,7 +255,7 @@ async fn invoke_later(host: &Host, function: &str, invocation: &Invocation) {
 /// `/lambda-url/NAME/rest`: the function sees `/rest`.
 async fn call_url(host: Host, request: Request) -> Response {
     let path = request.uri().path().to_owned();
-    let rest = path.trim_start_matches("/lambda-url/");
+    let rest = path.strip_prefix("/lambda-url/").unwrap_or_default();
     let (function, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
     let (mut parts, body) = request.into_parts();
     let Ok(extra) = <(Extension<ConnectInfo<SocketAddr>>, Extension<RequestId>)>::from_request_parts(&mut parts, &()).await else {

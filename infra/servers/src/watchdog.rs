@@ -91,7 +91,8 @@ impl Watchdog {
         }
     }
 
-    /// Must be told before the group's leader is reaped, so that its number can't belong to another yet.
+    /// To be told before the group's leader is reaped, or at once after it: until then the group's number must not have been
+    /// given to another.
     pub fn remove(&self, group: Pid) {
         // Without a watchdog there is nobody who could kill the wrong group.
         let _ = self.tell("remove", group);

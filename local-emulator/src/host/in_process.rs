@@ -3,7 +3,7 @@
 use axum::{Router, body::Body};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use flashsale::{app::App, http, lambda::Error};
-use hyper::body::Bytes;
+use hyper::{HeaderMap, body::Bytes};
 use lambda_http::request;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -73,33 +73,32 @@ fn failed(kind: &str, message: &str) -> FunctionError {
 }
 
 async fn http_event(router: Router, payload: &[u8]) -> Result<Bytes, FunctionError> {
-    let text = String::from_utf8_lossy(payload);
-    let request = request::from_str(&text)
-        .map_err(|error| failed("event", &format!("not an event of an API Gateway HTTP API (payload version 2): {error}")))?;
-    let request = request.map(|body| Body::from(body.to_vec()));
-    // A task of its own, as above.
+    let text = String::from_utf8_lossy(payload).into_owned();
+    // A task of its own, as above; an event can make even its reader panic.
     let answering = tokio::spawn(async move {
+        let request = request::from_str(&text)
+            .map_err(|error| failed("event", &format!("not an event of an API Gateway HTTP API (payload version 2): {error}")))?;
+        let request = request.map(|body| Body::from(body.to_vec()));
         let Ok(response) = http::finish(router).oneshot(request).await;
         let (parts, body) = response.into_parts();
-        (parts, axum::body::to_bytes(body, usize::MAX).await)
+        Ok((parts, axum::body::to_bytes(body, usize::MAX).await))
     });
-    let (parts, body) = answering.await.map_err(|error| failed("panic", &error.to_string()))?;
+    let (parts, body) = answering.await.map_err(|error| failed("panic", &error.to_string()))??;
     let bytes = body.map_err(|error| failed("body", &error.to_string()))?;
     let (body, encoded) = match std::str::from_utf8(&bytes) {
         Ok(text) => (text.to_owned(), false),
         Err(_) => (BASE64.encode(&bytes), true),
     };
     let mut headers = Map::new();
-    let mut cookies = Vec::new();
-    for (name, value) in &parts.headers {
-        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-        if name == "set-cookie" {
-            cookies.push(value);
-        } else {
-            headers.insert(name.to_string(), Value::String(value));
-        }
+    for name in parts.headers.keys().filter(|name| *name != "set-cookie") {
+        headers.insert(name.to_string(), Value::String(values(&parts.headers, name.as_str()).join(",")));
     }
+    let cookies = values(&parts.headers, "set-cookie");
     let answer =
         json!({ "statusCode": parts.status.as_u16(), "headers": headers, "cookies": cookies, "body": body, "isBase64Encoded": encoded });
     Ok(Bytes::from(answer.to_string()))
+}
+
+fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
+    headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
 }

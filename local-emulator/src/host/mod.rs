@@ -1,5 +1,5 @@
 //! Where the functions run: in this process, or as processes of their own. Everything that calls a function (gateway,
-//! poller, scheduler, Invoke API, `invoke`) calls it through a [`Host`] and can't tell the difference.
+//! poller, scheduler, Invoke API, `invoke`) calls it through a [`Host`] and does not ask which.
 
 mod in_process;
 mod processes;
@@ -13,7 +13,7 @@ use hyper::body::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::lambda::{Fleet, FunctionError, Invocation, Refusal, Reply};
+use crate::lambda::{Fleet, FunctionError, Invocation, Refusal, Reply, new_id};
 
 pub use processes::{Http, http};
 
@@ -61,8 +61,8 @@ impl Host {
     pub async fn invoke(&self, function: &str, invocation: Invocation) -> Result<Reply, Refusal> {
         match self {
             Self::InProcess(app) => {
-                let log = invocation.log_tail.then(Vec::new);
-                Ok(Reply { result: in_process::invoke(app, function, invocation.payload).await?, log })
+                let (request_id, log) = (new_id(app.ports.random.as_ref()), invocation.log_tail.then(Vec::new));
+                Ok(Reply { request_id, result: in_process::invoke(app, function, invocation.payload).await?, log })
             }
             Self::Processes(_, fleet) => fleet.invoke(function, invocation).await,
         }
@@ -89,7 +89,7 @@ impl Host {
         match self.invoke(function, Invocation { payload, ..Invocation::default() }).await {
             Ok(Reply { result: Ok(_), .. }) => Ok(()),
             Ok(Reply { result: Err(error), .. }) => Err(FunctionError::brief(&error)),
-            Err(refusal) => Err(format!("{refusal:?}")),
+            Err(refusal) => Err(refusal.to_string()),
         }
     }
 

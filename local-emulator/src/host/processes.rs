@@ -9,16 +9,26 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::any,
 };
-use flashsale::{http::RequestId, problem::Problem};
-use hyper::{body::Bytes, header::HeaderMap};
+use flashsale::{
+    http::{BODY_BYTES_MAX, RequestId},
+    logging::OncePerSecond,
+    problem::Problem,
+};
+use hyper::{
+    body::Bytes,
+    header::{HOST, HeaderMap},
+    http::{request::Parts, uri::Authority},
+};
 
 use super::Host;
 use crate::lambda::{Fleet, HTTP_FUNCTIONS, HttpEvent, Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply, answer_to_response};
 
-/// Largest body that the gateway takes: in base64 and with the rest of the event around it, it is still a payload.
-const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest body for a function that is not ours: in base64 and with the rest of the event around it, it is still a payload.
+const FOREIGN_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A body must have come whole within this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A function that fails fails for many at once.
+static LINES: OncePerSecond = OncePerSecond::new();
 /// When those who found the function busy may come again.
 const THROTTLED_MS: u64 = 1_000;
 
@@ -68,7 +78,11 @@ async fn answer(host: &Host, call: Http<'_>) -> Result<Response, Problem> {
     let (Extension(ConnectInfo(peer)), Extension(RequestId(id))) = extra;
     let (parts, body) = request.into_parts();
     let trace_id = trace(&parts.headers);
-    let body = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, BODY_BYTES_MAX))
+    let authority = authority(&parts)?;
+    // Ours refuse more themselves; that is no reason to take it from everybody first.
+    let ours = HTTP_FUNCTIONS.iter().any(|(name, _)| *name == function);
+    let bytes_max = if ours { BODY_BYTES_MAX } else { FOREIGN_BODY_BYTES_MAX };
+    let body = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, bytes_max))
         .await
         .map_err(|_| Problem::Invalid { field: "body".to_owned(), expected: "all of it within 10 seconds".to_owned() })?
         .map_err(|_| Problem::BodyTooLarge)?;
@@ -78,6 +92,7 @@ async fn answer(host: &Host, call: Http<'_>) -> Result<Response, Problem> {
         path,
         route,
         path_parameters,
+        host: &authority,
         source: peer.ip(),
         request_id: id.to_str().unwrap_or_default(),
         now: host.app().now(),
@@ -86,20 +101,25 @@ async fn answer(host: &Host, call: Http<'_>) -> Result<Response, Problem> {
         tracing::error!(%error, function, "no event can be made of a request");
         Problem::Internal
     })?;
+    drop(request);
     if payload.len() > PAYLOAD_BYTES_MAX {
         return Err(Problem::BodyTooLarge);
     }
     let reply = host.invoke(function, Invocation { payload, trace_id, ..Invocation::default() }).await.map_err(refused)?;
     let payload = answered(function, reply)?;
     answer_to_response(&payload).map(|response| response.map(Body::from)).map_err(|error| {
-        tracing::warn!(function, error, "an answer that can't be given");
+        if let Some(left_out) = LINES.pass() {
+            tracing::warn!(function, error, left_out, "an answer that can't be given");
+        }
         Problem::FunctionFailed
     })
 }
 
 fn answered(function: &str, reply: Reply) -> Result<Bytes, Problem> {
     reply.result.map_err(|error| {
-        tracing::warn!(function, error = error.brief(), "failed");
+        if let Some(left_out) = LINES.pass() {
+            tracing::warn!(function, error = error.brief(), left_out, "failed");
+        }
         if error.timed_out { Problem::FunctionTimeout } else { Problem::FunctionFailed }
     })
 }
@@ -110,6 +130,16 @@ fn refused(refusal: Refusal) -> Problem {
         Refusal::Throttled => Problem::RateLimited { name: "concurrency", quota: None, retry_after_ms: THROTTLED_MS },
         Refusal::Stopping => Problem::Unavailable { retry_after_ms: THROTTLED_MS },
     }
+}
+
+/// The address in the request, or what `Host` says. Functions make addresses of it, so it must be one.
+fn authority(parts: &Parts) -> Result<Authority, Problem> {
+    let given = match (parts.uri.authority(), parts.headers.get(HOST)) {
+        (Some(authority), _) => return Ok(authority.clone()),
+        (None, Some(host)) => Authority::try_from(host.as_bytes()).ok().filter(|authority| !authority.host().is_empty()),
+        (None, None) => Some(Authority::from_static("localhost")),
+    };
+    given.ok_or_else(|| Problem::Invalid { field: "Host".to_owned(), expected: "a name or an address, and a port".to_owned() })
 }
 
 fn trace(headers: &HeaderMap) -> Option<String> {

@@ -14,14 +14,15 @@ pub const HTTP_FUNCTIONS: [(&str, &[&str]); 6] = [
 /// The functions that work on events.
 pub const EVENT_FUNCTIONS: [&str; 2] = ["order-worker", "sweeper"];
 
-/// The function's name in what the Invoke API accepts: `name`, `name:qualifier`, `account:function:name` or a whole ARN,
-/// each with or without a qualifier.
-pub fn name_in(reference: &str) -> &str {
+/// The function's name and qualifier in what the Invoke API accepts: `name`, `account:function:name` or a whole ARN, each
+/// with or without `:qualifier`.
+pub fn reference(reference: &str) -> (&str, Option<&str>) {
     let parts: Vec<&str> = reference.split(':').collect();
     match parts.as_slice() {
-        ["arn", _, "lambda", _, _, "function", name, ..] | [_, "function", name, ..] => name,
-        [name, ..] => name,
-        [] => reference,
+        ["arn", _, "lambda", _, _, "function", name, rest @ ..] | [_, "function", name, rest @ ..] | [name, rest @ ..] => {
+            (name, rest.first().copied())
+        }
+        [] => (reference, None),
     }
 }
 
@@ -31,14 +32,14 @@ mod tests {
 
     #[test]
     fn functions_are_named_in_every_usual_way() {
-        for reference in [
-            "sales",
-            "sales:$LATEST",
-            "000000000000:function:sales",
-            "arn:aws:lambda:us-east-1:000000000000:function:sales",
-            "arn:aws:lambda:us-east-1:000000000000:function:sales:1",
+        for (given, qualifier) in [
+            ("sales", None),
+            ("sales:$LATEST", Some("$LATEST")),
+            ("000000000000:function:sales", None),
+            ("arn:aws:lambda:us-east-1:000000000000:function:sales", None),
+            ("arn:aws:lambda:us-east-1:000000000000:function:sales:1", Some("1")),
         ] {
-            assert_eq!(name_in(reference), "sales", "{reference}");
+            assert_eq!(reference(given), ("sales", qualifier), "{given}");
         }
     }
 }

@@ -47,6 +47,7 @@ impl Fleet {
         });
         let ours = HTTP_FUNCTIONS.iter().map(|(name, _)| *name).chain(EVENT_FUNCTIONS);
         let foreign = config.function_names().filter(|name| !ours.clone().any(|own| own == *name));
+        check_routes(config)?;
         let mut functions = BTreeMap::new();
         for name in ours.clone().chain(foreign).filter(|name| wanted.is_none_or(|wanted| wanted == *name)) {
             let settings = config.function(name);
@@ -95,6 +96,38 @@ impl Fleet {
             tokio::time::sleep(STOP_POLL).await;
         }
     }
+}
+
+/// Refuses routes that the gateway could not take: the router would panic, or they would hide what is the product's.
+fn check_routes(config: &Config) -> anyhow::Result<()> {
+    /// The first parts of the paths that are the emulator's own, now or soon.
+    const RESERVED: [&str; 14] = [
+        "",
+        "2015-03-31",
+        "api",
+        "assets",
+        "console",
+        "healthz",
+        "lambda-url",
+        "openapi.json",
+        "orders",
+        "problems",
+        "readyz",
+        "register",
+        "sales",
+        "sign-in",
+    ];
+    let mut router = matchit::Router::new();
+    for name in config.function_names() {
+        for route in config.function(name).routes {
+            let first = route.trim_start_matches('/').split('/').next().unwrap_or_default();
+            if RESERVED.contains(&first) || first.starts_with('{') {
+                anyhow::bail!("functions.{name}.routes: {route} begins as addresses of the product do");
+            }
+            router.insert(&route, ()).with_context(|| format!("functions.{name}.routes: {route} can't be, or is there already"))?;
+        }
+    }
+    Ok(())
 }
 
 fn functions_dir(config: &Config) -> anyhow::Result<PathBuf> {

@@ -21,17 +21,17 @@ use tokio::{
 use super::{
     instance,
     invocation::{FunctionError, Invocation, Refusal, Reply},
-    logs::Logs,
+    logs::{Logs, TAIL_BYTES},
     process::Launch,
 };
 
 /// Pauses between starts while instances keep ending by themselves: doubled from the first to the last.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_LAST: Duration = Duration::from_secs(5);
-/// After so many starts in a row that led to nothing, those who wait are told.
-const START_FAILURES_MAX: u32 = 3;
+/// After so many ends in a row that nobody asked for, those who wait are told.
+const FAILURES_MAX: u32 = 3;
 /// How often idle instances are looked for and planned starts carried out.
-const CARE_PERIOD: Duration = Duration::from_millis(100);
+const CARE_PERIOD: Duration = Duration::from_millis(250);
 /// So long work waits for an instance that runs before another is started for it.
 const SCALE_WAIT: Duration = Duration::from_millis(20);
 /// Lines written just before an answer may come just after it.
@@ -44,6 +44,31 @@ pub struct Common {
     pub watchdog: Arc<Watchdog>,
     /// Whether lines of functions are passed on as they are, for machines.
     pub bare_logs: bool,
+}
+
+impl Common {
+    fn new_id(&self) -> String {
+        new_id(self.random.as_ref())
+    }
+}
+
+/// A request id as Lambda makes them: a random UUID.
+pub fn new_id(random: &dyn Random) -> String {
+    let mut bytes = [0; 16];
+    random.fill(&mut bytes);
+    uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+}
+
+/// One who waits for an answer. When it goes away, so does its place among those that wait.
+struct Caller<'a> {
+    function: &'a Function,
+    id: &'a str,
+}
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        self.function.give_up(self.id);
+    }
 }
 
 /// One function.
@@ -195,21 +220,26 @@ impl Function {
                     return;
                 }
                 self.end_idle(&mut state);
+                self.end_silent(&mut state);
                 self.start_wanted(&mut state, true);
             }
             tokio::time::sleep(CARE_PERIOD).await;
         }
     }
 
-    /// Calls the function.
+    /// Calls the function. When the caller goes away, what has begun is still finished and timed; what only waits is not done.
     pub async fn invoke(self: &Arc<Self>, invocation: Invocation) -> Result<Reply, Refusal> {
-        let function = Arc::clone(self);
-        // A task of its own: what was begun is finished and timed also when the caller has gone away.
-        tokio::spawn(async move { function.carry_out(invocation).await }).await.unwrap_or(Err(Refusal::Stopping))
+        let id = self.common.new_id();
+        let _caller = Caller { function: self, id: &id };
+        let (function, request) = (Arc::clone(self), id.clone());
+        let outcome = tokio::spawn(async move { function.carry_out(request, invocation).await }).await;
+        outcome.unwrap_or_else(|error| {
+            tracing::error!(%error, "an invocation");
+            Err(Refusal::Stopping)
+        })
     }
 
-    async fn carry_out(self: Arc<Self>, invocation: Invocation) -> Result<Reply, Refusal> {
-        let id = self.new_id();
+    async fn carry_out(self: Arc<Self>, id: String, invocation: Invocation) -> Result<Reply, Refusal> {
         let (answer, mut answered) = oneshot::channel();
         let log_tail = invocation.log_tail;
         let work = Work {
@@ -232,12 +262,13 @@ impl Function {
             }
         };
         if !log_tail {
-            return Ok(Reply { result, log: None });
+            return Ok(Reply { request_id: id, result, log: None });
         }
         let took = started.elapsed();
         tokio::time::sleep(LOG_WAIT).await;
         let lines = log.map_or_else(Vec::new, |(logs, mark)| logs.since(mark));
-        Ok(Reply { result, log: Some(framed(&id, &lines, took, self.settings.memory_mb)) })
+        let log = framed(&id, &lines, took, self.settings.memory_mb);
+        Ok(Reply { request_id: id, result, log: Some(log) })
     }
 
     /// Waits until an instance begins with the work, and returns its deadline.
@@ -249,7 +280,10 @@ impl Function {
                 self.start_wanted(&mut self.lock(), true);
                 match tokio::time::timeout(patience.saturating_sub(SCALE_WAIT), &mut begun).await {
                     Ok(outcome) => outcome,
-                    Err(_) if self.give_up(id) => return Err(Refusal::Throttled),
+                    Err(_) if self.give_up(id) => {
+                        metrics::counter!("flashsale_function_throttles_total", "function" => self.name.clone()).increment(1);
+                        return Err(Refusal::Throttled);
+                    }
                     // It was begun with at this very moment.
                     Err(_) => begun.await,
                 }
@@ -266,7 +300,6 @@ impl Function {
             return false;
         };
         state.waiting.remove(at);
-        metrics::counter!("flashsale_function_throttles_total", "function" => self.name.clone()).increment(1);
         true
     }
 
@@ -390,13 +423,15 @@ impl Function {
         true
     }
 
-    /// The instance says that it can't get ready, which the next one will say too: who waits is told at once.
-    pub fn init_failed(self: &Arc<Self>, id: u64, error: &FunctionError) {
-        tracing::warn!(function = self.name, error = error.brief(), "can't get ready");
+    /// The instance can't get ready, which the next one can't either: who waits is told at once. False when it was ready, or
+    /// has said so before.
+    pub fn init_failed(self: &Arc<Self>, id: u64, error: &FunctionError) -> bool {
         let mut state = self.lock();
-        if let Some(instance) = state.instances.get_mut(&id) {
-            instance.retire(Ask::Terminate);
+        match state.instances.get_mut(&id) {
+            Some(instance) if instance.phase == Phase::Starting => instance.retire(Ask::Terminate),
+            _ => return false,
         }
+        tracing::warn!(function = self.name, error = error.brief(), "can't get ready");
         state.start_failures += 1;
         Self::delay_start(&mut state);
         if !state.instances.values().any(|instance| instance.phase == Phase::Ready) {
@@ -404,6 +439,7 @@ impl Function {
                 let _ = waiting.answer.send(Ok(Finished::failed(error.clone())));
             }
         }
+        true
     }
 
     /// The instance's process has ended, or could not be started; `how` says in which way.
@@ -423,9 +459,12 @@ impl Function {
             Self::delay_start(&mut state);
         }
         let alive = state.instances.values().any(|instance| instance.phase != Phase::Retiring);
-        if state.start_failures >= START_FAILURES_MAX && !alive {
+        if state.failures >= FAILURES_MAX && !alive {
             for waiting in state.waiting.drain(..) {
-                let error = FunctionError::init(&waiting.work.id, &format!("the process ended before it was ready: {how}"));
+                let error = match instance.phase {
+                    Phase::Starting => FunctionError::init(&waiting.work.id, &format!("the process ended before it was ready: {how}")),
+                    _ => FunctionError::crashed(&waiting.work.id, how),
+                };
                 let _ = waiting.answer.send(Ok(Finished::failed(error)));
             }
         }
@@ -450,7 +489,9 @@ impl Function {
         let starting = state.instances.values().filter(|instance| instance.phase == Phase::Starting).count();
         let for_waiting = state.waiting.len().div_ceil(concurrency as usize).saturating_sub(starting);
         let for_waiting = if active > 0 && !beyond_first { 0 } else { for_waiting };
-        let wanted = for_waiting.max((instances_min as usize).saturating_sub(active));
+        // One that could not be started is tried again even when nobody waits for it, or nobody would learn that it is well.
+        let for_health = usize::from(state.start_failures > 0 && active == 0);
+        let wanted = for_waiting.max((instances_min as usize).saturating_sub(active)).max(for_health);
         let allowed = (instances_max as usize).saturating_sub(active);
         if state.stopping || state.start_not_before.is_some_and(|at| Instant::now() < at) {
             return;
@@ -489,6 +530,17 @@ impl Function {
         }
     }
 
+    /// Ends instances that have answered and then never ask for work again: an invocation ends with the next call of `next`.
+    fn end_silent(&self, state: &mut State) {
+        for instance in state.instances.values_mut().filter(|instance| instance.phase == Phase::Ready) {
+            instance.idle.retain(|idle| !idle.is_closed());
+            if instance.running.is_empty() && instance.idle.is_empty() && instance.idle_since.elapsed() >= self.timeout() {
+                tracing::warn!(function = self.name, "a process asks for no more work; it is replaced");
+                instance.retire(Ask::Kill);
+            }
+        }
+    }
+
     /// Whether the instance has not asked for work yet.
     pub fn is_starting(&self, id: u64) -> bool {
         self.lock().instances.get(&id).is_some_and(|instance| instance.phase == Phase::Starting)
@@ -496,7 +548,7 @@ impl Function {
 
     /// Whether it can start, as far as is known.
     pub fn is_well(&self) -> bool {
-        self.lock().start_failures < START_FAILURES_MAX
+        self.lock().start_failures < FAILURES_MAX
     }
 
     /// Refuses new work, gives up what waits and asks all processes to end; returns whether any still runs.
@@ -516,13 +568,6 @@ impl Function {
         !state.instances.is_empty()
     }
 
-    /// A random UUID.
-    fn new_id(&self) -> String {
-        let mut bytes = [0; 16];
-        self.common.random.fill(&mut bytes);
-        uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
-    }
-
     /// A new X-Ray trace: the time in seconds and 96 random bits, not sampled.
     fn new_trace(&self) -> String {
         let seconds = self.common.clock.now().epoch_ms() / 1_000;
@@ -533,7 +578,7 @@ impl Function {
     }
 }
 
-/// The log of one invocation between the lines that Lambda writes around it.
+/// The log of one invocation between the lines that Lambda writes around it; of all that the last 4 KiB.
 fn framed(id: &str, lines: &[u8], took: Duration, memory_mb: u32) -> Vec<u8> {
     let took_ms = took.as_secs_f64() * 1e3;
     let mut log = format!("START RequestId: {id} Version: $LATEST\n").into_bytes();
@@ -544,5 +589,6 @@ fn framed(id: &str, lines: &[u8], took: Duration, memory_mb: u32) -> Vec<u8> {
     log.extend_from_slice(
         format!("END RequestId: {id}\nREPORT RequestId: {id}\tDuration: {took_ms:.2} ms\tMemory Size: {memory_mb} MB\n").as_bytes(),
     );
+    log.drain(..log.len().saturating_sub(TAIL_BYTES));
     log
 }

@@ -11,7 +11,8 @@ use flashsale::domain::Timestamp;
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
     body::Bytes,
-    header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue, SET_COOKIE, USER_AGENT},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, SET_COOKIE, USER_AGENT},
+    http::uri::Authority,
 };
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap as _};
 use serde_json::Value;
@@ -25,6 +26,8 @@ pub struct HttpEvent<'a> {
     pub route: Option<&'a str>,
     /// What the pattern's placeholders stand for.
     pub path_parameters: BTreeMap<String, String>,
+    /// The name in the `Host` header, and a port where there is one; functions make addresses of it.
+    pub host: &'a Authority,
     pub source: IpAddr,
     pub request_id: &'a str,
     pub now: Timestamp,
@@ -85,12 +88,16 @@ struct Headers<'a> {
 impl Serialize for Headers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for name in self.given.keys().filter(|name| **name != COOKIE && *name != "x-forwarded-for" && *name != "x-request-id") {
+        const OURS: [&str; 5] = ["cookie", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-port", "x-request-id"];
+        for name in self.given.keys().filter(|name| !OURS.contains(&name.as_str())) {
             map.serialize_entry(name.as_str(), &joined(self.given, name.as_str(), ","))?;
         }
         let forwarded = joined(self.given, "x-forwarded-for", ", ");
         let forwarded = if forwarded.is_empty() { self.source.to_string() } else { format!("{forwarded}, {}", self.source) };
         map.serialize_entry("x-forwarded-for", &forwarded)?;
+        // What a proxy says is passed on when it can be: functions make addresses of it.
+        let protocol = self.given.get("x-forwarded-proto").filter(|value| *value == "https").map_or("http", |_| "https");
+        map.serialize_entry("x-forwarded-proto", protocol)?;
         map.serialize_entry("x-request-id", self.request_id)?;
         map.end()
     }
@@ -110,8 +117,7 @@ impl HttpEvent<'_> {
         let headers = request.headers();
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let route_key = self.route.map_or(Cow::Borrowed("$default"), |route| Cow::Owned(format!("ANY {route}")));
-        let host = request.uri().host().unwrap_or_else(|| text(HOST));
-        let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit())).map_or(host, |(name, _)| name);
+        let name = self.host.host();
         let query = request.uri().query().unwrap_or_default();
         let mut parameters = BTreeMap::<String, String>::new();
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -284,6 +290,7 @@ mod tests {
             path: &path,
             route: Some("/api/sales/{sale_id}"),
             path_parameters: BTreeMap::from([("sale_id".to_owned(), "7".to_owned())]),
+            host: &"shop.example:8080".parse().unwrap(),
             source: "192.0.2.1".parse().unwrap(),
             request_id: "r-1",
             now: Timestamp::from_epoch_ms(1_795_305_600_000),
@@ -335,7 +342,8 @@ mod tests {
             ("application/json", b"\xff\x00", "/wA="),
             ("image/png", b"\x89PNG", "iVBORw=="),
         ] {
-            let request = Request::post("/").header("content-type", kind).body(Bytes::from_static(bytes)).unwrap();
+            let request =
+                Request::post("/").header("host", "shop.example").header("content-type", kind).body(Bytes::from_static(bytes)).unwrap();
             let json = event(&request);
             assert_eq!((&json["body"], &json["isBase64Encoded"]), (&json!(encoded), &json!(true)), "{kind}");
             assert_eq!(&**request::from_str(&json.to_string()).unwrap().body(), bytes);

@@ -7,6 +7,7 @@ use tokio::{net::TcpListener, sync::watch, time::timeout};
 
 use super::{
     function::{Ask, Function},
+    invocation::FunctionError,
     logs::Logs,
     process::Process,
     runtime_api,
@@ -14,6 +15,8 @@ use super::{
 
 /// A process must ask for work within this time after its start, as with Lambda.
 const INIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// After the end of a process its last lines are waited for.
+const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(100);
 /// Between SIGTERM and SIGKILL.
 const TERMINATE_TIMEOUT: Duration = Duration::from_millis(400);
 
@@ -32,6 +35,7 @@ async fn start(function: &Arc<Function>, id: u64, asked: watch::Receiver<Ask>, l
     let settings = &function.settings;
     let (memory, concurrency) = (settings.memory_mb.to_string(), settings.concurrency.to_string());
     let (group, stream) = (format!("/aws/lambda/{}", function.name), format!("[$LATEST]{id}"));
+    let root = function.launch.program.parent().map_or_else(String::new, |dir| dir.display().to_string());
     let mut variables = vec![
         ("AWS_LAMBDA_RUNTIME_API", address.as_str()),
         ("AWS_LAMBDA_FUNCTION_NAME", &function.name),
@@ -43,26 +47,32 @@ async fn start(function: &Arc<Function>, id: u64, asked: watch::Receiver<Ask>, l
         ("AWS_REGION", "us-east-1"),
         ("AWS_DEFAULT_REGION", "us-east-1"),
         ("_HANDLER", "bootstrap"),
+        ("LAMBDA_TASK_ROOT", &root),
     ];
     if settings.concurrency > 1 {
         variables.push(("AWS_LAMBDA_MAX_CONCURRENCY", &concurrency));
     }
     let (process, output) = Process::spawn(&function.launch, &variables, &function.common.watchdog)?;
-    let name = (!function.common.bare_logs).then_some(function.name.as_str());
-    // Served and followed for as long as the process is looked after.
-    tokio::select! {
+    let name = (!function.common.bare_logs).then(|| function.name.clone());
+    let mut following = tokio::spawn(async move { logs.follow(output, name.as_deref()).await });
+    let how = tokio::select! {
         how = look_after(process, function, id, asked) => how,
         () = runtime_api::serve(listener, Arc::clone(function), id) => unreachable!("it serves until dropped"),
-        () = async { logs.follow(output, name).await; std::future::pending().await } => unreachable!("it is pending"),
+    };
+    // The last lines say why it ended. The pipe ends with the process, unless it was handed on to another.
+    if timeout(LAST_LINES_TIMEOUT, &mut following).await.is_err() {
+        following.abort();
     }
+    how
 }
 
 /// Waits until the process ends, by itself or because it is asked to.
-async fn look_after(mut process: Process, function: &Function, id: u64, mut asked: watch::Receiver<Ask>) -> std::io::Result<String> {
+async fn look_after(mut process: Process, function: &Arc<Function>, id: u64, mut asked: watch::Receiver<Ask>) -> std::io::Result<String> {
     let init = async {
         tokio::time::sleep(INIT_TIMEOUT).await;
         if function.is_starting(id) {
-            tracing::warn!(function = function.name, "not ready within {} s", INIT_TIMEOUT.as_secs());
+            let what = format!("it did not ask for work within {} s", INIT_TIMEOUT.as_secs());
+            function.init_failed(id, &FunctionError::init("none", &what));
         } else {
             std::future::pending().await
         }

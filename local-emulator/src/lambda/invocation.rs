@@ -1,6 +1,6 @@
 //! What is asked of a function, and what comes of it.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use hyper::body::Bytes;
 use serde_json::{Value, json};
@@ -24,6 +24,7 @@ pub struct Invocation {
 /// A function was called. What it made of it is in `result`.
 #[derive(Debug, Clone)]
 pub struct Reply {
+    pub request_id: String,
     pub result: Result<Bytes, FunctionError>,
     /// The end of the log, when it was wanted.
     pub log: Option<Vec<u8>>,
@@ -88,4 +89,14 @@ pub enum Refusal {
     Throttled,
     /// The emulator is about to end.
     Stopping,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoSuchFunction => "there is no such function",
+            Self::Throttled => "as many requests as may be are being worked on or waiting",
+            Self::Stopping => "the emulator is about to end",
+        })
+    }
 }

@@ -7,7 +7,7 @@ use tokio::net::unix::pipe;
 use crate::cli;
 
 /// As much as the Invoke API gives back.
-const TAIL_BYTES: usize = 4 * 1024;
+pub const TAIL_BYTES: usize = 4 * 1024;
 /// A line is passed on in pieces of this size when it does not end.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 

@@ -24,7 +24,8 @@ mod logs;
 mod process;
 mod runtime_api;
 
-pub use catalogue::{EVENT_FUNCTIONS, HTTP_FUNCTIONS, name_in};
+pub use catalogue::{EVENT_FUNCTIONS, HTTP_FUNCTIONS, reference};
 pub use fleet::Fleet;
+pub use function::new_id;
 pub use http_event::{HttpEvent, answer_to_response};
 pub use invocation::{FunctionError, Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply};

@@ -95,9 +95,12 @@ impl Drop for Process {
 /// Limits what the process and its children can allocate each. Set on the gate, and inherited by what it becomes.
 #[cfg(target_os = "linux")]
 fn limit_memory(process: Pid, memory_mb: u32) -> io::Result<()> {
-    use rustix::process::{Resource, Rlimit, prlimit};
-    let bytes = Some(u64::from(memory_mb) * 1024 * 1024);
-    prlimit(Some(process), Resource::Data, Rlimit { current: bytes, maximum: bytes })?;
+    use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+    // Nobody may raise what was set from above.
+    let ours = getrlimit(Resource::Data).maximum;
+    let bytes = Some((u64::from(memory_mb) * 1024 * 1024).min(ours.unwrap_or(u64::MAX)));
+    prlimit(Some(process), Resource::Data, Rlimit { current: bytes, maximum: bytes })
+        .map_err(|error| io::Error::other(format!("memory_mb = {memory_mb} can't be set: {error}")))?;
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! The Lambda Runtime API, as one instance sees it: `next`, `response`, `error` and `init/error`.
 //!
-//! Each instance has a port of its own, so a call says by where it arrives which process made it; nothing in it has to be
-//! believed.
+//! Each instance has a port of its own on the loopback address, so a call says by where it arrives which instance it is
+//! about. As in Lambda there is no password: whoever has an account on this machine can take the function's part, and is
+//! trusted not to. Pages in a browser are not.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -23,6 +24,8 @@ use super::{
 const PREFIX: &str = "/2018-06-01/runtime/";
 /// An error report is a few lines with a stack trace.
 const ERROR_BYTES_MAX: usize = 256 * 1024;
+/// Of a body that is too large, so much is read for nothing.
+const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 type Answer = Response<Full<Bytes>>;
 
@@ -53,6 +56,9 @@ pub async fn serve(listener: TcpListener, function: Arc<Function>, instance: u64
 }
 
 async fn answer(function: Arc<Function>, instance: u64, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    if ["origin", "sec-fetch-site"].iter().any(|name| request.headers().contains_key(*name)) {
+        return Ok(refusal(StatusCode::FORBIDDEN, "Forbidden", "not for browsers"));
+    }
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.strip_prefix(PREFIX).unwrap_or_default().split('/').collect();
     Ok(match (request.method(), parts.as_slice()) {
@@ -60,9 +66,9 @@ async fn answer(function: Arc<Function>, instance: u64, request: Request<Incomin
         (&Method::POST, ["invocation", id, "response"]) => {
             let result = match read(request, PAYLOAD_BYTES_MAX).await {
                 Ok(body) => Ok(body),
-                Err(TooLarge::Yes) => Err(FunctionError::response_too_large(id)),
+                Err(Unread::TooLarge) => Err(FunctionError::response_too_large(id)),
                 // The process is ending, which will be noticed by itself.
-                Err(TooLarge::Cut) => return Ok(refusal(StatusCode::BAD_REQUEST, "InvalidRequest", "the body did not come whole")),
+                Err(Unread::Cut) => return Ok(refusal(StatusCode::BAD_REQUEST, "InvalidRequest", "the body did not come whole")),
             };
             let too_large = result.is_err();
             match function.finish(instance, id, result) {
@@ -78,8 +84,10 @@ async fn answer(function: Arc<Function>, instance: u64, request: Request<Incomin
         }
         (&Method::POST, ["init", "error"]) => {
             let error = report(request).await;
-            function.init_failed(instance, &FunctionError::reported(error));
-            accepted(true)
+            match function.init_failed(instance, &FunctionError::reported(error)) {
+                true => accepted(true),
+                false => refusal(StatusCode::FORBIDDEN, "InvalidStateTransition", "it was told already, or has asked for work"),
+            }
         }
         _ => refusal(StatusCode::NOT_FOUND, "NotFound", "this Runtime API has next, response, error and init/error"),
     })
@@ -106,16 +114,27 @@ fn event(function: &Function, work: Work) -> Answer {
 }
 
 /// Why a body can't be used.
-enum TooLarge {
-    Yes,
+enum Unread {
+    TooLarge,
     Cut,
 }
 
-async fn read(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, TooLarge> {
-    match Limited::new(request.into_body(), bytes_max).collect().await {
+async fn read(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, Unread> {
+    let mut body = request.into_body();
+    match Limited::new(&mut body, bytes_max).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(TooLarge::Yes),
-        Err(_) => Err(TooLarge::Cut),
+        Err(error) if error.is::<LengthLimitError>() => {
+            // The rest is taken and thrown away: an answer in the middle of it would cost the runtime its connection.
+            let mut left = DISCARDED_BYTES_MAX;
+            while let Some(Ok(frame)) = body.frame().await {
+                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+                if left == 0 {
+                    break;
+                }
+            }
+            Err(Unread::TooLarge)
+        }
+        Err(_) => Err(Unread::Cut),
     }
 }
 

@@ -25,6 +25,7 @@ pub struct Client {
     pool: Pool<HttpConnector, Body>,
     pub base: String,
     unanswered: Arc<AtomicUsize>,
+    patience: Duration,
 }
 
 /// What came back.
@@ -75,7 +76,17 @@ impl Answer {
 
 impl Client {
     pub fn new(base: &str) -> Self {
-        Self { pool: Pool::builder(TokioExecutor::new()).build_http(), base: base.to_owned(), unanswered: Arc::default() }
+        Self {
+            pool: Pool::builder(TokioExecutor::new()).build_http(),
+            base: base.to_owned(),
+            unanswered: Arc::default(),
+            patience: TIMEOUT,
+        }
+    }
+
+    /// One that waits longer than usual.
+    pub fn patient(base: &str, patience: Duration) -> Self {
+        Self { patience, ..Self::new(base) }
     }
 
     /// Sends one request. An error is one of the connection: the server may have worked or not.
@@ -100,7 +111,7 @@ impl Client {
     }
 
     pub async fn raw(&self, request: Request<Body>) -> Result<Answer, String> {
-        let answer = tokio::time::timeout(TIMEOUT, async {
+        let answer = tokio::time::timeout(self.patience, async {
             let response = self.pool.request(request).await.map_err(|error| format!("{error:?}"))?;
             let (parts, body) = response.into_parts();
             let bytes = body.collect().await.map_err(|error| error.to_string())?.to_bytes();

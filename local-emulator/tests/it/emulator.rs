@@ -60,9 +60,13 @@ impl Place {
 
     /// Private servers, and the functions as processes of their own.
     pub fn processes() -> Self {
-        let functions = Path::new(BINARY).parent().unwrap();
-        assert!(functions.join("sweeper").is_file(), "the functions' binaries are missing: cargo build");
+        assert!(Self::binaries().join("sweeper").is_file(), "the functions' binaries are missing: cargo build");
         Self::servers().set("HOST", "processes")
+    }
+
+    /// Where cargo has put the emulator and the functions.
+    pub fn binaries() -> &'static Path {
+        Path::new(BINARY).parent().unwrap()
     }
 
     /// With a setting.

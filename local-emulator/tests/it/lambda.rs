@@ -29,7 +29,15 @@ impl Stage {
         for (name, value) in settings {
             place = place.set(&format!("FUNCTIONS__PUPPET__{name}"), value);
         }
-        Self { emulator: place.start(&["--no-demo"]), place }
+        Self { emulator: place.start(&["--no-demo", "--admin-listen", "127.0.0.1:0"]), place }
+    }
+
+    /// A counter of the puppet's.
+    async fn counted(&self, name: &str) -> u64 {
+        let admin = self.emulator.said.iter().find_map(|line| line.strip_prefix("metrics and health on ")).unwrap();
+        let text = String::from_utf8(Client::new(admin).get("/metrics", None).await.bytes.to_vec()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}{{function=\"puppet\"}} ")));
+        line.map_or(0, |count| count.parse().unwrap())
     }
 
     fn client(&self) -> &Client {
@@ -101,10 +109,14 @@ async fn the_runtime_api_tells_what_lambda_tells() {
     let log = unbase64(logged.headers["x-amz-log-result"].to_str().unwrap());
     assert!(log.starts_with("START RequestId: ") && log.contains("hello from the puppet\n") && log.contains("REPORT"), "{log}");
     assert!(stage.invoke(json!({ "print": "x" })).await.headers.get("x-amz-log-result").is_none());
-    with("x-amz-invocation-type", "DryRun", json!({ "exit": 1 })).await.unwrap().expect(204);
-    let file = stage.place.path().join("done");
-    with("x-amz-invocation-type", "Event", json!({ "print": "later", "sleep_ms": 50 })).await.unwrap().expect(202);
-    assert!(!file.exists());
+    let (never, later) = (stage.place.path().join("never"), stage.place.path().join("later"));
+    with("x-amz-invocation-type", "DryRun", json!({ "touch": never })).await.unwrap().expect(204);
+    let taken = with("x-amz-invocation-type", "Event", json!({ "touch": later, "sleep_ms": 60_000 })).await.unwrap().expect(202);
+    assert_eq!(taken.headers["x-amzn-requestid"].len(), 36);
+    settled(|| later.exists()).await;
+    assert!(!never.exists());
+    let unknown = stage.client().post("/2015-03-31/functions/puppet:7/invocations", None, json!({})).await.expect(404);
+    assert_eq!(unknown.headers["x-amzn-errortype"], "ResourceNotFoundException");
     let wrong = with("x-amz-invocation-type", "Perhaps", json!({})).await.unwrap().expect(400);
     assert_eq!(wrong.headers["x-amzn-errortype"], "InvalidParameterValueException");
     let wrong = with("x-amz-client-context", "{}", json!({})).await.unwrap().expect(400);
@@ -123,6 +135,8 @@ async fn http_reaches_the_function_and_comes_back_whole() {
     let request = Request::post(format!("{}/puppet/a%20b?x=1&x=2", stage.client().base))
         .header("content-type", "application/octet-stream")
         .header("cookie", "c=1; d=2")
+        .header("x-many", "1")
+        .header("x-many", "2")
         .body(Body::from(&b"\xff\x00\x01"[..]))
         .unwrap();
     let answer = stage.client().raw(request).await.unwrap().expect(200);
@@ -132,6 +146,7 @@ async fn http_reaches_the_function_and_comes_back_whole() {
     assert_eq!((&event["routeKey"], &event["pathParameters"]["name"]), (&json!("ANY /puppet/{name}"), &json!("a b")));
     assert_eq!((&event["rawPath"], &event["rawQueryString"]), (&json!("/puppet/a%20b"), &json!("x=1&x=2")));
     assert_eq!((&event["cookies"], &event["body"]), (&json!(["c=1", "d=2"]), &json!("/wAB")));
+    assert_eq!(event["headers"]["x-many"], "1,2");
     assert_eq!(event["headers"]["x-request-id"], answer.headers["x-request-id"].to_str().unwrap());
 
     // As a function URL: every path is the function's.
@@ -139,6 +154,11 @@ async fn http_reaches_the_function_and_comes_back_whole() {
     assert_eq!((&event["routeKey"], &event["rawPath"]), (&json!("$default"), &json!("/any/path")));
     stage.client().get("/lambda-url/nobody/", None).await.expect_problem(404, "not-found");
     assert!(stage.client().get("/lambda-url/sales/api/sales", None).await.expect(200).json()["sales"].is_array());
+
+    let request = Request::get(format!("{}/api/sales", stage.client().base)).header("host", "a b").body(Body::empty()).unwrap();
+    stage.client().raw(request).await.unwrap().expect_problem(422, "invalid");
+    let large = Request::post(format!("{}/api/sessions", stage.client().base)).body(Body::from(vec![b' '; 16 * 1024 + 1])).unwrap();
+    stage.client().raw(large).await.unwrap().expect_problem(413, "body-too-large");
 
     let binary = json!({ "statusCode": 203, "body": "/wAB", "isBase64Encoded": true, "headers": { "content-type": "image/x" } });
     let path = |json: &Value| format!("/puppet?answer={}", encoded(&json.to_string()));
@@ -173,6 +193,14 @@ async fn failures_are_told_and_cost_no_more_than_themselves() {
     assert!(message.contains("signal: 6"), "{message}");
     let second = stage.pid().await;
     assert_ne!(second, first);
+    // Why it ended stands in its last lines.
+    for number in 0..10 {
+        let request = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.client().base));
+        let order = json!({ "print": format!("last words {number}"), "exit": 4 }).to_string();
+        let answer = stage.client().raw(request.header("x-amz-log-type", "Tail").body(Body::from(order)).unwrap()).await.unwrap();
+        let log = unbase64(answer.headers["x-amz-log-result"].to_str().unwrap());
+        assert!(log.contains(&format!("last words {number}\n")), "{log}");
+    }
 
     // Through the gateway the same are a 502 and a 504.
     let told = |order: Value| format!("/puppet?do={}", encoded(&order.to_string()));
@@ -239,6 +267,30 @@ async fn one_function_s_crowd_does_not_stop_another() {
         }
     }
     assert_eq!((done, at_once, later), (4, 5, 3));
+    // Whoever goes away while it waits leaves its place to others, and its work is not done.
+    let (busy, gone) = (stage.client().clone(), stage.place.path().join("gone"));
+    let busy: Vec<_> = (0..4)
+        .map(|_| {
+            let client = busy.clone();
+            tokio::spawn(async move { client.post("/2015-03-31/functions/puppet/invocations", None, json!({ "sleep_ms": 600 })).await })
+        })
+        .collect();
+    sleep(Duration::from_millis(200)).await;
+    let crowd: Vec<_> = (0..3)
+        .map(|_| {
+            let (client, gone) = (stage.client().clone(), gone.clone());
+            tokio::spawn(async move { client.post("/2015-03-31/functions/puppet/invocations", None, json!({ "touch": gone })).await })
+        })
+        .collect();
+    sleep(Duration::from_millis(100)).await;
+    stage.invoke(json!({})).await.expect(429);
+    crowd.iter().for_each(tokio::task::JoinHandle::abort);
+    sleep(Duration::from_millis(100)).await;
+    stage.invoke(json!({ "echo": 1 })).await.expect(200);
+    for one in busy {
+        one.await.unwrap().expect(200);
+    }
+    assert!(!gone.exists());
     // What is not needed any more ends.
     settled(|| stage.pids().is_empty()).await;
     stage.invoke(json!({ "echo": 1 })).await.expect(200);
@@ -282,14 +334,93 @@ async fn concurrency_shares_a_process_and_a_timeout_spares_the_neighbours() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn a_function_that_can_t_start_is_told_of_and_not_hammered() {
-    let stage = Stage::open(&[("ENVIRONMENT", "PUPPET_START=exit"), ("QUEUE_WAIT_MS", "5000")]).await;
+    let here = std::env::temp_dir().join(format!("puppet-{}", flashsale::contract::order_id()));
+    let environment = format!("PUPPET_START={}", here.display());
+    let stage = Stage::open(&[("ENVIRONMENT", &environment), ("QUEUE_WAIT_MS", "5000")]).await;
     let (kind, message) = error(&stage.invoke(json!({ "echo": 1 })).await.expect(200));
     assert_eq!(kind, "Runtime.InitError");
-    assert!(message.contains("exit status 7"), "{message}");
+    assert!(message.contains("exit status 8"), "{message}");
     stage.client().get("/puppet", None).await.expect_problem(502, "function-failed");
     let ready = stage.client().get("/readyz", None).await.expect(503).json();
     assert_eq!(ready["down"], json!(["functions"]));
     stage.client().get("/api/sales", None).await.expect(200);
+    sleep(Duration::from_secs(2)).await;
+    let starts = stage.counted("flashsale_function_starts_total").await;
+    assert!((3..=12).contains(&starts), "ever more seldom: {starts}");
+    // When it can start again that is found out without anybody's request.
+    std::fs::write(&here, "").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while stage.client().get("/readyz", None).await.status != 200 {
+        assert!(Instant::now() < deadline, "still not ready");
+        sleep(Duration::from_millis(200)).await;
+    }
+    stage.invoke(json!({ "echo": 1 })).await.expect(200);
+    std::fs::remove_file(here).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_function_that_never_asks_for_work_is_told_of() {
+    let stage = Stage::open(&[("ENVIRONMENT", "PUPPET_START=hang"), ("QUEUE_WAIT_MS", "30000")]).await;
+    let request = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.client().base)).body(Body::from("{}")).unwrap();
+    let patient = Client::patient(&stage.client().base, Duration::from_secs(25));
+    let started = Instant::now();
+    let (kind, message) = error(&patient.raw(request).await.unwrap().expect(200));
+    assert_eq!(kind, "Runtime.InitError");
+    assert!(message.contains("did not ask for work within 10 s"), "{message}");
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+}
+
+#[test]
+#[ignore = "needs servers: infra/test runs it"]
+fn binaries_are_found_where_cargo_lambda_leaves_them() {
+    let place = Place::processes();
+    let dir = place.path().join("lambda");
+    std::fs::create_dir_all(dir.join("sales")).unwrap();
+    std::os::unix::fs::symlink(Place::binaries().join("sales"), dir.join("sales/bootstrap")).unwrap();
+    let event = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../functions/sales/events/sales-list.json");
+    let invoke =
+        |function: &str| place.run(&["invoke", function, "--functions-dir", dir.to_str().unwrap(), "--event", event.to_str().unwrap()]);
+    let output = invoke("sales");
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    assert_eq!(answer["statusCode"], 200);
+    let missing = invoke("login");
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("function \"login\" has no program in"), "{missing:?}");
+}
+
+/// The same Invoke API and function URLs when the functions run in the emulator's process.
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_are_invoked_in_process_too() {
+    let place = Place::embedded();
+    let emulator = place.start(&["--no-demo"]);
+    let event = std::fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../functions/sales/events/sales-list.json")).unwrap();
+    let invoke = |function: &str, event: Vec<u8>| {
+        let request = Request::post(format!("{}/2015-03-31/functions/{function}/invocations", emulator.client.base));
+        emulator.client.raw(request.body(Body::from(event)).unwrap())
+    };
+    let answer = invoke("sales", event.clone()).await.unwrap().expect(200);
+    assert_eq!((&answer.json()["statusCode"], answer.headers["x-amzn-requestid"].len()), (&json!(200), 36));
+    let tick = json!({ "detail-type": "Scheduled Event", "source": "aws.events", "detail": {} }).to_string().into_bytes();
+    assert_eq!(invoke("sweeper", tick).await.unwrap().expect(200).json(), Value::Null);
+    error(&invoke("order-worker", b"{}".to_vec()).await.unwrap().expect(200));
+    let wrong_host = String::from_utf8(event).unwrap().replace("\"host\": \"", "\"host\": \"a b");
+    error(&invoke("sales", wrong_host.into_bytes()).await.unwrap().expect(200));
+    invoke("nobody", b"{}".to_vec()).await.unwrap().expect(404);
+    assert!(emulator.client.get("/lambda-url/sales/api/sales?limit=1", None).await.expect(200).json()["sales"].is_array());
+    emulator.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn production_has_no_invoke_api() {
+    let key = format!("a:{}", base64(&[7; 32]));
+    let place = Place::embedded().with_captchas().set("SESSION_KEYS", &key).set("TICKET_KEYS", &key);
+    let emulator = place.start(&["--profile", "production"]);
+    emulator.client.post("/2015-03-31/functions/sales/invocations", None, json!({})).await.expect_problem(404, "not-found");
+    emulator.client.get("/lambda-url/sales/api/sales", None).await.expect_problem(404, "not-found");
+    emulator.client.get("/api/sales", None).await.expect(200);
+    emulator.stop();
+    // The audit at the end of the test needs no production.
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -379,6 +510,22 @@ async fn a_function_on_another_vendor_s_runtime_client_answers_through_the_gatew
     assert_eq!((&told["hello"], &told["method"], &told["body"]), (&json!("world"), &json!("PUT"), &json!("ff00")));
     assert_eq!(told["query"], json!({ "a": "1,2" }));
     assert!((1..=2_000).contains(&told["remaining_ms"].as_u64().unwrap()), "{told}");
+    emulator.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers and Python packages: infra/test runs it"]
+async fn a_function_that_can_t_be_loaded_says_why() {
+    let place = tokio::task::spawn_blocking(greeting).await.unwrap();
+    let place = place.set("FUNCTIONS__GREETING__COMMAND", &format!("{},-m,awslambdaric,no_such_module.handler", python()));
+    let emulator = place.start(&["--no-demo"]);
+    let started = Instant::now();
+    let answer = emulator.client.post("/2015-03-31/functions/greeting/invocations", None, json!({})).await.expect(200);
+    let (kind, message) = error(&answer);
+    assert_eq!(kind, "Runtime.ImportModuleError");
+    assert!(message.contains("no_such_module"), "{message}");
+    assert!(started.elapsed() < Duration::from_secs(8), "told by the function itself, not by the clock: {:?}", started.elapsed());
+    emulator.client.get("/greeting/x", None).await.expect_problem(502, "function-failed");
     emulator.stop();
 }
 

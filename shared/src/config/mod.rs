@@ -494,8 +494,10 @@ impl Config {
             }
         }
         self.function_defaults.validate("function_defaults")?;
+        let known: Table = DEFAULTS.parse().expect("the defaults are checked by a test");
         for (name, overrides) in &self.functions {
-            overrides.validate(name)?;
+            let is_ours = known["functions"].get(name).is_some();
+            overrides.validate(name, is_ours)?;
             self.function(name).validate(&format!("functions.{name}"))?;
         }
         if self.host == HostMode::Processes && self.servers == ServersMode::Embedded {
@@ -593,6 +595,7 @@ mod tests {
                 ("FLASHSALE_FUNCTION_DEFAULTS__CONCURRENCY", "7"),
                 ("FLASHSALE_FUNCTION_DEFAULTS__INSTANCES_MAX", "3"),
                 ("FLASHSALE_FUNCTIONS__ORDER_WORKER__TIMEOUT_MS", "4321"),
+                ("FLASHSALE_FUNCTIONS__ORDER_STATUS__TIMEOUT_MS", "99"),
                 ("FLASHSALE_FUNCTIONS__HELLO__COMMAND", "python3,-m,awslambdaric,hello.handler"),
                 ("FLASHSALE_FUNCTIONS__HELLO__ENVIRONMENT", "A=1,B=2=3"),
             ]),
@@ -602,7 +605,10 @@ mod tests {
         assert_eq!((config.function("seckill").concurrency, config.function("seckill").instances_max), (7, 3));
         let worker = config.function("order-worker");
         assert_eq!((worker.timeout_ms, worker.concurrency), (4_321, 1), "its own default concurrency stays");
+        assert_eq!(config.function("order-status").timeout_ms, 99);
+        assert_eq!(config.function_names().filter(|name| name.starts_with("order")).count(), 2);
         let hello = config.function("hello");
+        assert_eq!(hello.concurrency, 1, "many runtime clients start as many processes as they are told");
         assert_eq!(hello.command, ["python3", "-m", "awslambdaric", "hello.handler"]);
         assert_eq!(hello.variables().collect::<Vec<_>>(), [("A", "1"), ("B", "2=3")]);
         assert!(config.function_names().any(|name| name == "hello"));
@@ -610,9 +616,13 @@ mod tests {
 
         assert!(error(&[("FLASHSALE_FUNCTIONS__SECKILL__COLOUR", "1")]).starts_with("FLASHSALE_FUNCTIONS__SECKILL__COLOUR: no such"));
         assert!(error(&[("FLASHSALE_FUNCTIONS__SECKILL__CONCURRENCY", "0")]).starts_with("functions.seckill.concurrency: expected 1"));
-        assert!(error(&[("FLASHSALE_FUNCTIONS__X__INSTANCES_MIN", "9")]).starts_with("functions.x.instances_min: expected 0 to 2"));
+        assert!(error(&[("FLASHSALE_FUNCTIONS__SALES__INSTANCES_MIN", "9")]).starts_with("functions.sales.instances_min: expected 0 to 2"));
+        assert!(error(&[("FLASHSALE_FUNCTIONS__SEKILL__TIMEOUT_MS", "9")]).starts_with("functions.sekill.command: needed"));
+        assert!(
+            error(&[("FLASHSALE_FUNCTIONS__SALES__ENVIRONMENT", "AWS_LAMBDA_RUNTIME_API=x")]).starts_with("functions.sales.environment")
+        );
         assert!(error(&[("FLASHSALE_FUNCTION_DEFAULTS__ENVIRONMENT", "A")]).starts_with("function_defaults.environment: expected"));
-        assert!(error(&[("FLASHSALE_FUNCTIONS__X__ROUTES", "hello")]).starts_with("functions.x.routes: expected"));
+        assert!(error(&[("FLASHSALE_FUNCTIONS__SALES__ROUTES", "/hello")]).starts_with("functions.sales.routes: the routes of"));
         assert!(error(&[("FLASHSALE_HOST", "processes")]).starts_with("--host: \"processes\" needs --servers"));
     }
 

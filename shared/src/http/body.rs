@@ -12,7 +12,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use crate::problem::Problem;
 
 /// Largest request body.
-const BODY_BYTES_MAX: usize = 16 * 1024;
+pub const BODY_BYTES_MAX: usize = 16 * 1024;
 /// A body must have come whole within this time, so that slow senders can't hold connections.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -7,7 +7,7 @@ mod problem;
 mod session;
 
 pub use axum;
-pub use body::{Body, PageQuery, Params};
+pub use body::{BODY_BYTES_MAX, Body, PageQuery, Params};
 pub use client::ClientAddress;
 pub use finish::{REQUEST_ID, RequestId, finish};
 pub use problem::Answer;
