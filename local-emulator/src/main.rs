@@ -10,6 +10,7 @@ mod health;
 mod host;
 mod invoke_api;
 mod lambda;
+mod live;
 mod metrics;
 mod pages;
 mod poller;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::live::TALLY;
 use anyhow::Context as _;
 use axum::{
     Router,
@@ -27,9 +28,11 @@ pub async fn count(route: MatchedPath, request: Request, next: Next) -> Response
     let started = Instant::now();
     let method = method(request.method());
     let response = next.run(request).await;
+    let took = started.elapsed();
+    TALLY.count(route.as_str(), response.status(), took);
     let route = route.as_str().to_owned();
     let status = response.status().as_u16().to_string();
-    metrics::histogram!("flashsale_http_seconds", "method" => method, "route" => route.clone()).record(started.elapsed());
+    metrics::histogram!("flashsale_http_seconds", "method" => method, "route" => route.clone()).record(took);
     metrics::counter!("flashsale_http_requests_total", "method" => method, "route" => route, "status" => status).increment(1);
     response
 }

@@ -522,6 +522,29 @@ pub trait OrderQueue: Send + Sync {
     async fn depth(&self) -> Stored<Depth>;
 }
 
+/// A message that was put aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parked {
+    /// Names the message in [`ParkedMessages::retry`] and [`ParkedMessages::discard`]. Equal bodies may share an id.
+    pub id: String,
+    /// Its body as it came.
+    pub body: Vec<u8>,
+    /// Why it was put aside.
+    pub reason: String,
+}
+
+/// The messages that were put aside, for the operator.
+#[async_trait]
+pub trait ParkedMessages: Send + Sync {
+    /// Parked messages, at most `limit`, the oldest first as far as the queue keeps their order.
+    async fn list(&self, limit: u32) -> Stored<Vec<Parked>>;
+    /// Puts a message back into the queue, as durably as [`OrderQueue::publish`], and takes it from the parked. After an
+    /// error it may be in both, which does no harm: orders are recorded once. `false` when it is not parked.
+    async fn retry(&self, id: &str) -> Stored<bool>;
+    /// Throws a message away. `false` when it is not parked.
+    async fn discard(&self, id: &str) -> Stored<bool>;
+}
+
 /// One message as a consumer gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
@@ -641,6 +664,7 @@ pub struct Ports {
     pub admission: Arc<dyn Admission>,
     pub queue: Arc<dyn OrderQueue>,
     pub source: Arc<dyn OrderSource>,
+    pub parked: Arc<dyn ParkedMessages>,
     pub locks: Arc<dyn Locks>,
     pub cache: Arc<dyn Cache>,
     pub artist: Arc<dyn CaptchaArtist>,

@@ -16,7 +16,7 @@ use crate::{
     config::{Config, ServersMode},
     ports::{
         Admission, Blacklist, Cache, Captchas, Clock as _, Failures, Gate, Health, Journal, Locks, OrderLedger, OrderQueue, OrderSource,
-        Ports, Sales, Sessions, SigningKeys, StoreError, Users,
+        ParkedMessages, Ports, Sales, Sessions, SigningKeys, StoreError, Users,
     },
 };
 
@@ -79,6 +79,7 @@ struct Front {
 struct Queue {
     queue: Arc<dyn OrderQueue>,
     source: Arc<dyn OrderSource>,
+    parked: Arc<dyn ParkedMessages>,
     health: Option<Arc<dyn Health>>,
 }
 
@@ -112,6 +113,7 @@ pub async fn connect(config: &Config) -> Result<Ports, WireError> {
         admission: front.admission,
         queue: queue.queue,
         source: queue.source,
+        parked: queue.parked,
         locks: front.locks,
         cache: front.cache,
         artist: Arc::new(Artist),
@@ -134,7 +136,7 @@ async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> 
         cache: Arc::new(MemoryCache::new()),
         health: None,
     };
-    let queue = Queue { queue: Arc::clone(&store) as _, source: Arc::clone(&store) as _, health: None };
+    let queue = Queue { queue: Arc::clone(&store) as _, source: Arc::clone(&store) as _, parked: Arc::clone(&store) as _, health: None };
     Ok((whole_ledger(store), front, queue))
 }
 
@@ -173,7 +175,12 @@ fn queue(url: &str, name: &str) -> Result<Queue, WireError> {
     match scheme(url) {
         "amqp" | "amqps" => {
             let store = Arc::new(RabbitMq::new(url, name)?);
-            Ok(Queue { queue: Arc::clone(&store) as _, source: Arc::clone(&store) as _, health: Some(store) })
+            Ok(Queue {
+                queue: Arc::clone(&store) as _,
+                source: Arc::clone(&store) as _,
+                parked: Arc::clone(&store) as _,
+                health: Some(store),
+            })
         }
         other => Err(unknown("--amqp-url", other, "amqp:// or amqps://")),
     }

@@ -1,8 +1,9 @@
 //! `POST /api/admin/sales`, `PATCH /api/admin/sales/{sale_id}`, `GET /api/admin/sales/{sale_id}/stats`,
-//! `GET|POST|DELETE /api/admin/blacklist`.
+//! `GET /api/admin/sales/{sale_id}/books`, `GET|POST|DELETE /api/admin/blacklist`, `GET /api/admin/parked`,
+//! `DELETE /api/admin/parked/{parked_id}`, `POST /api/admin/parked/{parked_id}/retry`.
 
 use flashsale::{
-    app::{App, BanView, NewBan, NewSale, SaleStats},
+    app::{App, BanView, NewBan, NewSale, SaleBooks, SaleStats},
     domain::{Sale, SaleChange, SaleId},
     http::{
         Answer, Body, ClientAddress, PageQuery, Params, Signed, SignedWriter,
@@ -11,7 +12,7 @@ use flashsale::{
             extract::{Query, State, rejection::QueryRejection},
             http::{StatusCode, header},
             response::IntoResponse,
-            routing::{get, patch, post},
+            routing::{delete, get, patch, post},
         },
     },
     problem::Problem,
@@ -25,6 +26,10 @@ pub fn router(app: App) -> Router {
         .route("/api/admin/sales", post(create_sale))
         .route("/api/admin/sales/{sale_id}", patch(change_sale))
         .route("/api/admin/sales/{sale_id}/stats", get(stats))
+        .route("/api/admin/sales/{sale_id}/books", get(books))
+        .route("/api/admin/parked", get(parked))
+        .route("/api/admin/parked/{parked_id}", delete(discard_parked))
+        .route("/api/admin/parked/{parked_id}/retry", post(retry_parked))
         .route("/api/admin/blacklist", get(bans).post(ban).delete(lift))
         .with_state(app)
 }
@@ -60,6 +65,45 @@ async fn stats(
 ) -> Answer<Json<SaleStats>> {
     app.enter_admin(&who, &client).await?;
     Ok(Json(app.sale_stats(sale_id).await?))
+}
+
+async fn books(
+    State(app): State<App>,
+    Signed(who): Signed,
+    ClientAddress(client): ClientAddress,
+    Params(sale_id): Params<SaleId>,
+) -> Answer<Json<SaleBooks>> {
+    app.enter_admin(&who, &client).await?;
+    Ok(Json(app.sale_books(sale_id).await?))
+}
+
+/// The list is bounded and not paged: it is short, or something is very wrong.
+async fn parked(State(app): State<App>, Signed(who): Signed, ClientAddress(client): ClientAddress) -> Answer<Json<Value>> {
+    const PARKED_MAX: u32 = 50;
+    app.enter_admin(&who, &client).await?;
+    Ok(Json(json!({ "parked": app.parked(PARKED_MAX).await? })))
+}
+
+async fn retry_parked(
+    State(app): State<App>,
+    SignedWriter(who): SignedWriter,
+    ClientAddress(client): ClientAddress,
+    Params(parked_id): Params<String>,
+) -> Answer<StatusCode> {
+    app.enter_admin(&who, &client).await?;
+    app.retry_parked(&parked_id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn discard_parked(
+    State(app): State<App>,
+    SignedWriter(who): SignedWriter,
+    ClientAddress(client): ClientAddress,
+    Params(parked_id): Params<String>,
+) -> Answer<StatusCode> {
+    app.enter_admin(&who, &client).await?;
+    app.discard_parked(&parked_id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn bans(

@@ -8,7 +8,19 @@ pub const HTTP_FUNCTIONS: [(&str, &[&str]); 6] = [
     ("sales", &["/api/sales", "/api/sales/{sale_id}"]),
     ("seckill", &["/api/sales/{sale_id}/tickets", "/api/sales/{sale_id}/orders"]),
     ("order-status", &["/api/orders", "/api/orders/{order_id}", "/api/orders/{order_id}/payment", "/api/orders/{order_id}/cancellation"]),
-    ("admin", &["/api/admin/sales", "/api/admin/sales/{sale_id}", "/api/admin/sales/{sale_id}/stats", "/api/admin/blacklist"]),
+    (
+        "admin",
+        &[
+            "/api/admin/sales",
+            "/api/admin/sales/{sale_id}",
+            "/api/admin/sales/{sale_id}/stats",
+            "/api/admin/sales/{sale_id}/books",
+            "/api/admin/parked",
+            "/api/admin/parked/{parked_id}",
+            "/api/admin/parked/{parked_id}/retry",
+            "/api/admin/blacklist",
+        ],
+    ),
 ];
 
 /// The functions that work on events.

@@ -374,3 +374,89 @@ async fn a_cookie_writes_only_from_our_own_pages() {
     send(vec![("origin", shop.client().base.clone())]).await.unwrap().expect(201);
     send(vec![("sec-fetch-site", "same-origin".to_owned())]).await.unwrap().expect(201);
 }
+
+async fn operators_console(place: Place) {
+    let shop = Shop::open(place);
+    let client = shop.client();
+    let (admin, shopper) = (shop.sign_in(ADMIN).await, shop.sign_in(SHOPPER).await);
+    let sale = shop.sale();
+    for path in ["/api/admin/live", "/api/admin/parked", &format!("/api/admin/sales/{sale}/books")] {
+        client.get(path, None).await.expect_problem(401, "unauthenticated");
+        client.get(path, Some(&shopper)).await.expect_problem(403, "forbidden");
+    }
+
+    // Live: a second in which one unit is sold.
+    let mut live = client.events("/api/admin/live", &admin).await;
+    let before = live.next().await.unwrap();
+    let units = |second: &Value| second["sales"].as_array().unwrap().iter().find(|units| units["sale_id"] == json!(sale)).unwrap().clone();
+    assert_eq!((&units(&before)["stock"], &units(&before)["available"]), (&json!(100), &json!(100)));
+    let ticket = shop.ticket(&shopper).await.expect(201);
+    shop.order(&shopper, &ticket.text("ticket")).await.expect(202);
+    shop.ticket(&shopper).await.expect_problem(409, "already-bought");
+    let (mut tickets, mut late, mut orders) = (0, 0, 0);
+    let sold = loop {
+        let second = live.next().await.unwrap();
+        tickets += second["requests"]["tickets"]["accepted"].as_u64().unwrap();
+        late += second["requests"]["tickets"]["too_late"].as_u64().unwrap();
+        orders += second["requests"]["orders"]["accepted"].as_u64().unwrap();
+        assert_eq!(second["p99_ms"].is_null(), second["p50_ms"].is_null());
+        let units = units(&second);
+        let sum: u64 = ["available", "reserved", "sold"].iter().map(|name| units[name].as_u64().unwrap()).sum();
+        assert_eq!(sum, 100, "{units}");
+        if units["sold"] == 1 {
+            break second;
+        }
+    };
+    assert_eq!((tickets, late, orders), (1, 1, 1));
+    assert_eq!((&sold["queue_waiting"], &sold["queue_parked"]), (&json!(0), &json!(0)));
+
+    // The books of a sale.
+    let books = client.get(&format!("/api/admin/sales/{sale}/books"), Some(&admin)).await.expect(200).json();
+    assert_eq!((&books["stock"], &books["sold"], &books["findings"]), (&json!(100), &json!(1), &json!([])));
+    let nowhere = "/api/admin/sales/01a2040f-af63-7b90-8c66-c252c4968101/books";
+    client.get(nowhere, Some(&admin)).await.expect_problem(404, "not-found");
+
+    // Messages that can't be used.
+    let poison = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../functions/order-worker/events/order-worker-poison.json")).unwrap();
+    let request = Request::post(format!("{}/2015-03-31/functions/order-worker/invocations", client.base)).body(Body::from(poison)).unwrap();
+    client.raw(request).await.unwrap().expect(200);
+    let parked = client.get("/api/admin/parked", Some(&admin)).await.expect(200).json()["parked"].clone();
+    assert_eq!(parked.as_array().unwrap().len(), 1, "{parked}");
+    assert!(parked[0]["reason"].is_string() && parked[0]["body"].is_string() && parked[0]["bytes"].as_u64().unwrap() > 0);
+    let message = format!("/api/admin/parked/{}", parked[0]["parked_id"].as_str().unwrap());
+    client.call("POST", &format!("{message}/retry"), Some(&shopper), Value::Null).await.expect_problem(403, "forbidden");
+    client.call("POST", &format!("{message}/retry"), Some(&admin), Value::Null).await.expect(204);
+    // It is no better the second time, and is put aside again.
+    let again = loop {
+        let parked = client.get("/api/admin/parked", Some(&admin)).await.expect(200).json()["parked"].clone();
+        if let Some(message) = parked.as_array().unwrap().first() {
+            break format!("/api/admin/parked/{}", message["parked_id"].as_str().unwrap());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    client.call("DELETE", &again, Some(&admin), Value::Null).await.expect(204);
+    client.call("DELETE", &again, Some(&admin), Value::Null).await.expect_problem(404, "not-found");
+    client.call("POST", "/api/admin/parked/1/retry", Some(&admin), Value::Null).await.expect_problem(404, "not-found");
+
+    // A stream ends when the emulator does, and does not hold it up.
+    let Shop { emulator, _place } = shop;
+    emulator.stop();
+    while live.next().await.is_some() {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_console_embedded() {
+    operators_console(Place::embedded()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn operators_console_on_servers() {
+    operators_console(Place::servers()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn operators_console_in_processes() {
+    operators_console(Place::processes()).await;
+}

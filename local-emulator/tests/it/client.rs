@@ -28,6 +28,30 @@ pub struct Client {
     patience: Duration,
 }
 
+/// Server-sent events.
+pub struct Events {
+    body: hyper::body::Incoming,
+    text: String,
+}
+
+impl Events {
+    /// The data of the next event; `None` at the end of the stream.
+    pub async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let data = event.lines().find_map(|line| line.strip_prefix("data: ")).map(|data| serde_json::from_str(data).unwrap());
+                self.text = rest.to_owned();
+                if data.is_some() {
+                    return data;
+                }
+                continue;
+            }
+            let frame = tokio::time::timeout(TIMEOUT, self.body.frame()).await.expect("an event every second")?.ok()?;
+            self.text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
+        }
+    }
+}
+
 /// What came back.
 #[derive(Debug)]
 pub struct Answer {
@@ -123,6 +147,15 @@ impl Client {
             self.unanswered.fetch_add(1, Ordering::Relaxed);
         }
         answer
+    }
+
+    /// Opens a stream of server-sent events.
+    pub async fn events(&self, path: &str, token: &str) -> Events {
+        let request = Request::get(format!("{}{path}", self.base)).header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let response = self.pool.request(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
+        Events { body: response.into_body(), text: String::new() }
     }
 
     #[track_caller]

@@ -10,6 +10,7 @@ use super::App;
 use crate::{
     domain::{Order, OrderId, Sale, SaleId},
     ports::{AdmissionState, Reservation, Stored},
+    problem::Problem,
 };
 
 const PAGE: u32 = 500;
@@ -62,6 +63,14 @@ impl App {
                 return Ok(books.into_iter().flatten().collect());
             }
         }
+    }
+
+    /// The books of one sale.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such sale, and when a store does not answer.
+    pub async fn sale_books(&self, sale_id: SaleId) -> Result<SaleBooks, Problem> {
+        self.audit_sale(sale_id).await?.ok_or(Problem::NotFound)
     }
 
     async fn audit_sale(&self, sale_id: SaleId) -> Stored<Option<SaleBooks>> {

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::{request, sale, user_id};
 use crate::{
     domain::{OrderRequest, QueueMessage},
-    ports::{Delivery, Depth, OrderQueue, OrderSource},
+    ports::{Delivery, Depth, OrderQueue, OrderSource, ParkedMessages},
 };
 
 /// Longest wait for a message that must come.
@@ -231,6 +231,39 @@ pub async fn parked_is_counted(queue: &dyn OrderQueue, source: &dyn OrderSource)
     queue.park(&[0xff, 0x00], &"long ".repeat(10_000)).await.expect("parked");
     settles(queue, Depth { waiting: 0, parked: 2 }).await;
     silent(source).await;
+}
+
+/// Parked messages can be looked at any number of times, put back once, or thrown away.
+pub async fn parked_is_shown_retried_and_discarded(queue: &dyn OrderQueue, source: &dyn OrderSource, parked: &dyn ParkedMessages) {
+    const LOOKS: usize = 60;
+    assert!(parked.list(10).await.expect("listed").is_empty());
+    for missing in ["1", "no such id", ""] {
+        assert!(!parked.retry(missing).await.expect("looked for"));
+        assert!(!parked.discard(missing).await.expect("looked for"));
+    }
+    for body in ["one", "two", "three"] {
+        queue.park(body.as_bytes(), &format!("because of {body}")).await.expect("parked");
+    }
+    settles(queue, Depth { waiting: 0, parked: 3 }).await;
+    assert_eq!(parked.list(2).await.expect("listed").len(), 2);
+    // A server may count how often a message was looked at; none may be lost by it.
+    for _ in 0..LOOKS {
+        assert_eq!(parked.list(10).await.expect("listed").len(), 3);
+    }
+    let all = parked.list(10).await.expect("listed");
+    let mut bodies: Vec<_> = all.iter().map(|parked| (parked.body.as_slice(), parked.reason.as_str())).collect();
+    bodies.sort_unstable();
+    assert_eq!(bodies, [(&b"one"[..], "because of one"), (b"three", "because of three"), (b"two", "because of two")]);
+    let id = |body: &str| all.iter().find(|parked| parked.body == body.as_bytes()).expect("it is there").id.clone();
+    assert!(parked.discard(&id("two")).await.expect("discarded"));
+    assert!(!parked.discard(&id("two")).await.expect("looked for"));
+    assert!(parked.retry(&id("three")).await.expect("retried"));
+    assert!(!parked.retry(&id("three")).await.expect("looked for"));
+    let given = gather(source, 1).await;
+    assert_eq!(given[0].body, b"three");
+    source.ack(&[given[0].tag]).await.expect("acknowledged");
+    settles(queue, Depth { waiting: 0, parked: 1 }).await;
+    assert_eq!(parked.list(10).await.expect("listed")[0].body, b"one");
 }
 
 /// Many publish at once and nothing is missing; many orders fit into one message.

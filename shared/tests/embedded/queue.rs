@@ -59,6 +59,13 @@ async fn parked_is_counted() {
     queue::parked_is_counted(&store, &store).await;
 }
 
+#[tokio::test]
+async fn parked_is_shown_retried_and_discarded() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    queue::parked_is_shown_retried_and_discarded(&store, &store, &store).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_publish_at_once() {
     let dir = TempDir::new();

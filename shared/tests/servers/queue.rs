@@ -77,6 +77,13 @@ async fn parked_is_counted() {
     queue::parked_is_counted(&rabbit, &rabbit).await;
 }
 
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn parked_is_shown_retried_and_discarded() {
+    let rabbit = own();
+    queue::parked_is_shown_retried_and_discarded(&rabbit, &rabbit, &rabbit).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn many_publish_at_once() {

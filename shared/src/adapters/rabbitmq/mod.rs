@@ -8,6 +8,7 @@
 mod connection;
 mod consume;
 mod link;
+mod parked;
 mod publish;
 mod session;
 mod topology;

@@ -19,7 +19,7 @@ use crate::{
 /// Longest wait for a free channel, and then for the confirm.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(3);
 /// The header of a parked message that says why, beside `x-death` of those that the server parked.
-const REASON: &str = "x-reason";
+pub(super) const REASON: &str = "x-reason";
 /// Longest reason that is kept, in characters.
 const REASON_MAX: usize = 1_000;
 /// AMQP's mark of a message that is kept on disk.
@@ -72,7 +72,7 @@ impl Health for RabbitMq {
 
 impl RabbitMq {
     /// Publishes in a task of its own, so that a caller who goes away leaves no channel with half a message.
-    async fn send(&self, to: ShortString, body: Vec<u8>, properties: BasicProperties) -> Stored<()> {
+    pub(super) async fn send(&self, to: ShortString, body: Vec<u8>, properties: BasicProperties) -> Stored<()> {
         let inner = Arc::clone(&self.inner);
         tokio::spawn(async move { inner.send(to, &body, properties).await }).await.unwrap_or_else(|error| Err(unknown(error)))
     }

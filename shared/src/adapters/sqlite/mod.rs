@@ -6,6 +6,7 @@
 mod admission;
 mod journal;
 mod ledger;
+mod parked;
 mod queue;
 mod writer;
 

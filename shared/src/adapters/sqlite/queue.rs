@@ -200,6 +200,11 @@ impl OrderSource for Sqlite {
 }
 
 impl Sqlite {
+    /// A message may have become visible.
+    pub(super) fn wake(&self) {
+        self.queue().visible.notify_one();
+    }
+
     /// The oldest visible messages, held from now on.
     async fn give_out(&self, limit: u32) -> Stored<Vec<Delivery>> {
         let queue = self.queue();

@@ -1,0 +1,119 @@
+//! The parking queue, looked through for the operator.
+//!
+//! AMQP has no way to read a message without taking it: it is taken, looked at, and given back when the channel closes. A
+//! server counts that, and from 4.0 on throws away what came back twenty times. So a message that has come back often is
+//! put into the queue anew, which begins the count again, before the old one is taken off.
+
+use async_trait::async_trait;
+use lapin::{
+    BasicProperties,
+    message::BasicGetMessage,
+    options::{BasicAckOptions, BasicGetOptions},
+    types::{AMQPValue, ShortString},
+};
+use ring::digest::{SHA256, digest};
+use tokio::time::timeout;
+
+use super::{RabbitMq, not_done, publish::REASON, unavailable};
+use crate::ports::{Parked, ParkedMessages, Stored};
+
+/// Longest wait for one look.
+const LOOK_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+/// Messages looked through for one id.
+const SEARCH_MAX: u32 = 1_000;
+/// The header in which a quorum queue tells how often a message was given out before, and from where on it is renewed.
+const DELIVERY_COUNT: &str = "x-delivery-count";
+const RENEW_FROM: i64 = 10;
+
+/// What to do with a message that was looked at.
+enum Verdict {
+    Leave,
+    /// Take it off once it is safe elsewhere; `None` when it is not wanted any more.
+    Take(Option<ShortString>),
+}
+
+#[async_trait]
+impl ParkedMessages for RabbitMq {
+    async fn list(&self, limit: u32) -> Stored<Vec<Parked>> {
+        let mut found = Vec::new();
+        self.look(limit, |parked| {
+            found.push(parked);
+            Verdict::Leave
+        })
+        .await?;
+        Ok(found)
+    }
+
+    async fn retry(&self, id: &str) -> Stored<bool> {
+        let queue = self.inner.queue.clone();
+        self.look(SEARCH_MAX, |parked| if parked.id == id { Verdict::Take(Some(queue.clone())) } else { Verdict::Leave }).await
+    }
+
+    async fn discard(&self, id: &str) -> Stored<bool> {
+        self.look(SEARCH_MAX, |parked| if parked.id == id { Verdict::Take(None) } else { Verdict::Leave }).await
+    }
+}
+
+impl RabbitMq {
+    /// Shows up to `limit` messages, oldest first, until one is taken; says whether one was.
+    async fn look(&self, limit: u32, see: impl FnMut(Parked) -> Verdict + Send) -> Stored<bool> {
+        timeout(LOOK_LIMIT, self.look_through(limit, see)).await.map_err(|_| unavailable("the parked messages can't be read in time"))?
+    }
+
+    async fn look_through(&self, limit: u32, mut see: impl FnMut(Parked) -> Verdict + Send) -> Stored<bool> {
+        let live = self.inner.publishing.live().await?;
+        let channel = live.channel().await.map_err(|error| not_done(&error))?;
+        let parked = &self.inner.parked;
+        // Those that are put into the queue anew come behind these, and are not to be seen twice.
+        let mut left = None;
+        let mut taken = false;
+        for _ in 0..limit {
+            if left == Some(0) {
+                break;
+            }
+            let got = channel.basic_get(parked.clone(), BasicGetOptions::default()).await.map_err(|error| not_done(&error))?;
+            let Some(message) = got else { break };
+            left = Some(left.map_or(message.message_count, |left: u32| left - 1));
+            let to = match see(read(&message)) {
+                Verdict::Leave if deliveries(&message.properties) < RENEW_FROM => continue,
+                Verdict::Leave => Some(parked.clone()),
+                Verdict::Take(to) => {
+                    taken = true;
+                    to
+                }
+            };
+            if let Some(to) = to {
+                self.send(to, message.data.clone(), message.properties.clone()).await?;
+            }
+            message.acker.ack(BasicAckOptions::default()).await.map_err(super::unknown)?;
+            if taken {
+                break;
+            }
+        }
+        // What has no verdict is given back by this.
+        channel.close(200, "OK".into()).await.map_err(|error| not_done(&error))?;
+        Ok(taken)
+    }
+}
+
+fn read(message: &BasicGetMessage) -> Parked {
+    let hash = digest(&SHA256, &message.data);
+    let id = hash.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    let headers = message.properties.headers().as_ref();
+    let reason = match headers.and_then(|headers| headers.inner().get(REASON)) {
+        Some(AMQPValue::LongString(reason)) => reason.to_string(),
+        _ => "handed back too often".to_owned(),
+    };
+    Parked { id, body: message.data.clone(), reason }
+}
+
+fn deliveries(properties: &BasicProperties) -> i64 {
+    let count = properties.headers().as_ref().and_then(|headers| headers.inner().get(DELIVERY_COUNT).cloned());
+    match count {
+        Some(AMQPValue::LongLongInt(count)) => count,
+        Some(AMQPValue::LongInt(count)) => count.into(),
+        Some(AMQPValue::ShortInt(count)) => count.into(),
+        Some(AMQPValue::ShortShortInt(count)) => count.into(),
+        _ => 0,
+    }
+}

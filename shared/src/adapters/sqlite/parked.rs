@@ -1,0 +1,53 @@
+//! The messages that were put aside, for the operator.
+
+use async_trait::async_trait;
+use sqlx::Row as _;
+
+use super::{Sqlite, stored};
+use crate::ports::{Parked, ParkedMessages, Stored};
+
+#[async_trait]
+impl ParkedMessages for Sqlite {
+    async fn list(&self, limit: u32) -> Stored<Vec<Parked>> {
+        let rows = sqlx::query("SELECT parked_id, body, reason FROM queue_parked ORDER BY parked_id LIMIT ?")
+            .bind(limit)
+            .fetch_all(self.readers())
+            .await
+            .map_err(stored)?;
+        rows.into_iter()
+            .map(|row| {
+                let id: i64 = row.try_get(0).map_err(stored)?;
+                Ok(Parked { id: id.to_string(), body: row.try_get(1).map_err(stored)?, reason: row.try_get(2).map_err(stored)? })
+            })
+            .collect()
+    }
+
+    async fn retry(&self, id: &str) -> Stored<bool> {
+        let retried = self.take(id, Some("INSERT INTO queue_messages (body) SELECT body FROM queue_parked WHERE parked_id = ?")).await?;
+        self.wake();
+        Ok(retried)
+    }
+
+    async fn discard(&self, id: &str) -> Stored<bool> {
+        self.take(id, None).await
+    }
+}
+
+impl Sqlite {
+    /// Takes a message off, in one transaction with what is done with it before.
+    async fn take(&self, id: &str, first: Option<&'static str>) -> Stored<bool> {
+        // What is no number names nothing.
+        let Ok(id) = id.parse::<i64>() else { return Ok(false) };
+        self.write(move |connection| {
+            Box::pin(async move {
+                if let Some(statement) = first {
+                    sqlx::query(statement).bind(id).execute(&mut *connection).await.map_err(stored)?;
+                }
+                let gone =
+                    sqlx::query("DELETE FROM queue_parked WHERE parked_id = ?").bind(id).execute(connection).await.map_err(stored)?;
+                Ok(gone.rows_affected() > 0)
+            })
+        })
+        .await
+    }
+}
