@@ -29,7 +29,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(3_500);
 /// Everything the public port answers.
 pub fn public(host: &Host, draining: &watch::Receiver<bool>) -> Router {
     let functions = host.router().layer(axum::middleware::from_fn(metrics::count));
-    let mut router = functions.merge(pages::router()).merge(health::router(host, draining));
+    let mut router = functions.merge(pages::router(&host.app().config)).merge(health::router(host, draining));
     if !host.app().config.is_production() {
         router = router.merge(invoke_api::router(host));
     }
