@@ -20,9 +20,10 @@ export function attempt(saleId) {
 // Whether there is one at all, also when nobody is signed in at the moment.
 export const wasBegun = (saleId) => tab.get(PREFIX + saleId) !== null;
 
-export function keep(saleId, values) {
-  tab.set(PREFIX + saleId, { ...attempt(saleId), user_id: current()?.user_id, ...values });
-}
+export const begin = (saleId) => tab.set(PREFIX + saleId, { user_id: current()?.user_id, stage: "asking" });
+
+// Also after the session has ended: whose it is stays as it was.
+export const keep = (saleId, values) => tab.set(PREFIX + saleId, { ...tab.get(PREFIX + saleId), ...values });
 
 export const drop = (saleId) => tab.remove(PREFIX + saleId);
 

@@ -4,7 +4,7 @@
 import { call, isPassing, persist, sleep } from "../common/api.js";
 import { captchasAreOn, isAboutCaptcha } from "../common/captcha.js";
 import { now } from "../common/clock.js";
-import { attempt, drop, keep } from "./attempts.js";
+import { attempt, begin, drop, keep } from "./attempts.js";
 
 // How long one press of the button is followed up.
 const PATIENCE_MS = 120_000;
@@ -15,7 +15,7 @@ export async function buy(saleId, { askCaptcha, told }) {
   let renewed = false;
   for (;;) {
     if (!attempt(saleId)?.ticket) {
-      keep(saleId, { stage: "asking" });
+      begin(saleId);
       try {
         const { ticket, order_id } = await askForTicket(saleId, askCaptcha, told);
         keep(saleId, { stage: "sending", ticket, order_id });

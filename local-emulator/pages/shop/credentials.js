@@ -18,7 +18,7 @@ export function credentialsForm({ label, isNew, send }) {
   );
   choice.value = local.get("country") ?? (language === "zh" ? "CN" : "US");
   const country = field("country", t("country"), {}, { input: choice });
-  const phone = field("phone", t("phone"), { type: "tel", autocomplete: "username tel", maxlength: "64", required: true }, { hint: t("phone.hint") });
+  const phone = field("phone", t("phone"), { type: "tel", autocomplete: "username", maxlength: "64", required: true }, { hint: t("phone.hint") });
   const password = field(
     "password",
     t("password"),

@@ -8,7 +8,7 @@ import { alertBox, announce, button, el, enable, isEnabled, link, say } from "..
 import { date, number } from "../common/format.js";
 import { entitle, main, showFailure, start } from "../common/frame.js";
 import { t } from "../common/i18n.js";
-import { attempt, drop, keep, wasBegun } from "./attempts.js";
+import { attempt, drop, wasBegun } from "./attempts.js";
 import { buy } from "./buying.js";
 import { paintBadge, photo, prices, stateOf, stockBar } from "./saleview.js";
 
