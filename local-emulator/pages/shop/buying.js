@@ -1,7 +1,7 @@
 // The way from the button to an accepted order, as API.md's "How a good client buys" has it: one ticket, kept, and sent again
 // until its fate is known. Knows nothing of what the page looks like.
 
-import { call, isPassing, persist, sleep } from "../common/api.js";
+import { Refusal, call, isPassing, persist, sleep } from "../common/api.js";
 import { captchasAreOn, isAboutCaptcha } from "../common/captcha.js";
 import { now } from "../common/clock.js";
 import { attempt, begin, drop, keep } from "./attempts.js";
@@ -65,8 +65,11 @@ async function whenOpen(action) {
 }
 
 async function send(saleId, told) {
+  const begun = attempt(saleId);
+  // Signed out in another tab a moment ago.
+  if (begun === null) throw new Refusal("unauthenticated");
   keep(saleId, { stage: "sending" });
-  const { ticket, order_id } = attempt(saleId);
+  const { ticket, order_id } = begun;
   try {
     await persist(() => whenOpen(() => call("POST", `/api/sales/${saleId}/orders`, { ticket })), told, PATIENCE_MS);
   } catch (error) {

@@ -66,7 +66,7 @@ fn modules(entry: &str) -> BTreeSet<String> {
 }
 
 /// A relative address in a file of `folder`.
-fn resolve(folder: &str, name: &str) -> String {
+pub fn resolve(folder: &str, name: &str) -> String {
     let mut parts: Vec<&str> = folder.split('/').collect();
     for part in name.split('/') {
         match part {

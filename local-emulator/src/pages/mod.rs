@@ -6,6 +6,8 @@
 
 mod files;
 mod layout;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
