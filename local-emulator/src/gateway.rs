@@ -29,8 +29,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(3_500);
 /// Everything the public port answers.
 pub fn public(host: &Host, draining: &watch::Receiver<bool>) -> Router {
     let functions = host.router().layer(axum::middleware::from_fn(metrics::count));
-    let mut router = functions.merge(pages::router()).merge(health::router(host, draining)).merge(live::router(host.app(), draining));
     let config = &host.app().config;
+    let mut router = functions.merge(pages::router(config)).merge(health::router(host, draining)).merge(live::router(host.app(), draining));
     let here_only = config.listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
     if here_only && !config.is_production() {
         router = router.merge(invoke_api::router(host));

@@ -153,7 +153,7 @@ fn routes() -> BTreeSet<String> {
     let files = FUNCTIONS
         .map(|function| format!("functions/{function}/src/lib.rs"))
         .into_iter()
-        .chain(["health", "invoke_api", "live", "metrics", "pages"].map(|file| format!("local-emulator/src/{file}.rs")));
+        .chain(["health", "invoke_api", "live", "metrics", "pages/mod"].map(|file| format!("local-emulator/src/{file}.rs")));
     for file in files {
         found.extend(routes_of(&file));
     }

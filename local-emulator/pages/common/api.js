@@ -1,0 +1,114 @@
+// Requests to our own API, and what to do about refusals.
+
+import { forget } from "./account.js";
+import { sample } from "./clock.js";
+import { date, words } from "./format.js";
+import { has, t } from "./i18n.js";
+
+const TIMEOUT_MS = 12_000;
+
+// A problem document, or `no-answer` when nothing usable came back: then the server may have done it or not.
+export class Refusal extends Error {
+  constructor(slug, problem = {}, retryAfterMs = null) {
+    super(slug);
+    this.slug = slug;
+    this.problem = problem;
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+// What passes by itself. Asking again is safe for everything that the pages repeat.
+const PASSING = new Set([
+  "rate-limited",
+  "unavailable",
+  "not-durable-yet",
+  "function-failed",
+  "function-timeout",
+  "order-queued",
+  "no-answer",
+]);
+
+export const isPassing = (error) => error instanceof Refusal && PASSING.has(error.slug);
+
+// One request. Resolves with the body (null for none), or throws a Refusal.
+// The mode stays "cors", the default: in another the browser would send `Origin: null` under our Referrer-Policy, and the
+// server, which has to know its own pages from others, would refuse the cookie.
+export async function call(method, path, body = undefined) {
+  const sentAt = performance.now();
+  let response, json;
+  try {
+    response = await fetch(path, {
+      method,
+      headers: body === undefined ? {} : { "Content-Type": "application/json" },
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+    const text = await response.text();
+    const isJson = (response.headers.get("Content-Type") ?? "").includes("json");
+    json = isJson && text !== "" ? JSON.parse(text) : null;
+  } catch {
+    throw new Refusal("no-answer");
+  }
+  if (response.ok) {
+    const time = json?.server_time ?? json?.sales?.[0]?.server_time;
+    if (time) sample(time, sentAt, performance.now());
+    return json;
+  }
+  throw refusal(response, json);
+}
+
+function refusal(response, problem) {
+  const slug = problem?.type?.startsWith("/problems/") ? problem.type.slice("/problems/".length) : null;
+  const seconds = Number.parseFloat(response.headers.get("Retry-After") ?? "");
+  const retryAfterMs = Number.isFinite(seconds) ? seconds * 1000 : null;
+  if (slug === "unauthenticated") forget();
+  // A proxy in between answers in its own words.
+  return new Refusal(slug ?? (response.status >= 502 ? "unavailable" : "internal"), problem ?? {}, retryAfterMs);
+}
+
+const WAIT_FIRST_MS = 500;
+const WAIT_MAX_MS = 8_000;
+
+// Never before the server's word, and never at the same moment as everybody else who was told the same.
+export function wait(refusal, attempt) {
+  const base = refusal.retryAfterMs ?? Math.min(WAIT_MAX_MS, WAIT_FIRST_MS * 2 ** attempt);
+  return base + Math.random() * Math.min(Math.max(base, WAIT_FIRST_MS), 2_000);
+}
+
+export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+// Repeats `action` for as long as its refusals pass by themselves and patience lasts. `told(text)` hears of each wait, and
+// with an empty text that it is over.
+export async function persist(action, told = () => {}, patienceMs = 90_000) {
+  const deadline = performance.now() + patienceMs;
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      const answer = await action();
+      if (attempt > 0) told("");
+      return answer;
+    } catch (error) {
+      const ms = isPassing(error) ? wait(error, attempt) : 0;
+      if (!isPassing(error) || performance.now() + ms > deadline) throw error;
+      told(t("again", { why: explain(error), left: words(Math.ceil(ms / 1000)) }));
+      await sleep(ms);
+    }
+  }
+}
+
+// What a refusal means to the one who is refused.
+export function explain(error) {
+  if (!(error instanceof Refusal)) {
+    console.error(error);
+    return t("problem.internal");
+  }
+  const { problem, retryAfterMs, slug } = error;
+  const key = has(`problem.${slug}`) ? slug : "internal";
+  const detail = problem.detail && has(`detail.${problem.detail}`) ? t(`detail.${problem.detail}`) : "";
+  return t(`problem.${key}`, {
+    detail,
+    left: words(Math.ceil((retryAfterMs ?? 1000) / 1000)),
+    status: problem.order_status ? t(`status.${problem.order_status}`) : "",
+    starts_at: problem.starts_at ? date(problem.starts_at) : "",
+    until: problem.until ? t("banned.until", { until: date(problem.until) }) : "",
+  }).trim();
+}

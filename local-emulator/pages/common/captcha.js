@@ -1,0 +1,86 @@
+// A captcha to be read or heard.
+
+import { call, explain, persist } from "./api.js";
+import { alertBox, button, el } from "./dom.js";
+import { field } from "./form.js";
+import { t } from "./i18n.js";
+
+// Whether captchas are asked for at all; should the page be wrong, the refusal `captcha-required` says so.
+export const captchasAreOn = document.documentElement.dataset.captcha === "on";
+
+// `draw()` fetches one; `answer()` is what goes into a request; `refuse(error)` says what was wrong and draws another;
+// `mark(text)` only says what is wrong.
+export function captcha(purpose) {
+  let drawn = null;
+  let expiry = null;
+  const image = el("img", { alt: t("captcha.alt"), width: "220", height: "120" });
+  const sound = el("audio", { controls: true, hidden: true, preload: "none", "aria-label": t("captcha.sound") });
+  const trouble = el("div");
+  const input = field("captcha", t("captcha.label"), {
+    type: "text",
+    autocomplete: "off",
+    autocapitalize: "none",
+    spellcheck: "false",
+    maxlength: "16",
+  });
+  const draw = async () => {
+    clearTimeout(expiry);
+    try {
+      drawn = await persist(() => call("POST", "/api/captchas", { purpose }), (text) => (trouble.textContent = text));
+    } catch (error) {
+      drawn = null;
+      trouble.replaceChildren(alertBox("danger", explain(error)));
+      return;
+    }
+    trouble.replaceChildren();
+    image.src = drawn.image;
+    sound.hidden = true;
+    sound.removeAttribute("src");
+    input.control.value = "";
+    // While nothing has been typed, a picture that is too old is replaced before it can disappoint.
+    expiry = setTimeout(() => input.control.value === "" && element.isConnected && draw(), LIFE_MS);
+  };
+  const listen = () => {
+    if (drawn === null) return;
+    sound.src = `/api/captchas/${drawn.captcha_id}/audio`;
+    sound.hidden = false;
+    // The controls are there for browsers that will not start it themselves.
+    sound.play().catch(() => {});
+    input.control.focus();
+  };
+  sound.addEventListener("error", () => {
+    if (sound.hasAttribute("src")) input.refuse(t("problem.captcha-gone"));
+  });
+  const element = el(
+    "fieldset",
+    { class: "captcha mb-3" },
+    el("legend", { class: "fs-6" }, t("captcha.legend")),
+    el("p", {}, image),
+    el(
+      "p",
+      { class: "d-flex flex-wrap gap-2" },
+      button("sm btn-outline-secondary", t("captcha.other"), draw, { id: "captcha-other" }),
+      button("sm btn-outline-secondary", t("captcha.listen"), listen, { id: "captcha-listen" }),
+    ),
+    sound,
+    trouble,
+    input.element,
+  );
+  return {
+    element,
+    control: input.control,
+    draw,
+    answer: () => (drawn === null ? {} : { captcha_id: drawn.captcha_id, captcha_answer: input.control.value }),
+    mark: input.refuse,
+    async refuse(error) {
+      await draw();
+      input.refuse(explain(error));
+      input.control.focus();
+    },
+  };
+}
+
+// Shorter than a captcha lives.
+const LIFE_MS = 110_000;
+
+export const isAboutCaptcha = (error) => ["captcha-required", "captcha-wrong", "captcha-gone"].includes(error.slug);

@@ -1,0 +1,100 @@
+// The way from the button to an accepted order, as API.md's "How a good client buys" has it: one ticket, kept, and sent again
+// until its fate is known. Knows nothing of what the page looks like.
+
+import { Refusal, call, isPassing, persist, sleep } from "../common/api.js";
+import { captchasAreOn, isAboutCaptcha } from "../common/captcha.js";
+import { now } from "../common/clock.js";
+import { attempt, begin, drop, keep } from "./attempts.js";
+
+// How long one press of the button is followed up.
+const PATIENCE_MS = 120_000;
+
+// Buys one unit, or goes on with what was begun. Resolves with the order's id; throws the refusal that ends it.
+// `askCaptcha(error)` resolves with an answer, and is given what was wrong with the last one; `told(text)` hears of waits.
+export async function buy(saleId, { askCaptcha, told }) {
+  let renewed = false;
+  for (;;) {
+    if (!attempt(saleId)?.ticket) {
+      begin(saleId);
+      try {
+        const { ticket, order_id } = await askForTicket(saleId, askCaptcha, told);
+        keep(saleId, { stage: "sending", ticket, order_id });
+      } catch (error) {
+        // Nothing has been bought. After signing in again the visitor need not press the button a second time.
+        if (error.slug !== "unauthenticated") drop(saleId);
+        throw error;
+      }
+    }
+    try {
+      return await send(saleId, told);
+    } catch (error) {
+      if (!["bad-ticket", "ticket-expired"].includes(error.slug) || renewed) throw error;
+      // No order was made of it: the next round begins with a new one.
+      renewed = true;
+      drop(saleId);
+    }
+  }
+}
+
+async function askForTicket(saleId, askCaptcha, told) {
+  let wrong = null;
+  let answer = captchasAreOn ? await askCaptcha(null) : {};
+  for (;;) {
+    try {
+      return await persist(() => whenOpen(() => call("POST", `/api/sales/${saleId}/tickets`, answer)), told, PATIENCE_MS);
+    } catch (error) {
+      if (!isAboutCaptcha(error)) throw error;
+      wrong = error;
+    }
+    told("");
+    answer = await askCaptcha(wrong);
+  }
+}
+
+// Our idea of the server's clock may be a little ahead.
+async function whenOpen(action) {
+  for (let tries = 0; ; tries += 1) {
+    try {
+      return await action();
+    } catch (error) {
+      const left = error.slug === "sale-not-open" ? Date.parse(error.problem.starts_at) - now() : Infinity;
+      if (left > 3_000 || tries > 5) throw error;
+      await sleep(Math.max(left, 100) + Math.random() * 200);
+    }
+  }
+}
+
+async function send(saleId, told) {
+  const begun = attempt(saleId);
+  // Signed out in another tab a moment ago.
+  if (begun === null) throw new Refusal("unauthenticated");
+  keep(saleId, { stage: "sending" });
+  const { ticket, order_id } = begun;
+  try {
+    await persist(() => whenOpen(() => call("POST", `/api/sales/${saleId}/orders`, { ticket })), told, PATIENCE_MS);
+  } catch (error) {
+    if (error.slug === "bad-ticket" && (await exists(order_id, told))) {
+      // The session is another one, but the order was made before.
+    } else if (error.slug === "already-bought" && error.problem.order_id) {
+      keep(saleId, { stage: "accepted", ticket: null, order_id: error.problem.order_id });
+      throw error;
+    } else {
+      // After signing in again, or when the trouble passes, the same ticket is sent again.
+      const unknown = isPassing(error) || ["unauthenticated", "internal"].includes(error.slug);
+      keep(saleId, { stage: unknown ? "sending" : "held" });
+      throw error;
+    }
+  }
+  keep(saleId, { stage: "accepted", ticket: null });
+  return order_id;
+}
+
+async function exists(orderId, told) {
+  try {
+    await persist(() => call("GET", `/api/orders/${orderId}`), told, PATIENCE_MS);
+    return true;
+  } catch (error) {
+    if (error.slug === "not-found") return false;
+    throw error;
+  }
+}

@@ -1,0 +1,21 @@
+// /problems and /problems/{slug}: the server has written them in English; what the shop says to its visitors is added.
+
+import { start } from "../common/frame.js";
+import { language, t } from "../common/i18n.js";
+
+start(document.title);
+
+// Without values the texts speak in general.
+const general = (slug) =>
+  t(`problem.${slug}`, { left: t("problems.some-time"), starts_at: t("problems.some-time"), status: t("problems.final") }).trim();
+
+for (const row of document.querySelectorAll("tr[data-slug]")) {
+  if (language !== "en") row.querySelector(".problem-title").textContent = general(row.dataset.slug);
+}
+
+const article = document.querySelector("article[data-slug]");
+if (article) {
+  const text = article.querySelector(".problem-text");
+  text.textContent = general(article.dataset.slug);
+  text.hidden = false;
+}

@@ -1,0 +1,57 @@
+// What the list and the page of a sale show alike.
+
+import { el, say } from "../common/dom.js";
+import { money, number } from "../common/format.js";
+import { t } from "../common/i18n.js";
+import { now } from "../common/clock.js";
+
+// By the server's clock at this moment: an answer is a little old when it is shown.
+export function stateOf(sale) {
+  if (now() < Date.parse(sale.starts_at)) return "upcoming";
+  if (now() >= Date.parse(sale.ends_at)) return "ended";
+  return sale.available > 0 ? "open" : "sold_out";
+}
+
+const COLOURS = { upcoming: "text-bg-primary", open: "text-bg-success", sold_out: "text-bg-secondary", ended: "text-bg-secondary" };
+
+export function paintBadge(badge, state) {
+  badge.className = `badge ${COLOURS[state]}`;
+  say(badge, t(`state.${state}`));
+}
+
+export const prices = (sale) =>
+  el(
+    "p",
+    { class: "mb-2" },
+    el("span", { class: "visually-hidden" }, t("price.now")),
+    el("span", { class: "price" }, money(sale.price, sale.currency)),
+    sale.original_price > sale.price && [
+      " ",
+      el("span", { class: "visually-hidden" }, t("price.before")),
+      el("s", { class: "old-price" }, money(sale.original_price, sale.currency)),
+    ],
+  );
+
+// A bar and a text of what is left. `paint(sale)` brings it up to date.
+export function stockBar() {
+  const bar = el("div", { class: "progress-bar bg-danger" });
+  const box = el("div", { class: "progress stock", role: "progressbar", "aria-label": t("stock.label"), "aria-valuemin": "0" }, bar);
+  const text = el("p", { class: "small mb-1" });
+  const paint = ({ available, stock }) => {
+    const left = t("stock.left", { available: number(available), stock: number(stock) });
+    say(text, left);
+    bar.style.width = `${(100 * available) / stock}%`;
+    box.setAttribute("aria-valuemax", stock);
+    box.setAttribute("aria-valuenow", available);
+    box.setAttribute("aria-valuetext", left);
+  };
+  return { element: el("div", { class: "mb-3" }, text, box), paint };
+}
+
+// A picture that can't be loaded leaves no trace.
+export function photo(sale) {
+  if (!sale.image_url) return null;
+  const image = el("img", { class: "photo", src: sale.image_url, alt: "", loading: "lazy", referrerpolicy: "no-referrer" });
+  image.addEventListener("error", () => image.remove());
+  return image;
+}

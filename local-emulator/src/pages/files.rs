@@ -1,0 +1,156 @@
+//! The files of `local-emulator/pages`, in the binary; a debug build reads them from the disk each time, so that a change
+//! needs no compiler. Each is compressed and hashed once.
+
+use std::{collections::HashMap, io::Write as _, sync::LazyLock};
+
+use axum::{
+    body::Bytes,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use flate2::{Compression, write::GzEncoder};
+use ring::digest;
+use rust_embed::RustEmbed;
+
+/// What a page may load and do: nothing that is inline or of another site, but pictures, whose addresses operators choose.
+/// `blob:` is for sound that a page has fetched.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: https:; connect-src 'self'; \
+                      media-src 'self' blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// May be kept, but is asked for again each time: 304 when nothing has changed.
+const ASK_AGAIN: &str = "no-cache";
+/// For addresses that have the version in them.
+const FOR_GOOD: &str = "public, max-age=31536000, immutable";
+
+#[derive(RustEmbed)]
+#[folder = "pages/"]
+struct Embedded;
+
+/// A file ready to be sent. Cheap to clone.
+#[derive(Clone)]
+pub struct Ready {
+    content_type: &'static str,
+    plain: Bytes,
+    /// Only where it is smaller.
+    gzip: Option<Bytes>,
+    tag: HeaderValue,
+}
+
+/// A file that browsers may have, by its path in the folder.
+pub fn find(path: &str) -> Option<Ready> {
+    static ALL: LazyLock<HashMap<String, Ready>> =
+        LazyLock::new(|| Embedded::iter().filter_map(|path| Some((path.to_string(), read(&path)?))).collect());
+    if cfg!(debug_assertions) { read(path) } else { ALL.get(path).cloned() }
+}
+
+/// The text of a file that is compiled in or lies in the source tree.
+pub fn text(path: &str) -> Option<String> {
+    Some(String::from_utf8_lossy(&Embedded::get(path)?.data).into_owned())
+}
+
+/// A name that changes with any of the files, so that browsers may keep what has it in its address.
+pub fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| {
+        let mut all = digest::Context::new(&digest::SHA256);
+        for (path, file) in Embedded::iter().filter_map(|path| Some((path.clone(), Embedded::get(&path)?))) {
+            all.update(path.as_bytes());
+            all.update(&file.metadata.sha256_hash());
+        }
+        format!("v-{}", hex(&all.finish()))
+    });
+    &VERSION
+}
+
+fn read(path: &str) -> Option<Ready> {
+    let content_type = match path.rsplit_once('.')?.1 {
+        "css" => "text/css; charset=utf-8",
+        "js" => "text/javascript; charset=utf-8",
+        "svg" => "image/svg+xml",
+        "png" => "image/png",
+        _ => return None,
+    };
+    let data = Embedded::get(path)?.data;
+    Some(Ready::new(
+        content_type,
+        match data {
+            std::borrow::Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+            std::borrow::Cow::Owned(bytes) => bytes.into(),
+        },
+    ))
+}
+
+impl Ready {
+    pub fn new(content_type: &'static str, plain: Bytes) -> Self {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        let packed = encoder.write_all(&plain).and_then(|()| encoder.finish()).expect("writing to memory does not fail");
+        let gzip = (packed.len() < plain.len()).then(|| packed.into());
+        // Weak, because it stands for the file with and without compression.
+        let tag = format!("W/\"{}\"", hex(&digest::digest(&digest::SHA256, &plain)));
+        let tag = HeaderValue::try_from(tag).expect("hexadecimal digits and quotes make a header value");
+        Self { content_type, plain, gzip, tag }
+    }
+
+    /// For an address whose content may change.
+    pub fn answer(&self, request: &HeaderMap) -> Response {
+        self.with(request, ASK_AGAIN)
+    }
+
+    /// For an address whose content never changes.
+    pub fn answer_for_good(&self, request: &HeaderMap) -> Response {
+        self.with(request, FOR_GOOD)
+    }
+
+    fn with(&self, request: &HeaderMap, keep: &'static str) -> Response {
+        let known = request.get_all(header::IF_NONE_MATCH).iter().any(|value| {
+            let value = value.as_bytes();
+            value == b"*" || value.split(|byte| *byte == b',').any(|tag| tag.trim_ascii() == self.tag.as_bytes())
+        });
+        let mut response = if known {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            let (body, packed) = match &self.gzip {
+                Some(gzip) if takes_gzip(request) => (gzip, true),
+                _ => (&self.plain, false),
+            };
+            let mut response = body.clone().into_response();
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+            if packed {
+                response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            }
+            response
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::ETAG, self.tag.clone());
+        for (name, value) in [(header::CACHE_CONTROL, keep), (header::VARY, "accept-encoding"), (header::CONTENT_SECURITY_POLICY, POLICY)] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+}
+
+/// Whether the client takes gzip: named without a weight of nought.
+fn takes_gzip(request: &HeaderMap) -> bool {
+    request.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
+        named && weight.is_none_or(|weight| weight > 0.0)
+    })
+}
+
+/// The first bytes of a hash: enough to tell versions of our own files apart.
+fn hex(hash: &digest::Digest) -> String {
+    hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_sent_to_those_who_take_it() {
+        let takes = |value: &str| takes_gzip(&[(header::ACCEPT_ENCODING, value.parse().unwrap())].into_iter().collect());
+        assert!(takes("gzip") && takes("br, GZIP;q=0.5") && takes("deflate, gzip ;q=1"));
+        assert!(!takes("br") && !takes("gzip;q=0") && !takes("gzip; q=0.000") && !takes(""));
+    }
+}

@@ -1,0 +1,57 @@
+//! The shop's pages in a real browser: `tests/python/shopping.py` plays the shoppers, each against a shop of its own.
+
+use std::{env, path::Path, process::Command};
+
+use crate::emulator::{Emulator, Place};
+
+/// Plays one of the scenarios to its end. The books are looked at when the place is dropped.
+#[track_caller]
+fn play(place: &Place, scenario: &str) {
+    let emulator = place.start(&["--demo"]);
+    let (phone, password) = demo_admin(&emulator);
+    let python = env::var("TEST_PYTHON").expect("TEST_PYTHON names a Python with infra/requirements.txt installed: infra/test sets it");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/shopping.py");
+    let output = Command::new(python)
+        .arg(script)
+        .arg(scenario)
+        .env("SHOP_BASE", &emulator.client.base)
+        .env("SHOP_ADMIN_PHONE", phone)
+        .env("SHOP_ADMIN_PASSWORD", password)
+        // Nothing is left beside the sources.
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).join("\n");
+    assert!(output.status.success(), "{scenario}: {said}");
+    emulator.stop();
+}
+
+/// The administrator that `--demo` makes: number and password.
+fn demo_admin(emulator: &Emulator) -> (String, String) {
+    let line = emulator.said.iter().find_map(|line| line.strip_prefix("demo admin ")).expect("--demo makes an administrator");
+    let (phone, password) = line.split_once(" password ").expect("number and password in one line");
+    (phone.trim().to_owned(), password.to_owned())
+}
+
+macro_rules! scenarios {
+    ($($name:ident: $place:expr;)*) => {$(
+        #[test]
+        #[ignore = "needs Chromium and Python packages: infra/test runs it"]
+        fn $name() {
+            play(&$place, stringify!($name));
+        }
+    )*};
+}
+
+scenarios! {
+    purchase: Place::embedded();
+    twice: Place::embedded();
+    back: Place::embedded();
+    sold_out: Place::embedded();
+    keyboard: Place::embedded();
+    chinese: Place::embedded();
+    trouble: Place::embedded();
+    unpaid: Place::embedded().set("ORDERS__PAY_WITHIN_SECONDS", "6");
+    captcha: Place::embedded().with_captchas();
+    accessible: Place::embedded();
+}

@@ -1,0 +1,462 @@
+"""Shoppers in a real browser. `shopping.py NAME` plays one of the scenarios below; local-emulator/tests/it/browser.rs starts
+the shop and calls them all. Captchas are off but for `captcha`: no machine can answer them here, and no way around them exists."""
+
+import re
+import sys
+import time
+
+from browser import BASE, PASSWORD, Api, create_sale, expect, visitor
+
+
+def result(page):
+    return page.locator("#result")
+
+
+def becomes(page, status):
+    expect(result(page)).to_have_attribute("data-status", status)
+
+
+def press(page):
+    return page.locator("#buy")
+
+
+def purchase():
+    """From the list to the paid order, with a clock that is three hours wrong."""
+    sale = create_sale("Starts in a moment", starts_in=9)
+    with visitor(wrong_clock=True) as one:
+        page = one.page
+        page.goto("/")
+        page.get_by_role("link", name="Starts in a moment").click()
+        expect(press(page)).to_have_attribute("aria-disabled", "true")
+        expect(page.locator("#status")).to_contain_text("Sign in now")
+        page.get_by_role("link", name="Sign in").click()
+        page.get_by_role("link", name="Register").click()
+        page.get_by_label("Phone number", exact=True).fill("2015")
+        page.get_by_label("Password").fill("short")
+        one.expected |= {422}
+        send = page.get_by_role("button", name="Register and sign in")
+        send.click()
+        expect(page.locator("#phone-error")).to_contain_text("no phone number")
+        expect(page.locator("#phone")).to_be_focused()
+        page.locator("#phone").fill("(312) 555-0147")
+        send.click()
+        expect(page.locator("#password-error")).to_contain_text("at least 8 characters")
+        page.get_by_label("Password").fill(PASSWORD)
+        send.click()
+        page.wait_for_url(f"{BASE}/sales/{sale}")
+        one.expected.clear()
+
+        expect(page.get_by_role("timer")).to_have_text(re.compile(r"^00:0\d$"))
+        expect(press(page)).to_have_attribute("aria-disabled", "true")
+        page.evaluate("document.body.dataset.loaded = 'once'")
+        expect(press(page)).to_have_text("Buy now")
+        expect(press(page)).to_have_attribute("aria-disabled", "false")
+        assert page.evaluate("document.body.dataset.loaded") == "once", "the page was loaded again"
+        expect(page.locator("#live")).to_have_text("The sale is open.")
+        press(page).click()
+        page.wait_for_url(f"{BASE}/orders/*")
+        becomes(page, "confirmed")
+        expect(page.get_by_role("timer")).to_have_text(re.compile(r"^1[45]:\d\d$"))
+        page.get_by_role("button", name="Pay").click()
+        becomes(page, "paid")
+        assert [order["status"] for order in one.orders()] == ["paid"]
+
+        page.get_by_role("link", name="My orders").first.click()
+        expect(page.get_by_role("main")).to_contain_text("paid")
+        page.get_by_role("button", name="Sign out on all devices").click()
+        page.get_by_role("button", name="Yes").click()
+        expect(page.get_by_role("link", name="Sign in")).to_be_visible()
+        assert one.context.request.get("/api/orders").status == 401
+        assert page.evaluate("JSON.stringify([localStorage, sessionStorage])").count("eyJ") == 0, "a token is left behind"
+
+
+def twice():
+    """A double click, and reloads at the worst moments, give one order, though the sale would allow more."""
+    sale = create_sale("One is enough", limit=5)
+    with visitor() as one:
+        page = one.page
+        one.register(f"/sales/{sale}")
+        expect(press(page)).to_have_text("Buy now")
+        page.locator("#buy").dblclick()
+        page.wait_for_url(f"{BASE}/orders/*")
+        becomes(page, "confirmed")
+        assert len(one.posts("/tickets")) == 1 and len(one.posts(f"{sale}/orders")) == 1, one.sent
+        assert len(one.orders()) == 1
+
+    with visitor() as one:
+        page = one.page
+        one.register(f"/sales/{sale}")
+        expect(press(page)).to_have_text("Buy now")
+        # The server makes the order, but its answer does not arrive before the page is loaded again; and once more.
+        lost = []
+        order_address = f"{BASE}/api/sales/{sale}/orders"
+        page.route(order_address, lambda route: lost.append(route.fetch().status))
+        press(page).click()
+        for count in (1, 2):
+            while len(lost) < count:
+                page.wait_for_timeout(50)
+            if count == 2:
+                page.unroute_all(behavior="ignoreErrors")
+            page.reload()
+        page.wait_for_url(f"{BASE}/orders/*")
+        becomes(page, "confirmed")
+        assert lost == [202, 202], lost
+        tickets = one.posts(f"{sale}/orders")
+        assert len(one.posts("/tickets")) == 1 and len(tickets) == 3 and len(set(tickets)) == 1, one.sent
+        assert len(one.orders()) == 1
+
+    with visitor() as one:
+        page = one.page
+        one.register(f"/sales/{sale}")
+        # The answer with the ticket is lost: asking again is harmless.
+        held = []
+        page.route("**/tickets", lambda route: held.append(route.fetch().status))
+        press(page).click()
+        while not held:
+            page.wait_for_timeout(50)
+        page.unroute_all(behavior="ignoreErrors")
+        page.reload()
+        page.wait_for_url(f"{BASE}/orders/*")
+        becomes(page, "confirmed")
+        assert len(one.orders()) == 1
+
+
+def back():
+    """The back button does not buy again, and buying again takes a press of the button."""
+    sale = create_sale("Two for each", limit=2)
+    single = create_sale("One for each")
+    with visitor() as one:
+        page = one.page
+        one.register(f"/sales/{sale}")
+        press(page).click()
+        page.wait_for_url(f"{BASE}/orders/*")
+        becomes(page, "confirmed")
+        page.go_back()
+        page.wait_for_url(f"{BASE}/sales/{sale}")
+        expect(page.get_by_text("You have an order of this sale")).to_be_visible()
+        expect(press(page)).to_have_text("Buy another")
+        page.reload()
+        expect(press(page)).to_have_text("Buy another")
+        page.go_forward()
+        becomes(page, "confirmed")
+        page.wait_for_timeout(1_000)
+        assert len(one.orders()) == 1
+        page.go_back()
+        expect(press(page)).to_have_text("Buy another")
+        press(page).click()
+        page.wait_for_url(f"{BASE}/orders/*")
+        becomes(page, "confirmed")
+        assert len(one.orders()) == 2
+
+        page.goto(f"/sales/{single}")
+        press(page).click()
+        page.wait_for_url(f"{BASE}/orders/*")
+        becomes(page, "confirmed")
+        page.go_back()
+        expect(page.get_by_text("You have an order of this sale")).to_be_visible()
+        expect(press(page)).to_be_hidden()
+        # Another tab knows nothing of it, and is told.
+        one.expected |= {409}
+        other = one.context.new_page()
+        other.goto(f"/sales/{single}")
+        other.locator("#buy").click()
+        expect(other.get_by_role("alert")).to_contain_text("as many as one buyer may")
+        other.get_by_role("link", name="Show the order").first.click()
+        becomes(other, "confirmed")
+        other.get_by_role("button", name="Cancel the order").click()
+        other.get_by_role("button", name="Yes").click()
+        becomes(other, "cancelled")
+        other.goto(f"/sales/{single}")
+        expect(other.locator("#buy")).to_have_text("Buy now")
+
+
+def sold_out():
+    """A sold-out sale says so, before the button is pressed and after; and opens again when a unit comes back."""
+    sale = create_sale("The last one", stock=1)
+    with visitor() as one:
+        page = one.page
+        one.register(f"/sales/{sale}")
+        expect(press(page)).to_have_text("Buy now")
+        # What the page shows is older than what happens: nothing is fetched again here.
+        page.route(f"**/api/sales/{sale}", lambda route: None)
+        rival = Api()
+        order = rival.buy(sale)
+        one.expected |= {409}
+        press(page).click()
+        expect(page.get_by_role("alert")).to_contain_text("Sold out")
+        expect(press(page)).to_have_text("Sold out")
+        expect(press(page)).to_have_attribute("aria-disabled", "true")
+        page.unroute_all(behavior="ignoreErrors")
+        page.reload()
+        expect(press(page)).to_have_text("Sold out")
+        expect(page.locator("#status")).to_contain_text("keeps looking")
+        assert one.orders() == []
+        rival.call("POST", f"/api/orders/{order}/cancellation")
+        expect(press(page)).to_have_text("Buy now")
+        press(page).click()
+        page.wait_for_url(f"{BASE}/orders/*")
+        becomes(page, "confirmed")
+
+
+def keyboard():
+    """Everything with the keyboard alone, and the focus can be seen."""
+    sale = create_sale("By keyboard", starts_in=15)
+    with visitor() as one:
+        page = one.page
+
+        def go_to(locator):
+            for _ in range(40):
+                page.keyboard.press("Tab")
+                focused = page.evaluate("getComputedStyle(document.activeElement).outlineStyle + getComputedStyle(document.activeElement).outlineWidth")
+                assert focused == "solid3px", f"the focus can't be seen: {focused} on {page.evaluate('document.activeElement.outerHTML')}"
+                if locator.evaluate("(element) => element === document.activeElement"):
+                    return
+            raise AssertionError(f"{locator} can't be reached")
+
+        page.goto(f"/register?next=/sales/{sale}")
+        expect(page.get_by_role("heading", name="Register")).to_be_visible()
+        go_to(page.locator("#country"))
+        go_to(page.locator("#phone"))
+        page.keyboard.type("312-555-0163")
+        go_to(page.locator("#password"))
+        page.keyboard.type(PASSWORD)
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{BASE}/sales/{sale}")
+        expect(press(page)).to_be_visible()
+        go_to(press(page))
+        # Too early: nothing happens, and the focus stays where it is until the sale opens.
+        page.keyboard.press("Enter")
+        expect(press(page)).to_have_text("Buy now")
+        expect(press(page)).to_be_focused()
+        assert one.sent and not one.posts("/tickets")
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{BASE}/orders/*")
+        becomes(page, "confirmed")
+        go_to(page.get_by_role("button", name="Cancel the order"))
+        page.keyboard.press("Enter")
+        page.keyboard.press("Escape")
+        becomes(page, "confirmed")
+        page.keyboard.press("Shift+Tab")
+        expect(page.get_by_role("button", name="Pay")).to_be_focused()
+        page.keyboard.press("Space")
+        becomes(page, "paid")
+
+
+def chinese():
+    """The browser's language is taken, another can be chosen, and the choice is kept; a Chinese number signs in."""
+    sale = create_sale("中文活动")
+    with visitor(locale="zh-CN") as one:
+        page = one.page
+        page.goto("/")
+        expect(page.get_by_role("heading", name="秒杀活动")).to_be_visible()
+        assert page.evaluate("document.documentElement.lang") == "zh-CN"
+        page.goto(f"/register?next=/sales/{sale}")
+        expect(page.locator("#country")).to_have_value("CN")
+        page.get_by_label("手机号", exact=True).fill("138 1234 5678")
+        page.get_by_label("密码").fill(PASSWORD)
+        page.get_by_role("button", name="注册并登录").click()
+        page.wait_for_url(f"{BASE}/sales/{sale}")
+        expect(page.get_by_text("US$19.99")).to_be_visible()
+        page.get_by_role("button", name="立即抢购").click()
+        page.wait_for_url(f"{BASE}/orders/*")
+        expect(result(page)).to_contain_text("抢购成功")
+        page.goto("/problems/sold-out")
+        expect(page.get_by_text("已售罄：")).to_be_visible()
+        page.get_by_role("button", name="English").click()
+        expect(page.get_by_role("link", name="My orders")).to_be_visible()
+        page.goto("/orders")
+        expect(page.get_by_role("heading", name="My orders")).to_be_visible()
+        assert page.evaluate("document.documentElement.lang").startswith("en")
+
+
+def trouble():
+    """Refusals that pass are waited for as long as the server says, with the same ticket; the end of a session is survived."""
+    sale = create_sale("Not so easy", limit=5)
+    with visitor() as one:
+        page = one.page
+        one.register(f"/sales/{sale}")
+        expect(press(page)).to_have_text("Buy now")
+        one.expected |= {401, 403, 404, 429, 502, 503, "aborted"}
+        seen = []
+
+        def stumble(route):
+            seen.append(time.monotonic())
+            problem = lambda slug, status, **headers: route.fulfill(
+                status=status,
+                headers={"Content-Type": "application/problem+json", **headers},
+                body=f'{{"type":"/problems/{slug}","title":"","status":{status},"detail":""}}',
+            )
+            answers = [
+                lambda: problem("not-durable-yet", 503, **{"Retry-After": "1"}),
+                lambda: problem("rate-limited", 429, **{"Retry-After": "2"}),
+                lambda: problem("function-failed", 502),
+                lambda: route.fulfill(status=503, headers={"Content-Type": "text/html"}, body="<h1>a proxy speaks</h1>"),
+                route.abort,
+                route.continue_,
+            ]
+            answers[len(seen) - 1]()
+
+        page.route(f"**/api/sales/{sale}/orders", stumble)
+        press(page).click()
+        expect(page.locator("#status")).to_contain_text("could not be stored safely yet")
+        expect(page.locator("#status")).to_contain_text("too often")
+        page.wait_for_url(f"{BASE}/orders/*")
+        becomes(page, "confirmed")
+        assert seen[1] - seen[0] >= 1 and seen[2] - seen[1] >= 2, seen
+        tickets = one.posts(f"{sale}/orders")
+        assert len(tickets) == 6 and len(set(tickets)) == 1, one.sent
+        assert len(one.orders()) == 1
+        page.unroute_all(behavior="ignoreErrors")
+
+        # The session ends between the press of the button and the answer, which is lost: the order is found again.
+        page.go_back()
+        expect(press(page)).to_have_text("Buy another")
+        phone = page.evaluate("JSON.parse(localStorage.account).phone")
+
+        def order_and_forget(route):
+            assert route.fetch().status == 202
+            one.context.clear_cookies()
+            route.abort()
+
+        page.route(f"**/api/sales/{sale}/orders", order_and_forget, times=1)
+        press(page).click()
+        expect(page.get_by_role("alert")).to_contain_text("not signed in")
+        page.get_by_role("link", name="Sign in").last.click()
+        page.get_by_label("Phone number", exact=True).fill(phone)
+        page.get_by_label("Password").fill("wrong password")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.locator("#password-error")).to_contain_text("is wrong")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(f"{BASE}/orders/*")
+        becomes(page, "confirmed")
+        assert len(one.orders()) == 2
+
+
+def unpaid():
+    """With a few seconds to pay (the harness sets it), the order page counts them down and tells the end."""
+    sale = create_sale("Pay quickly")
+    with visitor() as one:
+        page = one.page
+        one.register(f"/sales/{sale}")
+        press(page).click()
+        page.wait_for_url(f"{BASE}/orders/*")
+        becomes(page, "confirmed")
+        expect(page.get_by_role("timer")).to_have_text(re.compile(r"^00:0\d$"))
+        becomes(page, "expired")
+        expect(page.get_by_role("button", name="Pay")).to_have_count(0)
+        page.go_back()
+        expect(press(page)).to_have_text("Buy now")
+
+
+def captcha():
+    """Captchas are on: shown, exchanged, heard; a wrong answer is told beside the field, and another one drawn."""
+    with visitor() as one:
+        page = one.page
+        page.goto("/register")
+        image = page.get_by_role("img", name="Distorted letters")
+        expect(image).to_have_attribute("src", re.compile("^data:image/png"))
+        first = image.get_attribute("src")
+        assert image.evaluate("(image) => image.decode().then(() => image.naturalWidth)") > 50
+        page.get_by_role("button", name="Other letters").click()
+        expect(image).not_to_have_attribute("src", first)
+        with page.expect_response("**/audio") as answer:
+            page.get_by_role("button", name="Listen").click()
+        assert answer.value.status in (200, 206) and answer.value.headers["content-type"] == "audio/wav"
+        sound = page.locator("audio")
+        expect(sound).to_be_visible()
+        page.wait_for_function("document.querySelector('audio').duration > 1")
+        one.accessible("registering with a captcha")
+
+        page.get_by_label("Phone number", exact=True).fill("312-555-0177")
+        page.get_by_label("Password").fill(PASSWORD)
+        send = page.get_by_role("button", name="Register and sign in")
+        send.click()
+        expect(page.locator("#captcha-error")).to_contain_text("Type the letters")
+        second = image.get_attribute("src")
+        page.locator("#captcha").fill("zzzzz")
+        one.expected |= {422}
+        send.click()
+        expect(page.locator("#captcha-error")).to_contain_text("other letters")
+        expect(page.locator("#captcha")).to_be_focused()
+        expect(image).not_to_have_attribute("src", second)
+        expect(page).to_have_url(f"{BASE}/register")
+
+        # Signed in all the same, by the account that the harness has made: buying asks, at the moment of buying.
+        sale = create_sale("With letters")
+        page.goto(f"/sign-in?next=/sales/{sale}")
+        import os
+
+        page.get_by_label("Phone number", exact=True).fill(os.environ["SHOP_ADMIN_PHONE"])
+        page.get_by_label("Password").fill(os.environ["SHOP_ADMIN_PASSWORD"])
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(f"{BASE}/sales/{sale}")
+        expect(image).to_have_count(0)
+        press(page).click()
+        expect(image).to_be_visible()
+        expect(page.locator("#captcha")).to_be_focused()
+        assert not one.posts("/tickets")
+        one.accessible("buying with a captcha")
+        third = image.get_attribute("src")
+        page.locator("#captcha").fill("zzzzz")
+        page.keyboard.press("Enter")
+        expect(page.locator("#captcha-error")).to_contain_text("other letters")
+        expect(image).not_to_have_attribute("src", third)
+        page.get_by_role("button", name="Not now").click()
+        expect(press(page)).to_have_text("Buy now")
+        expect(image).to_have_count(0)
+        assert one.orders() == []
+
+
+def accessible():
+    """axe on every page, in light and dark, and in a narrow window."""
+    soon = create_sale("Tomorrow", starts_in=90_000, ends_in=180_000, currency="CNY")
+    sale = create_sale("Now")
+    gone = create_sale("Yesterday", starts_in=-2, ends_in=0.5)
+    with visitor() as one:
+        page = one.page
+        one.expected |= {404, 422}
+        for address, sign in [
+            ("/", "Tomorrow"),
+            (f"/sales/{soon}", "Opens in"),
+            (f"/sales/{sale}", "Ends in"),
+            (f"/sales/{gone}", "has ended"),
+            ("/sales/00000000-0000-7000-8000-000000000000", "no such thing"),
+            ("/sign-in", "New here?"),
+            ("/register", "8 characters"),
+            ("/orders", "not signed in"),
+            ("/problems", "captcha-gone"),
+            ("/problems/banned", "barred"),
+        ]:
+            page.goto(address)
+            expect(page.get_by_role("main")).to_contain_text(sign)
+            one.accessible(address)
+        page.goto("/register")
+        page.get_by_label("Phone number", exact=True).fill("1")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Register and sign in").click()
+        expect(page.locator("#phone-error")).to_be_visible()
+        one.accessible("a field that is wrong")
+
+        one.register(f"/sales/{sale}")
+        press(page).click()
+        page.wait_for_url(f"{BASE}/orders/*")
+        becomes(page, "confirmed")
+        one.accessible("an order to be paid")
+        page.get_by_role("button", name="Cancel the order").click()
+        one.accessible("a question")
+        page.keyboard.press("Escape")
+        page.goto("/orders")
+        expect(page.get_by_role("button", name="Pay")).to_be_visible()
+        one.accessible("my orders")
+        page.get_by_role("button", name="Pay").click()
+        expect(page.get_by_role("main")).to_contain_text("paid")
+        page.goto(f"/sales/{sale}")
+        expect(page.get_by_text("You have an order")).to_be_visible()
+        one.accessible("a sale that has been bought")
+
+
+SCENARIOS = [purchase, twice, back, sold_out, keyboard, chinese, trouble, unpaid, captcha, accessible]
+
+if __name__ == "__main__":
+    {scenario.__name__: scenario for scenario in SCENARIOS}[sys.argv[1]]()
