@@ -12,6 +12,10 @@ export const main = document.getElementById("main");
 export function start(title) {
   entitle(title);
   for (const element of document.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
+  if (current()?.role === "admin") {
+    const anchor = el("a", { class: "nav-link", href: "/console" }, t("nav.console"));
+    document.querySelector("header .nav").append(el("li", {}, anchor));
+  }
   for (const anchor of document.querySelectorAll("header .nav-link")) {
     if (anchor.pathname === location.pathname) anchor.setAttribute("aria-current", "page");
   }

@@ -1,4 +1,4 @@
-//! The pages for people: the shop, and an explanation of every problem.
+//! The pages for people: the shop, the operator's console, and an explanation of every problem.
 //!
 //! What a browser gets is in `local-emulator/pages`: a layout, style sheets, and ES modules that call the same API as any other
 //! client. Nothing is filled in here but the layout, so a page is the same for everybody and needs no store.
@@ -39,6 +39,7 @@ pub fn router(config: &Config) -> Router {
         .route("/register", get(site.page("shop/register.js")))
         .route("/orders", get(site.page("shop/orders.js")))
         .route("/orders/{order_id}", get(site.page("shop/order.js")))
+        .route("/console", get(site.page("console/console.js")))
         .route("/problems", get(move |headers: HeaderMap| ready(list.problems(&headers))))
         .route("/problems/{slug}", get(move |Path(slug): Path<String>, headers: HeaderMap| ready(one.problem(&slug, &headers))))
         .route("/assets/{*path}", get(asset))

@@ -1,0 +1,32 @@
+// /console: one screen on which an operator sees a sale live, and steers it.
+
+import { current, signInAddress } from "../common/account.js";
+import { alertBox, el, link } from "../common/dom.js";
+import { main, start } from "../common/frame.js";
+import { t } from "../common/i18n.js";
+import { blacklist } from "./blacklist.js";
+import { books } from "./books.js";
+import { live } from "./live.js";
+import { parked } from "./parked.js";
+import { sales } from "./sales.js";
+
+start(t("console.title"));
+
+function refused(text) {
+  main.replaceChildren(el("h1", {}, t("console.title")), alertBox("warning", text), link(signInAddress(), t("nav.sign-in"), "primary"));
+}
+
+// What the server refuses it refuses anyway; this only spares the operator a page of refusals.
+if (current() === null) refused(t("problem.unauthenticated"));
+else if (current().role !== "admin") refused(t("console.not-admin"));
+else {
+  const [looked, shown] = [books(), parked()];
+  main.replaceChildren(
+    el("h1", {}, t("console.title")),
+    live((second) => shown.count(second.queue_parked)),
+    sales((sale) => looked.look(sale)),
+    looked.element,
+    shown.element,
+    blacklist(),
+  );
+}

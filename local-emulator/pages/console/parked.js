@@ -1,0 +1,55 @@
+// Messages of the order queue that could not be used.
+
+import { call } from "../common/api.js";
+import { announce, button, confirm, el } from "../common/dom.js";
+import { number } from "../common/format.js";
+import { t } from "../common/i18n.js";
+import { section } from "./section.js";
+
+export function parked() {
+  const { element, body, act } = section("parked", t("console.parked"));
+  let known = null;
+
+  const settle = async (action, done) => {
+    // null is the answer to both.
+    if ((await act(action)) === undefined) return;
+    announce(done);
+    await refresh();
+  };
+  const row = (message) => {
+    const address = `/api/admin/parked/${message.parked_id}`;
+    return el(
+      "li",
+      { class: "card mb-2" },
+      el(
+        "div",
+        { class: "card-body py-2" },
+        el("p", { class: "mb-1", lang: "en" }, message.reason),
+        el("pre", { class: "message small mb-2", tabindex: 0 }, message.body),
+        el("p", { class: "small mb-2" }, t("console.parked-size", { bytes: number(message.bytes), orders: number(message.order_ids.length) })),
+        el(
+          "div",
+          { class: "d-flex gap-2 flex-wrap" },
+          button("sm btn-outline-primary", t("console.retry"), () => settle(() => call("POST", `${address}/retry`), t("console.retried"))),
+          button("sm btn-outline-danger", t("console.discard"), async () => {
+            if (await confirm(t("console.discard-question"), t("console.discard-yes"))) await settle(() => call("DELETE", address), t("console.discarded"));
+          }),
+        ),
+      ),
+    );
+  };
+  const refresh = async () => {
+    const page = await act(() => call("GET", "/api/admin/parked"));
+    if (page === undefined) return;
+    if (page.parked.length === 0) body.replaceChildren(el("p", {}, t("console.parked-none")));
+    else body.replaceChildren(el("ul", { class: "list-unstyled" }, ...page.parked.map(row)));
+  };
+  refresh();
+  // The stream tells how many there are; they are read when that changes.
+  const count = (number) => {
+    if (number === null) return;
+    if (known !== null && number !== known) refresh();
+    known = number;
+  };
+  return { element, count };
+}

@@ -1,0 +1,105 @@
+// Sales: create and schedule one, open and close it, look at its books.
+
+import { call } from "../common/api.js";
+import { alertBox, announce, button, confirm, el } from "../common/dom.js";
+import { date, money, number } from "../common/format.js";
+import { field, form } from "../common/form.js";
+import { t } from "../common/i18n.js";
+import { now } from "../common/clock.js";
+import { section } from "./section.js";
+
+const SALES_MAX = 20;
+
+// A moment of the server's clock, as an input wants it: in the reader's own time zone.
+function localInput(ms) {
+  const moment = new Date(ms - new Date(ms).getTimezoneOffset() * 60_000);
+  return moment.toISOString().slice(0, 16);
+}
+
+// `look(sale)` shows a sale's books.
+export function sales(look) {
+  const { element, body, act } = section("sales", t("console.sales"));
+  const list = el("ul", { class: "list-unstyled" });
+
+  const change = async (sale, fields, done) => {
+    const changed = await act(() => call("PATCH", `/api/admin/sales/${sale.sale_id}`, fields));
+    if (changed === undefined) return;
+    announce(done);
+    await refresh();
+  };
+  const moment = () => new Date(now()).toISOString();
+  const row = (sale) => {
+    const tools = el("div", { class: "d-flex gap-2 flex-wrap mt-2" });
+    if (sale.state === "upcoming") {
+      tools.append(button("sm btn-outline-primary", t("console.open"), () => change(sale, { starts_at: moment() }, t("console.opened"))));
+    }
+    if (sale.state !== "ended") {
+      tools.append(
+        button("sm btn-outline-danger", t("console.close"), async () => {
+          if (await confirm(t("console.close-question", { title: sale.title }), t("console.close-yes"))) {
+            // A sale that has not begun ends before it does.
+            const begins = sale.state === "upcoming" ? { starts_at: new Date(now() - 1_000).toISOString() } : {};
+            await change(sale, { ...begins, ends_at: moment() }, t("console.closed"));
+          }
+        }),
+      );
+    }
+    tools.append(button("sm btn-outline-secondary", t("console.look-at-books"), () => look(sale)));
+    return el(
+      "li",
+      { class: "card mb-2", "data-sale": sale.sale_id },
+      el(
+        "div",
+        { class: "card-body py-2" },
+        el("strong", {}, sale.title),
+        ` · ${t(`state.${sale.state}`)} · ${money(sale.price, sale.currency)} · `,
+        t("stock.left", { available: number(sale.available), stock: number(sale.stock) }),
+        el("div", { class: "small" }, t("sale.from-to", { from: date(sale.starts_at), to: date(sale.ends_at) })),
+        tools,
+      ),
+    );
+  };
+  const refresh = async () => {
+    const page = await act(() => call("GET", `/api/sales?limit=${SALES_MAX}`));
+    if (page !== undefined) list.replaceChildren(...page.sales.map(row));
+  };
+
+  body.append(list, creation(refresh));
+  refresh();
+  return element;
+}
+
+function creation(created) {
+  const title = field("title", t("console.field-title"), { required: true, maxlength: 200 });
+  const price = field("price", t("console.field-price"), { type: "number", min: 1, step: 1, required: true });
+  const currency = field("currency", t("console.field-currency"), { value: "USD", maxlength: 3, required: true });
+  const stock = field("stock", t("console.field-stock"), { type: "number", min: 1, step: 1, required: true });
+  const limit = field("per_user_limit", t("console.field-limit"), { type: "number", min: 1, step: 1, value: 1, required: true });
+  const starts = field("starts_at", t("console.field-starts"), { type: "datetime-local", step: 1, required: true, value: localInput(now() + 60_000) });
+  const ends = field("ends_at", t("console.field-ends"), { type: "datetime-local", step: 1, required: true, value: localInput(now() + 3_660_000) });
+  const fields = { title, price, currency, stock, per_user_limit: limit, starts_at: starts, ends_at: ends };
+  const whole = (input) => (input.control.value === "" ? null : Number(input.control.value));
+  const time = (input) => (input.control.value === "" ? null : new Date(input.control.value).toISOString());
+
+  const told = el("div", { role: "status" });
+  const element = form(
+    Object.values(fields).map((one) => one.element),
+    t("console.create"),
+    async () => {
+      told.replaceChildren();
+      const sale = await call("POST", "/api/admin/sales", {
+        title: title.control.value,
+        price: whole(price),
+        currency: currency.control.value.toUpperCase(),
+        stock: whole(stock),
+        per_user_limit: whole(limit),
+        starts_at: time(starts),
+        ends_at: time(ends),
+      });
+      told.replaceChildren(alertBox("success", t("console.created", { title: sale.title })));
+      await created();
+    },
+    (error) => fields[error.problem.field] ?? null,
+  );
+  return el("details", { class: "mt-3", id: "create" }, el("summary", { class: "mb-2" }, t("console.create-title")), element, told);
+}
