@@ -58,8 +58,12 @@ async fn no_page_weighs_too_much() {
         let (sent, html) = load(page).await;
         let mut weight = sent.len();
         let mut loaded = BTreeSet::new();
-        let mut waiting: Vec<String> =
-            values(&html, "src").into_iter().chain(values(&html, "href")).filter(|url| url.starts_with("/assets/")).map(str::to_owned).collect();
+        let mut waiting: Vec<String> = values(&html, "src")
+            .into_iter()
+            .chain(values(&html, "href"))
+            .filter(|url| url.starts_with("/assets/"))
+            .map(str::to_owned)
+            .collect();
         while let Some(address) = waiting.pop() {
             if !loaded.insert(address.clone()) {
                 continue;
@@ -120,7 +124,9 @@ async fn files_are_asked_for_again_with_their_tag() {
     }
     assert_eq!(get(&format!("/assets/{}/common/base.css", files::version()), &[]).await.status(), 200);
     assert_eq!(get("/assets/v-of-yesterday/common/base.css", &[]).await.status(), 200);
-    for missing in ["/assets/layout.html", "/assets/vendor/NOTICE.md", "/assets/common/..%2fbase.css", "/assets/../Cargo.toml", "/assets/nothing.js"] {
+    for missing in
+        ["/assets/layout.html", "/assets/vendor/NOTICE.md", "/assets/common/..%2fbase.css", "/assets/../Cargo.toml", "/assets/nothing.js"]
+    {
         assert_eq!(get(missing, &[]).await.status(), 404, "{missing}");
     }
 }
@@ -189,7 +195,8 @@ fn every_message_is_used_and_every_one_used_is_there() {
         for rest in modules.split(start).skip(1) {
             // A name that only ends in t is another function.
             let key = rest.split(['"', '\\']).next().unwrap();
-            let is_key = key.contains('.') && !key.contains('/') && !key.starts_with('.') || ["no", "again", "days", "phone"].contains(&key);
+            let is_key =
+                key.contains('.') && !key.contains('/') && !key.starts_with('.') || ["no", "again", "days", "phone"].contains(&key);
             assert!(!is_key || english.contains_key(key), "no message for {key}");
         }
     }
