@@ -63,7 +63,7 @@ pub async fn prepare(app: &App, wish: Wish) -> anyhow::Result<()> {
             let sale = NewSale {
                 title: "Demo: a phone for the price of its case".to_owned(),
                 description: "One hundred units, one for each buyer.".to_owned(),
-                image_url: String::new(),
+                image_url: "/assets/shop/demo.svg".to_owned(),
                 price: 1_999,
                 original_price: Some(49_900),
                 currency: None,

@@ -148,6 +148,14 @@ class Visitor:
         self.page.wait_for_url(BASE + next_page)
         return phone
 
+    def wait_until(self, holds):
+        """For what happens beside the page."""
+        for _ in range(PATIENCE_MS // 50):
+            if holds():
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError("it did not happen in time")
+
     def orders(self):
         """The user's orders, as the API has them."""
         return self.context.request.get("/api/orders").json()["orders"]

@@ -1,7 +1,9 @@
 """Shoppers in a real browser. `shopping.py NAME` plays one of the scenarios below; local-emulator/tests/it/browser.rs starts
 the shop and calls them all. Captchas are off but for `captcha`: no machine can answer them here, and no way around them exists."""
 
+import os
 import re
+import signal
 import sys
 import time
 
@@ -93,8 +95,7 @@ def twice():
         page.route(order_address, lambda route: lost.append(route.fetch().status))
         press(page).click()
         for count in (1, 2):
-            while len(lost) < count:
-                page.wait_for_timeout(50)
+            one.wait_until(lambda: len(lost) >= count)
             if count == 2:
                 page.unroute_all(behavior="ignoreErrors")
             page.reload()
@@ -112,8 +113,7 @@ def twice():
         held = []
         page.route("**/tickets", lambda route: held.append(route.fetch().status))
         press(page).click()
-        while not held:
-            page.wait_for_timeout(50)
+        one.wait_until(lambda: held)
         page.unroute_all(behavior="ignoreErrors")
         page.reload()
         page.wait_for_url(f"{BASE}/orders/*")
@@ -385,8 +385,6 @@ def captcha():
         # Signed in all the same, by the account that the harness has made: buying asks, at the moment of buying.
         sale = create_sale("With letters")
         page.goto(f"/sign-in?next=/sales/{sale}")
-        import os
-
         page.get_by_label("Phone number", exact=True).fill(os.environ["SHOP_ADMIN_PHONE"])
         page.get_by_label("Password").fill(os.environ["SHOP_ADMIN_PASSWORD"])
         page.get_by_role("button", name="Sign in").click()
@@ -459,4 +457,6 @@ def accessible():
 SCENARIOS = [purchase, twice, back, sold_out, keyboard, chinese, trouble, unpaid, captcha, accessible]
 
 if __name__ == "__main__":
+    # Whatever hangs, a test run does not.
+    signal.alarm(180)
     {scenario.__name__: scenario for scenario in SCENARIOS}[sys.argv[1]]()
