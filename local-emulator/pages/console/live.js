@@ -30,7 +30,7 @@ function figure(list, label) {
 
 // `heard(second)` is told of every second.
 export function live(heard) {
-  const { element, body, status } = section("live", t("console.live"));
+  const { element, body, status } = section("figures", t("console.live"));
   const list = el("dl", { class: "figures" });
   const show = {
     orders: figure(list, t("console.orders-per-second")),

@@ -9,10 +9,12 @@ import { section } from "./section.js";
 export function parked() {
   const { element, body, act } = section("parked", t("console.parked"));
   let known = null;
+  let counted = null;
 
   const settle = async (action, done) => {
     // null is the answer to both.
     if ((await act(action)) === undefined) return;
+    counted = null;
     announce(done);
     await refresh();
   };
@@ -41,15 +43,17 @@ export function parked() {
   const refresh = async () => {
     const page = await act(() => call("GET", "/api/admin/parked"));
     if (page === undefined) return;
+    known = page.parked.length;
     if (page.parked.length === 0) body.replaceChildren(el("p", {}, t("console.parked-none")));
     else body.replaceChildren(el("ul", { class: "list-unstyled" }, ...page.parked.map(row)));
   };
   refresh();
-  // The stream tells how many there are; they are read when that changes.
+  // The stream tells how many there are; they are read when those are not the ones that are shown. The list has an end, and
+  // what is beyond it is not looked for again every second.
   const count = (number) => {
-    if (number === null) return;
-    if (known !== null && number !== known) refresh();
-    known = number;
+    if (number === null || number === counted) return;
+    counted = number;
+    if (number !== known) refresh();
   };
   return { element, count };
 }

@@ -25,15 +25,18 @@ impl Page<'_> {
     pub fn render(&self, site: &Site) -> Ready {
         let layout = files::text("layout.html").expect("the layout is among the files");
         let address = |path: &str| format!("/assets/{}/{path}", files::version());
-        let own_style = self.module.replace(".js", ".css");
-        let styles: String = ["vendor/bootstrap/bootstrap.min.css", "common/base.css", &own_style]
-            .into_iter()
+        let modules = modules(self.module);
+        // The page's own, and those of vendored modules, lie beside their modules.
+        let vendored = modules.iter().filter(|path| path.starts_with("vendor/")).map(|path| path.replace(".esm.js", ".min.css"));
+        let own = ["vendor/bootstrap/bootstrap.min.css", "common/base.css"].map(str::to_owned).into_iter();
+        let styles: String = own
+            .chain(vendored)
+            .chain([self.module.replace(".js", ".css")])
             .filter(|path| files::text(path).is_some())
-            .map(|path| format!("<link rel=\"stylesheet\" href=\"{}\">", address(path)))
+            .map(|path| format!("<link rel=\"stylesheet\" href=\"{}\">", address(&path)))
             .collect();
         // Named here, so that the browser need not read one module to learn of the next.
-        let preloads: String =
-            modules(self.module).iter().map(|path| format!("<link rel=\"modulepreload\" href=\"{}\">", address(path))).collect();
+        let preloads: String = modules.iter().map(|path| format!("<link rel=\"modulepreload\" href=\"{}\">", address(path))).collect();
         let html = layout
             .replace("{captcha}", if site.captcha { "on" } else { "off" })
             .replace("{assets}", address("").trim_end_matches('/'))

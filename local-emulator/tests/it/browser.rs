@@ -1,4 +1,5 @@
-//! The shop's pages in a real browser: `tests/python/shopping.py` plays the shoppers, each against a shop of its own.
+//! The pages in a real browser: `tests/python/shopping.py` plays the shoppers and `operating.py` the operator, each against a
+//! shop of its own.
 
 use std::{env, path::Path, process::Command};
 
@@ -6,11 +7,11 @@ use crate::emulator::{Emulator, Place};
 
 /// Plays one of the scenarios to its end. The books are looked at when the place is dropped.
 #[track_caller]
-fn play(place: &Place, scenario: &str) {
+fn play(place: &Place, script: &str, scenario: &str) {
     let emulator = place.start(&["--demo"]);
     let (phone, password) = demo_admin(&emulator);
     let python = env::var("TEST_PYTHON").expect("TEST_PYTHON names a Python with infra/requirements.txt installed: infra/test sets it");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/shopping.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
     let output = Command::new(python)
         .arg(script)
         .arg(scenario)
@@ -34,16 +35,17 @@ fn demo_admin(emulator: &Emulator) -> (String, String) {
 }
 
 macro_rules! scenarios {
-    ($($name:ident: $place:expr;)*) => {$(
+    ($script:literal: $($name:ident: $place:expr;)*) => {$(
         #[test]
         #[ignore = "needs Chromium and Python packages: infra/test runs it"]
         fn $name() {
-            play(&$place, stringify!($name));
+            play(&$place, $script, stringify!($name));
         }
     )*};
 }
 
 scenarios! {
+    "shopping.py":
     purchase: Place::embedded();
     twice: Place::embedded();
     back: Place::embedded();
@@ -54,4 +56,14 @@ scenarios! {
     unpaid: Place::embedded().set("ORDERS__PAY_WITHIN_SECONDS", "6");
     captcha: Place::embedded().with_captchas();
     accessible: Place::embedded();
+}
+
+scenarios! {
+    "operating.py":
+    units_move: Place::embedded();
+    steer: Place::embedded();
+    parked: Place::embedded();
+    bans: Place::embedded();
+    only_for_operators: Place::embedded();
+    console_accessible: Place::embedded();
 }

@@ -1,0 +1,178 @@
+"""The operator in a real browser. `operating.py NAME` plays one of the scenarios below; local-emulator/tests/it/browser.rs
+starts the emulator and calls them all."""
+
+import base64
+import json
+import os
+import re
+import signal
+import sys
+import urllib.request
+
+from browser import BASE, Api, create_sale, expect, visitor
+
+
+def sign_in(one, phone, password):
+    page = one.page
+    page.goto("/sign-in?next=/console")
+    page.get_by_label("Phone number", exact=True).fill(phone)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("main").get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"{BASE}/console")
+
+
+def sign_in_as_admin(one):
+    sign_in(one, os.environ["SHOP_ADMIN_PHONE"], os.environ["SHOP_ADMIN_PASSWORD"])
+
+
+def units_move():
+    """Units move from available to sold while the operator looks, and the figures with them."""
+    sale = create_sale("Seen live", stock=10)
+    shoppers = [Api() for _ in range(4)]
+    with visitor() as one:
+        page = one.page
+        sign_in_as_admin(one)
+        bar = page.locator(f"#figures [data-sale='{sale}']")
+        expect(bar).to_contain_text("sold 0, reserved 0, available 10")
+        expect(page.locator("#figures canvas")).to_have_count(3)
+        page.evaluate("document.body.dataset.loaded = 'once'")
+        page.evaluate(
+            """() => { window.most = 0; new MutationObserver(() => {
+                 const orders = Number(document.querySelector("#figures dl dd").textContent);
+                 window.most = Math.max(window.most, orders || 0);
+               }).observe(document.querySelector("#figures"), { subtree: true, childList: true, characterData: true }); }"""
+        )
+        for shopper in shoppers:
+            shopper.buy(sale)
+        expect(bar).to_contain_text("sold 4, reserved 0, available 6")
+        width = page.evaluate("(bar) => bar.querySelector('.sold').style.width", bar.element_handle())
+        assert width == "40%", width
+        one.wait_until(lambda: page.evaluate("window.most") > 0)
+        expect(page.locator("#figures figure").first).to_have_attribute("aria-label", re.compile("accepted: "))
+        assert page.evaluate("document.body.dataset.loaded") == "once", "the page was loaded again"
+
+        page.locator(f"#sales [data-sale='{sale}']").get_by_role("button", name="Look at the books").click()
+        books = page.locator("#books")
+        expect(books).to_contain_text("stock 10 = available 6 + reserved 0 + sold 4")
+        expect(books.locator(".alert-success")).to_contain_text("The books balance")
+
+
+def steer():
+    """Creates a sale, opens and closes it."""
+    with visitor() as one:
+        page = one.page
+        sign_in_as_admin(one)
+        page.get_by_text("Create a sale").click()
+        page.get_by_label("Title").fill("From the console")
+        page.get_by_label("Price in").fill("1999")
+        page.get_by_label("Units", exact=True).fill("0")
+        one.expected |= {422}
+        create = page.get_by_role("button", name="Create the sale")
+        create.click()
+        expect(page.locator("#stock")).to_be_focused()
+        one.expected.clear()
+        page.get_by_label("Units", exact=True).fill("3")
+        create.click()
+        expect(page.locator("#create")).to_contain_text("“From the console” is created.")
+        row = page.locator("#sales li", has_text="From the console")
+        expect(row).to_contain_text("Soon")
+        row.get_by_role("button", name="Open now").click()
+        expect(row).to_contain_text("Open")
+        expect(row.get_by_role("button", name="Open now")).to_have_count(0)
+        sale = row.get_attribute("data-sale")
+        Api().buy(sale)
+        row.get_by_role("button", name="Close now").click()
+        page.get_by_role("button", name="Yes, close it").click()
+        expect(row).to_contain_text("Ended")
+        assert Api().call("GET", f"/api/sales/{sale}")["state"] == "ended"
+
+
+def parked():
+    """A message that can't be used appears by itself, is tried again, and is thrown away."""
+    event = {
+        "rmqMessagesByQueue": {
+            "flashsale.orders::/": [
+                {
+                    "basicProperties": {"bodySize": 6, "deliveryMode": 2, "priority": 0},
+                    "data": base64.b64encode(b"<b>no</b>").decode(),
+                    "redelivered": False,
+                }
+            ]
+        }
+    }
+    with visitor() as one:
+        page = one.page
+        sign_in_as_admin(one)
+        part = page.locator("#parked")
+        expect(part).to_contain_text("No message is parked.")
+        # The first second has to be there before the change.
+        expect(page.locator("#figures canvas")).to_have_count(3)
+        request = urllib.request.Request(f"{BASE}/2015-03-31/functions/order-worker/invocations", data=json.dumps(event).encode())
+        urllib.request.urlopen(request, timeout=10).read()
+        expect(part.locator("pre")).to_have_text("<b>no</b>")
+        part.get_by_role("button", name="Try again").click()
+        expect(page.locator("#live")).to_have_text("The message is in the queue again.")
+        # It is no better the second time.
+        expect(part.locator("pre")).to_have_count(1)
+        part.get_by_role("button", name="Throw away").click()
+        page.get_by_role("button", name="Yes, throw it away").click()
+        expect(part).to_contain_text("No message is parked.")
+
+
+def bans():
+    """Bans somebody and lifts the ban."""
+    banned = Api()
+    with visitor() as one:
+        page = one.page
+        sign_in_as_admin(one)
+        page.get_by_text("Ban somebody").click()
+        page.locator("#ban").get_by_label("What").select_option("phone")
+        page.locator("#ban").get_by_label("Which").fill("12")
+        page.locator("#ban").get_by_label("Why").fill("bought by robots")
+        put = page.get_by_role("button", name="Put the ban")
+        one.expected |= {422}
+        put.click()
+        expect(page.locator("#value")).to_be_focused()
+        one.expected.clear()
+        page.locator("#ban").get_by_label("Which").fill(banned.phone)
+        put.click()
+        row = page.locator("#blacklist tbody tr", has_text="bought by robots")
+        expect(row).to_contain_text("for good")
+        row.get_by_role("button", name="Lift the ban").click()
+        expect(page.locator("#blacklist")).to_contain_text("Nobody is banned.")
+
+
+def only_for_operators():
+    """Others see that it is not for them, and nothing else."""
+    shopper = Api()
+    with visitor() as one:
+        page = one.page
+        page.goto("/console")
+        expect(page.get_by_role("main")).to_contain_text("not signed in")
+        sign_in(one, shopper.phone, shopper.password)
+        expect(page.get_by_role("main")).to_contain_text("This page is for administrators.")
+        expect(page.locator("#figures canvas")).to_have_count(0)
+        expect(page.get_by_role("link", name="Console")).to_have_count(0)
+
+
+def console_accessible():
+    """axe, in light and dark, and a narrow window; and the other language."""
+    create_sale("To be looked at")
+    with visitor() as one:
+        page = one.page
+        sign_in_as_admin(one)
+        expect(page.locator("#figures canvas")).to_have_count(3)
+        page.get_by_text("Create a sale").click()
+        page.get_by_text("Ban somebody").click()
+        one.accessible("/console")
+        page.locator("#language").click()
+        expect(page.get_by_role("heading", name="控制台")).to_be_visible()
+        expect(page.locator("#figures")).to_contain_text("可售")
+
+
+SCENARIOS = [units_move, steer, parked, bans, only_for_operators, console_accessible]
+
+if __name__ == "__main__":
+    # Whatever hangs, a test run does not.
+    signal.alarm(180)
+    {scenario.__name__: scenario for scenario in SCENARIOS}[sys.argv[1]]()
