@@ -5,6 +5,7 @@ import { number } from "../common/format.js";
 import uPlot from "../vendor/uplot/uPlot.esm.js";
 
 const HEIGHT = 180;
+const SECONDS = 120;
 
 // `series` are labels and colours. `paint(times, values)` takes seconds since 1970, and a list of values for each series.
 export function chart(title, series) {
@@ -21,8 +22,13 @@ export function chart(title, series) {
         height: HEIGHT,
         series: [{}, ...series.map((one) => ({ ...one, width: 2, spanGaps: true }))],
         axes: [axis(), axis()],
-        scales: { y: { range: (_, low, high) => [0, Math.max(high ?? 1, 1)] } },
+        scales: {
+          // From the first second on the same width: a chart that fills must not jump.
+          x: { range: (_, first, last) => [last - SECONDS, last] },
+          y: { range: (_, low, high) => [0, Math.max(high ?? 1, 1)] },
+        },
         cursor: { show: false },
+        legend: { live: false },
       },
       data,
       canvas,

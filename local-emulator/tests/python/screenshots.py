@@ -56,8 +56,28 @@ def shop():
         page.locator("#buy").click()
         page.wait_for_selector("#result[data-status=confirmed]")
         keep("order")
+        console(page, keep, sale)
 
     return tour
+
+
+def console(page, keep, sale):
+    """The operator's screen, some seconds into a sale."""
+    page.context.clear_cookies()
+    page.goto("/sign-in?next=/console")
+    page.locator("#country").select_option("US")
+    page.locator("#phone").fill(os.environ["SHOP_ADMIN_PHONE"])
+    page.locator("#password").fill(os.environ["SHOP_ADMIN_PASSWORD"])
+    page.locator("[type=submit]").click()
+    page.wait_for_selector("#figures canvas")
+    for number in range(12):
+        if number % 3:
+            Api().buy(sale)
+        page.wait_for_timeout(500)
+    size = page.viewport_size
+    page.set_viewport_size({"width": size["width"], "height": 1000})
+    keep("console")
+    page.set_viewport_size(size)
 
 
 def captcha():
