@@ -11,6 +11,7 @@ mod host;
 mod invoke_api;
 mod lambda;
 mod metrics;
+mod openapi;
 mod pages;
 mod poller;
 mod scheduler;

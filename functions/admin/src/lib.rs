@@ -1,6 +1,9 @@
 //! `POST /api/admin/sales`, `PATCH /api/admin/sales/{sale_id}`, `GET /api/admin/sales/{sale_id}/stats`,
 //! `GET|POST|DELETE /api/admin/blacklist`.
 
+#[cfg(feature = "openapi")]
+pub mod docs;
+
 use flashsale::{
     app::{App, BanView, NewBan, NewSale, SaleStats},
     domain::{Sale, SaleChange, SaleId},
@@ -16,8 +19,7 @@ use flashsale::{
     },
     problem::Problem,
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 /// The function's routes.
 pub fn router(app: App) -> Router {
@@ -62,18 +64,27 @@ async fn stats(
     Ok(Json(app.sale_stats(sale_id).await?))
 }
 
+/// A page of the blacklist.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+struct BanPage {
+    bans: Vec<BanView>,
+    #[cfg_attr(feature = "openapi", schema(required))]
+    next_cursor: Option<String>,
+}
+
 async fn bans(
     State(app): State<App>,
     Signed(who): Signed,
     ClientAddress(client): ClientAddress,
     page: PageQuery<Offset>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<BanPage>> {
     app.enter_admin(&who, &client).await?;
     let offset = page.cursor.map_or(0, |Offset(offset)| offset);
     let bans = app.bans(offset, page.limit).await?;
     let full = bans.len() == page.limit as usize;
-    let next = full.then(|| (offset + page.limit).to_string());
-    Ok(Json(json!({ "bans": bans, "next_cursor": next })))
+    let next_cursor = full.then(|| (offset + page.limit).to_string());
+    Ok(Json(BanPage { bans, next_cursor }))
 }
 
 async fn ban(
@@ -95,6 +106,7 @@ struct Lift {
 
 /// A cursor of the blacklist: how many bans were seen.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct Offset(u32);
 
 async fn lift(

@@ -15,16 +15,24 @@ use crate::{
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the fields of the API, see API.md")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewSale {
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 200))]
     pub title: String,
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_length = 4000))]
     pub description: String,
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_length = 2000, pattern = "^($|https://|/($|[^/]))"))]
     pub image_url: String,
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1000000000000i64))]
     pub price: i64,
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1000000000000i64))]
     pub original_price: Option<i64>,
     pub currency: Option<Currency>,
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 10000000))]
     pub stock: u32,
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
     pub per_user_limit: Option<u32>,
     pub starts_at: Timestamp,
     pub ends_at: Timestamp,
@@ -32,10 +40,12 @@ pub struct NewSale {
 
 /// The figures of a sale.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SaleStats {
     /// The sale as the ledger has it.
     pub sale: Sale,
     /// `open`, `rebuilding` or `missing`.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(open|rebuilding|missing)$"))]
     pub admission: &'static str,
     /// Units that can be reserved now.
     pub available: u32,
@@ -55,8 +65,10 @@ pub struct SaleStats {
 
 /// A ban as the operator sees it.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BanView {
     /// `user`, `address` or `phone`.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(user|address|phone)$"))]
     pub kind: &'static str,
     /// The id, the address or the number.
     pub value: String,
@@ -65,6 +77,7 @@ pub struct BanView {
     /// When it was put.
     pub created_at: Timestamp,
     /// When it ends, if it does.
+    #[cfg_attr(feature = "openapi", schema(required))]
     pub expires_at: Option<Timestamp>,
 }
 
@@ -84,9 +97,12 @@ impl From<&Ban> for BanView {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the fields of the API, see API.md")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewBan {
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(user|address|phone)$"))]
     pub kind: String,
     pub value: String,
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 500))]
     pub reason: String,
     pub expires_at: Option<Timestamp>,
 }

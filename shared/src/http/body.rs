@@ -13,6 +13,9 @@ use crate::problem::Problem;
 
 /// Largest request body.
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
+/// Items on a page when the client does not say, and at most.
+pub(super) const LIMIT_DEFAULT: u32 = 20;
+pub(super) const LIMIT_MAX: u32 = 100;
 /// A body must have come whole within this time, so that slow senders can't hold connections.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -91,8 +94,6 @@ impl<S: Send + Sync, C: DeserializeOwned> FromRequestParts<S> for PageQuery<C> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        const LIMIT_DEFAULT: u32 = 20;
-        const LIMIT_MAX: u32 = 100;
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Raw<C> {
