@@ -106,7 +106,7 @@ struct Lift {
 
 /// A cursor of the blacklist: how many bans were seen.
 #[derive(Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(format = Int64, maximum = 4294967295i64))]
 struct Offset(u32);
 
 async fn lift(

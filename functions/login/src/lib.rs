@@ -32,7 +32,7 @@ pub fn router(app: App) -> Router {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({ "phone": "+1 201-555-0124", "password": "correct horse" })))]
 struct Account {
     phone: String,
     country: Option<Country>,
@@ -51,7 +51,7 @@ impl From<Account> for Credentials {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({ "old_password": "correct horse", "new_password": "battery staple" })))]
 struct PasswordChange {
     old_password: String,
     new_password: String,

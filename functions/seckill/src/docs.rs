@@ -18,7 +18,7 @@ pub fn operations() -> Vec<Operation> {
         post("/api/sales/{sale_id}/tickets", "issue_ticket", "Issues a ticket, good for 60 seconds. It reserves nothing.")
             .about("A captcha of purpose `purchase` is needed unless captchas are off.")
             .signed()
-            .optional_body::<TicketRequest>()
+            .body::<TicketRequest>()
             .gives::<Ticket>(201, "The ticket, and the id of the order that it will make.")
             .refuses(&gone)
             .refuses(&["captcha-required", "captcha-gone", "captcha-wrong"]),

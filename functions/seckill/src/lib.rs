@@ -26,7 +26,7 @@ pub fn router(app: App) -> Router {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({})))]
 struct TicketRequest {
     captcha_id: Option<CaptchaId>,
     captcha_answer: Option<String>,

@@ -15,7 +15,10 @@ use crate::{
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the fields of the API, see API.md")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({
+        "title": "Kettle", "price": 12900, "original_price": 25900, "currency": "CNY", "stock": 50, "per_user_limit": 2,
+        "starts_at": "2027-01-01T20:00:00+08:00", "ends_at": "2027-01-01T21:00:00+08:00"
+    })))]
 pub struct NewSale {
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 200))]
     pub title: String,
@@ -97,7 +100,7 @@ impl From<&Ban> for BanView {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the fields of the API, see API.md")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({ "kind": "phone", "value": "+1 201-555-0125", "reason": "resale" })))]
 pub struct NewBan {
     #[cfg_attr(feature = "openapi", schema(pattern = "^(user|address|phone)$"))]
     pub kind: String,

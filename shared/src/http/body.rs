@@ -43,6 +43,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             return Err(Problem::UnsupportedMediaType);
         }
         let bytes = if bytes.is_empty() { b"{}".as_slice() } else { &bytes };
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            // Serde would read a list as an object, field by field.
+            return Err(invalid("body", "one JSON object"));
+        }
         let mut json = serde_json::Deserializer::from_slice(bytes);
         let read =
             serde_path_to_error::deserialize(&mut json).map_err(|error| refusal(&error.path().to_string(), &error.inner().to_string()))?;
@@ -138,6 +142,7 @@ mod tests {
             (r#"{"password":"x","country":"DE"}"#, "country", "DE"),
             (r#"{"password":"x","sale_id":"geheim"}"#, "sale_id", "geheim"),
             (r#"{"password":"x","sale_id":null} geheim"#, "body", "geheim"),
+            (r#"["geheim", null, null]"#, "body", "geheim"),
         ] {
             let problem = read("application/json", body).await;
             assert_eq!(problem.members()["field"], field, "{body}");

@@ -6,11 +6,13 @@
 //! a refusal come from the table of problems. What holds for every endpoint is added here, so that a description names
 //! only what is particular, as API.md does.
 
+use std::collections::BTreeMap;
+
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        Content, Header, HttpMethod, KnownFormat, ObjectBuilder, OpenApi, Ref, RefOr, Required, ResponseBuilder, Schema, SchemaFormat,
-        SecurityRequirement, Type,
+        Content, Header, HttpMethod, KnownFormat, ObjectBuilder, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder, Schema,
+        SchemaFormat, SecurityRequirement, Type,
         extensions::Extensions,
         path::{OperationBuilder, ParameterBuilder, ParameterIn},
         request_body::RequestBodyBuilder,
@@ -106,19 +108,11 @@ impl Operation {
         self.signed().refuses(&["forbidden"])
     }
 
-    /// Reads a body.
+    /// Reads a body. An empty one stands for `{}`, so it is needed where one of its fields is.
     #[must_use]
-    pub fn body<T: ToSchema>(self) -> Self {
-        self.reads::<T>(Required::True)
-    }
-
-    /// Reads a body that may be left out.
-    #[must_use]
-    pub fn optional_body<T: ToSchema>(self) -> Self {
-        self.reads::<T>(Required::False)
-    }
-
-    fn reads<T: ToSchema>(mut self, required: Required) -> Self {
+    pub fn body<T: ToSchema>(mut self) -> Self {
+        let needed = matches!(T::schema(), RefOr::T(Schema::Object(object)) if !object.required.is_empty());
+        let required = if needed { Required::True } else { Required::False };
         let content = Content::new(Some(self.reference::<T>()));
         let body = RequestBodyBuilder::new().content("application/json", content).required(Some(required)).build();
         self.builder = self.builder.request_body(Some(body));
@@ -200,7 +194,7 @@ impl Operation {
 /// # Panics
 /// When an operation names an unknown problem, or two types have one name.
 pub fn describe(document: &mut OpenApi, group: &str, about: &str, operations: Vec<Operation>) {
-    let mut schemas = Vec::new();
+    let (mut schemas, mut responses) = (Vec::new(), BTreeMap::<String, RefOr<Response>>::new());
     for Operation { method, path, mut builder, answer: (status, answer), problems, schemas: own } in operations {
         builder = builder.tag(group).response(status.to_string(), answer);
         let mut lines: Vec<&Explained> = EXPLAINED.iter().filter(|line| problems.contains(&line.slug)).collect();
@@ -209,7 +203,15 @@ pub fn describe(document: &mut OpenApi, group: &str, about: &str, operations: Ve
         }
         lines.sort_by_key(|line| line.status);
         for same in lines.chunk_by(|one, other| one.status == other.status) {
-            builder = builder.response(same[0].status.to_string(), refusal(same));
+            let refusal = refusal(same);
+            builder = match same {
+                // Most statuses have one meaning, the same for all operations that give them.
+                [one] => {
+                    responses.insert(problem_name(one.slug), refusal.into());
+                    builder.response(one.status.to_string(), Ref::from_response_name(problem_name(one.slug)))
+                }
+                several => builder.response(several[0].status.to_string(), refusal),
+            };
             schemas.extend(same.iter().map(|line| (problem_name(line.slug), problem_schema(line))));
         }
         schemas.extend(own);
@@ -221,6 +223,7 @@ pub fn describe(document: &mut OpenApi, group: &str, about: &str, operations: Ve
         }
     }
     let components = document.components.get_or_insert_default();
+    components.responses.extend(responses);
     for (name, schema) in schemas {
         if let Some(other) = components.schemas.get(&name) {
             assert!(*other == schema, "two types are named {name}");
@@ -310,4 +313,50 @@ fn problem_schema(line: &Explained) -> RefOr<Schema> {
         schema = schema.required(member);
     }
     schema.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{
+        domain::{PhoneError, Quota},
+        problem::Problem,
+    };
+
+    #[test]
+    fn problems_are_described_as_they_are_written() {
+        let (id, time) = (crate::contract::order_id(), crate::contract::START);
+        let told = [
+            Problem::Invalid { field: "limit".to_owned(), expected: "1 to 100".to_owned() },
+            Problem::InvalidPhone(PhoneError::Unreadable),
+            Problem::WeakPassword { field: "password", rule: "too short" },
+            Problem::Banned { until: Some(time) },
+            Problem::SaleNotOpen { starts_at: time },
+            Problem::AlreadyBought { order_id: id },
+            Problem::OrderFinal { status: OrderStatus::Paid },
+            Problem::RateLimited { name: "ticket", quota: Some(Quota::per(1, 1)), retry_after_ms: 1 },
+            Problem::NotDurableYet { retry_after_ms: 1 },
+            Problem::OrderQueued,
+            Problem::Unavailable { retry_after_ms: 1 },
+        ];
+        for line in EXPLAINED {
+            let RefOr::T(Schema::Object(schema)) = problem_schema(line) else { panic!("{}", line.slug) };
+            let mut described: BTreeSet<&str> = schema.properties.keys().map(String::as_str).collect();
+            for standard in ["type", "title", "status", "detail"] {
+                assert!(described.remove(standard));
+            }
+            let problem = told.iter().find(|problem| problem.slug() == line.slug);
+            let members = problem.map(Problem::members).unwrap_or_default();
+            assert_eq!(described, members.keys().map(String::as_str).collect(), "{}", line.slug);
+            let headers = refusal(&[line]).build().headers;
+            assert_eq!(
+                headers.contains_key("Retry-After"),
+                problem.is_some_and(|problem| problem.retry_after_ms().is_some()),
+                "{}",
+                line.slug
+            );
+        }
+    }
 }
