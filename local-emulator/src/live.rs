@@ -1,4 +1,4 @@
-//! `GET /api/admin/live`: what happens, once a second, as server-sent events for the operator's console.
+//! `GET /console/live`: what happens, once a second, as server-sent events for the operator's console.
 //!
 //! Requests only add to counters in memory. What costs more (the units of each sale, the depth of the queue) is read once a
 //! second, for all who watch together, and only while somebody watches. Requests and latencies are those of this process;
@@ -176,7 +176,7 @@ pub fn router(app: &App, draining: &watch::Receiver<bool>) -> Router {
     };
     Router::new()
         .route(
-            "/api/admin/live",
+            "/console/live",
             get(move |State(_): State<App>, Signed(who): Signed, ClientAddress(client): ClientAddress| {
                 let live = live.clone();
                 async move {

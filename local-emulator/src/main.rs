@@ -12,6 +12,7 @@ mod invoke_api;
 mod lambda;
 mod live;
 mod metrics;
+mod openapi;
 mod pages;
 mod poller;
 mod scheduler;

@@ -2,8 +2,11 @@
 //! `GET /api/admin/sales/{sale_id}/books`, `GET|POST|DELETE /api/admin/blacklist`, `GET /api/admin/parked`,
 //! `DELETE /api/admin/parked/{parked_id}`, `POST /api/admin/parked/{parked_id}/retry`.
 
+#[cfg(feature = "openapi")]
+pub mod docs;
+
 use flashsale::{
-    app::{App, BanView, NewBan, NewSale, SaleBooks, SaleStats},
+    app::{App, BanView, NewBan, NewSale, ParkedView, SaleBooks, SaleStats},
     domain::{Sale, SaleChange, SaleId},
     http::{
         Answer, Body, ClientAddress, PageQuery, Params, Signed, SignedWriter,
@@ -17,8 +20,7 @@ use flashsale::{
     },
     problem::Problem,
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 /// The function's routes.
 pub fn router(app: App) -> Router {
@@ -77,11 +79,17 @@ async fn books(
     Ok(Json(app.sale_books(sale_id).await?))
 }
 
-/// The list is bounded and not paged: it is short, or something is very wrong.
-async fn parked(State(app): State<App>, Signed(who): Signed, ClientAddress(client): ClientAddress) -> Answer<Json<Value>> {
+/// The parked messages. The list is bounded and not paged: it is short, or something is very wrong.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+struct ParkedList {
+    parked: Vec<ParkedView>,
+}
+
+async fn parked(State(app): State<App>, Signed(who): Signed, ClientAddress(client): ClientAddress) -> Answer<Json<ParkedList>> {
     const PARKED_MAX: u32 = 50;
     app.enter_admin(&who, &client).await?;
-    Ok(Json(json!({ "parked": app.parked(PARKED_MAX).await? })))
+    Ok(Json(ParkedList { parked: app.parked(PARKED_MAX).await? }))
 }
 
 async fn retry_parked(
@@ -106,18 +114,27 @@ async fn discard_parked(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// A page of the blacklist.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+struct BanPage {
+    bans: Vec<BanView>,
+    #[cfg_attr(feature = "openapi", schema(required))]
+    next_cursor: Option<String>,
+}
+
 async fn bans(
     State(app): State<App>,
     Signed(who): Signed,
     ClientAddress(client): ClientAddress,
     page: PageQuery<Offset>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<BanPage>> {
     app.enter_admin(&who, &client).await?;
     let offset = page.cursor.map_or(0, |Offset(offset)| offset);
     let bans = app.bans(offset, page.limit).await?;
     let full = bans.len() == page.limit as usize;
-    let next = full.then(|| (offset + page.limit).to_string());
-    Ok(Json(json!({ "bans": bans, "next_cursor": next })))
+    let next_cursor = full.then(|| (offset + page.limit).to_string());
+    Ok(Json(BanPage { bans, next_cursor }))
 }
 
 async fn ban(
@@ -139,6 +156,7 @@ struct Lift {
 
 /// A cursor of the blacklist: how many bans were seen.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(format = Int64, maximum = 4294967295i64))]
 struct Offset(u32);
 
 async fn lift(

@@ -1,5 +1,8 @@
 //! `POST /api/captchas`, `GET /api/captchas/{captcha_id}/audio`.
 
+#[cfg(feature = "openapi")]
+pub mod docs;
+
 use flashsale::{
     app::{App, DrawnCaptcha},
     domain::CaptchaId,
@@ -24,12 +27,14 @@ pub fn router(app: App) -> Router {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct Draw {
     purpose: PurposeWord,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 enum PurposeWord {
     Login,
     Purchase,

@@ -1,8 +1,11 @@
 //! `POST /api/users`, `PUT /api/users/me/password`, `POST|DELETE /api/sessions`, `GET|DELETE /api/sessions/current`.
 
+#[cfg(feature = "openapi")]
+pub mod docs;
+
 use flashsale::{
-    app::{App, CaptchaAnswer, Credentials},
-    domain::{CaptchaId, Country},
+    app::{App, CaptchaAnswer, Credentials, UserView},
+    domain::{CaptchaId, Country, Phone, Timestamp, UserId},
     http::{
         Answer, Body, ClientAddress, Signed, SignedWriter,
         axum::{
@@ -15,8 +18,7 @@ use flashsale::{
         session_cookie,
     },
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 /// The function's routes.
 pub fn router(app: App) -> Router {
@@ -30,6 +32,7 @@ pub fn router(app: App) -> Router {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({ "phone": "+1 201-555-0124", "password": "correct horse" })))]
 struct Account {
     phone: String,
     country: Option<Country>,
@@ -48,18 +51,35 @@ impl From<Account> for Credentials {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({ "old_password": "correct horse", "new_password": "battery staple" })))]
 struct PasswordChange {
     old_password: String,
     new_password: String,
+}
+
+/// A new shopper.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+struct Registered {
+    user_id: UserId,
+    phone: Phone,
+}
+
+/// Whose session it is, and when it is over.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+struct CurrentSession {
+    user: UserView,
+    expires_at: Timestamp,
 }
 
 async fn register(
     State(app): State<App>,
     ClientAddress(client): ClientAddress,
     Body(account): Body<Account>,
-) -> Answer<(StatusCode, Json<Value>)> {
+) -> Answer<(StatusCode, Json<Registered>)> {
     let user = app.register(&client, account.into()).await?;
-    Ok((StatusCode::CREATED, Json(json!({ "user_id": user.user_id, "phone": user.phone }))))
+    Ok((StatusCode::CREATED, Json(Registered { user_id: user.user_id, phone: user.phone })))
 }
 
 async fn sign_in(
@@ -73,9 +93,9 @@ async fn sign_in(
     Ok((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], Json(signed)))
 }
 
-async fn current(State(app): State<App>, Signed(who): Signed, ClientAddress(client): ClientAddress) -> Answer<Json<Value>> {
+async fn current(State(app): State<App>, Signed(who): Signed, ClientAddress(client): ClientAddress) -> Answer<Json<CurrentSession>> {
     let (user, expires_at) = app.current_session(&who, &client).await?;
-    Ok(Json(json!({ "user": user, "expires_at": expires_at })))
+    Ok(Json(CurrentSession { user, expires_at }))
 }
 
 async fn sign_out(

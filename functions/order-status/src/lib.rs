@@ -1,8 +1,11 @@
 //! `GET /api/orders`, `GET /api/orders/{order_id}`, `POST /api/orders/{order_id}/payment|cancellation`.
 
+#[cfg(feature = "openapi")]
+pub mod docs;
+
 use flashsale::{
     app::App,
-    domain::{Order, OrderId},
+    domain::{Currency, Order, OrderId, OrderStatus, RejectReason, SaleId, Timestamp},
     http::{
         Answer, ClientAddress, PageQuery, Params, Signed, SignedWriter,
         axum::{
@@ -13,7 +16,6 @@ use flashsale::{
     },
 };
 use serde::Serialize;
-use serde_json::{Value, json};
 
 /// The function's routes.
 pub fn router(app: App) -> Router {
@@ -27,17 +29,20 @@ pub fn router(app: App) -> Router {
 
 /// An order as its owner sees it.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct OrderView {
     order_id: OrderId,
-    sale_id: flashsale::domain::SaleId,
-    status: flashsale::domain::OrderStatus,
+    sale_id: SaleId,
+    status: OrderStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<flashsale::domain::RejectReason>,
+    #[cfg_attr(feature = "openapi", schema(nullable = false))]
+    reason: Option<RejectReason>,
     price: i64,
-    currency: flashsale::domain::Currency,
-    created_at: flashsale::domain::Timestamp,
-    pay_by: Option<flashsale::domain::Timestamp>,
-    updated_at: flashsale::domain::Timestamp,
+    currency: Currency,
+    created_at: Timestamp,
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pay_by: Option<Timestamp>,
+    updated_at: Timestamp,
 }
 
 impl From<Order> for OrderView {
@@ -47,15 +52,23 @@ impl From<Order> for OrderView {
     }
 }
 
+/// A page of the user's orders.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+struct OrderPage {
+    orders: Vec<OrderView>,
+    #[cfg_attr(feature = "openapi", schema(required))]
+    next_cursor: Option<OrderId>,
+}
+
 async fn list(
     State(app): State<App>,
     Signed(who): Signed,
     ClientAddress(client): ClientAddress,
     page: PageQuery<OrderId>,
-) -> Answer<Json<Value>> {
-    let (orders, next) = app.order_list(&who, &client, page.cursor, page.limit).await?;
-    let orders: Vec<OrderView> = orders.into_iter().map(OrderView::from).collect();
-    Ok(Json(json!({ "orders": orders, "next_cursor": next })))
+) -> Answer<Json<OrderPage>> {
+    let (orders, next_cursor) = app.order_list(&who, &client, page.cursor, page.limit).await?;
+    Ok(Json(OrderPage { orders: orders.into_iter().map(OrderView::from).collect(), next_cursor }))
 }
 
 async fn one(

@@ -1,5 +1,8 @@
 //! `POST /api/sales/{sale_id}/tickets`, `POST /api/sales/{sale_id}/orders`: the buy path.
 
+#[cfg(feature = "openapi")]
+pub mod docs;
+
 use flashsale::{
     app::{App, CaptchaAnswer, Ticket},
     domain::{CaptchaId, SaleId},
@@ -23,6 +26,7 @@ pub fn router(app: App) -> Router {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({})))]
 struct TicketRequest {
     captcha_id: Option<CaptchaId>,
     captcha_answer: Option<String>,
@@ -30,6 +34,7 @@ struct TicketRequest {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct OrderRequest {
     ticket: String,
 }

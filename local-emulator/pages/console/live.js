@@ -73,7 +73,7 @@ export function live(heard) {
 
   // The browser connects again by itself after a loss, but not after a refusal.
   const connect = () => {
-    const source = new EventSource("/api/admin/live");
+    const source = new EventSource("/console/live");
     source.addEventListener("second", (event) => {
       status.replaceChildren();
       take(JSON.parse(event.data));

@@ -380,13 +380,13 @@ async fn operators_console(place: Place) {
     let client = shop.client();
     let (admin, shopper) = (shop.sign_in(ADMIN).await, shop.sign_in(SHOPPER).await);
     let sale = shop.sale();
-    for path in ["/api/admin/live", "/api/admin/parked", &format!("/api/admin/sales/{sale}/books")] {
+    for path in ["/console/live", "/api/admin/parked", &format!("/api/admin/sales/{sale}/books")] {
         client.get(path, None).await.expect_problem(401, "unauthenticated");
         client.get(path, Some(&shopper)).await.expect_problem(403, "forbidden");
     }
 
     // Live: a second in which one unit is sold.
-    let mut live = client.events("/api/admin/live", &admin).await;
+    let mut live = client.events("/console/live", &admin).await;
     let before = live.next().await.unwrap();
     let units = |second: &Value| second["sales"].as_array().unwrap().iter().find(|units| units["sale_id"] == json!(sale)).unwrap().clone();
     assert_eq!((&units(&before)["stock"], &units(&before)["available"]), (&json!(100), &json!(100)));

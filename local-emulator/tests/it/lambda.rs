@@ -471,11 +471,11 @@ fn encoded(text: &str) -> String {
 }
 
 /// The Python that has what `infra/requirements.txt` names.
-fn python() -> String {
+pub fn python() -> String {
     std::env::var("TEST_PYTHON").expect("TEST_PYTHON names a Python with infra/requirements.txt installed: infra/test sets it")
 }
 
-fn python_dir() -> PathBuf {
+pub fn python_dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/python")
 }
 

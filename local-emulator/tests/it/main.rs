@@ -10,6 +10,7 @@ mod embedded;
 mod emulator;
 mod events;
 mod lambda;
+mod openapi;
 mod shop;
 mod storm;
 mod watch;

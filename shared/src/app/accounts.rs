@@ -26,6 +26,7 @@ pub struct Credentials {
 
 /// A new session.
 #[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SignedIn {
     /// The session token, a JWT.
     pub token: String,
@@ -37,6 +38,7 @@ pub struct SignedIn {
 
 /// A user as shown to itself.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UserView {
     /// Its id.
     pub user_id: UserId,

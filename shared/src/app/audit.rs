@@ -21,6 +21,7 @@ const IDS_MAX: usize = 20;
 
 /// A promise that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Finding {
     /// Number of the promise in the design: 1 to 6.
     pub promise: u8,
@@ -34,6 +35,7 @@ pub struct Finding {
 
 /// The books of one sale.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct SaleBooks {
     pub sale_id: SaleId,

@@ -15,6 +15,7 @@ const RETRY_MS: u64 = 1_000;
 
 /// A ticket, as a client gets it.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Ticket {
     /// To be sent with the order, however often it takes.
     pub ticket: String,
@@ -26,6 +27,7 @@ pub struct Ticket {
 
 /// The answer to an order that is durable.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OrderAccepted {
     /// Its id.
     pub order_id: OrderId,

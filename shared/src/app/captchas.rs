@@ -22,6 +22,7 @@ pub struct CaptchaAnswer {
 
 /// A captcha as a client gets it.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DrawnCaptcha {
     /// To be sent along with the answer.
     pub captcha_id: CaptchaId,

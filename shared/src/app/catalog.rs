@@ -32,6 +32,7 @@ const LOCAL_SALES_MAX: u64 = 10_000;
 /// A sale as a shopper sees it.
 #[derive(Debug, Clone, Serialize)]
 #[expect(missing_docs, reason = "the fields of the API, see API.md")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SaleView {
     pub sale_id: SaleId,
     pub title: String,

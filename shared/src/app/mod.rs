@@ -21,7 +21,7 @@ mod tokens;
 
 use std::{ops::Deref, sync::Arc};
 
-pub use accounts::{Credentials, SignedIn};
+pub use accounts::{Credentials, SignedIn, UserView};
 pub use audit::{Finding, SaleBooks};
 pub use buying::{OrderAccepted, Ticket};
 pub use captchas::{CaptchaAnswer, DrawnCaptcha};

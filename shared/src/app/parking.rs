@@ -15,6 +15,7 @@ const ORDERS_MAX: usize = 20;
 
 /// A parked message as the operator sees it.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ParkedView {
     /// Names the message.
     pub parked_id: String,

@@ -15,16 +15,27 @@ use crate::{
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the fields of the API, see API.md")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({
+        "title": "Kettle", "price": 12900, "original_price": 25900, "currency": "CNY", "stock": 50, "per_user_limit": 2,
+        "starts_at": "2027-01-01T20:00:00+08:00", "ends_at": "2027-01-01T21:00:00+08:00"
+    })))]
 pub struct NewSale {
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 200))]
     pub title: String,
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_length = 4000))]
     pub description: String,
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_length = 2000, pattern = "^($|https://|/($|[^/]))"))]
     pub image_url: String,
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1000000000000i64))]
     pub price: i64,
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1000000000000i64))]
     pub original_price: Option<i64>,
     pub currency: Option<Currency>,
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 10000000))]
     pub stock: u32,
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
     pub per_user_limit: Option<u32>,
     pub starts_at: Timestamp,
     pub ends_at: Timestamp,
@@ -32,10 +43,12 @@ pub struct NewSale {
 
 /// The figures of a sale.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SaleStats {
     /// The sale as the ledger has it.
     pub sale: Sale,
     /// `open`, `rebuilding` or `missing`.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(open|rebuilding|missing)$"))]
     pub admission: &'static str,
     /// Units that can be reserved now.
     pub available: u32,
@@ -55,8 +68,10 @@ pub struct SaleStats {
 
 /// A ban as the operator sees it.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BanView {
     /// `user`, `address` or `phone`.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(user|address|phone)$"))]
     pub kind: &'static str,
     /// The id, the address or the number.
     pub value: String,
@@ -65,6 +80,7 @@ pub struct BanView {
     /// When it was put.
     pub created_at: Timestamp,
     /// When it ends, if it does.
+    #[cfg_attr(feature = "openapi", schema(required))]
     pub expires_at: Option<Timestamp>,
 }
 
@@ -84,9 +100,12 @@ impl From<&Ban> for BanView {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the fields of the API, see API.md")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({ "kind": "phone", "value": "+1 201-555-0125", "reason": "resale" })))]
 pub struct NewBan {
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(user|address|phone)$"))]
     pub kind: String,
     pub value: String,
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 500))]
     pub reason: String,
     pub expires_at: Option<Timestamp>,
 }

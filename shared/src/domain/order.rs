@@ -8,6 +8,7 @@ use super::{Currency, OrderId, SaleId, Timestamp, UserId};
 /// Where an order stands. `Queued` lives only in the admission store and the queue; the ledger knows the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum OrderStatus {
     /// Durable in the queue, not yet in the ledger.
     Queued,
@@ -58,6 +59,7 @@ impl FromStr for OrderStatus {
 /// Why the ledger refused an order that had been admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum RejectReason {
     /// Every unit is held by another order.
     SoldOut,

@@ -7,6 +7,7 @@ use rlibphonenumber::{PhoneNumber, PhoneNumberFormat, PhoneNumberType, Region};
 
 /// A country whose numbers can sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Country {
     /// United States, `+1`.
     US,
@@ -26,6 +27,7 @@ impl Country {
 /// A valid phone number in E.164 form, such as `+12015550123`. Its `Debug` form hides all but the last two digits.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(into = "String")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, pattern = r"^\+[0-9]{8,15}$"))]
 pub struct Phone(String);
 
 /// The text is not a phone number this product accepts.

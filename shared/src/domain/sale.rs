@@ -6,6 +6,7 @@ use super::{Currency, SaleId, Timestamp};
 
 /// A sale as the ledger keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Sale {
     /// Its id.
     pub sale_id: SaleId,
@@ -63,6 +64,7 @@ pub struct SaleTerms {
 /// Where a sale stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum SaleState {
     /// Before `starts_at`.
     Upcoming,
@@ -77,20 +79,28 @@ pub enum SaleState {
 /// A change of a sale; `None` leaves the field as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({ "stock": 60 })))]
 pub struct SaleChange {
     /// New title.
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 200))]
     pub title: Option<String>,
     /// New description.
+    #[cfg_attr(feature = "openapi", schema(max_length = 4000))]
     pub description: Option<String>,
     /// New picture.
+    #[cfg_attr(feature = "openapi", schema(max_length = 2000, pattern = "^($|https://|/($|[^/]))"))]
     pub image_url: Option<String>,
     /// New price in minor units; orders already admitted keep theirs.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1000000000000i64))]
     pub price: Option<i64>,
     /// New original price in minor units.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1000000000000i64))]
     pub original_price: Option<i64>,
     /// New stock; never below the units already sold.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 10000000))]
     pub stock: Option<u32>,
     /// New limit per user.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
     pub per_user_limit: Option<u32>,
     /// New start.
     pub starts_at: Option<Timestamp>,

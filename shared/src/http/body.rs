@@ -13,6 +13,9 @@ use crate::problem::Problem;
 
 /// Largest request body.
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
+/// Items on a page when the client does not say, and at most.
+pub(super) const LIMIT_DEFAULT: u32 = 20;
+pub(super) const LIMIT_MAX: u32 = 100;
 /// A body must have come whole within this time, so that slow senders can't hold connections.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -40,6 +43,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             return Err(Problem::UnsupportedMediaType);
         }
         let bytes = if bytes.is_empty() { b"{}".as_slice() } else { &bytes };
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            // Serde would read a list as an object, field by field.
+            return Err(invalid("body", "one JSON object"));
+        }
         let mut json = serde_json::Deserializer::from_slice(bytes);
         let read =
             serde_path_to_error::deserialize(&mut json).map_err(|error| refusal(&error.path().to_string(), &error.inner().to_string()))?;
@@ -91,8 +98,6 @@ impl<S: Send + Sync, C: DeserializeOwned> FromRequestParts<S> for PageQuery<C> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        const LIMIT_DEFAULT: u32 = 20;
-        const LIMIT_MAX: u32 = 100;
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Raw<C> {
@@ -137,6 +142,7 @@ mod tests {
             (r#"{"password":"x","country":"DE"}"#, "country", "DE"),
             (r#"{"password":"x","sale_id":"geheim"}"#, "sale_id", "geheim"),
             (r#"{"password":"x","sale_id":null} geheim"#, "body", "geheim"),
+            (r#"["geheim", null, null]"#, "body", "geheim"),
         ] {
             let problem = read("application/json", body).await;
             assert_eq!(problem.members()["field"], field, "{body}");

@@ -3,6 +3,8 @@
 mod body;
 mod client;
 mod finish;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod problem;
 mod session;
 

@@ -153,7 +153,7 @@ fn routes() -> BTreeSet<String> {
     let files = FUNCTIONS
         .map(|function| format!("functions/{function}/src/lib.rs"))
         .into_iter()
-        .chain(["health", "invoke_api", "live", "metrics", "pages/mod"].map(|file| format!("local-emulator/src/{file}.rs")));
+        .chain(["health", "invoke_api", "live", "metrics", "openapi", "pages/mod"].map(|file| format!("local-emulator/src/{file}.rs")));
     for file in files {
         found.extend(routes_of(&file));
     }
@@ -248,6 +248,21 @@ fn functions_are_deployed_with_the_routes_of_their_code() {
         assert_eq!(deploy["timeout"].as_integer(), deployed.timeout.or(all.timeout), "{function}: timeout");
     }
     assert!(watched.is_empty(), "the router in Cargo.toml names functions that are not there: {watched:?}");
+}
+
+#[test]
+fn functions_describe_the_routes_of_their_code() {
+    // Those that take events have no routes, and nothing to describe.
+    for function in FUNCTIONS.into_iter().filter(|function| !["order-worker", "sweeper"].contains(function)) {
+        let text = read(format!("functions/{function}/src/docs.rs"));
+        let mut described = BTreeSet::new();
+        for method in ["get", "post", "put", "patch", "delete"] {
+            let paths =
+                text.split(&format!(" {method}(")).skip(1).filter_map(|call| call.trim_start().strip_prefix('"')?.split('"').next());
+            described.extend(paths.map(|path| format!("{} {path}", method.to_uppercase())));
+        }
+        assert_eq!(described, routes_of(&format!("functions/{function}/src/lib.rs")), "{function}: docs.rs and lib.rs");
+    }
 }
 
 #[test]
