@@ -257,8 +257,8 @@ fn functions_describe_the_routes_of_their_code() {
         let text = read(format!("functions/{function}/src/docs.rs"));
         let mut described = BTreeSet::new();
         for method in ["get", "post", "put", "patch", "delete"] {
-            let paths =
-                text.split(&format!(" {method}(")).skip(1).filter_map(|call| call.trim_start().strip_prefix('"')?.split('"').next());
+            let call = format!(" {method}(");
+            let paths = text.split(&call).skip(1).filter_map(|call| call.trim_start().strip_prefix('"')?.split('"').next());
             described.extend(paths.map(|path| format!("{} {path}", method.to_uppercase())));
         }
         assert_eq!(described, routes_of(&format!("functions/{function}/src/lib.rs")), "{function}: docs.rs and lib.rs");
