@@ -71,9 +71,10 @@ impl Operation {
     fn new(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Self {
         let mut builder = OperationBuilder::new().operation_id(Some(id)).summary(Some(summary));
         let mut problems = ALWAYS.to_vec();
-        // Whatever stands in a path of this product is an id.
+        // Whatever stands in a path of this product is an id; those of parked messages are the queue's.
         for name in path.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
-            let id = ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::Custom("uuid".to_owned())));
+            let format = (name != "parked_id").then(|| SchemaFormat::Custom("uuid".to_owned()));
+            let id = ObjectBuilder::new().schema_type(Type::String).format(format);
             builder = builder
                 .parameter(ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True).schema(Some(id)));
             problems.push("not-found");
