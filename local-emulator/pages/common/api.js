@@ -67,11 +67,12 @@ function refusal(response, problem) {
 }
 
 const WAIT_FIRST_MS = 500;
-const WAIT_MAX_MS = 8_000;
+const WAIT_MAX_MS = 4_000;
 
-// Never before the server's word, and never at the same moment as everybody else who was told the same.
-export function wait(refusal, attempt) {
-  const base = refusal.retryAfterMs ?? Math.min(WAIT_MAX_MS, WAIT_FIRST_MS * 2 ** attempt);
+// Never before the server's word, and never at the same moment as everybody else who was told the same. Where the server
+// said nothing, each of these times is twice as long as the one before.
+function wait(refusal, unadvised) {
+  const base = refusal.retryAfterMs ?? Math.min(WAIT_MAX_MS, WAIT_FIRST_MS * 2 ** unadvised);
   return base + Math.random() * Math.min(Math.max(base, WAIT_FIRST_MS), 2_000);
 }
 
@@ -81,13 +82,16 @@ export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 // with an empty text that it is over.
 export async function persist(action, told = () => {}, patienceMs = 90_000) {
   const deadline = performance.now() + patienceMs;
-  for (let attempt = 0; ; attempt += 1) {
+  let waited = false;
+  for (let unadvised = 0; ; ) {
     try {
       const answer = await action();
-      if (attempt > 0) told("");
+      if (waited) told("");
       return answer;
     } catch (error) {
-      const ms = isPassing(error) ? wait(error, attempt) : 0;
+      const ms = isPassing(error) ? wait(error, unadvised) : 0;
+      if (error.retryAfterMs === null) unadvised += 1;
+      waited = true;
       if (!isPassing(error) || performance.now() + ms > deadline) throw error;
       told(t("again", { why: explain(error), left: words(Math.ceil(ms / 1000)) }));
       await sleep(ms);

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 
-from browser import BASE, PASSWORD, Api, create_sale, expect, visitor
+from browser import BASE, PASSWORD, PATIENCE_MS, Api, create_sale, expect, visitor
 
 
 def result(page):
@@ -308,7 +308,8 @@ def trouble():
         press(page).click()
         expect(page.locator("#status")).to_contain_text("could not be stored safely yet")
         expect(page.locator("#status")).to_contain_text("too often")
-        page.wait_for_url(f"{BASE}/orders/*")
+        # The waits add up to 13 seconds at most.
+        page.wait_for_url(f"{BASE}/orders/*", timeout=2 * PATIENCE_MS)
         becomes(page, "confirmed")
         assert seen[1] - seen[0] >= 1 and seen[2] - seen[1] >= 2, seen
         tickets = one.posts(f"{sale}/orders")
