@@ -100,15 +100,17 @@ impl Fleet {
 
 /// Refuses routes that the gateway could not take: the router would panic, or they would hide what is the product's.
 fn check_routes(config: &Config) -> anyhow::Result<()> {
-    /// The first parts of the paths that are the emulator's own, now or soon.
-    const RESERVED: [&str; 14] = [
+    /// The first parts of the paths that are the emulator's own; a test knows if one is missing.
+    const RESERVED: [&str; 16] = [
         "",
         "2015-03-31",
         "api",
         "assets",
         "console",
+        "explorer",
         "healthz",
         "lambda-url",
+        "metrics",
         "openapi.json",
         "orders",
         "problems",

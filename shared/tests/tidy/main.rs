@@ -251,6 +251,15 @@ fn functions_are_deployed_with_the_routes_of_their_code() {
 }
 
 #[test]
+fn routes_of_the_configuration_can_not_hide_those_of_the_product() {
+    let reserved = read("local-emulator/src/lambda/fleet.rs");
+    for route in routes() {
+        let first = route.split('/').nth(1).unwrap();
+        assert!(reserved.contains(&format!("\"{first}\"")), "{route}: local-emulator/src/lambda/fleet.rs does not reserve it");
+    }
+}
+
+#[test]
 fn functions_describe_the_routes_of_their_code() {
     // Those that take events have no routes, and nothing to describe.
     for function in FUNCTIONS.into_iter().filter(|function| !["order-worker", "sweeper"].contains(function)) {
