@@ -8,7 +8,7 @@ use super::{Currency, OrderId, SaleId, Timestamp, UserId};
 /// Where an order stands. `Queued` lives only in the admission store and the queue; the ledger knows the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(description = "Where an order stands."))]
 pub enum OrderStatus {
     /// Durable in the queue, not yet in the ledger.
     Queued,

@@ -27,7 +27,7 @@ impl Country {
 /// A valid phone number in E.164 form, such as `+12015550123`. Its `Debug` form hides all but the last two digits.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(into = "String")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, pattern = r"^\+[0-9]{8,15}$"))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, pattern = r"^\+[0-9]{8,15}$", description = "A phone number in E.164 form, such as `+12015550123`."))]
 pub struct Phone(String);
 
 /// The text is not a phone number this product accepts.

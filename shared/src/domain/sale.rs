@@ -79,7 +79,7 @@ pub enum SaleState {
 /// A change of a sale; `None` leaves the field as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({ "stock": 60 })))]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({ "stock": 60 }), description = "What is left out or `null` stays."))]
 pub struct SaleChange {
     /// New title.
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 200))]

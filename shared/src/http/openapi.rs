@@ -218,11 +218,6 @@ pub fn describe(document: &mut OpenApi, group: &str, about: &str, operations: Ve
         schemas.extend(own);
         document.paths.add_path_operation(path, vec![method], builder);
     }
-    if schemas.iter().any(|(name, _)| name == "AlreadyBoughtProblem" || name == "OrderFinalProblem") {
-        for (name, schema) in [(OrderId::name(), OrderId::schema()), (OrderStatus::name(), OrderStatus::schema())] {
-            schemas.push((name.into_owned(), schema));
-        }
-    }
     let components = document.components.get_or_insert_default();
     components.responses.extend(responses);
     for (name, schema) in schemas {
@@ -305,8 +300,8 @@ fn problem_schema(line: &Explained) -> RefOr<Schema> {
         "invalid" | "invalid-phone" | "weak-password" => ("field", text(), true),
         "banned" => ("until", Timestamp::schema(), false),
         "sale-not-open" => ("starts_at", Timestamp::schema(), true),
-        "already-bought" => ("order_id", Ref::from_schema_name(OrderId::name()).into(), true),
-        "order-final" => ("order_status", Ref::from_schema_name(OrderStatus::name()).into(), true),
+        "already-bought" => ("order_id", OrderId::schema(), true),
+        "order-final" => ("order_status", OrderStatus::schema(), true),
         _ => return schema.into(),
     };
     schema = schema.property(member, kind);
