@@ -483,7 +483,7 @@ pub fn python_dir() -> PathBuf {
 fn greeting() -> Place {
     Place::processes()
         .set("FUNCTIONS__GREETING__COMMAND", &format!("{},-m,awslambdaric,greeting.handler", python()))
-        .set("FUNCTIONS__GREETING__ENVIRONMENT", &format!("PYTHONPATH={}", python_dir().display()))
+        .set("FUNCTIONS__GREETING__ENVIRONMENT", &format!("PYTHONDONTWRITEBYTECODE=1,PYTHONPATH={}", python_dir().display()))
         .set("FUNCTIONS__GREETING__ROUTES", "/greeting/{name}")
         .set("FUNCTIONS__GREETING__CONCURRENCY", "1")
         .set("FUNCTIONS__GREETING__INSTANCES_MAX", "1")
