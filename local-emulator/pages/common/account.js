@@ -22,7 +22,8 @@ export function wayBack() {
   const wanted = new URLSearchParams(location.search).get("next") ?? "/";
   try {
     const url = new URL(wanted, location.origin);
-    return url.origin === location.origin ? url.pathname + url.search : "/";
+    // Whole, with the origin: a path may begin with two slashes, and by itself it would be another site's address.
+    return url.origin === location.origin ? url.origin + url.pathname + url.search : "/";
   } catch {
     return "/";
   }

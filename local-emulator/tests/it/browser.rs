@@ -49,6 +49,7 @@ scenarios! {
     purchase: Place::embedded();
     twice: Place::embedded();
     back: Place::embedded();
+    next_stays_here: Place::embedded();
     sold_out: Place::embedded();
     keyboard: Place::embedded();
     chinese: Place::embedded();

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import time
+from urllib.parse import quote
 
 from browser import BASE, PASSWORD, PATIENCE_MS, Api, create_sale, expect, visitor
 
@@ -127,6 +128,28 @@ def twice():
         page.wait_for_url(f"{BASE}/orders/*")
         becomes(page, "confirmed")
         assert len(one.orders()) == 1
+
+
+def next_stays_here():
+    """Whatever the address says, signing in leads to a page of this site."""
+    phone = Api().phone
+    for wanted, reached in [
+        ("/.//evil.example/", "//evil.example/"),
+        ("//evil.example/", "/"),
+        ("/\\\\evil.example/", "/"),
+        ("https:/evil.example/", "/"),
+        ("javascript:alert(1)", "/"),
+        ("/orders?a=//evil.example", "/orders?a=//evil.example"),
+    ]:
+        with visitor() as one:
+            # No page of this site has two slashes in front.
+            one.expected |= {404}
+            one.page.goto(f"/sign-in?next={quote(wanted, safe='')}")
+            one.page.get_by_label("Phone number", exact=True).fill(phone)
+            one.page.get_by_label("Password").fill(PASSWORD)
+            one.page.get_by_role("button", name="Sign in").click()
+            one.page.wait_for_url(lambda url: "/sign-in" not in url)
+            assert one.page.url == BASE + reached, (wanted, one.page.url)
 
 
 def back():
@@ -463,7 +486,7 @@ def accessible():
         one.accessible("a sale that has been bought")
 
 
-SCENARIOS = [purchase, twice, back, sold_out, keyboard, chinese, trouble, unpaid, captcha, accessible]
+SCENARIOS = [purchase, twice, next_stays_here, back, sold_out, keyboard, chinese, trouble, unpaid, captcha, accessible]
 
 if __name__ == "__main__":
     # Whatever hangs, a test run does not.
