@@ -8,6 +8,7 @@ pub mod http;
 pub mod lambda;
 pub mod logging;
 pub mod ports;
+pub mod private_files;
 pub mod problem;
 pub mod wire;
 

@@ -32,12 +32,19 @@ pub fn start(config: &Config) -> Result<(), ConfigError> {
 }
 
 /// Lets one line a second through: an outage fails thousands of requests, all for the same reason.
-pub struct OncePerSecond {
+pub type OncePerSecond = OncePer<1>;
+/// Lets one line a minute through: what an operator has to mend, and every request meets.
+pub type OncePerMinute = OncePer<60>;
+
+/// Lets one line through in so many seconds.
+pub struct OncePer<const SECONDS: i64> {
     last_ms: AtomicI64,
     left_out: AtomicU64,
 }
 
-impl OncePerSecond {
+impl<const SECONDS: i64> OncePer<SECONDS> {
+    const PERIOD_MS: i64 = SECONDS * 1_000;
+
     /// None was let through yet.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "made in statics, where Default can't be called")]
@@ -50,12 +57,12 @@ impl OncePerSecond {
         static START: OnceLock<Instant> = OnceLock::new();
         // Not a time of the product, only a pace; the first line is let through at once.
         let since_ms = START.get_or_init(Instant::now).elapsed().as_millis() as i64;
-        self.pass_at(since_ms + 1_000)
+        self.pass_at(since_ms + Self::PERIOD_MS)
     }
 
     fn pass_at(&self, now: i64) -> Option<u64> {
         let last = self.last_ms.load(Ordering::Relaxed);
-        let due = now - last >= 1_000 && self.last_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let due = now - last >= Self::PERIOD_MS && self.last_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if due {
             return Some(self.left_out.swap(0, Ordering::Relaxed));
         }
@@ -75,5 +82,8 @@ mod tests {
         assert_eq!(lines.pass_at(1_001), None);
         assert_eq!(lines.pass_at(1_999), None);
         assert_eq!(lines.pass_at(2_000), Some(2));
+        let lines = OncePerMinute::new();
+        assert_eq!(lines.pass(), Some(0), "the first at once");
+        assert_eq!((lines.pass_at(119_000), lines.pass_at(120_001)), (None, Some(1)));
     }
 }

@@ -15,6 +15,7 @@ use crate::{
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "EXPLAINED says what each variant means")]
 pub enum Problem {
+    BadHeader(&'static str),
     Invalid { field: String, expected: String },
     InvalidPhone(PhoneError),
     WeakPassword { field: &'static str, rule: &'static str },
@@ -67,6 +68,7 @@ macro_rules! explained {
 }
 
 explained! {
+    "bad-header" 400 "A header can't be read" "A header that says where the request comes from can't be read; `detail` names it. A proxy between the client and the service writes it.";
     "invalid" 422 "The request is not valid" "A field of the body, the path or the query can't be. `field` names it, `detail` says what would be right. Sending the same again does not help.";
     "invalid-phone" 422 "The phone number is not valid" "The number can't be read, can't exist, or is of a country other than the United States or mainland China.";
     "weak-password" 422 "The password is too weak" "`detail` names the rule that it breaks.";
@@ -103,6 +105,7 @@ impl Problem {
     #[must_use]
     pub const fn slug(&self) -> &'static str {
         match self {
+            Self::BadHeader(_) => "bad-header",
             Self::Invalid { .. } => "invalid",
             Self::InvalidPhone(_) => "invalid-phone",
             Self::WeakPassword { .. } => "weak-password",
@@ -149,7 +152,7 @@ impl Problem {
             Self::Invalid { field, expected } => format!("{field}: {expected}"),
             Self::InvalidPhone(error) => error.to_string(),
             Self::WeakPassword { rule, .. } => (*rule).to_owned(),
-            Self::Forbidden(why) => (*why).to_owned(),
+            Self::BadHeader(why) | Self::Forbidden(why) => (*why).to_owned(),
             Self::RateLimited { name, .. } => format!("limit {name:?} is used up"),
             Self::SaleNotOpen { starts_at } => format!("opens at {starts_at}"),
             _ => self.explained().meaning.to_owned(),

@@ -93,7 +93,7 @@ impl Serialize for Headers<'_> {
             map.serialize_entry(name.as_str(), &joined(self.given, name.as_str(), ","))?;
         }
         let forwarded = joined(self.given, "x-forwarded-for", ", ");
-        let forwarded = if forwarded.is_empty() { self.source.to_string() } else { format!("{forwarded}, {}", self.source) };
+        let forwarded = if forwarded.trim().is_empty() { self.source.to_string() } else { format!("{forwarded}, {}", self.source) };
         map.serialize_entry("x-forwarded-for", &forwarded)?;
         // What a proxy says is passed on when it can be: functions make addresses of it.
         let protocol = self.given.get("x-forwarded-proto").filter(|value| *value == "https").map_or("http", |_| "https");

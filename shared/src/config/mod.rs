@@ -2,13 +2,10 @@
 //! and checked whole, so that a bad value is named by its key before the first request.
 
 mod functions;
+mod network;
 mod reading;
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -17,9 +14,10 @@ use toml::Table;
 
 pub use functions::FunctionSettings;
 use functions::{FunctionDefaults, FunctionOverrides};
+pub use network::{Network, is_private};
 use reading::{Effective, overlay, set};
 
-use crate::domain::Quota;
+use crate::{domain::Quota, private_files::Loose};
 
 /// The defaults, with a comment on each.
 pub const DEFAULTS: &str = include_str!("../../config.default.toml");
@@ -120,48 +118,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// A network, such as `10.0.0.0/8`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Network {
-    address: IpAddr,
-    prefix_bits: u8,
-}
-
-impl Network {
-    /// Whether the address is in the network.
-    #[must_use]
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix_bits)).unwrap_or(0);
-                network.to_bits() & mask == address.to_bits() & mask
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix_bits)).unwrap_or(0);
-                network.to_bits() & mask == address.to_bits() & mask
-            }
-            _ => false,
-        }
-    }
-}
-
-impl TryFrom<String> for Network {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a network: expected an address or address/bits such as 10.0.0.0/8");
-        let (address, bits) = text.split_once('/').map_or((text.as_str(), None), |(address, bits)| (address, Some(bits)));
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let bits_max = if address.is_ipv4() { 32 } else { 128 };
-        let prefix_bits = bits.map_or(Ok(bits_max), str::parse).map_err(|_| wrong())?;
-        if prefix_bits > bits_max {
-            return Err(wrong());
-        }
-        Ok(Self { address, prefix_bits })
-    }
 }
 
 /// One signing key: its name in token headers, and its bytes.
@@ -412,6 +368,12 @@ impl Config {
     #[must_use]
     pub fn is_production(&self) -> bool {
         self.profile == Profile::Production
+    }
+
+    /// What is done about files with secrets that other users may read.
+    #[must_use]
+    pub fn loose_files(&self) -> Loose {
+        if self.is_production() { Loose::Refuse } else { Loose::Tighten }
     }
 
     /// The configured session keys; empty when one is to be made.

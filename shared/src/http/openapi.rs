@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// What every endpoint can answer: its own faults, those of the host it runs on, and refusals of an address.
-const ALWAYS: [&str; 6] = ["banned", "rate-limited", "internal", "function-failed", "unavailable", "function-timeout"];
+const ALWAYS: [&str; 7] = ["bad-header", "banned", "rate-limited", "internal", "function-failed", "unavailable", "function-timeout"];
 /// What reading a body can end in.
 const OF_A_BODY: [&str; 3] = ["invalid", "body-too-large", "unsupported-media-type"];
 
