@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use flashsale::{
     app::App,
     config::{CaptchaMode, Config, ServersMode},
-    wire,
+    private_files, wire,
 };
 use flashsale_servers::Servers;
 
@@ -54,6 +54,9 @@ impl Backend {
 /// Uses the private servers that another process runs in the data directory, or starts them.
 async fn local(config: &mut Config) -> anyhow::Result<Option<Servers>> {
     let dir = config.data_dir.join("servers");
+    for path in [&config.data_dir, &dir] {
+        private_files::directory(path, config.loose_files()).context("--data-dir")?;
+    }
     let (urls, started) = match Servers::attach(&dir) {
         Some(urls) => (urls, None),
         None => {
@@ -73,7 +76,12 @@ async fn local(config: &mut Config) -> anyhow::Result<Option<Servers>> {
 
 /// Only its owner may read it: it holds the servers' passwords.
 fn write_environment(config: &Config, path: &Path) -> std::io::Result<()> {
-    let mut file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // One that an earlier run left may be open to others.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
     for (name, value) in config.environment_for_functions() {
         writeln!(file, "{name}={value}")?;
     }

@@ -122,7 +122,7 @@ pub async fn connect(config: &Config) -> Result<Ports, WireError> {
 }
 
 async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> {
-    let store = Arc::new(Sqlite::open(&config.data_dir).await?);
+    let store = Arc::new(Sqlite::open(&config.data_dir, config.loose_files()).await?);
     let gate = Arc::new(MemoryGate::new(Some(Arc::clone(&store) as Arc<dyn Journal>)));
     gate.load(SystemClock.now()).await?;
     let front = Front {

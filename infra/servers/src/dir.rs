@@ -1,9 +1,9 @@
 //! The directory that holds everything of one set of servers, and the locks on it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -37,6 +37,8 @@ impl DataDir {
     pub(crate) fn claim(dir: &Path) -> Result<Self, StartError> {
         let make = || format!("create the directory {}", dir.display());
         make_private_dir(dir).trying(make)?;
+        // It may have been there before, open to others: the passwords of the servers are in it.
+        fs::set_permissions(dir, Permissions::from_mode(0o700)).trying(make)?;
         let root = dir.canonicalize().trying(make)?;
 
         let mut owner_lock = open_private(&root.join(OWNER_LOCK)).trying(|| format!("open {OWNER_LOCK} in {}", root.display()))?;

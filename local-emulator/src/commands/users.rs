@@ -1,6 +1,12 @@
 //! `users seed`, `users add-admin`.
 
-use std::{fs, io::BufRead as _, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, process::ExitCode};
+use std::{
+    fs,
+    io::{BufRead as _, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use flashsale::{
@@ -15,6 +21,10 @@ use crate::cli;
 pub async fn seed(app: &App, count: u32, out: &Path) -> anyhow::Result<ExitCode> {
     let shown = || format!("--out {}", out.display());
     let file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(out).with_context(shown)?;
+    if file.metadata().with_context(shown)?.is_file() {
+        // One that was there may be open to others.
+        file.set_permissions(fs::Permissions::from_mode(0o600)).with_context(shown)?;
+    }
     let mut lines = std::io::BufWriter::new(file);
     writeln!(lines, "user_id,phone,token").with_context(shown)?;
     let mut left = count;

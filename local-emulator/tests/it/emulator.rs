@@ -21,6 +21,8 @@ pub struct Place {
     dir: PathBuf,
     flags: Vec<String>,
     env: Vec<(String, String)>,
+    /// Where emulators write their log; otherwise with that of the tests.
+    log: Option<PathBuf>,
     pub servers: Option<Servers>,
     /// Checks the promises when the test is over.
     audited: bool,
@@ -36,7 +38,7 @@ impl Place {
         let env = [("LIMITS__ADDRESS__LIMIT", "1000000"), ("LIMITS__ADDRESS__BURST", "1000000"), ("LOG", "error")]
             .map(|(name, value)| (format!("FLASHSALE_{name}"), value.to_owned()))
             .to_vec();
-        Self { dir, flags, env, servers: None, audited: true }
+        Self { dir, flags, env, log: None, servers: None, audited: true }
     }
 
     /// Private servers of this test alone, so that it may break them.
@@ -75,6 +77,17 @@ impl Place {
         self
     }
 
+    /// With a log of this level that the test reads.
+    pub fn with_log(mut self, level: &str) -> Self {
+        self.log = Some(self.dir.join("log"));
+        self.set("LOG", level)
+    }
+
+    /// What emulators have logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log.as_ref().expect("with_log")).unwrap()
+    }
+
     /// With captchas, as by default.
     pub fn with_captchas(mut self) -> Self {
         self.flags.retain(|flag| flag != "--captcha" && flag != "off");
@@ -110,7 +123,11 @@ impl Place {
     pub fn start(&self, more: &[&str]) -> Emulator {
         let mut arguments = vec!["--listen", "127.0.0.1:0"];
         arguments.extend(more);
-        let mut child = self.command(&arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut command = self.command(&arguments);
+        if let Some(log) = &self.log {
+            command.stderr(std::fs::File::options().create(true).append(true).open(log).unwrap());
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut said = Vec::new();
         let base = loop {

@@ -456,7 +456,7 @@ fn settled(is: impl Fn() -> bool) -> impl Future<Output = ()> {
     }
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub fn base64(bytes: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }

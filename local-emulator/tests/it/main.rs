@@ -9,6 +9,7 @@ mod crash;
 mod embedded;
 mod emulator;
 mod events;
+mod gateway;
 mod lambda;
 mod openapi;
 mod shop;

@@ -4,6 +4,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
     process::{Command, Stdio},
 };
 
@@ -15,6 +16,7 @@ use flashsale::{
     },
     domain::OrderId,
     ports::{Health as _, OrderLedger, Sales},
+    private_files::Loose,
 };
 use sqlx::{ConnectOptions as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
@@ -94,7 +96,7 @@ const CRASH_DIR: &str = "FLASHSALE_TEST_CRASH_DIR";
 #[ignore = "runs inside what_was_acknowledged_is_there_after_a_kill"]
 async fn crashing_process() {
     let Some(dir) = std::env::var_os(CRASH_DIR) else { return };
-    let store = Sqlite::open(dir.as_ref()).await.unwrap();
+    let store = Sqlite::open(dir.as_ref(), Loose::Tighten).await.unwrap();
     let sale = contract::sale(1_000_000);
     store.create(&sale).await.unwrap();
     let workers = (0..4).map(|_| async {
@@ -140,18 +142,86 @@ async fn what_was_acknowledged_is_there_after_a_kill() {
 async fn a_directory_has_one_owner() {
     let dir = TempDir::new();
     let store = dir.sqlite().await;
-    let refused = Sqlite::open(dir.path()).await.err().unwrap();
+    let refused = Sqlite::open(dir.path(), Loose::Tighten).await.err().unwrap();
     assert!(matches!(refused, OpenError::InUse(_)), "{refused}");
     let clone = store.clone();
     drop(store);
-    assert!(matches!(Sqlite::open(dir.path()).await.err().unwrap(), OpenError::InUse(_)), "a clone still has it open");
+    assert!(matches!(Sqlite::open(dir.path(), Loose::Tighten).await.err().unwrap(), OpenError::InUse(_)), "a clone still has it open");
     drop(clone);
     dir.sqlite().await;
 }
 
+fn mode(path: &std::path::Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn set_mode(path: &std::path::Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Every file in the directory, and the directory.
+fn modes(dir: &std::path::Path) -> Vec<(String, u32)> {
+    let mut found = vec![(".".to_owned(), mode(dir))];
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        found.push((path.file_name().unwrap().to_string_lossy().into_owned(), mode(&path)));
+    }
+    found.sort();
+    found
+}
+
+fn only_ours(modes: &[(String, u32)]) -> bool {
+    modes.iter().all(|(name, mode)| *mode == if name == "." { 0o700 } else { 0o600 })
+}
+
+#[tokio::test]
+async fn only_its_user_can_read_the_store() {
+    let dir = TempDir::new();
+    let new = dir.path().join("above/data");
+    let store = Sqlite::open(&new, Loose::Refuse).await.unwrap();
+    store.create(&contract::sale(1)).await.unwrap();
+    let there = modes(&new);
+    // The directory, the lock, the database, its log and the log's index.
+    assert!(there.len() == 5 && only_ours(&there), "{there:?}");
+    assert_eq!(mode(&dir.path().join("above")), 0o700, "what was made on the way");
+    drop(store);
+}
+
+#[tokio::test]
+async fn a_store_that_others_can_read_is_closed_to_them_or_refused() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    store.create(&contract::sale(1)).await.unwrap();
+    drop(store);
+    for (name, loose) in [(".", 0o755), ("lock", 0o644), ("flashsale.sqlite", 0o640)] {
+        let path = dir.path().join(name);
+        let opened = loop {
+            set_mode(&path, loose);
+            match Sqlite::open(dir.path(), Loose::Refuse).await {
+                // The one before is still closing.
+                Err(OpenError::InUse(_)) => {}
+                other => break other,
+            }
+        };
+        let shown = opened.err().unwrap().to_string();
+        assert!(shown.contains(&format!("(mode {loose:04o})")) && shown.contains("chmod"), "{shown}");
+        assert_eq!(mode(&path), loose, "nothing is changed where it is refused");
+        let store = dir.sqlite().await;
+        let there = modes(dir.path());
+        assert!(only_ours(&there), "{there:?}");
+        drop(store);
+    }
+
+    let shared = dir.path().join("tmp");
+    std::fs::create_dir(&shared).unwrap();
+    set_mode(&shared, 0o1777);
+    let shown = Sqlite::open(&shared, Loose::Tighten).await.err().unwrap().to_string();
+    assert!(shown.contains("every user"), "{shown}");
+}
+
 #[tokio::test]
 async fn what_is_wrong_with_a_directory_is_said() {
-    let open = async |path: &std::path::Path| Sqlite::open(path).await.err().unwrap().to_string();
+    let open = async |path: &std::path::Path| Sqlite::open(path, Loose::Tighten).await.err().unwrap().to_string();
     let dir = TempDir::new();
     let file = dir.path().join("file");
     std::fs::write(&file, "x").unwrap();

@@ -6,6 +6,7 @@ use flashsale::{
     adapters::sqlite::Sqlite,
     contract::queue::{self, carried, gather, orders},
     ports::{Depth, OrderQueue as _, OrderSource as _},
+    private_files::Loose,
 };
 
 use crate::support::TempDir;
@@ -106,7 +107,7 @@ async fn a_restart_makes_everything_visible_again() {
 /// Opens the store again as soon as the one before has let go of it.
 async fn reopened(dir: &TempDir) -> Sqlite {
     for _ in 0..200 {
-        match Sqlite::open(dir.path()).await {
+        match Sqlite::open(dir.path(), Loose::Tighten).await {
             Ok(store) => return store,
             Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
         }

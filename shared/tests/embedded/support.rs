@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use flashsale::{adapters::sqlite::Sqlite, contract};
+use flashsale::{adapters::sqlite::Sqlite, contract, private_files::Loose};
 
 /// A temporary directory.
 pub struct TempDir(PathBuf);
@@ -19,7 +19,7 @@ impl TempDir {
     }
 
     pub async fn sqlite(&self) -> Sqlite {
-        Sqlite::open(self.path()).await.unwrap()
+        Sqlite::open(self.path(), Loose::Tighten).await.unwrap()
     }
 }
 

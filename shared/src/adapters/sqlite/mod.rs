@@ -20,7 +20,10 @@ use sqlx::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::ports::{StoreError, Stored};
+use crate::{
+    ports::{StoreError, Stored},
+    private_files::{self, Loose, PrivateError},
+};
 use queue::Queue;
 use writer::Writer;
 
@@ -49,6 +52,9 @@ pub enum OpenError {
     /// Another process holds it.
     #[error("data directory {0} is in use by another process: stop that one, or give another --data-dir")]
     InUse(String),
+    /// Others may read it.
+    #[error("data directory: {0}")]
+    NotPrivate(PrivateError),
     /// The file system refuses.
     #[error("data directory {0} can't be used: {hint}", hint = directory_hint(.1))]
     Directory(String, std::io::Error),
@@ -99,13 +105,21 @@ impl Sqlite {
     /// Opens the store in `data_dir`, creating both where missing, and brings its schema up to date. Must be called
     /// inside a Tokio runtime.
     ///
+    /// Only this user may read what is in it. `loose` says what is done when others could.
+    ///
     /// The directory stays locked until the last clone is dropped and what was being written then is on disk.
     ///
     /// # Errors
     /// When another process has it open, or it can't be read or written.
-    pub async fn open(data_dir: &Path) -> Result<Self, OpenError> {
+    pub async fn open(data_dir: &Path, loose: Loose) -> Result<Self, OpenError> {
         let shown = data_dir.display().to_string();
-        let lock = lock(data_dir, &shown).await?;
+        let lock = lock(data_dir, &shown, loose).await?;
+        // SQLite gives the files beside the database the permissions that the database has.
+        let refused = |error| not_private(&shown, error);
+        drop(private_files::file(&data_dir.join(FILE), loose).map_err(refused)?);
+        for beside in ["-wal", "-shm"] {
+            private_files::file_if_any(&data_dir.join(format!("{FILE}{beside}")), loose).map_err(refused)?;
+        }
         let options = SqliteConnectOptions::new()
             .filename(data_dir.join(FILE))
             .create_if_missing(true)
@@ -153,18 +167,25 @@ impl Sqlite {
 }
 
 /// Takes the data directory for this process.
-async fn lock(data_dir: &Path, shown: &str) -> Result<File, OpenError> {
-    let refused = |error| OpenError::Directory(shown.to_owned(), error);
-    std::fs::create_dir_all(data_dir).map_err(refused)?;
-    let lock = File::options().create(true).truncate(false).write(true).open(data_dir.join("lock")).map_err(refused)?;
+async fn lock(data_dir: &Path, shown: &str, loose: Loose) -> Result<File, OpenError> {
+    let refused = |error| not_private(shown, error);
+    private_files::directory(data_dir, loose).map_err(refused)?;
+    let lock = private_files::file(&data_dir.join("lock"), loose).map_err(refused)?;
     let begun = Instant::now();
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(lock),
-            Err(std::fs::TryLockError::Error(error)) => return Err(refused(error)),
+            Err(std::fs::TryLockError::Error(error)) => return Err(OpenError::Directory(shown.to_owned(), error)),
             Err(std::fs::TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => sleep(Duration::from_millis(10)).await,
             Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::InUse(shown.to_owned())),
         }
+    }
+}
+
+fn not_private(shown: &str, error: PrivateError) -> OpenError {
+    match error {
+        PrivateError::Io(error) => OpenError::Directory(shown.to_owned(), error),
+        other => OpenError::NotPrivate(other),
     }
 }
 
