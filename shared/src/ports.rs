@@ -94,7 +94,7 @@ pub enum Changed {
     Changed(Sale),
     /// No such sale.
     NotFound,
-    /// The change breaks a rule of [`Sale::validate`]; nothing was stored.
+    /// The change breaks a rule of [`Sale::changed`]; nothing was stored.
     Refused(SaleError),
 }
 
@@ -109,13 +109,19 @@ pub trait Sales: Send + Sync {
     async fn list(&self, before: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>>;
     /// Sales that end at or after `ends_from`, by id upwards from after `after`, at most `limit`.
     async fn ending_from(&self, ends_from: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>>;
-    /// Applies `change` to the sale under its row lock, checks [`Sale::validate`], raises `version`.
+    /// Applies `change` to the sale by [`Sale::changed`], decided from the row it holds locked, so that no order is
+    /// recorded between the decision and the change.
     async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed>;
     /// Raises the sale's `epoch` and returns the new one: the fencing token of one rebuild. `None`: no such sale.
     async fn raise_epoch(&self, sale_id: SaleId) -> Stored<Option<u64>>;
 }
 
-/// The outcome of one order of [`OrderLedger::record`].
+/// An order that can never be recorded, whatever is tried: what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unrecordable(pub String);
+
+/// An order that [`OrderLedger::record`] found in the ledger or put there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// The order as the ledger holds it now: its status is never `Queued`.
@@ -150,14 +156,16 @@ pub struct Tally {
 /// changes `sold` in the same transaction as the order's row.
 #[async_trait]
 pub trait OrderLedger: Send + Sync {
-    /// Records admitted orders in one transaction, all or nothing, and returns one outcome per request in the given
-    /// order (a repeated id within the batch is recorded once). An order is recorded `Confirmed` with
+    /// Records admitted orders in one transaction and returns one outcome per request in the given order (a repeated
+    /// id within the batch is recorded once). An order is recorded `Confirmed` with
     /// `pay_by = now + pay_within_ms`, or `Rejected` when no unit is left, the user's limit is reached or the sale
-    /// is unknown. An id that is there already is returned as it is. Deadlocks and lock time-outs are retried inside.
+    /// is unknown. An id that is there already is returned as it is. One that can never be recorded is left out and does
+    /// not hold up the others. Deadlocks and lock time-outs are retried inside.
     ///
     /// # Errors
-    /// `Corrupt` when one of the orders can never be recorded: the caller splits the batch to find it.
-    async fn record(&self, requests: &[OrderRequest], now: Timestamp, pay_within_ms: u64) -> Stored<Vec<Recorded>>;
+    /// Nothing was recorded, or nobody knows. `Corrupt` is about the store (a sale's row that can't be read, say) and
+    /// never about one of the orders.
+    async fn record(&self, requests: &[OrderRequest], now: Timestamp, pay_within_ms: u64) -> Stored<Vec<Result<Recorded, Unrecordable>>>;
     /// The order with the id.
     async fn get(&self, order_id: OrderId) -> Stored<Option<Order>>;
     /// Those of the orders that exist, in no particular order.
@@ -510,11 +518,14 @@ pub struct Depth {
     pub parked: u64,
 }
 
+/// Longest time of one [`OrderQueue::publish`], from the call to its answer, in milliseconds.
+pub const PUBLISH_LIMIT_MS: u64 = 6_000;
+
 /// Where admitted orders are handed over.
 #[async_trait]
 pub trait OrderQueue: Send + Sync {
     /// Makes the orders durable as one message. `Ok` only when the message was routed to the queue and confirmed by
-    /// it (a majority of a quorum queue, or a synced commit).
+    /// it (a majority of a quorum queue, or a synced commit). Ends within [`PUBLISH_LIMIT_MS`].
     async fn publish(&self, orders: &[OrderRequest]) -> Stored<()>;
     /// Puts a message that can't be used aside, with the reason, as durably as [`OrderQueue::publish`].
     async fn park(&self, body: &[u8], reason: &str) -> Stored<()>;

@@ -41,6 +41,7 @@ use crate::{
     ports::{Ports, StoreError},
 };
 use catalog::Catalog;
+use parking::ParkedLately;
 use passwords::Passwords;
 use publisher::Publisher;
 use sweeping::SweepMemory;
@@ -62,6 +63,7 @@ pub struct Inner {
     drawing_turns: Semaphore,
     catalog: Catalog,
     publisher: Publisher,
+    parked_lately: ParkedLately,
     sweep: SweepMemory,
 }
 
@@ -90,7 +92,19 @@ impl App {
         let catalog = Catalog::new(&config.cache);
         let publisher = Publisher::spawn(Arc::clone(&ports.queue), config.orders.publish_group_max, config.orders.publish_waiting_max);
         let sweep = SweepMemory::new(ports.random.as_ref());
-        Ok(Self(Arc::new(Inner { config, ports, session_keys, ticket_keys, passwords, drawing_turns, catalog, publisher, sweep })))
+        let parked_lately = ParkedLately::default();
+        Ok(Self(Arc::new(Inner {
+            config,
+            ports,
+            session_keys,
+            ticket_keys,
+            passwords,
+            drawing_turns,
+            catalog,
+            publisher,
+            parked_lately,
+            sweep,
+        })))
     }
 
     /// Now.

@@ -1,12 +1,27 @@
-//! The messages that could not be used, for the operator to look at, try again or throw away.
+//! The messages that could not be used: put aside by the worker; the operator looks at them, tries them again or throws
+//! them away.
 
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
+
+use moka::future::Cache as LocalCache;
+use ring::digest::{SHA256, digest};
 use serde::Serialize;
 
 use super::App;
 use crate::{
     domain::{OrderId, QueueMessage},
+    ports::Stored,
     problem::Problem,
 };
+
+/// Parked messages that this process remembers, and for how long.
+const REMEMBERED_MAX: u64 = 1_000;
+const REMEMBERED_FOR: Duration = Duration::from_secs(3_600);
+/// Parked messages among which one is looked for.
+const SEARCHED_MAX: u32 = 1_000;
 
 /// Bytes of a message that are shown: enough to see what it is.
 const SHOWN_BYTES: usize = 4_096;
@@ -29,7 +44,57 @@ pub struct ParkedView {
     pub body: String,
 }
 
+/// What this process has parked lately, by the SHA-256 of the body.
+pub(super) struct ParkedLately(LocalCache<[u8; 32], ()>);
+
+impl Default for ParkedLately {
+    fn default() -> Self {
+        Self(LocalCache::builder().max_capacity(REMEMBERED_MAX).time_to_live(REMEMBERED_FOR).build())
+    }
+}
+
+fn hash(body: &[u8]) -> [u8; 32] {
+    digest(&SHA256, body).as_ref().try_into().expect("SHA-256 gives 32 bytes")
+}
+
 impl App {
+    /// Parks messages, each with its reason. A message that comes again (its batch was repeated, or the sweeper has
+    /// published its order again) while it is still parked is not parked a second time.
+    ///
+    /// # Errors
+    /// When the queue does not answer.
+    pub(super) async fn park(&self, messages: BTreeMap<Vec<u8>, String>) -> Stored<()> {
+        let mut still_parked = None;
+        for (body, reason) in messages {
+            let hash = hash(&body);
+            // Memory alone does not decide: what the operator has put back into the queue is not parked any more. Nor does
+            // the list alone: it is read only when a message comes again, because a list of thousands is slow to read.
+            if self.parked_lately.0.contains_key(&hash) {
+                if still_parked.is_none() {
+                    still_parked = Some(self.parked_hashes().await);
+                }
+                if still_parked.as_ref().is_some_and(|parked| parked.contains(&hash)) {
+                    continue;
+                }
+            }
+            tracing::error!(reason, bytes = body.len(), "a message can't be used and is parked");
+            self.ports.queue.park(&body, &reason).await?;
+            self.parked_lately.0.insert(hash, ()).await;
+        }
+        Ok(())
+    }
+
+    /// The hashes of what is parked. When that can't be read, a message is rather parked twice than lost.
+    async fn parked_hashes(&self) -> HashSet<[u8; 32]> {
+        match self.ports.parked.list(SEARCHED_MAX).await {
+            Ok(parked) => parked.iter().map(|parked| hash(&parked.body)).collect(),
+            Err(error) => {
+                tracing::warn!(%error, "the parked messages can't be read; one may be parked twice");
+                HashSet::new()
+            }
+        }
+    }
+
     /// The parked messages, at most `limit`.
     ///
     /// # Errors

@@ -2,80 +2,126 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, future::join_all, stream};
 
 use super::App;
 use crate::{
     domain::{OrderId, OrderRequest, QueueMessage, SaleId},
-    ports::{Recorded, StoreError, Stored},
+    logging::OncePerSecond,
+    ports::{Recorded, StoreError, Stored, Unrecordable},
 };
+
+/// Sales that the admission store is told of at the same time.
+const TOLD_AT_ONCE: usize = 16;
+
+/// Messages that can't be used, with the reason: each once, however often it is in the batch.
+type Unusable = BTreeMap<Vec<u8>, String>;
 
 impl App {
     /// Records the orders of a batch of messages. When this returns `Ok` every order in them is in the ledger, or was
-    /// parked, and the messages can be acknowledged. After an error the whole batch is to be given again.
+    /// parked, and the messages can be acknowledged. After an error the whole batch is to be given again: nothing was
+    /// parked then but what the queue took before it failed.
     ///
     /// # Errors
-    /// When the ledger, the admission store or the queue does not answer.
+    /// When the ledger or the queue does not answer, or the ledger can't read what it holds.
     pub async fn record_messages(&self, bodies: &[Vec<u8>]) -> Stored<()> {
         let mut requests = Vec::new();
+        let mut unusable = Unusable::new();
         for body in bodies {
             match read(body) {
                 Ok(message) => requests.extend(message.orders),
-                Err(reason) => {
-                    tracing::error!(reason, bytes = body.len(), "a message can't be used and is parked");
-                    self.ports.queue.park(body, &reason).await?;
-                }
+                Err(reason) => drop(unusable.insert(body.clone(), reason)),
             }
         }
+        let mut corrupt = None;
         for chunk in requests.chunks(self.config.worker.record_orders_max) {
-            self.record_or_park(chunk).await?;
+            match self.record_sale_by_sale(chunk, &mut unusable).await {
+                Err(error @ StoreError::Corrupt { .. }) => corrupt = Some(error),
+                outcome => outcome?,
+            }
         }
-        Ok(())
+        // Last, so that a batch which is repeated because of the ledger does not park the same again each time.
+        match corrupt {
+            Some(error) => Err(error),
+            None => self.park(unusable).await,
+        }
     }
 
-    /// Records the orders; when one of them can never be recorded, halves the batch until it stands alone, and parks it.
-    async fn record_or_park(&self, requests: &[OrderRequest]) -> Stored<()> {
-        let mut work = vec![requests];
-        while let Some(batch) = work.pop() {
-            match (self.ports.orders.record(batch, self.now(), self.config.orders.pay_within_seconds * 1_000).await, batch) {
-                (Ok(recorded), _) => self.tell(&recorded, batch).await?,
-                (Err(StoreError::Corrupt { cause, .. }), [alone]) => {
-                    tracing::error!(cause, order_id = %alone.order_id, "an order can't be recorded and is parked");
-                    let message = QueueMessage { v: QueueMessage::VERSION, orders: vec![alone.clone()] };
-                    let body = serde_json::to_vec(&message).expect("a message can be written as JSON");
-                    self.ports.queue.park(&body, &cause).await?;
+    /// Records the orders in one go. When the ledger can't read what it holds, those of each sale by themselves: the
+    /// broken row of one sale does not hold up the orders of others.
+    async fn record_sale_by_sale(&self, requests: &[OrderRequest], unusable: &mut Unusable) -> Stored<()> {
+        let together = self.record(requests, unusable).await;
+        if !matches!(together, Err(StoreError::Corrupt { .. })) {
+            return together;
+        }
+        let mut sales: BTreeMap<SaleId, Vec<OrderRequest>> = BTreeMap::new();
+        for request in requests {
+            sales.entry(request.sale_id).or_default().push(request.clone());
+        }
+        let mut outcome = Ok(());
+        for (sale_id, requests) in sales {
+            match self.record(&requests, unusable).await {
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    tracing::error!(%error, %sale_id, orders = requests.len(), "the orders of this sale can't be recorded; they come again");
+                    outcome = Err(error);
                 }
-                (Err(StoreError::Corrupt { .. }), _) => {
-                    let (first, second) = batch.split_at(batch.len() / 2);
-                    work.extend([second, first]);
-                }
-                (Err(error), _) => return Err(error),
+                recorded => recorded?,
             }
         }
+        outcome
+    }
+
+    /// Records the orders and tells what came of it. Those that can never be recorded become `unusable`.
+    async fn record(&self, requests: &[OrderRequest], unusable: &mut Unusable) -> Stored<()> {
+        let outcomes = self.ports.orders.record(requests, self.now(), self.config.orders.pay_within_seconds * 1_000).await?;
+        let mut recorded = Vec::with_capacity(outcomes.len());
+        for (outcome, request) in outcomes.into_iter().zip(requests) {
+            match outcome {
+                Ok(outcome) => recorded.push((outcome, request)),
+                Err(Unrecordable(reason)) => {
+                    let message = QueueMessage { v: QueueMessage::VERSION, orders: vec![request.clone()] };
+                    let body = serde_json::to_vec(&message).expect("a message can be written as JSON");
+                    unusable.insert(body, reason);
+                }
+            }
+        }
+        self.tell(&recorded).await;
         Ok(())
     }
 
     /// Tells the admission store and the cache what the ledger has said. Idempotent: a redelivery does it again.
-    async fn tell(&self, recorded: &[Recorded], requests: &[OrderRequest]) -> Stored<()> {
+    ///
+    /// The orders are recorded whatever comes of this. So a sale that can't be told of does not hold up the others: its
+    /// reservations stay unsettled, and the sweeper settles or releases them once they are overdue.
+    async fn tell(&self, recorded: &[(Recorded, &OrderRequest)]) {
         let mut sales: BTreeMap<SaleId, (Vec<OrderRequest>, Vec<OrderId>)> = BTreeMap::new();
-        for (outcome, request) in recorded.iter().zip(requests) {
-            let (active, ended) = sales.entry(outcome.order.sale_id).or_default();
-            if outcome.order.status.is_active() {
-                active.push(request.clone());
+        for (Recorded { order, .. }, request) in recorded {
+            let (active, ended) = sales.entry(order.sale_id).or_default();
+            if order.status.is_active() {
+                active.push((*request).clone());
             } else {
-                ended.push(outcome.order.order_id);
+                ended.push(order.order_id);
             }
         }
-        for (sale_id, (active, ended)) in sales {
+        let telling = stream::iter(sales).for_each_concurrent(TOLD_AT_ONCE, async |(sale_id, (active, ended))| {
             if !active.is_empty() {
-                self.ports.admission.settle(sale_id, &active).await?;
+                left_to_the_sweeper(sale_id, active.len(), self.ports.admission.settle(sale_id, &active).await);
             }
             if !ended.is_empty() {
-                self.ports.admission.release(sale_id, &ended).await?;
+                left_to_the_sweeper(sale_id, ended.len(), self.ports.admission.release(sale_id, &ended).await);
             }
-        }
-        join_all(recorded.iter().map(|outcome| self.share_order(&outcome.order))).await;
-        Ok(())
+        });
+        telling.await;
+        join_all(recorded.iter().map(|(Recorded { order, .. }, _)| self.share_order(order))).await;
+    }
+}
+
+fn left_to_the_sweeper(sale_id: SaleId, orders: usize, outcome: Stored<()>) {
+    static LINES: OncePerSecond = OncePerSecond::new();
+    if let Err(error) = outcome
+        && let Some(left_out) = LINES.pass()
+    {
+        tracing::warn!(%error, %sale_id, orders, left_out, "the admission store does not know yet what became of orders; the sweeper will tell it");
     }
 }
 

@@ -159,14 +159,6 @@ impl App {
     /// # Errors
     /// `not-found`, `invalid`, `unavailable`.
     pub async fn change_sale(&self, sale_id: SaleId, change: &SaleChange) -> Result<Sale, Problem> {
-        if let Some(limit) = change.per_user_limit {
-            // Buyers who kept to the limit must not look like cheats afterwards.
-            let sale = self.ports.sales.get(sale_id).await?.ok_or(Problem::NotFound)?;
-            if sale.sold > 0 && limit < sale.per_user_limit {
-                let expected = "not lowered once units are sold".to_owned();
-                return Err(Problem::Invalid { field: "per_user_limit".to_owned(), expected });
-            }
-        }
         match self.ports.sales.change(sale_id, change).await? {
             Changed::NotFound => Err(Problem::NotFound),
             Changed::Refused(error) => Err(error.into()),

@@ -154,11 +154,14 @@ impl Sale {
         rule(self.starts_at < self.ends_at, "ends_at", "later than starts_at")
     }
 
-    /// The sale with `change` applied and its version raised; still to be validated.
-    #[must_use]
-    pub fn changed(&self, change: &SaleChange) -> Self {
+    /// The sale with `change` applied and its version raised.
+    ///
+    /// # Errors
+    /// Names the field whose new value breaks a rule: of [`Sale::validate`], or that the limit per user stays once units
+    /// are sold. Buyers who kept to the limit must not be over it afterwards.
+    pub fn changed(&self, change: &SaleChange) -> Result<Self, SaleError> {
         let SaleChange { title, description, image_url, price, original_price, stock, per_user_limit, starts_at, ends_at } = change.clone();
-        Self {
+        let sale = Self {
             title: title.unwrap_or_else(|| self.title.clone()),
             description: description.unwrap_or_else(|| self.description.clone()),
             image_url: image_url.unwrap_or_else(|| self.image_url.clone()),
@@ -170,7 +173,12 @@ impl Sale {
             ends_at: ends_at.unwrap_or(self.ends_at),
             version: self.version + 1,
             ..self.clone()
+        };
+        if self.sold > 0 && sale.per_user_limit < self.per_user_limit {
+            return Err(SaleError { field: "per_user_limit", expected: "not lowered once units are sold" });
         }
+        sale.validate()?;
+        Ok(sale)
     }
 
     /// What the admission store needs.

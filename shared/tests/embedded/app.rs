@@ -11,13 +11,16 @@ use flashsale::{
     },
     app::{App, CaptchaAnswer, Client, Credentials, NewSale, SessionClaims, Swept},
     config::Config,
-    contract::{ManualClock, START},
-    domain::{OrderId, OrderStatus, Phone, Role, SaleId},
-    ports::{CaptchaArtist, Clock, OrderSource as _, Ports, Purpose, Random, Stored},
+    contract::{self, ManualClock, START},
+    domain::{OrderId, OrderRequest, OrderStatus, Phone, QueueMessage, Role, SaleId},
+    ports::{
+        Admission as _, CaptchaArtist, Clock, Depth, OrderLedger, OrderQueue as _, OrderSource as _, Ports, Purpose, Random, StoreError,
+        Stored,
+    },
     problem::Problem,
 };
 
-use crate::support::TempDir;
+use crate::{faulty::FaultyAdmission, ledger::raw, support::TempDir};
 
 /// Draws every captcha with the same answer.
 struct KnownAnswer;
@@ -40,8 +43,9 @@ struct Shop {
     app: App,
     clock: Arc<ManualClock>,
     store: Sqlite,
+    admission: Arc<FaultyAdmission>,
     client: Client,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Shop {
@@ -51,6 +55,7 @@ impl Shop {
         let clock = Arc::new(ManualClock::at(START));
         let gate = Arc::new(MemoryGate::new(None));
         let shared = Arc::new(store.clone());
+        let admission = Arc::new(FaultyAdmission::new(shared.clone()));
         let ports = Ports {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             random: Arc::new(SystemRandom),
@@ -63,7 +68,7 @@ impl Shop {
             blacklist: gate.clone(),
             failures: gate.clone(),
             captchas: gate,
-            admission: shared.clone(),
+            admission: admission.clone(),
             queue: shared.clone(),
             source: shared.clone(),
             parked: shared,
@@ -76,7 +81,7 @@ impl Shop {
         let config = Config::load(None, env, []).unwrap();
         let app = App::new(config, ports).await.unwrap();
         let client = Client { address: "192.0.2.7".parse().unwrap() };
-        Self { app, clock, store, client, _dir: dir }
+        Self { app, clock, store, admission, client, dir }
     }
 
     async fn without_captchas() -> Self {
@@ -278,6 +283,85 @@ async fn poison_messages_are_parked_and_the_others_recorded() {
     shop.store.ack(&[good[0].tag]).await.unwrap();
     assert_eq!(shop.status(who, order).await, OrderStatus::Confirmed);
     assert_eq!(shop.app.ports.queue.depth().await.unwrap().parked, 2);
+    shop.books_balance().await;
+}
+
+/// What an order would be that no code of ours admits: its price is below zero.
+fn unrecordable(sale: SaleId) -> Vec<u8> {
+    let order = OrderRequest { sale_id: sale, price: -1, ..contract::request(&contract::sale(1), contract::user_id()) };
+    serde_json::to_vec(&QueueMessage { v: QueueMessage::VERSION, orders: vec![order] }).unwrap()
+}
+
+#[tokio::test]
+async fn poison_is_parked_once_however_often_its_batch_is_repeated() {
+    let shop = Shop::without_captchas().await;
+    let sale = shop.sale(1).await;
+    let poison = unrecordable(sale);
+    let batch = [b"nonsense".to_vec(), poison.clone(), poison.clone()];
+    for _ in 0..3 {
+        shop.app.record_messages(&batch).await.unwrap();
+    }
+    let parked = shop.app.ports.parked.list(10).await.unwrap();
+    let mut bodies: Vec<_> = parked.iter().map(|parked| &parked.body).collect();
+    bodies.sort_unstable();
+    assert_eq!(bodies, [&batch[0], &poison]);
+    // What the operator puts back is not parked any more, and so is parked anew instead of being lost.
+    let id = &parked.iter().find(|parked| parked.body == poison).unwrap().id;
+    shop.app.retry_parked(id).await.unwrap();
+    assert_eq!(shop.work().await, 1);
+    assert_eq!(shop.app.ports.queue.depth().await.unwrap(), Depth { waiting: 0, parked: 2 });
+}
+
+#[tokio::test]
+async fn a_broken_row_of_one_sale_makes_no_order_poison_and_holds_up_no_other_sale() {
+    let shop = Shop::without_captchas().await;
+    let who = shop.shoppers(2).await;
+    let (broken, sound) = (shop.sale(5).await, shop.sale(5).await);
+    let (waiting, confirmed) = (shop.buy(&who[0], broken).await, shop.buy(&who[1], sound).await);
+    let set_stock = async |stock: u64| {
+        let mut connection = raw(&shop.dir).await;
+        let update = sqlx::query("UPDATE sales SET stock = ? WHERE sale_id = ?").bind(i64::try_from(stock).unwrap());
+        update.bind(broken.to_string()).execute(&mut connection).await.unwrap();
+    };
+    // More than the field can hold.
+    set_stock(1 << 40).await;
+    let batch = shop.store.receive(10, 10).await.unwrap();
+    let mut bodies: Vec<_> = batch.iter().map(|delivery| delivery.body.clone()).collect();
+    bodies.push(b"nonsense".to_vec());
+    for _ in 0..3 {
+        let refused = shop.app.record_messages(&bodies).await;
+        assert!(matches!(refused, Err(StoreError::Corrupt { .. })), "{refused:?}");
+    }
+    assert_eq!(shop.status(&who[1], confirmed).await, OrderStatus::Confirmed);
+    assert_eq!(shop.app.ports.queue.depth().await.unwrap().parked, 0, "and nothing is parked before the rest is recorded");
+    set_stock(5).await;
+    shop.app.record_messages(&bodies).await.unwrap();
+    shop.store.ack(&batch.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(shop.status(&who[0], waiting).await, OrderStatus::Confirmed);
+    assert_eq!(shop.app.ports.queue.depth().await.unwrap(), Depth { waiting: 0, parked: 1 });
+    shop.books_balance().await;
+}
+
+#[tokio::test]
+async fn a_sale_whose_admission_fails_holds_up_no_other_and_is_mended_by_the_sweeper() {
+    let shop = Shop::without_captchas().await;
+    let who = shop.shoppers(4).await;
+    let (failing, sound) = (shop.sale(1).await, shop.sale(1).await);
+    let orders = [shop.buy(&who[0], failing).await, shop.buy(&who[1], sound).await];
+    // Refused by the ledger, because the unit is taken: to be released.
+    let late = OrderRequest { sale_id: failing, ..contract::request(&contract::sale(1), who[2].user_id) };
+    shop.store.publish(std::slice::from_ref(&late)).await.unwrap();
+    shop.admission.fail(failing);
+    assert_eq!(shop.work().await, 3, "recorded and acknowledged");
+    assert_eq!(shop.app.ports.queue.depth().await.unwrap(), Depth { waiting: 0, parked: 0 });
+    let settled = async |sale, order| shop.store.find(sale, order).await.unwrap().unwrap().settled;
+    assert_eq!([settled(failing, orders[0]).await, settled(sound, orders[1]).await], [false, true]);
+    assert_eq!(OrderLedger::get(&shop.store, orders[0]).await.unwrap().unwrap().status, OrderStatus::Confirmed);
+    shop.admission.mend();
+    shop.clock.advance_ms(5_001);
+    let swept = shop.sweep().await;
+    assert_eq!((swept.settled, swept.republished), (1, 0));
+    assert!(settled(failing, orders[0]).await);
     shop.books_balance().await;
 }
 

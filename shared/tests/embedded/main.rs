@@ -4,6 +4,7 @@
 
 mod admission;
 mod app;
+mod faulty;
 mod gate;
 mod ledger;
 mod queue;

@@ -13,11 +13,11 @@ use flashsale::{
     adapters::rabbitmq::RabbitMq,
     contract::queue::{self, carried, gather, orders},
     domain::{OrderId, OrderRequest},
-    ports::{Depth, Health as _, OrderQueue as _, OrderSource as _, StoreError},
+    ports::{Depth, Health as _, OrderQueue as _, OrderSource as _, PUBLISH_LIMIT_MS, StoreError},
 };
 use tokio::{task::JoinSet, time::sleep};
 
-use crate::support::{servers, unique};
+use crate::support::{rabbitmqctl, servers, unique};
 
 fn shared_url() -> String {
     servers().amqp_url().unwrap()
@@ -182,6 +182,38 @@ async fn unroutable_among_many_is_never_ok() {
     for order_id in published.into_iter().flatten() {
         assert!(found.contains(&order_id));
     }
+}
+
+/// A queue that is full refuses what is published, as a young one does while it has no leader.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_refused_message_is_published_again_until_there_is_room_or_no_time() {
+    let (url, name) = (shared_url(), unique("q"));
+    let rabbit = RabbitMq::new(&url, &name).unwrap();
+    rabbit.publish(&orders(1)).await.unwrap();
+    rabbitmqctl(&["set_policy", &name, &format!("^{name}$"), r#"{"max-length":1}"#, "--apply-to", "queues"]);
+    // The server lets some more in before it notices.
+    let (refused, took) = loop {
+        let begun = Instant::now();
+        if let Err(refused) = rabbit.publish(&orders(1)).await {
+            break (refused, begun.elapsed());
+        }
+    };
+    assert!(matches!(&refused, StoreError::Unavailable { cause, .. } if cause.contains("refused")), "{refused:?}");
+    let limit = Duration::from_millis(PUBLISH_LIMIT_MS);
+    assert!(took > limit / 2 && took < limit + Duration::from_secs(1), "{took:?}");
+
+    let kept = orders(1);
+    let publishing = tokio::spawn({
+        let (rabbit, kept) = (rabbit.clone(), kept.clone());
+        async move { rabbit.publish(&kept).await }
+    });
+    sleep(Duration::from_millis(300)).await;
+    assert!(!publishing.is_finished(), "it is refused and tries on");
+    let before = drain(&url, &name).await;
+    publishing.await.unwrap().unwrap();
+    let found = [before, drain(&url, &name).await].concat();
+    assert_eq!(found.iter().filter(|order_id| **order_id == kept[0].order_id).count(), 1, "it is there once");
 }
 
 #[tokio::test]

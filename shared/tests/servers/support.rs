@@ -1,6 +1,6 @@
 //! One set of private servers for the whole binary; they end with the process.
 
-use std::sync::OnceLock;
+use std::{path::PathBuf, process::Command, sync::OnceLock};
 
 use flashsale::contract;
 use flashsale_servers::Servers;
@@ -9,9 +9,32 @@ use flashsale_servers::Servers;
 pub fn servers() -> &'static Servers {
     static SERVERS: OnceLock<Servers> = OnceLock::new();
     SERVERS.get_or_init(|| {
-        let dir = std::env::temp_dir().join(format!("fs-{}", std::process::id()));
-        Servers::builder(dir).redis().redis_cluster().mysql().rabbitmq().start().unwrap_or_else(|error| panic!("{error}"))
+        Servers::builder(dir()).redis().redis_cluster().mysql().rabbitmq().start().unwrap_or_else(|error| panic!("{error}"))
     })
+}
+
+fn dir() -> PathBuf {
+    std::env::temp_dir().join(format!("fs-{}", std::process::id()))
+}
+
+/// Lets RabbitMQ's own tool do to the shared server what an operator would.
+pub fn rabbitmqctl(arguments: &[&str]) {
+    servers();
+    let read = |name: &str| std::fs::read_to_string(dir().join(name)).unwrap();
+    let ports = read("ports");
+    let epmd = ports.lines().find_map(|line| line.strip_prefix("rabbitmq-epmd=")).unwrap();
+    let node = format!("flashsale-{}@localhost", &read("secrets/rabbitmq-node")[..12]);
+    let path = format!("{}:/usr/sbin:/usr/lib/rabbitmq/bin", std::env::var("PATH").unwrap());
+    let output = Command::new("rabbitmqctl")
+        .args(["--node", &node])
+        .args(arguments)
+        .env("PATH", path)
+        .env("HOME", dir().join("rabbitmq/home"))
+        .env("ERL_EPMD_PORT", epmd)
+        .env("ERL_AFLAGS", "-start_epmd false")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
 }
 
 /// A name that no other test uses: a key prefix, a database, a queue.

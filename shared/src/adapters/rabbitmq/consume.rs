@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -30,6 +30,8 @@ pub(super) struct Consuming {
     link: Arc<Link>,
     queue: ShortString,
     generation: AtomicU64,
+    /// The largest `limit` so far. A call may ask for less, to fill up a batch.
+    largest: AtomicU32,
     current: Mutex<Option<Arc<Session>>>,
     /// Held while a session is being opened.
     opening: tokio::sync::Mutex<()>,
@@ -37,8 +39,8 @@ pub(super) struct Consuming {
 
 #[async_trait]
 impl OrderSource for RabbitMq {
-    /// Twice as many messages as the first call's `limit` (at most 2,000) are fetched ahead, so that the next batch is
-    /// there when one is done. Making a connection may take 6 s on top of `wait_ms`.
+    /// Twice as many messages as the largest `limit` so far (at most 2,000) are fetched ahead from the moment the consumer
+    /// is opened or opened again, so that the next batch is there when one is done. Making a connection may take 6 s on top of `wait_ms`.
     async fn receive(&self, limit: u32, wait_ms: u64) -> Stored<Vec<Delivery>> {
         self.inner.consuming.receive(limit, Duration::from_millis(wait_ms).min(WAIT_MAX)).await
     }
@@ -58,7 +60,14 @@ impl OrderSource for RabbitMq {
 
 impl Consuming {
     pub(super) fn new(link: Arc<Link>, queue: ShortString) -> Self {
-        Self { link, queue, generation: AtomicU64::new(0), current: Mutex::default(), opening: tokio::sync::Mutex::default() }
+        Self {
+            link,
+            queue,
+            generation: AtomicU64::new(0),
+            largest: AtomicU32::new(0),
+            current: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Messages that this process has and that wait for their verdict.
@@ -71,7 +80,8 @@ impl Consuming {
             return Ok(Vec::new());
         }
         let deadline = Instant::now() + wait;
-        let prefetch = u16::try_from(limit.saturating_mul(2)).unwrap_or(PREFETCH_MAX).min(PREFETCH_MAX);
+        let largest = self.largest.fetch_max(limit, Ordering::Relaxed).max(limit);
+        let prefetch = u16::try_from(largest.saturating_mul(2)).unwrap_or(PREFETCH_MAX).min(PREFETCH_MAX);
         loop {
             let session = self.session(prefetch).await?;
             if let Some(deliveries) = session.take(limit as usize, deadline).await {

@@ -3,21 +3,28 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use lapin::{
     BasicProperties, Confirmation,
     options::{BasicPublishOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Inner, RabbitMq, never_sent, not_done, unavailable, unknown};
 use crate::{
     domain::{OrderRequest, QueueMessage},
-    ports::{Depth, Health, OrderQueue, StoreError, Stored},
+    ports::{Depth, Health, OrderQueue, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
 /// Longest wait for a free channel, and then for the confirm.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(3);
+/// Longest time of one publish with everything that belongs to it: the connection, the channel, the confirm, and
+/// repetitions after a refusal.
+const PUBLISH_LIMIT: Duration = Duration::from_millis(PUBLISH_LIMIT_MS);
+/// Pauses before a refused message is published again: doubled from the first to the last.
+const REFUSED_PAUSE_FIRST: Duration = Duration::from_millis(20);
+const REFUSED_PAUSE_LAST: Duration = Duration::from_millis(500);
 /// The header of a parked message that says why, beside `x-death` of those that the server parked.
 pub(super) const REASON: &str = "x-reason";
 /// Longest reason that is kept, in characters.
@@ -27,7 +34,8 @@ const PERSISTENT: u8 = 2;
 
 #[async_trait]
 impl OrderQueue for RabbitMq {
-    /// Waits up to 3 s each for a connection that is being made, a free channel and the confirm.
+    /// Waits up to 3.5 s for a connection that is being made, and up to 3 s each for a free channel and a confirm. A message
+    /// that the queue refuses is published again, until [`PUBLISH_LIMIT_MS`] have passed in all.
     async fn publish(&self, orders: &[OrderRequest]) -> Stored<()> {
         let Some(first) = orders.first() else { return Ok(()) };
         let message = QueueMessage { v: QueueMessage::VERSION, orders: orders.to_vec() };
@@ -80,51 +88,67 @@ impl RabbitMq {
 
 impl Inner {
     async fn send(&self, to: ShortString, body: &[u8], properties: BasicProperties) -> Stored<()> {
+        let deadline = Instant::now() + PUBLISH_LIMIT;
         let live = self.publishing.live().await?;
         if live.blocked() {
             return Err(blocked());
         }
-        let slot = match timeout(CALL_LIMIT, live.slot()).await {
+        let call_deadline = || deadline.min(Instant::now() + CALL_LIMIT);
+        let slot = match timeout_at(call_deadline(), live.slot()).await {
             Ok(slot) => slot?,
             Err(_) => {
                 self.publishing.retire(&live);
                 return Err(unavailable("no free channel in time"));
             }
         };
-        let published = async {
-            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            let confirm = slot
-                .channel()
-                .basic_publish(ShortString::default(), to.clone(), options, body, properties)
-                .await
-                .map_err(|error| if never_sent(&error) { not_done(&error) } else { unknown(error) })?;
-            confirm.await.map_err(unknown)
-        };
-        match timeout(CALL_LIMIT, published).await {
-            Ok(Ok(Confirmation::Ack(None))) => {
-                slot.keep();
-                Ok(())
-            }
-            Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => {
-                // The queue is gone; the next connection makes it again.
-                self.publishing.retire(&live);
-                Err(unavailable(format!("queue {to} does not exist")))
-            }
-            Ok(Ok(Confirmation::Nack(None))) => {
-                slot.keep();
-                Err(unavailable(format!("queue {to} refused the message")))
-            }
-            Ok(Ok(Confirmation::NotRequested)) => Err(unknown("the channel gives no confirms")),
-            Ok(Err(error)) => {
-                self.publishing.retire(&live);
-                Err(error)
-            }
-            Err(_) => {
-                // While the server holds publishers back, a new connection would be held back too.
-                if !live.blocked() {
-                    self.publishing.retire(&live);
+        let mut pauses = ExponentialBuilder::new()
+            .with_min_delay(REFUSED_PAUSE_FIRST)
+            .with_max_delay(REFUSED_PAUSE_LAST)
+            .with_jitter()
+            .without_max_times()
+            .build();
+        loop {
+            let published = async {
+                let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+                let confirm = slot
+                    .channel()
+                    .basic_publish(ShortString::default(), to.clone(), options, body, properties.clone())
+                    .await
+                    .map_err(|error| if never_sent(&error) { not_done(&error) } else { unknown(error) })?;
+                confirm.await.map_err(unknown)
+            };
+            match timeout_at(call_deadline(), published).await {
+                Ok(Ok(Confirmation::Ack(None))) => {
+                    slot.keep();
+                    return Ok(());
                 }
-                Err(unknown("no confirm in time"))
+                Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => {
+                    // The queue is gone; the next connection makes it again.
+                    self.publishing.retire(&live);
+                    return Err(unavailable(format!("queue {to} does not exist")));
+                }
+                Ok(Ok(Confirmation::Nack(None))) => {
+                    // Nothing happened. A quorum queue refuses while it is full, and a young one on a busy machine while it
+                    // has no leader: both pass.
+                    let pause = pauses.next().unwrap_or(REFUSED_PAUSE_LAST);
+                    if Instant::now() + pause >= deadline {
+                        slot.keep();
+                        return Err(unavailable(format!("queue {to} refused the message")));
+                    }
+                    sleep(pause).await;
+                }
+                Ok(Ok(Confirmation::NotRequested)) => return Err(unknown("the channel gives no confirms")),
+                Ok(Err(error)) => {
+                    self.publishing.retire(&live);
+                    return Err(error);
+                }
+                Err(_) => {
+                    // While the server holds publishers back, a new connection would be held back too.
+                    if !live.blocked() {
+                        self.publishing.retire(&live);
+                    }
+                    return Err(unknown("no confirm in time"));
+                }
             }
         }
     }

@@ -6,18 +6,18 @@ use async_trait::async_trait;
 
 use super::{
     AFTER_ALL_IDS, BEFORE_ALL_IDS, CHUNK, Failure, FromRow, Row, Session, Statement, Store, Value, Work,
-    recording::{Book, HeldSale, HeldSlot, NewOrder},
+    recording::{Book, HeldSale, HeldSlot, NewOrder, Outcome},
     rows::{ORDER_COLUMNS, signed},
     transitions::{Cancel, ExpireDue, Pay},
 };
 use crate::{
     domain::{Order, OrderId, OrderRequest, OrderStatus, SaleId, Timestamp, UserId},
-    ports::{OrderLedger, Recorded, Stored, Tally, Transition},
+    ports::{OrderLedger, Stored, Tally, Transition},
 };
 
 #[async_trait]
 impl<S: Store> OrderLedger for S {
-    async fn record(&self, requests: &[OrderRequest], now: Timestamp, pay_within_ms: u64) -> Stored<Vec<Recorded>> {
+    async fn record(&self, requests: &[OrderRequest], now: Timestamp, pay_within_ms: u64) -> Stored<Vec<Outcome>> {
         if requests.is_empty() {
             return Ok(Vec::new());
         }
@@ -141,10 +141,9 @@ struct Record {
 }
 
 impl Work for Record {
-    type Output = Vec<Recorded>;
+    type Output = Vec<Outcome>;
 
     async fn run<S: Session>(&self, session: &mut S) -> Result<Self::Output, Failure> {
-        self.requests.iter().try_for_each(storable)?;
         let sales = lock_sales(session, self.requests.iter().map(|request| request.sale_id).collect()).await?;
         let sales: HashMap<_, _> = sales.into_iter().map(|sale| (sale.sale_id, sale)).collect();
         let existing = lock_orders(session, self.requests.iter().map(|request| request.order_id).collect()).await?;
@@ -160,14 +159,6 @@ impl Work for Record {
         }
         Ok(decided.outcomes)
     }
-}
-
-/// Whether a request can ever be stored.
-pub(super) fn storable(request: &OrderRequest) -> Result<(), Failure> {
-    if request.price < 0 {
-        return Err(Failure::Corrupt(format!("order {} has a price below zero", request.order_id)));
-    }
-    Ok(())
 }
 
 /// Locks those of the sales that exist, in id order.

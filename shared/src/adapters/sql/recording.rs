@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
     domain::{Order, OrderId, OrderRequest, OrderStatus, RejectReason, SaleId, Timestamp, UserId},
-    ports::Recorded,
+    ports::{Recorded, Unrecordable},
 };
 
 /// A sale whose row is locked.
@@ -40,10 +40,13 @@ pub(super) struct Book {
     existing: HashMap<OrderId, Order>,
 }
 
+/// What became of one request.
+pub(super) type Outcome = Result<Recorded, Unrecordable>;
+
 /// What is to be written, and what the caller is told once it is.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Decided {
-    pub(super) outcomes: Vec<Recorded>,
+    pub(super) outcomes: Vec<Outcome>,
     pub(super) inserts: Vec<NewOrder>,
     /// Units newly held, by sale.
     pub(super) taken: BTreeMap<SaleId, u32>,
@@ -63,7 +66,11 @@ impl Book {
         let mut decided = Decided::default();
         for request in requests {
             if let Some(order) = self.existing.get(&request.order_id) {
-                decided.outcomes.push(Recorded { order: order.clone(), fresh: false });
+                decided.outcomes.push(Ok(Recorded { order: order.clone(), fresh: false }));
+                continue;
+            }
+            if let Err(wrong) = storable(request) {
+                decided.outcomes.push(Err(wrong));
                 continue;
             }
             let new = match self.take(request.sale_id, request.user_id) {
@@ -79,7 +86,7 @@ impl Book {
             };
             // The same id once more in this batch finds it here.
             self.existing.insert(request.order_id, new.order.clone());
-            decided.outcomes.push(Recorded { order: new.order.clone(), fresh: true });
+            decided.outcomes.push(Ok(Recorded { order: new.order.clone(), fresh: true }));
             decided.inserts.push(new);
         }
         decided
@@ -101,6 +108,14 @@ impl Book {
         sale.sold += 1;
         Ok(slot)
     }
+}
+
+/// Whether a request can ever be stored.
+pub(super) fn storable(request: &OrderRequest) -> Result<(), Unrecordable> {
+    if request.price < 0 {
+        return Err(Unrecordable(format!("order {} has a price below zero", request.order_id)));
+    }
+    Ok(())
 }
 
 /// The row of a request that the ledger sees for the first time.
@@ -151,7 +166,7 @@ mod tests {
     }
 
     fn verdicts(decided: &Decided) -> Vec<(Option<RejectReason>, bool)> {
-        decided.outcomes.iter().map(|outcome| (outcome.order.reason, outcome.fresh)).collect()
+        decided.outcomes.iter().map(|outcome| outcome.as_ref().map(|recorded| (recorded.order.reason, recorded.fresh)).unwrap()).collect()
     }
 
     #[test]
@@ -198,11 +213,11 @@ mod tests {
 
             prop_assert_eq!(decided.outcomes.len(), requests.len());
             for (request, outcome) in requests.iter().zip(&decided.outcomes) {
-                prop_assert_eq!(request.order_id, outcome.order.order_id);
+                prop_assert_eq!(request.order_id, outcome.as_ref().unwrap().order.order_id);
             }
             let ids: BTreeSet<_> = decided.inserts.iter().map(|new| new.order.order_id).collect();
             prop_assert_eq!(ids.len(), decided.inserts.len());
-            prop_assert_eq!(decided.outcomes.iter().filter(|outcome| outcome.fresh).count(), ids.len());
+            prop_assert_eq!(decided.outcomes.iter().filter(|outcome| outcome.as_ref().unwrap().fresh).count(), ids.len());
 
             let active: Vec<_> = decided.inserts.iter().filter(|new| new.order.status.is_active()).collect();
             prop_assert!(active.iter().filter(|new| new.order.sale_id == sale(0)).count() <= (stock - sold) as usize);

@@ -96,10 +96,10 @@ impl Work for ChangeSale {
         let Some(before) = session.fetch::<Sale>(&select).await?.pop() else {
             return Ok(Changed::NotFound);
         };
-        let sale = before.changed(&self.change);
-        if let Err(error) = sale.validate() {
-            return Ok(Changed::Refused(error));
-        }
+        let sale = match before.changed(&self.change) {
+            Ok(sale) => sale,
+            Err(error) => return Ok(Changed::Refused(error)),
+        };
         let update = Statement::new(
             "UPDATE sales SET title = ?, description = ?, image_url = ?, price = ?, original_price = ?, stock = ?, \
              per_user_limit = ?, starts_at_ms = ?, ends_at_ms = ?, version = ? WHERE sale_id = ?",

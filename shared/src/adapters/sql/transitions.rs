@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     CHUNK, Failure, FromRow, Row, Session, Statement, Work,
-    orders::{add_to_sold, insert, lock_orders, lock_sales, storable},
-    recording::{NewOrder, recorded},
+    orders::{add_to_sold, insert, lock_orders, lock_sales},
+    recording::{NewOrder, recorded, storable},
     rows::ORDER_COLUMNS,
 };
 use crate::{
     domain::{Order, OrderId, OrderRequest, OrderStatus, SaleId, Timestamp, UserId},
-    ports::Transition,
+    ports::{Transition, Unrecordable},
 };
 
 /// See [`crate::ports::OrderLedger::pay`].
@@ -75,7 +75,7 @@ impl Work for Cancel {
             let Some(request) = &self.queued else {
                 return Ok(Transition::NotFound);
             };
-            storable(request)?;
+            storable(request).map_err(|Unrecordable(cause)| Failure::Corrupt(cause))?;
             let order = recorded(request, OrderStatus::Cancelled, self.now);
             insert(session, &[NewOrder { order: order.clone(), slot: None }]).await?;
             return Ok(Transition::Done(order));

@@ -14,13 +14,13 @@ use async_trait::async_trait;
 use sqlx::{Row as _, SqliteConnection};
 use tokio::{
     sync::Notify,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{Sqlite, stored};
 use crate::{
     domain::{OrderRequest, QueueMessage},
-    ports::{Delivery, Depth, OrderQueue, OrderSource, StoreError, Stored},
+    ports::{Delivery, Depth, OrderQueue, OrderSource, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
 /// How often a message is handed back before it is parked.
@@ -111,15 +111,18 @@ impl OrderQueue for Sqlite {
         }
         let message = QueueMessage { v: QueueMessage::VERSION, orders: orders.to_vec() };
         let body = serde_json::to_vec(&message).map_err(|error| StoreError::Unavailable { store: "SQLite", cause: error.to_string() })?;
-        self.write(move |connection| {
+        let written = self.write(move |connection| {
             Box::pin(async move {
                 sqlx::query("INSERT INTO queue_messages (body) VALUES (?)").bind(body).execute(connection).await.map_err(stored)?;
                 Ok(())
             })
-        })
-        .await?;
+        });
+        let outcome = timeout(Duration::from_millis(PUBLISH_LIMIT_MS), written)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unknown { store: "SQLite", cause: format!("no answer within {PUBLISH_LIMIT_MS} ms") }));
+        // Also after an error: the message may be there all the same.
         self.queue().visible.notify_one();
-        Ok(())
+        outcome
     }
 
     async fn park(&self, body: &[u8], reason: &str) -> Stored<()> {

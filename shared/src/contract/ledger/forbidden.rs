@@ -50,7 +50,8 @@ pub async fn forbidden(ledger: &Ledger) -> Forbidden {
         ),
         ("makes a king", format!("UPDATE users SET role = 'king' WHERE user_id = '{}'", user.user_id)),
     ];
-    Forbidden { ledger: ledger.clone(), sale, order, statements }
+    let above_limit = insert(&new_id, "confirmed", "NULL", "2", "9", 1, 1);
+    Forbidden { ledger: ledger.clone(), sale, order, statements, above_limit }
 }
 
 /// See [`forbidden`].
@@ -60,6 +61,7 @@ pub struct Forbidden {
     order: crate::domain::Order,
     /// What each would do, and its SQL.
     pub statements: Vec<(&'static str, String)>,
+    above_limit: String,
 }
 
 impl Forbidden {
@@ -69,18 +71,20 @@ impl Forbidden {
         self.ledger.assert_sold(&self.sale, 1).await;
     }
 
-    /// SQL that a broken program could send and that no constraint refuses: it makes `sold` wrong.
+    /// SQL that a broken program could send and that no constraint refuses: `sold` is wrong then, and a user is over the
+    /// limit.
     #[must_use]
-    pub fn falsify_sold(&self) -> String {
-        format!("UPDATE sales SET sold = 0 WHERE sale_id = '{}'", self.sale.sale_id)
+    pub fn falsehoods(&self) -> [String; 2] {
+        [format!("UPDATE sales SET sold = 0 WHERE sale_id = '{}'", self.sale.sale_id), self.above_limit.clone()]
     }
 
-    /// Checks, with `sold` made wrong, that rows are counted and not believed, and that the next change that can't be
+    /// Checks, with the books falsified, that rows are counted and not believed, and that the next change that can't be
     /// is refused as corrupt.
     pub async fn assert_falsehood_is_seen(&self) {
         let Ledger { sales, orders, .. } = &self.ledger;
         assert_eq!(sales.get(self.sale.sale_id).await.unwrap().unwrap().sold, 0);
-        assert_eq!(orders.tally(self.sale.sale_id).await.unwrap().active, 1);
+        let tally = orders.tally(self.sale.sale_id).await.unwrap();
+        assert_eq!((tally.active, tally.users_over_limit), (2, vec![self.order.user_id]));
         super::assert_corrupt(orders.cancel(self.order.order_id, self.order.user_id, None, START).await);
         assert_eq!(self.ledger.get(self.order.order_id).await.status, OrderStatus::Confirmed, "nothing of it was stored");
     }

@@ -27,7 +27,7 @@ pub use users::users;
 use crate::{
     contract,
     domain::{Order, OrderId, OrderRequest, OrderStatus, RejectReason, Sale, UserId},
-    ports::{Health, OrderLedger, Recorded, Sales, SigningKeys, StoreError, Stored, Transition, Users},
+    ports::{Health, OrderLedger, Recorded, Sales, SigningKeys, StoreError, Stored, Transition, Unrecordable, Users},
 };
 
 /// Until when orders of the suites are to be paid, counted from their recording.
@@ -76,7 +76,7 @@ impl Ledger {
     }
 
     async fn record(&self, requests: &[OrderRequest]) -> Vec<Recorded> {
-        self.orders.record(requests, contract::START, PAY_WITHIN_MS).await.unwrap()
+        all(self.orders.record(requests, contract::START, PAY_WITHIN_MS).await.unwrap())
     }
 
     /// Records one order that must be confirmed.
@@ -97,6 +97,11 @@ impl Ledger {
         assert_eq!(tally.active, u64::from(sold), "{tally:?}");
         assert_eq!(tally.users_over_limit, [] as [UserId; 0]);
     }
+}
+
+/// The outcomes of orders that can all be recorded.
+fn all(outcomes: Vec<Result<Recorded, Unrecordable>>) -> Vec<Recorded> {
+    outcomes.into_iter().map(Result::unwrap).collect()
 }
 
 /// The reason of each outcome, `None` for a confirmed one.

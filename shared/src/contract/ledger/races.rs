@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use futures_util::future::join_all;
 
-use super::{Ledger, PAY_WITHIN_MS, again};
+use super::{Ledger, PAY_WITHIN_MS, again, all};
 use crate::{
     adapters::system::SystemRandom,
     contract::{self, START},
@@ -42,7 +42,7 @@ async fn record_all(ledger: &Ledger, batches: Vec<Vec<OrderRequest>>) -> Vec<Rec
     let tasks = batches.into_iter().map(|batch| {
         let orders = ledger.orders.clone();
         tokio::spawn(async move {
-            let recorded = again(|| orders.record(&batch, START, PAY_WITHIN_MS)).await;
+            let recorded = all(again(|| orders.record(&batch, START, PAY_WITHIN_MS)).await);
             assert!(batch.iter().map(|request| request.order_id).eq(recorded.iter().map(|recorded| recorded.order.order_id)));
             recorded
         })
@@ -170,7 +170,7 @@ async fn cancel_or_record(ledger: &Ledger) {
     for _ in 0..40 {
         let request = contract::request(&sale, contract::user_id());
         let (orders, batch) = (ledger.orders.clone(), [request.clone()]);
-        let record = tokio::spawn(async move { again(|| orders.record(&batch, START, PAY_WITHIN_MS)).await.pop().unwrap() });
+        let record = tokio::spawn(async move { again(|| orders.record(&batch, START, PAY_WITHIN_MS)).await.pop().unwrap().unwrap() });
         let (orders, queued) = (ledger.orders.clone(), request.clone());
         let cancel = tokio::spawn(async move { again(|| orders.cancel(queued.order_id, queued.user_id, Some(&queued), START)).await });
         tasks.push((request.order_id, record, cancel));

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 
-use super::{Ledger, again, assert_corrupt};
+use super::{Ledger, PAY_WITHIN_MS, again, all, assert_corrupt};
 use crate::{
     contract::{self, START},
     domain::{Sale, SaleChange},
@@ -13,6 +13,7 @@ use crate::{
 pub async fn sales(ledger: &Ledger) {
     creation(ledger).await;
     changes(ledger).await;
+    the_limit_per_user_stays_once_units_are_sold(ledger).await;
     epochs(ledger).await;
     lists(ledger).await;
 }
@@ -105,6 +106,36 @@ async fn changes(ledger: &Ledger) {
     let mut versions: Vec<_> = join_all(tasks).await.into_iter().map(Result::unwrap).collect();
     versions.sort_unstable();
     assert_eq!(versions, (2..=11).collect::<Vec<_>>(), "no change was lost");
+}
+
+async fn the_limit_per_user_stays_once_units_are_sold(ledger: &Ledger) {
+    let limit = |limit| SaleChange { per_user_limit: Some(limit), ..SaleChange::default() };
+    let refused = |changed: &Changed| matches!(changed, Changed::Refused(error) if error.field == "per_user_limit");
+    let sale = ledger.new_sale(5, 3).await;
+    assert!(matches!(ledger.sales.change(sale.sale_id, &limit(2)).await.unwrap(), Changed::Changed(_)), "nobody has bought");
+    let order = ledger.confirmed(&sale).await;
+    let lowered = ledger.sales.change(sale.sale_id, &limit(1)).await.unwrap();
+    assert!(refused(&lowered), "{lowered:?}");
+    for same_or_more in [2, 3] {
+        assert!(matches!(ledger.sales.change(sale.sale_id, &limit(same_or_more)).await.unwrap(), Changed::Changed(_)));
+    }
+    ledger.orders.cancel(order.order_id, order.user_id, None, START).await.unwrap();
+    assert!(matches!(ledger.sales.change(sale.sale_id, &limit(1)).await.unwrap(), Changed::Changed(_)), "nobody holds a unit");
+
+    // Also when the order is recorded at the same moment: one of the two is first, and the other decides after it.
+    for _ in 0..20 {
+        let (sale, user) = (ledger.new_sale(5, 2).await, contract::user_id());
+        let batch = [contract::request(&sale, user), contract::request(&sale, user)];
+        let (orders, sales, sale_id) = (ledger.orders.clone(), ledger.sales.clone(), sale.sale_id);
+        let record = tokio::spawn(async move { all(again(|| orders.record(&batch, START, PAY_WITHIN_MS)).await) });
+        let lower = limit(1);
+        let change = tokio::spawn(async move { again(|| sales.change(sale_id, &lower)).await });
+        let (recorded, changed) = (record.await.unwrap(), change.await.unwrap());
+        let confirmed = recorded.iter().filter(|recorded| recorded.order.reason.is_none()).count();
+        assert_eq!(confirmed, if refused(&changed) { 2 } else { 1 }, "{changed:?}");
+        // Finds nobody above the limit, too.
+        ledger.assert_sold(&sale, u32::try_from(confirmed).unwrap()).await;
+    }
 }
 
 async fn epochs(ledger: &Ledger) {

@@ -105,6 +105,39 @@ async fn a_dead_server_is_not_waited_for() {
     }
 }
 
+/// The room left in a batch is not what a consumer is opened with that was lost while the batch was filled.
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_consumer_opened_again_for_the_rest_of_a_batch_fetches_as_much_ahead_as_before() {
+    const MESSAGES: u64 = 40;
+    let (rabbit, proxy, url, name) = behind_a_proxy().await;
+    let straight = RabbitMq::new(&url, &name).unwrap();
+    for _ in 0..MESSAGES {
+        straight.publish(&orders(1)).await.unwrap();
+    }
+    // What is ready in the queue is what the consumer has not fetched: twice its limit.
+    let fetched = async |wanted: u64| {
+        let begun = Instant::now();
+        loop {
+            let fetched = MESSAGES - straight.depth().await.unwrap().waiting;
+            if fetched == wanted {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "{fetched} are fetched, not {wanted}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert!(!rabbit.receive(10, 10_000).await.unwrap().is_empty());
+    fetched(20).await;
+    proxy.cut();
+    fetched(0).await;
+    let begun = Instant::now();
+    while !matches!(rabbit.receive(1, 1_000).await, Ok(some) if !some.is_empty()) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "no consumer");
+    }
+    fetched(20).await;
+}
+
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]
 async fn a_slow_network_is_no_fault() {
