@@ -1,7 +1,7 @@
 //! `GET /console/live`: what happens, once a second, as server-sent events for the operator's console.
 //!
-//! Requests only add to counters in memory. What costs more (the units of each sale, the depth of the queue) is read once a
-//! second, for all who watch together, and only while somebody watches. Requests and latencies are those of this process;
+//! Requests only add to counters in memory. What costs more (the units of each sale in the admission store, the depth of the
+//! queue) is read once a second, for all who watch together, and only while somebody watches. Requests and latencies are those of this process;
 //! units and queue are everybody's.
 
 use std::{
@@ -26,15 +26,17 @@ use axum::{
 };
 use flashsale::{
     app::App,
-    domain::{SaleId, Timestamp},
+    domain::{Sale, SaleId, Timestamp},
     http::{Answer, ClientAddress, Signed},
     logging::OncePerSecond,
+    ports::{AdmissionState, Depth, Stored},
     problem::Problem,
 };
-use futures_util::stream;
+use futures_util::{future::try_join_all, stream};
 use serde::Serialize;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval},
 };
 
@@ -45,6 +47,10 @@ const WATCHERS_MAX: usize = 20;
 const STREAM_LIFE: Duration = Duration::from_secs(300);
 /// Sales shown, those that end last first.
 const SALES_MAX: u32 = 10;
+/// The list of these sales is read anew after so long.
+const SALE_LIST_LIFE: Duration = Duration::from_secs(3);
+/// A second is told without what a store has not answered by then.
+const LOOK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The counters of this process.
 pub static TALLY: Tally = Tally::new();
@@ -140,7 +146,7 @@ struct Second {
     p99_ms: Option<f64>,
     queue_waiting: Option<u64>,
     queue_parked: Option<u64>,
-    /// `None` when the stores do not answer.
+    /// `None` when the store does not answer, or not yet.
     sales: Option<Vec<Units>>,
 }
 
@@ -220,10 +226,11 @@ impl Live {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             ticks.tick().await;
             let mut before = TALLY.now();
+            let mut looks = Looks::default();
             loop {
                 ticks.tick().await;
                 let now = TALLY.now();
-                let second = live.second(&before, &now).await;
+                let second = live.second(&before, &now, &mut looks).await;
                 before = now;
                 if let Ok(json) = serde_json::to_string(&second) {
                     live.seconds.send_replace(Some(json.into()));
@@ -239,25 +246,20 @@ impl Live {
         });
     }
 
-    async fn second(&self, before: &Counted, now: &Counted) -> Second {
-        static LINES: OncePerSecond = OncePerSecond::new();
+    async fn second(&self, before: &Counted, now: &Counted, looks: &mut Looks) -> Second {
         let requests = KINDS.iter().enumerate().map(|(kind, name)| {
             let outcomes =
                 OUTCOMES.iter().enumerate().map(|(outcome, name)| (*name, now.outcomes[kind][outcome] - before.outcomes[kind][outcome]));
             (*name, outcomes.collect())
         });
         let latencies: [u64; BUCKETS] = std::array::from_fn(|bucket| now.latencies[bucket] - before.latencies[bucket]);
+        let (queue, live, list) = (Arc::clone(&self.app.ports.queue), self.clone(), Arc::clone(&looks.list));
         // A store that is silent must not silence the rest.
-        let depth = tokio::time::timeout(PERIOD, self.app.ports.queue.depth()).await.ok().and_then(Result::ok);
-        let sales = match tokio::time::timeout(PERIOD, self.units()).await {
-            Ok(Ok(sales)) => Some(sales),
-            failed => {
-                if let Some(left_out) = LINES.pass() {
-                    tracing::warn!(error = ?failed.err(), left_out, "the units of sales can't be read");
-                }
-                None
-            }
-        };
+        let (depth, sales) = tokio::join!(
+            looks.depth.ask(|| async move { queue.depth().await }),
+            looks.units.ask(|| async move { live.units(&list).await })
+        );
+        let (depth, sales) = (told("the depth of the queue", depth), told("the units of sales", sales));
         Second {
             at: self.app.now(),
             requests: requests.collect(),
@@ -269,22 +271,75 @@ impl Live {
         }
     }
 
-    async fn units(&self) -> Result<Vec<Units>, Problem> {
-        let mut units = Vec::new();
-        for sale in self.app.ports.sales.ending_from(self.app.now(), None, SALES_MAX).await? {
-            let stats = self.app.sale_stats(sale.sale_id).await?;
-            let sold = stats.settled;
-            let available = stats.available;
-            units.push(Units {
-                sale_id: sale.sale_id,
-                title: sale.title,
-                stock: stats.sale.stock,
-                available,
-                reserved: stats.reserved,
-                sold,
-            });
+    /// Where the units are, as the admission store says: counting orders in the ledger costs a scan for each sale.
+    async fn units(&self, list: &Mutex<SaleList>) -> Stored<Vec<Units>> {
+        let ports = &self.app.ports;
+        let mut list = list.lock().await;
+        if list.read_at.is_none_or(|read_at| read_at.elapsed() >= SALE_LIST_LIFE) {
+            list.sales = ports.sales.ending_last(self.app.now(), SALES_MAX).await?;
+            list.read_at = Some(Instant::now());
         }
-        Ok(units)
+        let states = try_join_all(list.sales.iter().map(|sale| ports.admission.state(sale.sale_id))).await?;
+        let units = list.sales.iter().zip(states).map(|(sale, state)| {
+            let (stock, available, reserved, sold) = match state {
+                AdmissionState::Open { stock, reserved, settled, .. } => {
+                    (stock, stock.saturating_sub(reserved + settled), reserved, settled)
+                }
+                // Nothing can be reserved; what the ledger has sold stays sold.
+                AdmissionState::Rebuilding { .. } | AdmissionState::Missing => (sale.stock, 0, 0, sale.sold),
+            };
+            Units { sale_id: sale.sale_id, title: sale.title.clone(), stock, available, reserved, sold }
+        });
+        Ok(units.collect())
+    }
+}
+
+/// The sales that are shown, read anew after [`SALE_LIST_LIFE`].
+#[derive(Default)]
+struct SaleList {
+    sales: Vec<Sale>,
+    read_at: Option<Instant>,
+}
+
+/// What the stores are asked every second.
+#[derive(Default)]
+struct Looks {
+    depth: Look<Stored<Depth>>,
+    units: Look<Stored<Vec<Units>>>,
+    list: Arc<Mutex<SaleList>>,
+}
+
+/// One question at a time to a store, in a task of its own: to give up a query half way closes its connection.
+struct Look<T>(Option<JoinHandle<T>>);
+
+impl<T> Default for Look<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: Send + 'static> Look<T> {
+    /// The answer; `None` when it does not come in time. Then the question goes on, and the next call waits for its answer
+    /// instead of asking anew.
+    async fn ask<F: Future<Output = T> + Send + 'static>(&mut self, question: impl FnOnce() -> F) -> Option<T> {
+        let asking = self.0.get_or_insert_with(|| tokio::spawn(question()));
+        let answer = tokio::time::timeout(LOOK_PATIENCE, asking).await.ok()?;
+        self.0 = None;
+        answer.ok()
+    }
+}
+
+/// What was answered. A failure is logged, a late answer is only left out.
+fn told<T>(what: &str, answer: Option<Stored<T>>) -> Option<T> {
+    static LINES: OncePerSecond = OncePerSecond::new();
+    match answer? {
+        Ok(answer) => Some(answer),
+        Err(error) => {
+            if let Some(left_out) = LINES.pass() {
+                tracing::warn!(%error, what, left_out, "the console can't show this");
+            }
+            None
+        }
     }
 }
 
@@ -314,32 +369,4 @@ impl Watcher {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn latencies_fall_into_buckets_that_hold_them() {
-        for micros in [1, 4, 5, 7, 8, 100, 999, 1_000, 1_001, 65_536, 1_000_000, 60_000_000] {
-            let bucket = bucket(Duration::from_micros(micros));
-            assert!(bound_ms(bucket) * 1e3 >= micros as f64, "{micros} µs in {bucket}");
-            assert!(bound_ms(bucket) * 1e3 <= (micros as f64 * 1.26).max(5.0), "{micros} µs in {bucket}: within a quarter");
-        }
-        assert!(bucket(Duration::MAX) < BUCKETS);
-    }
-
-    #[test]
-    fn quantiles_are_of_what_was_counted() {
-        let tally = Tally::new();
-        assert_eq!(quantile(&tally.now().latencies, 50), None);
-        for _ in 0..98 {
-            tally.count("/api/sales/{sale_id}/tickets", StatusCode::CREATED, Duration::from_micros(1_000));
-        }
-        for _ in 0..2 {
-            tally.count("/api/orders", StatusCode::SERVICE_UNAVAILABLE, Duration::from_millis(200));
-        }
-        let counted = tally.now();
-        assert_eq!((counted.outcomes[0][0], counted.outcomes[2][4]), (98, 2));
-        let (middle, late) = (quantile(&counted.latencies, 50).unwrap(), quantile(&counted.latencies, 99).unwrap());
-        assert!((1.0..1.3).contains(&middle) && (200.0..260.0).contains(&late), "{middle} {late}");
-    }
-}
+mod tests;

@@ -29,18 +29,25 @@ pub async fn run(host: Host, mut stop: watch::Receiver<bool>) {
         match received {
             Ok(batch) if batch.is_empty() => {}
             Ok(batch) => {
+                let mut settled = true;
                 for batch in within_payload(&batch) {
-                    deliver(&host, batch, &stop).await;
+                    settled &= deliver(&host, batch, &stop).await;
                 }
-                pause = PAUSE_FIRST;
+                // What could not be acknowledged comes again at once (a full disk, say): not to be met without a pause.
+                if settled { pause = PAUSE_FIRST } else { back_off(&mut pause).await }
             }
             Err(error) => {
                 tracing::warn!(%error, "the order queue can't be read");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_LAST);
+                back_off(&mut pause).await;
             }
         }
     }
+}
+
+/// Sleeps, and makes the next pause longer.
+async fn back_off(pause: &mut Duration) {
+    tokio::time::sleep(*pause).await;
+    *pause = (*pause * 2).min(PAUSE_LAST);
 }
 
 /// One batch: what is there when the first message comes, and what comes within the batching window after that.
@@ -61,8 +68,8 @@ async fn gather(host: &Host) -> Stored<Vec<Delivery>> {
     Ok(batch)
 }
 
-/// Gives one batch to the function until it succeeds.
-async fn deliver(host: &Host, batch: &[Delivery], stop: &watch::Receiver<bool>) {
+/// Gives one batch to the function until it succeeds; says whether the queue knows what came of it.
+async fn deliver(host: &Host, batch: &[Delivery], stop: &watch::Receiver<bool>) -> bool {
     let tags: Vec<u64> = batch.iter().map(|delivery| delivery.tag).collect();
     let source = &host.app().ports.source;
     let config = &host.app().config;
@@ -77,16 +84,16 @@ async fn deliver(host: &Host, batch: &[Delivery], stop: &watch::Receiver<bool>) 
         if *stop.borrow() || started.elapsed() > HAND_BACK_AFTER {
             break settle("hand back", source.hand_back(&tags).await);
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_LAST);
+        back_off(&mut pause).await;
     }
 }
 
 /// An acknowledgement that is lost costs only a second delivery, which finds the work done.
-fn settle(what: &str, outcome: flashsale::ports::Stored<()>) {
-    if let Err(error) = outcome {
+fn settle(what: &str, outcome: Stored<()>) -> bool {
+    if let Err(error) = &outcome {
         tracing::warn!(%error, what, "the messages will come again");
     }
+    outcome.is_ok()
 }
 
 /// The batch in parts whose events are small enough to be payloads. A message that alone is too large goes alone.
@@ -132,7 +139,54 @@ fn event(queue: &str, vhost: &str, batch: &[Delivery]) -> RabbitMqEvent {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use async_trait::async_trait;
+    use flashsale::{app::App, config::Config, contract, ports::OrderSource, ports::StoreError, wire};
+
     use super::*;
+
+    /// Gives out the same message as often as it is asked, because it can't note that it is done: its disk is full.
+    struct Full(AtomicUsize);
+
+    #[async_trait]
+    impl OrderSource for Full {
+        async fn receive(&self, _: u32, _: u64) -> Stored<Vec<Delivery>> {
+            let given = self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(vec![Delivery { tag: given as u64, body: br#"{"v":1,"orders":[]}"#.to_vec(), redelivered: given > 0 }])
+        }
+
+        async fn ack(&self, _: &[u64]) -> Stored<()> {
+            Err(StoreError::Unavailable { store: "test", cause: "the disk is full".to_owned() })
+        }
+
+        async fn hand_back(&self, tags: &[u64]) -> Stored<()> {
+            self.ack(tags).await
+        }
+
+        async fn close(&self) {}
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_acknowledged_is_not_given_again_without_a_pause() {
+        let dir = std::env::temp_dir().join(format!("flashsale-poller-{}", contract::order_id()));
+        let config = Config::load(None, [("FLASHSALE_DATA_DIR".to_owned(), dir.display().to_string())], []).unwrap();
+        let mut ports = wire::connect(&config).await.unwrap();
+        let full = Arc::new(Full(AtomicUsize::new(0)));
+        ports.source = full.clone();
+        let host = Host::InProcess(App::new(config, ports).await.unwrap());
+        let (stop, stopping) = watch::channel(false);
+        let polling = tokio::spawn(run(host, stopping));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stop.send_replace(true);
+        polling.await.unwrap();
+        // Pauses of 50, 100, 200, 400, 800 ms: a slow machine makes fewer, one that spins makes thousands.
+        assert!((1..=6).contains(&full.0.load(Ordering::SeqCst)), "{:?}", full.0);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 
     #[test]
     fn a_batch_is_cut_to_fit_payloads() {

@@ -109,6 +109,8 @@ pub trait Sales: Send + Sync {
     async fn list(&self, before: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>>;
     /// Sales that end at or after `ends_from`, by id upwards from after `after`, at most `limit`.
     async fn ending_from(&self, ends_from: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>>;
+    /// Sales that end at or after `ends_from`, those that end last first, at most `limit`.
+    async fn ending_last(&self, ends_from: Timestamp, limit: u32) -> Stored<Vec<Sale>>;
     /// Applies `change` to the sale by [`Sale::changed`], decided from the row it holds locked, so that no order is
     /// recorded between the decision and the change.
     async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed>;

@@ -24,7 +24,8 @@ pub fn rabbitmqctl(arguments: &[&str]) {
     let ports = read("ports");
     let epmd = ports.lines().find_map(|line| line.strip_prefix("rabbitmq-epmd=")).unwrap();
     let node = format!("flashsale-{}@localhost", &read("secrets/rabbitmq-node")[..12]);
-    let path = format!("{}:/usr/sbin:/usr/lib/rabbitmq/bin", std::env::var("PATH").unwrap());
+    // The one in /usr/sbin changes to a user of its own, who knows nothing of our server.
+    let path = format!("/usr/lib/rabbitmq/bin:{}:/usr/sbin", std::env::var("PATH").unwrap());
     let output = Command::new("rabbitmqctl")
         .args(["--node", &node])
         .args(arguments)

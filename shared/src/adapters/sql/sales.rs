@@ -38,6 +38,15 @@ impl<S: Store> Sales for S {
         self.fetch(select).await
     }
 
+    async fn ending_last(&self, ends_from: Timestamp, limit: u32) -> Stored<Vec<Sale>> {
+        let select = Statement::new(format!(
+            "SELECT {SALE_COLUMNS} FROM sales WHERE ends_at_ms >= ? ORDER BY ends_at_ms DESC, sale_id DESC LIMIT ?"
+        ))
+        .bind(ends_from)
+        .bind(limit);
+        self.fetch(select).await
+    }
+
     async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed> {
         self.transact(ChangeSale { sale_id, change: change.clone() }).await
     }

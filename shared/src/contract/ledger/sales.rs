@@ -181,6 +181,17 @@ async fn lists(ledger: &Ledger) {
     assert_eq!(sales.list(Some(ours[0].sale_id), 100).await.unwrap().iter().filter(|sale| ours.contains(sale)).count(), 0);
     assert_eq!(sales.list(None, 0).await.unwrap(), []);
 
+    let mut last_first = ours.clone();
+    last_first.sort_by_key(|sale| std::cmp::Reverse(sale.ends_at));
+    for from in 0..6 {
+        let last = sales.ending_last(far.plus_ms(from), 10_000).await.unwrap();
+        assert!(last.is_sorted_by(|a, b| a.ends_at >= b.ends_at) && last.iter().all(|sale| sale.ends_at >= far.plus_ms(from)));
+        let seen: Vec<_> = last.iter().filter(|sale| ours.contains(sale)).collect();
+        assert!(seen.into_iter().eq(last_first.iter().filter(|sale| sale.ends_at >= far.plus_ms(from))));
+        let fewer = sales.ending_last(far.plus_ms(from), 2).await.unwrap();
+        assert!(fewer.iter().all(|sale| last.contains(sale)) && fewer.len() == last.len().min(2));
+    }
+
     for from in 0..6 {
         let mut seen = Vec::new();
         let mut after = None;
