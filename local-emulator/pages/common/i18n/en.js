@@ -202,6 +202,7 @@ export default {
   "problem.captcha-wrong": "Those were other letters. Here are new ones.",
   "problem.captcha-gone": "Those letters were too old or used already. Here are new ones.",
   "problem.bad-credentials": "The phone number or the password is wrong.",
+  "problem.bad-header": "A proxy between you and the shop sent something that can't be read. Nothing has been bought: try again later.",
   "problem.unauthenticated": "You are not signed in, or have been signed out.",
   "problem.forbidden": "This is not allowed to your account.",
   "problem.banned": "This account, number or address is barred. {until}",

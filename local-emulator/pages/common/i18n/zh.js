@@ -202,6 +202,7 @@ export default {
   "problem.captcha-wrong": "字母不正确，已换一张新图。",
   "problem.captcha-gone": "验证已过期或已被使用，已换一张新图。",
   "problem.bad-credentials": "手机号或密码不正确。",
+  "problem.bad-header": "您与商店之间的代理发送了无法读取的内容。没有产生任何订单，请稍后重试。",
   "problem.unauthenticated": "您尚未登录，或已退出登录。",
   "problem.forbidden": "您的账号无权进行此操作。",
   "problem.banned": "该账号、手机号或地址已被封禁。{until}",
