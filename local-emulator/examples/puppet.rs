@@ -36,6 +36,8 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Error> {
             "request_id": context.request_id, "deadline_ms": context.deadline, "arn": context.invoked_function_arn,
             "trace": context.xray_trace_id, "client_context": context.client_context,
             "function": context.env_config.function_name, "memory": context.env_config.memory, "pid": process::id(),
+            "of_the_product": std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FLASHSALE_")).count(),
+            "runtime_api": std::env::var("AWS_LAMBDA_RUNTIME_API").ok(),
             "colour": std::env::var("PUPPET_COLOUR").ok(), "path": std::env::var("CARGO_MANIFEST_DIR").ok(),
         }));
     }

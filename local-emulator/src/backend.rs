@@ -23,7 +23,6 @@ pub struct Backend {
 impl Backend {
     /// Opens the backend.
     pub async fn open(mut config: Config) -> anyhow::Result<Self> {
-        flashsale::logging::start(&config)?;
         if config.captcha == CaptchaMode::Off {
             tracing::warn!("captchas are off: robots can buy");
         }

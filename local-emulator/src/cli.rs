@@ -30,13 +30,13 @@ pub struct BackendFlags {
     /// Which servers hold the state [env: FLASHSALE_SERVERS] [default: embedded]
     #[arg(long, global = true, value_enum)]
     pub servers: Option<ServersWord>,
-    /// redis://, rediss:// or redis+cluster:// [env: FLASHSALE_REDIS_URL]
+    /// redis://, rediss:// or redis+cluster:// [env: FLASHSALE_REDIS_URL, which keeps a password out of `ps`]
     #[arg(long, global = true, value_name = "URL")]
     pub redis_url: Option<String>,
-    /// mysql:// [env: FLASHSALE_DATABASE_URL]
+    /// mysql:// [env: FLASHSALE_DATABASE_URL, likewise]
     #[arg(long, global = true, value_name = "URL")]
     pub database_url: Option<String>,
-    /// amqp:// or amqps:// [env: FLASHSALE_AMQP_URL]
+    /// amqp:// or amqps:// [env: FLASHSALE_AMQP_URL, likewise]
     #[arg(long, global = true, value_name = "URL")]
     pub amqp_url: Option<String>,
     /// Captchas [env: FLASHSALE_CAPTCHA] [default: image]
@@ -56,6 +56,9 @@ pub struct ServeFlags {
     /// Where metrics and health are served [env: FLASHSALE_ADMIN_LISTEN] [default: nowhere]
     #[arg(long, global = true, value_name = "ADDRESS:PORT")]
     pub admin_listen: Option<String>,
+    /// Where Lambda's Invoke API is served, a loopback address; not in production [env: FLASHSALE_INVOKE_LISTEN] [default: nowhere]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    pub invoke_listen: Option<String>,
     /// How the functions are run [env: FLASHSALE_HOST] [default: in-process]
     #[arg(long, global = true, value_enum)]
     pub host: Option<HostWord>,
@@ -197,12 +200,27 @@ impl Arguments {
             ("profile", self.backend.profile.map(name)),
             ("listen", self.serve.listen.clone()),
             ("admin_listen", self.serve.admin_listen.clone()),
+            ("invoke_listen", self.serve.invoke_listen.clone()),
             ("host", self.serve.host.map(name)),
             ("functions_dir", self.serve.functions_dir.clone()),
         ];
         let given = flags.into_iter().filter_map(|(key, value)| value.map(|value| (key, value)));
         Config::load(self.backend.config.as_deref(), Config::environment(), given)
     }
+}
+
+impl BackendFlags {
+    /// The flags that show a password to everybody who lists this machine's processes.
+    pub fn with_passwords(&self) -> impl Iterator<Item = &'static str> {
+        let flags = [("--redis-url", &self.redis_url), ("--database-url", &self.database_url), ("--amqp-url", &self.amqp_url)];
+        flags.into_iter().filter(|(_, url)| url.as_deref().is_some_and(has_password)).map(|(flag, _)| flag)
+    }
+}
+
+/// Whether something stands between `:` and `@` of an address.
+fn has_password(url: &str) -> bool {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    authority.rsplit_once('@').and_then(|(user, _)| user.split_once(':')).is_some_and(|(_, password)| !password.is_empty())
 }
 
 fn name<T: ValueEnum>(value: T) -> String {
@@ -233,6 +251,16 @@ mod tests {
         Arguments::command().debug_assert();
         let parsed = Arguments::try_parse_from(["x", "users", "seed", "--count", "5", "--out", "f", "--servers", "external"]).unwrap();
         assert!(matches!(parsed.backend.servers, Some(ServersWord::External)));
+    }
+
+    #[test]
+    fn passwords_on_the_command_line_are_noticed() {
+        let noticed = |arguments: &[&str]| {
+            let parsed = Arguments::try_parse_from(["x"].iter().chain(arguments)).unwrap();
+            parsed.backend.with_passwords().collect::<Vec<_>>()
+        };
+        assert_eq!(noticed(&["--redis-url", "redis://:geheim@h", "--amqp-url", "amqp://u:geheim@h:1/v"]), ["--redis-url", "--amqp-url"]);
+        assert_eq!(noticed(&["--redis-url", "redis://h:1", "--database-url", "mysql://u@h/d", "--amqp-url", "amqp://u:@h"]), [""; 0]);
     }
 
     #[test]

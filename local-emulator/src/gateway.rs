@@ -17,7 +17,7 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
-use crate::{health, host::Host, invoke_api, live, metrics, openapi, pages};
+use crate::{health, host::Host, live, metrics, openapi, pages};
 
 /// Connections at a time; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 20_000;
@@ -31,12 +31,7 @@ pub fn public(host: &Host, draining: &watch::Receiver<bool>) -> Router {
     let functions = host.router().layer(axum::middleware::from_fn(metrics::count));
     let config = &host.app().config;
     let pages = pages::router(config).merge(openapi::router()).merge(live::router(host.app(), draining));
-    let mut router = functions.merge(pages).merge(health::router(host, draining));
-    let here_only = config.listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
-    if here_only && !config.is_production() {
-        router = router.merge(invoke_api::router(host));
-    }
-    http::finish(router)
+    http::finish(functions.merge(pages).merge(health::router(host, draining)))
 }
 
 /// Serves until `stop` turns true, then lets requests under way end.

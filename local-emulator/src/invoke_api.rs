@@ -1,6 +1,6 @@
-//! Lambda's Invoke API and function URLs, on the gateway, for the AWS CLI, the SDKs and `cargo lambda invoke`. Only in the
-//! development profile, on a loopback address, and for callers on this machine: whoever may invoke a function may do what
-//! it does.
+//! Lambda's Invoke API and function URLs, for the AWS CLI, the SDKs and `cargo lambda invoke`, on a listener of their own
+//! (`--invoke-listen`): never on the gateway, because a proxy in front of that makes everybody a caller from this machine, and
+//! whoever may invoke a function may do what it does. Only on a loopback address, and not in the production profile.
 //!
 //! Signatures of requests are not checked: there are no AWS accounts here.
 
@@ -31,6 +31,7 @@ use serde_json::{Map, Value, json};
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
+    here::names_listener,
     host::{Host, Http, http},
     lambda::{Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply, new_id, reference},
 };
@@ -50,8 +51,8 @@ const THROTTLED_PAUSE_LAST: Duration = Duration::from_secs(300);
 /// The places for asynchronous invocations, by function: one function's never take another's.
 type Places = Arc<Mutex<HashMap<String, Arc<Semaphore>>>>;
 
-/// The routes.
-pub fn router(host: &Host) -> Router {
+/// The routes, for a listener at this address.
+pub fn router(host: &Host, address: SocketAddr) -> Router {
     let (invoking, places) = (host.clone(), Places::default());
     let invoke = move |Path(function): Path<String>, Query(query): Query<HashMap<String, String>>, headers: HeaderMap, request: Request| {
         let (host, places) = (invoking.clone(), Arc::clone(&places));
@@ -72,21 +73,23 @@ pub fn router(host: &Host) -> Router {
         .route("/2015-03-31/functions/{function}/invocations", post(invoke))
         .route("/lambda-url/{function}", any(url.clone()))
         .route("/lambda-url/{function}/{*path}", any(url))
-        .layer(from_fn(only_from_here))
+        .layer(from_fn(move |request: Request, next: Next| only_from_here(address, request, next)))
 }
 
 /// Lets through what comes from this machine and neither through a proxy nor from a page in a browser, which may be anyone's.
-async fn only_from_here(request: Request, next: Next) -> Response {
+/// `Host` must be this listener: a name in it may be one that a page's owner has made stand for this machine.
+async fn only_from_here(address: SocketAddr, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip().to_canonical());
     let headers = request.headers();
     let from_elsewhere = ["forwarded", "x-forwarded-for", "x-real-ip", "via"].iter().any(|name| headers.contains_key(*name));
     let url = request.uri().path().starts_with("/lambda-url/");
     // A function URL is an address like any other; its function decides whom it believes.
     let from_page = !url && ["origin", "sec-fetch-site"].iter().any(|name| headers.contains_key(*name));
-    if peer.is_some_and(|peer| peer.is_loopback()) && !from_elsewhere && !from_page {
+    let by_address = names_listener(headers, request.uri(), address);
+    if peer.is_some_and(|peer| peer.is_loopback()) && by_address && !from_elsewhere && !from_page {
         return next.run(request).await;
     }
-    let why = "only callers on this machine may invoke functions, neither through a proxy nor from a browser";
+    let why = "only callers on this machine may invoke functions, by the listener's address, neither through a proxy nor from a browser";
     Failure { status: StatusCode::FORBIDDEN, kind: "AccessDeniedException", message: why.to_owned() }.into_response()
 }
 

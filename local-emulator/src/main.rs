@@ -7,6 +7,7 @@ mod commands;
 mod demo;
 mod gateway;
 mod health;
+mod here;
 mod host;
 mod invoke_api;
 mod lambda;

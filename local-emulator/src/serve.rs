@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{backend::Backend, cli, demo, gateway, health, host::Host, metrics, poller, scheduler};
+use crate::{backend::Backend, cli, demo, gateway, health, host::Host, invoke_api, metrics, poller, scheduler};
 
 /// SIGTERM promises an end within 10 s: so long for requests, the batch and the tick under way, then for the functions'
 /// processes, the queue's connections, and private servers. Whatever is cut off is done again by the next start.
@@ -56,6 +56,12 @@ pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> an
         let router = metrics::router(metrics::start()?, app.clone()).merge(health::router(&host, &draining));
         cli::say(&format!("metrics and health on http://{}", admin.local_addr()?))?;
         tasks.spawn(gateway::serve(admin, http::finish(router), stopping.clone()));
+    }
+    if !app.config.invoke_listen.is_empty() {
+        let invoke = bind(&app.config.invoke_listen, "--invoke-listen").await?;
+        let address = invoke.local_addr()?;
+        cli::say(&format!("Invoke API on http://{address}"))?;
+        tasks.spawn(gateway::serve(invoke, http::finish(invoke_api::router(&host, address)), stopping.clone()));
     }
     demo::prepare(&app, demo).await?;
     tasks.spawn(gateway::serve(listener, gateway::public(&host, &draining), stopping.clone()));

@@ -11,11 +11,11 @@ use flashsale::{
         axum::{
             Json, Router,
             extract::State,
-            http::{HeaderMap, StatusCode, header},
+            http::{HeaderMap, StatusCode},
             response::IntoResponse,
             routing::{get, post, put},
         },
-        session_cookie,
+        no_session_cookie, session_cookie,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -89,8 +89,8 @@ async fn sign_in(
     Body(account): Body<Account>,
 ) -> Answer<impl IntoResponse> {
     let signed = app.sign_in(&client, account.into()).await?;
-    let cookie = session_cookie(&app, &headers, Some((&signed.token, signed.expires_at)));
-    Ok((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], Json(signed)))
+    let cookie = session_cookie(&app, &headers, &signed.token, signed.expires_at);
+    Ok((StatusCode::CREATED, cookie, Json(signed)))
 }
 
 async fn current(State(app): State<App>, Signed(who): Signed, ClientAddress(client): ClientAddress) -> Answer<Json<CurrentSession>> {
@@ -102,20 +102,18 @@ async fn sign_out(
     State(app): State<App>,
     SignedWriter(who): SignedWriter,
     ClientAddress(client): ClientAddress,
-    headers: HeaderMap,
 ) -> Answer<impl IntoResponse> {
     app.sign_out(&who, &client, false).await?;
-    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, session_cookie(&app, &headers, None))]))
+    Ok((StatusCode::NO_CONTENT, no_session_cookie()))
 }
 
 async fn sign_out_everywhere(
     State(app): State<App>,
     SignedWriter(who): SignedWriter,
     ClientAddress(client): ClientAddress,
-    headers: HeaderMap,
 ) -> Answer<impl IntoResponse> {
     app.sign_out(&who, &client, true).await?;
-    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, session_cookie(&app, &headers, None))]))
+    Ok((StatusCode::NO_CONTENT, no_session_cookie()))
 }
 
 async fn change_password(

@@ -16,6 +16,11 @@ use crate::{
 /// Runs what the command line asks for.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = arguments.config()?;
+    flashsale::logging::start(&config)?;
+    for flag in arguments.backend.with_passwords() {
+        let variable = format!("FLASHSALE_{}", flag.trim_start_matches('-').replace('-', "_").to_uppercase());
+        tracing::warn!("{flag}: its password shows in the list of processes (ps): give it as {variable}, or in a file with --config");
+    }
     let command = arguments.command.unwrap_or(Command::Serve);
     if let Command::Config = command {
         cli::say(config.shown().trim_end())?;

@@ -55,7 +55,9 @@ impl Fleet {
                 Some((program, args)) => (PathBuf::from(program), args.to_vec()),
                 None => (find(&dir, name)?, Vec::new()),
             };
-            let mut variables = environment.clone();
+            // What others wrote has no use for the keys and passwords of the product.
+            let is_ours = ours.clone().any(|own| own == name);
+            let mut variables = if is_ours { environment.clone() } else { Vec::new() };
             variables.extend(settings.variables().map(|(name, value)| (name.to_owned(), value.to_owned())));
             let launch = Launch { program, args, variables, memory_mb: settings.memory_mb };
             let function = Function::new(name.to_owned(), settings, launch, Arc::clone(&common));

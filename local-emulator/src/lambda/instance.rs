@@ -31,7 +31,8 @@ pub async fn run(function: Arc<Function>, id: u64, asked: watch::Receiver<Ask>, 
 
 async fn start(function: &Arc<Function>, id: u64, asked: watch::Receiver<Ask>, logs: Arc<Logs>) -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?.to_string();
+    let listening = listener.local_addr()?;
+    let address = listening.to_string();
     let settings = &function.settings;
     let (memory, concurrency) = (settings.memory_mb.to_string(), settings.concurrency.to_string());
     let (group, stream) = (format!("/aws/lambda/{}", function.name), format!("[$LATEST]{id}"));
@@ -57,7 +58,7 @@ async fn start(function: &Arc<Function>, id: u64, asked: watch::Receiver<Ask>, l
     let mut following = tokio::spawn(async move { logs.follow(output, name.as_deref()).await });
     let how = tokio::select! {
         how = look_after(process, function, id, asked) => how,
-        () = runtime_api::serve(listener, Arc::clone(function), id) => unreachable!("it serves until dropped"),
+        () = runtime_api::serve(listener, listening, Arc::clone(function), id) => unreachable!("it serves until dropped"),
     };
     // The last lines say why it ended. The pipe ends with the process, unless it was handed on to another.
     if timeout(LAST_LINES_TIMEOUT, &mut following).await.is_err() {

@@ -2,9 +2,9 @@
 //!
 //! Each instance has a port of its own on the loopback address, so a call says by where it arrives which instance it is
 //! about. As in Lambda there is no password: whoever has an account on this machine can take the function's part, and is
-//! trusted not to. Pages in a browser are not.
+//! trusted not to. Pages in a browser are not, whatever name they give this machine.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{
@@ -15,6 +15,8 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+
+use crate::here::names_listener;
 
 use super::{
     function::{Function, Work},
@@ -29,8 +31,8 @@ const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 type Answer = Response<Full<Bytes>>;
 
-/// Serves one instance until dropped.
-pub async fn serve(listener: TcpListener, function: Arc<Function>, instance: u64) {
+/// Serves one instance until dropped. `address` is the listener's.
+pub async fn serve(listener: TcpListener, address: SocketAddr, function: Arc<Function>, instance: u64) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
@@ -46,7 +48,7 @@ pub async fn serve(listener: TcpListener, function: Arc<Function>, instance: u64
                 // Without it answers are only slower.
                 let _ = stream.set_nodelay(true);
                 let function = Arc::clone(&function);
-                let service = service_fn(move |request| answer(Arc::clone(&function), instance, request));
+                let service = service_fn(move |request| answer(Arc::clone(&function), instance, address, request));
                 // Answers are small: one copy costs less than a write of many parts.
                 connections.spawn(hyper::server::conn::http1::Builder::new().writev(false).serve_connection(TokioIo::new(stream), service));
             }
@@ -55,7 +57,10 @@ pub async fn serve(listener: TcpListener, function: Arc<Function>, instance: u64
     }
 }
 
-async fn answer(function: Arc<Function>, instance: u64, request: Request<Incoming>) -> Result<Answer, Infallible> {
+async fn answer(function: Arc<Function>, instance: u64, address: SocketAddr, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    if !names_listener(request.headers(), request.uri(), address) {
+        return Ok(refusal(StatusCode::FORBIDDEN, "Forbidden", "Host must be what AWS_LAMBDA_RUNTIME_API says"));
+    }
     if ["origin", "sec-fetch-site"].iter().any(|name| request.headers().contains_key(*name)) {
         return Ok(refusal(StatusCode::FORBIDDEN, "Forbidden", "not for browsers"));
     }

@@ -21,7 +21,7 @@ struct Shop {
 
 impl Shop {
     fn open(place: Place) -> Self {
-        let emulator = place.start(&["--demo"]);
+        let emulator = place.start(&["--demo", "--invoke-listen", "127.0.0.1:0"]);
         Self { emulator, _place: place }
     }
 
@@ -418,7 +418,9 @@ async fn operators_console(place: Place) {
 
     // Messages that can't be used.
     let poison = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../functions/order-worker/events/order-worker-poison.json")).unwrap();
-    let request = Request::post(format!("{}/2015-03-31/functions/order-worker/invocations", client.base)).body(Body::from(poison)).unwrap();
+    let request = Request::post(format!("{}/2015-03-31/functions/order-worker/invocations", shop.emulator.invoker().base))
+        .body(Body::from(poison))
+        .unwrap();
     client.raw(request).await.unwrap().expect(200);
     let parked = client.get("/api/admin/parked", Some(&admin)).await.expect(200).json()["parked"].clone();
     assert_eq!(parked.as_array().unwrap().len(), 1, "{parked}");

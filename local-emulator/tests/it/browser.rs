@@ -8,7 +8,7 @@ use crate::emulator::{Emulator, Place};
 /// Plays one of the scenarios to its end. The books are looked at when the place is dropped.
 #[track_caller]
 fn play(place: &Place, script: &str, scenario: &str) {
-    let emulator = place.start(&["--demo"]);
+    let emulator = place.start(&["--demo", "--invoke-listen", "127.0.0.1:0"]);
     let (phone, password) = demo_admin(&emulator);
     let python = env::var("TEST_PYTHON").expect("TEST_PYTHON names a Python with infra/requirements.txt installed: infra/test sets it");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
@@ -16,6 +16,7 @@ fn play(place: &Place, script: &str, scenario: &str) {
         .arg(script)
         .arg(scenario)
         .env("SHOP_BASE", &emulator.client.base)
+        .env("SHOP_INVOKE_BASE", &emulator.invoker().base)
         .env("SHOP_ADMIN_PHONE", phone)
         .env("SHOP_ADMIN_PASSWORD", password)
         // Nothing is left beside the sources.

@@ -137,7 +137,8 @@ impl Place {
             }
             said.push(line);
         };
-        Emulator { child, client: Client::new(&base), said }
+        let invoke = said.iter().find_map(|line| line.strip_prefix("Invoke API on ")).map(Client::new);
+        Emulator { child, client: Client::new(&base), invoke, said }
     }
 
     /// Runs another command to its end.
@@ -198,11 +199,17 @@ impl Drop for Place {
 pub struct Emulator {
     child: Child,
     pub client: Client,
+    invoke: Option<Client>,
     /// What it printed before it listened.
     pub said: Vec<String>,
 }
 
 impl Emulator {
+    /// Speaks to the Invoke API.
+    pub fn invoker(&self) -> &Client {
+        self.invoke.as_ref().expect("started with --invoke-listen")
+    }
+
     /// SIGTERM. Panics unless it ends with 0 within 10 s.
     pub fn stop(mut self) -> Duration {
         let started = Instant::now();

@@ -29,7 +29,7 @@ impl Stage {
         for (name, value) in settings {
             place = place.set(&format!("FUNCTIONS__PUPPET__{name}"), value);
         }
-        Self { emulator: place.start(&["--no-demo", "--admin-listen", "127.0.0.1:0"]), place }
+        Self { emulator: place.start(&["--no-demo", "--admin-listen", "127.0.0.1:0", "--invoke-listen", "127.0.0.1:0"]), place }
     }
 
     /// A counter of the puppet's.
@@ -44,8 +44,12 @@ impl Stage {
         &self.emulator.client
     }
 
+    fn invoker(&self) -> &Client {
+        self.emulator.invoker()
+    }
+
     async fn invoke(&self, event: Value) -> Answer {
-        self.client().post("/2015-03-31/functions/puppet/invocations", None, event).await
+        self.invoker().post("/2015-03-31/functions/puppet/invocations", None, event).await
     }
 
     /// The process that answers.
@@ -78,7 +82,7 @@ fn error(answer: &Answer) -> (String, String) {
 async fn the_runtime_api_tells_what_lambda_tells() {
     let stage = Stage::open(&[("CONCURRENCY", "3"), ("MEMORY_MB", "256"), ("ENVIRONMENT", "PUPPET_COLOUR=red")]).await;
     let context = base64(br#"{"client":{"installation_id":"i","app_title":"t","app_version_name":"n","app_version_code":"c","app_package_name":"p"},"custom":{"a":"b"},"env":{}}"#);
-    let request = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.client().base))
+    let request = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.invoker().base))
         .header("x-amz-client-context", context)
         .header("x-amzn-trace-id", "Root=1-2-3")
         .body(Body::from(r#"{"context":true}"#))
@@ -95,14 +99,15 @@ async fn the_runtime_api_tells_what_lambda_tells() {
     assert_eq!(told["client_context"]["custom"], json!({ "a": "b" }));
     assert_eq!((&told["function"], &told["memory"], &told["colour"]), (&json!("puppet"), &json!(256), &json!("red")));
     assert_eq!(told["path"], Value::Null, "our own environment is not the function's");
+    assert_eq!(told["of_the_product"], 0, "the addresses and keys of the product are not for a function that is not ours");
     let made = stage.invoke(json!({ "context": true })).await.json();
     assert!(made["trace"].as_str().unwrap().starts_with("Root=1-"), "{made}");
 
     // By ARN, with a log, in the ways that do not wait.
     let by_arn = "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3Afunction%3Apuppet/invocations";
-    assert_eq!(stage.client().post(by_arn, None, json!({ "echo": [1] })).await.expect(200).json(), json!([1]));
+    assert_eq!(stage.invoker().post(by_arn, None, json!({ "echo": [1] })).await.expect(200).json(), json!([1]));
     let with = |name: &'static str, value: &'static str, event: Value| {
-        let request = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.client().base)).header(name, value);
+        let request = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.invoker().base)).header(name, value);
         stage.client().raw(request.body(Body::from(event.to_string())).unwrap())
     };
     let logged = with("x-amz-log-type", "Tail", json!({ "print": "hello from the puppet" })).await.unwrap().expect(200);
@@ -115,15 +120,15 @@ async fn the_runtime_api_tells_what_lambda_tells() {
     assert_eq!(taken.headers["x-amzn-requestid"].len(), 36);
     settled(|| later.exists()).await;
     assert!(!never.exists());
-    let unknown = stage.client().post("/2015-03-31/functions/puppet:7/invocations", None, json!({})).await.expect(404);
+    let unknown = stage.invoker().post("/2015-03-31/functions/puppet:7/invocations", None, json!({})).await.expect(404);
     assert_eq!(unknown.headers["x-amzn-errortype"], "ResourceNotFoundException");
     let wrong = with("x-amz-invocation-type", "Perhaps", json!({})).await.unwrap().expect(400);
     assert_eq!(wrong.headers["x-amzn-errortype"], "InvalidParameterValueException");
     let wrong = with("x-amz-client-context", "{}", json!({})).await.unwrap().expect(400);
     assert_eq!(wrong.headers["x-amzn-errortype"], "InvalidRequestContentException");
-    let nobody = stage.client().post("/2015-03-31/functions/nobody/invocations", None, json!({})).await.expect(404);
+    let nobody = stage.invoker().post("/2015-03-31/functions/nobody/invocations", None, json!({})).await.expect(404);
     assert_eq!(nobody.headers["x-amzn-errortype"], "ResourceNotFoundException");
-    let request = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.client().base)).body(Body::from("{")).unwrap();
+    let request = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.invoker().base)).body(Body::from("{")).unwrap();
     let wrong = stage.client().raw(request).await.unwrap().expect(400);
     assert_eq!(wrong.headers["x-amzn-errortype"], "InvalidRequestContentException");
 }
@@ -150,10 +155,10 @@ async fn http_reaches_the_function_and_comes_back_whole() {
     assert_eq!(event["headers"]["x-request-id"], answer.headers["x-request-id"].to_str().unwrap());
 
     // As a function URL: every path is the function's.
-    let event = stage.client().get("/lambda-url/puppet/any/path?y=1", None).await.expect(200).json();
+    let event = stage.invoker().get("/lambda-url/puppet/any/path?y=1", None).await.expect(200).json();
     assert_eq!((&event["routeKey"], &event["rawPath"]), (&json!("$default"), &json!("/any/path")));
-    stage.client().get("/lambda-url/nobody/", None).await.expect_problem(404, "not-found");
-    assert!(stage.client().get("/lambda-url/sales/api/sales", None).await.expect(200).json()["sales"].is_array());
+    stage.invoker().get("/lambda-url/nobody/", None).await.expect_problem(404, "not-found");
+    assert!(stage.invoker().get("/lambda-url/sales/api/sales", None).await.expect(200).json()["sales"].is_array());
 
     let request = Request::get(format!("{}/api/sales", stage.client().base)).header("host", "a b").body(Body::empty()).unwrap();
     stage.client().raw(request).await.unwrap().expect_problem(422, "invalid");
@@ -169,7 +174,7 @@ async fn http_reaches_the_function_and_comes_back_whole() {
 
     // Who may invoke may do what the function does: nobody from elsewhere, and no page.
     for (name, value) in [("x-forwarded-for", "203.0.113.9"), ("forwarded", "for=203.0.113.9"), ("origin", "https://evil.example")] {
-        let request = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.client().base)).header(name, value);
+        let request = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.invoker().base)).header(name, value);
         let refused = stage.client().raw(request.body(Body::from("{}")).unwrap()).await.unwrap().expect(403);
         assert_eq!(refused.headers["x-amzn-errortype"], "AccessDeniedException");
     }
@@ -195,7 +200,7 @@ async fn failures_are_told_and_cost_no_more_than_themselves() {
     assert_ne!(second, first);
     // Why it ended stands in its last lines.
     for number in 0..10 {
-        let request = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.client().base));
+        let request = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.invoker().base));
         let order = json!({ "print": format!("last words {number}"), "exit": 4 }).to_string();
         let answer = stage.client().raw(request.header("x-amz-log-type", "Tail").body(Body::from(order)).unwrap()).await.unwrap();
         let log = unbase64(answer.headers["x-amz-log-result"].to_str().unwrap());
@@ -224,7 +229,7 @@ async fn failures_are_told_and_cost_no_more_than_themselves() {
     let (kind, _) = error(&stage.invoke(json!({ "bytes": 7 * 1024 * 1024 })).await.expect(200));
     assert_eq!(kind, "Function.ResponseSizeTooLarge");
     stage.invoke(json!({ "echo": "x".repeat(1024 * 1024) })).await.expect(200);
-    let large = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.client().base));
+    let large = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.invoker().base));
     let refused = stage.client().raw(large.body(Body::from(vec![b' '; 6 * 1024 * 1024 + 1])).unwrap()).await.unwrap().expect(413);
     assert_eq!(refused.headers["x-amzn-errortype"], "RequestTooLargeException");
 }
@@ -238,7 +243,7 @@ async fn one_function_s_crowd_does_not_stop_another() {
     // Four are worked on by two processes, three wait and are refused in the end, the rest are refused at once.
     let crowd: Vec<_> = (0..12)
         .map(|_| {
-            let client = stage.client().clone();
+            let client = stage.invoker().clone();
             tokio::spawn(async move {
                 let started = Instant::now();
                 let answer = client.post("/2015-03-31/functions/puppet/invocations", None, json!({ "sleep_ms": 2_000 })).await;
@@ -268,7 +273,7 @@ async fn one_function_s_crowd_does_not_stop_another() {
     }
     assert_eq!((done, at_once, later), (4, 5, 3));
     // Whoever goes away while it waits leaves its place to others, and its work is not done.
-    let (busy, gone) = (stage.client().clone(), stage.place.path().join("gone"));
+    let (busy, gone) = (stage.invoker().clone(), stage.place.path().join("gone"));
     let busy: Vec<_> = (0..4)
         .map(|_| {
             let client = busy.clone();
@@ -278,7 +283,7 @@ async fn one_function_s_crowd_does_not_stop_another() {
     sleep(Duration::from_millis(200)).await;
     let crowd: Vec<_> = (0..3)
         .map(|_| {
-            let (client, gone) = (stage.client().clone(), gone.clone());
+            let (client, gone) = (stage.invoker().clone(), gone.clone());
             tokio::spawn(async move { client.post("/2015-03-31/functions/puppet/invocations", None, json!({ "touch": gone })).await })
         })
         .collect();
@@ -304,7 +309,7 @@ async fn concurrency_shares_a_process_and_a_timeout_spares_the_neighbours() {
     let started = Instant::now();
     let many: Vec<_> = (0..8)
         .map(|_| {
-            let client = stage.client().clone();
+            let client = stage.invoker().clone();
             tokio::spawn(async move {
                 client.post("/2015-03-31/functions/puppet/invocations", None, json!({ "sleep_ms": 400 })).await.expect(200);
             })
@@ -316,11 +321,11 @@ async fn concurrency_shares_a_process_and_a_timeout_spares_the_neighbours() {
     assert!(started.elapsed() < Duration::from_millis(1_400), "eight at a time: {:?}", started.elapsed());
 
     let pid = stage.pid().await;
-    let client = stage.client().clone();
+    let client = stage.invoker().clone();
     let hung =
         tokio::spawn(async move { client.post("/2015-03-31/functions/puppet/invocations", None, json!({ "sleep_ms": 60_000 })).await });
     sleep(Duration::from_millis(700)).await;
-    let client = stage.client().clone();
+    let client = stage.invoker().clone();
     let neighbour = tokio::spawn(async move {
         client.post("/2015-03-31/functions/puppet/invocations", None, json!({ "sleep_ms": 1_200, "echo": 5 })).await
     });
@@ -362,8 +367,9 @@ async fn a_function_that_can_t_start_is_told_of_and_not_hammered() {
 #[ignore = "needs servers: infra/test runs it"]
 async fn a_function_that_never_asks_for_work_is_told_of() {
     let stage = Stage::open(&[("ENVIRONMENT", "PUPPET_START=hang"), ("QUEUE_WAIT_MS", "30000")]).await;
-    let request = Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.client().base)).body(Body::from("{}")).unwrap();
-    let patient = Client::patient(&stage.client().base, Duration::from_secs(25));
+    let request =
+        Request::post(format!("{}/2015-03-31/functions/puppet/invocations", stage.invoker().base)).body(Body::from("{}")).unwrap();
+    let patient = Client::patient(&stage.invoker().base, Duration::from_secs(25));
     let started = Instant::now();
     let (kind, message) = error(&patient.raw(request).await.unwrap().expect(200));
     assert_eq!(kind, "Runtime.InitError");
@@ -393,11 +399,11 @@ fn binaries_are_found_where_cargo_lambda_leaves_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn functions_are_invoked_in_process_too() {
     let place = Place::embedded();
-    let emulator = place.start(&["--no-demo"]);
+    let emulator = place.start(&["--no-demo", "--invoke-listen", "127.0.0.1:0"]);
     let event = std::fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../functions/sales/events/sales-list.json")).unwrap();
     let invoke = |function: &str, event: Vec<u8>| {
-        let request = Request::post(format!("{}/2015-03-31/functions/{function}/invocations", emulator.client.base));
-        emulator.client.raw(request.body(Body::from(event)).unwrap())
+        let request = Request::post(format!("{}/2015-03-31/functions/{function}/invocations", emulator.invoker().base));
+        emulator.invoker().raw(request.body(Body::from(event)).unwrap())
     };
     let answer = invoke("sales", event.clone()).await.unwrap().expect(200);
     assert_eq!((&answer.json()["statusCode"], answer.headers["x-amzn-requestid"].len()), (&json!(200), 36));
@@ -407,20 +413,60 @@ async fn functions_are_invoked_in_process_too() {
     let wrong_host = String::from_utf8(event).unwrap().replace("\"host\": \"", "\"host\": \"a b");
     error(&invoke("sales", wrong_host.into_bytes()).await.unwrap().expect(200));
     invoke("nobody", b"{}".to_vec()).await.unwrap().expect(404);
-    assert!(emulator.client.get("/lambda-url/sales/api/sales?limit=1", None).await.expect(200).json()["sales"].is_array());
+    assert!(emulator.invoker().get("/lambda-url/sales/api/sales?limit=1", None).await.expect(200).json()["sales"].is_array());
     emulator.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn production_has_no_invoke_api() {
-    let key = format!("a:{}", base64(&[7; 32]));
-    let place = Place::embedded().with_captchas().set("SESSION_KEYS", &key).set("TICKET_KEYS", &key);
-    let emulator = place.start(&["--profile", "production"]);
-    emulator.client.post("/2015-03-31/functions/sales/invocations", None, json!({})).await.expect_problem(404, "not-found");
-    emulator.client.get("/lambda-url/sales/api/sales", None).await.expect_problem(404, "not-found");
-    emulator.client.get("/api/sales", None).await.expect(200);
+async fn the_invoke_api_is_on_its_own_listener_only() {
+    let place = Place::embedded();
+    for flags in [&["--no-demo"][..], &["--no-demo", "--invoke-listen", "127.0.0.1:0"]] {
+        let emulator = place.start(flags);
+        // A proxy that says nothing of itself is a caller from this machine.
+        emulator.client.post("/2015-03-31/functions/sales/invocations", None, json!({})).await.expect_problem(404, "not-found");
+        emulator.client.get("/lambda-url/sales/api/sales", None).await.expect_problem(404, "not-found");
+        emulator.stop();
+    }
+    let emulator = place.start(&["--no-demo", "--invoke-listen", "127.0.0.1:0"]);
+    let invoker = emulator.invoker();
+    invoker.get("/lambda-url/sales/api/sales", None).await.expect(200);
+    invoker.get("/api/sales", None).await.expect_problem(404, "not-found");
+    // A page whose owner makes its name stand for 127.0.0.1.
+    let port = invoker.base.rsplit(':').next().unwrap();
+    for (host, status) in [
+        (format!("localhost:{port}"), 200),
+        (format!("evil.example:{port}"), 403),
+        ("127.0.0.1".to_owned(), 403),
+        ("127.0.0.1:1".to_owned(), 403),
+    ] {
+        let request =
+            Request::get(format!("{}/lambda-url/sales/api/sales", invoker.base)).header("host", host).body(Body::empty()).unwrap();
+        invoker.raw(request).await.unwrap().expect(status);
+    }
     emulator.stop();
-    // The audit at the end of the test needs no production.
+    for flags in [&["--invoke-listen", "0.0.0.0:0"][..], &["--invoke-listen", "127.0.0.1:0", "--profile", "production"]] {
+        let key = format!("a:{}", base64(&[7; 32]));
+        let place = Place::embedded().with_captchas().set("SESSION_KEYS", &key).set("TICKET_KEYS", &key).unaudited();
+        let refused = place.run(flags);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(2) && said.contains("invoke_listen: "), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn the_runtime_api_answers_only_to_its_own_address() {
+    let stage = Stage::open(&[]).await;
+    let told = stage.invoke(json!({ "context": true })).await.expect(200).json();
+    let address = told["runtime_api"].as_str().unwrap();
+    let ask = async |host: &str| {
+        let uri = format!("http://{address}/2018-06-01/runtime/invocation/none/response");
+        let request = Request::post(uri).header("host", host).body(Body::from("{}")).unwrap();
+        stage.client().raw(request).await.unwrap()
+    };
+    ask("evil.example").await.expect(403);
+    ask(&address.replace("127.0.0.1", "evil.example")).await.expect(403);
+    assert_eq!(ask(address).await.expect(400).json()["errorType"], "InvalidRequestID");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -518,9 +564,9 @@ async fn a_function_on_another_vendor_s_runtime_client_answers_through_the_gatew
 async fn a_function_that_can_t_be_loaded_says_why() {
     let place = tokio::task::spawn_blocking(greeting).await.unwrap();
     let place = place.set("FUNCTIONS__GREETING__COMMAND", &format!("{},-m,awslambdaric,no_such_module.handler", python()));
-    let emulator = place.start(&["--no-demo"]);
+    let emulator = place.start(&["--no-demo", "--invoke-listen", "127.0.0.1:0"]);
     let started = Instant::now();
-    let answer = emulator.client.post("/2015-03-31/functions/greeting/invocations", None, json!({})).await.expect(200);
+    let answer = emulator.invoker().post("/2015-03-31/functions/greeting/invocations", None, json!({})).await.expect(200);
     let (kind, message) = error(&answer);
     assert_eq!(kind, "Runtime.ImportModuleError");
     assert!(message.contains("no_such_module"), "{message}");
@@ -533,8 +579,8 @@ async fn a_function_that_can_t_be_loaded_says_why() {
 #[ignore = "needs servers and Python packages: infra/test runs it"]
 async fn aws_s_own_sdk_invokes_functions() {
     let place = tokio::task::spawn_blocking(greeting).await.unwrap();
-    let emulator = place.start(&["--no-demo"]);
-    let base = emulator.client.base.clone();
+    let emulator = place.start(&["--no-demo", "--invoke-listen", "127.0.0.1:0"]);
+    let base = emulator.invoker().base.clone();
     let run = move || Command::new(python()).arg(python_dir().join("invoking.py")).arg(base).output().unwrap();
     let output = tokio::task::spawn_blocking(run).await.unwrap();
     assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

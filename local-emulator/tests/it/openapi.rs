@@ -156,13 +156,13 @@ async fn made_up_requests_get_only_the_answers_that_are_described() {
         }
     }
     let shoppers = place.seed(300);
-    let emulator = place.start(&["--demo"]);
+    let emulator = place.start(&["--demo", "--invoke-listen", "127.0.0.1:0"]);
     let printed = emulator.said.iter().find(|line| line.starts_with("demo admin")).expect("the demo administrator is printed");
     let password = printed.rsplit(' ').next().unwrap();
     let account = json!({ "phone": "+12015550199", "password": password });
     let admin = emulator.client.post("/api/sessions", None, account).await.expect(201).text("token");
-    let base = emulator.client.base.clone();
-    let run = move || Command::new(python()).arg(python_dir().join("exploring.py")).arg(base).arg(admin).args(shoppers).output().unwrap();
+    let bases = [emulator.client.base.clone(), emulator.invoker().base.clone()];
+    let run = move || Command::new(python()).arg(python_dir().join("exploring.py")).args(bases).arg(admin).args(shoppers).output().unwrap();
     let output = tokio::task::spawn_blocking(run).await.unwrap();
     assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     emulator.stop();

@@ -1,4 +1,4 @@
-"""schemathesis against a running emulator: exploring.py BASE ADMIN_TOKEN TOKEN...
+"""schemathesis against a running emulator: exploring.py BASE INVOKE_BASE ADMIN_TOKEN TOKEN...
 
 Sends what the OpenAPI document allows and what it does not, and accepts only answers that it describes: status, media
 type, headers and body. Numbers and texts are made up; where they would only ever meet "not found", every other request
@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 import schemathesis
 from schemathesis.cli import schemathesis as command
 
-BASE, ADMIN, *OTHERS = sys.argv[1:]
+BASE, INVOKE_BASE, ADMIN, *OTHERS = sys.argv[1:]
 PASSWORD = "correct horse"
 PHONES = [f"+1 201-555-{number:04}" for number in range(1000, 1100)]
 CHECKS = [
@@ -37,13 +37,13 @@ CHECKS = [
 ]
 
 
-def ask(method, path, token=None, body=None):
+def ask(method, path, token=None, body=None, base=BASE):
     headers = {"Content-Type": "application/json"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
     data = None if body is None else json.dumps(body).encode()
     try:
-        with urlopen(Request(BASE + path, data, headers, method=method), timeout=10) as answer:
+        with urlopen(Request(base + path, data, headers, method=method), timeout=10) as answer:
             return json.loads(answer.read() or b"null")
     except HTTPError as error:
         return json.loads(error.read())
@@ -79,7 +79,7 @@ def parked():
     """The id of a message that can't be used."""
     message = {"basicProperties": {"bodySize": 2, "deliveryMode": 2, "priority": 0}, "data": "bm8=", "redelivered": False}
     event = {"rmqMessagesByQueue": {"flashsale.orders::/": [message]}}
-    ask("POST", "/2015-03-31/functions/order-worker/invocations", body=event)
+    ask("POST", "/2015-03-31/functions/order-worker/invocations", body=event, base=INVOKE_BASE)
     return ask("GET", "/api/admin/parked", ADMIN)["parked"][0]["parked_id"]
 
 

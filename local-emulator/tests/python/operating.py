@@ -107,7 +107,7 @@ def parked():
         expect(part).to_contain_text("No message is parked.")
         # The first second has to be there before the change.
         expect(page.locator("#figures canvas")).to_have_count(3)
-        request = urllib.request.Request(f"{BASE}/2015-03-31/functions/order-worker/invocations", data=json.dumps(event).encode())
+        request = urllib.request.Request(f"{os.environ['SHOP_INVOKE_BASE']}/2015-03-31/functions/order-worker/invocations", data=json.dumps(event).encode())
         urllib.request.urlopen(request, timeout=10).read()
         expect(part.locator("pre")).to_have_text("<b>no</b>")
         part.get_by_role("button", name="Try again").click()

@@ -3,6 +3,7 @@
 
 mod functions;
 mod network;
+mod production;
 mod reading;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
@@ -143,6 +144,7 @@ pub struct Config {
     pub profile: Profile,
     pub listen: String,
     pub admin_listen: String,
+    pub invoke_listen: String,
     pub host: HostMode,
     pub functions_dir: PathBuf,
     pub data_dir: PathBuf,
@@ -154,6 +156,7 @@ pub struct Config {
     pub amqp_queue: String,
     pub captcha: CaptchaMode,
     pub trusted_proxies: Vec<Network>,
+    plaintext_hosts: Vec<String>,
     pub cookie_secure: CookieSecure,
     session_keys: Vec<SecretString>,
     ticket_keys: Vec<SecretString>,
@@ -341,7 +344,15 @@ impl Config {
     /// They hold secrets.
     #[must_use]
     pub fn environment_for_functions(&self) -> Vec<(String, String)> {
-        self.effective.as_environment(&["listen", "admin_listen", "host", "functions_dir", "function_defaults", "functions"])
+        self.effective.as_environment(&[
+            "listen",
+            "admin_listen",
+            "invoke_listen",
+            "host",
+            "functions_dir",
+            "function_defaults",
+            "functions",
+        ])
     }
 
     /// The virtual host that the address of RabbitMQ ends with; `/` where it names none.
@@ -396,6 +407,9 @@ impl Config {
         self.listen.parse::<SocketAddr>().map_err(|_| bad("listen", "expected address:port such as 127.0.0.1:8080"))?;
         if !self.admin_listen.is_empty() {
             self.admin_listen.parse::<SocketAddr>().map_err(|_| bad("admin_listen", "expected address:port, or nothing"))?;
+        }
+        if !self.invoke_listen.is_empty() && !self.invoke_listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback()) {
+            return Err(bad("invoke_listen", "expected a loopback address and a port such as 127.0.0.1:9001, or nothing"));
         }
         for (name, quota) in [
             ("address", self.limits.address),
@@ -475,18 +489,7 @@ impl Config {
             }
         }
         if self.is_production() {
-            if session_keys.is_empty() {
-                return Err(bad("session_keys", "the production profile needs a key of its own: \"kid:base64 of 32 random bytes\""));
-            }
-            if ticket_keys.is_empty() {
-                return Err(bad("ticket_keys", "the production profile needs a key of its own: \"kid:base64 of 32 random bytes\""));
-            }
-            if self.captcha == CaptchaMode::Off {
-                return Err(bad("captcha", "the production profile needs \"image\""));
-            }
-            if self.cookie_secure == CookieSecure::Never {
-                return Err(bad("cookie_secure", "the production profile needs \"auto\" or \"always\""));
-            }
+            production::check(self, session_keys.is_empty(), ticket_keys.is_empty())?;
         }
         Ok(())
     }
@@ -645,18 +648,6 @@ mod tests {
         assert_eq!(there.servers, ServersMode::External);
         assert_eq!(there.database_url.expose_secret(), "mysql://u:p@m:2/d");
         assert_eq!((there.listen.as_str(), there.function("seckill").concurrency), ("127.0.0.1:8080", 32));
-    }
-
-    #[test]
-    fn production_refuses_weak_settings() {
-        let key = format!("a:{}", BASE64.encode([7; 32]));
-        let good = [("FLASHSALE_PROFILE", "production"), ("FLASHSALE_SESSION_KEYS", &key), ("FLASHSALE_TICKET_KEYS", &key)];
-        Config::load(None, env(&good), []).unwrap();
-        assert!(error(&good[..1]).starts_with("session_keys"));
-        assert!(error(&good[..2]).starts_with("ticket_keys"));
-        assert!(error(&[good[0], good[1], good[2], ("FLASHSALE_CAPTCHA", "off")]).starts_with("captcha"));
-        assert!(error(&[good[0], good[1], good[2], ("FLASHSALE_COOKIE_SECURE", "never")]).starts_with("cookie_secure"));
-        assert!(error(&[("FLASHSALE_SESSION_KEYS", "a:c2hvcnQ=")]).starts_with("session_keys"));
     }
 
     #[test]

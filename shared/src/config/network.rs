@@ -13,6 +13,12 @@ pub struct Network {
 }
 
 impl Network {
+    /// Whether the network is wider than any that one operator has.
+    pub(super) const fn is_too_wide(&self) -> bool {
+        let bits_min = if self.address.is_ipv4() { 8 } else { 7 };
+        self.prefix_bits < bits_min
+    }
+
     /// Whether the address is in the network.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

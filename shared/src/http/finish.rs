@@ -1,4 +1,5 @@
-//! The last layer of every router: a request id, security headers, and problems for what no route answers.
+//! The last layer of every router: a request id, security headers, the refusal of what pages of other sites want to change, and
+//! problems for what no route answers.
 
 use std::sync::{
     OnceLock,
@@ -9,13 +10,14 @@ use axum::{
     Router,
     extract::Request,
     middleware::{Next, from_fn},
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use lambda_http::http::{HeaderName, HeaderValue, StatusCode, header};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use tracing::Instrument as _;
 
+use super::session::is_from_another_site;
 use crate::problem::Problem;
 
 /// The header that names a request in logs, taken over from a proxy or made here.
@@ -39,7 +41,12 @@ async fn common(mut request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     // So that every line written on the way carries the id; at the highest level, because a line at any level should.
     let span = tracing::error_span!("request", request_id = id.to_str().unwrap_or_default());
-    let mut response = next.run(request).instrument(span.clone()).await;
+    // With or without a session: a page of another site must not sign its visitor in as somebody else either.
+    let foreign = path.starts_with("/api/") && !method.is_safe() && is_from_another_site(request.headers());
+    let mut response = match foreign {
+        true => Problem::Forbidden("a request that changes something must not come from a page of another site").into_response(),
+        false => next.run(request).instrument(span.clone()).await,
+    };
     let _entered = span.enter();
     let status = response.status();
     // A 503 is an outage: thousands of the same, told once a second by whoever met it.

@@ -13,4 +13,4 @@ pub use body::{BODY_BYTES_MAX, Body, PageQuery, Params};
 pub use client::ClientAddress;
 pub use finish::{REQUEST_ID, RequestId, finish};
 pub use problem::Answer;
-pub use session::{Signed, SignedWriter, session_cookie};
+pub use session::{Signed, SignedWriter, no_session_cookie, session_cookie};

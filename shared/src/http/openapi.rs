@@ -71,6 +71,10 @@ impl Operation {
     fn new(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Self {
         let mut builder = OperationBuilder::new().operation_id(Some(id)).summary(Some(summary));
         let mut problems = ALWAYS.to_vec();
+        if method != HttpMethod::Get {
+            // A page of another site.
+            problems.push("forbidden");
+        }
         // Whatever stands in a path of this product is an id; those of parked messages are the queue's.
         for name in path.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
             let format = (name != "parked_id").then(|| SchemaFormat::Custom("uuid".to_owned()));
@@ -96,10 +100,6 @@ impl Operation {
             self.builder = self.builder.security(SecurityRequirement::new(scheme, [""; 0]));
         }
         self.problems.push("unauthenticated");
-        if self.method != HttpMethod::Get {
-            // A write with only the cookie, from another site.
-            self.problems.push("forbidden");
-        }
         self
     }
 
@@ -235,8 +235,10 @@ pub fn security(document: &mut OpenApi) {
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT");
     let bearer = bearer.description(Some("The `token` of `POST /api/sessions`.")).build();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
-    let what = "Set by `POST /api/sessions`. With only the cookie, a write must come from our own pages.";
-    components.add_security_scheme("cookie", SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description("session", what))));
+    let what = "Set by `POST /api/sessions`; named `session` where it is not `Secure` (development, opened on a loopback name). \
+                With only the cookie, a write must come from our own pages.";
+    let cookie = ApiKeyValue::with_description("__Host-session", what);
+    components.add_security_scheme("cookie", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
 }
 
 /// The answer of one status, which several problems may share.

@@ -1,8 +1,8 @@
-//! Who is signed in: a bearer token, or the `session` cookie. Only the signature is checked here; whether the session
+//! Who is signed in: a bearer token, or the session cookie. Only the signature is checked here; whether the session
 //! is alive is asked by the use case, together with limits and bans.
 
-use axum::{extract::FromRequestParts, http::request::Parts};
-use lambda_http::http::{HeaderMap, header};
+use axum::{extract::FromRequestParts, http::request::Parts, response::AppendHeaders};
+use lambda_http::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
     app::{App, SessionClaims},
@@ -11,6 +11,10 @@ use crate::{
     problem::Problem,
 };
 
+/// The name of the cookie where it is `Secure`: browsers take it only from this host, over TLS and for all paths, so that
+/// no other page of the domain can slip in a session of its own.
+const SECURE_COOKIE: &str = "__Host-session";
+/// Its name where it is not: the prefix needs `Secure`.
 const COOKIE: &str = "session";
 
 /// A signed-in user who reads.
@@ -25,7 +29,7 @@ impl FromRequestParts<App> for Signed {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let token = bearer(&parts.headers).or_else(|| cookie(&parts.headers)).ok_or(Problem::Unauthenticated)?;
+        let token = bearer(&parts.headers).or_else(|| cookie(app, &parts.headers)).ok_or(Problem::Unauthenticated)?;
         app.read_session(token).map(Self)
     }
 }
@@ -34,7 +38,7 @@ impl FromRequestParts<App> for SignedWriter {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        if bearer(&parts.headers).is_none() && cookie(&parts.headers).is_some() && !same_origin(&parts.headers) {
+        if bearer(&parts.headers).is_none() && cookie(app, &parts.headers).is_some() && !same_origin(&parts.headers) {
             return Err(Problem::Forbidden("a request with only the session cookie must come from this site's own pages"));
         }
         Signed::from_request_parts(parts, app).await.map(|Signed(claims)| Self(claims))
@@ -46,39 +50,65 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-fn cookie(headers: &HeaderMap) -> Option<&str> {
+fn cookie<'a>(app: &App, headers: &'a HeaderMap) -> Option<&'a str> {
+    named(if is_secure(app, headers) { SECURE_COOKIE } else { COOKIE }, headers)
+}
+
+fn named<'a>(wanted: &str, headers: &'a HeaderMap) -> Option<&'a str> {
     headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(';')).find_map(|pair| {
         let (name, value) = pair.trim().split_once('=')?;
-        (name == COOKIE && !value.is_empty()).then_some(value)
+        (name == wanted && !value.is_empty()).then_some(value)
     })
 }
 
+/// Whether a browser says that the request comes from this site's own pages.
 fn same_origin(headers: &HeaderMap) -> bool {
-    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(site) = headers.get("sec-fetch-site") {
-        return site == "same-origin";
-    }
-    match (text(header::ORIGIN), text(header::HOST)) {
-        (Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host)),
-        _ => false,
+    match headers.get("sec-fetch-site") {
+        Some(site) => site == "same-origin",
+        None => headers.get(header::ORIGIN).is_some_and(|origin| is_own(origin, headers)),
     }
 }
 
-/// The value of `Set-Cookie` that carries a session token, or that ends it when there is none.
+/// Whether a browser says that the request comes from a page of another site. Programs that are no browser say nothing.
+pub(super) fn is_from_another_site(headers: &HeaderMap) -> bool {
+    match headers.get("sec-fetch-site") {
+        // "none": the user, by the address bar or a bookmark.
+        Some(site) => site != "same-origin" && site != "none",
+        None => headers.get(header::ORIGIN).is_some_and(|origin| !is_own(origin, headers)),
+    }
+}
+
+fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    authority.zip(host).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
+}
+
+/// The headers that give the browser a session token.
 #[must_use]
-pub fn session_cookie(app: &App, headers: &HeaderMap, token: Option<(&str, Timestamp)>) -> String {
-    let (value, max_age_seconds) = match token {
-        Some((token, expires_at)) => (token, expires_at.since_ms(app.now()) / 1_000),
-        None => ("", 0),
-    };
-    let secure = match app.config.cookie_secure {
+pub fn session_cookie(app: &App, headers: &HeaderMap, token: &str, expires_at: Timestamp) -> [(HeaderName, String); 1] {
+    let max_age_seconds = expires_at.since_ms(app.now()) / 1_000;
+    [set_cookie(is_secure(app, headers), token, max_age_seconds)]
+}
+
+/// The headers that end the session in the browser, whichever name its cookie has.
+#[must_use]
+pub fn no_session_cookie() -> AppendHeaders<[(HeaderName, String); 2]> {
+    AppendHeaders([set_cookie(true, "", 0), set_cookie(false, "", 0)])
+}
+
+fn set_cookie(secure: bool, value: &str, max_age_seconds: u64) -> (HeaderName, String) {
+    let (name, secure) = if secure { (SECURE_COOKIE, "; Secure") } else { (COOKIE, "") };
+    (header::SET_COOKIE, format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={max_age_seconds}{secure}"))
+}
+
+fn is_secure(app: &App, headers: &HeaderMap) -> bool {
+    match app.config.cookie_secure {
         CookieSecure::Always => true,
         CookieSecure::Never => false,
         // Behind a proxy the host may look like loopback to us, whatever the shopper opened.
         CookieSecure::Auto => app.config.is_production() || !on_loopback(headers),
-    };
-    let secure = if secure { "; Secure" } else { "" };
-    format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={max_age_seconds}{secure}")
+    }
 }
 
 fn on_loopback(headers: &HeaderMap) -> bool {
@@ -99,8 +129,10 @@ mod tests {
     fn tokens_are_found() {
         assert_eq!(bearer(&headers(&[("authorization", "bearer abc")])), Some("abc"));
         assert_eq!(bearer(&headers(&[("authorization", "Basic abc")])), None);
-        assert_eq!(cookie(&headers(&[("cookie", "a=b; session=abc; c=d")])), Some("abc"));
-        assert_eq!(cookie(&headers(&[("cookie", "xsession=abc; session=")])), None);
+        assert_eq!(named(COOKIE, &headers(&[("cookie", "a=b; session=abc; c=d")])), Some("abc"));
+        assert_eq!(named(COOKIE, &headers(&[("cookie", "xsession=abc; session=; __Host-session=abc")])), None);
+        assert_eq!(named(SECURE_COOKIE, &headers(&[("cookie", "session=abc; __Host-session=def")])), Some("def"));
+        assert_eq!(named(SECURE_COOKIE, &headers(&[("cookie", "session=abc")])), None, "any page of the domain may have set it");
     }
 
     #[test]
@@ -110,6 +142,32 @@ mod tests {
         assert!(same_origin(&headers(&[("origin", "https://shop.example"), ("host", "shop.example")])));
         assert!(!same_origin(&headers(&[("origin", "https://evil.example"), ("host", "shop.example")])));
         assert!(!same_origin(&headers(&[("host", "shop.example")])));
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_known() {
+        let foreign = |pairs: &[(&'static str, &str)]| is_from_another_site(&headers(pairs));
+        for site in ["cross-site", "same-site", "nonsense"] {
+            assert!(foreign(&[("sec-fetch-site", site), ("host", "a")]), "{site}");
+        }
+        for origin in ["https://evil.example", "null", "https://a.evil.example", "a"] {
+            assert!(foreign(&[("origin", origin), ("host", "a")]), "{origin}");
+        }
+        assert!(foreign(&[("origin", "https://a")]), "there is nothing to compare it with");
+        assert!(!foreign(&[("sec-fetch-site", "same-origin"), ("host", "a")]));
+        assert!(!foreign(&[("sec-fetch-site", "none"), ("host", "a")]));
+        assert!(!foreign(&[("origin", "https://a"), ("host", "a")]));
+        assert!(!foreign(&[("host", "a")]), "no browser");
+    }
+
+    #[test]
+    fn a_secure_cookie_is_this_host_s_alone() {
+        assert_eq!(
+            set_cookie(true, "abc", 7).1,
+            "__Host-session=abc; Path=/; HttpOnly; SameSite=Lax; Max-Age=7; Secure",
+            "the prefix needs Secure and Path=/, and no Domain"
+        );
+        assert_eq!(set_cookie(false, "abc", 7).1, "session=abc; Path=/; HttpOnly; SameSite=Lax; Max-Age=7");
     }
 
     #[test]
