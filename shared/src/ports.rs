@@ -495,7 +495,9 @@ pub trait Admission: Send + Sync {
     async fn reservations(&self, sale_id: SaleId, cursor: u64, limit: u32) -> Stored<ReservationPage>;
     /// Where the store stands with the sale.
     async fn state(&self, sale_id: SaleId) -> Stored<AdmissionState>;
-    /// Begins a rebuild: admission is closed, what is there stays. `false` when the store has an epoch at or above `epoch`.
+    /// Begins a rebuild of a sale that is `Missing` or `Rebuilding`: admission is closed, what is there stays. `false`,
+    /// and nothing changes, when the sale is `Open` under any epoch (another process has finished its rebuild since the
+    /// caller read the state), or when the store has an epoch at or above `epoch`.
     async fn begin_rebuild(&self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> Stored<bool>;
     /// Adds settled reservations during a rebuild, leaving out those that have ended. `false` when the store is not
     /// rebuilding under exactly this epoch.

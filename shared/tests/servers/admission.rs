@@ -239,6 +239,7 @@ async fn redis_may_fall_back_to_an_older_state() {
         let Admitted::Reserved(lost) = port.reserve(&claims[1]).await.unwrap() else {
             panic!("a unit is left");
         };
+        behind.lose(sale.sale_id).await;
         assert!(port.begin_rebuild(&sale.terms(), 2, START).await.unwrap());
         for (key, value) in &older {
             let _: String = behind.command(redis::cmd("RESTORE").arg(key).arg(0).arg(value.as_slice()).arg("REPLACE")).await;

@@ -251,7 +251,7 @@ impl Admission for MemoryAdmission {
         let mut books = self.books();
         let book = books.entry(terms.sale_id).or_default();
         let terms = match &book.known {
-            Some(known) if known.epoch >= epoch => return Ok(false),
+            Some(known) if known.open || known.epoch >= epoch => return Ok(false),
             Some(known) if known.terms.version > terms.version => known.terms.clone(),
             _ => terms.clone(),
         };

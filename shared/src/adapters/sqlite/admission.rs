@@ -347,7 +347,7 @@ impl Admission for Sqlite {
             INSERT INTO admission_sales (sale_id, state, epoch, since_ms, version, stock, per_user_limit, price, currency, starts_at_ms, ends_at_ms)
             VALUES (?, 'rebuilding', ?, ?, 0, 0, 0, 0, '', 0, 0)
             ON CONFLICT (sale_id) DO UPDATE SET state = excluded.state, epoch = excluded.epoch, since_ms = excluded.since_ms
-            WHERE epoch < excluded.epoch";
+            WHERE state = 'rebuilding' AND epoch < excluded.epoch";
         let terms = terms.clone();
         self.write(move |connection| {
             Box::pin(async move {

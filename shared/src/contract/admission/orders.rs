@@ -11,6 +11,7 @@ pub async fn suite(port: &dyn Admission) {
     settling_reaches_any_state_but_missing(port).await;
     releasing_gives_a_unit_back_once(port).await;
     what_has_ended_does_not_come_back(port).await;
+    a_rebuild_does_not_bring_back_what_has_ended(port).await;
     overdue_orders_are_handed_out_once_per_period(port).await;
     paging_sees_everything(port).await;
     batches_may_be_long(port).await;
@@ -122,12 +123,26 @@ async fn what_has_ended_does_not_come_back(port: &dyn Admission) {
     gone().await;
     port.settle(sale.sale_id, &all).await.expect("store");
     gone().await;
+    assert_eq!(available(port, &sale).await, 5);
+}
+
+async fn a_rebuild_does_not_bring_back_what_has_ended(port: &dyn Admission) {
+    let sale = sale(5);
+    let [before, during, other] = std::array::from_fn(|_| request(&sale, user_id()));
+    let all = [before.clone(), during.clone(), other.clone()];
+    port.release(sale.sale_id, &[before.order_id]).await.expect("store");
+    assert!(port.begin_rebuild(&sale.terms(), 1, START).await.expect("store"));
+    assert!(port.restore(sale.sale_id, 1, std::slice::from_ref(&during)).await.expect("store"));
+    port.release(sale.sale_id, &[during.order_id]).await.expect("store");
+    // Nor does the one that takes over.
     assert!(port.begin_rebuild(&sale.terms(), 2, at(1)).await.expect("store"));
-    gone().await;
-    let other = request(&sale, user_id());
-    assert!(port.restore(sale.sale_id, 2, &[&all[..], std::slice::from_ref(&other)].concat()).await.expect("store"));
+    assert!(port.restore(sale.sale_id, 2, &all).await.expect("store"));
     assert!(port.finish_rebuild(sale.sale_id, 2).await.expect("store"));
-    gone().await;
+    for (order, held) in [(&before, false), (&during, false), (&other, true)] {
+        assert_eq!(find(port, order).await.is_some(), held);
+        let claim = Claim { order_id: order.order_id, ..claim(&sale, order.user_id) };
+        assert_eq!(port.reserve(&claim).await.expect("store") == Admitted::Ended, !held);
+    }
     assert_held(port, sale.sale_id, 0, 1).await;
     assert_eq!(available(port, &sale).await, 4);
 }
@@ -162,12 +177,7 @@ async fn overdue_orders_are_handed_out_once_per_period(port: &dyn Admission) {
     port.settle(sale.sale_id, std::slice::from_ref(&at_10)).await.expect("store");
     port.release(sale.sale_id, &[at_30.order_id]).await.expect("store");
     assert_held(port, sale.sale_id, 2, 2).await;
-    assert_eq!(overdue(200, 300, 9).await, [at_50, at_40.clone()]);
-    // A rebuild leaves the index as it is.
-    assert!(port.begin_rebuild(&sale.terms(), 2, at(301)).await.expect("store"));
-    assert_eq!(overdue(300, 302, 1).await.len(), 1);
-    assert!(port.restore(sale.sale_id, 2, std::slice::from_ref(&at_40)).await.expect("store"));
-    assert_eq!(overdue(400, 500, 9).await.len(), 1);
+    assert_eq!(overdue(200, 300, 9).await, [at_50, at_40]);
 }
 
 async fn paging_sees_everything(port: &dyn Admission) {

@@ -5,6 +5,7 @@ use super::*;
 /// The protocol of a rebuild, and rebuilders that get in each other's way.
 pub async fn suite(port: &dyn Admission) {
     a_rebuild_closes_and_opens(port).await;
+    an_open_sale_stays_open(port).await;
     what_is_there_stays(port).await;
     an_older_rebuilder_is_fenced_off(port).await;
     rebuilders_in_turn_leave_everything_restored(port).await;
@@ -39,10 +40,27 @@ async fn a_rebuild_closes_and_opens(port: &dyn Admission) {
     assert_eq!(available(port, &sale).await, 2, "a refused rebuild closes nothing");
 }
 
+/// Between a rebuilder's look at the state and its call, another may have finished: it must not close what is open.
+async fn an_open_sale_stays_open(port: &dyn Admission) {
+    let sale = sale(5);
+    assert!(port.begin_rebuild(&sale.terms(), 7, START).await.expect("store"));
+    assert!(port.finish_rebuild(sale.sale_id, 7).await.expect("store"));
+    let reserved = take(port, &sale).await;
+    let open = AdmissionState::Open { epoch: 7, version: 1, stock: 5, reserved: 1, settled: 0 };
+    for epoch in [6, 7, 8, 100] {
+        assert!(!port.begin_rebuild(&sale.terms(), epoch, at(1)).await.expect("store"), "epoch {epoch}");
+        assert!(!port.restore(sale.sale_id, epoch, &[request(&sale, user_id())]).await.expect("store"), "epoch {epoch}");
+        assert_eq!(port.finish_rebuild(sale.sale_id, epoch).await.expect("store"), epoch == 7, "epoch {epoch}");
+        assert_eq!(port.state(sale.sale_id).await.expect("store"), open, "epoch {epoch}");
+    }
+    assert_eq!(find(port, &reserved).await, Some(Reservation { request: reserved, settled: false }));
+}
+
 async fn what_is_there_stays(port: &dyn Admission) {
-    let sale = opened(port, 5).await;
-    let (unsettled, settled, ended, restored) =
-        (take(port, &sale).await, take(port, &sale).await, take(port, &sale).await, take(port, &sale).await);
+    let sale = sale(5);
+    let [first, settled, ended, restored] = std::array::from_fn(|_| request(&sale, user_id()));
+    assert!(port.begin_rebuild(&sale.terms(), 1, START).await.expect("store"));
+    assert!(port.restore(sale.sale_id, 1, &[first.clone(), ended.clone(), restored.clone()]).await.expect("store"));
     port.settle(sale.sale_id, std::slice::from_ref(&settled)).await.expect("store");
     port.release(sale.sale_id, &[ended.order_id]).await.expect("store");
     assert!(port.begin_rebuild(&sale.terms(), 2, at(1)).await.expect("store"));
@@ -54,8 +72,8 @@ async fn what_is_there_stays(port: &dyn Admission) {
     let active = [restored.clone(), late.clone(), forgotten.clone()];
     assert!(port.restore(sale.sale_id, 2, &active).await.expect("store"));
     assert!(port.finish_rebuild(sale.sale_id, 2).await.expect("store"));
-    assert_held(port, sale.sale_id, 1, 3).await;
-    for (order, is_settled) in [(&unsettled, Some(false)), (&settled, Some(true)), (&restored, Some(true)), (&late, None), (&ended, None)] {
+    assert_held(port, sale.sale_id, 0, 4).await;
+    for (order, is_settled) in [(&first, Some(true)), (&settled, Some(true)), (&restored, Some(true)), (&late, None), (&ended, None)] {
         assert_eq!(find(port, order).await.map(|reservation| reservation.settled), is_settled);
     }
     assert_eq!(available(port, &sale).await, 1);

@@ -166,31 +166,28 @@ async fn a_reservation_keeps_its_terms(port: &dyn Admission) {
 }
 
 async fn terms_are_replaced_by_newer_ones_only(port: &dyn Admission) {
-    let mut sale = opened(port, 5).await;
+    let mut sale = sale(5);
     let old = sale.terms();
+    assert!(port.begin_rebuild(&old, 1, START).await.expect("store"));
     let new = next_terms(&mut sale, |sale| sale.stock = 7);
-    assert!(port.set_terms(&new).await.expect("store"));
-    assert!(port.set_terms(&old).await.expect("store"), "the sale is known, though its terms are newer");
-    assert_eq!(available(port, &sale).await, 7);
-    // Nor does a rebuild whose ledger read came earlier.
+    assert!(port.set_terms(&new).await.expect("store"), "also while the sale is being rebuilt");
+    // Not replaced by a rebuild whose ledger read came earlier.
     assert!(port.begin_rebuild(&old, 2, at(1)).await.expect("store"));
     assert!(port.finish_rebuild(sale.sale_id, 2).await.expect("store"));
     let expected = AdmissionState::Open { epoch: 2, version: new.version, stock: 7, reserved: 0, settled: 0 };
     assert_eq!(port.state(sale.sale_id).await.expect("store"), expected);
-    // By number, not by text; and also while the sale is being rebuilt.
+    assert!(port.set_terms(&old).await.expect("store"), "the sale is known, though its terms are newer");
+    assert_eq!(available(port, &sale).await, 7);
+    // By number, not by text.
     sale.version = 8;
     for stock in 9..=11 {
         assert!(port.set_terms(&next_terms(&mut sale, |sale| sale.stock = stock)).await.expect("store"));
         assert_eq!(available(port, &sale).await, stock);
     }
-    assert!(port.begin_rebuild(&sale.terms(), 3, at(2)).await.expect("store"));
-    assert!(port.set_terms(&next_terms(&mut sale, |sale| sale.stock = 12)).await.expect("store"));
-    assert!(port.finish_rebuild(sale.sale_id, 3).await.expect("store"));
-    assert_eq!(available(port, &sale).await, 12);
 }
 
 async fn answers_come_in_their_order(port: &dyn Admission) {
-    let mut sale = opened(port, 1).await;
+    let sale = opened(port, 1).await;
     let winner = take(port, &sale).await;
     let ask = async |claim: &Claim| port.reserve(claim).await.expect("store");
     // A claim against which everything stands but the state; each step then takes the first thing away.
@@ -204,13 +201,17 @@ async fn answers_come_in_their_order(port: &dyn Admission) {
     assert_eq!(ask(&worst).await, Admitted::AlreadyBought { order_id: winner.order_id });
     worst.user_id = user_id();
     assert_eq!(ask(&worst).await, Admitted::SoldOut);
+    let held = Reservation { request: winner.clone(), settled: false };
+    assert_eq!(ask(&Claim { order_id: winner.order_id, ..worst }).await, Admitted::Again(held));
     // Before all of that stands a closed sale, before that an order that has ended, before that one that holds a unit.
-    let ended = order_id();
-    port.release(sale.sale_id, &[ended]).await.expect("store");
-    assert!(port.begin_rebuild(&next_terms(&mut sale, |_| {}), 2, at(1)).await.expect("store"));
-    worst.ticket_expired = true;
+    let closed = super::sale(1);
+    let (winner, ended) = (request(&closed, user_id()), order_id());
+    assert!(port.begin_rebuild(&closed.terms(), 1, START).await.expect("store"));
+    assert!(port.restore(closed.sale_id, 1, std::slice::from_ref(&winner)).await.expect("store"));
+    port.release(closed.sale_id, &[ended]).await.expect("store");
+    let worst = Claim { ticket_expired: true, now: closed.starts_at.minus_ms(1), ..claim(&closed, winner.user_id) };
     assert_eq!(ask(&worst).await, Admitted::Closed);
     assert_eq!(ask(&Claim { order_id: ended, ..worst.clone() }).await, Admitted::Ended);
-    let held = Reservation { request: winner.clone(), settled: false };
+    let held = Reservation { request: winner.clone(), settled: true };
     assert_eq!(ask(&Claim { order_id: winner.order_id, ..worst }).await, Admitted::Again(held));
 }

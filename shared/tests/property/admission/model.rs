@@ -139,7 +139,7 @@ impl Model {
     pub fn begin_rebuild(&mut self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> bool {
         let mut terms = terms.clone();
         if let Some(loaded) = &self.loaded {
-            if loaded.epoch >= epoch {
+            if loaded.open || loaded.epoch >= epoch {
                 return false;
             }
             if loaded.terms.version > terms.version {

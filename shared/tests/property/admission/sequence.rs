@@ -85,7 +85,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..3_u64, orders()).prop_map(|(epoch, orders)| Step::Restore { epoch, orders }),
         8 => (0..3_u64).prop_map(|epoch| Step::FinishRebuild { epoch }),
         6 => terms().prop_map(Step::SetTerms),
-        1 => Just(Step::Lose),
+        2 => Just(Step::Lose),
     ]
 }
 
