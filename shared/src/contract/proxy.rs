@@ -31,7 +31,7 @@ pub enum Fault {
     Delay(Duration),
 }
 
-/// Forwards TCP connections to one target until told otherwise. Ends, with all its connections, when dropped.
+/// Forwards TCP connections to a target until told otherwise. Ends, with all its connections, when dropped.
 #[derive(Debug)]
 pub struct FaultProxy {
     address: SocketAddr,
@@ -43,8 +43,12 @@ pub struct FaultProxy {
 #[derive(Debug, Clone, Copy)]
 struct Control {
     fault: Fault,
+    /// Where new connections lead.
+    target: SocketAddr,
     /// Raised to cut every connection.
     cuts: u64,
+    /// Raised to silence every connection.
+    silences: u64,
 }
 
 impl FaultProxy {
@@ -55,9 +59,9 @@ impl FaultProxy {
     pub async fn start(target: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a listener has an address");
-        let (control, changes) = watch::channel(Control { fault: Fault::None, cuts: 0 });
+        let (control, changes) = watch::channel(Control { fault: Fault::None, target, cuts: 0, silences: 0 });
         let (listens, listening) = watch::channel(true);
-        let task = tokio::spawn(accept(Some(listener), address, target, changes, listens));
+        let task = tokio::spawn(accept(Some(listener), address, changes, listens));
         Self { address, control, listening, task }
     }
 
@@ -91,6 +95,17 @@ impl FaultProxy {
     pub fn cut(&self) {
         self.control.send_modify(|control| control.cuts += 1);
     }
+
+    /// Makes every connection silent for ever, as when the host on the other side has vanished: it stands, nothing gets
+    /// through, and it is not cut when the network heals. New connections work.
+    pub fn silence(&self) {
+        self.control.send_modify(|control| control.silences += 1);
+    }
+
+    /// Leads new connections to another server, as a name does after a failover. Those that stand are not touched.
+    pub fn retarget(&self, target: SocketAddr) {
+        self.control.send_modify(|control| control.target = target);
+    }
 }
 
 impl Drop for FaultProxy {
@@ -102,7 +117,6 @@ impl Drop for FaultProxy {
 async fn accept(
     mut listener: Option<TcpListener>,
     address: SocketAddr,
-    target: SocketAddr,
     mut changes: watch::Receiver<Control>,
     listens: watch::Sender<bool>,
 ) {
@@ -121,7 +135,7 @@ async fn accept(
             Some(_) = connections.join_next() => {}
             accepted = async { listener.as_ref().expect("guarded").accept().await }, if listener.is_some() => {
                 if let Ok((client, _)) = accepted {
-                    connections.spawn(serve(client, target, changes.clone()));
+                    connections.spawn(serve(client, changes.clone()));
                 }
             }
         }
@@ -144,8 +158,8 @@ async fn listen_again(address: SocketAddr) -> TcpListener {
     }
 }
 
-async fn serve(client: TcpStream, target: SocketAddr, mut changes: watch::Receiver<Control>) {
-    let Control { fault, cuts } = *changes.borrow_and_update();
+async fn serve(client: TcpStream, mut changes: watch::Receiver<Control>) {
+    let Control { fault, target, cuts, silences } = *changes.borrow_and_update();
     if fault == Fault::BlackHole {
         // Accepted and left alone; what the client says is lost, so the connection is of no use later.
         let _ = changes.wait_for(|control| control.cuts != cuts || control.fault != Fault::BlackHole).await;
@@ -160,8 +174,8 @@ async fn serve(client: TcpStream, target: SocketAddr, mut changes: watch::Receiv
     let (from_server, to_server) = server.into_split();
     // The first to end takes the connection with it.
     tokio::select! {
-        _ = pump(from_client, to_server, changes.clone(), false) => {}
-        _ = pump(from_server, to_client, changes.clone(), true) => {}
+        _ = pump(from_client, to_server, changes.clone(), silences, false) => {}
+        _ = pump(from_server, to_client, changes.clone(), silences, true) => {}
         _ = changes.wait_for(|control| control.cuts != cuts) => {}
     }
 }
@@ -170,10 +184,20 @@ fn swallows(fault: Fault, answers: bool) -> bool {
     fault == Fault::BlackHole || (answers && fault == Fault::LoseAnswers)
 }
 
-async fn pump(from: OwnedReadHalf, to: OwnedWriteHalf, mut changes: watch::Receiver<Control>, answers: bool) -> io::Result<()> {
+async fn pump(
+    from: OwnedReadHalf,
+    to: OwnedWriteHalf,
+    mut changes: watch::Receiver<Control>,
+    silences: u64,
+    answers: bool,
+) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1_024];
     let mut lost = false;
     loop {
+        if changes.borrow_and_update().silences != silences {
+            // Until it is cut.
+            std::future::pending::<()>().await;
+        }
         if lost && !swallows(changes.borrow_and_update().fault, answers) {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
@@ -300,6 +324,22 @@ mod tests {
         say(&fourth, 6).await;
         assert_eq!(hear(&fourth).await, Some(6));
         assert!(begun.elapsed() >= Duration::from_millis(60), "there and back");
+
+        proxy.set(Fault::None).await;
+        proxy.silence();
+        say(&fourth, 7).await;
+        let fifth = connect().await.unwrap();
+        say(&fifth, 8).await;
+        assert_eq!(hear(&fifth).await, Some(8), "new connections work");
+        tokio::select! {
+            heard = hear(&fourth) => panic!("{heard:?}"),
+            () = sleep(Duration::from_millis(50)) => {}
+        }
+        // Nobody listens on port 1.
+        proxy.retarget("127.0.0.1:1".parse().unwrap());
+        say(&fifth, 9).await;
+        assert_eq!(hear(&fifth).await, Some(9), "a connection that stands is not touched");
+        assert_eq!(hear(&connect().await.unwrap()).await, None);
     }
 
     #[tokio::test]

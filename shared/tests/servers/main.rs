@@ -5,4 +5,5 @@ mod admission;
 mod gate;
 mod ledger;
 mod queue;
+mod redis_faults;
 mod support;

@@ -1,23 +1,33 @@
-//! One multiplexed connection that is made at first use and again whenever it breaks.
+//! How the server or cluster is reached, and how commands are sent to it.
 
 use std::{sync::Arc, time::Duration};
 
 use redis::{
-    Client, Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Script, ServerErrorKind,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-    cluster::ClusterClientBuilder,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _, RedisError, RedisResult, Script,
+    ServerErrorKind,
+    aio::{ConnectionLike, MultiplexedConnection},
+    cluster::{ClusterClient, ClusterClientBuilder},
     cluster_async::ClusterConnection,
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
-use tokio::sync::OnceCell;
 
+use super::{
+    errors::{STORE, replaced_from, stored},
+    slot::{Dial, Live, Slot},
+};
 use crate::ports::{StoreError, Stored};
 
-/// The store's name in errors.
-const STORE: &str = "Redis";
-/// Longest wait for a connection.
+/// Longest time to connect to one server, handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same for one node of a cluster: a node that is down must leave time to hear from the others.
+const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait for an answer. A command that timed out may still run: scripts are idempotent.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// An idle connection is probed after this time, and then at this interval, ...
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(3);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// ... and given up by the system when probes, or what was sent, are not acknowledged for this long.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(4);
 
 /// A Redis server or cluster. Cheap to clone.
 #[derive(Clone)]
@@ -31,9 +41,38 @@ struct Inner {
 }
 
 enum Target {
-    Single(ConnectionManager),
-    // Boxed: far larger than the other.
-    Cluster(Box<(redis::cluster::ClusterClient, OnceCell<ClusterConnection>)>),
+    Single(Arc<Slot<Client>>),
+    Cluster(Arc<Slot<ClusterClient>>),
+}
+
+impl Dial for Client {
+    type Connection = MultiplexedConnection;
+    const KEEPS_FAILED: bool = false;
+
+    async fn dial(&self) -> Result<MultiplexedConnection, String> {
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(Some(RESPONSE_TIMEOUT));
+        self.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| error.to_string())
+    }
+}
+
+impl Dial for ClusterClient {
+    type Connection = ClusterConnection;
+    // One node may have failed; the others go on serving their keys.
+    const KEEPS_FAILED: bool = true;
+
+    async fn dial(&self) -> Result<ClusterConnection, String> {
+        self.get_async_connection().await.map_err(|error| error.to_string())
+    }
+}
+
+/// Makes the system notice a host that vanished without a word.
+fn tcp_settings() -> TcpSettings {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    let settings = TcpSettings::default().set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(UNACKNOWLEDGED_MAX);
+    settings
 }
 
 /// The address can't be used.
@@ -59,21 +98,16 @@ impl Redis {
             let (credentials, hosts) = rest.rsplit_once('@').map_or(("", rest), |(before, after)| (&rest[..=before.len()], after));
             let nodes = hosts.split(',').map(|host| format!("{scheme}{credentials}{host}"));
             let client = ClusterClientBuilder::new(nodes)
-                .connection_timeout(CONNECT_TIMEOUT)
+                .connection_timeout(NODE_CONNECT_TIMEOUT)
                 .response_timeout(RESPONSE_TIMEOUT)
+                .tcp_settings(tcp_settings())
                 .retries(2)
                 .build()
                 .map_err(unreadable)?;
-            Target::Cluster(Box::new((client, OnceCell::new())))
+            Target::Cluster(Slot::new(client))
         } else {
-            let client = Client::open(url).map_err(unreadable)?;
-            let config = ConnectionManagerConfig::new()
-                .set_connection_timeout(Some(CONNECT_TIMEOUT))
-                .set_response_timeout(Some(RESPONSE_TIMEOUT))
-                .set_number_of_retries(1)
-                .set_min_delay(Duration::from_millis(20))
-                .set_max_delay(Duration::from_millis(500));
-            Target::Single(ConnectionManager::new_lazy_with_config(client, config).map_err(unreadable)?)
+            let info = url.into_connection_info().map_err(unreadable)?.set_tcp_settings(tcp_settings());
+            Target::Single(Slot::new(Client::open(info).map_err(unreadable)?))
         };
         Ok(Self { inner: Arc::new(Inner { target, prefix: prefix.to_owned() }) })
     }
@@ -100,59 +134,74 @@ impl Redis {
         match self.query(&call).await? {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 match &self.inner.target {
-                    Target::Single(connection) => script.load_async(&mut connection.clone()).await,
-                    Target::Cluster(_) => script.load_async(&mut self.cluster().await?).await,
+                    Target::Single(slot) => load(slot, script).await?,
+                    Target::Cluster(slot) => load(slot, script).await?,
                 }
-                .map_err(stored)?;
                 self.query(&call).await?
             }
             answer => answer,
         }
-        .map_err(stored)
+        .map_err(|error| stored(&error))
     }
 
     /// Runs one command.
     pub(super) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Stored<T> {
-        self.query(command).await?.map_err(stored)
+        self.query(command).await?.map_err(|error| stored(&error))
     }
 
     async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Stored<RedisResult<T>> {
-        Ok(match &self.inner.target {
-            Target::Single(connection) => command.query_async(&mut connection.clone()).await,
-            Target::Cluster(_) => command.query_async(&mut self.cluster().await?).await,
-        })
-    }
-
-    async fn cluster(&self) -> Stored<ClusterConnection> {
-        let Target::Cluster(cluster) = &self.inner.target else {
-            unreachable!("only called for a cluster");
-        };
-        // Whatever goes wrong while the first connection is made, no command has been sent.
-        let connection = cluster.1.get_or_try_init(|| cluster.0.get_async_connection()).await;
-        connection.cloned().map_err(|error| StoreError::Unavailable { store: STORE, cause: error.to_string() })
+        match &self.inner.target {
+            Target::Single(slot) => query(slot, command).await,
+            Target::Cluster(slot) => query(slot, command).await,
+        }
     }
 }
 
-/// What Redis's errors mean to a caller.
-pub(super) fn stored(error: RedisError) -> StoreError {
-    let cause = error.to_string();
-    match error.kind() {
-        ErrorKind::Server(
-            ServerErrorKind::BusyLoading
-            | ServerErrorKind::TryAgain
-            | ServerErrorKind::ClusterDown
-            | ServerErrorKind::MasterDown
-            | ServerErrorKind::ReadOnly
-            | ServerErrorKind::Moved
-            | ServerErrorKind::Ask,
-        )
-        | ErrorKind::ClusterConnectionNotFound
-        | ErrorKind::AuthenticationFailed
-        | ErrorKind::InvalidClientConfig => StoreError::Unavailable { store: STORE, cause },
-        // Also -OOM and -MISCONF (a full disk): the server refuses to write.
-        ErrorKind::Extension => StoreError::Unavailable { store: STORE, cause },
-        ErrorKind::Parse | ErrorKind::UnexpectedReturnType | ErrorKind::Server(_) => StoreError::Corrupt { store: STORE, cause },
-        _ if error.is_connection_refusal() => StoreError::Unavailable { store: STORE, cause },
-        _ => StoreError::Unknown { store: STORE, cause },
+async fn query<D: Dial<Connection: ConnectionLike + Clone>, T: FromRedisValue>(
+    slot: &Arc<Slot<D>>,
+    command: &Cmd,
+) -> Stored<RedisResult<T>> {
+    let live = connected(slot).await?;
+    let answer = command.query_async(&mut live.connection.clone()).await;
+    judge(slot, &live, &answer);
+    Ok(answer)
+}
+
+/// Gives the script to the server, or to every node of the cluster.
+async fn load<D: Dial<Connection: ConnectionLike + Clone>>(slot: &Arc<Slot<D>>, script: &Script) -> Stored<()> {
+    let live = connected(slot).await?;
+    let answer = script.load_async(&mut live.connection.clone()).await;
+    judge(slot, &live, &answer);
+    answer.map(drop).map_err(|error| stored(&error))
+}
+
+async fn connected<D: Dial>(slot: &Arc<Slot<D>>) -> Stored<Arc<Live<D::Connection>>> {
+    // Whatever goes wrong while a connection is made, no command has been sent.
+    slot.get().await.map_err(|cause| StoreError::Unavailable { store: STORE, cause })
+}
+
+/// Has the connection replaced when the answer says that it is of no use.
+fn judge<D: Dial, T>(slot: &Arc<Slot<D>>, live: &Arc<Live<D::Connection>>, answer: &RedisResult<T>) {
+    if let Err(error) = answer
+        && let Some(age) = replaced_from(error)
+    {
+        slot.replace(live, age);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_looks_after_silent_connections() {
+        let redis = Redis::new("redis://localhost:6379", "x:").unwrap();
+        let Target::Single(slot) = &redis.inner.target else {
+            panic!("a single server");
+        };
+        let settings = slot.dial.get_connection_info().tcp_settings();
+        assert!(settings.keepalive().is_some());
+        #[cfg(target_os = "linux")]
+        assert_eq!(settings.user_timeout(), Some(UNACKNOWLEDGED_MAX));
     }
 }

@@ -9,11 +9,13 @@ mod blacklist;
 mod cache;
 mod captchas;
 mod connection;
+mod errors;
 mod failures;
 mod gate;
 mod health;
 mod keys;
 mod locks;
 mod sessions;
+mod slot;
 
 pub use connection::{Redis, RedisUrlError};
