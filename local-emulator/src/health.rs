@@ -60,6 +60,9 @@ async fn look(host: &Host, last: &LastLook) -> Vec<(&'static str, bool)> {
         }
         parts.push((part.name(), up));
     }
+    // A ledger that does not tell the time is down by itself, above.
+    let clock = tokio::time::timeout(CHECK_TIMEOUT, host.app().clock_fault()).await;
+    parts.push(("clock", !matches!(clock, Ok(Ok(Some(_))))));
     if let Host::Processes(..) = host {
         let unwell = host.unwell();
         if !unwell.is_empty()

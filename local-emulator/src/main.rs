@@ -16,6 +16,7 @@ mod metrics;
 mod openapi;
 mod pages;
 mod poller;
+mod reporter;
 mod scheduler;
 mod serve;
 

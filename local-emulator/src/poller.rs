@@ -145,7 +145,13 @@ mod tests {
     };
 
     use async_trait::async_trait;
-    use flashsale::{app::App, config::Config, contract, ports::OrderSource, ports::StoreError, wire};
+    use flashsale::{
+        app::App,
+        config::Config,
+        contract,
+        ports::{Held, OrderSource, StoreError},
+        wire,
+    };
 
     use super::*;
 
@@ -154,6 +160,10 @@ mod tests {
 
     #[async_trait]
     impl OrderSource for Full {
+        fn held(&self) -> Option<Held> {
+            None
+        }
+
         async fn receive(&self, _: u32, _: u64) -> Stored<Vec<Delivery>> {
             let given = self.0.fetch_add(1, Ordering::SeqCst);
             Ok(vec![Delivery { tag: given as u64, body: br#"{"v":1,"orders":[]}"#.to_vec(), redelivered: given > 0 }])

@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{backend::Backend, cli, demo, gateway, health, host::Host, invoke_api, metrics, poller, scheduler};
+use crate::{backend::Backend, cli, demo, gateway, health, host::Host, invoke_api, metrics, poller, reporter, scheduler};
 
 /// SIGTERM promises an end within 10 s: so long for requests, the batch and the tick under way, then for the functions'
 /// processes, the queue's connections, and private servers. Whatever is cut off is done again by the next start.
@@ -66,6 +66,7 @@ pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> an
     demo::prepare(&app, demo).await?;
     tasks.spawn(gateway::serve(listener, gateway::public(&host, &draining), stopping.clone()));
     tasks.spawn(poller::run(host.clone(), stopping.clone()));
+    tasks.spawn(reporter::run(app.clone(), stopping.clone()));
     tasks.spawn(scheduler::run(host.clone(), stopping));
     cli::say(&format!("listening on http://{address}"))?;
 

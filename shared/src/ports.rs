@@ -50,6 +50,16 @@ pub type Stored<T> = Result<T, StoreError>;
 pub trait Clock: Send + Sync + fmt::Debug {
     /// Now.
     fn now(&self) -> Timestamp;
+    /// Milliseconds since some fixed moment of this process. Never goes back and never jumps, whatever is done to the
+    /// wall clock: for measuring how long something lasted.
+    fn monotonic_ms(&self) -> u64;
+}
+
+/// The clock that all processes of one backend can be compared with: the ledger's server.
+#[async_trait]
+pub trait LedgerClock: Send + Sync {
+    /// The server's wall clock, UTC.
+    async fn ask(&self) -> Stored<Timestamp>;
 }
 
 /// Gives random bytes fit for secrets.
@@ -111,6 +121,8 @@ pub trait Sales: Send + Sync {
     async fn ending_from(&self, ends_from: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>>;
     /// Sales that end at or after `ends_from`, those that end last first, at most `limit`.
     async fn ending_last(&self, ends_from: Timestamp, limit: u32) -> Stored<Vec<Sale>>;
+    /// Sales that end before `ends_before`, by id upwards from after `after`, at most `limit`.
+    async fn ended_before(&self, ends_before: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>>;
     /// Applies `change` to the sale by [`Sale::changed`], decided from the row it holds locked, so that no order is
     /// recorded between the decision and the change.
     async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed>;
@@ -181,9 +193,13 @@ pub trait OrderLedger: Send + Sync {
     async fn cancel(&self, order_id: OrderId, user_id: UserId, queued: Option<&OrderRequest>, now: Timestamp) -> Stored<Transition>;
     /// `Confirmed` -> `Expired` for orders whose `pay_by` is at or before `now`, at most `limit` a call. Returns them.
     async fn expire_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<Order>>;
+    /// Sales with orders that [`OrderLedger::expire_due`] would expire, by id upwards from after `after`, at most `limit`.
+    async fn sales_with_due(&self, now: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<SaleId>>;
+    /// As [`OrderLedger::expire_due`], for the orders of one sale.
+    async fn expire_due_of(&self, sale_id: SaleId, now: Timestamp, limit: u32) -> Stored<Vec<Order>>;
     /// Orders that are cancelled, expired or rejected and whose unit has not been given back to the admission store
-    /// (`stock_returned_at` is NULL), at most `limit`.
-    async fn stock_to_return(&self, limit: u32) -> Stored<Vec<Order>>;
+    /// (`stock_returned_at` is NULL), by id upwards from after `after`, at most `limit`.
+    async fn stock_to_return(&self, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>>;
     /// Sets `stock_returned_at` where it is NULL. To be called after the admission store has released the orders.
     async fn mark_stock_returned(&self, order_ids: &[OrderId], now: Timestamp) -> Stored<()>;
     /// Active orders of a sale by id upwards from after `after`, at most `limit`.
@@ -482,6 +498,8 @@ pub trait Admission: Send + Sync {
     async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>>;
     /// The order's reservation.
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>>;
+    /// The reservations of those of the orders that have one, in no particular order.
+    async fn find_many(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<Vec<Reservation>>;
     /// Marks the reservations of orders that the ledger holds as active, adding those that the store has forgotten
     /// (whatever the stock says: the ledger knows better), leaving out those that have ended. Nothing is done, without
     /// error, when the sale is `Missing`: the rebuild will find them in the ledger.
@@ -525,6 +543,15 @@ pub struct Depth {
 /// Longest time of one [`OrderQueue::publish`], from the call to its answer, in milliseconds.
 pub const PUBLISH_LIMIT_MS: u64 = 6_000;
 
+/// What is between the publishers and the ledger, as far as the queue itself can tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Messages that wait for a consumer; where `consumers` is 0 also those that a consumer has.
+    pub ready: u64,
+    /// Consumers that may have messages which `ready` does not count. Each should report to [`Holders`].
+    pub consumers: u32,
+}
+
 /// Where admitted orders are handed over.
 #[async_trait]
 pub trait OrderQueue: Send + Sync {
@@ -535,6 +562,8 @@ pub trait OrderQueue: Send + Sync {
     async fn park(&self, body: &[u8], reason: &str) -> Stored<()>;
     /// How much waits.
     async fn depth(&self) -> Stored<Depth>;
+    /// What is between the publishers and the ledger.
+    async fn backlog(&self) -> Stored<Backlog>;
 }
 
 /// A message that was put aside.
@@ -571,9 +600,25 @@ pub struct Delivery {
     pub redelivered: bool,
 }
 
+/// How far a consumer has got with the messages it was given. Messages are numbered from 1 on as they come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Which of the consumer's connections this is about. The messages of an earlier one were given out again.
+    pub session: u64,
+    /// How many messages it has handed back: those were given out again, too.
+    pub handed_back: u64,
+    /// The number of the last message that came.
+    pub received: u64,
+    /// Every message up to this number is acknowledged or handed back.
+    pub done: u64,
+}
+
 /// The consuming side of the queue, for the poller.
 #[async_trait]
 pub trait OrderSource: Send + Sync {
+    /// How far this consumer has got, where [`OrderQueue::backlog`] counts it among the consumers; `None` where the
+    /// queue knows what is held, and while nothing is consumed.
+    fn held(&self) -> Option<Held>;
     /// Waits up to `wait_ms` for a first message, then gathers what is there, at most `limit` messages. Empty when
     /// none came. A message is given to one consumer at a time.
     async fn receive(&self, limit: u32, wait_ms: u64) -> Stored<Vec<Delivery>>;
@@ -589,6 +634,26 @@ pub trait OrderSource: Send + Sync {
 // ---------------------------------------------------------------------------------------------------------------
 // Coordination and caching
 // ---------------------------------------------------------------------------------------------------------------
+
+/// What one process that consumes the queue says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HolderReport {
+    /// The process.
+    pub holder: u128,
+    /// Grows with every report of this process: a report with the same beat as before is not a new one.
+    pub beat: u64,
+    /// How far it has got.
+    pub held: Held,
+}
+
+/// Reports of all processes that consume the queue, shared by all: AMQP does not tell what its consumers hold.
+#[async_trait]
+pub trait Holders: Send + Sync {
+    /// Puts a report in place of the process's earlier one. `now` only decides when a process that has gone is forgotten.
+    async fn report(&self, report: &HolderReport, now: Timestamp) -> Stored<()>;
+    /// The last report of each process. Those that have gone stay for a while, with a beat that stands still.
+    async fn reports(&self) -> Stored<Vec<HolderReport>>;
+}
 
 /// A held lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -666,6 +731,7 @@ pub trait Health: Send + Sync {
 #[expect(missing_docs, reason = "each field is the port of its type")]
 pub struct Ports {
     pub clock: Arc<dyn Clock>,
+    pub ledger_clock: Arc<dyn LedgerClock>,
     pub random: Arc<dyn Random>,
     pub users: Arc<dyn Users>,
     pub sales: Arc<dyn Sales>,
@@ -679,6 +745,7 @@ pub struct Ports {
     pub admission: Arc<dyn Admission>,
     pub queue: Arc<dyn OrderQueue>,
     pub source: Arc<dyn OrderSource>,
+    pub holders: Arc<dyn Holders>,
     pub parked: Arc<dyn ParkedMessages>,
     pub locks: Arc<dyn Locks>,
     pub cache: Arc<dyn Cache>,

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::{
     adapters::{
-        memory::{MemoryCache, MemoryGate, MemoryLocks},
+        memory::{MemoryCache, MemoryGate, MemoryHolders, MemoryLocks},
         mysql::{MySql, MySqlMigrationError, MySqlUrlError},
         rabbitmq::{AmqpUrlError, RabbitMq},
         redis::{Redis, RedisUrlError},
@@ -15,8 +15,8 @@ use crate::{
     },
     config::{Config, ServersMode},
     ports::{
-        Admission, Blacklist, Cache, Captchas, Clock as _, Failures, Gate, Health, Journal, Locks, OrderLedger, OrderQueue, OrderSource,
-        ParkedMessages, Ports, Sales, Sessions, SigningKeys, StoreError, Users,
+        Admission, Blacklist, Cache, Captchas, Clock as _, Failures, Gate, Health, Holders, Journal, LedgerClock, Locks, OrderLedger,
+        OrderQueue, OrderSource, ParkedMessages, Ports, Sales, Sessions, SigningKeys, StoreError, Users,
     },
 };
 
@@ -59,6 +59,7 @@ struct Ledger {
     sales: Arc<dyn Sales>,
     orders: Arc<dyn OrderLedger>,
     signing_keys: Arc<dyn SigningKeys>,
+    clock: Arc<dyn LedgerClock>,
     health: Arc<dyn Health>,
 }
 
@@ -72,6 +73,7 @@ struct Front {
     admission: Arc<dyn Admission>,
     locks: Arc<dyn Locks>,
     cache: Arc<dyn Cache>,
+    holders: Arc<dyn Holders>,
     health: Option<Arc<dyn Health>>,
 }
 
@@ -100,6 +102,7 @@ pub async fn connect(config: &Config) -> Result<Ports, WireError> {
     };
     Ok(Ports {
         clock: Arc::new(SystemClock),
+        ledger_clock: ledger.clock,
         random: Arc::new(SystemRandom),
         users: ledger.users,
         sales: ledger.sales,
@@ -113,6 +116,7 @@ pub async fn connect(config: &Config) -> Result<Ports, WireError> {
         admission: front.admission,
         queue: queue.queue,
         source: queue.source,
+        holders: front.holders,
         parked: queue.parked,
         locks: front.locks,
         cache: front.cache,
@@ -134,10 +138,11 @@ async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> 
         admission: Arc::clone(&store) as _,
         locks: Arc::new(MemoryLocks::new()),
         cache: Arc::new(MemoryCache::new()),
+        holders: Arc::new(MemoryHolders::new()),
         health: None,
     };
     let queue = Queue { queue: Arc::clone(&store) as _, source: Arc::clone(&store) as _, parked: Arc::clone(&store) as _, health: None };
-    Ok((whole_ledger(store), front, queue))
+    Ok((whole_ledger(store, Arc::new(SystemClock)), front, queue))
 }
 
 async fn ledger(url: &str) -> Result<Ledger, WireError> {
@@ -145,7 +150,8 @@ async fn ledger(url: &str) -> Result<Ledger, WireError> {
         "mysql" => {
             let store = MySql::new(url)?;
             store.migrate().await?;
-            Ok(whole_ledger(Arc::new(store)))
+            let store = Arc::new(store);
+            Ok(whole_ledger(Arc::clone(&store), store))
         }
         other => Err(unknown("--database-url", other, "mysql://")),
     }
@@ -164,6 +170,7 @@ fn front(url: &str, prefix: &str) -> Result<Front, WireError> {
                 admission: Arc::clone(&store) as _,
                 locks: Arc::clone(&store) as _,
                 cache: Arc::clone(&store) as _,
+                holders: Arc::clone(&store) as _,
                 health: Some(store),
             })
         }
@@ -186,12 +193,13 @@ fn queue(url: &str, name: &str) -> Result<Queue, WireError> {
     }
 }
 
-fn whole_ledger<T: Users + Sales + OrderLedger + SigningKeys + Health + 'static>(store: Arc<T>) -> Ledger {
+fn whole_ledger<T: Users + Sales + OrderLedger + SigningKeys + Health + 'static>(store: Arc<T>, clock: Arc<dyn LedgerClock>) -> Ledger {
     Ledger {
         users: Arc::clone(&store) as _,
         sales: Arc::clone(&store) as _,
         orders: Arc::clone(&store) as _,
         signing_keys: Arc::clone(&store) as _,
+        clock,
         health: store,
     }
 }

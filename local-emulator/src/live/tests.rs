@@ -77,7 +77,15 @@ impl OrderLedger for Guarded {
         scanned()
     }
 
-    async fn stock_to_return(&self, _: u32) -> Stored<Vec<Order>> {
+    async fn sales_with_due(&self, _: Timestamp, _: Option<SaleId>, _: u32) -> Stored<Vec<SaleId>> {
+        scanned()
+    }
+
+    async fn expire_due_of(&self, _: SaleId, _: Timestamp, _: u32) -> Stored<Vec<Order>> {
+        scanned()
+    }
+
+    async fn stock_to_return(&self, _: Option<OrderId>, _: u32) -> Stored<Vec<Order>> {
         scanned()
     }
 
@@ -115,6 +123,10 @@ impl Sales for Guarded {
     async fn ending_last(&self, ends_from: Timestamp, limit: u32) -> Stored<Vec<Sale>> {
         self.lists.fetch_add(1, Ordering::SeqCst);
         self.sales.ending_last(ends_from, limit).await
+    }
+
+    async fn ended_before(&self, ends_before: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
+        self.sales.ended_before(ends_before, after, limit).await
     }
 
     async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed> {

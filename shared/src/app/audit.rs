@@ -1,15 +1,16 @@
 //! Whether the books balance: reads the live stores and names every promise that does not hold, with the ids.
 //!
-//! The auditor knows only the rules. It shares no code with those who keep them, and it repairs nothing.
+//! The auditor knows only the rules. It shares no code with those who keep them, and it repairs nothing. It keeps one page
+//! of orders at a time, however large a sale is.
 
-use std::collections::{HashMap, HashSet};
+use std::{collections::HashSet, time::Duration};
 
 use serde::Serialize;
 
 use super::App;
 use crate::{
-    domain::{Order, OrderId, Sale, SaleId},
-    ports::{AdmissionState, Reservation, Stored},
+    domain::{OrderId, Sale, SaleId},
+    ports::{AdmissionState, Reservation, Stored, Tally},
     problem::Problem,
 };
 
@@ -18,6 +19,14 @@ const PAGE: u32 = 500;
 const FINAL_WITHIN_MS: u64 = 30_000;
 /// Ids named in one finding.
 const IDS_MAX: usize = 20;
+/// How often a sale and its rows are added up until they agree.
+const TALLIES_MAX: u32 = 5;
+/// How often orders on which the stores differ are looked at again before they are reported.
+const LOOKS_AGAIN: u32 = 3;
+/// The pause before each of these looks, and how many of them one sale is worth: with more to look at again, it is not
+/// the traffic of the moment that makes the difference.
+const PAUSE: Duration = Duration::from_millis(200);
+const PAUSES_MAX: u32 = 15;
 
 /// A promise that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -76,21 +85,17 @@ impl App {
     }
 
     async fn audit_sale(&self, sale_id: SaleId) -> Stored<Option<SaleBooks>> {
-        // The store in front is read before the ledger behind it, so that what moves meanwhile moves towards agreement.
         let state = self.ports.admission.state(sale_id).await?;
-        let reservations = self.all_reservations(sale_id).await?;
-        let active = self.all_active(sale_id).await?;
-        let Some(sale) = self.ports.sales.get(sale_id).await? else {
+        let Some((sale, tally)) = self.tallied(sale_id).await? else {
             return Ok(None);
         };
-        let mut findings = self.audit_ledger(&sale, &active).await?;
-        let now = self.now();
-        let looked_after = now < sale.ends_at.plus_ms(self.config.sweeper.tail_seconds * 1_000);
+        let mut findings = audit_ledger(&sale, &tally);
+        let looked_after = self.now() < sale.ends_at.plus_ms(self.config.sweeper.tail_seconds * 1_000);
         let (mut available, mut reserved) = (sale.stock.saturating_sub(sale.sold), 0);
         if let AdmissionState::Open { stock, reserved: unsettled, settled, .. } = state {
             available = stock.saturating_sub(unsettled + settled);
             reserved = unsettled;
-            findings.extend(self.audit_admission(&sale, &reservations, &active).await?);
+            findings.extend(self.audit_admission(&sale).await?);
             if stock != sale.stock {
                 findings.push(finding(4, sale_id, format!("the admission store has a stock of {stock}, the ledger {}", sale.stock), []));
             }
@@ -104,92 +109,152 @@ impl App {
         Ok(Some(SaleBooks { sale_id, title: sale.title, stock: sale.stock, available, reserved, sold: sale.sold, findings }))
     }
 
-    /// Promises 1 and 2, from the rows alone.
-    async fn audit_ledger(&self, sale: &Sale, active: &[Order]) -> Stored<Vec<Finding>> {
-        let mut findings = Vec::new();
-        let mut per_user: HashMap<_, u32> = HashMap::new();
-        for order in active {
-            *per_user.entry(order.user_id).or_default() += 1;
+    /// The sale, and what its rows add up to. They are read one after the other: when they differ, again, because an order
+    /// may have been recorded in between.
+    async fn tallied(&self, sale_id: SaleId) -> Stored<Option<(Sale, Tally)>> {
+        let mut tries = 0;
+        loop {
+            let tally = self.ports.orders.tally(sale_id).await?;
+            let Some(sale) = self.ports.sales.get(sale_id).await? else {
+                return Ok(None);
+            };
+            tries += 1;
+            if tally.active == u64::from(sale.sold) || tries == TALLIES_MAX {
+                return Ok(Some((sale, tally)));
+            }
         }
-        if active.len() > sale.stock as usize {
-            findings.push(finding(1, sale.sale_id, format!("{} active orders, stock {}", active.len(), sale.stock), []));
-        }
-        if active.len() != sale.sold as usize {
-            findings.push(finding(1, sale.sale_id, format!("{} active orders, but the sale says {} sold", active.len(), sale.sold), []));
-        }
-        let greedy: Vec<String> =
-            per_user.iter().filter(|(_, count)| **count > sale.per_user_limit).map(|(user_id, _)| user_id.to_string()).collect();
-        if !greedy.is_empty() {
-            findings.push(finding(2, sale.sale_id, format!("users with more than {} active orders", sale.per_user_limit), greedy));
-        }
-        let tally = self.ports.orders.tally(sale.sale_id).await?;
-        if tally.active != active.len() as u64 {
-            findings.push(finding(1, sale.sale_id, format!("{} active orders listed, {} counted", active.len(), tally.active), []));
-        }
-        Ok(findings)
     }
 
-    /// Promises 3 to 5: every unit that is held belongs to an order, and every order holds its unit.
-    async fn audit_admission(&self, sale: &Sale, reservations: &[Reservation], active: &[Order]) -> Stored<Vec<Finding>> {
-        let mut findings = Vec::new();
-        let held: HashMap<OrderId, &Reservation> =
-            reservations.iter().map(|reservation| (reservation.request.order_id, reservation)).collect();
-        let active_ids: HashSet<OrderId> = active.iter().map(|order| order.order_id).collect();
-        let unheld: Vec<String> =
-            active_ids.iter().filter(|id| held.get(id).is_none_or(|held| !held.settled)).map(ToString::to_string).collect();
-        if !unheld.is_empty() {
-            findings.push(finding(
-                4,
-                sale.sale_id,
-                "active orders whose unit the admission store does not hold as settled".to_owned(),
-                unheld,
-            ));
-        }
-        let leaked: Vec<String> = held
-            .values()
-            .filter(|held| held.settled && !active_ids.contains(&held.request.order_id))
-            .map(|held| held.request.order_id.to_string())
-            .collect();
-        if !leaked.is_empty() {
-            findings.push(finding(4, sale.sale_id, "units held by orders that are not active".to_owned(), leaked));
-        }
-        let now = self.now();
-        let open: Vec<OrderId> = held
-            .values()
-            .filter(|held| !held.settled && now.since_ms(held.request.admitted_at) > FINAL_WITHIN_MS)
-            .map(|held| held.request.order_id)
-            .collect();
-        if !open.is_empty() && self.ports.queue.depth().await?.waiting == 0 {
-            let what = "orders admitted more than 30 s ago that are neither final nor in the queue".to_owned();
-            findings.push(finding(5, sale.sale_id, what, open.iter().map(ToString::to_string)));
-        }
-        Ok(findings)
-    }
-
-    async fn all_reservations(&self, sale_id: SaleId) -> Stored<Vec<Reservation>> {
-        let mut all = Vec::new();
+    /// Promises 3 to 5: every unit that is held belongs to an order, and every order holds its unit. Both sides are read
+    /// page by page, each against what the other side says of the same orders; only ids to be named are kept.
+    async fn audit_admission(&self, sale: &Sale) -> Stored<Vec<Finding>> {
+        let mut pauses = PAUSES_MAX;
+        let (mut leaked, mut open, mut unheld) = (Suspects::default(), Suspects::default(), Suspects::default());
         let mut cursor = 0;
         loop {
-            let page = self.ports.admission.reservations(sale_id, cursor, PAGE).await?;
-            all.extend(page.reservations);
+            let page = self.ports.admission.reservations(sale.sale_id, cursor, PAGE).await?;
+            let (settled, waiting): (Vec<_>, Vec<_>) = page.reservations.into_iter().partition(|reservation| reservation.settled);
+            leaked.extend(self.leaked(sale.sale_id, &ids(&settled), &mut pauses).await?);
+            let now = self.now();
+            let late = |reservation: &&Reservation| now.since_ms(reservation.request.admitted_at) > FINAL_WITHIN_MS;
+            open.extend(waiting.iter().filter(late).map(|reservation| reservation.request.order_id));
             match page.next {
                 Some(next) => cursor = next,
-                None => return Ok(all),
+                None => break,
             }
         }
+        let mut after = None;
+        loop {
+            let page = self.ports.orders.active(sale.sale_id, after, PAGE).await?;
+            after = page.last().map(|order| order.order_id);
+            let active: Vec<OrderId> = page.iter().map(|order| order.order_id).collect();
+            unheld.extend(self.unheld(sale.sale_id, &active, &mut pauses).await?);
+            if page.len() < PAGE as usize {
+                break;
+            }
+        }
+        let mut findings = Vec::new();
+        let mut found = |promise, what: &str, suspects: Suspects| {
+            if suspects.count > 0 {
+                findings.push(finding(promise, sale.sale_id, format!("{} {what}", suspects.count), suspects.named));
+            }
+        };
+        found(4, "active orders whose unit the admission store does not hold as settled", unheld);
+        found(4, "units held by orders that are not active", leaked);
+        if open.count > 0 && self.ports.queue.depth().await?.waiting == 0 {
+            found(5, "orders admitted more than 30 s ago that are neither final nor in the queue", open);
+        }
+        Ok(findings)
     }
 
-    async fn all_active(&self, sale_id: SaleId) -> Stored<Vec<Order>> {
-        let mut all: Vec<Order> = Vec::new();
-        loop {
-            let page = self.ports.orders.active(sale_id, all.last().map(|order| order.order_id), PAGE).await?;
-            let full = page.len() == PAGE as usize;
-            all.extend(page);
-            if !full {
-                return Ok(all);
+    /// Those of the settled reservations whose orders are not active, after a second look at both stores: an order that
+    /// has just ended still holds its unit for a moment.
+    async fn leaked(&self, sale_id: SaleId, settled: &[OrderId], pauses: &mut u32) -> Stored<Vec<OrderId>> {
+        let not_active = async |asked: &[OrderId]| -> Stored<Vec<OrderId>> {
+            let rows = if asked.is_empty() { Vec::new() } else { self.ports.orders.get_many(asked).await? };
+            let active: HashSet<OrderId> = rows.iter().filter(|order| order.status.is_active()).map(|order| order.order_id).collect();
+            Ok(asked.iter().copied().filter(|id| !active.contains(id)).collect())
+        };
+        let mut suspects = not_active(settled).await?;
+        for _ in 0..LOOKS_AGAIN {
+            if suspects.is_empty() {
+                break;
+            }
+            pause(pauses).await;
+            let held: Vec<Reservation> = self.ports.admission.find_many(sale_id, &suspects).await?;
+            let held: Vec<_> = held.into_iter().filter(|reservation| reservation.settled).collect();
+            suspects = not_active(&ids(&held)).await?;
+        }
+        Ok(suspects)
+    }
+
+    /// Those of the active orders that are not held as settled, after a second look at both stores: an order that has
+    /// just been recorded is settled a moment later.
+    async fn unheld(&self, sale_id: SaleId, active: &[OrderId], pauses: &mut u32) -> Stored<Vec<OrderId>> {
+        let not_held = async |asked: &[OrderId]| -> Stored<Vec<OrderId>> {
+            let found = if asked.is_empty() { Vec::new() } else { self.ports.admission.find_many(sale_id, asked).await? };
+            let held: HashSet<OrderId> =
+                found.iter().filter(|reservation| reservation.settled).map(|reservation| reservation.request.order_id).collect();
+            Ok(asked.iter().copied().filter(|id| !held.contains(id)).collect())
+        };
+        let mut suspects = not_held(active).await?;
+        for _ in 0..LOOKS_AGAIN {
+            if suspects.is_empty() {
+                break;
+            }
+            pause(pauses).await;
+            let rows = self.ports.orders.get_many(&suspects).await?;
+            let active: Vec<OrderId> = rows.iter().filter(|order| order.status.is_active()).map(|order| order.order_id).collect();
+            suspects = not_held(&active).await?;
+        }
+        Ok(suspects)
+    }
+}
+
+/// How many there are, and the ids of the first of them.
+#[derive(Default)]
+struct Suspects {
+    count: u64,
+    named: Vec<String>,
+}
+
+impl Suspects {
+    fn extend(&mut self, ids: impl IntoIterator<Item = OrderId>) {
+        for id in ids {
+            self.count += 1;
+            if self.named.len() < IDS_MAX {
+                self.named.push(id.to_string());
             }
         }
     }
+}
+
+fn ids(reservations: &[Reservation]) -> Vec<OrderId> {
+    reservations.iter().map(|reservation| reservation.request.order_id).collect()
+}
+
+async fn pause(left: &mut u32) {
+    if *left > 0 {
+        *left -= 1;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Promises 1 and 2, from the rows alone.
+fn audit_ledger(sale: &Sale, tally: &Tally) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let active = tally.active;
+    if active > u64::from(sale.stock) {
+        findings.push(finding(1, sale.sale_id, format!("{active} active orders, stock {}", sale.stock), []));
+    }
+    if active != u64::from(sale.sold) {
+        findings.push(finding(1, sale.sale_id, format!("{active} active orders, but the sale says {} sold", sale.sold), []));
+    }
+    if !tally.users_over_limit.is_empty() {
+        let greedy = tally.users_over_limit.iter().map(ToString::to_string);
+        findings.push(finding(2, sale.sale_id, format!("users with more than {} active orders", sale.per_user_limit), greedy));
+    }
+    findings
 }
 
 fn finding(promise: u8, sale_id: SaleId, what: String, ids: impl IntoIterator<Item = String>) -> Finding {

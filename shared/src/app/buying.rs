@@ -60,7 +60,11 @@ impl App {
         if now >= sale.ends_at {
             return Err(Problem::SaleEnded);
         }
-        if self.is_sold_out(sale_id).await? && !self.catalog.has_won(sale_id, who.user_id) {
+        // From memory only for users who were seen to hold no order. The first refusal of each asks the store, behind the
+        // gate like everybody: this process may not have taken the order of a winner.
+        if let Some(flag) = self.sold_out_flag(sale_id).await?
+            && self.catalog.is_without(sale_id, who.user_id, flag, self.monotonic_ms()).await
+        {
             return Err(Problem::SoldOut);
         }
         self.enter(who, client, "ticket", self.config.limits.ticket).await?;
@@ -69,7 +73,8 @@ impl App {
             return Err(Problem::AlreadyBought { order_id });
         }
         if look.available == 0 {
-            self.note_sold_out(sale_id);
+            let flag = self.note_sold_out(sale_id);
+            self.catalog.note_without(sale_id, who.user_id, flag, self.monotonic_ms()).await;
             return Err(Problem::SoldOut);
         }
         // Last, because it uses the captcha up.
@@ -110,14 +115,14 @@ impl App {
                 self.catalog.note_winner(sale_id, who.user_id).await;
                 Ok(accepted)
             }
-            Admitted::TicketExpired => self.find_recorded(&ticket, accepted).await,
             Admitted::Closed => Err(Problem::NotDurableYet { retry_after_ms: RETRY_MS }),
-            Admitted::NotOpen { starts_at } => Err(Problem::SaleNotOpen { starts_at }),
-            Admitted::SaleEnded => Err(Problem::SaleEnded),
-            Admitted::AlreadyBought { order_id } => Err(Problem::AlreadyBought { order_id }),
+            Admitted::TicketExpired => self.recorded_or(Problem::TicketExpired, &ticket, accepted).await,
+            Admitted::NotOpen { starts_at } => self.recorded_or(Problem::SaleNotOpen { starts_at }, &ticket, accepted).await,
+            Admitted::SaleEnded => self.recorded_or(Problem::SaleEnded, &ticket, accepted).await,
+            Admitted::AlreadyBought { order_id } => self.recorded_or(Problem::AlreadyBought { order_id }, &ticket, accepted).await,
             Admitted::SoldOut => {
                 self.note_sold_out(sale_id);
-                Err(Problem::SoldOut)
+                self.recorded_or(Problem::SoldOut, &ticket, accepted).await
             }
         }
     }
@@ -144,11 +149,21 @@ impl App {
         })
     }
 
-    /// An expired ticket whose order the admission store has forgotten may still be in the ledger.
-    async fn find_recorded(&self, ticket: &TicketClaims, accepted: OrderAccepted) -> Result<OrderAccepted, Problem> {
-        match self.ports.orders.get(ticket.order_id).await? {
+    /// A ticket that the admission store refuses may have become an order that only the ledger still knows: one that
+    /// ended before the store lost its data. A miss is remembered for some seconds, and few are looked up at once, so
+    /// that the crowd of those who come too late does not reach the ledger.
+    async fn recorded_or(&self, refusal: Problem, ticket: &TicketClaims, accepted: OrderAccepted) -> Result<OrderAccepted, Problem> {
+        let order_id = ticket.order_id;
+        if self.catalog.is_unrecorded(order_id, self.monotonic_ms()).await {
+            return Err(refusal);
+        }
+        let _turn = self.catalog.lookups.acquire().await.expect("it is never closed");
+        match self.ports.orders.get(order_id).await? {
             Some(order) if order.user_id == ticket.user_id => Ok(accepted),
-            _ => Err(Problem::TicketExpired),
+            _ => {
+                self.catalog.note_unrecorded(order_id, self.monotonic_ms()).await;
+                Err(refusal)
+            }
         }
     }
 }

@@ -7,25 +7,29 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use moka::future::Cache as LocalCache;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use super::{App, Client};
 use crate::{
     config::CacheTimes,
-    domain::{Currency, Sale, SaleId, SaleState, Timestamp, UserId},
+    domain::{Currency, OrderId, Sale, SaleId, SaleState, Timestamp, UserId},
     ports::{AdmissionState, StoreError},
     problem::Problem,
 };
 
-/// Winners kept in a process's memory, and for how long.
-const WINNERS_MAX: u64 = 100_000;
-const WINNER_LIFE: Duration = Duration::from_secs(3_600);
+/// Users known to hold no order of a sale, and orders known not to be recorded, that are kept in a process's memory.
+const NONE_MAX: u64 = 100_000;
+/// Refused tickets whose order is looked for in the ledger at once.
+const LOOKUPS_MAX: usize = 8;
+/// Sold-out flags kept in a process's memory.
+const FLAGS_MAX: usize = 10_000;
 /// Sales kept in a process's memory.
 const LOCAL_SALES_MAX: u64 = 10_000;
 
@@ -54,19 +58,29 @@ pub(super) struct Catalog {
     sales: LocalCache<SaleId, Option<Arc<Sale>>>,
     available: LocalCache<SaleId, u32>,
     sold_out: SoldOutFlags,
-    /// Who got an order here lately: told `already-bought`, with the order, also when the sale is sold out.
-    winners: LocalCache<(SaleId, UserId), ()>,
+    /// Who was seen to hold no order of a sale while it was sold out, with the flag that said so. Only they are told
+    /// `sold-out` from memory: whoever is not here may be a winner.
+    without: LocalCache<(SaleId, UserId), Known>,
+    /// Orders that the ledger was seen not to have, so that a refused ticket that is sent again and again is looked up
+    /// there once in a while.
+    unrecorded: LocalCache<OrderId, Known>,
+    pub(super) lookups: Semaphore,
+    none_life_ms: u64,
     lists: LocalCache<(Option<SaleId>, u32), Arc<Vec<Sale>>>,
 }
 
 impl Catalog {
     pub(super) fn new(times: &CacheTimes) -> Self {
         let (sale_life, figure_life) = (Duration::from_millis(times.sale_local_ms), Duration::from_millis(times.sold_out_ms));
+        let none_life = Duration::from_millis(times.no_order_ms);
         Self {
             sales: LocalCache::builder().max_capacity(LOCAL_SALES_MAX).time_to_live(sale_life).build(),
             available: LocalCache::builder().max_capacity(LOCAL_SALES_MAX).time_to_live(figure_life).build(),
-            winners: LocalCache::builder().max_capacity(WINNERS_MAX).time_to_live(WINNER_LIFE).build(),
-            sold_out: SoldOutFlags { flags: RwLock::default(), life_ms: times.sold_out_ms },
+            without: LocalCache::builder().max_capacity(NONE_MAX).time_to_live(none_life).build(),
+            unrecorded: LocalCache::builder().max_capacity(NONE_MAX).time_to_live(none_life).build(),
+            lookups: Semaphore::new(LOOKUPS_MAX),
+            none_life_ms: times.no_order_ms,
+            sold_out: SoldOutFlags { flags: RwLock::default(), number: AtomicU64::new(0), life_ms: times.sold_out_ms },
             lists: LocalCache::builder().max_capacity(100).time_to_live(sale_life).build(),
         }
     }
@@ -76,12 +90,28 @@ impl Catalog {
         self.sales.contains_key(&sale_id)
     }
 
-    pub(super) async fn note_winner(&self, sale_id: SaleId, user_id: UserId) {
-        self.winners.insert((sale_id, user_id), ()).await;
+    /// Whether the user is known to hold no order (or fewer than the limit), since the sale was last seen to be sold out.
+    pub(super) async fn is_without(&self, sale_id: SaleId, user_id: UserId, flag: FlagNumber, now_ms: u64) -> bool {
+        let known = self.without.get(&(sale_id, user_id)).await;
+        known.is_some_and(|known| known.flag == flag && now_ms < known.until_ms)
     }
 
-    pub(super) fn has_won(&self, sale_id: SaleId, user_id: UserId) -> bool {
-        self.winners.contains_key(&(sale_id, user_id))
+    pub(super) async fn note_without(&self, sale_id: SaleId, user_id: UserId, flag: FlagNumber, now_ms: u64) {
+        self.without.insert((sale_id, user_id), Known { flag, until_ms: now_ms + self.none_life_ms }).await;
+    }
+
+    /// Forgets what [`Catalog::note_without`] noted: the user has an order now.
+    pub(super) async fn note_winner(&self, sale_id: SaleId, user_id: UserId) {
+        self.without.invalidate(&(sale_id, user_id)).await;
+    }
+
+    /// Whether the ledger was seen not to have the order a moment ago.
+    pub(super) async fn is_unrecorded(&self, order_id: OrderId, now_ms: u64) -> bool {
+        self.unrecorded.get(&order_id).await.is_some_and(|known| now_ms < known.until_ms)
+    }
+
+    pub(super) async fn note_unrecorded(&self, order_id: OrderId, now_ms: u64) {
+        self.unrecorded.insert(order_id, Known { flag: FlagNumber(0), until_ms: now_ms + self.none_life_ms }).await;
     }
 
     /// Forgets a sale that has changed.
@@ -93,43 +123,69 @@ impl Catalog {
     }
 }
 
+/// Something that is believed until a time of the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    flag: FlagNumber,
+    until_ms: u64,
+}
+
+/// Names one sold-out flag, from its being set to its being cleared: what was seen under an earlier one is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FlagNumber(u64);
+
 /// Which sales are sold out, as far as this process knows. A flag is believed for a short life; then one caller looks
-/// again, while the others are still answered from it.
+/// again, while the others are still answered from it. All times are the monotonic clock's: a wall clock that is set
+/// back must not keep a flag alive.
 struct SoldOutFlags {
-    /// When each flag is to be looked at again, in milliseconds since 1970.
-    flags: RwLock<HashMap<SaleId, AtomicI64>>,
+    flags: RwLock<HashMap<SaleId, SoldOut>>,
+    number: AtomicU64,
     life_ms: u64,
+}
+
+struct SoldOut {
+    number: FlagNumber,
+    /// When it is to be looked at again.
+    until_ms: AtomicU64,
 }
 
 /// What a flag says to one caller.
 #[derive(Debug, PartialEq, Eq)]
 enum Flag {
     Unset,
-    SoldOut,
+    SoldOut(FlagNumber),
     /// The flag's life is over, and this caller is the one to look.
-    LookAgain,
+    LookAgain(FlagNumber),
 }
 
 impl SoldOutFlags {
-    fn ask(&self, sale_id: SaleId, now: Timestamp) -> Flag {
+    fn ask(&self, sale_id: SaleId, now_ms: u64) -> Flag {
         let flags = self.flags.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(until) = flags.get(&sale_id) else {
+        let Some(flag) = flags.get(&sale_id) else {
             return Flag::Unset;
         };
-        let seen = until.load(Ordering::Relaxed);
-        if now.epoch_ms() < seen {
-            return Flag::SoldOut;
+        let seen = flag.until_ms.load(Ordering::Relaxed);
+        if now_ms < seen {
+            return Flag::SoldOut(flag.number);
         }
-        let next = now.plus_ms(self.life_ms).epoch_ms();
-        match until.compare_exchange(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => Flag::LookAgain,
-            Err(_) => Flag::SoldOut,
+        match flag.until_ms.compare_exchange(seen, now_ms + self.life_ms, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => Flag::LookAgain(flag.number),
+            Err(_) => Flag::SoldOut(flag.number),
         }
     }
 
-    fn set(&self, sale_id: SaleId, now: Timestamp) {
-        let until = now.plus_ms(self.life_ms).epoch_ms();
-        self.flags.write().unwrap_or_else(PoisonError::into_inner).insert(sale_id, AtomicI64::new(until));
+    fn set(&self, sale_id: SaleId, now_ms: u64) -> FlagNumber {
+        let mut flags = self.flags.write().unwrap_or_else(PoisonError::into_inner);
+        if flags.len() >= FLAGS_MAX {
+            // Those of sales that nobody asks for any more.
+            flags.retain(|_, flag| now_ms < flag.until_ms.load(Ordering::Relaxed));
+        }
+        let flag = flags.entry(sale_id).or_insert_with(|| {
+            let number = FlagNumber(self.number.fetch_add(1, Ordering::Relaxed) + 1);
+            SoldOut { number, until_ms: AtomicU64::new(0) }
+        });
+        flag.until_ms.store(now_ms + self.life_ms, Ordering::Relaxed);
+        flag.number
     }
 
     fn clear(&self, sale_id: SaleId) {
@@ -138,24 +194,24 @@ impl SoldOutFlags {
 }
 
 impl App {
-    /// Whether the sale is sold out, from memory; now and then one caller asks the admission store for all.
-    pub(super) async fn is_sold_out(&self, sale_id: SaleId) -> Result<bool, Problem> {
-        match self.catalog.sold_out.ask(sale_id, self.now()) {
-            Flag::Unset => Ok(false),
-            Flag::SoldOut => Ok(true),
-            Flag::LookAgain => match self.ports.admission.state(sale_id).await? {
-                AdmissionState::Open { stock, reserved, settled, .. } if reserved.saturating_add(settled) >= stock => Ok(true),
+    /// The flag that says that the sale is sold out, from memory; now and then one caller asks the admission store for all.
+    pub(super) async fn sold_out_flag(&self, sale_id: SaleId) -> Result<Option<FlagNumber>, Problem> {
+        match self.catalog.sold_out.ask(sale_id, self.monotonic_ms()) {
+            Flag::Unset => Ok(None),
+            Flag::SoldOut(flag) => Ok(Some(flag)),
+            Flag::LookAgain(flag) => match self.ports.admission.state(sale_id).await? {
+                AdmissionState::Open { stock, reserved, settled, .. } if reserved.saturating_add(settled) >= stock => Ok(Some(flag)),
                 _ => {
                     self.catalog.sold_out.clear(sale_id);
-                    Ok(false)
+                    Ok(None)
                 }
             },
         }
     }
 
     /// Notes that the admission store had no unit left.
-    pub(super) fn note_sold_out(&self, sale_id: SaleId) {
-        self.catalog.sold_out.set(sale_id, self.now());
+    pub(super) fn note_sold_out(&self, sale_id: SaleId) -> FlagNumber {
+        self.catalog.sold_out.set(sale_id, self.monotonic_ms())
     }
 
     /// A sale page.
@@ -276,14 +332,27 @@ mod tests {
 
     #[test]
     fn one_caller_looks_again_when_a_flag_is_old() {
-        let flags = SoldOutFlags { flags: RwLock::default(), life_ms: 250 };
-        let (sale, start) = (contract::sale_id(), contract::START);
-        assert_eq!(flags.ask(sale, start), Flag::Unset);
-        flags.set(sale, start);
-        assert_eq!(flags.ask(sale, start.plus_ms(249)), Flag::SoldOut);
-        assert_eq!(flags.ask(sale, start.plus_ms(250)), Flag::LookAgain);
-        assert_eq!(flags.ask(sale, start.plus_ms(250)), Flag::SoldOut);
+        let flags = SoldOutFlags { flags: RwLock::default(), number: AtomicU64::new(0), life_ms: 250 };
+        let sale = contract::sale_id();
+        assert_eq!(flags.ask(sale, 1_000), Flag::Unset);
+        let first = flags.set(sale, 1_000);
+        assert_eq!(flags.ask(sale, 1_249), Flag::SoldOut(first));
+        assert_eq!(flags.ask(sale, 1_250), Flag::LookAgain(first));
+        assert_eq!(flags.ask(sale, 1_250), Flag::SoldOut(first));
+        assert_eq!(flags.set(sale, 1_300), first, "the same flag lives on");
         flags.clear(sale);
-        assert_eq!(flags.ask(sale, start.plus_ms(250)), Flag::Unset);
+        assert_eq!(flags.ask(sale, 1_300), Flag::Unset);
+        assert_ne!(flags.set(sale, 1_300), first, "another one");
+    }
+
+    #[test]
+    fn flags_are_bounded() {
+        let flags = SoldOutFlags { flags: RwLock::default(), number: AtomicU64::new(0), life_ms: 250 };
+        for turn in 0..3 {
+            for _ in 0..FLAGS_MAX {
+                flags.set(contract::sale_id(), turn * 1_000);
+            }
+        }
+        assert!(flags.flags.read().unwrap().len() <= FLAGS_MAX);
     }
 }

@@ -7,11 +7,13 @@ mod audit;
 mod buying;
 mod captchas;
 mod catalog;
+mod clocks;
 mod entering;
 mod orders;
 mod parking;
 mod passwords;
 mod publisher;
+mod queue_barrier;
 mod rebuilding;
 mod reconciling;
 mod recording;
@@ -19,7 +21,7 @@ mod selling;
 mod sweeping;
 mod tokens;
 
-use std::{ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 pub use accounts::{Credentials, SignedIn, UserView};
 pub use audit::{Finding, SaleBooks};
@@ -41,6 +43,7 @@ use crate::{
     ports::{Ports, StoreError},
 };
 use catalog::Catalog;
+use clocks::ClockMemory;
 use parking::ParkedLately;
 use passwords::Passwords;
 use publisher::Publisher;
@@ -65,6 +68,7 @@ pub struct Inner {
     publisher: Publisher,
     parked_lately: ParkedLately,
     sweep: SweepMemory,
+    clocks: ClockMemory,
 }
 
 /// An [`App`] can't be built.
@@ -90,10 +94,13 @@ impl App {
         let passwords = Passwords::new(config.login.hashes_at_once, config.login.hashes_waiting_max);
         let drawing_turns = Semaphore::new(passwords::half_of_the_processors());
         let catalog = Catalog::new(&config.cache);
-        let publisher = Publisher::spawn(Arc::clone(&ports.queue), config.orders.publish_group_max, config.orders.publish_waiting_max);
+        let orders = &config.orders;
+        let wait_max = Duration::from_millis(orders.publish_wait_ms);
+        let publisher = Publisher::spawn(Arc::clone(&ports.queue), orders.publish_group_max, orders.publish_waiting_max, wait_max);
         let sweep = SweepMemory::new(ports.random.as_ref());
         let parked_lately = ParkedLately::default();
-        Ok(Self(Arc::new(Inner {
+        let clocks = ClockMemory::default();
+        let app = Self(Arc::new(Inner {
             config,
             ports,
             session_keys,
@@ -104,13 +111,24 @@ impl App {
             publisher,
             parked_lately,
             sweep,
-        })))
+            clocks,
+        }));
+        // Says so in the log when the clocks differ; whether the process may lead is asked again when it wants to.
+        if let Err(error) = app.clock_fault().await {
+            tracing::warn!(%error, "the ledger's clock");
+        }
+        Ok(app)
     }
 
     /// Now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.ports.clock.now()
+    }
+
+    /// For measuring how long something lasted.
+    fn monotonic_ms(&self) -> u64 {
+        self.ports.clock.monotonic_ms()
     }
 
     /// Ten random bytes, for an id.

@@ -1,9 +1,12 @@
 //! Group commit of the hand-off: all orders that wait while one publish is being confirmed share the next one, so the
 //! confirm's wait is paid once per group and not once per order.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use crate::{
     domain::OrderRequest,
@@ -13,19 +16,33 @@ use crate::{
 
 static LINES: OncePerSecond = OncePerSecond::new();
 
-type Waiting = (OrderRequest, oneshot::Sender<Stored<()>>);
+type Waiting = (OrderRequest, Instant, oneshot::Sender<Stored<()>>);
 
 pub(super) struct Publisher {
     waiting: mpsc::Sender<Waiting>,
 }
 
 impl Publisher {
-    pub(super) fn spawn(queue: Arc<dyn OrderQueue>, group_max: usize, waiting_max: usize) -> Self {
+    /// An order that has waited for `wait_max` is refused and never published: a rebuild of the admission store relies on
+    /// the end of what was under way before.
+    pub(super) fn spawn(queue: Arc<dyn OrderQueue>, group_max: usize, waiting_max: usize, wait_max: Duration) -> Self {
         let (waiting, mut orders) = mpsc::channel::<Waiting>(waiting_max);
         tokio::spawn(async move {
             let mut group = Vec::with_capacity(group_max);
             while orders.recv_many(&mut group, group_max).await > 0 {
-                let (requests, replies): (Vec<_>, Vec<_>) = group.drain(..).unzip();
+                let (mut requests, mut replies) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
+                for (request, since, reply) in group.drain(..) {
+                    if since.elapsed() < wait_max {
+                        requests.push(request);
+                        replies.push(reply);
+                    } else {
+                        let cause = "the order waited too long to be published".to_owned();
+                        let _ = reply.send(Err(StoreError::Unavailable { store: "order queue", cause }));
+                    }
+                }
+                if requests.is_empty() {
+                    continue;
+                }
                 let outcome = queue.publish(&requests).await;
                 if let Err(error) = &outcome
                     && let Some(left_out) = LINES.pass()
@@ -45,7 +62,7 @@ impl Publisher {
     pub(super) async fn publish(&self, request: OrderRequest) -> Stored<()> {
         let (reply, outcome) = oneshot::channel();
         self.waiting
-            .try_send((request, reply))
+            .try_send((request, Instant::now(), reply))
             .map_err(|_| StoreError::Unavailable { store: "order queue", cause: "too many orders wait to be published".to_owned() })?;
         outcome.await.map_err(|_| StoreError::Unknown { store: "order queue", cause: "the publisher has stopped".to_owned() })?
     }
@@ -59,7 +76,10 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::{contract, ports::Depth};
+    use crate::{
+        contract,
+        ports::{Backlog, Depth},
+    };
 
     struct Slow {
         turns: Semaphore,
@@ -82,11 +102,15 @@ mod tests {
         async fn depth(&self) -> Stored<Depth> {
             Ok(Depth::default())
         }
+
+        async fn backlog(&self) -> Stored<Backlog> {
+            Ok(Backlog::default())
+        }
     }
 
     async fn run(fails: bool) -> (Vec<usize>, usize) {
         let queue = Arc::new(Slow { turns: Semaphore::new(0), groups: Mutex::default(), fails });
-        let publisher = Arc::new(Publisher::spawn(queue.clone(), 8, 100));
+        let publisher = Arc::new(Publisher::spawn(queue.clone(), 8, 100, Duration::from_secs(60)));
         let sale = contract::sale(100);
         let calls: Vec<_> = (0..20)
             .map(|_| {
@@ -115,5 +139,29 @@ mod tests {
     #[tokio::test]
     async fn a_failure_is_told_to_the_whole_group() {
         assert_eq!(run(true).await.1, 0);
+    }
+
+    #[tokio::test]
+    async fn an_order_that_waited_too_long_is_refused_and_not_published() {
+        const WAIT: Duration = Duration::from_millis(100);
+        let queue = Arc::new(Slow { turns: Semaphore::new(0), groups: Mutex::default(), fails: false });
+        let publisher = Arc::new(Publisher::spawn(queue.clone(), 1, 100, WAIT));
+        let sale = contract::sale(100);
+        let publish = || {
+            let (publisher, request) = (Arc::clone(&publisher), contract::request(&sale, contract::user_id()));
+            tokio::spawn(async move { publisher.publish(request).await })
+        };
+        // The first publish is under way, or refused as well on a machine that slept; the others wait behind it.
+        let first = publish();
+        let late = [publish(), publish()];
+        tokio::time::sleep(2 * WAIT).await;
+        queue.turns.add_permits(100);
+        let begun = usize::from(first.await.unwrap().is_ok());
+        let mut refused = 0;
+        for call in late {
+            refused += usize::from(matches!(call.await.unwrap(), Err(StoreError::Unavailable { .. })));
+        }
+        assert!(refused >= 1, "what waited longer than it may");
+        assert_eq!(queue.groups.lock().unwrap().len() + refused, 2 + begun, "and that was not published");
     }
 }

@@ -1,8 +1,9 @@
 //! Bringing back the admission store of one sale, when it is new or has lost its data.
 //!
 //! The ledger hands out a fencing token first (the sale's `epoch`); the store refuses whoever comes with an older one. Then
-//! the queue is given time to be worked off, because an order that waits in it holds a unit that the ledger does not
-//! show yet. What slips through all the same, the ledger refuses: the store is only the gate in front of it.
+//! the rebuild waits until the publishes that were under way have ended and the queue is worked off, because an order on
+//! its way to the ledger holds a unit that the ledger does not show yet. What slips through after the longest wait, the
+//! ledger refuses: the store is only the gate in front of it.
 
 use super::App;
 use crate::{
@@ -24,10 +25,14 @@ impl App {
                 if waited_ms < times.rebuild_wait_min_ms {
                     return Ok(0);
                 }
-                if waited_ms < times.rebuild_wait_max_ms && self.ports.queue.depth().await?.waiting > 0 {
+                if waited_ms < times.rebuild_wait_max_ms && !self.look_at_queue(sale, *epoch).await? {
                     return Ok(0);
                 }
-                Ok(u32::from(self.restore(sale, *epoch).await?))
+                let open = self.restore(sale, *epoch).await?;
+                if open {
+                    self.sweep.barriers().remove(&sale.sale_id);
+                }
+                Ok(u32::from(open))
             }
             // Lost, or begun by someone whose token the ledger has overtaken.
             AdmissionState::Missing | AdmissionState::Rebuilding { .. } => {
@@ -35,6 +40,17 @@ impl App {
                 Ok(u32::from(self.begin_rebuild(sale).await?.is_some()))
             }
         }
+    }
+
+    /// Whether the orders that were published before the rebuild are recorded.
+    async fn look_at_queue(&self, sale: &Sale, epoch: u64) -> Stored<bool> {
+        let earlier = self.sweep.barriers().remove(&sale.sale_id);
+        let mut looks = earlier.filter(|(of, _)| *of == epoch).map(|(_, looks)| looks);
+        let worked_off = self.is_worked_off(&mut looks).await?;
+        if let Some(looks) = looks {
+            self.sweep.barriers().insert(sale.sale_id, (epoch, looks));
+        }
+        Ok(worked_off)
     }
 
     /// Loads a sale that can have no orders yet, all at once.

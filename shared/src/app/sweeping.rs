@@ -4,28 +4,42 @@
 //! next tick. Two leaders at once (after a long pause of one of them) do no harm, only the same work twice.
 
 use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
+use futures_util::future::join_all;
 use serde::Serialize;
 
-use super::App;
+use super::{App, queue_barrier::Looks, reconciling::Look};
 use crate::{
-    domain::{OrderId, Sale, SaleId},
-    ports::{AdmissionState, Lease, Random, Stored},
+    domain::{Order, OrderId, Sale, SaleId},
+    ports::{AdmissionState, Lease, Random, Reservation, StoreError, Stored},
 };
 
 /// The lock that its holder leads by.
 const LEADER: &str = "sweeper";
 /// Sales read at a time.
 const SALES_PAGE: u32 = 200;
+/// Sales swept at once: one whose store does not answer holds up few others.
+const SALES_AT_ONCE: usize = 8;
+/// Sales that ended long ago and are looked at in one tick.
+const ENDED_PAGE: u32 = 20;
+/// Sales that ended long ago and are swept every tick, because they still have work.
+const ATTENDED_MAX: usize = 100;
+/// Pages of `batch_max` orders whose units are returned in one tick.
+const RETURN_PAGES_MAX: u32 = 10;
 
 /// What one tick did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Swept {
     /// Whether this process leads; if not, nothing was done.
     pub leader: bool,
+    /// Whether it does not lead because its clock differs too much from the ledger's.
+    pub clock_wrong: bool,
     /// Unpaid orders that expired.
     pub expired: u32,
     /// Units given back to the admission store.
@@ -46,14 +60,83 @@ pub struct Swept {
 pub(super) struct SweepMemory {
     /// This process's secret for the leader's lock.
     token: u128,
-    pub(super) looks: Mutex<HashMap<SaleId, super::reconciling::Look>>,
+    /// This process's name among those that consume the queue.
+    pub(super) holder: u128,
+    beat: AtomicU64,
+    leads: AtomicBool,
+    looks: Mutex<HashMap<SaleId, Look>>,
+    /// The looks at the queue of each rebuild that waits for it, with the rebuild's epoch.
+    barriers: Mutex<HashMap<SaleId, (u64, Looks)>>,
+    /// Where the next page of units to be returned begins; `None`: at the first.
+    returned_to: Mutex<Option<OrderId>>,
+    ended: Mutex<Ended>,
+}
+
+/// Sales that ended longer ago than `tail_seconds`.
+#[derive(Default)]
+struct Ended {
+    /// The last one that was looked at; `None`: the next is the first.
+    looked_to: Option<SaleId>,
+    /// Those with work left.
+    attended: BTreeSet<SaleId>,
 }
 
 impl SweepMemory {
     pub(super) fn new(random: &dyn Random) -> Self {
-        let mut token = [0; 16];
-        random.fill(&mut token);
-        Self { token: u128::from_ne_bytes(token), looks: Mutex::default() }
+        let number = || {
+            let mut bytes = [0; 16];
+            random.fill(&mut bytes);
+            u128::from_ne_bytes(bytes)
+        };
+        Self {
+            token: number(),
+            holder: number(),
+            beat: AtomicU64::new(0),
+            leads: AtomicBool::new(false),
+            looks: Mutex::default(),
+            barriers: Mutex::default(),
+            returned_to: Mutex::default(),
+            ended: Mutex::default(),
+        }
+    }
+
+    pub(super) fn next_beat(&self) -> u64 {
+        self.beat.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn looks(&self) -> MutexGuard<'_, HashMap<SaleId, Look>> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn barriers(&self) -> MutexGuard<'_, HashMap<SaleId, (u64, Looks)>> {
+        self.barriers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn returned_to(&self) -> MutexGuard<'_, Option<OrderId>> {
+        self.returned_to.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Ended> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Swept {
+    fn add(&mut self, other: &Self) {
+        let Self { leader: _, clock_wrong: _, expired, returned, republished, settled, rebuilt, reconciled, failed } = other;
+        self.expired += expired;
+        self.returned += returned;
+        self.republished += republished;
+        self.settled += settled;
+        self.rebuilt += rebuilt;
+        self.reconciled += reconciled;
+        self.failed += failed;
+    }
+
+    fn fails(&mut self, step: &str, sale_id: Option<SaleId>, error: &StoreError) {
+        let sale_id = sale_id.map(tracing::field::display);
+        tracing::warn!(%error, step, sale_id, "sweeper");
+        self.failed += 1;
     }
 }
 
@@ -61,30 +144,49 @@ impl App {
     /// One tick.
     ///
     /// # Errors
-    /// When the lock store does not answer. Failures of single steps are counted in [`Swept::failed`].
+    /// When the lock store or the ledger's clock does not answer. Failures of single steps are counted in
+    /// [`Swept::failed`].
     pub async fn sweep(&self) -> Stored<Swept> {
-        let Some(lease) = self.lead().await? else {
+        if self.clock_fault().await?.is_some() {
+            // By its clock it would expire what still has time.
+            if self.sweep.leads.swap(false, Ordering::Relaxed) {
+                self.stop_sweeping().await?;
+            }
+            return Ok(Swept { clock_wrong: true, ..Swept::default() });
+        }
+        let lease = self.lead().await?;
+        self.sweep.leads.store(lease.is_some(), Ordering::Relaxed);
+        let Some(lease) = lease else {
             return Ok(Swept::default());
         };
         let mut swept = Swept { leader: true, ..Swept::default() };
-        step(&mut swept, "expire", |swept| &mut swept.expired, self.expire_unpaid().await);
-        step(&mut swept, "return stock", |swept| &mut swept.returned, self.return_stock().await);
+        self.expire_unpaid(&mut swept).await;
+        self.return_stock(&mut swept).await;
+        let mut seen = HashSet::new();
         let mut after = None;
-        let mut live = Vec::new();
         loop {
-            let page = self.live_sales(after).await?;
+            let page = match self.live_sales(after).await {
+                Ok(page) => page,
+                Err(error) => {
+                    swept.fails("live sales", None, &error);
+                    break;
+                }
+            };
             after = page.last().map(|sale| sale.sale_id);
-            let full = page.len() == SALES_PAGE as usize;
-            for sale in &page {
-                self.sweep_sale(sale, &mut swept).await;
-            }
-            live.extend(page.iter().map(|sale| sale.sale_id));
-            if !full {
+            self.sweep_sales(&page, &mut swept).await;
+            seen.extend(page.iter().map(|sale| sale.sale_id));
+            if page.len() < SALES_PAGE as usize {
                 break;
             }
-            self.ports.locks.renew(&lease, self.config.sweeper.lease_ms, self.now()).await?;
+            if !self.ports.locks.renew(&lease, self.config.sweeper.lease_ms, self.now()).await? {
+                // Another leads by now; it does the rest.
+                return Ok(swept);
+            }
         }
-        self.sweep.looks.lock().unwrap_or_else(PoisonError::into_inner).retain(|sale_id, _| live.contains(sale_id));
+        self.sweep_ended(&mut swept).await;
+        seen.extend(&self.sweep.ended().attended);
+        self.sweep.looks().retain(|sale_id, _| seen.contains(sale_id));
+        self.sweep.barriers().retain(|sale_id, _| seen.contains(sale_id));
         Ok(swept)
     }
 
@@ -108,68 +210,191 @@ impl App {
         self.ports.sales.ending_from(from, after, SALES_PAGE).await
     }
 
-    async fn sweep_sale(&self, sale: &Sale, swept: &mut Swept) {
-        let state = match self.ports.admission.state(sale.sale_id).await {
-            Ok(state) => state,
-            Err(error) => {
-                tracing::warn!(%error, sale_id = %sale.sale_id, "sweeper: state");
-                swept.failed += 1;
-                return;
+    async fn sweep_sales(&self, sales: &[Sale], swept: &mut Swept) {
+        for some in sales.chunks(SALES_AT_ONCE) {
+            for of_sale in join_all(some.iter().map(|sale| self.sweep_sale(sale))).await {
+                swept.add(&of_sale);
             }
-        };
-        if let AdmissionState::Open { version, .. } = &state {
-            if *version < sale.version {
-                // A change whose second half was lost.
-                let terms = self.ports.admission.set_terms(&sale.terms()).await.map(|_| 0);
-                step(swept, "set terms", |swept| &mut swept.reconciled, terms);
-            }
-            match self.settle_overdue(sale).await {
-                Ok((republished, settled)) => {
-                    swept.republished += republished;
-                    swept.settled += settled;
-                }
-                failed => step(swept, "overdue", |swept| &mut swept.republished, failed.map(|_| 0)),
-            }
-            step(swept, "reconcile", |swept| &mut swept.reconciled, self.reconcile(sale, &state).await);
-        } else {
-            step(swept, "rebuild", |swept| &mut swept.rebuilt, self.rebuild(sale, &state).await);
         }
     }
 
+    async fn sweep_sale(&self, sale: &Sale) -> Swept {
+        let mut swept = Swept::default();
+        let state = match self.ports.admission.state(sale.sale_id).await {
+            Ok(state) => state,
+            Err(error) => {
+                swept.fails("state", Some(sale.sale_id), &error);
+                return swept;
+            }
+        };
+        let sale_id = Some(sale.sale_id);
+        if let AdmissionState::Open { version, .. } = &state {
+            if *version < sale.version {
+                // A change whose second half was lost.
+                if let Err(error) = self.ports.admission.set_terms(&sale.terms()).await {
+                    swept.fails("set terms", sale_id, &error);
+                }
+            }
+            self.settle_overdue(sale, &mut swept).await;
+            match self.reconcile(sale, &state).await {
+                Ok(changed) => swept.reconciled += changed,
+                Err(error) => swept.fails("reconcile", sale_id, &error),
+            }
+        } else {
+            match self.rebuild(sale, &state).await {
+                Ok(steps) => swept.rebuilt += steps,
+                Err(error) => swept.fails("rebuild", sale_id, &error),
+            }
+        }
+        swept
+    }
+
+    /// Sales that ended longer ago than the tail: a page of them per tick, in turn, and every tick those that were seen
+    /// to have work left. Sales that the admission store has forgotten stay so.
+    async fn sweep_ended(&self, swept: &mut Swept) {
+        let before = self.now().minus_ms(self.config.sweeper.tail_seconds * 1_000);
+        let (after, attended) = {
+            let ended = self.sweep.ended();
+            (ended.looked_to, ended.attended.clone())
+        };
+        let mut sales = match self.ports.sales.ended_before(before, after, ENDED_PAGE).await {
+            Ok(page) => {
+                let full = page.len() == ENDED_PAGE as usize;
+                self.sweep.ended().looked_to = page.last().filter(|_| full).map(|sale| sale.sale_id);
+                page
+            }
+            Err(error) => {
+                swept.fails("ended sales", None, &error);
+                Vec::new()
+            }
+        };
+        for sale_id in attended {
+            if sales.iter().all(|sale| sale.sale_id != sale_id) {
+                match self.ports.sales.get(sale_id).await {
+                    Ok(sale) => sales.extend(sale),
+                    Err(error) => swept.fails("ended sale", Some(sale_id), &error),
+                }
+            }
+        }
+        for some in sales.chunks(SALES_AT_ONCE) {
+            for of_sale in join_all(some.iter().map(|sale| self.sweep_ended_sale(sale))).await {
+                swept.add(&of_sale);
+            }
+        }
+    }
+
+    async fn sweep_ended_sale(&self, sale: &Sale) -> Swept {
+        let sale_id = sale.sale_id;
+        let has_work = match self.ports.admission.state(sale_id).await {
+            Ok(AdmissionState::Missing) => false,
+            Ok(AdmissionState::Rebuilding { .. }) => true,
+            Ok(AdmissionState::Open { reserved, settled, .. }) => reserved > 0 || settled != sale.sold,
+            Err(error) => {
+                let mut swept = Swept::default();
+                swept.fails("state", Some(sale_id), &error);
+                return swept;
+            }
+        };
+        {
+            let mut ended = self.sweep.ended();
+            if !has_work {
+                ended.attended.remove(&sale_id);
+            } else if ended.attended.len() < ATTENDED_MAX {
+                ended.attended.insert(sale_id);
+            }
+        }
+        if has_work { self.sweep_sale(sale).await } else { Swept::default() }
+    }
+
     /// Confirmed orders that were not paid in time. Their unit is given back by the next step, through the ledger.
-    async fn expire_unpaid(&self) -> Stored<u32> {
-        let expired = self.ports.orders.expire_due(self.now(), self.config.sweeper.batch_max).await?;
-        for order in &expired {
+    async fn expire_unpaid(&self, swept: &mut Swept) {
+        let (now, limit) = (self.now(), self.config.sweeper.batch_max);
+        match self.ports.orders.expire_due(now, limit).await {
+            Ok(expired) => self.share_expired(&expired, swept).await,
+            Err(error) => {
+                swept.fails("expire", None, &error);
+                self.expire_sale_by_sale(swept).await;
+            }
+        }
+    }
+
+    /// One sale whose orders can't be expired fails the transaction of all: this finds the others.
+    async fn expire_sale_by_sale(&self, swept: &mut Swept) {
+        let (now, limit) = (self.now(), self.config.sweeper.batch_max);
+        let mut after = None;
+        loop {
+            let page = match self.ports.orders.sales_with_due(now, after, SALES_PAGE).await {
+                Ok(page) => page,
+                Err(error) => return swept.fails("expire", None, &error),
+            };
+            after = page.last().copied();
+            for sale_id in &page {
+                match self.ports.orders.expire_due_of(*sale_id, now, limit).await {
+                    Ok(expired) => self.share_expired(&expired, swept).await,
+                    Err(error) => swept.fails("expire", Some(*sale_id), &error),
+                }
+            }
+            if page.len() < SALES_PAGE as usize {
+                return;
+            }
+        }
+    }
+
+    async fn share_expired(&self, expired: &[Order], swept: &mut Swept) {
+        for order in expired {
             self.share_order(order).await;
         }
-        Ok(count(expired.len()))
+        swept.expired += count(expired.len());
     }
 
     /// Units of orders that have ended go back to the admission store first and are noted in the ledger afterwards: a
     /// crash in between does the first again, which by id changes nothing.
-    async fn return_stock(&self) -> Stored<u32> {
-        let orders = self.ports.orders.stock_to_return(self.config.sweeper.batch_max).await?;
-        let mut sales: HashMap<SaleId, Vec<OrderId>> = HashMap::new();
-        for order in &orders {
-            sales.entry(order.sale_id).or_default().push(order.order_id);
+    ///
+    /// The orders are read in the order of their ids, each tick from where the last one ended, so that those of a sale
+    /// whose admission store fails do not stand in front of the others for ever.
+    async fn return_stock(&self, swept: &mut Swept) {
+        let limit = self.config.sweeper.batch_max;
+        let mut failed = HashSet::new();
+        for _ in 0..RETURN_PAGES_MAX {
+            let after = *self.sweep.returned_to();
+            let page = match self.ports.orders.stock_to_return(after, limit).await {
+                Ok(page) => page,
+                Err(error) => return swept.fails("return stock", None, &error),
+            };
+            let full = page.len() == limit as usize;
+            *self.sweep.returned_to() = page.last().filter(|_| full).map(|order| order.order_id);
+            let mut sales: HashMap<SaleId, Vec<OrderId>> = HashMap::new();
+            for order in page.iter().filter(|order| !failed.contains(&order.sale_id)) {
+                sales.entry(order.sale_id).or_default().push(order.order_id);
+            }
+            for (sale_id, order_ids) in sales {
+                match self.give_back(sale_id, &order_ids).await {
+                    Ok(()) => swept.returned += count(order_ids.len()),
+                    Err(error) => {
+                        swept.fails("return stock", Some(sale_id), &error);
+                        failed.insert(sale_id);
+                    }
+                }
+            }
+            if !full {
+                return;
+            }
         }
-        for (sale_id, order_ids) in sales {
-            self.ports.admission.release(sale_id, &order_ids).await?;
-            self.ports.orders.mark_stock_returned(&order_ids, self.now()).await?;
-        }
-        Ok(count(orders.len()))
+    }
+
+    async fn give_back(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()> {
+        self.ports.admission.release(sale_id, order_ids).await?;
+        self.ports.orders.mark_stock_returned(order_ids, self.now()).await
     }
 
     /// Reservations that should have been settled by now: those in the ledger are settled, the others published again.
-    async fn settle_overdue(&self, sale: &Sale) -> Stored<(u32, u32)> {
-        let now = self.now();
-        let before = now.minus_ms(self.config.sweeper.overdue_ms);
-        let overdue = self.ports.admission.claim_overdue(sale.sale_id, before, now, self.config.sweeper.batch_max).await?;
-        if overdue.is_empty() {
-            return Ok((0, 0));
-        }
-        let ids: Vec<OrderId> = overdue.iter().map(|reservation| reservation.request.order_id).collect();
-        let recorded = self.ports.orders.get_many(&ids).await?;
+    /// What fails is tried again after another `overdue_ms`.
+    async fn settle_overdue(&self, sale: &Sale, swept: &mut Swept) {
+        let sale_id = sale.sale_id;
+        let (overdue, recorded) = match self.overdue(sale_id).await {
+            Ok(found) => found,
+            Err(error) => return swept.fails("overdue", Some(sale_id), &error),
+        };
         let status: HashMap<OrderId, bool> = recorded.iter().map(|order| (order.order_id, order.status.is_active())).collect();
         let (mut active, mut ended, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
         for reservation in overdue {
@@ -179,29 +404,41 @@ impl App {
                 None => unknown.push(reservation.request),
             }
         }
+        // Different stores do these: where one fails the others may succeed.
         if !active.is_empty() {
-            self.ports.admission.settle(sale.sale_id, &active).await?;
+            match self.ports.admission.settle(sale_id, &active).await {
+                Ok(()) => swept.settled += count(active.len()),
+                Err(error) => swept.fails("settle overdue", Some(sale_id), &error),
+            }
         }
         if !ended.is_empty() {
-            self.ports.admission.release(sale.sale_id, &ended).await?;
+            match self.ports.admission.release(sale_id, &ended).await {
+                Ok(()) => swept.settled += count(ended.len()),
+                Err(error) => swept.fails("release overdue", Some(sale_id), &error),
+            }
         }
         for group in unknown.chunks(self.config.orders.publish_group_max) {
-            self.ports.queue.publish(group).await?;
+            match self.ports.queue.publish(group).await {
+                Ok(()) => swept.republished += count(group.len()),
+                Err(error) => return swept.fails("publish overdue", Some(sale_id), &error),
+            }
         }
-        Ok((count(unknown.len()), count(active.len() + ended.len())))
+    }
+
+    /// Reservations that are overdue, and those of them that the ledger has.
+    async fn overdue(&self, sale_id: SaleId) -> Stored<(Vec<Reservation>, Vec<Order>)> {
+        let now = self.now();
+        let before = now.minus_ms(self.config.sweeper.overdue_ms);
+        let overdue = self.ports.admission.claim_overdue(sale_id, before, now, self.config.sweeper.batch_max).await?;
+        if overdue.is_empty() {
+            return Ok((overdue, Vec::new()));
+        }
+        let ids: Vec<OrderId> = overdue.iter().map(|reservation| reservation.request.order_id).collect();
+        let recorded = self.ports.orders.get_many(&ids).await?;
+        Ok((overdue, recorded))
     }
 }
 
 pub(super) fn count(items: usize) -> u32 {
     u32::try_from(items).unwrap_or(u32::MAX)
-}
-
-fn step(swept: &mut Swept, name: &str, counter: impl FnOnce(&mut Swept) -> &mut u32, outcome: Stored<u32>) {
-    match outcome {
-        Ok(done) => *counter(swept) += done,
-        Err(error) => {
-            tracing::warn!(%error, step = name, "sweeper");
-            swept.failed += 1;
-        }
-    }
 }

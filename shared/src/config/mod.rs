@@ -18,7 +18,7 @@ use functions::{FunctionDefaults, FunctionOverrides};
 pub use network::{Network, is_private};
 use reading::{Effective, overlay, set};
 
-use crate::{domain::Quota, private_files::Loose};
+use crate::{domain::Quota, ports::PUBLISH_LIMIT_MS, private_files::Loose};
 
 /// The defaults, with a comment on each.
 pub const DEFAULTS: &str = include_str!("../../config.default.toml");
@@ -202,6 +202,7 @@ pub struct Orders {
     pub pay_within_seconds: u64,
     pub publish_group_max: usize,
     pub publish_waiting_max: usize,
+    pub publish_wait_ms: u64,
 }
 
 /// `[login]`
@@ -250,6 +251,7 @@ pub struct CacheTimes {
     pub sale_local_ms: u64,
     pub sale_shared_ms: u64,
     pub sold_out_ms: u64,
+    pub no_order_ms: u64,
     pub order_ms: u64,
 }
 
@@ -435,13 +437,15 @@ impl Config {
             }
         }
         const YEAR_SECONDS: u64 = 31_536_000;
-        let ranges: [(&str, u64, u64, u64); 27] = [
+        let rebuild_wait_min_ms = self.orders.publish_wait_ms.saturating_add(PUBLISH_LIMIT_MS + 1);
+        let ranges: [(&str, u64, u64, u64); 30] = [
             ("sessions.lifetime_seconds", self.sessions.lifetime_seconds, 60, YEAR_SECONDS),
             ("tickets.lifetime_seconds", self.tickets.lifetime_seconds, 1, 3_600),
             ("captchas.lifetime_seconds", self.captchas.lifetime_seconds, 10, 3_600),
             ("orders.pay_within_seconds", self.orders.pay_within_seconds, 1, 30 * 86_400),
             ("orders.publish_group_max", self.orders.publish_group_max as u64, 1, 5_000),
             ("orders.publish_waiting_max", self.orders.publish_waiting_max as u64, 1, 1_000_000),
+            ("orders.publish_wait_ms", self.orders.publish_wait_ms, 1, 60_000),
             ("login.failures_window_seconds", self.login.failures_window_seconds, 1, 86_400),
             ("login.hashes_at_once", self.login.hashes_at_once as u64, 0, 1_024),
             ("sweeper.tail_seconds", self.sweeper.tail_seconds, 60, YEAR_SECONDS),
@@ -452,6 +456,7 @@ impl Config {
             ("cache.sale_local_ms", self.cache.sale_local_ms, 1, 60_000),
             ("cache.sale_shared_ms", self.cache.sale_shared_ms, 1, 600_000),
             ("cache.sold_out_ms", self.cache.sold_out_ms, 1, 10_000),
+            ("cache.no_order_ms", self.cache.no_order_ms, 1, 60_000),
             ("cache.order_ms", self.cache.order_ms, 1_000, 86_400_000),
             ("worker.batch_messages_max", self.worker.batch_messages_max.into(), 1, 1_000),
             ("worker.batch_wait_ms", self.worker.batch_wait_ms, 1, 20_000),
@@ -462,6 +467,7 @@ impl Config {
             ("sweeper.batch_max", self.sweeper.batch_max.into(), 1, 5_000),
             ("sweeper.overdue_ms", self.sweeper.overdue_ms, 100, 600_000),
             ("sweeper.reconcile_ms", self.sweeper.reconcile_ms, 100, 3_600_000),
+            ("sweeper.rebuild_wait_min_ms", self.sweeper.rebuild_wait_min_ms, rebuild_wait_min_ms, 600_000),
             ("sweeper.rebuild_wait_max_ms", self.sweeper.rebuild_wait_max_ms, self.sweeper.rebuild_wait_min_ms, 600_000),
         ];
         for (key, value, min, max) in ranges {
@@ -550,6 +556,10 @@ mod tests {
         assert!(error(&[("FLASHSALE_SERVERS", "external")]).starts_with("--redis-url: needed"));
         assert!(error(&[("FLASHSALE_CAPTCHA", "no")]).contains("captcha"));
         assert!(error(&[("FLASHSALE_LIMITS__TICKET__LIMIT", "0")]).starts_with("limits.ticket"));
+        let too_soon = [("FLASHSALE_SWEEPER__REBUILD_WAIT_MIN_MS", "8000")];
+        assert!(error(&too_soon).starts_with("sweeper.rebuild_wait_min_ms: expected 8001 to"), "a publish may take longer");
+        let waits_longer = [("FLASHSALE_ORDERS__PUBLISH_WAIT_MS", "3000")];
+        assert!(error(&waits_longer).starts_with("sweeper.rebuild_wait_min_ms: expected 9001 to"));
     }
 
     #[test]

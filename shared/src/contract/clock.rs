@@ -1,28 +1,53 @@
 //! A clock that stands still until it is moved.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use crate::{domain::Timestamp, ports::Clock};
+use async_trait::async_trait;
 
-/// A clock to be set by hand.
+use crate::{
+    domain::Timestamp,
+    ports::{Clock, LedgerClock, Stored},
+};
+
+/// A clock to be set by hand; as the clock of a ledger it answers at once.
 #[derive(Debug)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    wall_ms: AtomicI64,
+    monotonic_ms: AtomicU64,
+}
 
 impl ManualClock {
     /// A clock that shows `now`.
     #[must_use]
     pub fn at(now: Timestamp) -> Self {
-        Self(AtomicI64::new(now.epoch_ms()))
+        Self { wall_ms: AtomicI64::new(now.epoch_ms()), monotonic_ms: AtomicU64::new(0) }
     }
 
-    /// Moves it on.
+    /// Lets time pass.
     pub fn advance_ms(&self, ms: u64) {
-        self.0.fetch_add(i64::try_from(ms).expect("a test moves the clock by less than an age"), Ordering::SeqCst);
+        self.set_by_ms(i64::try_from(ms).expect("a test moves the clock by less than an age"));
+        self.monotonic_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock forward or, with a negative number, back, while no time passes.
+    pub fn set_by_ms(&self, ms: i64) {
+        self.wall_ms.fetch_add(ms, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_epoch_ms(self.0.load(Ordering::SeqCst))
+        Timestamp::from_epoch_ms(self.wall_ms.load(Ordering::SeqCst))
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.monotonic_ms.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl LedgerClock for ManualClock {
+    async fn ask(&self) -> Stored<Timestamp> {
+        Ok(self.now())
     }
 }

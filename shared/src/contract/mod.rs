@@ -5,6 +5,7 @@ pub mod admission;
 mod clock;
 mod data;
 pub mod gate;
+mod holders;
 pub mod ledger;
 mod proxy;
 pub mod queue;
@@ -12,4 +13,5 @@ pub mod runtime_api;
 
 pub use clock::ManualClock;
 pub use data::*;
+pub use holders::suite as holders;
 pub use proxy::{Fault, FaultProxy};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::{
-        memory::{MemoryCache, MemoryGate, MemoryLocks},
+        memory::{MemoryCache, MemoryGate, MemoryHolders, MemoryLocks},
         sqlite::Sqlite,
         system::SystemRandom,
     },
@@ -14,13 +14,13 @@ use flashsale::{
     contract::{self, ManualClock, START},
     domain::{OrderId, OrderRequest, OrderStatus, Phone, QueueMessage, Role, SaleId},
     ports::{
-        Admission as _, CaptchaArtist, Clock, Depth, OrderLedger, OrderQueue as _, OrderSource as _, Ports, Purpose, Random, StoreError,
-        Stored,
+        Admission as _, CaptchaArtist, Clock, Depth, LedgerClock, OrderLedger, OrderQueue as _, OrderSource as _, Ports, Purpose, Random,
+        StoreError, Stored,
     },
     problem::Problem,
 };
 
-use crate::{faulty::FaultyAdmission, ledger::raw, support::TempDir};
+use crate::{ledger::raw, spies::SpiedAdmission, support::TempDir};
 
 /// Draws every captcha with the same answer.
 struct KnownAnswer;
@@ -39,25 +39,32 @@ impl CaptchaArtist for KnownAnswer {
     }
 }
 
-struct Shop {
-    app: App,
-    clock: Arc<ManualClock>,
-    store: Sqlite,
-    admission: Arc<FaultyAdmission>,
-    client: Client,
+pub struct Shop {
+    pub app: App,
+    pub clock: Arc<ManualClock>,
+    pub store: Sqlite,
+    pub admission: Arc<SpiedAdmission>,
+    pub client: Client,
+    settings: Vec<(String, String)>,
     dir: TempDir,
 }
 
 impl Shop {
     async fn open(settings: &[(&str, &str)]) -> Self {
+        Self::open_with(settings, |_| {}).await
+    }
+
+    /// A shop some of whose ports are others.
+    pub async fn open_with(settings: &[(&str, &str)], change: impl FnOnce(&mut Ports)) -> Self {
         let dir = TempDir::new();
         let store = dir.sqlite().await;
         let clock = Arc::new(ManualClock::at(START));
         let gate = Arc::new(MemoryGate::new(None));
         let shared = Arc::new(store.clone());
-        let admission = Arc::new(FaultyAdmission::new(shared.clone()));
-        let ports = Ports {
+        let admission = Arc::new(SpiedAdmission::new(shared.clone()));
+        let mut ports = Ports {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            ledger_clock: Arc::clone(&clock) as Arc<dyn LedgerClock>,
             random: Arc::new(SystemRandom),
             users: shared.clone(),
             sales: shared.clone(),
@@ -71,29 +78,37 @@ impl Shop {
             admission: admission.clone(),
             queue: shared.clone(),
             source: shared.clone(),
+            holders: Arc::new(MemoryHolders::new()),
             parked: shared,
             locks: Arc::new(MemoryLocks::new()),
             cache: Arc::new(MemoryCache::new()),
             artist: Arc::new(KnownAnswer),
             health: Vec::new(),
         };
-        let env = settings.iter().map(|(name, value)| (format!("FLASHSALE_{name}"), (*value).to_owned()));
-        let config = Config::load(None, env, []).unwrap();
+        change(&mut ports);
+        let settings: Vec<_> = settings.iter().map(|(name, value)| (format!("FLASHSALE_{name}"), (*value).to_owned())).collect();
+        let config = Config::load(None, settings.clone(), []).unwrap();
         let app = App::new(config, ports).await.unwrap();
         let client = Client { address: "192.0.2.7".parse().unwrap() };
-        Self { app, clock, store, admission, client, dir }
+        Self { app, clock, store, admission, client, settings, dir }
     }
 
-    async fn without_captchas() -> Self {
+    /// Another process on the same stores, or this one after a restart.
+    pub async fn another(&self) -> App {
+        let config = Config::load(None, self.settings.clone(), []).unwrap();
+        App::new(config, self.app.ports.clone()).await.unwrap()
+    }
+
+    pub async fn without_captchas() -> Self {
         Self::open(&[("CAPTCHA", "off")]).await
     }
 
-    async fn shoppers(&self, count: u32) -> Vec<SessionClaims> {
+    pub async fn shoppers(&self, count: u32) -> Vec<SessionClaims> {
         let seeded = self.app.seed_users(count).await.unwrap();
         seeded.iter().map(|(_, token)| self.app.read_session(token).unwrap()).collect()
     }
 
-    async fn sale(&self, stock: u32) -> SaleId {
+    pub async fn sale(&self, stock: u32) -> SaleId {
         let new = NewSale {
             title: "Phone".to_owned(),
             description: String::new(),
@@ -109,25 +124,25 @@ impl Shop {
         self.app.create_sale(new).await.unwrap().sale_id
     }
 
-    async fn ticket(&self, who: &SessionClaims, sale: SaleId) -> Result<String, Problem> {
+    pub async fn ticket(&self, who: &SessionClaims, sale: SaleId) -> Result<String, Problem> {
         self.app.issue_ticket(who, &self.client, sale, None).await.map(|ticket| ticket.ticket)
     }
 
-    async fn order(&self, who: &SessionClaims, sale: SaleId, ticket: &str) -> Result<OrderId, Problem> {
+    pub async fn order(&self, who: &SessionClaims, sale: SaleId, ticket: &str) -> Result<OrderId, Problem> {
         self.app.place_order(who, &self.client, sale, ticket, None).await.map(|accepted| accepted.order_id)
     }
 
-    async fn buy(&self, who: &SessionClaims, sale: SaleId) -> OrderId {
+    pub async fn buy(&self, who: &SessionClaims, sale: SaleId) -> OrderId {
         let ticket = self.ticket(who, sale).await.unwrap();
         self.order(who, sale, &ticket).await.unwrap()
     }
 
-    async fn status(&self, who: &SessionClaims, order: OrderId) -> OrderStatus {
+    pub async fn status(&self, who: &SessionClaims, order: OrderId) -> OrderStatus {
         self.app.order(who, &self.client, order).await.unwrap().status
     }
 
     /// Lets the worker work off the queue once.
-    async fn work(&self) -> usize {
+    pub async fn work(&self) -> usize {
         let batch = self.store.receive(100, 10).await.unwrap();
         let bodies: Vec<Vec<u8>> = batch.iter().map(|delivery| delivery.body.clone()).collect();
         self.app.record_messages(&bodies).await.unwrap();
@@ -135,13 +150,13 @@ impl Shop {
         batch.len()
     }
 
-    async fn sweep(&self) -> Swept {
+    pub async fn sweep(&self) -> Swept {
         let swept = self.app.sweep().await.unwrap();
         assert_eq!(swept.failed, 0);
         swept
     }
 
-    async fn books_balance(&self) {
+    pub async fn books_balance(&self) {
         let books = self.app.audit().await.unwrap();
         let findings: Vec<_> = books.iter().flat_map(|sale| &sale.findings).collect();
         assert!(findings.is_empty(), "{findings:?}");
@@ -149,7 +164,7 @@ impl Shop {
 }
 
 #[track_caller]
-fn refused<T>(outcome: Result<T, Problem>, slug: &str) -> Problem {
+pub fn refused<T>(outcome: Result<T, Problem>, slug: &str) -> Problem {
     let problem = outcome.err().expect("refused");
     assert_eq!(problem.slug(), slug, "{problem:?}");
     problem
@@ -193,7 +208,10 @@ async fn sold_out_is_answered_from_memory_and_seen_to_end() {
     let (shoppers, sale) = (shop.shoppers(3).await, shop.sale(1).await);
     let order = shop.buy(&shoppers[0], sale).await;
     refused(shop.ticket(&shoppers[1], sale).await, "sold-out");
+    // Only who was seen to hold no order is answered from memory, here without a look at the session.
     let ended = SessionClaims { session_id: flashsale::contract::session_id(), ..shoppers[2].clone() };
+    refused(shop.ticket(&ended, sale).await, "unauthenticated");
+    refused(shop.ticket(&shoppers[2], sale).await, "sold-out");
     refused(shop.ticket(&ended, sale).await, "sold-out");
     shop.work().await;
     shop.app.cancel_order(&shoppers[0], &shop.client, order).await.unwrap();

@@ -31,7 +31,21 @@ macro_rules! suites {
         }
     )*};
 }
-suites!(users, sales, signing_keys, recording, payment, cancellation, expiry, stock_return, tally, paging, recording_races, ending_races);
+suites!(
+    users,
+    sales,
+    signing_keys,
+    recording,
+    payment,
+    cancellation,
+    expiry,
+    expiry_by_sale,
+    stock_return,
+    tally,
+    paging,
+    recording_races,
+    ending_races
+);
 
 /// A connection of its own, as another tool would have it.
 pub async fn raw(dir: &TempDir) -> SqliteConnection {

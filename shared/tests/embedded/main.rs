@@ -4,8 +4,10 @@
 
 mod admission;
 mod app;
-mod faulty;
+mod buying;
 mod gate;
 mod ledger;
 mod queue;
+mod spies;
 mod support;
+mod sweeping;

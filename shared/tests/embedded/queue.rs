@@ -5,7 +5,7 @@ use std::sync::Arc;
 use flashsale::{
     adapters::sqlite::Sqlite,
     contract::queue::{self, carried, gather, orders},
-    ports::{Depth, OrderQueue as _, OrderSource as _},
+    ports::{Backlog, Depth, OrderQueue as _, OrderSource as _},
     private_files::Loose,
 };
 
@@ -113,4 +113,22 @@ async fn reopened(dir: &TempDir) -> Sqlite {
         }
     }
     dir.sqlite().await
+}
+
+#[tokio::test]
+async fn memory_keeps_reports_of_consumers() {
+    flashsale::contract::holders(&flashsale::adapters::memory::MemoryHolders::new()).await;
+}
+
+#[tokio::test]
+async fn what_a_consumer_holds_is_in_the_backlog() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
+    store.publish(&orders(1)).await.unwrap();
+    let given = store.receive(1, 1_000).await.unwrap();
+    assert_eq!(store.backlog().await.unwrap(), Backlog { ready: 1, consumers: 0 }, "nobody else needs to tell");
+    assert_eq!(store.held(), None);
+    store.ack(&[given[0].tag]).await.unwrap();
+    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
 }

@@ -5,13 +5,16 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use flashsale::{
-    adapters::mysql::{MySql, MySqlMigrationError},
+    adapters::{
+        mysql::{MySql, MySqlMigrationError},
+        system::SystemClock,
+    },
     contract::{
         self, START,
         ledger::{self, Ledger},
     },
     domain::OrderStatus,
-    ports::{Health as _, OrderLedger, Sales, StoreError, Transition, Users},
+    ports::{Clock as _, Health as _, LedgerClock as _, OrderLedger, Sales, StoreError, Transition, Users},
 };
 use flashsale_servers::{ServerKind, Servers, StartError};
 use futures_util::future::join_all;
@@ -57,7 +60,31 @@ macro_rules! suites {
         }
     )*};
 }
-suites!(users, sales, signing_keys, recording, payment, cancellation, expiry, stock_return, tally, paging, recording_races, ending_races);
+suites!(
+    users,
+    sales,
+    signing_keys,
+    recording,
+    payment,
+    cancellation,
+    expiry,
+    expiry_by_sale,
+    stock_return,
+    tally,
+    paging,
+    recording_races,
+    ending_races
+);
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn the_servers_clock_is_told() {
+    let store = migrated(&database().await).await;
+    let before = SystemClock.now();
+    let told = store.ask().await.unwrap();
+    // The server runs on this machine and tells milliseconds, cut off.
+    assert!(before.minus_ms(1) <= told && told <= SystemClock.now(), "{before} {told}");
+}
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]

@@ -5,5 +5,6 @@ mod admission;
 mod gate;
 mod ledger;
 mod queue;
+mod rebuild;
 mod redis_faults;
 mod support;

@@ -211,6 +211,15 @@ impl Admission for MemoryAdmission {
         Ok(self.books().get(&sale_id).and_then(|book| book.held.get(&order_id)).map(Held::reservation))
     }
 
+    async fn find_many(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<Vec<Reservation>> {
+        let books = self.books();
+        let Some(book) = books.get(&sale_id) else {
+            return Ok(Vec::new());
+        };
+        let asked: BTreeSet<OrderId> = order_ids.iter().copied().collect();
+        Ok(asked.iter().filter_map(|order_id| book.held.get(order_id)).map(Held::reservation).collect())
+    }
+
     async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {
         if let Some(book) = self.books().get_mut(&sale_id).filter(|book| book.known.is_some()) {
             active.iter().for_each(|request| book.settle(request));

@@ -10,6 +10,7 @@ mod cache;
 mod captchas;
 mod failures;
 mod gate;
+mod holders;
 mod locks;
 mod sessions;
 mod shard;
@@ -20,6 +21,7 @@ use crate::{
 };
 pub use admission::MemoryAdmission;
 pub use cache::MemoryCache;
+pub use holders::MemoryHolders;
 pub use locks::MemoryLocks;
 use std::sync::Arc;
 /// A limit that is further ahead than it can be by this much is from a clock that was set back, in milliseconds.

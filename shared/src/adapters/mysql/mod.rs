@@ -20,8 +20,11 @@ use sqlx::{
 };
 use tokio::time::{Instant, timeout};
 
-use super::sql;
-use crate::ports::{Health, StoreError, Stored};
+use super::sql::{self, Failure, FromRow, Row, Statement, Store as _};
+use crate::{
+    domain::Timestamp,
+    ports::{Health, LedgerClock, StoreError, Stored},
+};
 
 const STORE: &str = "MySQL";
 
@@ -196,6 +199,22 @@ impl Health for MySql {
     /// Also fails while the schema is missing.
     async fn check(&self) -> Stored<()> {
         sql::answers(self).await
+    }
+}
+
+#[async_trait]
+impl LedgerClock for MySql {
+    async fn ask(&self) -> Stored<Timestamp> {
+        struct Now(Timestamp);
+        impl FromRow for Now {
+            fn from_row(row: &impl Row) -> Result<Self, Failure> {
+                row.time("now_ms").map(Self)
+            }
+        }
+        // No function that knows of time zones: what the session's is does not matter.
+        let select = Statement::new("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000 AS now_ms");
+        let row = self.fetch::<Now>(select).await?.pop();
+        row.map(|Now(now)| now).ok_or_else(|| StoreError::Corrupt { store: STORE, cause: "it does not tell the time".to_owned() })
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     session::{Session, Verdict},
     unavailable,
 };
-use crate::ports::{Delivery, OrderSource, Stored};
+use crate::ports::{Delivery, Held, OrderSource, Stored};
 
 /// Messages that a consumer may hold without a verdict, however large its batches.
 const PREFETCH_MAX: u16 = 2_000;
@@ -39,6 +39,10 @@ pub(super) struct Consuming {
 
 #[async_trait]
 impl OrderSource for RabbitMq {
+    fn held(&self) -> Option<Held> {
+        self.inner.consuming.alive().map(|session| session.progress())
+    }
+
     /// Twice as many messages as the largest `limit` so far (at most 2,000) are fetched ahead from the moment the consumer
     /// is opened or opened again, so that the next batch is there when one is done. Making a connection may take 6 s on top of `wait_ms`.
     async fn receive(&self, limit: u32, wait_ms: u64) -> Stored<Vec<Delivery>> {

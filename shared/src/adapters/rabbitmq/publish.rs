@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::{Inner, RabbitMq, never_sent, not_done, unavailable, unknown};
 use crate::{
     domain::{OrderRequest, QueueMessage},
-    ports::{Depth, Health, OrderQueue, PUBLISH_LIMIT_MS, StoreError, Stored},
+    ports::{Backlog, Depth, Health, OrderQueue, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
 /// Longest wait for a free channel, and then for the confirm.
@@ -62,8 +62,13 @@ impl OrderQueue for RabbitMq {
     async fn depth(&self) -> Stored<Depth> {
         let held = self.inner.consuming.unacknowledged();
         let counted = self.inner.count();
-        let (ready, parked) = timeout(CALL_LIMIT, counted).await.map_err(|_| unavailable("no answer in time"))??;
-        Ok(Depth { waiting: ready + held, parked })
+        let [orders, parked] = timeout(CALL_LIMIT, counted).await.map_err(|_| unavailable("no answer in time"))??;
+        Ok(Depth { waiting: orders.ready + held, parked: parked.ready })
+    }
+
+    async fn backlog(&self) -> Stored<Backlog> {
+        let [orders, _] = timeout(CALL_LIMIT, self.inner.count()).await.map_err(|_| unavailable("no answer in time"))??;
+        Ok(orders)
     }
 }
 
@@ -153,18 +158,18 @@ impl Inner {
         }
     }
 
-    /// Messages that are ready in the queue, and in the parking queue.
-    async fn count(&self) -> Stored<(u64, u64)> {
+    /// What the server says of the queue and of the parking queue.
+    async fn count(&self) -> Stored<[Backlog; 2]> {
         let live = self.publishing.live().await?;
         if live.blocked() {
             return Err(blocked());
         }
         let slot = live.slot().await?;
-        let mut counts = [0; 2];
+        let mut counts = [Backlog::default(); 2];
         for (name, count) in [&self.queue, &self.parked].into_iter().zip(&mut counts) {
             let asked = slot.channel().queue_declare(name.clone(), QueueDeclareOptions::durable().passive(), FieldTable::default());
             match asked.await {
-                Ok(queue) => *count = queue.message_count().into(),
+                Ok(queue) => *count = Backlog { ready: queue.message_count().into(), consumers: queue.consumer_count() },
                 Err(error) => {
                     // Most likely a queue is gone; the next connection makes it again.
                     self.publishing.retire(&live);
@@ -173,7 +178,7 @@ impl Inner {
             }
         }
         slot.keep();
-        Ok((counts[0], counts[1]))
+        Ok(counts)
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{connection::Live, not_done, publish::CALL_LIMIT, unknown};
-use crate::ports::{Delivery, Stored};
+use crate::ports::{Delivery, Held, Stored};
 
 /// The lower bits of a tag are the server's number; those above it say of which session. 48 bits last a session for
 /// years at any rate; of the 65,536 sessions that differ, only one is alive.
@@ -56,6 +56,9 @@ struct Letters {
     ready: VecDeque<Delivery>,
     /// Numbers that were given out and wait for their verdict.
     held: BTreeSet<u64>,
+    /// The number of the last message that came: the server counts a channel's messages from 1 on.
+    received: u64,
+    handed_back: u64,
     lost: bool,
 }
 
@@ -91,6 +94,15 @@ impl Session {
         (letters.ready.len() + letters.held.len()) as u64
     }
 
+    /// How far it has got.
+    pub(super) fn progress(&self) -> Held {
+        let letters = self.inbox.letters();
+        let waiting = letters.ready.front().map(|delivery| number_of(delivery.tag));
+        let first_open = letters.held.first().copied().into_iter().chain(waiting).min();
+        let done = first_open.map_or(letters.received, |number| number - 1);
+        Held { session: self.generation, handed_back: letters.handed_back, received: letters.received, done }
+    }
+
     /// Gives out what is there, at most `limit`, waiting for the first until `deadline`. `None` when the session is
     /// lost. Nothing is taken when the caller goes away.
     pub(super) async fn take(&self, limit: usize, deadline: Instant) -> Option<Vec<Delivery>> {
@@ -124,7 +136,7 @@ impl Session {
     pub(super) async fn settle(&self, tags: &[u64], verdict: Verdict) -> Stored<()> {
         let settled = async {
             let turn = self.turn.lock().await;
-            let (numbers, kept) = self.inbox.let_go(tags.iter().filter(|&&tag| tag >> NUMBER_BITS == self.generation));
+            let (numbers, kept) = self.inbox.let_go(tags.iter().filter(|&&tag| tag >> NUMBER_BITS == self.generation), verdict);
             let mut sending = self.send(numbers, kept, verdict);
             // The first poll puts a frame into the library's queue. All are put there before anything can interrupt
             // this function: what `held` has forgotten is on its way, in order.
@@ -182,9 +194,12 @@ impl Inbox {
     }
 
     /// Forgets what is held of `tags`; returns those numbers in order, and the smallest that is still held.
-    fn let_go<'t>(&self, tags: impl Iterator<Item = &'t u64>) -> (Vec<u64>, Option<u64>) {
+    fn let_go<'t>(&self, tags: impl Iterator<Item = &'t u64>, verdict: Verdict) -> (Vec<u64>, Option<u64>) {
         let mut letters = self.letters();
         let mut numbers: Vec<u64> = tags.map(|&tag| number_of(tag)).filter(|number| letters.held.remove(number)).collect();
+        if verdict == Verdict::HandBack {
+            letters.handed_back += numbers.len() as u64;
+        }
         numbers.sort_unstable();
         (numbers, letters.held.first().copied())
     }
@@ -194,7 +209,11 @@ impl Inbox {
 async fn pump(mut consumer: Consumer, generation: u64, inbox: Arc<Inbox>) {
     while let Some(Ok(message)) = consumer.next().await {
         let tag = (generation << NUMBER_BITS) | message.delivery_tag;
-        inbox.letters().ready.push_back(Delivery { tag, body: message.data, redelivered: message.redelivered });
+        {
+            let mut letters = inbox.letters();
+            letters.received = message.delivery_tag;
+            letters.ready.push_back(Delivery { tag, body: message.data, redelivered: message.redelivered });
+        }
         inbox.changed.notify_one();
     }
     inbox.letters().lost = true;

@@ -11,7 +11,7 @@
 //!
 //! Deliberately absent: an answer for keys that are evicted one by one. The server must run with `noeviction`.
 
-use std::{fmt::Display, sync::LazyLock};
+use std::{collections::BTreeSet, fmt::Display, sync::LazyLock};
 
 use async_trait::async_trait;
 use redis::{Cmd, Script};
@@ -162,6 +162,26 @@ impl Admission for Redis {
         get.arg("HGET").arg(held).arg(order_id.to_string());
         let text: Option<String> = self.command(&get).await?;
         text.map(|text| decoded(sale_id, order_id, &text)).transpose()
+    }
+
+    async fn find_many(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<Vec<Reservation>> {
+        let [_, held, _] = self.admission_keys(sale_id);
+        let asked: Vec<OrderId> = order_ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let mut found = Vec::with_capacity(asked.len());
+        for batch in asked.chunks(BATCH_MAX) {
+            let mut get = Cmd::new();
+            get.arg("HMGET").arg(&held);
+            for order_id in batch {
+                get.arg(order_id.to_string());
+            }
+            let texts: Vec<Option<String>> = self.command(&get).await?;
+            for (order_id, text) in batch.iter().zip(texts) {
+                if let Some(text) = text {
+                    found.push(decoded(sale_id, *order_id, &text)?);
+                }
+            }
+        }
+        Ok(found)
     }
 
     async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {

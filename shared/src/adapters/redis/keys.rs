@@ -15,6 +15,7 @@
 //! | `bans:ending:{bans}` | sorted set | `SUBJECT` by the end of its ban, epoch ms; none without end | likewise |
 //! | `lock:{NAME}` | string | `TOKEN:FENCE` of the holder | the lease: here time is the server's own |
 //! | `fence:{NAME}` | string | last fence given out | none; lock names are few |
+//! | `holders:{queue}` | hash | process -> `BEAT SESSION HANDED_BACK RECEIVED DONE REPORTED`: how far a consumer of the queue is | a minute, by the server's own time |
 //! | `cache:{KEY}` | hash | `version` (twenty digits), `value` | its time to live, by the server's own time |
 //!
 //! Except for locks and cache, a key outlives what is in it by [`SLACK_MS`]: its life is garbage collection, and
@@ -88,6 +89,10 @@ impl Redis {
 
     pub(super) fn fence_key(&self, name: &str) -> String {
         self.named(format_args!("fence:{{{name}}}"))
+    }
+
+    pub(super) fn holders_key(&self) -> String {
+        self.key("holders:{queue}")
     }
 
     pub(super) fn cache_key(&self, key: &str) -> String {

@@ -13,6 +13,7 @@ mod errors;
 mod failures;
 mod gate;
 mod health;
+mod holders;
 mod keys;
 mod locks;
 mod sessions;

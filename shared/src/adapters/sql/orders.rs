@@ -59,17 +59,41 @@ impl<S: Store> OrderLedger for S {
     }
 
     async fn expire_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<Order>> {
-        self.transact(ExpireDue { now, limit }).await
+        self.transact(ExpireDue { sale_id: None, now, limit }).await
     }
 
-    async fn stock_to_return(&self, limit: u32) -> Stored<Vec<Order>> {
+    async fn sales_with_due(&self, now: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<SaleId>> {
         let select = Statement::new(format!(
-            "SELECT {ORDER_COLUMNS} FROM orders{} \
-             WHERE status IN ('cancelled', 'expired', 'rejected') AND stock_returned_at_ms IS NULL LIMIT ?",
-            S::DIALECT.through("orders_stock_to_return")
+            "SELECT DISTINCT sale_id FROM orders{} WHERE status = 'confirmed' AND pay_by_ms <= ? AND sale_id > ? \
+             ORDER BY sale_id LIMIT ?",
+            S::DIALECT.through("orders_due")
         ))
+        .bind(now)
+        .bind(after.map_or_else(|| Value::from(BEFORE_ALL_IDS), Value::from))
         .bind(limit);
-        self.fetch(select).await
+        Ok(self.fetch::<WithDue>(select).await?.into_iter().map(|WithDue(sale_id)| sale_id).collect())
+    }
+
+    async fn expire_due_of(&self, sale_id: SaleId, now: Timestamp, limit: u32) -> Stored<Vec<Order>> {
+        self.transact(ExpireDue { sale_id: Some(sale_id), now, limit }).await
+    }
+
+    async fn stock_to_return(&self, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>> {
+        // One ordered range of the index per status, each cut to the limit: a long list is never sorted as a whole.
+        let mut select = Statement::new(format!("SELECT {ORDER_COLUMNS} FROM ("));
+        let mut separator = "";
+        for status in ["cancelled", "expired", "rejected"] {
+            select = select
+                .sql(format_args!(
+                    "{separator}SELECT * FROM (SELECT {ORDER_COLUMNS} FROM orders{} \
+                     WHERE status = '{status}' AND stock_returned_at_ms IS NULL AND order_id > ? ORDER BY order_id LIMIT ?) AS {status}",
+                    S::DIALECT.through("orders_stock_to_return")
+                ))
+                .bind(after.map_or_else(|| Value::from(BEFORE_ALL_IDS), Value::from))
+                .bind(limit);
+            separator = " UNION ALL ";
+        }
+        self.fetch(select.sql(") AS due ORDER BY order_id LIMIT ?").bind(limit)).await
     }
 
     async fn mark_stock_returned(&self, order_ids: &[OrderId], now: Timestamp) -> Stored<()> {
@@ -130,6 +154,14 @@ impl FromRow for Counted {
             "user" => Self::UserOverLimit(row.parsed("word")?),
             _ => Self::Status(row.text("word")?, row.number("n")?),
         })
+    }
+}
+
+struct WithDue(SaleId);
+
+impl FromRow for WithDue {
+    fn from_row(row: &impl Row) -> Result<Self, Failure> {
+        row.parsed("sale_id").map(Self)
     }
 }
 

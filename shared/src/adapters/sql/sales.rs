@@ -47,6 +47,15 @@ impl<S: Store> Sales for S {
         self.fetch(select).await
     }
 
+    async fn ended_before(&self, ends_before: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
+        let select =
+            Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE ends_at_ms < ? AND sale_id > ? ORDER BY sale_id LIMIT ?"))
+                .bind(ends_before)
+                .bind(after.map_or_else(|| Value::from(BEFORE_ALL_IDS), Value::from))
+                .bind(limit);
+        self.fetch(select).await
+    }
+
     async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed> {
         self.transact(ChangeSale { sale_id, change: change.clone() }).await
     }

@@ -92,8 +92,9 @@ impl Work for Cancel {
     }
 }
 
-/// See [`crate::ports::OrderLedger::expire_due`].
+/// See [`crate::ports::OrderLedger::expire_due`] and [`crate::ports::OrderLedger::expire_due_of`].
 pub(super) struct ExpireDue {
+    pub(super) sale_id: Option<SaleId>,
     pub(super) now: Timestamp,
     pub(super) limit: u32,
 }
@@ -102,12 +103,15 @@ impl Work for ExpireDue {
     type Output = Vec<Order>;
 
     async fn run<S: Session>(&self, session: &mut S) -> Result<Vec<Order>, Failure> {
-        let select = Statement::new(format!(
-            "SELECT order_id, sale_id FROM orders{} WHERE status = 'confirmed' AND pay_by_ms <= ? ORDER BY pay_by_ms, order_id LIMIT ?",
+        let mut select = Statement::new(format!(
+            "SELECT order_id, sale_id FROM orders{} WHERE status = 'confirmed' AND pay_by_ms <= ?",
             S::DIALECT.through("orders_due")
         ))
-        .bind(self.now)
-        .bind(self.limit);
+        .bind(self.now);
+        if let Some(sale_id) = self.sale_id {
+            select = select.sql(" AND sale_id = ?").bind(sale_id);
+        }
+        let select = select.sql(" ORDER BY pay_by_ms, order_id LIMIT ?").bind(self.limit);
         let candidates = session.fetch::<OfSale>(&select).await?;
         if candidates.is_empty() {
             return Ok(Vec::new());

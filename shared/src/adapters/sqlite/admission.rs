@@ -4,7 +4,7 @@
 //! write. A claim that is refused is refused by a reader already, so that the crowd that comes too late does not stand
 //! in the writer's queue in front of the orders.
 
-use std::fmt::Display;
+use std::{collections::BTreeSet, fmt::Display};
 
 use async_trait::async_trait;
 use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
@@ -250,6 +250,24 @@ impl Admission for Sqlite {
             .await
             .map_err(stored)?;
         row.map(|row| reservation(sale_id, &row)).transpose()
+    }
+
+    async fn find_many(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<Vec<Reservation>> {
+        let mut found = Vec::with_capacity(order_ids.len());
+        let asked: Vec<OrderId> = order_ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        for batch in asked.chunks(BATCH_MAX) {
+            let texts: Vec<String> = batch.iter().map(|order_id| format!("\"{order_id}\"")).collect();
+            let rows = sqlx::query("SELECT * FROM admission_orders WHERE sale_id = ? AND order_id IN (SELECT value FROM json_each(?))")
+                .bind(sale_id.to_string())
+                .bind(format!("[{}]", texts.join(",")))
+                .fetch_all(self.readers())
+                .await
+                .map_err(stored)?;
+            for row in &rows {
+                found.push(reservation(sale_id, row)?);
+            }
+        }
+        Ok(found)
     }
 
     async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {

@@ -20,7 +20,7 @@ use tokio::{
 use super::{Sqlite, stored};
 use crate::{
     domain::{OrderRequest, QueueMessage},
-    ports::{Delivery, Depth, OrderQueue, OrderSource, PUBLISH_LIMIT_MS, StoreError, Stored},
+    ports::{Backlog, Delivery, Depth, Held, OrderQueue, OrderSource, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
 /// How often a message is handed back before it is parked.
@@ -37,13 +37,13 @@ pub(super) struct Queue {
     /// One look for visible messages at a time, so that none is given out twice.
     looking: tokio::sync::Mutex<()>,
     /// What was given out, by the tag of the delivery. A tag is used once: an old one says nothing about a new delivery.
-    held: Mutex<BTreeMap<u64, Held>>,
+    held: Mutex<BTreeMap<u64, GivenOut>>,
     tags: AtomicU64,
     /// The last message of earlier runs.
     before: i64,
 }
 
-struct Held {
+struct GivenOut {
     message_id: i64,
     /// Whether its verdict is being written; another is ignored.
     settling: bool,
@@ -56,7 +56,7 @@ impl Queue {
         Ok(Self { visible: Notify::new(), looking: tokio::sync::Mutex::default(), held: Mutex::default(), tags: AtomicU64::new(0), before })
     }
 
-    fn held(&self) -> MutexGuard<'_, BTreeMap<u64, Held>> {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<u64, GivenOut>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -149,10 +149,20 @@ impl OrderQueue for Sqlite {
         let count = |column: usize| -> Stored<u64> { Ok(row.try_get::<i64, _>(column).map_err(stored)?.unsigned_abs()) };
         Ok(Depth { waiting: count(0)?, parked: count(1)? })
     }
+
+    /// A message stays in the table until its work is done, so nothing is with a consumer that is not counted here.
+    async fn backlog(&self) -> Stored<Backlog> {
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM queue_messages").fetch_one(self.readers()).await.map_err(stored)?;
+        Ok(Backlog { ready: count.unsigned_abs(), consumers: 0 })
+    }
 }
 
 #[async_trait]
 impl OrderSource for Sqlite {
+    fn held(&self) -> Option<Held> {
+        None
+    }
+
     /// At most 2,000 messages at once. All clones of the store are one consumer. A message of an earlier run is said to
     /// be redelivered, because it may have been given out then.
     async fn receive(&self, limit: u32, wait_ms: u64) -> Stored<Vec<Delivery>> {
@@ -230,7 +240,7 @@ impl Sqlite {
             let message_id: i64 = row.try_get(0).map_err(stored)?;
             let attempts: i64 = row.try_get(2).map_err(stored)?;
             let tag = queue.tags.fetch_add(1, Ordering::Relaxed) + 1;
-            ids.push((tag, Held { message_id, settling: false }));
+            ids.push((tag, GivenOut { message_id, settling: false }));
             deliveries.push(Delivery {
                 tag,
                 body: row.try_get(1).map_err(stored)?,

@@ -13,6 +13,7 @@ pub async fn suite(port: &dyn Admission) {
     what_has_ended_does_not_come_back(port).await;
     a_rebuild_does_not_bring_back_what_has_ended(port).await;
     overdue_orders_are_handed_out_once_per_period(port).await;
+    many_are_found_at_once(port).await;
     paging_sees_everything(port).await;
     batches_may_be_long(port).await;
 }
@@ -178,6 +179,31 @@ async fn overdue_orders_are_handed_out_once_per_period(port: &dyn Admission) {
     port.release(sale.sale_id, &[at_30.order_id]).await.expect("store");
     assert_held(port, sale.sale_id, 2, 2).await;
     assert_eq!(overdue(200, 300, 9).await, [at_50, at_40]);
+}
+
+async fn many_are_found_at_once(port: &dyn Admission) {
+    let sale = opened(port, 2_000).await;
+    assert_eq!(port.find_many(sale.sale_id, &[]).await.expect("store"), []);
+    let waiting = take(port, &sale).await;
+    let traced = OrderRequest {
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        ..request(&sale, user_id())
+    };
+    let mut settled: Vec<_> = (0..1_100).map(|_| request(&sale, user_id())).collect();
+    settled.push(traced);
+    port.settle(sale.sale_id, &settled).await.expect("store");
+    let gone = settled.remove(0);
+    port.release(sale.sale_id, &[gone.order_id]).await.expect("store");
+    let mut asked: Vec<OrderId> = settled.iter().map(|request| request.order_id).collect();
+    // Some that are not there, and one twice.
+    asked.extend([waiting.order_id, gone.order_id, order_id(), waiting.order_id]);
+    let mut expected: Vec<_> = settled.into_iter().map(|request| Reservation { request, settled: true }).collect();
+    expected.push(Reservation { request: waiting, settled: false });
+    expected.sort_by_key(|reservation| reservation.request.order_id);
+    let mut found = port.find_many(sale.sale_id, &asked).await.expect("store");
+    found.sort_by_key(|reservation| reservation.request.order_id);
+    assert_eq!(found, expected);
+    assert_eq!(port.find_many(super::super::sale_id(), &asked).await.expect("store"), [], "another sale");
 }
 
 async fn paging_sees_everything(port: &dyn Admission) {

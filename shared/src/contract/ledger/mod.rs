@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub use forbidden::forbidden;
 pub use keys::signing_keys;
-pub use orders::{cancellation, expiry, payment, stock_return, tally};
+pub use orders::{cancellation, expiry, expiry_by_sale, payment, stock_return, tally};
 pub use paging::paging;
 pub use races::{ending_races, record_rate, recording_races};
 pub use recording::recording;
@@ -60,6 +60,7 @@ impl Ledger {
         payment(self).await;
         cancellation(self).await;
         expiry(self).await;
+        expiry_by_sale(self).await;
         stock_return(self).await;
         tally(self).await;
         paging(self).await;

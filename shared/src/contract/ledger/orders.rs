@@ -81,7 +81,7 @@ async fn cancellation_before_recording(ledger: &Ledger) {
     let recorded = ledger.record(std::slice::from_ref(&queued)).await;
     assert_eq!((recorded[0].fresh, &recorded[0].order), (false, &cancelled), "the message still on its way finds it so");
     ledger.assert_sold(&sale, 0).await;
-    assert!(orders.stock_to_return(100_000).await.unwrap().contains(&cancelled));
+    assert!(orders.stock_to_return(None, 100_000).await.unwrap().contains(&cancelled));
 
     // Once recorded, it is cancelled as any other, even when the caller still thinks that it is queued.
     let queued = contract::request(&sale, contract::user_id());
@@ -157,6 +157,49 @@ async fn expire_all(ledger: &Ledger, after_ms: u64) -> Vec<Order> {
     }
 }
 
+/// `sales_with_due` and `expire_due_of`.
+pub async fn expiry_by_sale(ledger: &Ledger) {
+    let orders = &ledger.orders;
+    let sales = [ledger.new_sale(3, 1).await, ledger.new_sale(3, 1).await, ledger.new_sale(3, 1).await];
+    let mut due = Vec::new();
+    for sale in &sales[..2] {
+        let requests = [0; 2].map(|_| contract::request(sale, contract::user_id()));
+        due.push(orders.record(&requests, START, 5).await.unwrap().into_iter().map(|one| one.unwrap().order).collect::<Vec<_>>());
+    }
+    let not_due = ledger.confirmed(&sales[2]).await;
+    let with_due = async |now| {
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = orders.sales_with_due(now, after, 1).await.unwrap();
+            assert!(page.len() <= 1);
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            seen.extend(page);
+        }
+        assert!(seen.is_sorted_by(|a, b| a < b), "by id, none twice");
+        seen.retain(|id| sales.iter().any(|sale| sale.sale_id == *id));
+        seen
+    };
+    let mut expected = vec![sales[0].sale_id, sales[1].sale_id];
+    expected.sort_unstable();
+    assert_eq!(with_due(START.plus_ms(4)).await, []);
+    assert_eq!(with_due(START.plus_ms(5)).await, expected);
+    assert_eq!(orders.expire_due_of(sales[0].sale_id, START.plus_ms(4), 10).await.unwrap(), []);
+    assert_eq!(orders.expire_due_of(sales[2].sale_id, START.plus_ms(5), 10).await.unwrap(), []);
+    let first = orders.expire_due_of(sales[0].sale_id, START.plus_ms(5), 1).await.unwrap();
+    assert_eq!(first.len(), 1);
+    assert_eq!((first[0].status, first[0].sale_id), (OrderStatus::Expired, sales[0].sale_id));
+    ledger.assert_sold(&sales[0], 1).await;
+    assert_eq!(orders.expire_due_of(sales[0].sale_id, START.plus_ms(5), 10).await.unwrap().len(), 1);
+    assert_eq!(orders.expire_due_of(sales[0].sale_id, START.plus_ms(5), 10).await.unwrap(), []);
+    assert_eq!(with_due(START.plus_ms(5)).await, [sales[1].sale_id]);
+    for order in &due[1] {
+        assert_eq!(ledger.get(order.order_id).await.status, OrderStatus::Confirmed, "another sale's");
+    }
+    assert_eq!(orders.expire_due_of(sales[1].sale_id, START.plus_ms(5), 10).await.unwrap().len(), 2);
+    assert_eq!(ledger.get(not_due.order_id).await.status, OrderStatus::Confirmed);
+}
+
 /// `stock_to_return` and `mark_stock_returned`.
 pub async fn stock_return(ledger: &Ledger) {
     let orders = &ledger.orders;
@@ -174,7 +217,7 @@ pub async fn stock_return(ledger: &Ledger) {
 
     let all = [&confirmed, &paid, &cancelled, &expired, &rejected].map(|order| order.order_id);
     let ours = async || {
-        let mut ours = orders.stock_to_return(100_000).await.unwrap();
+        let mut ours = orders.stock_to_return(None, 100_000).await.unwrap();
         ours.retain(|order| all.contains(&order.order_id));
         ours.sort_by_key(|order| order.order_id);
         ours
@@ -182,8 +225,18 @@ pub async fn stock_return(ledger: &Ledger) {
     let mut expected = vec![cancelled.clone(), expired.clone(), rejected.clone()];
     expected.sort_by_key(|order| order.order_id);
     assert_eq!(ours().await, expected);
-    assert_eq!(orders.stock_to_return(2).await.unwrap().len(), 2);
-    assert_eq!(orders.stock_to_return(0).await.unwrap(), []);
+    let (mut paged, mut after) = (Vec::new(), None);
+    loop {
+        let page = orders.stock_to_return(after, 2).await.unwrap();
+        assert!(page.len() <= 2);
+        let Some(last) = page.last() else { break };
+        after = Some(last.order_id);
+        paged.extend(page);
+    }
+    assert!(paged.is_sorted_by(|a, b| a.order_id < b.order_id), "by id, none twice");
+    paged.retain(|order| all.contains(&order.order_id));
+    assert_eq!(paged, expected);
+    assert_eq!(orders.stock_to_return(None, 0).await.unwrap(), []);
 
     orders.mark_stock_returned(&[], START).await.unwrap();
     for _ in 0..2 {
@@ -202,7 +255,7 @@ pub async fn stock_return(ledger: &Ledger) {
     ledger.record(&many).await;
     let ids: Vec<_> = many.iter().map(|request| request.order_id).collect();
     orders.mark_stock_returned(&ids, START).await.unwrap();
-    assert!(orders.stock_to_return(100_000).await.unwrap().iter().all(|order| !ids.contains(&order.order_id)));
+    assert!(orders.stock_to_return(None, 100_000).await.unwrap().iter().all(|order| !ids.contains(&order.order_id)));
 }
 
 /// `tally` and `get_many`.

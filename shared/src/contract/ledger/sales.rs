@@ -206,5 +206,18 @@ async fn lists(ledger: &Ledger) {
         seen.retain(|sale| ours.contains(sale));
         let expected: Vec<_> = ours.iter().filter(|sale| sale.ends_at >= far.plus_ms(from)).cloned().collect();
         assert_eq!(seen, expected);
+
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = sales.ended_before(far.plus_ms(from), after, 200).await.unwrap();
+            assert!(page.len() <= 200 && page.iter().all(|sale| sale.ends_at < far.plus_ms(from)));
+            let Some(last) = page.last() else { break };
+            after = Some(last.sale_id);
+            seen.extend(page);
+        }
+        assert!(seen.is_sorted_by(|a, b| a.sale_id < b.sale_id));
+        seen.retain(|sale| ours.contains(sale));
+        let expected: Vec<_> = ours.iter().filter(|sale| sale.ends_at < far.plus_ms(from)).cloned().collect();
+        assert_eq!(seen, expected, "the others are those that have ended");
     }
 }

@@ -1,0 +1,31 @@
+//! Tells the other processes how far the poller has got: a rebuild of the admission store waits for what it holds.
+
+use std::time::Duration;
+
+use flashsale::{app::App, logging::OncePerSecond};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+
+/// How often. A rebuild waits for several reports, so this is also how long an otherwise idle queue holds it up.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// Reports until `stop` turns true.
+pub async fn run(app: App, mut stop: watch::Receiver<bool>) {
+    static LINES: OncePerSecond = OncePerSecond::new();
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+        // Without the report a rebuild waits its longest time.
+        if let Err(error) = app.report_held().await
+            && let Some(left_out) = LINES.pass()
+        {
+            tracing::warn!(%error, left_out, "what the poller holds could not be reported");
+        }
+    }
+}

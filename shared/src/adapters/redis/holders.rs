@@ -1,0 +1,66 @@
+//! Reports of the processes that consume the order queue: one hash, a field per process.
+
+use async_trait::async_trait;
+use redis::Cmd;
+
+use super::Redis;
+use crate::{
+    domain::Timestamp,
+    ports::{Held, HolderReport, Holders, StoreError, Stored},
+};
+
+/// A process that has not reported for this long is forgotten, in milliseconds; and so is the hash.
+const FORGOTTEN_MS: u64 = 60_000;
+/// Every how many reports a process looks for others to be forgotten.
+const LOOK_EVERY: u64 = 50;
+
+#[async_trait]
+impl Holders for Redis {
+    async fn report(&self, report: &HolderReport, now: Timestamp) -> Stored<()> {
+        let key = self.holders_key();
+        let HolderReport { holder, beat, held: Held { session, handed_back, received, done } } = report;
+        let value = format!("{beat} {session} {handed_back} {received} {done} {}", now.epoch_ms());
+        let _: () = self.command(&Cmd::hset(&key, format!("{holder:032x}"), value)).await?;
+        let _: () = self.command(&Cmd::pexpire(&key, FORGOTTEN_MS as i64)).await?;
+        if beat % LOOK_EVERY == 0 {
+            let gone: Vec<String> = self
+                .rows()
+                .await?
+                .into_iter()
+                .filter(|(_, text)| read(text).is_none_or(|(.., at)| now.since_ms(at) >= FORGOTTEN_MS))
+                .map(|(holder, _)| holder)
+                .collect();
+            if !gone.is_empty() {
+                // One that reports at this very moment is back with its next report.
+                let _: () = self.command(&Cmd::hdel(&key, gone)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn reports(&self) -> Stored<Vec<HolderReport>> {
+        let corrupt = || StoreError::Corrupt { store: "Redis", cause: "a consumer's report can't be read".to_owned() };
+        let rows = self.rows().await?;
+        rows.into_iter()
+            .map(|(holder, text)| {
+                let holder = u128::from_str_radix(&holder, 16).map_err(|_| corrupt())?;
+                let (beat, held, _) = read(&text).ok_or_else(corrupt)?;
+                Ok(HolderReport { holder, beat, held })
+            })
+            .collect()
+    }
+}
+
+impl Redis {
+    async fn rows(&self) -> Stored<Vec<(String, String)>> {
+        self.command(&Cmd::hgetall(self.holders_key())).await
+    }
+}
+
+/// Beat, what is held, and when it was reported.
+fn read(text: &str) -> Option<(u64, Held, Timestamp)> {
+    let mut numbers = text.split(' ').map(|number| number.parse::<u64>().ok());
+    let mut next = || numbers.next().flatten();
+    let (beat, session, handed_back, received, done, at) = (next()?, next()?, next()?, next()?, next()?, next()?);
+    Some((beat, Held { session, handed_back, received, done }, Timestamp::from_epoch_ms(i64::try_from(at).ok()?)))
+}

@@ -1,0 +1,168 @@
+//! What buyers are told by a process that did not take their order, and by one whose admission store has forgotten it.
+
+use std::sync::Arc;
+
+use flashsale::{
+    adapters::memory::MemoryAdmission,
+    app::{App, SessionClaims},
+    contract::session_id,
+    domain::{OrderId, SaleChange, SaleId},
+    ports::{Admission, AdmissionState},
+    problem::Problem,
+};
+
+use crate::{
+    app::{Shop, refused},
+    spies::SpiedOrders,
+};
+
+async fn ticket(app: &App, shop: &Shop, who: &SessionClaims, sale: SaleId) -> Result<String, Problem> {
+    app.issue_ticket(who, &shop.client, sale, None).await.map(|ticket| ticket.ticket)
+}
+
+#[track_caller]
+fn already_bought<T>(outcome: Result<T, Problem>, order: OrderId) {
+    let problem = refused(outcome, "already-bought");
+    assert!(matches!(problem, Problem::AlreadyBought { order_id } if order_id == order), "{problem:?}");
+}
+
+/// The same user, signed out: a request that reaches the gate is refused there.
+fn signed_out(who: &SessionClaims) -> SessionClaims {
+    SessionClaims { session_id: session_id(), ..who.clone() }
+}
+
+#[tokio::test]
+async fn a_winner_is_told_so_by_a_process_that_did_not_take_the_order() {
+    let shop = Shop::without_captchas().await;
+    let (shoppers, sale) = (shop.shoppers(3).await, shop.sale(2).await);
+    let orders = [shop.buy(&shoppers[0], sale).await, shop.buy(&shoppers[1], sale).await];
+    let other = shop.another().await;
+    refused(ticket(&other, &shop, &shoppers[2], sale).await, "sold-out");
+    // The flag is set, and stays so while the order is recorded and paid.
+    already_bought(ticket(&other, &shop, &shoppers[0], sale).await, orders[0]);
+    shop.work().await;
+    already_bought(ticket(&other, &shop, &shoppers[1], sale).await, orders[1]);
+    already_bought(ticket(&other, &shop, &shoppers[0], sale).await, orders[0]);
+    let restarted = shop.another().await;
+    refused(ticket(&restarted, &shop, &shoppers[2], sale).await, "sold-out");
+    already_bought(ticket(&restarted, &shop, &shoppers[1], sale).await, orders[1]);
+}
+
+#[tokio::test]
+async fn who_holds_no_order_is_refused_from_memory_for_some_seconds() {
+    let shop = Shop::without_captchas().await;
+    let (shoppers, sale) = (shop.shoppers(3).await, shop.sale(1).await);
+    let order = shop.buy(&shoppers[0], sale).await;
+    let late = &shoppers[1];
+    refused(shop.ticket(late, sale).await, "sold-out");
+    refused(shop.ticket(&signed_out(late), sale).await, "sold-out");
+    shop.clock.advance_ms(2_999);
+    refused(shop.ticket(&signed_out(late), sale).await, "sold-out");
+    shop.clock.advance_ms(1);
+    refused(shop.ticket(&signed_out(late), sale).await, "unauthenticated");
+    refused(shop.ticket(late, sale).await, "sold-out");
+    // A unit comes back and is sold again: what was seen before does not count.
+    shop.work().await;
+    shop.app.cancel_order(&shoppers[0], &shop.client, order).await.unwrap();
+    shop.clock.advance_ms(250);
+    shop.buy(&shoppers[2], sale).await;
+    refused(shop.ticket(&shoppers[0], sale).await, "sold-out");
+    refused(shop.ticket(&signed_out(late), sale).await, "unauthenticated");
+}
+
+#[tokio::test]
+async fn who_buys_with_an_older_ticket_is_not_remembered_as_without() {
+    let shop = Shop::without_captchas().await;
+    let (shoppers, sale) = (shop.shoppers(2).await, shop.sale(1).await);
+    let older = shop.ticket(&shoppers[1], sale).await.unwrap();
+    let order = shop.buy(&shoppers[0], sale).await;
+    refused(shop.ticket(&shoppers[1], sale).await, "sold-out");
+    shop.work().await;
+    shop.app.cancel_order(&shoppers[0], &shop.client, order).await.unwrap();
+    // Within the life of the flag, so that it is still the same.
+    let order = shop.order(&shoppers[1], sale, &older).await.unwrap();
+    already_bought(shop.ticket(&shoppers[1], sale).await, order);
+}
+
+#[tokio::test]
+async fn a_clock_set_back_does_not_keep_a_sale_sold_out() {
+    let shop = Shop::without_captchas().await;
+    let (shoppers, sale) = (shop.shoppers(2).await, shop.sale(1).await);
+    let order = shop.buy(&shoppers[0], sale).await;
+    shop.work().await;
+    shop.clock.advance_ms(600_000);
+    refused(shop.ticket(&shoppers[1], sale).await, "sold-out");
+    shop.app.cancel_order(&shoppers[0], &shop.client, order).await.unwrap();
+    shop.clock.set_by_ms(-300_000);
+    shop.clock.advance_ms(250);
+    shop.ticket(&shoppers[1], sale).await.unwrap();
+}
+
+/// A shop whose admission store can lose everything, and the ledger that is looked into.
+async fn forgetful() -> (Shop, Arc<MemoryAdmission>, Arc<SpiedOrders>) {
+    let admission = Arc::new(MemoryAdmission::default());
+    let mut spied = None;
+    let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| {
+        let orders = Arc::new(SpiedOrders::new(ports.orders.clone()));
+        ports.orders = orders.clone();
+        ports.admission = admission.clone();
+        spied = Some(orders);
+    })
+    .await;
+    (shop, admission, spied.unwrap())
+}
+
+/// Loses what the admission store knows and waits for its rebuild.
+async fn lose_and_rebuild(shop: &Shop, admission: &MemoryAdmission, sale: SaleId) {
+    admission.lose_everything();
+    shop.sweep().await;
+    shop.clock.advance_ms(8_500);
+    shop.sweep().await;
+    assert!(matches!(admission.state(sale).await.unwrap(), AdmissionState::Open { .. }));
+}
+
+#[tokio::test]
+async fn a_refused_ticket_whose_order_only_the_ledger_knows_gives_that_order() {
+    let (shop, admission, _) = forgetful().await;
+    let (shoppers, sale) = (shop.shoppers(2).await, shop.sale(1).await);
+    let ticket = shop.ticket(&shoppers[0], sale).await.unwrap();
+    let order = shop.order(&shoppers[0], sale, &ticket).await.unwrap();
+    shop.work().await;
+    shop.app.cancel_order(&shoppers[0], &shop.client, order).await.unwrap();
+    lose_and_rebuild(&shop, &admission, sale).await;
+    // Sold out by another buyer.
+    let other = shop.buy(&shoppers[1], sale).await;
+    assert_eq!(shop.order(&shoppers[0], sale, &ticket).await.unwrap(), order);
+    // Already bought: the same user with another order.
+    shop.work().await;
+    shop.app.cancel_order(&shoppers[1], &shop.client, other).await.unwrap();
+    shop.clock.advance_ms(3_000);
+    let second = shop.buy(&shoppers[0], sale).await;
+    assert_ne!(second, order);
+    assert_eq!(shop.order(&shoppers[0], sale, &ticket).await.unwrap(), order);
+    // The sale has ended, or has been put off.
+    let change = |starts_at, ends_at| SaleChange { starts_at, ends_at, ..SaleChange::default() };
+    for change in [change(None, Some(shop.app.now())), change(Some(shop.app.now().plus_ms(1)), Some(shop.app.now().plus_ms(2)))] {
+        shop.app.change_sale(sale, &change).await.unwrap();
+        assert_eq!(shop.order(&shoppers[0], sale, &ticket).await.unwrap(), order, "{change:?}");
+    }
+    // The ticket's life is over.
+    shop.clock.advance_ms(60_000);
+    assert_eq!(shop.order(&shoppers[0], sale, &ticket).await.unwrap(), order);
+}
+
+#[tokio::test]
+async fn a_ticket_refused_again_and_again_costs_the_ledger_one_look_in_some_seconds() {
+    let (shop, _, orders) = forgetful().await;
+    let (shoppers, sale) = (shop.shoppers(2).await, shop.sale(1).await);
+    let late = shop.ticket(&shoppers[1], sale).await.unwrap();
+    shop.buy(&shoppers[0], sale).await;
+    assert_eq!(orders.got.calls(), 0);
+    for _ in 0..5 {
+        refused(shop.order(&shoppers[1], sale, &late).await, "sold-out");
+    }
+    assert_eq!(orders.got.calls(), 1);
+    shop.clock.advance_ms(3_000);
+    refused(shop.order(&shoppers[1], sale, &late).await, "sold-out");
+    assert_eq!(orders.got.calls(), 1);
+}

@@ -1,0 +1,229 @@
+//! Ports that do what the real ones do, count it, and fail where a test wants them to.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use flashsale::{
+    domain::Order,
+    domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
+    ports::{
+        Admission, AdmissionState, Admitted, Claim, Look, OrderLedger, Recorded, Reservation, ReservationPage, StoreError, Stored, Tally,
+        Transition, Unrecordable,
+    },
+};
+
+fn fault() -> StoreError {
+    StoreError::Unavailable { store: "spy", cause: "a test's fault".to_owned() }
+}
+
+/// How often something was done, and the most that came of it at once.
+#[derive(Default)]
+pub struct Count {
+    calls: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Count {
+    fn note(&self, items: usize) {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.most.fetch_max(items, Ordering::SeqCst);
+    }
+
+    /// Calls since the last time this was asked.
+    pub fn calls(&self) -> usize {
+        self.calls.swap(0, Ordering::SeqCst)
+    }
+
+    /// The most items of one call.
+    pub fn most(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
+    }
+}
+
+/// An admission store whose pages are counted, and which fails for some sales.
+pub struct SpiedAdmission {
+    inner: Arc<dyn Admission>,
+    fails: Mutex<HashSet<SaleId>>,
+    pub pages: Count,
+    pub found: Count,
+}
+
+impl SpiedAdmission {
+    pub fn new(inner: Arc<dyn Admission>) -> Self {
+        Self { inner, fails: Mutex::default(), pages: Count::default(), found: Count::default() }
+    }
+
+    /// From now on it fails for this sale, as a cluster does of which one shard is down.
+    pub fn fail(&self, sale_id: SaleId) {
+        self.fails.lock().unwrap().insert(sale_id);
+    }
+
+    pub fn mend(&self) {
+        self.fails.lock().unwrap().clear();
+    }
+
+    fn works(&self, sale_id: SaleId) -> Stored<()> {
+        if self.fails.lock().unwrap().contains(&sale_id) { Err(fault()) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Admission for SpiedAdmission {
+    async fn reserve(&self, claim: &Claim) -> Stored<Admitted> {
+        self.works(claim.sale_id)?;
+        self.inner.reserve(claim).await
+    }
+
+    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
+        self.works(sale_id)?;
+        self.inner.look(sale_id, user_id).await
+    }
+
+    async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {
+        self.works(sale_id)?;
+        self.inner.find(sale_id, order_id).await
+    }
+
+    async fn find_many(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<Vec<Reservation>> {
+        self.works(sale_id)?;
+        self.found.note(order_ids.len());
+        self.inner.find_many(sale_id, order_ids).await
+    }
+
+    async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {
+        self.works(sale_id)?;
+        self.inner.settle(sale_id, active).await
+    }
+
+    async fn release(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()> {
+        self.works(sale_id)?;
+        self.inner.release(sale_id, order_ids).await
+    }
+
+    async fn claim_overdue(&self, sale_id: SaleId, before: Timestamp, now: Timestamp, limit: u32) -> Stored<Vec<Reservation>> {
+        self.works(sale_id)?;
+        self.inner.claim_overdue(sale_id, before, now, limit).await
+    }
+
+    async fn reservations(&self, sale_id: SaleId, cursor: u64, limit: u32) -> Stored<ReservationPage> {
+        self.works(sale_id)?;
+        let page = self.inner.reservations(sale_id, cursor, limit).await?;
+        self.pages.note(page.reservations.len());
+        Ok(page)
+    }
+
+    async fn state(&self, sale_id: SaleId) -> Stored<AdmissionState> {
+        self.works(sale_id)?;
+        self.inner.state(sale_id).await
+    }
+
+    async fn begin_rebuild(&self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> Stored<bool> {
+        self.works(terms.sale_id)?;
+        self.inner.begin_rebuild(terms, epoch, now).await
+    }
+
+    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool> {
+        self.works(sale_id)?;
+        self.inner.restore(sale_id, epoch, active).await
+    }
+
+    async fn finish_rebuild(&self, sale_id: SaleId, epoch: u64) -> Stored<bool> {
+        self.works(sale_id)?;
+        self.inner.finish_rebuild(sale_id, epoch).await
+    }
+
+    async fn set_terms(&self, terms: &SaleTerms) -> Stored<bool> {
+        self.works(terms.sale_id)?;
+        self.inner.set_terms(terms).await
+    }
+}
+
+/// A ledger of orders whose reads are counted, and which can't expire the orders of some sales.
+pub struct SpiedOrders {
+    inner: Arc<dyn OrderLedger>,
+    unexpirable: Mutex<HashSet<SaleId>>,
+    pub got: Count,
+    pub got_many: Count,
+    pub active: Count,
+}
+
+impl SpiedOrders {
+    pub fn new(inner: Arc<dyn OrderLedger>) -> Self {
+        let (got, got_many, active) = (Count::default(), Count::default(), Count::default());
+        Self { inner, unexpirable: Mutex::default(), got, got_many, active }
+    }
+
+    pub fn never_expire(&self, sale_id: SaleId) {
+        self.unexpirable.lock().unwrap().insert(sale_id);
+    }
+
+    fn expires(&self, sale_id: SaleId) -> bool {
+        !self.unexpirable.lock().unwrap().contains(&sale_id)
+    }
+}
+
+#[async_trait]
+impl OrderLedger for SpiedOrders {
+    async fn record(&self, requests: &[OrderRequest], now: Timestamp, pay_within_ms: u64) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
+        self.inner.record(requests, now, pay_within_ms).await
+    }
+
+    async fn get(&self, order_id: OrderId) -> Stored<Option<Order>> {
+        self.got.note(1);
+        self.inner.get(order_id).await
+    }
+
+    async fn get_many(&self, order_ids: &[OrderId]) -> Stored<Vec<Order>> {
+        self.got_many.note(order_ids.len());
+        self.inner.get_many(order_ids).await
+    }
+
+    async fn of_user(&self, user_id: UserId, before: Option<OrderId>, limit: u32) -> Stored<Vec<Order>> {
+        self.inner.of_user(user_id, before, limit).await
+    }
+
+    async fn pay(&self, order_id: OrderId, user_id: UserId, now: Timestamp) -> Stored<Transition> {
+        self.inner.pay(order_id, user_id, now).await
+    }
+
+    async fn cancel(&self, order_id: OrderId, user_id: UserId, queued: Option<&OrderRequest>, now: Timestamp) -> Stored<Transition> {
+        self.inner.cancel(order_id, user_id, queued, now).await
+    }
+
+    async fn expire_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<Order>> {
+        let due = self.inner.sales_with_due(now, None, 1_000).await?;
+        if due.into_iter().all(|sale_id| self.expires(sale_id)) { self.inner.expire_due(now, limit).await } else { Err(fault()) }
+    }
+
+    async fn sales_with_due(&self, now: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<SaleId>> {
+        self.inner.sales_with_due(now, after, limit).await
+    }
+
+    async fn expire_due_of(&self, sale_id: SaleId, now: Timestamp, limit: u32) -> Stored<Vec<Order>> {
+        if self.expires(sale_id) { self.inner.expire_due_of(sale_id, now, limit).await } else { Err(fault()) }
+    }
+
+    async fn stock_to_return(&self, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>> {
+        self.inner.stock_to_return(after, limit).await
+    }
+
+    async fn mark_stock_returned(&self, order_ids: &[OrderId], now: Timestamp) -> Stored<()> {
+        self.inner.mark_stock_returned(order_ids, now).await
+    }
+
+    async fn active(&self, sale_id: SaleId, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>> {
+        let page = self.inner.active(sale_id, after, limit).await?;
+        self.active.note(page.len());
+        Ok(page)
+    }
+
+    async fn tally(&self, sale_id: SaleId) -> Stored<Tally> {
+        self.inner.tally(sale_id).await
+    }
+}

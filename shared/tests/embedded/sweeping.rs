@@ -1,0 +1,290 @@
+//! What the sweeper and the auditor do when one sale fails, when clocks differ, when sales are large or long over.
+
+use std::sync::Arc;
+
+use flashsale::{
+    adapters::memory::MemoryAdmission,
+    contract::{ManualClock, START, request, user_id},
+    domain::{OrderStatus, SaleId},
+    ports::{AdmissionState, LedgerClock, OrderLedger as _, OrderSource as _},
+};
+
+use crate::{
+    app::Shop,
+    spies::{SpiedAdmission, SpiedOrders},
+};
+
+const DAY_MS: u64 = 86_400_000;
+
+/// A shop and a spy on its ledger's orders.
+async fn spied(settings: &[(&str, &str)]) -> (Shop, Arc<SpiedOrders>) {
+    let mut spy = None;
+    let settings = [&[("CAPTCHA", "off")], settings].concat();
+    let shop = Shop::open_with(&settings, |ports| {
+        let orders = Arc::new(SpiedOrders::new(ports.orders.clone()));
+        ports.orders = orders.clone();
+        spy = Some(orders);
+    })
+    .await;
+    (shop, spy.unwrap())
+}
+
+async fn available(shop: &Shop, sale: SaleId) -> u32 {
+    match shop.app.ports.admission.state(sale).await.unwrap() {
+        AdmissionState::Open { stock, reserved, settled, .. } => stock - reserved - settled,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_sale_whose_store_fails_does_not_keep_the_units_of_others() {
+    let (shop, _) = spied(&[("SWEEPER__BATCH_MAX", "2")]).await;
+    let shoppers = shop.shoppers(24).await;
+    let (broken, healthy) = (shop.sale(23).await, shop.sale(1).await);
+    for who in &shoppers[..23] {
+        shop.buy(who, broken).await;
+    }
+    shop.buy(&shoppers[23], healthy).await;
+    shop.work().await;
+    shop.clock.advance_ms(900_000);
+    while shop.app.ports.orders.expire_due(shop.app.now(), 100).await.unwrap().len() > 0 {}
+    shop.admission.fail(broken);
+    let mut ticks = 0;
+    while available(&shop, healthy).await == 0 {
+        let swept = shop.app.sweep().await.unwrap();
+        assert!(swept.failed > 0, "what fails is counted");
+        ticks += 1;
+        assert!(ticks <= 3, "two pages of orders stand in front of the other sale's");
+    }
+    shop.admission.mend();
+    while available(&shop, broken).await < 23 {
+        shop.sweep().await;
+        ticks += 1;
+        assert!(ticks <= 9, "and those that failed have their turn again");
+    }
+}
+
+#[tokio::test]
+async fn a_sale_whose_orders_can_not_expire_does_not_hold_up_others() {
+    let (shop, orders) = spied(&[]).await;
+    let shoppers = shop.shoppers(2).await;
+    let (broken, healthy) = (shop.sale(1).await, shop.sale(1).await);
+    let stuck = shop.buy(&shoppers[0], broken).await;
+    let order = shop.buy(&shoppers[1], healthy).await;
+    shop.work().await;
+    orders.never_expire(broken);
+    shop.clock.advance_ms(900_000);
+    let swept = shop.app.sweep().await.unwrap();
+    assert_eq!((swept.expired, swept.returned), (1, 1));
+    assert!(swept.failed > 0);
+    assert_eq!(shop.status(&shoppers[1], order).await, OrderStatus::Expired);
+    assert_eq!(shop.status(&shoppers[0], stuck).await, OrderStatus::Confirmed);
+}
+
+#[tokio::test]
+async fn a_sale_that_fails_does_not_hold_up_the_sweep_of_others() {
+    let shop = Shop::without_captchas().await;
+    let shoppers = shop.shoppers(2).await;
+    let (broken, healthy) = (shop.sale(1).await, shop.sale(1).await);
+    for (who, sale) in shoppers.iter().zip([broken, healthy]) {
+        shop.buy(who, sale).await;
+    }
+    let lost = shop.store.receive(10, 10).await.unwrap();
+    shop.store.ack(&lost.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
+    shop.clock.advance_ms(5_001);
+    shop.admission.fail(broken);
+    let swept = shop.app.sweep().await.unwrap();
+    assert_eq!((swept.republished, swept.failed), (1, 1));
+    shop.admission.mend();
+    assert_eq!(shop.sweep().await.republished, 1);
+}
+
+#[tokio::test]
+async fn a_process_whose_clock_is_wrong_does_not_lead_and_expires_nothing() {
+    let ledger_clock = Arc::new(ManualClock::at(START));
+    let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| ports.ledger_clock = ledger_clock.clone() as Arc<dyn LedgerClock>).await;
+    let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
+    let order = shop.buy(who, sale).await;
+    shop.work().await;
+    assert!(shop.sweep().await.leader);
+    // Sixteen minutes ahead, all at once: by this clock the order is overdue.
+    shop.clock.set_by_ms(960_000);
+    let swept = shop.sweep().await;
+    assert_eq!((swept.leader, swept.clock_wrong, swept.expired), (false, true, 0));
+    assert_eq!(shop.app.clock_fault().await.unwrap(), Some(960_000));
+    let other = shop.another().await;
+    assert!(other.sweep().await.unwrap().clock_wrong, "also one that has just started");
+    shop.clock.set_by_ms(-960_000 - 2_001);
+    assert!(shop.sweep().await.clock_wrong, "behind by more than two seconds");
+    shop.clock.set_by_ms(1);
+    // What was heard is believed for ten seconds, unless the clock was set by more than this.
+    for _ in 0..2 {
+        shop.clock.advance_ms(10_000);
+        ledger_clock.advance_ms(10_000);
+        let swept = shop.sweep().await;
+        assert_eq!((swept.leader, swept.clock_wrong, swept.expired), (true, false, 0), "two seconds are borne");
+    }
+    assert_eq!(shop.status(who, order).await, OrderStatus::Confirmed);
+}
+
+#[tokio::test]
+async fn a_leader_whose_clock_goes_wrong_leaves_the_lead_to_another() {
+    let ledger_clock = Arc::new(ManualClock::at(START));
+    let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| ports.ledger_clock = ledger_clock.clone() as Arc<dyn LedgerClock>).await;
+    let mut ports = shop.app.ports.clone();
+    ports.clock = ledger_clock.clone();
+    let other = flashsale::app::App::new(shop.app.config.clone(), ports).await.unwrap();
+    assert!(shop.sweep().await.leader);
+    assert!(!other.sweep().await.unwrap().leader);
+    shop.clock.set_by_ms(-60_000);
+    assert!(!shop.sweep().await.leader);
+    assert!(other.sweep().await.unwrap().leader, "at once, not when the lease is over");
+}
+
+#[tokio::test]
+async fn a_clock_set_back_does_not_put_off_reconciling() {
+    let shop = Shop::without_captchas().await;
+    let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(2).await);
+    shop.buy(who, sale).await;
+    shop.work().await;
+    assert_eq!(shop.sweep().await.reconciled, 0);
+    // An order that the admission store does not know of.
+    let row = shop.app.ports.sales.get(sale).await.unwrap().unwrap();
+    shop.app.ports.orders.record(&[request(&row, user_id())], shop.app.now(), 900_000).await.unwrap();
+    shop.clock.set_by_ms(-600_000);
+    let mut reconciled = 0;
+    for _ in 0..3 {
+        shop.clock.advance_ms(5_000);
+        reconciled += shop.sweep().await.reconciled;
+    }
+    assert_eq!(reconciled, 1);
+    shop.books_balance().await;
+}
+
+/// Records `count` orders of a sale behind the admission store's back.
+async fn record_many(shop: &Shop, sale: SaleId, count: usize) {
+    let row = shop.app.ports.sales.get(sale).await.unwrap().unwrap();
+    let all: Vec<_> = (0..count).map(|_| request(&row, user_id())).collect();
+    for some in all.chunks(1_000) {
+        shop.app.ports.orders.record(some, shop.app.now(), 86_400_000).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_large_sale_is_compared_page_by_page_over_several_ticks() {
+    const ORDERS: usize = 12_000;
+    const ENDED: usize = 1_500;
+    let memory = Arc::new(MemoryAdmission::default());
+    let mut spies = None;
+    let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| {
+        let (admission, orders) = (Arc::new(SpiedAdmission::new(memory.clone())), Arc::new(SpiedOrders::new(ports.orders.clone())));
+        ports.admission = admission.clone();
+        ports.orders = orders.clone();
+        spies = Some((admission, orders));
+    })
+    .await;
+    let (admission, orders) = spies.unwrap();
+    let sale = shop.sale(u32::try_from(ORDERS).unwrap() + 10).await;
+    record_many(&shop, sale, ORDERS).await;
+    let (mut ticks, mut reconciled, mut compared) = (0, 0, 0);
+    while reconciled < u32::try_from(ORDERS).unwrap() {
+        shop.clock.advance_ms(5_000);
+        reconciled += shop.sweep().await.reconciled;
+        let pages = admission.pages.calls() + orders.active.calls();
+        assert!(pages <= 20, "{pages} pages in one tick");
+        compared += usize::from(pages > 0);
+        ticks += 1;
+        assert!(ticks < 20);
+    }
+    assert!(compared >= 2, "it went on where it was: {compared}");
+    // The other direction: some of them end behind the store's back, and nobody gives their units back.
+    let mut after = None;
+    let mut ended = 0;
+    while ended < ENDED {
+        let page = orders.active(sale, after, 500).await.unwrap();
+        after = page.last().map(|order| order.order_id);
+        for order in &page {
+            shop.app.ports.orders.cancel(order.order_id, order.user_id, None, shop.app.now()).await.unwrap();
+        }
+        let ids: Vec<_> = page.iter().map(|order| order.order_id).collect();
+        shop.app.ports.orders.mark_stock_returned(&ids, shop.app.now()).await.unwrap();
+        ended += page.len();
+    }
+    orders.active.calls();
+    let mut released = 0;
+    while (released as usize) < ended {
+        shop.clock.advance_ms(5_000);
+        released += shop.sweep().await.reconciled;
+        let pages = admission.pages.calls() + orders.active.calls();
+        assert!(pages <= 20, "{pages} pages in one tick");
+        ticks += 1;
+        assert!(ticks < 60);
+    }
+    let books = shop.app.audit().await.unwrap();
+    assert!(books[0].findings.is_empty(), "{:?}", books[0].findings);
+    for most in [admission.pages.most(), admission.found.most(), orders.active.most(), orders.got_many.most()] {
+        assert!((1..=500).contains(&most), "a page is all that is asked for at once: {most}");
+    }
+}
+
+#[tokio::test]
+async fn the_auditor_names_what_differs_and_counts_it() {
+    let shop = Shop::without_captchas().await;
+    let (shoppers, sale) = (shop.shoppers(1).await, shop.sale(100).await);
+    record_many(&shop, sale, 30).await;
+    let order = shop.buy(&shoppers[0], sale).await;
+    shop.work().await;
+    // One that ended although its unit is held, and thirty whose units are not held.
+    shop.app.ports.orders.cancel(order, shoppers[0].user_id, None, shop.app.now()).await.unwrap();
+    let books = shop.app.sale_books(sale).await.unwrap();
+    let [unheld, leaked] = books.findings.as_slice() else { panic!("{:?}", books.findings) };
+    assert_eq!((unheld.promise, unheld.ids.len()), (4, 20));
+    assert!(unheld.what.starts_with("30 active orders"), "{}", unheld.what);
+    assert_eq!((leaked.promise, &leaked.ids), (4, &vec![order.to_string()]));
+    assert!(leaked.what.starts_with("1 units held"), "{}", leaked.what);
+}
+
+#[tokio::test]
+async fn the_auditor_looks_again_before_it_reports_what_moves() {
+    let shop = Shop::without_captchas().await;
+    let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
+    let order = shop.buy(who, sale).await;
+    shop.work().await;
+    // The unit of an order that has just ended is given back while the auditor looks.
+    shop.app.ports.orders.cancel(order, who.user_id, None, shop.app.now()).await.unwrap();
+    let (books, ()) = futures_util::join!(shop.app.sale_books(sale), async {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        shop.sweep().await;
+    });
+    assert!(books.unwrap().findings.is_empty());
+}
+
+#[tokio::test]
+async fn a_reservation_of_a_sale_that_ended_long_ago_is_settled() {
+    let shop = Shop::without_captchas().await;
+    // Enough sales that those that ended are looked at in several ticks.
+    let mut sales = Vec::new();
+    for _ in 0..45 {
+        sales.push(shop.sale(1).await);
+    }
+    let (first, last) = (sales[0], sales[44]);
+    let shoppers = shop.shoppers(2).await;
+    let orders = [shop.buy(&shoppers[0], first).await, shop.buy(&shoppers[1], last).await];
+    // Never published, and nobody sweeps for three days.
+    let lost = shop.store.receive(10, 10).await.unwrap();
+    shop.store.ack(&lost.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
+    shop.clock.advance_ms(3 * DAY_MS);
+    let books = shop.app.audit().await.unwrap();
+    assert_eq!(books.iter().filter(|sale| !sale.findings.is_empty()).count(), 2, "the books do not balance");
+    let mut republished = 0;
+    for _ in 0..3 {
+        republished += shop.sweep().await.republished;
+        shop.clock.advance_ms(1_000);
+    }
+    assert_eq!(republished, 2);
+    shop.work().await;
+    let [one, two] = [shop.app.ports.orders.get(orders[0]).await.unwrap(), shop.app.ports.orders.get(orders[1]).await.unwrap()];
+    assert!(one.unwrap().status.is_active() && two.unwrap().status.is_active());
+    shop.sweep().await;
+    shop.books_balance().await;
+}

@@ -1,0 +1,250 @@
+//! The rebuild of an admission store while other processes hold messages of a real RabbitMQ, with their reports in a real
+//! Redis.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use flashsale::{
+    adapters::{
+        memory::{MemoryAdmission, MemoryCache, MemoryGate, MemoryLocks},
+        rabbitmq::RabbitMq,
+        redis::Redis,
+        sqlite::Sqlite,
+        system::{Artist, SystemRandom},
+    },
+    app::App,
+    config::Config,
+    contract::{ManualClock, START, request, sale, user_id},
+    domain::{OrderRequest, Sale},
+    ports::{Admission as _, AdmissionState, Clock, Delivery, LedgerClock, OrderQueue as _, OrderSource as _, Ports, Sales as _},
+    private_files::Loose,
+};
+use tokio::{task::JoinHandle, time::sleep};
+
+use crate::support::{servers, unique};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Two processes on the same stores, one that sweeps and one that consumes, and what they share.
+struct Two {
+    clock: Arc<ManualClock>,
+    admission: Arc<MemoryAdmission>,
+    queue: String,
+    leader: App,
+    worker: App,
+    sale: Sale,
+    dir: std::path::PathBuf,
+}
+
+impl Drop for Two {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl Two {
+    async fn open() -> Self {
+        let dir = std::env::temp_dir().join(unique("flashsale-rebuild"));
+        std::fs::create_dir_all(&dir).unwrap();
+        let ledger = Arc::new(Sqlite::open(&dir, Loose::Tighten).await.unwrap());
+        let clock = Arc::new(ManualClock::at(START));
+        let (admission, gate) = (Arc::new(MemoryAdmission::default()), Arc::new(MemoryGate::new(None)));
+        let queue = unique("q");
+        let redis = Arc::new(Redis::new(&servers().redis_url().unwrap(), &format!("{}:", unique("rebuild"))).unwrap());
+        let locks = Arc::new(MemoryLocks::new());
+        let ports = || {
+            let rabbit = Arc::new(RabbitMq::new(&servers().amqp_url().unwrap(), &queue).unwrap());
+            Ports {
+                clock: Arc::clone(&clock) as Arc<dyn Clock>,
+                ledger_clock: Arc::clone(&clock) as Arc<dyn LedgerClock>,
+                random: Arc::new(SystemRandom),
+                users: ledger.clone(),
+                sales: ledger.clone(),
+                orders: ledger.clone(),
+                signing_keys: ledger.clone(),
+                gate: gate.clone(),
+                sessions: gate.clone(),
+                blacklist: gate.clone(),
+                failures: gate.clone(),
+                captchas: gate.clone(),
+                admission: admission.clone(),
+                queue: rabbit.clone(),
+                source: rabbit.clone(),
+                holders: redis.clone(),
+                parked: rabbit,
+                locks: locks.clone(),
+                cache: Arc::new(MemoryCache::new()),
+                artist: Arc::new(Artist),
+                health: Vec::new(),
+            }
+        };
+        let config = || {
+            // The longest wait is not to be the reason for anything here.
+            let env = [("FLASHSALE_CAPTCHA", "off"), ("FLASHSALE_SWEEPER__REBUILD_WAIT_MAX_MS", "600000")];
+            Config::load(None, env.map(|(name, value)| (name.to_owned(), value.to_owned())), []).unwrap()
+        };
+        let (leader, worker) = (App::new(config(), ports()).await.unwrap(), App::new(config(), ports()).await.unwrap());
+        let sale = sale(5);
+        ledger.create(&sale).await.unwrap();
+        Self { clock, admission, queue, leader, worker, sale, dir }
+    }
+
+    /// A consumer of its own, as another process has it.
+    fn consumer(&self) -> RabbitMq {
+        RabbitMq::new(&servers().amqp_url().unwrap(), &self.queue).unwrap()
+    }
+
+    /// An order that was admitted and published.
+    async fn publish(&self) -> OrderRequest {
+        let order = request(&self.sale, user_id());
+        self.leader.ports.queue.publish(std::slice::from_ref(&order)).await.unwrap();
+        order
+    }
+
+    /// What the worker's process does about twice a second, here faster.
+    fn reporting(&self) -> JoinHandle<()> {
+        let worker = self.worker.clone();
+        tokio::spawn(async move {
+            loop {
+                worker.report_held().await.unwrap();
+                sleep(Duration::from_millis(50)).await;
+            }
+        })
+    }
+
+    async fn receive(&self) -> Vec<Delivery> {
+        let given = self.worker.ports.source.receive(10, 10_000).await.unwrap();
+        assert!(!given.is_empty());
+        given
+    }
+
+    async fn record(&self, given: &[Delivery]) {
+        let bodies: Vec<_> = given.iter().map(|delivery| delivery.body.clone()).collect();
+        self.worker.record_messages(&bodies).await.unwrap();
+        self.worker.ports.source.ack(&given.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
+    }
+
+    /// The admission store is empty, and the leader has seen it long enough ago for every publish to have ended.
+    async fn begin(&self) {
+        self.leader.sweep().await.unwrap();
+        assert!(matches!(self.state().await, AdmissionState::Rebuilding { .. }));
+        self.clock.advance_ms(8_500);
+    }
+
+    async fn state(&self) -> AdmissionState {
+        self.admission.state(self.sale.sale_id).await.unwrap()
+    }
+
+    async fn sweep(&self) {
+        let swept = self.leader.sweep().await.unwrap();
+        assert_eq!(swept.failed, 0);
+        self.clock.advance_ms(500);
+        sleep(Duration::from_millis(50)).await;
+    }
+
+    /// Sweeps until the store is open.
+    async fn opens(&self) {
+        let begun = Instant::now();
+        while !matches!(self.state().await, AdmissionState::Open { .. }) {
+            assert!(begun.elapsed() < PATIENCE, "{:?}", self.leader.ports.holders.reports().await);
+            self.sweep().await;
+        }
+    }
+
+    /// Sweeps until the worker has reported often enough for every look, and checks that the store stays closed.
+    async fn stays_closed(&self) {
+        let beat = async || self.leader.ports.holders.reports().await.unwrap().iter().map(|report| report.beat).max().unwrap_or(0);
+        let (first, begun) = (beat().await, Instant::now());
+        let mut sweeps = 0;
+        while beat().await < first + 15 || sweeps < 15 {
+            assert!(begun.elapsed() < PATIENCE, "the worker reports");
+            self.sweep().await;
+            assert!(matches!(self.state().await, AdmissionState::Rebuilding { .. }), "after {sweeps} sweeps");
+            sweeps += 1;
+        }
+    }
+
+    /// The store that was opened knows the order.
+    async fn knows(&self, order: &OrderRequest) {
+        let found = self.admission.find(self.sale.sale_id, order.order_id).await.unwrap();
+        assert!(found.is_some_and(|reservation| reservation.settled), "the order's unit was not sold again");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_rebuild_waits_for_what_another_process_holds() {
+    let two = Two::open().await;
+    let order = two.publish().await;
+    let held = two.receive().await;
+    let reporting = two.reporting();
+    two.begin().await;
+    two.stays_closed().await;
+    two.record(&held).await;
+    two.opens().await;
+    two.knows(&order).await;
+    reporting.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_rebuild_does_not_believe_a_consumer_that_says_nothing() {
+    let two = Two::open().await;
+    // One process reports that it holds nothing; another, such as Lambda's own consumer, holds the order and is silent.
+    let silent = two.consumer();
+    let order = two.publish().await;
+    let held = silent.receive(10, 10_000).await.unwrap();
+    assert_eq!(held.len(), 1);
+    assert!(two.worker.ports.source.receive(10, 10).await.unwrap().is_empty());
+    let reporting = two.reporting();
+    two.begin().await;
+    two.stays_closed().await;
+    // It goes, and the message comes to the one that reports.
+    silent.close().await;
+    let held = two.receive().await;
+    two.stays_closed().await;
+    two.record(&held).await;
+    two.opens().await;
+    two.knows(&order).await;
+    reporting.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_rebuild_looks_anew_when_a_message_is_handed_back() {
+    let two = Two::open().await;
+    let order = two.publish().await;
+    let held = two.receive().await;
+    let reporting = two.reporting();
+    two.begin().await;
+    two.sweep().await;
+    two.worker.ports.source.hand_back(&held.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
+    // It is with the consumer again, under another number.
+    let held = two.receive().await;
+    two.stays_closed().await;
+    two.record(&held).await;
+    two.opens().await;
+    two.knows(&order).await;
+    reporting.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_rebuild_waits_its_longest_time_for_a_consumer_that_says_nothing() {
+    let two = Two::open().await;
+    let silent = two.consumer();
+    two.publish().await;
+    assert_eq!(silent.receive(10, 10_000).await.unwrap().len(), 1);
+    two.begin().await;
+    for _ in 0..5 {
+        two.sweep().await;
+        assert!(matches!(two.state().await, AdmissionState::Rebuilding { .. }));
+    }
+    two.clock.advance_ms(600_000);
+    two.opens().await;
+    silent.close().await;
+}
