@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use flashsale::{adapters::mysql::MySql, domain::OrderStatus, ports::OrderLedger as _};
 use flashsale_servers::ServerKind;
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -48,6 +49,8 @@ async fn one_of_two_emulators_is_killed(place: Place) {
     no_surprises(&ends);
     let survivors = [other.client.clone()];
     assert_eq!(follow_all(&survivors, &ends).await, 600);
+    let winners = winners(&ends);
+    assert_winners_are_told(&survivors, &sale, &winners).await;
     assert!(place.audit().contains("stock 600 = available 0 + reserved 0 + sold 600"));
     other.stop();
 }
@@ -82,6 +85,8 @@ async fn the_embedded_emulator_is_killed_and_started_again() {
     let ends = rush(&clients, &sale, late, 32).await;
     no_surprises(&ends);
     follow_all(&clients, &ends).await;
+    // Sold out or not, an emulator that did not take their orders tells the winners so.
+    assert_winners_are_told(&clients, &sale, &accepted).await;
     let ends = rush(&clients, &sale, early, 32).await;
     let surprises: Vec<_> =
         ends.iter().filter(|(_, end)| matches!(end, Bought::Surprise(what) if !what.ends_with("already-bought"))).collect();
@@ -221,6 +226,76 @@ async fn servers_are_killed_and_come_back(place: Place) {
     no_surprises(&ends);
     assert_eq!(follow_all(&clients, &ends).await, 300);
     emulator.stop();
+}
+
+/// 150 units are sold out, the only emulator is killed without a word and started again: no winner is told `sold-out`.
+#[tokio::test(flavor = "multi_thread")]
+async fn winners_are_told_so_after_a_kill_and_a_restart() {
+    winners_are_told_so_after_a_kill_and_a_restart_of(Place::embedded()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn winners_are_told_so_after_a_kill_and_a_restart_on_servers() {
+    winners_are_told_so_after_a_kill_and_a_restart_of(Place::servers()).await;
+}
+
+async fn winners_are_told_so_after_a_kill_and_a_restart_of(place: Place) {
+    let (tokens, sale) = (place.seed(500), place.sale(150));
+    let doomed = place.start(&["--no-demo"]);
+    let ends = rush(&[doomed.client.clone()], &sale, &tokens, 32).await;
+    no_surprises(&ends);
+    doomed.kill();
+    let again = place.start(&["--no-demo"]);
+    let clients = [again.client.clone()];
+    let winners = winners(&ends);
+    assert_eq!(winners.len(), 150);
+    // Losers come first and go on coming, so that the sale is known to be sold out.
+    let losers: Vec<_> = ends.iter().filter(|(_, end)| *end == Bought::SoldOut).map(|(token, _)| token.clone()).collect();
+    assert_eq!(losers.len(), 350);
+    let crowd = tokio::spawn({
+        let (clients, sale) = (clients.clone(), sale.clone());
+        async move { rush(&clients, &sale, &losers, 16).await }
+    });
+    assert_winners_are_told(&clients, &sale, &winners).await;
+    let crowd = crowd.await.unwrap();
+    assert!(crowd.iter().all(|(_, end)| *end == Bought::SoldOut), "{crowd:?}");
+    assert_winners_are_told(&clients, &sale, &winners).await;
+    assert_eq!(follow_all(&clients, &ends).await, 150);
+    again.stop();
+}
+
+/// The accepted orders among the ends of a rush, each with its buyer's token.
+fn winners(ends: &[(String, Bought)]) -> Vec<(String, String)> {
+    ends.iter()
+        .filter_map(|(token, end)| match end {
+            Bought::Order(order) => Some((order.clone(), token.clone())),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Every buyer who asks for another ticket is told of the order.
+async fn assert_winners_are_told(clients: &[Client], sale: &str, winners: &[(String, String)]) {
+    let path = format!("/api/sales/{sale}/tickets");
+    let mut wrong = Vec::new();
+    for (number, (order, token)) in winners.iter().enumerate() {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let (slug, told) = loop {
+            let answer = clients[number % clients.len()].send("POST", &path, Some(token), Some(json!({}))).await.unwrap();
+            let slug = answer.slug();
+            // An emulator that has just started, or a client that hurries.
+            if !["unavailable", "rate-limited"].contains(&slug.as_str()) {
+                break (slug, answer.json()["order_id"].as_str().map(str::to_owned));
+            }
+            assert!(Instant::now() < deadline, "still {slug}");
+            sleep(Duration::from_millis(200)).await;
+        };
+        if slug != "already-bought" || told.as_deref() != Some(order) {
+            wrong.push((order, slug, told));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} winners: {wrong:?}", wrong.len(), winners.len());
 }
 
 /// Waits until some units are taken.

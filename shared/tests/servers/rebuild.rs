@@ -20,7 +20,7 @@ use flashsale::{
     config::Config,
     contract::{ManualClock, START, request, sale, user_id},
     domain::{OrderRequest, Sale},
-    ports::{Admission as _, AdmissionState, Clock, Delivery, LedgerClock, OrderQueue as _, OrderSource as _, Ports, Sales as _},
+    ports::{Admission as _, AdmissionState, Clock, Delivery, LedgerClock, OrderSource as _, Ports, Sales as _},
     private_files::Loose,
 };
 use tokio::{task::JoinHandle, time::sleep};
