@@ -13,16 +13,14 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
 };
 use tower::ServiceExt as _;
 
-use crate::{health, host::Host, live, metrics, openapi, pages};
+use crate::{connections::Connections, health, host::Host, live, metrics, openapi, pages};
 
-/// Connections at a time; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 20_000;
-/// A connection must send its request head within this time, so that idle ones can't pile up.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is buffered of a connection in each direction: a request's head, and answers that are not read.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// How long requests under way may take to end at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(3_500);
 
@@ -35,32 +33,44 @@ pub fn public(host: &Host, draining: &watch::Receiver<bool>) -> Router {
 }
 
 /// Serves until `stop` turns true, then lets requests under way end.
-pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    connections: Arc<Connections>,
+    idle_timeout: Duration,
+    mut stop: watch::Receiver<bool>,
+) {
     let graceful = GracefulShutdown::new();
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).pipeline_flush(true);
+    // The head's time begins with the connection, or with the end of the last answer: it is the idle time too.
+    builder.timer(TokioTimer::new()).header_read_timeout(idle_timeout).pipeline_flush(true).max_buf_size(BUFFER_BYTES_MAX);
     loop {
-        let permit = tokio::select! {
-            permit = Arc::clone(&room).acquire_owned() => permit.expect("the semaphore is never closed"),
+        let admitted = async {
+            let (stream, peer) = accept(&listener, &connections).await;
+            (connections.admit(peer.ip()).await, stream, peer)
+        };
+        let (guest, stream, peer) = tokio::select! {
+            admitted = admitted => admitted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let (stream, peer) = tokio::select! {
-            accepted = accept(&listener) => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
-        };
-        let router = router.clone();
+        let Some(guest) = guest else { continue };
+        let (router, requests) = (router.clone(), guest.requests());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let busy = requests();
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
-            router.clone().oneshot(request)
+            let answer = router.clone().oneshot(request);
+            async move { answer.await.map(|answer| answer.map(|body| busy.until_sent(body))) }
         });
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(guest.guard(stream)), service));
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let ended = tokio::select! {
+                ended = connection => ended,
+                () = guest.asked_to_leave() => Ok(()),
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, %peer, "connection");
             }
-            drop(permit);
         });
     }
     drop(listener);
@@ -70,18 +80,13 @@ pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Recei
 }
 
 /// The next connection. Running out of file descriptors passes, and must not end the server.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept(listener: &TcpListener, connections: &Connections) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                // Small answers must not wait for an acknowledgement. Without it they are only slower.
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "nodelay");
-                }
-                return (stream, peer);
-            }
+            Ok(accepted) => return accepted,
             Err(error) => {
                 tracing::warn!(%error, "accept");
+                connections.close_idlest();
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }

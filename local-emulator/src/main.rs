@@ -4,6 +4,7 @@
 mod backend;
 mod cli;
 mod commands;
+mod connections;
 mod demo;
 mod gateway;
 mod health;

@@ -1,6 +1,6 @@
 //! `serve`: everything running together, until a signal.
 
-use std::{process::ExitCode, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use flashsale::http;
@@ -11,7 +11,14 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{backend::Backend, cli, demo, gateway, health, host::Host, invoke_api, metrics, poller, reporter, scheduler};
+use crate::{
+    backend::Backend,
+    cli,
+    connections::{Connections, raise_descriptors},
+    demo, gateway, health,
+    host::Host,
+    invoke_api, metrics, poller, reporter, scheduler,
+};
 
 /// SIGTERM promises an end within 10 s: so long for requests, the batch and the tick under way, then for the functions'
 /// processes, the queue's connections, and private servers. Whatever is cut off is done again by the next start.
@@ -47,6 +54,10 @@ pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> an
     let (stop, stopping) = watch::channel(false);
     let (drain, draining) = watch::channel(false);
 
+    let connections = Connections::new(&app.config, raise_descriptors());
+    let idle_timeout = Duration::from_millis(app.config.gateway.idle_timeout_ms);
+    let serve = |listener, router| gateway::serve(listener, router, Arc::clone(&connections), idle_timeout, stopping.clone());
+
     let host = Host::start(&app, None)?;
     let listener = bind(&app.config.listen, "--listen").await?;
     let address = listener.local_addr()?;
@@ -55,19 +66,19 @@ pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> an
         let admin = bind(&app.config.admin_listen, "--admin-listen").await?;
         let router = metrics::router(metrics::start()?, app.clone()).merge(health::router(&host, &draining));
         cli::say(&format!("metrics and health on http://{}", admin.local_addr()?))?;
-        tasks.spawn(gateway::serve(admin, http::finish(router), stopping.clone()));
+        tasks.spawn(serve(admin, http::finish(router)));
     }
     if !app.config.invoke_listen.is_empty() {
         let invoke = bind(&app.config.invoke_listen, "--invoke-listen").await?;
         let address = invoke.local_addr()?;
         cli::say(&format!("Invoke API on http://{address}"))?;
-        tasks.spawn(gateway::serve(invoke, http::finish(invoke_api::router(&host, address)), stopping.clone()));
+        tasks.spawn(serve(invoke, http::finish(invoke_api::router(&host, address))));
     }
     demo::prepare(&app, demo).await?;
-    tasks.spawn(gateway::serve(listener, gateway::public(&host, &draining), stopping.clone()));
+    tasks.spawn(serve(listener, gateway::public(&host, &draining)));
     tasks.spawn(poller::run(host.clone(), stopping.clone()));
     tasks.spawn(reporter::run(app.clone(), stopping.clone()));
-    tasks.spawn(scheduler::run(host.clone(), stopping));
+    tasks.spawn(scheduler::run(host.clone(), stopping.clone()));
     cli::say(&format!("listening on http://{address}"))?;
 
     signals.next().await;

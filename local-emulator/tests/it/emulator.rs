@@ -23,6 +23,8 @@ pub struct Place {
     env: Vec<(String, String)>,
     /// Where emulators write their log; otherwise with that of the tests.
     log: Option<PathBuf>,
+    /// `ulimit -n` of emulators: the soft and the hard limit.
+    descriptors: Option<(u32, u32)>,
     pub servers: Option<Servers>,
     /// Checks the promises when the test is over.
     audited: bool,
@@ -35,10 +37,15 @@ impl Place {
         std::fs::create_dir_all(&dir).unwrap();
         let flags = vec!["--data-dir".to_owned(), dir.join("data").display().to_string(), "--captcha".to_owned(), "off".to_owned()];
         // One test machine stands for many shoppers.
-        let env = [("LIMITS__ADDRESS__LIMIT", "1000000"), ("LIMITS__ADDRESS__BURST", "1000000"), ("LOG", "error")]
-            .map(|(name, value)| (format!("FLASHSALE_{name}"), value.to_owned()))
-            .to_vec();
-        Self { dir, flags, env, log: None, servers: None, audited: true }
+        let env = [
+            ("LIMITS__ADDRESS__LIMIT", "1000000"),
+            ("LIMITS__ADDRESS__BURST", "1000000"),
+            ("GATEWAY__CONNECTIONS_PER_ADDRESS_MAX", "1000000"),
+            ("LOG", "error"),
+        ]
+        .map(|(name, value)| (format!("FLASHSALE_{name}"), value.to_owned()))
+        .to_vec();
+        Self { dir, flags, env, log: None, descriptors: None, servers: None, audited: true }
     }
 
     /// Private servers of this test alone, so that it may break them.
@@ -83,6 +90,12 @@ impl Place {
         self.set("LOG", level)
     }
 
+    /// Emulators may open only so many files.
+    pub fn with_descriptors(mut self, soft: u32, hard: u32) -> Self {
+        self.descriptors = Some((soft, hard));
+        self
+    }
+
     /// What emulators have logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log.as_ref().expect("with_log")).unwrap()
@@ -105,7 +118,15 @@ impl Place {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = match self.descriptors {
+            None => Command::new(BINARY),
+            Some((soft, hard)) => {
+                let mut command = Command::new("/bin/sh");
+                let (soft, hard) = (soft.to_string(), hard.to_string());
+                command.args(["-c", r#"ulimit -Sn "$0" && ulimit -Hn "$1" && shift && exec "$@""#, &soft, &hard, BINARY]);
+                command
+            }
+        };
         command.args(arguments).args(&self.flags).envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(&self.dir);
         command
     }
@@ -219,6 +240,20 @@ impl Emulator {
         let took = started.elapsed();
         assert!(took < Duration::from_secs(10), "{took:?}");
         took
+    }
+
+    /// How many sockets it has open.
+    pub fn sockets(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().flatten();
+        open.filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))).count()
+    }
+
+    /// Its soft and its hard limit of open files.
+    pub fn descriptors(&self) -> (u32, u32) {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        let mut numbers = line.split_whitespace().map(|number| number.parse().unwrap_or(u32::MAX));
+        (numbers.next().unwrap(), numbers.next().unwrap())
     }
 
     /// The processes it has started, and their command lines.

@@ -1,14 +1,19 @@
 //! The gateway against clients, proxies and neighbours that mean no good.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
 use axum::body::Body;
 use hyper::{Request, header};
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{
     client::{Answer, Client},
-    emulator::Place,
+    emulator::{Emulator, Place},
     lambda::base64,
 };
 
@@ -138,4 +143,139 @@ async fn a_password_on_the_command_line_is_warned_of() {
     let warned = said(&["config", "--redis-url", "redis://:geheim@127.0.0.1:1"]);
     assert!(warned.contains("FLASHSALE_REDIS_URL") && !warned.contains("geheim"), "{warned}");
     assert_eq!(said(&["config", "--redis-url", "redis://127.0.0.1:1"]), "");
+}
+
+fn address(emulator: &Emulator) -> std::net::SocketAddr {
+    emulator.client.base.strip_prefix("http://").unwrap().parse().unwrap()
+}
+
+/// Waits until the other side has ended the connection.
+async fn is_closed(stream: &mut TcpStream) -> bool {
+    let mut buffer = [0; 16 * 1024];
+    let ended = async { while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {} };
+    timeout(Duration::from_secs(20), ended).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_idle_connections_than_descriptors_keep_nobody_out() {
+    // The soft limit is raised to the hard one.
+    let place = Place::embedded().with_descriptors(128, 300);
+    let emulator = place.start(&["--no-demo"]);
+    assert_eq!(emulator.descriptors(), (300, 300));
+    let mut kept = Vec::new();
+    for number in 0..700 {
+        let mut stream = TcpStream::connect(address(&emulator)).await.unwrap();
+        match number % 3 {
+            0 => {}
+            // Half a request, and one that has been answered.
+            1 => stream.write_all(b"GET /api/sa").await.unwrap(),
+            _ => {
+                stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            }
+        }
+        kept.push(stream);
+        if number % 100 == 99 {
+            let fresh = Client::new(&emulator.client.base);
+            fresh.get("/api/sales", None).await.expect(200);
+        }
+    }
+    for _ in 0..20 {
+        let fresh = Client::new(&emulator.client.base);
+        fresh.get("/api/sales", None).await.expect(200);
+    }
+    assert!(emulator.sockets() < 300);
+    assert!(is_closed(&mut kept[0]).await, "the oldest made room");
+    emulator.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_does_not_read_is_closed() {
+    let place = Place::embedded().set("GATEWAY__WRITE_TIMEOUT_MS", "2000");
+    let emulator = place.start(&["--no-demo"]);
+    emulator.client.get("/api/sales", None).await.expect(200);
+    let before = emulator.sockets();
+    let mut unread = Vec::new();
+    for _ in 0..30 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        let mut stream = socket.connect(address(&emulator)).await.unwrap();
+        // More than all the buffers on the way hold.
+        stream.write_all("GET /explorer/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n\r\n".repeat(20).as_bytes()).await.unwrap();
+        unread.push(stream);
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while emulator.sockets() < before + 30 {
+        assert!(Instant::now() < deadline, "all have been accepted");
+        sleep(Duration::from_millis(10)).await;
+    }
+    while emulator.sockets() > before + 2 {
+        assert!(Instant::now() < deadline, "{} sockets, {before} before", emulator.sockets());
+        sleep(Duration::from_millis(50)).await;
+    }
+    // A slow one is not: it takes longer than the timeout and gets everything.
+    let whole = include_bytes!("../../src/openapi/viewer/swagger-ui-bundle.js.gz").len();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut slow = socket.connect(address(&emulator)).await.unwrap();
+    slow.write_all(b"GET /explorer/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    let (mut read, mut buffer, started) = (0, [0; 2048], Instant::now());
+    loop {
+        match slow.read(&mut buffer).await.unwrap() {
+            0 => break,
+            more => read += more,
+        }
+        sleep(Duration::from_millis(12)).await;
+    }
+    assert!(read > whole, "{read} of {whole} bytes and a head");
+    assert!(started.elapsed() > Duration::from_secs(2), "{:?}", started.elapsed());
+    emulator.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_is_closed_and_a_live_stream_is_not() {
+    let place = Place::embedded().set("GATEWAY__IDLE_TIMEOUT_MS", "500").set("GATEWAY__WRITE_TIMEOUT_MS", "500");
+    let emulator = place.start(&["--demo"]);
+    let password = emulator.said.iter().find(|line| line.starts_with("demo admin")).unwrap().rsplit(' ').next().unwrap();
+    let account = json!({ "phone": "+12015550199", "password": password });
+    let admin = emulator.client.post("/api/sessions", None, account).await.expect(201).text("token");
+    let mut live = emulator.client.events("/console/live", &admin).await;
+    let mut silent = TcpStream::connect(address(&emulator)).await.unwrap();
+    let mut answered = TcpStream::connect(address(&emulator)).await.unwrap();
+    answered.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert!(is_closed(&mut silent).await && is_closed(&mut answered).await);
+    for _ in 0..3 {
+        live.next().await.expect("a second of the stream");
+    }
+    drop(live);
+    emulator.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_holds_only_so_many_connections() {
+    let place = Place::embedded().set("GATEWAY__CONNECTIONS_PER_ADDRESS_MAX", "5").with_log("warn");
+    let emulator = place.start(&["--no-demo"]);
+    let mut kept = Vec::new();
+    for _ in 0..5 {
+        kept.push(TcpStream::connect(address(&emulator)).await.unwrap());
+    }
+    let mut more = TcpStream::connect(address(&emulator)).await.unwrap();
+    assert!(is_closed(&mut more).await);
+    assert!(Client::new(&emulator.client.base).send("GET", "/healthz", None, None).await.is_err());
+    drop(kept);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Client::new(&emulator.client.base).send("GET", "/healthz", None, None).await.is_err() {
+        assert!(Instant::now() < deadline, "there is room again");
+        sleep(Duration::from_millis(20)).await;
+    }
+    emulator.stop();
+    assert!(place.log().contains("holds 5 connections"), "{}", place.log());
+    // Through a proxy there is no such bound.
+    let place = Place::embedded().set("GATEWAY__CONNECTIONS_PER_ADDRESS_MAX", "5").set("TRUSTED_PROXIES", "127.0.0.1");
+    let emulator = place.start(&["--no-demo"]);
+    let mut kept = Vec::new();
+    for _ in 0..10 {
+        kept.push(TcpStream::connect(address(&emulator)).await.unwrap());
+    }
+    Client::new(&emulator.client.base).get("/healthz", None).await.expect(200);
+    emulator.stop();
 }

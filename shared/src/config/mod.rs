@@ -162,6 +162,7 @@ pub struct Config {
     ticket_keys: Vec<SecretString>,
     pub log: String,
     pub log_format: LogFormat,
+    pub gateway: Gateway,
     pub sessions: Lifetime,
     pub tickets: Lifetime,
     pub captchas: Lifetime,
@@ -192,6 +193,17 @@ impl Lifetime {
     pub const fn ms(&self) -> u64 {
         self.lifetime_seconds.saturating_mul(1_000)
     }
+}
+
+/// `[gateway]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Gateway {
+    pub connections_max: usize,
+    pub connections_per_address_max: usize,
+    pub idle_timeout_ms: u64,
+    pub write_timeout_ms: u64,
 }
 
 /// `[orders]`
@@ -438,7 +450,11 @@ impl Config {
         }
         const YEAR_SECONDS: u64 = 31_536_000;
         let rebuild_wait_min_ms = self.orders.publish_wait_ms.saturating_add(PUBLISH_LIMIT_MS + 1);
-        let ranges: [(&str, u64, u64, u64); 30] = [
+        let ranges: [(&str, u64, u64, u64); 34] = [
+            ("gateway.connections_max", self.gateway.connections_max as u64, 16, 1_000_000),
+            ("gateway.connections_per_address_max", self.gateway.connections_per_address_max as u64, 1, 1_000_000),
+            ("gateway.idle_timeout_ms", self.gateway.idle_timeout_ms, 100, 3_600_000),
+            ("gateway.write_timeout_ms", self.gateway.write_timeout_ms, 100, 3_600_000),
             ("sessions.lifetime_seconds", self.sessions.lifetime_seconds, 60, YEAR_SECONDS),
             ("tickets.lifetime_seconds", self.tickets.lifetime_seconds, 1, 3_600),
             ("captchas.lifetime_seconds", self.captchas.lifetime_seconds, 10, 3_600),

@@ -71,7 +71,8 @@ fn plaintext_hosts(url: &str) -> impl Iterator<Item = &str> {
 /// `ssl-mode` of a database address; without it TLS is used only when the server offers it.
 fn requires_tls(rest: &str) -> bool {
     let parameters = rest.split_once('?').map_or("", |(_, query)| query).split('&').filter_map(|pair| pair.split_once('='));
-    let mode = parameters.filter(|(name, _)| *name == "ssl-mode" || *name == "sslmode").map(|(_, mode)| mode.to_ascii_lowercase()).last();
+    let mode =
+        parameters.filter(|(name, _)| *name == "ssl-mode" || *name == "sslmode").map(|(_, mode)| mode.to_ascii_lowercase()).next_back();
     mode.is_some_and(|mode| ["required", "verify_ca", "verify_identity"].contains(&mode.as_str()))
 }
 

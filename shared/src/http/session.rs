@@ -92,7 +92,6 @@ pub fn session_cookie(app: &App, headers: &HeaderMap, token: &str, expires_at: T
 }
 
 /// The headers that end the session in the browser, whichever name its cookie has.
-#[must_use]
 pub fn no_session_cookie() -> AppendHeaders<[(HeaderName, String); 2]> {
     AppendHeaders([set_cookie(true, "", 0), set_cookie(false, "", 0)])
 }
