@@ -1,0 +1,230 @@
+//! A sale of three million orders is audited and reconciled in 64 MiB. The stores are made up page by page, because no
+//! database is that fast here. Alone in its binary: the peak of a process is everybody's.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use flashsale::{
+    app::App,
+    config::Config,
+    contract::{self, ManualClock, START, user_id},
+    domain::{Order, OrderId, OrderRequest, OrderStatus, Sale, SaleId, SaleTerms, Timestamp, UserId},
+    ports::{
+        Admission, AdmissionState, Admitted, Claim, Look, OrderLedger, Recorded, Reservation, ReservationPage, Stored, Tally, Transition,
+        Unrecordable,
+    },
+    wire,
+};
+
+const ORDERS: u32 = 3_000_000;
+/// An order of the ledger that the admission store does not hold, and one that it holds although it has ended.
+const FORGOTTEN: u32 = 1_000_001;
+const ENDED: u32 = 2_000_003;
+const MEMORY_MAX_KIB: u64 = 64 * 1_024;
+
+fn id(number: u32) -> OrderId {
+    let mut bytes = [0; 10];
+    bytes[6..].copy_from_slice(&number.to_be_bytes());
+    OrderId::new(START, &bytes)
+}
+
+fn number(id: OrderId) -> u32 {
+    u32::from_be_bytes(id.as_bytes()[12..].try_into().unwrap())
+}
+
+/// Both stores of the large sale.
+struct Made {
+    sale: Sale,
+    user: UserId,
+    released: AtomicUsize,
+    settled: AtomicUsize,
+}
+
+impl Made {
+    fn request(&self, number: u32) -> OrderRequest {
+        OrderRequest { order_id: id(number), ..contract::request(&self.sale, self.user) }
+    }
+
+    fn reservation(&self, number: u32) -> Option<Reservation> {
+        let held = match number {
+            FORGOTTEN => self.settled.load(Ordering::SeqCst) > 0,
+            ENDED => self.released.load(Ordering::SeqCst) == 0,
+            _ => number < ORDERS,
+        };
+        held.then(|| Reservation { request: self.request(number), settled: true })
+    }
+
+    fn order(&self, number: u32) -> Order {
+        let status = if number == ENDED { OrderStatus::Cancelled } else { OrderStatus::Paid };
+        Order { status, ..Order::queued(&self.request(number)) }
+    }
+}
+
+#[async_trait]
+impl Admission for Made {
+    async fn reserve(&self, _: &Claim) -> Stored<Admitted> {
+        unreachable!()
+    }
+
+    async fn look(&self, _: SaleId, _: UserId) -> Stored<Option<Look>> {
+        unreachable!()
+    }
+
+    async fn find(&self, _: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {
+        Ok(self.reservation(number(order_id)))
+    }
+
+    async fn find_many(&self, _: SaleId, order_ids: &[OrderId]) -> Stored<Vec<Reservation>> {
+        Ok(order_ids.iter().filter_map(|id| self.reservation(number(*id))).collect())
+    }
+
+    async fn settle(&self, _: SaleId, active: &[OrderRequest]) -> Stored<()> {
+        assert_eq!(active.iter().map(|request| number(request.order_id)).collect::<Vec<_>>(), [FORGOTTEN]);
+        self.settled.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    async fn release(&self, _: SaleId, order_ids: &[OrderId]) -> Stored<()> {
+        assert_eq!(order_ids, [id(ENDED)]);
+        self.released.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    async fn claim_overdue(&self, _: SaleId, _: Timestamp, _: Timestamp, _: u32) -> Stored<Vec<Reservation>> {
+        Ok(Vec::new())
+    }
+
+    async fn reservations(&self, _: SaleId, cursor: u64, limit: u32) -> Stored<ReservationPage> {
+        let from = u32::try_from(cursor).unwrap();
+        let to = ORDERS.min(from + limit);
+        let reservations = (from..to).filter_map(|number| self.reservation(number)).collect();
+        Ok(ReservationPage { reservations, next: (to < ORDERS).then_some(u64::from(to)) })
+    }
+
+    async fn state(&self, _: SaleId) -> Stored<AdmissionState> {
+        // The figures differ from those of the ledger's row, and stand still: a reason to compare the orders.
+        Ok(AdmissionState::Open { epoch: 1, version: self.sale.version, stock: self.sale.stock, reserved: 0, settled: ORDERS - 1 })
+    }
+
+    async fn begin_rebuild(&self, _: &SaleTerms, _: u64, _: Timestamp) -> Stored<bool> {
+        unreachable!()
+    }
+
+    async fn restore(&self, _: SaleId, _: u64, _: &[OrderRequest]) -> Stored<bool> {
+        unreachable!()
+    }
+
+    async fn finish_rebuild(&self, _: SaleId, _: u64) -> Stored<bool> {
+        unreachable!()
+    }
+
+    async fn set_terms(&self, _: &SaleTerms) -> Stored<bool> {
+        Ok(true)
+    }
+}
+
+#[async_trait]
+impl OrderLedger for Made {
+    async fn record(&self, _: &[OrderRequest], _: Timestamp, _: u64) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
+        unreachable!()
+    }
+
+    async fn get(&self, order_id: OrderId) -> Stored<Option<Order>> {
+        Ok(Some(self.order(number(order_id))))
+    }
+
+    async fn get_many(&self, order_ids: &[OrderId]) -> Stored<Vec<Order>> {
+        Ok(order_ids.iter().map(|id| self.order(number(*id))).collect())
+    }
+
+    async fn of_user(&self, _: UserId, _: Option<OrderId>, _: u32) -> Stored<Vec<Order>> {
+        unreachable!()
+    }
+
+    async fn pay(&self, _: OrderId, _: UserId, _: Timestamp) -> Stored<Transition> {
+        unreachable!()
+    }
+
+    async fn cancel(&self, _: OrderId, _: UserId, _: Option<&OrderRequest>, _: Timestamp) -> Stored<Transition> {
+        unreachable!()
+    }
+
+    async fn expire_due(&self, _: Timestamp, _: u32) -> Stored<Vec<Order>> {
+        Ok(Vec::new())
+    }
+
+    async fn sales_with_due(&self, _: Timestamp, _: Option<SaleId>, _: u32) -> Stored<Vec<SaleId>> {
+        Ok(Vec::new())
+    }
+
+    async fn expire_due_of(&self, _: SaleId, _: Timestamp, _: u32) -> Stored<Vec<Order>> {
+        Ok(Vec::new())
+    }
+
+    async fn stock_to_return(&self, _: Option<OrderId>, _: u32) -> Stored<Vec<Order>> {
+        Ok(Vec::new())
+    }
+
+    async fn mark_stock_returned(&self, _: &[OrderId], _: Timestamp) -> Stored<()> {
+        Ok(())
+    }
+
+    async fn active(&self, _: SaleId, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>> {
+        let from = after.map_or(0, |id| number(id) + 1);
+        Ok((from..ORDERS).filter(|number| *number != ENDED).take(limit as usize).map(|number| self.order(number)).collect())
+    }
+
+    async fn tally(&self, _: SaleId) -> Stored<Tally> {
+        Ok(Tally { active: u64::from(ORDERS) - 1, ..Tally::default() })
+    }
+}
+
+/// A line of this process's status, in KiB.
+fn status_kib(name: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim_start_matches(':').split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn three_million_orders_are_checked_in_64_mib() {
+    let dir = std::env::temp_dir().join(format!("flashsale-memory-{}", contract::order_id()));
+    let config = Config::load(None, [("FLASHSALE_DATA_DIR".to_owned(), dir.display().to_string())], []).unwrap();
+    let mut ports = wire::connect(&config).await.unwrap();
+    let sale = contract::sale(ORDERS);
+    ports.sales.create(&sale).await.unwrap();
+    let made = Arc::new(Made { sale: sale.clone(), user: user_id(), released: AtomicUsize::new(0), settled: AtomicUsize::new(0) });
+    let clock = Arc::new(ManualClock::at(START));
+    (ports.admission, ports.orders, ports.clock, ports.ledger_clock) = (made.clone(), made.clone(), clock.clone(), clock.clone());
+    let app = App::new(config, ports).await.unwrap();
+    app.sweep().await.unwrap();
+
+    let before = status_kib("VmRSS");
+    // From here on the peak is counted anew.
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+    let books = app.sale_books(sale.sale_id).await.unwrap();
+    let named: Vec<_> = books.findings.iter().filter(|finding| finding.promise == 4).flat_map(|finding| &finding.ids).collect();
+    assert_eq!(named, [&id(FORGOTTEN).to_string(), &id(ENDED).to_string()]);
+
+    let mut ticks = 0;
+    while made.settled.load(Ordering::SeqCst) == 0 || made.released.load(Ordering::SeqCst) == 0 {
+        clock.advance_ms(1_000);
+        assert_eq!(app.sweep().await.unwrap().failed, 0);
+        ticks += 1;
+        assert!(ticks < 1_000, "a sale is compared in some minutes");
+    }
+    assert!(ticks > 100, "and not all of it in one tick: {ticks}");
+    let grown = status_kib("VmHWM").saturating_sub(before);
+    assert!(grown < MEMORY_MAX_KIB, "{grown} KiB on top of {before} KiB");
+    drop(app);
+    let _ = fs::remove_dir_all(dir);
+}
