@@ -10,7 +10,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::domain::{
-    Ban, CaptchaId, Order, OrderId, OrderRequest, Phone, Quota, Sale, SaleChange, SaleError, SaleId, SaleTerms, SessionId, Subject,
+    Ban, CaptchaId, Order, OrderId, OrderRequest, Phone, Quota, Role, Sale, SaleChange, SaleError, SaleId, SaleTerms, SessionId, Subject,
     Timestamp, User, UserId,
 };
 
@@ -81,6 +81,19 @@ pub enum Created {
     PhoneTaken,
 }
 
+/// A change of a user that ends sessions. `Debug` is left out: it may hold a password's hash.
+#[derive(Clone, Default)]
+pub struct UserChange {
+    /// Change the user only while its generation is this one.
+    pub only_generation: Option<u64>,
+    /// The new password's hash.
+    pub password_hash: Option<String>,
+    /// The new role.
+    pub role: Option<Role>,
+    /// The one session that goes on.
+    pub keep: Option<SessionId>,
+}
+
 /// Registered users.
 #[async_trait]
 pub trait Users: Send + Sync {
@@ -93,8 +106,10 @@ pub trait Users: Send + Sync {
     async fn by_phone(&self, phone: &Phone) -> Stored<Option<User>>;
     /// The user with the id.
     async fn by_id(&self, user_id: UserId) -> Stored<Option<User>>;
-    /// Replaces the password hash; `false` when there is no such user.
-    async fn set_password_hash(&self, user_id: UserId, password_hash: &str) -> Stored<bool>;
+    /// In one transaction: applies `change`, raises the user's generation, and ends all of the user's sessions in the ledger
+    /// but `keep` (see [`SessionLedger`]). `false`, and nothing changed, when there is no such user or the user's generation
+    /// is not `only_generation`; so a repeat after an error may answer `false` for what the first call did.
+    async fn change(&self, user_id: UserId, change: &UserChange, now: Timestamp) -> Stored<bool>;
 }
 
 /// The outcome of [`Sales::change`].
@@ -208,6 +223,96 @@ pub trait OrderLedger: Send + Sync {
     async fn tally(&self, sale_id: SaleId) -> Stored<Tally>;
 }
 
+/// A session to be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opening {
+    /// The session.
+    pub session: Session,
+    /// The generation that was read together with the user.
+    pub generation: u64,
+}
+
+/// A session as the ledger keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptSession {
+    /// The session.
+    pub session: Session,
+    /// When it was ended, if it was; an ended session never comes to life again.
+    pub ended_at: Option<Timestamp>,
+}
+
+impl KeptSession {
+    /// Whether the session is alive at `now`.
+    #[must_use]
+    pub fn alive(&self, now: Timestamp) -> bool {
+        self.ended_at.is_none() && now < self.session.expires_at
+    }
+}
+
+/// Sessions, as the ledger keeps them. A session is opened and ended here first and in the fast store ([`Sessions`])
+/// afterwards; a session that the fast store does not know is looked up here.
+#[async_trait]
+pub trait SessionLedger: Send + Sync {
+    /// Opens sessions of users whose generation is still the given one, under the lock of the user's row that
+    /// [`Users::change`] takes too. A user holds at most [`SESSIONS_PER_USER_MAX`] living sessions; one more ends the one that
+    /// would be over first. A repeat with the same id changes nothing. Returns the ids that are alive now, in the given order.
+    async fn open(&self, openings: &[Opening], now: Timestamp) -> Stored<Vec<SessionId>>;
+    /// Those of the sessions that exist, in no particular order.
+    async fn get_many(&self, session_ids: &[SessionId]) -> Stored<Vec<KeptSession>>;
+    /// Ends one of the user's.
+    async fn end(&self, user_id: UserId, session_id: SessionId, now: Timestamp) -> Stored<()>;
+    /// Ended sessions of which the fast store is to be told at or before `now`, at most `limit`: all that have ended, until
+    /// [`SessionLedger::note_ends`] says otherwise.
+    async fn ends_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<KeptSession>>;
+    /// Notes that the fast store was told of the ends. It is told again at `again_at`, if there is one.
+    async fn note_ends(&self, session_ids: &[SessionId], again_at: Option<Timestamp>) -> Stored<()>;
+    /// Deletes sessions that were over at `before`, at most `limit`. Returns how many.
+    async fn delete_over(&self, before: Timestamp, limit: u32) -> Stored<u32>;
+}
+
+/// A ban as the ledger keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptBan {
+    /// The ban.
+    pub ban: Ban,
+    /// Whether it was lifted.
+    pub lifted: bool,
+    /// When it was put or lifted.
+    pub changed_at: Timestamp,
+    /// Counts its changes.
+    pub version: u64,
+}
+
+impl KeptBan {
+    /// Whether it bans at `now`.
+    #[must_use]
+    pub fn holds(&self, now: Timestamp) -> bool {
+        !self.lifted && self.ban.holds(now)
+    }
+}
+
+/// The operators' bans, as the ledger keeps them. A ban is put and lifted here first and in the fast store ([`Blacklist`])
+/// afterwards. Automatic bans are in the fast store only.
+#[async_trait]
+pub trait BanLedger: Send + Sync {
+    /// Puts a ban, in place of an earlier one of the same subject.
+    async fn put(&self, ban: &Ban) -> Stored<()>;
+    /// Lifts the subject's ban; `false` when none holds at `now`.
+    async fn lift(&self, subject: &Subject, now: Timestamp) -> Stored<bool>;
+    /// The bans of the subjects, lifted and over ones included, in no particular order.
+    async fn of(&self, subjects: &[Subject]) -> Stored<Vec<KeptBan>>;
+    /// Bans that hold at `now`, ordered by kind and value, from after `after`, at most `limit`.
+    async fn page(&self, now: Timestamp, after: Option<&Subject>, limit: u32) -> Stored<Vec<KeptBan>>;
+    /// Changes of which the fast store is to be told at or before `now`, at most `limit`: all, until
+    /// [`BanLedger::note_shared`] says otherwise.
+    async fn shares_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<KeptBan>>;
+    /// Notes that the fast store was told of the subject's ban in this version, and, if there is an `again_at`, that it is to
+    /// be told again then. Nothing is noted when the ban has another version by now.
+    async fn note_shared(&self, subject: &Subject, version: u64, again_at: Option<Timestamp>) -> Stored<()>;
+    /// Deletes bans that were over or lifted at `before` and of which nothing is left to tell, at most `limit`. Returns how many.
+    async fn delete_over(&self, before: Timestamp, limit: u32) -> Stored<u32>;
+}
+
 /// Signing keys kept in the ledger, so that several processes share the ones made in the development profile.
 #[async_trait]
 pub trait SigningKeys: Send + Sync {
@@ -246,6 +351,8 @@ pub struct AbusePolicy {
 pub struct Entry {
     /// The session that must be alive, if one must.
     pub session: Option<(UserId, SessionId)>,
+    /// The role that the session's record must have, if it must have a certain one.
+    pub role: Option<Role>,
     /// Subjects that must not be banned.
     pub not_banned: Vec<Subject>,
     /// Limits that must have room.
@@ -261,6 +368,8 @@ pub struct Entry {
 pub enum Entered {
     /// The session is unknown, ended or over.
     NoSession,
+    /// The session's record has another role.
+    WrongRole,
     /// A subject is banned.
     Banned {
         /// Until when; `None` without end.
@@ -291,6 +400,8 @@ pub struct Session {
     pub session_id: SessionId,
     /// Whose.
     pub user_id: UserId,
+    /// What its user may do. A session's role never changes: another role ends the user's sessions.
+    pub role: Role,
     /// First instant at which it is over.
     pub expires_at: Timestamp,
 }
@@ -298,7 +409,7 @@ pub struct Session {
 /// Most sessions one user holds at a time.
 pub const SESSIONS_PER_USER_MAX: usize = 20;
 
-/// Sign-ins of all users, seen by every instance at once.
+/// Sign-ins of all users in the fast store, seen by every instance at once. It may lose them: [`SessionLedger`] has them too.
 #[async_trait]
 pub trait Sessions: Send + Sync {
     /// Stores sessions (one, or thousands at once for seeding). A user holds at most [`SESSIONS_PER_USER_MAX`]; one
@@ -310,7 +421,7 @@ pub trait Sessions: Send + Sync {
     async fn end_all(&self, user_id: UserId, keep: Option<SessionId>) -> Stored<()>;
 }
 
-/// Banned subjects.
+/// Banned subjects in the fast store. It may lose them: [`BanLedger`] has the operators' bans too.
 #[async_trait]
 pub trait Blacklist: Send + Sync {
     /// Puts a ban, in place of an earlier one of the same subject.
@@ -319,6 +430,14 @@ pub trait Blacklist: Send + Sync {
     async fn lift(&self, subject: &Subject) -> Stored<bool>;
     /// Bans that hold at `now`, newest first, from the `offset`th on, at most `limit`; automatic ones included.
     async fn list(&self, now: Timestamp, offset: u32, limit: u32) -> Stored<Vec<Ban>>;
+    /// Puts bans back that the store may have lost. A subject's ban that lasts at least as long is left as it is.
+    async fn restore(&self, bans: &[Ban]) -> Stored<()>;
+    /// Whether the operators' bans are to be loaded: `false` once [`Blacklist::finish_loading`] was called, until the store
+    /// loses its data. The latest `token` is the one that may finish.
+    async fn begin_loading(&self, token: u128) -> Stored<bool>;
+    /// Says that all bans were put back since [`Blacklist::begin_loading`] with this token. Nothing is noted when the store
+    /// has lost its data since, or another token has begun.
+    async fn finish_loading(&self, token: u128) -> Stored<()>;
 }
 
 /// Counts failures (sign-ins) by a key.
@@ -686,23 +805,6 @@ pub trait Cache: Send + Sync {
     async fn put(&self, key: &str, version: u64, value: &[u8], ttl_ms: u64, now: Timestamp) -> Stored<()>;
 }
 
-/// What the embedded memory adapters must not lose when the process ends, written through before a call returns.
-#[async_trait]
-pub trait Journal: Send + Sync {
-    /// All sessions not over at `now`.
-    async fn sessions(&self, now: Timestamp) -> Stored<Vec<Session>>;
-    /// Stores sessions.
-    async fn save_sessions(&self, sessions: &[Session]) -> Stored<()>;
-    /// Removes sessions.
-    async fn remove_sessions(&self, session_ids: &[SessionId]) -> Stored<()>;
-    /// All bans holding at `now`.
-    async fn bans(&self, now: Timestamp) -> Stored<Vec<Ban>>;
-    /// Stores a ban in place of the subject's earlier one.
-    async fn save_ban(&self, ban: &Ban) -> Stored<()>;
-    /// Removes a subject's ban.
-    async fn remove_ban(&self, subject: &Subject) -> Stored<()>;
-}
-
 // ---------------------------------------------------------------------------------------------------------------
 // Work that is no storage
 // ---------------------------------------------------------------------------------------------------------------
@@ -738,6 +840,8 @@ pub struct Ports {
     pub orders: Arc<dyn OrderLedger>,
     pub signing_keys: Arc<dyn SigningKeys>,
     pub gate: Arc<dyn Gate>,
+    pub session_ledger: Arc<dyn SessionLedger>,
+    pub ban_ledger: Arc<dyn BanLedger>,
     pub sessions: Arc<dyn Sessions>,
     pub blacklist: Arc<dyn Blacklist>,
     pub failures: Arc<dyn Failures>,

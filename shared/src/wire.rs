@@ -15,8 +15,8 @@ use crate::{
     },
     config::{Config, ServersMode},
     ports::{
-        Admission, Blacklist, Cache, Captchas, Clock as _, Failures, Gate, Health, Holders, Journal, LedgerClock, Locks, OrderLedger,
-        OrderQueue, OrderSource, ParkedMessages, Ports, Sales, Sessions, SigningKeys, StoreError, Users,
+        Admission, BanLedger, Blacklist, Cache, Captchas, Failures, Gate, Health, Holders, LedgerClock, Locks, OrderLedger, OrderQueue,
+        OrderSource, ParkedMessages, Ports, Sales, SessionLedger, Sessions, SigningKeys, Users,
     },
 };
 
@@ -26,9 +26,6 @@ pub enum WireError {
     /// The embedded store can't be opened.
     #[error(transparent)]
     Embedded(#[from] OpenError),
-    /// The embedded store can't be read back.
-    #[error(transparent)]
-    Journal(#[from] StoreError),
     /// The address of Redis is wrong.
     #[error(transparent)]
     Redis(#[from] RedisUrlError),
@@ -56,6 +53,8 @@ pub enum WireError {
 /// The part of the backend behind `--database-url`.
 struct Ledger {
     users: Arc<dyn Users>,
+    session_ledger: Arc<dyn SessionLedger>,
+    ban_ledger: Arc<dyn BanLedger>,
     sales: Arc<dyn Sales>,
     orders: Arc<dyn OrderLedger>,
     signing_keys: Arc<dyn SigningKeys>,
@@ -109,6 +108,8 @@ pub async fn connect(config: &Config) -> Result<Ports, WireError> {
         orders: ledger.orders,
         signing_keys: ledger.signing_keys,
         gate: front.gate,
+        session_ledger: ledger.session_ledger,
+        ban_ledger: ledger.ban_ledger,
         sessions: front.sessions,
         blacklist: front.blacklist,
         failures: front.failures,
@@ -127,8 +128,7 @@ pub async fn connect(config: &Config) -> Result<Ports, WireError> {
 
 async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> {
     let store = Arc::new(Sqlite::open(&config.data_dir, config.loose_files()).await?);
-    let gate = Arc::new(MemoryGate::new(Some(Arc::clone(&store) as Arc<dyn Journal>)));
-    gate.load(SystemClock.now()).await?;
+    let gate = Arc::new(MemoryGate::new());
     let front = Front {
         gate: Arc::clone(&gate) as _,
         sessions: Arc::clone(&gate) as _,
@@ -193,9 +193,14 @@ fn queue(url: &str, name: &str) -> Result<Queue, WireError> {
     }
 }
 
-fn whole_ledger<T: Users + Sales + OrderLedger + SigningKeys + Health + 'static>(store: Arc<T>, clock: Arc<dyn LedgerClock>) -> Ledger {
+fn whole_ledger<T: Users + SessionLedger + BanLedger + Sales + OrderLedger + SigningKeys + Health + 'static>(
+    store: Arc<T>,
+    clock: Arc<dyn LedgerClock>,
+) -> Ledger {
     Ledger {
         users: Arc::clone(&store) as _,
+        session_ledger: Arc::clone(&store) as _,
+        ban_ledger: Arc::clone(&store) as _,
         sales: Arc::clone(&store) as _,
         orders: Arc::clone(&store) as _,
         signing_keys: Arc::clone(&store) as _,

@@ -14,8 +14,6 @@ pub enum Bought {
     Order(String),
     /// `sold-out`.
     SoldOut,
-    /// `unauthenticated`: the session store has lost the session.
-    SignedOut,
     /// Something that a good client is never told: the problem's slug.
     Surprise(String),
 }
@@ -36,7 +34,6 @@ pub async fn buy(emulators: &[Client], sale: &str, token: &str, twice: bool, fir
                 Ok(answer) if answer.status == 201 => ticket = Some((answer.text("ticket"), answer.text("order_id"))),
                 Ok(answer) => match answer.slug().as_str() {
                     "sold-out" => return Bought::SoldOut,
-                    "unauthenticated" => return Bought::SignedOut,
                     "rate-limited" | "unavailable" => sleep(Duration::from_millis(200)).await,
                     // A function's process ended: to be tried again at once.
                     "function-failed" => {}
@@ -68,7 +65,6 @@ pub async fn buy(emulators: &[Client], sale: &str, token: &str, twice: bool, fir
             }
             Ok(answer) => match answer.slug().as_str() {
                 "sold-out" => return Bought::SoldOut,
-                "unauthenticated" => return Bought::SignedOut,
                 "rate-limited" | "unavailable" | "not-durable-yet" => sleep(Duration::from_millis(200)).await,
                 "function-failed" => {}
                 other => return Bought::Surprise(format!("order: {} {other}", answer.status)),

@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use super::{
-    App, CaptchaAnswer, Client, SessionClaims,
+    App, CaptchaAnswer, Client, SessionClaims, finish,
     passwords::{NO_PASSWORD, check_strength},
 };
 use crate::{
     domain::{Country, Phone, Role, SessionId, Subject, Timestamp, User, UserId},
-    ports::{Created, Limit, Purpose, Session},
+    ports::{Created, Limit, Opening, Purpose, Session, UserChange},
     problem::Problem,
 };
 
@@ -65,6 +65,7 @@ impl App {
         let limits = vec![self.phone_limit(&phone, client)];
         self.enter_unknown(client, "register", self.config.limits.register, limits).await?;
         self.check_captcha(Purpose::Login, given.captcha).await?;
+        self.refuse_banned(&[Subject::Phone(phone.clone()), Subject::address(client.address)]).await?;
         if self.ports.users.by_phone(&phone).await?.is_some() {
             return Err(Problem::PhoneTaken);
         }
@@ -75,11 +76,12 @@ impl App {
     /// Stores a user of any role; for registration, and for the operator's command line.
     ///
     /// # Errors
-    /// `phone-taken`.
+    /// `weak-password`, `phone-taken`.
     pub async fn add_user(&self, phone: Phone, password: String, role: Role) -> Result<User, Problem> {
+        check_strength("password", &password, &phone)?;
         let password_hash = self.passwords.hash(password, self.salt()).await?;
         let now = self.now();
-        let user = User { user_id: UserId::new(now, &self.ten()), phone, password_hash, role, created_at: now };
+        let user = User { user_id: UserId::new(now, &self.ten()), phone, password_hash, role, created_at: now, generation: 0 };
         match self.ports.users.create(&user).await? {
             Created::Created => Ok(user),
             Created::PhoneTaken => Err(Problem::PhoneTaken),
@@ -108,16 +110,78 @@ impl App {
             return Err(Problem::BadCredentials);
         };
         self.ports.failures.clear(&failures_of).await?;
-        let (token, expires_at) = self.open_session(&user).await?;
-        // Told only to one who knows the password.
+        let (app, client) = (self.clone(), client.clone());
+        finish(async move { app.open_session(user, &client).await }).await
+    }
+
+    /// Opens a session of a user whose password was right, unless a ban holds. Only here, to one who knows the password, is a
+    /// ban of the user told.
+    async fn open_session(&self, user: User, client: &Client) -> Result<SignedIn, Problem> {
+        let (user, session, token) = self.enlist_session(user).await?;
         let claims = self.read_session(&token)?;
-        match self.enter(&claims, client, "account", self.config.limits.account).await {
-            Ok(()) => Ok(SignedIn { token, expires_at, user: UserView::from(&user) }),
+        let admitted = async {
+            // After the session was opened: a ban that is put from here on finds the session and ends it. And from the ledger,
+            // because the fast store may just have lost its bans.
+            let subjects = [Subject::User(user.user_id), Subject::Phone(user.phone.clone()), Subject::address(client.address)];
+            self.refuse_banned(&subjects).await?;
+            if self.share_sessions(std::slice::from_ref(&session)).await?.is_empty() {
+                // It has ended in between: most likely by such a ban.
+                self.refuse_banned(&subjects).await?;
+                return Err(Problem::Unavailable { retry_after_ms: 1_000 });
+            }
+            self.enter(&claims, client, "account", self.config.limits.account).await
+        };
+        match admitted.await {
+            Ok(()) => Ok(SignedIn { token, expires_at: session.expires_at, user: UserView::from(&user) }),
             Err(problem) => {
-                self.ports.sessions.end(claims.user_id, claims.session_id).await?;
+                self.end_session(claims.user_id, claims.session_id).await?;
                 Err(problem)
             }
         }
+    }
+
+    /// Opens a session in the ledger for the user as it was read with the hash that was verified; the user as it is now.
+    async fn enlist_session(&self, mut user: User) -> Result<(User, Session, String), Problem> {
+        const ATTEMPTS: usize = 3;
+        for _ in 0..ATTEMPTS {
+            let (session, token) = self.new_session(&user);
+            let opening = Opening { session: session.clone(), generation: user.generation };
+            if !self.ports.session_ledger.open(&[opening], self.now()).await?.is_empty() {
+                return Ok((user, session, token));
+            }
+            // Signed out everywhere, or changed, since the user was read. What was verified still counts if the hash is the same.
+            let current = self.ports.users.by_id(user.user_id).await?;
+            user = current.filter(|current| current.password_hash == user.password_hash).ok_or(Problem::BadCredentials)?;
+        }
+        Err(Problem::Unavailable { retry_after_ms: 1_000 })
+    }
+
+    /// Refuses when one of the operators' bans in the ledger holds.
+    async fn refuse_banned(&self, subjects: &[Subject]) -> Result<(), Problem> {
+        let now = self.now();
+        let kept = self.ports.ban_ledger.of(subjects).await?;
+        let ends = kept.into_iter().filter(|kept| kept.holds(now)).map(|kept| kept.ban.expires_at);
+        // The one that lasts longest is told; `None` is without end.
+        let until = ends.reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)));
+        until.map_or(Ok(()), |until| Err(Problem::Banned { until }))
+    }
+
+    /// Ends a session, in the ledger first.
+    async fn end_session(&self, user_id: UserId, session_id: SessionId) -> Result<(), Problem> {
+        self.ports.session_ledger.end(user_id, session_id, self.now()).await?;
+        // Should this fail, the sweeper does it.
+        Ok(self.ports.sessions.end(user_id, session_id).await?)
+    }
+
+    /// Applies a change that ends the user's sessions; `false` when the user has changed since or is gone.
+    async fn change_user(&self, user_id: UserId, change: UserChange) -> Result<bool, Problem> {
+        if !self.ports.users.change(user_id, &change, self.now()).await? {
+            return Ok(false);
+        }
+        if let Err(error) = self.ports.sessions.end_all(user_id, change.keep).await {
+            tracing::warn!(%error, %user_id, "sessions have ended in the ledger only; the sweeper will end them in the fast store");
+        }
+        Ok(true)
     }
 
     /// The user of a session.
@@ -136,12 +200,15 @@ impl App {
     /// `unauthenticated`, `rate-limited`, `banned`.
     pub async fn sign_out(&self, who: &SessionClaims, client: &Client, everywhere: bool) -> Result<(), Problem> {
         self.enter(who, client, "account", self.config.limits.account).await?;
-        if everywhere {
-            self.ports.sessions.end_all(who.user_id, None).await?;
-        } else {
-            self.ports.sessions.end(who.user_id, who.session_id).await?;
-        }
-        Ok(())
+        let (app, user_id, session_id) = (self.clone(), who.user_id, who.session_id);
+        finish(async move {
+            if everywhere {
+                app.change_user(user_id, UserChange::default()).await.map(drop)
+            } else {
+                app.end_session(user_id, session_id).await
+            }
+        })
+        .await
     }
 
     /// Replaces the password; the user's other sessions end.
@@ -158,9 +225,34 @@ impl App {
         }
         check_strength("new_password", &new, &user.phone)?;
         let hash = self.passwords.hash(new, self.salt()).await?;
-        self.ports.users.set_password_hash(user.user_id, &hash).await?;
-        self.ports.sessions.end_all(user.user_id, Some(who.session_id)).await?;
-        Ok(())
+        let change =
+            UserChange { only_generation: Some(user.generation), password_hash: Some(hash), role: None, keep: Some(who.session_id) };
+        let (app, user_id) = (self.clone(), user.user_id);
+        let changed = finish(async move { app.change_user(user_id, change).await }).await?;
+        // Another change came first: the old password may not be right any more.
+        if changed { Ok(()) } else { Err(Problem::BadCredentials) }
+    }
+
+    /// Sets a user's password, for the operator's command line; all of the user's sessions end.
+    ///
+    /// # Errors
+    /// `not-found`, `weak-password`.
+    pub async fn set_password(&self, phone: &Phone, password: String) -> Result<User, Problem> {
+        let user = self.ports.users.by_phone(phone).await?.ok_or(Problem::NotFound)?;
+        check_strength("password", &password, phone)?;
+        let hash = self.passwords.hash(password, self.salt()).await?;
+        let change = UserChange { password_hash: Some(hash), ..UserChange::default() };
+        if self.change_user(user.user_id, change).await? { Ok(user) } else { Err(Problem::NotFound) }
+    }
+
+    /// Makes an administrator a shopper, for the operator's command line; all of the user's sessions end.
+    ///
+    /// # Errors
+    /// `not-found`, also when the user is no administrator.
+    pub async fn demote(&self, phone: &Phone) -> Result<User, Problem> {
+        let user = self.ports.users.by_phone(phone).await?.filter(|user| user.role == Role::Admin).ok_or(Problem::NotFound)?;
+        let change = UserChange { role: Some(Role::Shopper), ..UserChange::default() };
+        if self.change_user(user.user_id, change).await? { Ok(user) } else { Err(Problem::NotFound) }
     }
 
     /// Stores `count` shoppers that no password opens, each with a session; for load tests.
@@ -178,38 +270,35 @@ impl App {
             let number = u64::from_be_bytes(digits) % 100_000_000;
             let phone = Phone::from_e164(&format!("+86139{number:08}")).map_err(Problem::from)?;
             let user_id = UserId::new(now, &self.ten());
-            users.push(User { user_id, phone, password_hash: NO_PASSWORD.to_owned(), role: Role::Shopper, created_at: now });
+            users.push(User { user_id, phone, password_hash: NO_PASSWORD.to_owned(), role: Role::Shopper, created_at: now, generation: 0 });
         }
         let mut seeded = Vec::new();
         for chunk in users.chunks(CHUNK) {
             let stored: std::collections::HashSet<UserId> = self.ports.users.create_many(chunk).await?.into_iter().collect();
             let chunk: Vec<&User> = chunk.iter().filter(|user| stored.contains(&user.user_id)).collect();
-            let mut sessions = Vec::with_capacity(chunk.len());
+            let (mut sessions, mut openings) = (Vec::with_capacity(chunk.len()), Vec::with_capacity(chunk.len()));
             for user in chunk {
                 let (session, token) = self.new_session(user);
+                openings.push(Opening { session: session.clone(), generation: user.generation });
                 sessions.push(session);
                 seeded.push((user.clone(), token));
             }
+            // Nobody knows these sessions yet, so nobody can end them in between.
+            self.ports.session_ledger.open(&openings, now).await?;
             self.ports.sessions.open(&sessions, now).await?;
         }
         Ok(seeded)
-    }
-
-    async fn open_session(&self, user: &User) -> Result<(String, Timestamp), Problem> {
-        let (session, token) = self.new_session(user);
-        self.ports.sessions.open(std::slice::from_ref(&session), self.now()).await?;
-        Ok((token, session.expires_at))
     }
 
     fn new_session(&self, user: &User) -> (Session, String) {
         let now = self.now();
         let iat = now.epoch_ms() / 1_000;
         // Whole seconds, as JWT has them, so that token and store agree on the end.
-        let exp = now.plus_ms(self.config.sessions.ms()).epoch_ms() / 1_000;
+        let exp = now.plus_ms(self.config.sessions.ms(user.role)).epoch_ms() / 1_000;
         let session_id = SessionId::new(now, &self.ten());
         let claims = SessionClaims { user_id: user.user_id, session_id, role: user.role, iat, exp };
         let expires_at = Timestamp::from_epoch_ms(exp * 1_000);
-        (Session { session_id, user_id: user.user_id, expires_at }, self.session_keys.sign(&claims))
+        (Session { session_id, user_id: user.user_id, role: user.role, expires_at }, self.session_keys.sign(&claims))
     }
 
     fn phone_limit(&self, phone: &Phone, client: &Client) -> Limit {

@@ -18,10 +18,12 @@ mod rebuilding;
 mod reconciling;
 mod recording;
 mod selling;
+mod sessions;
+mod sharing;
 mod sweeping;
 mod tokens;
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{future::Future, ops::Deref, sync::Arc, time::Duration};
 
 pub use accounts::{Credentials, SignedIn, UserView};
 pub use audit::{Finding, SaleBooks};
@@ -31,22 +33,27 @@ pub use catalog::SaleView;
 pub use entering::Client;
 pub use parking::ParkedView;
 pub use selling::{BanView, NewBan, NewSale, SaleStats};
+pub use sessions::LookupFigures;
 pub use sweeping::Swept;
 pub(crate) use tokens::install_crypto;
 pub use tokens::{SessionClaims, TicketClaims};
 
 use tokio::sync::Semaphore;
+use tracing::Instrument as _;
 
 use crate::{
     config::{Config, ConfigError, SigningKey},
     domain::Timestamp,
     ports::{Ports, StoreError},
+    problem::Problem,
 };
 use catalog::Catalog;
 use clocks::ClockMemory;
 use parking::ParkedLately;
 use passwords::Passwords;
 use publisher::Publisher;
+use sessions::Lookups;
+use sharing::SharingMemory;
 use sweeping::SweepMemory;
 use tokens::Keyring;
 
@@ -69,6 +76,8 @@ pub struct Inner {
     parked_lately: ParkedLately,
     sweep: SweepMemory,
     clocks: ClockMemory,
+    lookups: Lookups,
+    sharing: SharingMemory,
 }
 
 /// An [`App`] can't be built.
@@ -100,6 +109,8 @@ impl App {
         let sweep = SweepMemory::new(ports.random.as_ref());
         let parked_lately = ParkedLately::default();
         let clocks = ClockMemory::default();
+        let lookups = Lookups::new(config.sessions.lookups_at_once, config.sessions.lookups_waiting_max);
+        let sharing = SharingMemory::new(ports.random.as_ref());
         let app = Self(Arc::new(Inner {
             config,
             ports,
@@ -112,6 +123,8 @@ impl App {
             parked_lately,
             sweep,
             clocks,
+            lookups,
+            sharing,
         }));
         // Says so in the log when the clocks differ; whether the process may lead is asked again when it wants to.
         if let Err(error) = app.clock_fault().await {
@@ -147,6 +160,15 @@ impl Deref for App {
     }
 }
 
+/// Runs the part of a use case that must not be left half done, as a task of its own: a client that goes away drops the
+/// request's future, and with it only the waiting for this task.
+async fn finish<T: Send + 'static>(work: impl Future<Output = Result<T, Problem>> + Send + 'static) -> Result<T, Problem> {
+    tokio::spawn(work.in_current_span()).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a use case ended early");
+        Err(Problem::Internal)
+    })
+}
+
 async fn keys(configured: Vec<SigningKey>, what: &str, ports: &Ports) -> Result<Keyring, StoreError> {
     if !configured.is_empty() {
         return Ok(Keyring::new(&configured));
@@ -155,4 +177,39 @@ async fn keys(configured: Vec<SigningKey>, what: &str, ports: &Ports) -> Result<
     ports.random.fill(&mut candidate);
     let secret = ports.signing_keys.get_or_create(what, &candidate).await?;
     Ok(Keyring::new(&[SigningKey { kid: "dev".to_owned(), secret }]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_second_half_of_a_use_case_outlives_its_caller() {
+        let (begun, go, done) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let work = {
+            let (begun, go, done) = (Arc::clone(&begun), Arc::clone(&go), Arc::clone(&done));
+            async move {
+                begun.add_permits(1);
+                go.acquire().await.unwrap().forget();
+                done.add_permits(1);
+                Ok(())
+            }
+        };
+        let caller = tokio::spawn(finish(work));
+        begun.acquire().await.unwrap().forget();
+        caller.abort();
+        assert!(caller.await.unwrap_err().is_cancelled());
+        go.add_permits(1);
+        tokio::time::timeout(Duration::from_secs(10), done.acquire()).await.expect("the work goes on").unwrap().forget();
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_use_case_is_an_internal_error() {
+        let ended = finish::<()>(async { panic!("on purpose") }).await;
+        assert!(matches!(ended, Err(Problem::Internal)));
+    }
 }

@@ -2,7 +2,7 @@
 
 use futures_util::future::try_join_all;
 
-use super::{App, Client, SessionClaims};
+use super::{App, Client, SessionClaims, finish};
 use crate::{
     domain::{Order, OrderId, OrderStatus, UserId},
     ports::{Reservation, Transition},
@@ -63,11 +63,16 @@ impl App {
     /// `not-found`, `order-final`, `unauthenticated`, `rate-limited`, `banned`.
     pub async fn cancel_order(&self, who: &SessionClaims, client: &Client, order_id: OrderId) -> Result<Order, Problem> {
         self.enter(who, client, "order-status", self.config.limits.order_status).await?;
-        let mut transition = self.ports.orders.cancel(order_id, who.user_id, None, self.now()).await?;
+        let (app, user_id) = (self.clone(), who.user_id);
+        finish(async move { app.cancel_and_release(order_id, user_id).await }).await
+    }
+
+    async fn cancel_and_release(&self, order_id: OrderId, user_id: UserId) -> Result<Order, Problem> {
+        let mut transition = self.ports.orders.cancel(order_id, user_id, None, self.now()).await?;
         if transition == Transition::NotFound
-            && let Some(reservation) = self.find_queued(order_id, who.user_id).await?
+            && let Some(reservation) = self.find_queued(order_id, user_id).await?
         {
-            transition = self.ports.orders.cancel(order_id, who.user_id, Some(&reservation.request), self.now()).await?;
+            transition = self.ports.orders.cancel(order_id, user_id, Some(&reservation.request), self.now()).await?;
         }
         if let Transition::Done(order) = &transition {
             // The ledger remembers that a unit is to be given back; the sweeper does what fails here.

@@ -10,7 +10,7 @@ use moka::future::Cache as LocalCache;
 use ring::digest::{SHA256, digest};
 use serde::Serialize;
 
-use super::App;
+use super::{App, finish};
 use crate::{
     domain::{OrderId, QueueMessage},
     ports::Stored,
@@ -119,7 +119,9 @@ impl App {
     /// # Errors
     /// `NotFound` when it is not parked, and when the queue does not answer.
     pub async fn retry_parked(&self, id: &str) -> Result<(), Problem> {
-        if self.ports.parked.retry(id).await? { Ok(()) } else { Err(Problem::NotFound) }
+        let (app, id) = (self.clone(), id.to_owned());
+        let retried = finish(async move { Ok(app.ports.parked.retry(&id).await?) }).await?;
+        if retried { Ok(()) } else { Err(Problem::NotFound) }
     }
 
     /// Throws a parked message away.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{App, Client, SessionClaims};
+use super::{App, Client, SessionClaims, finish};
 use crate::{
     domain::{Ban, Currency, Role, Sale, SaleChange, SaleId, Subject, Timestamp},
     ports::{AdmissionState, Changed, Depth},
@@ -111,15 +111,20 @@ pub struct NewBan {
 }
 
 impl App {
-    /// Lets an administrator in.
+    /// Lets an administrator in, from where the admin API answers.
     ///
     /// # Errors
     /// `forbidden`, `unauthenticated`, `rate-limited`, `banned`.
     pub async fn enter_admin(&self, who: &SessionClaims, client: &Client) -> Result<(), Problem> {
+        let networks = &self.config.admin_networks;
+        if !networks.is_empty() && !networks.iter().any(|network| network.contains(client.address)) {
+            return Err(Problem::Forbidden("this does not answer in your network"));
+        }
+        // Costs no store; the session's record has the last word below.
         if who.role != Role::Admin {
             return Err(Problem::Forbidden("only an administrator may do this"));
         }
-        self.enter(who, client, "admin", self.config.limits.admin).await
+        self.enter_as(who, client, "admin", self.config.limits.admin, Some(Role::Admin)).await
     }
 
     /// Creates a sale and loads it into the admission store.
@@ -146,12 +151,16 @@ impl App {
             created_at: now,
         };
         sale.validate()?;
-        self.ports.sales.create(&sale).await?;
-        if let Err(error) = self.preheat(&sale).await {
-            tracing::warn!(%error, sale_id = %sale.sale_id, "the sale is not loaded yet; the sweeper will do it");
-        }
-        self.catalog.forget(sale.sale_id).await;
-        Ok(sale)
+        let app = self.clone();
+        finish(async move {
+            app.ports.sales.create(&sale).await?;
+            if let Err(error) = app.preheat(&sale).await {
+                tracing::warn!(%error, sale_id = %sale.sale_id, "the sale is not loaded yet; the sweeper will do it");
+            }
+            app.catalog.forget(sale.sale_id).await;
+            Ok(sale)
+        })
+        .await
     }
 
     /// Changes a sale, in the ledger first.
@@ -159,6 +168,11 @@ impl App {
     /// # Errors
     /// `not-found`, `invalid`, `unavailable`.
     pub async fn change_sale(&self, sale_id: SaleId, change: &SaleChange) -> Result<Sale, Problem> {
+        let (app, change) = (self.clone(), change.clone());
+        finish(async move { app.apply_change(sale_id, &change).await }).await
+    }
+
+    async fn apply_change(&self, sale_id: SaleId, change: &SaleChange) -> Result<Sale, Problem> {
         match self.ports.sales.change(sale_id, change).await? {
             Changed::NotFound => Err(Problem::NotFound),
             Changed::Refused(error) => Err(error.into()),
@@ -215,14 +229,15 @@ impl App {
             return Err(invalid("expires_at", "a time to come, or left out for a ban without end"));
         }
         let ban = Ban { subject, reason: new.reason, created_at: now, expires_at: new.expires_at };
-        self.ports.blacklist.ban(&ban).await?;
-        if let Subject::Phone(phone) = &ban.subject
-            && let Some(user) = self.ports.users.by_phone(phone).await?
-        {
-            // The gate knows users, not phones: whoever is signed in with it is signed out.
-            self.ports.sessions.end_all(user.user_id, None).await?;
-        }
-        Ok(BanView::from(&ban))
+        let app = self.clone();
+        finish(async move {
+            app.ports.ban_ledger.put(&ban).await?;
+            // Should the rest fail, the sweeper does it.
+            app.ports.blacklist.ban(&ban).await?;
+            app.end_sessions_of(&ban.subject).await?;
+            Ok(BanView::from(&ban))
+        })
+        .await
     }
 
     /// Lifts a ban.
@@ -231,7 +246,13 @@ impl App {
     /// `invalid`, `not-found`, `unavailable`.
     pub async fn lift_ban(&self, kind: &str, value: &str) -> Result<(), Problem> {
         let subject = read_subject(kind, value)?;
-        if self.ports.blacklist.lift(&subject).await? { Ok(()) } else { Err(Problem::NotFound) }
+        let app = self.clone();
+        finish(async move {
+            let lifted = app.ports.ban_ledger.lift(&subject, app.now()).await?;
+            // Also an automatic ban, of which the ledger knows nothing.
+            if app.ports.blacklist.lift(&subject).await? || lifted { Ok(()) } else { Err(Problem::NotFound) }
+        })
+        .await
     }
 
     /// Bans that hold, newest first.

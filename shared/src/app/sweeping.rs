@@ -40,6 +40,8 @@ pub struct Swept {
     pub leader: bool,
     /// Whether it does not lead because its clock differs too much from the ledger's.
     pub clock_wrong: bool,
+    /// Ends of sessions and bans that the fast store was told of, and old ones deleted from the ledger.
+    pub shared: u32,
     /// Unpaid orders that expired.
     pub expired: u32,
     /// Units given back to the admission store.
@@ -123,7 +125,8 @@ impl SweepMemory {
 
 impl Swept {
     fn add(&mut self, other: &Self) {
-        let Self { leader: _, clock_wrong: _, expired, returned, republished, settled, rebuilt, reconciled, failed } = other;
+        let Self { leader: _, clock_wrong: _, shared, expired, returned, republished, settled, rebuilt, reconciled, failed } = other;
+        self.shared += shared;
         self.expired += expired;
         self.returned += returned;
         self.republished += republished;
@@ -160,6 +163,11 @@ impl App {
             return Ok(Swept::default());
         };
         let mut swept = Swept { leader: true, ..Swept::default() };
+        // First, because shoppers and bans wait for it after a loss, and the sales below may take their time.
+        match self.share_accounts().await {
+            Ok(shared) => swept.shared += shared,
+            Err(error) => swept.fails("sessions and bans", None, &error),
+        }
         self.expire_unpaid(&mut swept).await;
         self.return_stock(&mut swept).await;
         let mut seen = HashSet::new();

@@ -18,7 +18,11 @@ use functions::{FunctionDefaults, FunctionOverrides};
 pub use network::{Network, is_private};
 use reading::{Effective, overlay, set};
 
-use crate::{domain::Quota, ports::PUBLISH_LIMIT_MS, private_files::Loose};
+use crate::{
+    domain::{Quota, Role},
+    ports::PUBLISH_LIMIT_MS,
+    private_files::Loose,
+};
 
 /// The defaults, with a comment on each.
 pub const DEFAULTS: &str = include_str!("../../config.default.toml");
@@ -157,13 +161,14 @@ pub struct Config {
     pub captcha: CaptchaMode,
     pub trusted_proxies: Vec<Network>,
     plaintext_hosts: Vec<String>,
+    pub admin_networks: Vec<Network>,
     pub cookie_secure: CookieSecure,
     session_keys: Vec<SecretString>,
     ticket_keys: Vec<SecretString>,
     pub log: String,
     pub log_format: LogFormat,
     pub gateway: Gateway,
-    pub sessions: Lifetime,
+    pub sessions: Sessions,
     pub tickets: Lifetime,
     pub captchas: Lifetime,
     pub orders: Orders,
@@ -204,6 +209,29 @@ pub struct Gateway {
     pub connections_per_address_max: usize,
     pub idle_timeout_ms: u64,
     pub write_timeout_ms: u64,
+}
+
+/// `[sessions]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Sessions {
+    pub lifetime_seconds: u64,
+    pub admin_lifetime_seconds: u64,
+    pub lookups_at_once: usize,
+    pub lookups_waiting_max: usize,
+}
+
+impl Sessions {
+    /// How long a session of a user with the role lives, in milliseconds.
+    #[must_use]
+    pub const fn ms(&self, role: Role) -> u64 {
+        let seconds = match role {
+            Role::Shopper => self.lifetime_seconds,
+            Role::Admin => self.admin_lifetime_seconds,
+        };
+        seconds.saturating_mul(1_000)
+    }
 }
 
 /// `[orders]`
@@ -450,12 +478,15 @@ impl Config {
         }
         const YEAR_SECONDS: u64 = 31_536_000;
         let rebuild_wait_min_ms = self.orders.publish_wait_ms.saturating_add(PUBLISH_LIMIT_MS + 1);
-        let ranges: [(&str, u64, u64, u64); 34] = [
+        let ranges: [(&str, u64, u64, u64); 37] = [
             ("gateway.connections_max", self.gateway.connections_max as u64, 16, 1_000_000),
             ("gateway.connections_per_address_max", self.gateway.connections_per_address_max as u64, 1, 1_000_000),
             ("gateway.idle_timeout_ms", self.gateway.idle_timeout_ms, 100, 3_600_000),
             ("gateway.write_timeout_ms", self.gateway.write_timeout_ms, 100, 3_600_000),
             ("sessions.lifetime_seconds", self.sessions.lifetime_seconds, 60, YEAR_SECONDS),
+            ("sessions.admin_lifetime_seconds", self.sessions.admin_lifetime_seconds, 60, YEAR_SECONDS),
+            ("sessions.lookups_at_once", self.sessions.lookups_at_once as u64, 1, 8),
+            ("sessions.lookups_waiting_max", self.sessions.lookups_waiting_max as u64, 1, 1_000_000),
             ("tickets.lifetime_seconds", self.tickets.lifetime_seconds, 1, 3_600),
             ("captchas.lifetime_seconds", self.captchas.lifetime_seconds, 10, 3_600),
             ("orders.pay_within_seconds", self.orders.pay_within_seconds, 1, 30 * 86_400),
@@ -569,6 +600,8 @@ mod tests {
         assert!(error(&[("FLASHSALE_ORDRES", "1")]).starts_with("FLASHSALE_ORDRES: no such setting"));
         assert!(error(&[("FLASHSALE_LISTEN", "here")]).starts_with("listen: expected"));
         assert!(error(&[("FLASHSALE_TRUSTED_PROXIES", "10.0.0.0/33")]).contains("10.0.0.0/33"));
+        assert!(error(&[("FLASHSALE_ADMIN_NETWORKS", "10.0.0.0/8,office")]).contains("office"));
+        assert!(error(&[("FLASHSALE_SESSIONS__ADMIN_LIFETIME_SECONDS", "1")]).starts_with("sessions.admin_lifetime_seconds"));
         assert!(error(&[("FLASHSALE_SERVERS", "external")]).starts_with("--redis-url: needed"));
         assert!(error(&[("FLASHSALE_CAPTCHA", "no")]).contains("captcha"));
         assert!(error(&[("FLASHSALE_LIMITS__TICKET__LIMIT", "0")]).starts_with("limits.ticket"));

@@ -56,7 +56,7 @@ pub fn phone() -> Phone {
 /// A user with a new id and phone.
 #[must_use]
 pub fn user() -> User {
-    User { user_id: user_id(), phone: phone(), password_hash: "!".to_owned(), role: Role::Shopper, created_at: START }
+    User { user_id: user_id(), phone: phone(), password_hash: "!".to_owned(), role: Role::Shopper, created_at: START, generation: 0 }
 }
 
 /// A sale that is open at [`START`] for an hour, since one second.

@@ -52,4 +52,6 @@ pub struct User {
     pub role: Role,
     /// When it registered.
     pub created_at: Timestamp,
+    /// Raised by whatever ends the user's sessions: a new password, another role, signing out everywhere, a ban of the phone.
+    pub generation: u64,
 }

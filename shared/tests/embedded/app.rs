@@ -50,7 +50,7 @@ pub struct Shop {
 }
 
 impl Shop {
-    async fn open(settings: &[(&str, &str)]) -> Self {
+    pub async fn open(settings: &[(&str, &str)]) -> Self {
         Self::open_with(settings, |_| {}).await
     }
 
@@ -59,7 +59,7 @@ impl Shop {
         let dir = TempDir::new();
         let store = dir.sqlite().await;
         let clock = Arc::new(ManualClock::at(START));
-        let gate = Arc::new(MemoryGate::new(None));
+        let gate = Arc::new(MemoryGate::new());
         let shared = Arc::new(store.clone());
         let admission = Arc::new(SpiedAdmission::new(shared.clone()));
         let mut ports = Ports {
@@ -67,6 +67,8 @@ impl Shop {
             ledger_clock: Arc::clone(&clock) as Arc<dyn LedgerClock>,
             random: Arc::new(SystemRandom),
             users: shared.clone(),
+            session_ledger: shared.clone(),
+            ban_ledger: shared.clone(),
             sales: shared.clone(),
             orders: shared.clone(),
             signing_keys: shared.clone(),

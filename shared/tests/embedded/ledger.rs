@@ -33,6 +33,9 @@ macro_rules! suites {
 }
 suites!(
     users,
+    kept_sessions,
+    session_races,
+    kept_bans,
     sales,
     signing_keys,
     recording,

@@ -69,7 +69,9 @@ on_redis! {
     strikes: |redis| gate::strikes(&doors(&redis));
     sessions: |redis| gate::sessions(&doors(&redis));
     many_sessions: |redis| gate::many_sessions(&doors(&redis));
+    session_roles: |redis| gate::session_roles(&doors(&redis));
     blacklist: |redis| gate::blacklist(&doors(&redis));
+    bans_put_back: |redis| gate::bans_put_back(&doors(&redis));
     failures: |redis| gate::failures(redis);
     captchas: |redis| gate::captchas(redis);
     locks: |redis| gate::locks(&*redis);

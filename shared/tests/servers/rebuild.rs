@@ -52,7 +52,7 @@ impl Two {
         std::fs::create_dir_all(&dir).unwrap();
         let ledger = Arc::new(Sqlite::open(&dir, Loose::Tighten).await.unwrap());
         let clock = Arc::new(ManualClock::at(START));
-        let (admission, gate) = (Arc::new(MemoryAdmission::default()), Arc::new(MemoryGate::new(None)));
+        let (admission, gate) = (Arc::new(MemoryAdmission::default()), Arc::new(MemoryGate::new()));
         let queue = unique("q");
         let redis = Arc::new(Redis::new(&servers().redis_url().unwrap(), &format!("{}:", unique("rebuild"))).unwrap());
         let locks = Arc::new(MemoryLocks::new());
@@ -63,6 +63,8 @@ impl Two {
                 ledger_clock: Arc::clone(&clock) as Arc<dyn LedgerClock>,
                 random: Arc::new(SystemRandom),
                 users: ledger.clone(),
+                session_ledger: ledger.clone(),
+                ban_ledger: ledger.clone(),
                 sales: ledger.clone(),
                 orders: ledger.clone(),
                 signing_keys: ledger.clone(),

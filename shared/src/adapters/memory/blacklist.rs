@@ -1,6 +1,6 @@
-//! Bans. Whoever writes a ban to the journal holds `journaled_bans`, so that the journal ends as memory does.
+//! Bans.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, sync::PoisonError};
 
 use async_trait::async_trait;
 
@@ -10,22 +10,23 @@ use crate::{
     ports::{Blacklist, Stored},
 };
 
+/// Whether the operators' bans were put back since the process started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Loading {
+    #[default]
+    Missing,
+    Begun(u128),
+    Loaded,
+}
+
 #[async_trait]
 impl Blacklist for MemoryGate {
     async fn ban(&self, ban: &Ban) -> Stored<()> {
-        let _turn = self.journaled_bans.lock().await;
-        if let Some(journal) = &self.journal {
-            journal.save_ban(ban).await?;
-        }
         self.keep_ban(ban);
         Ok(())
     }
 
     async fn lift(&self, subject: &Subject) -> Stored<bool> {
-        let _turn = self.journaled_bans.lock().await;
-        if let Some(journal) = &self.journal {
-            journal.remove_ban(subject).await?;
-        }
         Ok(self.shards.of(subject).bans.remove(subject).is_some())
     }
 
@@ -37,25 +38,45 @@ impl Blacklist for MemoryGate {
         all.sort_by_cached_key(|ban| Reverse((ban.created_at, ban.subject.kind(), ban.subject.value())));
         Ok(all.into_iter().skip(offset as usize).take(limit as usize).collect())
     }
+
+    async fn restore(&self, bans: &[Ban]) -> Stored<()> {
+        for ban in bans {
+            let lasts_as_long = |earlier: &Ban| match (earlier.expires_at, ban.expires_at) {
+                (None, _) => true,
+                (Some(_), None) => false,
+                (Some(earlier), Some(end)) => earlier >= end,
+            };
+            let known = self.shards.of(&ban.subject).bans.get(&ban.subject).is_some_and(lasts_as_long);
+            if !known {
+                self.keep_ban(ban);
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin_loading(&self, token: u128) -> Stored<bool> {
+        let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if *loading == Loading::Loaded {
+            return Ok(false);
+        }
+        *loading = Loading::Begun(token);
+        Ok(true)
+    }
+
+    async fn finish_loading(&self, token: u128) -> Stored<()> {
+        let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if *loading == Loading::Begun(token) {
+            *loading = Loading::Loaded;
+        }
+        Ok(())
+    }
 }
 
 impl MemoryGate {
     /// The subject's strikes are forgotten: it starts anew when the ban is over.
-    pub(super) fn keep_ban(&self, ban: &Ban) {
+    fn keep_ban(&self, ban: &Ban) {
         let mut shard = self.shards.of(&ban.subject);
         shard.strikes.remove(&ban.subject);
         shard.bans.put(ban.subject.clone(), ban.clone(), |earlier| !earlier.holds(ban.created_at));
-    }
-
-    /// Brings the journal in line with a ban that memory has decided on.
-    pub(super) async fn write_through(&self, subject: &Subject) -> Stored<()> {
-        let Some(journal) = &self.journal else { return Ok(()) };
-        let _turn = self.journaled_bans.lock().await;
-        // Read again: it may have been lifted or replaced while this one waited for its turn.
-        let ban = self.shards.of(subject).bans.get(subject).cloned();
-        match ban {
-            Some(ban) => journal.save_ban(&ban).await,
-            None => journal.remove_ban(subject).await,
-        }
     }
 }

@@ -15,17 +15,12 @@ const AUTOMATIC_REASON: &str = "too many refused requests";
 #[async_trait]
 impl Gate for MemoryGate {
     async fn enter(&self, entry: &Entry) -> Stored<Entered> {
-        let (entered, banned) = self.decide(entry);
-        if let Some(subject) = banned {
-            self.write_through(&subject).await?;
-        }
-        Ok(entered)
+        Ok(self.decide(entry))
     }
 }
 
 impl MemoryGate {
-    /// The answer, and whom it has banned.
-    fn decide(&self, entry: &Entry) -> (Entered, Option<Subject>) {
+    fn decide(&self, entry: &Entry) -> Entered {
         let session = entry.session.map(|(user_id, session_id)| (Subject::User(user_id), user_id, session_id));
         let subjects = session.iter().map(|(subject, ..)| subject);
         let subjects = subjects.chain(&entry.not_banned).chain(entry.limits.iter().map(|limit| &limit.subject));
@@ -34,8 +29,11 @@ impl MemoryGate {
 
         if let Some((subject, user_id, session_id)) = &session {
             let sessions = held.of(subject).sessions.get(user_id);
-            if !sessions.is_some_and(|all| all.iter().any(|(end, id)| id == session_id && now < *end)) {
-                return (Entered::NoSession, None);
+            let alive = sessions.and_then(|all| all.iter().find(|(end, id, _)| id == session_id && now < *end));
+            match (alive, entry.role) {
+                (None, _) => return Entered::NoSession,
+                (Some((.., role)), Some(needed)) if *role != needed => return Entered::WrongRole,
+                (Some(_), _) => {}
             }
         }
 
@@ -49,7 +47,7 @@ impl MemoryGate {
             }
         }
         if let Some(until) = ban_ends {
-            return (Entered::Banned { until }, None);
+            return Entered::Banned { until };
         }
 
         let mut refused: Option<(usize, u64)> = None;
@@ -61,8 +59,10 @@ impl MemoryGate {
             }
         }
         if let Some((limit, wait_us)) = refused {
-            let banned = entry.abuse.and_then(|abuse| strike(&mut held, &entry.limits[limit].subject, abuse, now));
-            return (Entered::Limited { limit, retry_after_ms: wait_us.div_ceil(1_000) }, banned);
+            if let Some(abuse) = entry.abuse {
+                strike(&mut held, &entry.limits[limit].subject, abuse, now);
+            }
+            return Entered::Limited { limit, retry_after_ms: wait_us.div_ceil(1_000) };
         }
 
         for limit in &entry.limits {
@@ -74,30 +74,29 @@ impl MemoryGate {
                 }
             }
         }
-        (Entered::Entered, None)
+        Entered::Entered
     }
 }
 
 /// Counts a refusal against a user, and bans one that has been refused too often, unless a ban that lasts as long
-/// holds already. Returns whom it has banned.
-fn strike(held: &mut Held<'_>, subject: &Subject, abuse: AbusePolicy, now: Timestamp) -> Option<Subject> {
+/// holds already.
+fn strike(held: &mut Held<'_>, subject: &Subject, abuse: AbusePolicy, now: Timestamp) {
     if !matches!(subject, Subject::User(_)) {
-        return None;
+        return;
     }
     let shard = held.of(subject);
     let strikes = Window::add(shard.strikes.get(subject).copied(), abuse.window_ms, now);
     if strikes.count <= abuse.refusals_max {
         shard.strikes.put(subject.clone(), strikes, |window| window.over(now));
-        return None;
+        return;
     }
     let ends = now.plus_ms(abuse.ban_ms);
     shard.strikes.remove(subject);
     if shard.bans.get(subject).is_some_and(|earlier| earlier.expires_at.is_none_or(|earlier_ends| earlier_ends >= ends)) {
-        return None;
+        return;
     }
     let ban = Ban { subject: subject.clone(), reason: AUTOMATIC_REASON.to_owned(), created_at: now, expires_at: Some(ends) };
     shard.bans.put(subject.clone(), ban, |ban| !ban.holds(now));
-    Some(subject.clone())
 }
 
 const fn micros(time: Timestamp) -> u64 {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::swept::Swept;
 use crate::{
-    domain::{Ban, CaptchaId, SessionId, Subject, Timestamp, UserId},
+    domain::{Ban, CaptchaId, Role, SessionId, Subject, Timestamp, UserId},
     ports::Captcha,
 };
 
@@ -38,7 +38,7 @@ impl Window {
 /// What is known of the subjects of one part.
 pub(super) struct Shard {
     /// Per user, by end and id, the first to be over first.
-    pub(super) sessions: Swept<UserId, Vec<(Timestamp, SessionId)>>,
+    pub(super) sessions: Swept<UserId, Vec<(Timestamp, SessionId, Role)>>,
     pub(super) bans: Swept<Subject, Ban>,
     /// By the limit's name, of which the code has a few: the theoretical arrival time, in microseconds.
     limits: Vec<(&'static str, Swept<Subject, u64>)>,
@@ -72,11 +72,13 @@ impl Shard {
 /// All parts.
 pub(super) struct Shards(Vec<Mutex<Shard>>);
 
-impl Shards {
-    pub(super) fn new() -> Self {
+impl Default for Shards {
+    fn default() -> Self {
         Self((0..SHARDS).map(|_| Mutex::new(Shard::new())).collect())
     }
+}
 
+impl Shards {
     pub(super) fn at(&self, place: usize) -> MutexGuard<'_, Shard> {
         // A section only moves plain values, so one that panicked has not left them half-done.
         self.0[place].lock().unwrap_or_else(PoisonError::into_inner)

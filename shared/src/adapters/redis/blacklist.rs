@@ -21,6 +21,8 @@ use crate::{
 
 static PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/ban_put.lua")));
 static INDEX_PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/ban_index_put.lua")));
+static LOADING: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/bans_loading.lua")));
+static LOADED: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/bans_loaded.lua")));
 static INDEX_REMOVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/ban_index_remove.lua")));
 
 /// Listed subjects read at a time.
@@ -73,10 +75,25 @@ impl Blacklist for Redis {
         }
         Ok(page)
     }
+
+    async fn restore(&self, bans: &[Ban]) -> Stored<()> {
+        // Owned, because a stream of borrowed work inside an async trait is beyond what the compiler can prove `Send`.
+        let bans: Vec<Ban> = bans.to_vec();
+        stream::iter(bans).map(|ban| async move { self.put_ban(&ban, true).await }).buffer_unordered(READS_MAX).try_collect().await
+    }
+
+    async fn begin_loading(&self, token: u128) -> Stored<bool> {
+        let begun: u32 = self.run(&LOADING, &[self.bans_loaded_key()], &[arg(token)]).await?;
+        Ok(begun == 1)
+    }
+
+    async fn finish_loading(&self, token: u128) -> Stored<()> {
+        self.run(&LOADED, &[self.bans_loaded_key()], &[arg(token)]).await
+    }
 }
 
 impl Redis {
-    /// Puts a ban; an automatic one only in place of one that ends earlier.
+    /// Puts a ban; an automatic one, and one that is put back, only in place of one that ends earlier.
     pub(super) async fn put_ban(&self, ban: &Ban, automatic: bool) -> Stored<()> {
         let key = self.ban_key(&ban.subject);
         if automatic {

@@ -18,7 +18,7 @@ use super::{
     keys::{SLACK_MS, arg},
 };
 use crate::{
-    domain::{Ban, SessionId, Subject, Timestamp, UserId},
+    domain::{Ban, Role, SessionId, Subject, Timestamp, UserId},
     ports::{AbusePolicy, Entered, Entry, Gate, Limit, StoreError, Stored},
 };
 
@@ -39,6 +39,7 @@ enum Mode {
 #[derive(Default)]
 struct Part<'e> {
     session: Option<(UserId, SessionId)>,
+    role: Option<Role>,
     bans: Vec<&'e Subject>,
     /// With their indices in the entry.
     limits: Vec<(usize, &'e Limit)>,
@@ -49,6 +50,7 @@ struct Part<'e> {
 enum Answer {
     Entered,
     NoSession,
+    WrongRole,
     Banned { until: Option<Timestamp> },
     Limited { limit: usize, retry_after_ms: u64, ban_due: bool },
 }
@@ -65,6 +67,7 @@ impl Gate for Redis {
         Ok(match answer {
             Answer::Entered => Entered::Entered,
             Answer::NoSession => Entered::NoSession,
+            Answer::WrongRole => Entered::WrongRole,
             Answer::Banned { until } => Entered::Banned { until },
             Answer::Limited { limit, retry_after_ms, .. } => Entered::Limited { limit, retry_after_ms },
         })
@@ -126,7 +129,11 @@ impl Redis {
         numbers.push(u64::from(abuse.refusals_max));
         numbers.push(abuse.window_ms.min(TOLERANCE_US_MAX));
         numbers.push(SLACK_MS);
-        let mut arguments = vec![Vec::new(), part.session.map(|(_, session_id)| arg(session_id)).unwrap_or_default()];
+        let mut arguments = vec![
+            Vec::new(),
+            part.session.map(|(_, session_id)| arg(session_id)).unwrap_or_default(),
+            part.role.map(|role| arg(role.as_str())).unwrap_or_default(),
+        ];
         for (_, limit) in &part.limits {
             let interval_us = limit.quota.interval_us().clamp(1, TOLERANCE_US_MAX);
             let tolerance_us = interval_us.saturating_mul(u64::from(limit.quota.burst.max(1))).min(TOLERANCE_US_MAX);
@@ -170,7 +177,12 @@ fn counts_refusals(entry: &Entry, limit: &Limit) -> bool {
 }
 
 fn whole(entry: &Entry) -> Part<'_> {
-    Part { session: entry.session, bans: entry.not_banned.iter().collect(), limits: entry.limits.iter().enumerate().collect() }
+    Part {
+        session: entry.session,
+        role: entry.role,
+        bans: entry.not_banned.iter().collect(),
+        limits: entry.limits.iter().enumerate().collect(),
+    }
 }
 
 /// The entry, one part per hash tag: those of users last, because a limit that many share is more often the one that
@@ -185,7 +197,8 @@ fn by_tag(entry: &Entry) -> Vec<Part<'_>> {
     }
     let mut parts = Vec::new();
     if let Some(session) = entry.session {
-        of(&mut parts, &Subject::User(session.0)).session = Some(session);
+        let part = of(&mut parts, &Subject::User(session.0));
+        (part.session, part.role) = (Some(session), entry.role);
     }
     for subject in &entry.not_banned {
         of(&mut parts, subject).bans.push(subject);
@@ -201,6 +214,7 @@ fn by_tag(entry: &Entry) -> Vec<Part<'_>> {
 fn first(a: Answer, b: Answer) -> Answer {
     match (a, b) {
         (Answer::NoSession, _) | (_, Answer::NoSession) => Answer::NoSession,
+        (Answer::WrongRole, _) | (_, Answer::WrongRole) => Answer::WrongRole,
         (Answer::Banned { until: Some(a) }, Answer::Banned { until: Some(b) }) => Answer::Banned { until: Some(a.max(b)) },
         (Answer::Banned { .. }, Answer::Banned { .. }) => Answer::Banned { until: None },
         (banned @ Answer::Banned { .. }, _) | (_, banned @ Answer::Banned { .. }) => banned,
@@ -220,6 +234,7 @@ fn read(answer: &[i64], part: &Part<'_>) -> Option<Answer> {
     Some(match *answer {
         [0] => Answer::Entered,
         [1] => Answer::NoSession,
+        [4] => Answer::WrongRole,
         [2, -1] => Answer::Banned { until: None },
         [2, until] => Answer::Banned { until: Some(Timestamp::from_epoch_ms(until)) },
         [3, limit, retry_after_ms, due] => Answer::Limited {

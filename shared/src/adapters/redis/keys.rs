@@ -5,7 +5,7 @@
 //!
 //! | key | type | what is in it | its life |
 //! |---|---|---|---|
-//! | `sessions:{user:ID}` | hash | session id -> end, epoch ms; at most 20 | last end |
+//! | `sessions:{user:ID}` | hash | session id -> `END` (epoch ms), or `END ROLE` when it is not a shopper's; at most 20 | last end |
 //! | `ban:{SUBJECT}` | string | `UNTIL CREATED REASON`: end (epoch ms or `never`), when it was put (epoch ms), text | end of the ban; `never`: none |
 //! | `limit:NAME:{SUBJECT}` | string | GCRA's theoretical arrival time, epoch µs | a full burst's time, within which it lies in the past |
 //! | `strikes:{SUBJECT}` | string | `COUNT END`: refusals within the window, its end in epoch ms | end of the window |
@@ -13,6 +13,7 @@
 //! | `captcha:{ID}` | string | `PURPOSE END ANSWER` | end |
 //! | `bans:put:{bans}` | sorted set | `SUBJECT` by when its ban was put, epoch ms | none; ended bans are dropped as others are put |
 //! | `bans:ending:{bans}` | sorted set | `SUBJECT` by the end of its ban, epoch ms; none without end | likewise |
+//! | `bans:loaded:{bans}` | string | `loaded` once the operators' bans were put back, before that the token of who does | none |
 //! | `lock:{NAME}` | string | `TOKEN:FENCE` of the holder | the lease: here time is the server's own |
 //! | `fence:{NAME}` | string | last fence given out | none; lock names are few |
 //! | `holders:{queue}` | hash | process -> `BEAT SESSION HANDED_BACK RECEIVED DONE REPORTED`: how far a consumer of the queue is | a minute, by the server's own time |
@@ -81,6 +82,10 @@ impl Redis {
     /// The lists of bans: by when they were put, by when they end.
     pub(super) fn ban_index_keys(&self) -> [String; 2] {
         [self.key("bans:put:{bans}"), self.key("bans:ending:{bans}")]
+    }
+
+    pub(super) fn bans_loaded_key(&self) -> String {
+        self.key("bans:loaded:{bans}")
     }
 
     pub(super) fn lock_key(&self, name: &str) -> String {

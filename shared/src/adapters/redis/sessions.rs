@@ -11,7 +11,7 @@ use super::{
     keys::{SLACK_MS, arg},
 };
 use crate::{
-    domain::{SessionId, Timestamp, UserId},
+    domain::{Role, SessionId, Timestamp, UserId},
     ports::{SESSIONS_PER_USER_MAX, Session, Sessions, Stored},
 };
 
@@ -20,6 +20,15 @@ static END_ALL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lu
 
 /// Users whose sessions are on the way at the same time when many are opened at once.
 const USERS_IN_FLIGHT: usize = 256;
+
+/// What is kept of a session: its end, and its role when it is not a shopper's.
+fn record(session: &Session) -> Vec<u8> {
+    let ends = session.expires_at.epoch_ms();
+    match session.role {
+        Role::Shopper => arg(ends),
+        role @ Role::Admin => arg(format!("{ends} {}", role.as_str())),
+    }
+}
 
 #[async_trait]
 impl Sessions for Redis {
@@ -34,7 +43,7 @@ impl Sessions for Redis {
             .map(|(user_id, sessions)| {
                 let mut arguments = vec![arg(SESSIONS_PER_USER_MAX), arg(now.epoch_ms()), arg(SLACK_MS)];
                 for session in sessions {
-                    arguments.extend([arg(session.session_id), arg(session.expires_at.epoch_ms())]);
+                    arguments.extend([arg(session.session_id), record(session)]);
                 }
                 (self.sessions_key(user_id), arguments)
             })

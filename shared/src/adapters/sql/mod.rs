@@ -1,7 +1,8 @@
 //! The ledger in SQL, written once for every database that can run it.
 //!
 //! `SQLite` and `MySQL` differ in how they connect, begin and commit, and in a few words of their dialect. They say so by
-//! implementing [`Store`]; whatever does gets the ports `Users`, `Sales`, `OrderLedger` and `SigningKeys` from here.
+//! implementing [`Store`]; whatever does gets the ledger's ports (`Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`,
+//! `SigningKeys`) from here.
 //!
 //! The rules that keep the books right under concurrency:
 //! - What changes how many units are held is one transaction that locks the sales' rows first, in id order, so that two
@@ -10,11 +11,13 @@
 //!   read only finds out what to lock.
 //! - Rows are locked through the primary key or the slot's key, never by a scan that would lock rows of others.
 
+mod bans;
 mod keys;
 mod orders;
 mod recording;
 mod rows;
 mod sales;
+mod sessions;
 mod statement;
 mod transitions;
 mod users;

@@ -44,7 +44,7 @@ pub(in crate::adapters) trait FromRow: Sized + Send + Unpin {
     fn from_row(row: &impl Row) -> Result<Self, Failure>;
 }
 
-pub(super) const USER_COLUMNS: &str = "user_id, phone, password_hash, role, created_at_ms";
+pub(super) const USER_COLUMNS: &str = "user_id, phone, password_hash, role, created_at_ms, generation";
 
 impl FromRow for User {
     fn from_row(row: &impl Row) -> Result<Self, Failure> {
@@ -54,6 +54,7 @@ impl FromRow for User {
             password_hash: row.text("password_hash")?,
             role: row.parsed("role")?,
             created_at: row.time("created_at_ms")?,
+            generation: row.number("generation")?,
         })
     }
 }

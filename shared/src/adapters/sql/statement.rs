@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::domain::{OrderId, SaleId, Timestamp, UserId};
+use crate::domain::{OrderId, SaleId, SessionId, Timestamp, UserId};
 
 /// A value for a placeholder. Text is never logged: it may be a phone or a hash.
 #[derive(Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ macro_rules! from_id {
         }
     )*};
 }
-from_id!(SaleId, OrderId, UserId);
+from_id!(SaleId, OrderId, UserId, SessionId);
 
 /// A statement and its values, in the order of its placeholders.
 #[derive(Clone)]

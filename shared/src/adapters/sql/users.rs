@@ -4,10 +4,14 @@ use std::collections::HashSet;
 
 use async_trait::async_trait;
 
-use super::{CHUNK, Failure, FromRow, Row, Session, Statement, Store, Work, rows::USER_COLUMNS};
+use super::{
+    CHUNK, Failure, FromRow, Row, Session, Statement, Store, Work,
+    rows::{USER_COLUMNS, signed},
+    sessions::end_all,
+};
 use crate::{
-    domain::{Phone, User, UserId},
-    ports::{Created, StoreError, Stored, Users},
+    domain::{Phone, Timestamp, User, UserId},
+    ports::{Created, StoreError, Stored, UserChange, Users},
 };
 
 /// As many as are stored well within the time limit of one transaction.
@@ -39,8 +43,8 @@ impl<S: Store> Users for S {
         Ok(self.fetch(select).await?.pop())
     }
 
-    async fn set_password_hash(&self, user_id: UserId, password_hash: &str) -> Stored<bool> {
-        self.transact(SetPasswordHash { user_id, password_hash: password_hash.to_owned() }).await
+    async fn change(&self, user_id: UserId, change: &UserChange, now: Timestamp) -> Stored<bool> {
+        self.transact(Change { user_id, change: change.clone(), now }).await
     }
 }
 
@@ -63,16 +67,18 @@ impl Work for CreateUsers {
     async fn run<S: Session>(&self, session: &mut S) -> Result<Vec<UserId>, Failure> {
         let mut stored = HashSet::with_capacity(self.users.len());
         for chunk in self.users.chunks(CHUNK) {
+            let rows = chunk.iter().map(|user| {
+                Ok([
+                    user.user_id.into(),
+                    user.phone.as_str().into(),
+                    user.password_hash.as_str().into(),
+                    user.role.as_str().into(),
+                    user.created_at.into(),
+                    signed("generation", user.generation)?,
+                ])
+            });
             let insert = Statement::new(format!("INSERT INTO users ({USER_COLUMNS}) VALUES "))
-                .rows(chunk.iter().map(|user| {
-                    [
-                        user.user_id.into(),
-                        user.phone.as_str().into(),
-                        user.password_hash.as_str().into(),
-                        user.role.as_str().into(),
-                        user.created_at.into(),
-                    ]
-                }))
+                .rows(rows.collect::<Result<Vec<_>, Failure>>()?)
                 .sql(S::DIALECT.skip_duplicates("user_id"));
             session.execute(&insert).await?;
             let select = Statement::new("SELECT user_id FROM users WHERE user_id IN ").list(chunk.iter().map(|user| user.user_id));
@@ -90,18 +96,34 @@ impl FromRow for StoredId {
     }
 }
 
-/// See [`Users::set_password_hash`].
-struct SetPasswordHash {
+/// See [`Users::change`].
+struct Change {
     user_id: UserId,
-    password_hash: String,
+    change: UserChange,
+    now: Timestamp,
 }
 
-impl Work for SetPasswordHash {
+impl Work for Change {
     type Output = bool;
 
     async fn run<S: Session>(&self, session: &mut S) -> Result<bool, Failure> {
-        let update =
-            Statement::new("UPDATE users SET password_hash = ? WHERE user_id = ?").bind(self.password_hash.as_str()).bind(self.user_id);
-        Ok(session.execute(&update).await? == 1)
+        let UserChange { only_generation, password_hash, role, keep } = &self.change;
+        let mut update = Statement::new("UPDATE users SET generation = generation + 1");
+        if let Some(hash) = password_hash {
+            update = update.sql(", password_hash = ?").bind(hash.as_str());
+        }
+        if let Some(role) = role {
+            update = update.sql(", role = ?").bind(role.as_str());
+        }
+        update = update.sql(" WHERE user_id = ?").bind(self.user_id);
+        if let Some(generation) = only_generation {
+            update = update.sql(" AND generation = ?").bind(signed("generation", *generation)?);
+        }
+        if session.execute(&update).await? == 0 {
+            return Ok(false);
+        }
+        // Under the lock of the user's row: a session that is being opened is either seen here or finds the generation raised.
+        end_all(session, self.user_id, *keep, self.now).await?;
+        Ok(true)
     }
 }

@@ -4,7 +4,6 @@
 //! goes into the next one together. Reads use a small pool of their own and see committed data only (WAL).
 
 mod admission;
-mod journal;
 mod ledger;
 mod parked;
 mod queue;

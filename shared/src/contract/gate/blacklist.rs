@@ -107,3 +107,40 @@ async fn listing(blacklist: &dyn Blacklist) {
     assert_eq!(listed[0].subject, renewed);
     assert!(listed.iter().all(|ban| ban.subject != lifted));
 }
+
+/// Bans are put back where the store has lost them, and never in place of one that lasts longer. The bans are to be loaded
+/// until that was finished by the one who began last.
+pub async fn bans_put_back(doors: &Doors) {
+    let blacklist = &*doors.blacklist;
+    let end = |seconds: u64| Some(START.plus_ms(seconds * 1_000));
+    let cases = [(None, end(5), end(5)), (end(3), end(5), end(5)), (end(9), end(5), end(9)), (None, None, None), (end(9), None, None)];
+    for (known, put_back, holds) in cases {
+        let subject = user();
+        if known.is_some() {
+            blacklist.ban(&ban(&subject, START, known)).await.expect("a ban is put");
+        }
+        for _ in 0..2 {
+            blacklist.restore(&[ban(&subject, START, put_back)]).await.expect("a ban is put back");
+        }
+        assert_eq!(doors.enter(&banned(&subject, START)).await, Entered::Banned { until: holds });
+        assert!(all(blacklist, START).await.iter().any(|ban| ban.subject == subject), "it is listed");
+    }
+    let endless = user();
+    blacklist.ban(&ban(&endless, START, None)).await.expect("a ban is put");
+    blacklist.restore(&[ban(&endless, START, end(5))]).await.expect("a ban is put back");
+    assert_eq!(doors.enter(&banned(&endless, START)).await, Entered::Banned { until: None });
+    let many: Vec<Ban> = (0..300).map(|_| ban(&user(), START, None)).collect();
+    blacklist.restore(&many).await.expect("many are put back");
+    for ban in many.iter().step_by(37) {
+        assert_eq!(doors.enter(&banned(&ban.subject, START)).await, Entered::Banned { until: None });
+    }
+
+    assert!(blacklist.begin_loading(1).await.expect("loading begins"), "a new store has none");
+    assert!(blacklist.begin_loading(2).await.expect("another may begin too"));
+    blacklist.finish_loading(1).await.expect("loading ends");
+    assert!(blacklist.begin_loading(2).await.expect("loading begins"), "only the last to begin may finish");
+    for _ in 0..2 {
+        blacklist.finish_loading(2).await.expect("loading ends");
+    }
+    assert!(!blacklist.begin_loading(3).await.expect("the store answers"), "all are there");
+}

@@ -1,11 +1,10 @@
-//! Suites of the gate ports, and of locks, cache and journal. Each sentence of a port's contract is a check; each
+//! Suites of the gate ports, and of locks and cache. Each sentence of a port's contract is a check; each
 //! suite uses subjects of its own, so that a store may be shared.
 
 mod blacklist;
 mod cache;
 mod captchas;
 mod failures;
-mod journal;
 mod limits;
 mod locks;
 mod order;
@@ -14,20 +13,19 @@ mod strikes;
 
 use std::{net::IpAddr, sync::Arc};
 
-pub use blacklist::blacklist;
+pub use blacklist::{bans_put_back, blacklist};
 pub use cache::cache;
 pub use captchas::captchas;
 pub use failures::failures;
-pub use journal::journal;
 pub use limits::{burst_and_rate, charges_all_or_none, clock_set_back, exact_retry, quota_under_contention};
 pub use locks::{lock_exclusion, locks};
 pub use order::order_of_checks;
-pub use sessions::{many_sessions, sessions};
+pub use sessions::{many_sessions, session_roles, sessions};
 pub use strikes::strikes;
 
 use super::{data, session_id};
 use crate::{
-    domain::{Ban, Quota, SessionId, Subject, Timestamp, UserId},
+    domain::{Ban, Quota, Role, SessionId, Subject, Timestamp, UserId},
     ports::{Blacklist, Entered, Entry, Gate, Limit, Session, Sessions},
 };
 
@@ -56,7 +54,7 @@ impl Doors {
     }
 
     async fn open(&self, user_id: UserId, expires_at: Timestamp, now: Timestamp) -> SessionId {
-        let session = Session { session_id: session_id(), user_id, expires_at };
+        let session = Session { session_id: session_id(), user_id, role: Role::Shopper, expires_at };
         self.sessions.open(std::slice::from_ref(&session), now).await.expect("a session is opened");
         session.session_id
     }
@@ -68,7 +66,7 @@ async fn enter(gate: &dyn Gate, entry: &Entry) -> Entered {
 
 /// An entry that checks nothing.
 fn nothing(now: Timestamp) -> Entry {
-    Entry { session: None, not_banned: Vec::new(), limits: Vec::new(), abuse: None, now }
+    Entry { session: None, role: None, not_banned: Vec::new(), limits: Vec::new(), abuse: None, now }
 }
 
 fn limited(subject: &Subject, quota: Quota, now: Timestamp) -> Entry {

@@ -1,9 +1,10 @@
 //! Sessions.
 
-use super::Doors;
+use super::{Doors, nothing};
 use crate::{
     contract::{START, session_id, user_id},
-    ports::{SESSIONS_PER_USER_MAX, Session},
+    domain::{Role, Subject},
+    ports::{Entered, Entry, SESSIONS_PER_USER_MAX, Session},
 };
 
 /// A session is alive from its opening to its end, and ends for all devices, or all others, at once.
@@ -19,7 +20,7 @@ pub async fn sessions(doors: &Doors) {
     assert!(!doors.alive(user, session_id(), START).await);
 
     // A repeat does no harm, and a later end counts.
-    let again = Session { session_id: first, user_id: user, expires_at: end.plus_ms(9_000) };
+    let again = Session { session_id: first, user_id: user, role: Role::Shopper, expires_at: end.plus_ms(9_000) };
     for _ in 0..2 {
         sessions.open(std::slice::from_ref(&again), START).await.expect("a session is opened");
     }
@@ -76,11 +77,38 @@ async fn one_too_many(doors: &Doors) {
 
     // Many at once come to the same.
     let user = user_id();
-    let batch: Vec<Session> =
-        (0..50).map(|index| Session { session_id: session_id(), user_id: user, expires_at: START.plus_ms(1_000 + index) }).collect();
+    let batch: Vec<Session> = (0..50)
+        .map(|index| Session { session_id: session_id(), user_id: user, role: Role::Shopper, expires_at: START.plus_ms(1_000 + index) })
+        .collect();
     doors.sessions.open(&batch, START).await.expect("sessions are opened");
     for (index, session) in batch.iter().enumerate() {
         assert_eq!(doors.alive(user, session.session_id, START).await, index >= 30, "{index}");
+    }
+}
+
+/// A session's record has its role, which an entry may ask for; another role is refused behind a missing session and
+/// before a ban, and charges nothing.
+pub async fn session_roles(doors: &Doors) {
+    let end = START.plus_ms(60_000);
+    for (role, other) in [(Role::Shopper, Role::Admin), (Role::Admin, Role::Shopper)] {
+        let user = user_id();
+        let session = Session { session_id: session_id(), user_id: user, role, expires_at: end };
+        doors.sessions.open(std::slice::from_ref(&session), START).await.expect("a session is opened");
+        let asks = |session_id, role, now| Entry { session: Some((user, session_id)), role, ..nothing(now) };
+        assert_eq!(doors.enter(&asks(session.session_id, None, START)).await, Entered::Entered);
+        assert_eq!(doors.enter(&asks(session.session_id, Some(role), START)).await, Entered::Entered);
+        assert_eq!(doors.enter(&asks(session.session_id, Some(other), START)).await, Entered::WrongRole, "{role:?}");
+        assert_eq!(doors.enter(&asks(session.session_id, Some(role), end)).await, Entered::NoSession);
+        assert_eq!(doors.enter(&asks(session_id(), Some(role), START)).await, Entered::NoSession);
+
+        let subject = Subject::User(user);
+        let limited = super::limited(&subject, crate::domain::Quota::per(1, 10_000), START);
+        let banned = Entry { not_banned: vec![subject.clone()], limits: limited.limits, ..asks(session.session_id, Some(other), START) };
+        doors.blacklist.ban(&super::ban(&subject, START, None)).await.expect("a ban is put");
+        assert_eq!(doors.enter(&banned).await, Entered::WrongRole);
+        assert!(doors.blacklist.lift(&subject).await.expect("a ban is lifted"));
+        assert_eq!(doors.enter(&banned).await, Entered::WrongRole);
+        assert_eq!(doors.enter(&Entry { role: Some(role), ..banned }).await, Entered::Entered, "no limit was charged");
     }
 }
 
@@ -88,7 +116,8 @@ async fn one_too_many(doors: &Doors) {
 pub async fn many_sessions(doors: &Doors) {
     doors.sessions.open(&[], START).await.expect("none are opened");
     let end = START.plus_ms(60_000);
-    let all: Vec<Session> = (0..10_000).map(|_| Session { session_id: session_id(), user_id: user_id(), expires_at: end }).collect();
+    let all: Vec<Session> =
+        (0..10_000).map(|_| Session { session_id: session_id(), user_id: user_id(), role: Role::Shopper, expires_at: end }).collect();
     doors.sessions.open(&all, START).await.expect("sessions are opened");
     for session in all.iter().step_by(97).chain(all.last()) {
         assert!(doors.alive(session.user_id, session.session_id, START).await);

@@ -46,7 +46,11 @@ pub async fn forbidden(ledger: &Ledger) -> Forbidden {
         ("returns the stock of an active order", format!("UPDATE orders SET stock_returned_at_ms = 1 WHERE order_id = '{order_id}'")),
         (
             "takes a phone twice",
-            format!("INSERT INTO users VALUES ('{}', '{}', '!', 'shopper', 1)", contract::user_id(), user.phone.as_str()),
+            format!("INSERT INTO users VALUES ('{}', '{}', '!', 'shopper', 1, 0)", contract::user_id(), user.phone.as_str()),
+        ),
+        (
+            "tells of an end that was none",
+            format!("INSERT INTO sessions VALUES ('{}', '{}', 'shopper', 1, NULL, 1)", contract::session_id(), user.user_id),
         ),
         ("makes a king", format!("UPDATE users SET role = 'king' WHERE user_id = '{}'", user.user_id)),
     ];

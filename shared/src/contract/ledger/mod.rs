@@ -1,9 +1,10 @@
-//! Suites of the ledger ports: `Users`, `Sales`, `OrderLedger`, `SigningKeys`.
+//! Suites of the ledger ports: `Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`, `SigningKeys`.
 //!
 //! Each takes a ledger that others may be using too, save that `expire_due` ends whatever is due in it.
 
 #![expect(clippy::unwrap_used, reason = "suites are tests")]
 
+mod bans;
 mod forbidden;
 mod keys;
 mod orders;
@@ -11,10 +12,12 @@ mod paging;
 mod races;
 mod recording;
 mod sales;
+mod sessions;
 mod users;
 
 use std::sync::Arc;
 
+pub use bans::kept_bans;
 pub use forbidden::forbidden;
 pub use keys::signing_keys;
 pub use orders::{cancellation, expiry, expiry_by_sale, payment, stock_return, tally};
@@ -22,12 +25,15 @@ pub use paging::paging;
 pub use races::{ending_races, record_rate, recording_races};
 pub use recording::recording;
 pub use sales::sales;
+pub use sessions::{kept_sessions, session_races};
 pub use users::users;
 
 use crate::{
     contract,
     domain::{Order, OrderId, OrderRequest, OrderStatus, RejectReason, Sale, UserId},
-    ports::{Health, OrderLedger, Recorded, Sales, SigningKeys, StoreError, Stored, Transition, Unrecordable, Users},
+    ports::{
+        BanLedger, Health, OrderLedger, Recorded, Sales, SessionLedger, SigningKeys, StoreError, Stored, Transition, Unrecordable, Users,
+    },
 };
 
 /// Until when orders of the suites are to be paid, counted from their recording.
@@ -38,6 +44,8 @@ const PAY_WITHIN_MS: u64 = 900_000;
 #[expect(missing_docs, reason = "each field is the port of its type")]
 pub struct Ledger {
     pub users: Arc<dyn Users>,
+    pub sessions: Arc<dyn SessionLedger>,
+    pub bans: Arc<dyn BanLedger>,
     pub sales: Arc<dyn Sales>,
     pub orders: Arc<dyn OrderLedger>,
     pub signing_keys: Arc<dyn SigningKeys>,
@@ -46,14 +54,25 @@ pub struct Ledger {
 
 impl Ledger {
     /// All ports of a store that has them all.
-    pub fn of<S: Users + Sales + OrderLedger + SigningKeys + Health + 'static>(store: S) -> Self {
+    pub fn of<S: Users + SessionLedger + BanLedger + Sales + OrderLedger + SigningKeys + Health + 'static>(store: S) -> Self {
         let store = Arc::new(store);
-        Self { users: store.clone(), sales: store.clone(), orders: store.clone(), signing_keys: store.clone(), health: store }
+        Self {
+            users: store.clone(),
+            sessions: store.clone(),
+            bans: store.clone(),
+            sales: store.clone(),
+            orders: store.clone(),
+            signing_keys: store.clone(),
+            health: store,
+        }
     }
 
     /// Runs every suite, one after the other.
     pub async fn run_all(&self) {
         users(self).await;
+        kept_sessions(self).await;
+        session_races(self).await;
+        kept_bans(self).await;
         sales(self).await;
         signing_keys(self).await;
         recording(self).await;

@@ -6,7 +6,7 @@ use super::{Ledger, again};
 use crate::{
     contract::{self, START},
     domain::{Role, User, UserId},
-    ports::Created,
+    ports::{Created, UserChange},
 };
 
 /// Every method of `Users`, and registrations that race for a phone.
@@ -22,7 +22,7 @@ async fn one_user(ledger: &Ledger) {
     let user = User { password_hash: hash.to_owned(), role: Role::Admin, created_at: START.plus_ms(1), ..contract::user() };
     assert_eq!(users.by_id(user.user_id).await.unwrap(), None);
     assert_eq!(users.by_phone(&user.phone).await.unwrap(), None);
-    assert!(!users.set_password_hash(user.user_id, "x").await.unwrap());
+    assert!(!users.change(user.user_id, &UserChange::default(), START).await.unwrap());
 
     assert_eq!(users.create(&user).await.unwrap(), Created::Created);
     assert_eq!(users.by_id(user.user_id).await.unwrap().as_ref(), Some(&user));
@@ -37,10 +37,18 @@ async fn one_user(ledger: &Ledger) {
     assert_eq!(users.by_id(other.user_id).await.unwrap(), None);
     assert_eq!(users.by_phone(&user.phone).await.unwrap().as_ref(), Some(&user));
 
-    for _ in 0..2 {
-        assert!(users.set_password_hash(user.user_id, "new").await.unwrap(), "also when it is the same");
+    let new_hash = UserChange { password_hash: Some("new".to_owned()), ..UserChange::default() };
+    for generation in 1..=2 {
+        assert!(users.change(user.user_id, &new_hash, START).await.unwrap(), "also when it is the same");
+        let changed = User { password_hash: "new".to_owned(), generation, ..user.clone() };
+        assert_eq!(users.by_id(user.user_id).await.unwrap().unwrap(), changed);
     }
-    assert_eq!(users.by_id(user.user_id).await.unwrap().unwrap(), User { password_hash: "new".to_owned(), ..user });
+    let demoted = UserChange { only_generation: Some(2), role: Some(Role::Shopper), ..UserChange::default() };
+    let expected = User { password_hash: "new".to_owned(), generation: 3, role: Role::Shopper, ..user.clone() };
+    assert!(users.change(user.user_id, &demoted, START).await.unwrap());
+    assert_eq!(users.by_phone(&user.phone).await.unwrap().as_ref(), Some(&expected));
+    assert!(!users.change(user.user_id, &demoted, START).await.unwrap(), "the generation is another by now");
+    assert_eq!(users.by_id(user.user_id).await.unwrap().as_ref(), Some(&expected), "and nothing changed");
 }
 
 async fn many_users(ledger: &Ledger) {

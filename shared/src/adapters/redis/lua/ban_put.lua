@@ -2,7 +2,8 @@
 --
 -- KEYS  1 ban, 2 strikes
 -- ARGV  1 until, milliseconds, or 'never'; 2 the ban as kept, beginning with that; 3 life of the key in milliseconds, 0
---       without end; 4 'automatic': leave a ban that lasts at least as long
+--       without end; 4 'automatic' (or put back after a loss): leave a ban that
+--       lasts at least as long
 --
 -- Returns 1, or 0 when an earlier ban was left.
 
@@ -10,7 +11,7 @@ if ARGV[4] == 'automatic' then
   local earlier = redis.call('GET', KEYS[1])
   if earlier then
     local ends = string.match(earlier, '^%S+')
-    if ends == 'never' or tonumber(ends) >= tonumber(ARGV[1]) then
+    if ends == 'never' or (ARGV[1] ~= 'never' and tonumber(ends) >= tonumber(ARGV[1])) then
       return 0
     end
   end

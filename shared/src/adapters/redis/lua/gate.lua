@@ -6,10 +6,11 @@
 --         are borne; their window; slack: how much further ahead than possible a limit may be; times in milliseconds
 --         then per limit: interval and tolerance (burst * interval), microseconds; index of its strike counter in KEYS, or 0
 --       2 session id, or '' when none is asked for
+--       3 the role that the session must have, or '' for any
 --       then per limit: life of its key, milliseconds
 --
 -- Returns {0} entered; {1} no session; {2, until} banned, -1 without end; {3, limit, retry_after_ms, due} limited, where
--- `limit` counts from 0 and `due` is 1 when the user is to be banned.
+-- `limit` counts from 0 and `due` is 1 when the user is to be banned; {4} the session has another role.
 --
 -- Lua's numbers are doubles: microseconds since 1970 stay below 2^53 until the year 2255. As an argument of redis.call
 -- they are written with 17 digits, exactly; Lua's own text of a number would be rounded to 14.
@@ -18,9 +19,17 @@ local changing, now, bans, limits, refusals_max, window, slack = struct.unpack('
 local session = ARGV[2]
 
 if session ~= '' then
-  local ends = redis.call('HGET', KEYS[#KEYS], session)
-  if not ends or tonumber(ends) <= now then
+  -- `END`, or `END ROLE` when it is not a shopper's.
+  local record = redis.call('HGET', KEYS[#KEYS], session)
+  if not record then
     return {1}
+  end
+  local ends, role = string.match(record, '^(%d+) ?(%a*)$')
+  if tonumber(ends) <= now then
+    return {1}
+  end
+  if ARGV[3] ~= '' and ARGV[3] ~= (role == '' and 'shopper' or role) then
+    return {4}
   end
 end
 if bans + limits == 0 then
@@ -86,7 +95,7 @@ end
 
 if changing == 1 then
   for i = 1, limits do
-    redis.call('SET', KEYS[bans + i], tats[i], 'PX', ARGV[2 + i])
+    redis.call('SET', KEYS[bans + i], tats[i], 'PX', ARGV[3 + i])
   end
 end
 return {0}

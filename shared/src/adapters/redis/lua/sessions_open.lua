@@ -1,7 +1,7 @@
 -- Adds sessions of one user; above the most a user may hold, those that are over first end.
 --
--- KEYS  1 sessions: id -> end
--- ARGV  1 most; 2 now; 3 slack, milliseconds; then pairs of session id and end, milliseconds
+-- KEYS  1 sessions: id -> end, milliseconds, and behind a space the role unless it is a shopper's
+-- ARGV  1 most; 2 now; 3 slack, milliseconds; then pairs of session id and what is kept of it
 
 for i = 4, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
@@ -9,7 +9,7 @@ end
 local all = redis.call('HGETALL', KEYS[1])
 local sessions = {}
 for i = 1, #all, 2 do
-  sessions[#sessions + 1] = {id = all[i], ends = tonumber(all[i + 1])}
+  sessions[#sessions + 1] = {id = all[i], ends = tonumber(string.match(all[i + 1], '^%d+'))}
 end
 table.sort(sessions, function(a, b)
   return a.ends < b.ends or (a.ends == b.ends and a.id < b.id)

@@ -1,0 +1,9 @@
+-- Says that the operators' bans are all there, unless the data was lost since the caller began, or another has begun.
+--
+-- KEYS  1 whether they are there
+-- ARGV  1 token of the caller
+
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  redis.call('SET', KEYS[1], 'loaded')
+end
+return 1

@@ -1,0 +1,12 @@
+-- Says that the operators' bans are being put back, unless they all were.
+--
+-- KEYS  1 whether they are there
+-- ARGV  1 token of the caller
+--
+-- Returns 1, or 0 when all are there.
+
+if redis.call('GET', KEYS[1]) == 'loaded' then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[1])
+return 1

@@ -1,0 +1,316 @@
+//! Sessions, in two places: the ledger says which are alive, the fast store answers the gate.
+//!
+//! A session is opened and ended in the ledger first and in the fast store afterwards. One that the fast store does not
+//! know (it was emptied, or replaced by an empty one) is looked up in the ledger and put back. So many sessions are missed
+//! at once then that the misses are looked up together: some in one statement, a bounded number of statements at a time,
+//! each session once however many requests wait for it (single flight).
+//!
+//! Whoever copies a session into the fast store reads the ledger again afterwards and takes the session out when it has
+//! ended meanwhile. Whoever ends one tells the ledger first. So, whichever comes first, an ended session does not stay;
+//! and should a process die in between, the sweeper tells the fast store of every end again ([`super::sharing`]).
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use moka::future::Cache as LocalCache;
+use tokio::sync::oneshot;
+
+use super::{App, SessionClaims};
+use crate::{
+    domain::{SessionId, Subject, UserId},
+    ports::{Entry, Limit, Session, StoreError, Stored},
+    problem::Problem,
+};
+
+/// Sessions looked up in one statement.
+const TOGETHER_MAX: usize = 256;
+/// Addresses whose bans are looked up with a session.
+const ADDRESSES_MAX: usize = 8;
+/// Sessions that are known to have ended, and how long they are remembered. They never come to life again: the time only
+/// bounds the memory.
+const GONE_MAX: u64 = 100_000;
+const GONE_LIFE: Duration = Duration::from_secs(60);
+
+/// What was done so far, for the figures of the process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LookupFigures {
+    /// Sessions looked up.
+    pub sessions: u64,
+    /// Look-ups: each reads up to 256 sessions.
+    pub lookups: u64,
+    /// Look-ups that were under way at the same time, at most.
+    pub at_once_max: usize,
+}
+
+/// A session that somebody waits for.
+struct Asked {
+    user_id: UserId,
+    addresses: Vec<Subject>,
+    replies: Vec<oneshot::Sender<Stored<bool>>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Waiting and being looked up.
+    asked: HashMap<SessionId, Asked>,
+    /// Those of them that wait, in the order in which they came.
+    waiting: VecDeque<SessionId>,
+    workers: usize,
+    figures: LookupFigures,
+}
+
+/// The look-ups of one process.
+pub(super) struct Lookups {
+    state: Mutex<State>,
+    gone: LocalCache<SessionId, ()>,
+    at_once: usize,
+    waiting_max: usize,
+}
+
+/// What a caller has to do after [`Lookups::ask`].
+struct Place {
+    answer: oneshot::Receiver<Stored<bool>>,
+    /// The caller is the one to start another worker.
+    start_worker: bool,
+}
+
+impl Lookups {
+    pub(super) fn new(at_once: usize, waiting_max: usize) -> Self {
+        let gone = LocalCache::builder().max_capacity(GONE_MAX).time_to_live(GONE_LIFE).build();
+        Self { state: Mutex::default(), gone, at_once, waiting_max }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A section only moves plain values, so one that panicked has not left them half-done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place among those that wait for the session; `None` when too many sessions wait.
+    fn ask(&self, user_id: UserId, session_id: SessionId, address: Subject) -> Option<Place> {
+        let (reply, answer) = oneshot::channel();
+        let mut state = self.state();
+        if !state.asked.contains_key(&session_id) {
+            if state.waiting.len() >= self.waiting_max {
+                return None;
+            }
+            state.waiting.push_back(session_id);
+        }
+        let asked = state.asked.entry(session_id).or_insert_with(|| Asked { user_id, addresses: Vec::new(), replies: Vec::new() });
+        asked.replies.push(reply);
+        if asked.addresses.len() < ADDRESSES_MAX && !asked.addresses.contains(&address) {
+            asked.addresses.push(address);
+        }
+        let start_worker = !state.waiting.is_empty() && state.workers < self.at_once;
+        if start_worker {
+            state.workers += 1;
+            state.figures.at_once_max = state.figures.at_once_max.max(state.workers);
+        }
+        Some(Place { answer, start_worker })
+    }
+
+    /// The next sessions to be looked up; empty when none wait, and then the worker must end.
+    fn take(&self) -> Vec<Wanted> {
+        let mut state = self.state();
+        let count = state.waiting.len().min(TOGETHER_MAX);
+        let ids: Vec<SessionId> = state.waiting.drain(..count).collect();
+        if ids.is_empty() {
+            state.workers -= 1;
+        } else {
+            state.figures.sessions += ids.len() as u64;
+            state.figures.lookups += 1;
+        }
+        let wanted = |session_id: SessionId| {
+            let asked = state.asked.get(&session_id)?;
+            Some(Wanted { session_id, user_id: asked.user_id, addresses: asked.addresses.clone() })
+        };
+        ids.into_iter().filter_map(wanted).collect()
+    }
+
+    /// Tells all who wait for these sessions which of them are alive.
+    async fn answer(&self, ids: Vec<SessionId>, outcome: &Stored<HashSet<SessionId>>) {
+        for session_id in ids {
+            let alive = outcome.as_ref().map(|alive| alive.contains(&session_id)).map_err(StoreError::clone);
+            if let Ok(false) = alive {
+                self.gone.insert(session_id, ()).await;
+            }
+            let asked = self.state().asked.remove(&session_id);
+            for reply in asked.into_iter().flat_map(|asked| asked.replies) {
+                // A caller that has gone away asks again when it comes back.
+                let _ = reply.send(alive.clone());
+            }
+        }
+    }
+}
+
+/// A session that is being looked up.
+#[derive(Debug, Clone)]
+struct Wanted {
+    session_id: SessionId,
+    user_id: UserId,
+    addresses: Vec<Subject>,
+}
+
+impl App {
+    /// Whether the ledger says that a session is alive which the fast store does not know. It is in the fast store again
+    /// then, and so are the operators' bans of its user and its sender's address.
+    ///
+    /// # Errors
+    /// `rate-limited` and `banned` for the address, `unavailable` when the ledger does not answer or too many wait.
+    pub(super) async fn look_up_session(&self, who: &SessionClaims, address: IpAddr) -> Result<bool, Problem> {
+        if self.lookups.gone.contains_key(&who.session_id) {
+            return Ok(false);
+        }
+        // The gate has charged nothing for a session that it does not know: without a limit, whoever has many ended sessions
+        // could keep the ledger busy.
+        let address = Subject::address(address);
+        self.pass(Entry {
+            session: None,
+            role: None,
+            not_banned: vec![address.clone()],
+            limits: vec![Limit { name: "session-lookup", subject: address.clone(), quota: self.config.limits.address }],
+            abuse: None,
+            now: self.now(),
+        })
+        .await?;
+        let Some(place) = self.lookups.ask(who.user_id, who.session_id, address) else {
+            return Err(Problem::Unavailable { retry_after_ms: 1_000 });
+        };
+        if place.start_worker {
+            let app = self.clone();
+            // A task of its own: the caller may go away, those that wait with it may not.
+            tokio::spawn(async move { app.work_off_lookups().await });
+        }
+        let answer =
+            place.answer.await.map_err(|_| StoreError::Unknown { store: "ledger", cause: "the look-up ended early".to_owned() })?;
+        Ok(answer?)
+    }
+
+    /// The figures of this process's look-ups.
+    #[must_use]
+    pub fn session_lookups(&self) -> LookupFigures {
+        self.lookups.state().figures
+    }
+
+    async fn work_off_lookups(&self) {
+        loop {
+            let wanted = self.lookups.take();
+            if wanted.is_empty() {
+                return;
+            }
+            let ids = wanted.iter().map(|wanted| wanted.session_id).collect();
+            let app = self.clone();
+            // One more task, so that a panic ends one look-up and not all that wait behind it.
+            let outcome = tokio::spawn(async move { app.bring_back(&wanted).await }).await;
+            let outcome = outcome.unwrap_or_else(|error| {
+                tracing::error!(%error, "a look-up of sessions ended early");
+                Err(StoreError::Unknown { store: "ledger", cause: "the look-up ended early".to_owned() })
+            });
+            self.lookups.answer(ids, &outcome).await;
+        }
+    }
+
+    /// Puts those of the sessions that are alive into the fast store, the bans first. Returns them.
+    async fn bring_back(&self, wanted: &[Wanted]) -> Stored<HashSet<SessionId>> {
+        let ids: Vec<SessionId> = wanted.iter().map(|wanted| wanted.session_id).collect();
+        let now = self.now();
+        let of: HashMap<SessionId, &Wanted> = wanted.iter().map(|wanted| (wanted.session_id, wanted)).collect();
+        let kept = self.ports.session_ledger.get_many(&ids).await?;
+        let alive: Vec<Session> = kept.into_iter().filter(|kept| kept.alive(now)).map(|kept| kept.session).collect();
+        let alive: Vec<Session> =
+            alive.into_iter().filter(|session| of.get(&session.session_id).is_some_and(|of| of.user_id == session.user_id)).collect();
+        if alive.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let mut subjects = HashSet::new();
+        for session in &alive {
+            subjects.insert(Subject::User(session.user_id));
+            subjects.extend(of.get(&session.session_id).into_iter().flat_map(|of| of.addresses.iter().cloned()));
+        }
+        self.restore_bans_of(&subjects.into_iter().collect::<Vec<_>>()).await?;
+        self.share_sessions(&alive).await
+    }
+
+    /// Puts sessions that the ledger holds as alive into the fast store. Returns those that are alive still.
+    pub(super) async fn share_sessions(&self, sessions: &[Session]) -> Stored<HashSet<SessionId>> {
+        self.ports.sessions.open(sessions, self.now()).await?;
+        let ids: Vec<SessionId> = sessions.iter().map(|session| session.session_id).collect();
+        let kept = self.ports.session_ledger.get_many(&ids).await?;
+        let now = self.now();
+        let alive: HashSet<SessionId> = kept.iter().filter(|kept| kept.alive(now)).map(|kept| kept.session.session_id).collect();
+        for session in sessions.iter().filter(|session| !alive.contains(&session.session_id)) {
+            self.ports.sessions.end(session.user_id, session.session_id).await?;
+        }
+        Ok(alive)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract;
+
+    fn address() -> Subject {
+        Subject::address("192.0.2.7".parse().unwrap())
+    }
+
+    #[test]
+    fn look_ups_are_bounded_and_shared() {
+        let lookups = Lookups::new(2, 1_000);
+        let ids: Vec<SessionId> = (0..600).map(|_| contract::session_id()).collect();
+        let user = contract::user_id();
+        let places: Vec<Place> = ids.iter().chain(&ids[..10]).map(|id| lookups.ask(user, *id, address()).expect("there is room")).collect();
+        assert_eq!(places.iter().filter(|place| place.start_worker).count(), 2, "no more workers than look-ups at once");
+        assert_eq!(lookups.take().len(), TOGETHER_MAX);
+        assert_eq!(lookups.take().len(), TOGETHER_MAX);
+        assert_eq!(lookups.take().len(), 600 - 2 * TOGETHER_MAX, "each session once, however many wait for it");
+        assert!(!lookups.ask(user, ids[0], address()).expect("it is being looked up").start_worker);
+        assert!(lookups.take().is_empty() && lookups.take().is_empty(), "both workers end");
+        assert!(lookups.ask(user, contract::session_id(), address()).expect("there is room").start_worker);
+        assert_eq!(lookups.session_figures(), (600, 3, 2));
+    }
+
+    #[test]
+    fn too_many_waiting_sessions_are_refused() {
+        let lookups = Lookups::new(1, 3);
+        let user = contract::user_id();
+        let first = contract::session_id();
+        let _places: Vec<Option<Place>> =
+            [first, contract::session_id(), contract::session_id()].iter().map(|id| lookups.ask(user, *id, address())).collect();
+        assert!(lookups.ask(user, contract::session_id(), address()).is_none());
+        assert!(lookups.ask(user, first, address()).is_some(), "one that waits already takes no more room");
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_are_told_and_ended_sessions_are_remembered() {
+        let lookups = Lookups::new(1, 10);
+        let (user, alive, ended) = (contract::user_id(), contract::session_id(), contract::session_id());
+        let mut places = Vec::new();
+        for id in [alive, ended, alive, ended] {
+            places.push((id, lookups.ask(user, id, address()).unwrap()));
+        }
+        let ids = lookups.take().into_iter().map(|wanted| wanted.session_id).collect();
+        lookups.answer(ids, &Ok(HashSet::from([alive]))).await;
+        for (id, place) in places {
+            assert_eq!(place.answer.await.unwrap().unwrap(), id == alive);
+        }
+        assert!(lookups.gone.contains_key(&ended) && !lookups.gone.contains_key(&alive));
+
+        let unknown = contract::session_id();
+        let place = lookups.ask(user, unknown, address()).unwrap();
+        let ids = lookups.take().into_iter().map(|wanted| wanted.session_id).collect();
+        lookups.answer(ids, &Err(StoreError::Unavailable { store: "test", cause: String::new() })).await;
+        assert!(place.answer.await.unwrap().is_err());
+        assert!(!lookups.gone.contains_key(&unknown), "a ledger that does not answer ends no session");
+    }
+
+    impl Lookups {
+        fn session_figures(&self) -> (u64, u64, usize) {
+            let LookupFigures { sessions, lookups, at_once_max } = self.state().figures;
+            (sessions, lookups, at_once_max)
+        }
+    }
+}

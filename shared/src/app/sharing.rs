@@ -1,0 +1,166 @@
+//! What the ledger says of sessions and bans reaches the fast store, also when the use case that said so was cut off, and
+//! after the fast store has lost its data. Steps of the sweeper.
+//!
+//! The fast store is told of every end of a session and every change of a ban once more after a minute: by then a process
+//! that was copying an older state has either read the ledger again or died, and a replica that missed the change has
+//! taken over.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::{App, sweeping::count};
+use crate::{
+    domain::{Ban, SessionId, Subject},
+    ports::{KeptBan, Random, Stored, UserChange},
+};
+
+/// The fast store is told again after this long.
+const AGAIN_MS: u64 = 60_000;
+/// Bans put back at a time; without a loss, one page with each tick.
+const BANS_PAGE: u32 = 100;
+/// Calls of the fast store on the way at the same time.
+const IN_FLIGHT: usize = 64;
+/// A session that was over this long ago, and a ban, are deleted from the ledger: more than clocks may differ, and for bans
+/// long enough to answer questions about them.
+const SESSION_KEPT_MS: u64 = 60_000;
+const BAN_KEPT_MS: u64 = 30 * 86_400_000;
+
+/// What is remembered from tick to tick.
+pub(super) struct SharingMemory {
+    /// This process's secret for loading bans.
+    token: u128,
+    /// The last ban of the last page that was put back.
+    last_ban: Mutex<Option<Subject>>,
+}
+
+impl SharingMemory {
+    pub(super) fn new(random: &dyn Random) -> Self {
+        let mut token = [0; 16];
+        random.fill(&mut token);
+        Self { token: u128::from_ne_bytes(token), last_ban: Mutex::default() }
+    }
+}
+
+impl App {
+    /// One tick's work on sessions and bans. Each part is tried even when another fails; then the first failure is returned.
+    pub(super) async fn share_accounts(&self) -> Stored<u32> {
+        let parts = [self.share_ends().await, self.share_bans().await, self.restore_bans().await, self.delete_over().await];
+        parts.into_iter().try_fold(0, |done, part| part.map(|more| done + more))
+    }
+
+    /// Sessions that have ended in the ledger end in the fast store.
+    async fn share_ends(&self) -> Stored<u32> {
+        let now = self.now();
+        let due = self.ports.session_ledger.ends_due(now, self.config.sweeper.batch_max).await?;
+        let ends: Vec<_> = due.iter().map(|kept| (kept.session.user_id, kept.session.session_id)).collect();
+        stream::iter(ends)
+            .map(|(user_id, session_id)| async move { self.ports.sessions.end(user_id, session_id).await })
+            .buffer_unordered(IN_FLIGHT)
+            .try_collect::<()>()
+            .await?;
+        let again_at = now.plus_ms(AGAIN_MS);
+        let is_old = |ended_at| now.since_ms(ended_at) >= AGAIN_MS;
+        for (last, again_at) in [(true, None), (false, Some(again_at))] {
+            let ids: Vec<SessionId> =
+                due.iter().filter(|kept| kept.ended_at.is_some_and(is_old) == last).map(|kept| kept.session.session_id).collect();
+            if !ids.is_empty() {
+                self.ports.session_ledger.note_ends(&ids, again_at).await?;
+            }
+        }
+        Ok(count(due.len()))
+    }
+
+    /// Bans that were put or lifted in the ledger are put or lifted in the fast store.
+    async fn share_bans(&self) -> Stored<u32> {
+        let now = self.now();
+        let due = self.ports.ban_ledger.shares_due(now, self.config.sweeper.batch_max).await?;
+        for kept in &due {
+            let last = now.since_ms(kept.changed_at) >= AGAIN_MS;
+            if kept.lifted {
+                self.ports.blacklist.lift(&kept.ban.subject).await?;
+            } else if last {
+                self.ports.blacklist.restore(std::slice::from_ref(&kept.ban)).await?;
+            } else {
+                self.ports.blacklist.ban(&kept.ban).await?;
+            }
+            if kept.holds(now) {
+                self.end_sessions_of(&kept.ban.subject).await?;
+            }
+            let again_at = if last { None } else { Some(now.plus_ms(AGAIN_MS)) };
+            self.ports.ban_ledger.note_shared(&kept.ban.subject, kept.version, again_at).await?;
+        }
+        Ok(count(due.len()))
+    }
+
+    /// Ends the sessions of the user with a banned phone: the gate knows users, not phones.
+    pub(super) async fn end_sessions_of(&self, banned: &Subject) -> Stored<()> {
+        if let Subject::Phone(phone) = banned
+            && let Some(user) = self.ports.users.by_phone(phone).await?
+        {
+            self.ports.users.change(user.user_id, &UserChange::default(), self.now()).await?;
+            self.ports.sessions.end_all(user.user_id, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts the operators' bans back: all of them at once when the fast store has lost its data, otherwise a page with each
+    /// tick, for what a single node of a cluster may have lost.
+    async fn restore_bans(&self) -> Stored<u32> {
+        let token = self.sharing.token;
+        let loading = self.ports.blacklist.begin_loading(token).await?;
+        let last = self.sharing.last_ban.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut after = if loading { None } else { last };
+        let mut restored = 0;
+        loop {
+            let page = self.ports.ban_ledger.page(self.now(), after.as_ref(), BANS_PAGE).await?;
+            self.restore_kept(&page).await?;
+            restored += count(page.len());
+            after = page.last().filter(|_| page.len() == BANS_PAGE as usize).map(|kept| kept.ban.subject.clone());
+            if after.is_none() || !loading {
+                break;
+            }
+        }
+        if loading {
+            self.ports.blacklist.finish_loading(token).await?;
+            tracing::info!(bans = restored, "the operators' bans were put back");
+        }
+        *self.sharing.last_ban.lock().unwrap_or_else(PoisonError::into_inner) = after;
+        Ok(if loading { restored } else { 0 })
+    }
+
+    /// Puts the bans of some subjects back, as the ledger has them.
+    pub(super) async fn restore_bans_of(&self, subjects: &[Subject]) -> Stored<()> {
+        let kept = self.ports.ban_ledger.of(subjects).await?;
+        let now = self.now();
+        let holding: Vec<KeptBan> = kept.into_iter().filter(|kept| kept.holds(now)).collect();
+        self.restore_kept(&holding).await
+    }
+
+    /// Puts bans back; one that was lifted since it was read is lifted again.
+    async fn restore_kept(&self, kept: &[KeptBan]) -> Stored<()> {
+        if kept.is_empty() {
+            return Ok(());
+        }
+        let bans: Vec<Ban> = kept.iter().map(|kept| kept.ban.clone()).collect();
+        self.ports.blacklist.restore(&bans).await?;
+        let subjects: Vec<Subject> = bans.into_iter().map(|ban| ban.subject).collect();
+        let again: HashMap<Subject, KeptBan> =
+            self.ports.ban_ledger.of(&subjects).await?.into_iter().map(|kept| (kept.ban.subject.clone(), kept)).collect();
+        for subject in &subjects {
+            if again.get(subject).is_none_or(|kept| kept.lifted) {
+                self.ports.blacklist.lift(subject).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete_over(&self) -> Stored<u32> {
+        let (now, limit) = (self.now(), self.config.sweeper.batch_max);
+        let sessions = self.ports.session_ledger.delete_over(now.minus_ms(SESSION_KEPT_MS), limit).await?;
+        Ok(sessions + self.ports.ban_ledger.delete_over(now.minus_ms(BAN_KEPT_MS), limit).await?)
+    }
+}
