@@ -146,6 +146,18 @@ pub enum UsersCommand {
         #[arg(long)]
         phone: String,
     },
+    /// Make an administrator a shopper and end all of the user's sessions
+    Demote {
+        /// In any usual notation, with country code
+        #[arg(long)]
+        phone: String,
+    },
+    /// Set a user's password, read from standard input, and end all of the user's sessions
+    SetPassword {
+        /// In any usual notation, with country code
+        #[arg(long)]
+        phone: String,
+    },
 }
 
 #[derive(Debug, Clone, Subcommand)]

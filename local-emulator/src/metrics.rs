@@ -57,6 +57,11 @@ pub fn router(handle: PrometheusHandle, app: App) -> Router {
                     }
                     failed => tracing::warn!(error = ?failed, "queue depth"),
                 }
+                let lookups = app.session_lookups();
+                metrics::counter!("flashsale_session_lookups_total").absolute(lookups.lookups);
+                metrics::counter!("flashsale_sessions_looked_up_total").absolute(lookups.sessions);
+                #[expect(clippy::cast_precision_loss, reason = "a handful")]
+                metrics::gauge!("flashsale_session_lookups_at_once_max").set(lookups.at_once_max as f64);
                 handle.run_upkeep();
                 handle.render()
             }

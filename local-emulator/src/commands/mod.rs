@@ -45,6 +45,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Audit { within } => audit::run(&backend.app, *within).await,
         Command::Users(UsersCommand::Seed { count, out }) => users::seed(&backend.app, *count, out).await,
         Command::Users(UsersCommand::AddAdmin { phone }) => users::add_admin(&backend.app, phone).await,
+        Command::Users(UsersCommand::Demote { phone }) => users::demote(&backend.app, phone).await,
+        Command::Users(UsersCommand::SetPassword { phone }) => users::set_password(&backend.app, phone).await,
         Command::Sales(SalesCommand::Create { title, stock, price, currency, per_user_limit, starts_in, ends_in }) => {
             let wanted = sales::Wanted {
                 title: title.clone(),

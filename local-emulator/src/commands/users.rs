@@ -1,4 +1,4 @@
-//! `users seed`, `users add-admin`.
+//! `users seed`, `users add-admin`, `users demote`, `users set-password`.
 
 use std::{
     fs,
@@ -11,7 +11,8 @@ use std::{
 use anyhow::Context as _;
 use flashsale::{
     app::App,
-    domain::{Phone, Role},
+    domain::{Phone, Role, User},
+    problem::Problem,
 };
 
 use super::refused;
@@ -43,15 +44,46 @@ pub async fn seed(app: &App, count: u32, out: &Path) -> anyhow::Result<ExitCode>
 
 /// Makes an administrator.
 pub async fn add_admin(app: &App, phone: &str) -> anyhow::Result<ExitCode> {
-    const CHARS_MIN: usize = 8;
-    let phone = Phone::parse(phone, None).context("--phone")?;
+    let phone = read_phone(phone)?;
+    let user = app.add_user(phone, read_password()?, Role::Admin).await.map_err(|problem| refused(&problem))?;
+    said(&user)
+}
+
+/// Makes an administrator a shopper.
+pub async fn demote(app: &App, phone: &str) -> anyhow::Result<ExitCode> {
+    let user = app.demote(&read_phone(phone)?).await.map_err(|problem| match problem {
+        Problem::NotFound => anyhow::anyhow!("--phone: no administrator has this number"),
+        problem => refused(&problem),
+    })?;
+    said(&user)
+}
+
+/// Sets a user's password.
+pub async fn set_password(app: &App, phone: &str) -> anyhow::Result<ExitCode> {
+    let phone = read_phone(phone)?;
+    let user = app.set_password(&phone, read_password()?).await.map_err(|problem| match problem {
+        Problem::NotFound => anyhow::anyhow!("--phone: no user has this number"),
+        problem => refused(&problem),
+    })?;
+    said(&user)
+}
+
+fn said(user: &User) -> anyhow::Result<ExitCode> {
+    cli::say(&format!("{{\"user_id\":\"{}\"}}", user.user_id))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_phone(phone: &str) -> anyhow::Result<Phone> {
+    Phone::parse(phone, None).context("--phone")
+}
+
+/// The first line of standard input.
+fn read_password() -> anyhow::Result<String> {
     let mut password = String::new();
     std::io::stdin().lock().read_line(&mut password).context("the password is read from standard input")?;
     let password = password.trim_end_matches(['\r', '\n']).to_owned();
-    if password.chars().count() < CHARS_MIN {
-        anyhow::bail!("the password on standard input must have at least {CHARS_MIN} characters");
+    if password.is_empty() {
+        anyhow::bail!("the password is read from standard input, which is empty");
     }
-    let user = app.add_user(phone, password, Role::Admin).await.map_err(|problem| refused(&problem))?;
-    cli::say(&format!("{{\"user_id\":\"{}\"}}", user.user_id))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(password)
 }

@@ -167,6 +167,16 @@ impl Place {
         self.command(arguments).output().unwrap()
     }
 
+    /// Runs another command to its end, with this text on its standard input.
+    pub fn run_with_input(&self, arguments: &[&str], input: &str) -> Output {
+        use std::io::Write as _;
+        let mut command = self.command(arguments);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // It may end without reading.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
     #[track_caller]
     fn run_well(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);

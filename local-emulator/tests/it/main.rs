@@ -12,6 +12,7 @@ mod events;
 mod gateway;
 mod lambda;
 mod openapi;
+mod sessions;
 mod shop;
 mod storm;
 mod watch;
