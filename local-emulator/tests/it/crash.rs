@@ -242,7 +242,7 @@ async fn winners_are_told_so_after_a_kill_and_a_restart_on_servers() {
 async fn winners_are_told_so_after_a_kill_and_a_restart_of(place: Place) {
     let (tokens, sale) = (place.seed(500), place.sale(150));
     let doomed = place.start(&["--no-demo"]);
-    let ends = rush(&[doomed.client.clone()], &sale, &tokens, 32).await;
+    let ends = rush(std::slice::from_ref(&doomed.client), &sale, &tokens, 32).await;
     no_surprises(&ends);
     doomed.kill();
     let again = place.start(&["--no-demo"]);

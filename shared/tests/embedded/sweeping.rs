@@ -47,7 +47,7 @@ async fn a_sale_whose_store_fails_does_not_keep_the_units_of_others() {
     shop.buy(&shoppers[23], healthy).await;
     shop.work().await;
     shop.clock.advance_ms(900_000);
-    while shop.app.ports.orders.expire_due(shop.app.now(), 100).await.unwrap().len() > 0 {}
+    while !shop.app.ports.orders.expire_due(shop.app.now(), 100).await.unwrap().is_empty() {}
     shop.admission.fail(broken);
     let mut ticks = 0;
     while available(&shop, healthy).await == 0 {
