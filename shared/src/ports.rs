@@ -123,11 +123,37 @@ pub enum Changed {
     Refused(SaleError),
 }
 
+/// By what [`Sales::create_once`] recognises a creation that is asked for again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreationKey {
+    /// A digest of the caller and the caller's key, 64 characters.
+    pub key: String,
+    /// A digest of what is asked for, 64 characters.
+    pub request: String,
+}
+
+/// The outcome of [`Sales::create_once`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreatedOnce {
+    /// Stored now, or by an earlier call with the same key and request.
+    Created {
+        /// The id of the sale that is stored.
+        sale_id: SaleId,
+        /// When it was created.
+        created_at: Timestamp,
+    },
+    /// The key was used for another request; nothing was stored.
+    OtherRequest,
+}
+
 /// Sales, as the ledger keeps them.
 #[async_trait]
 pub trait Sales: Send + Sync {
     /// Stores a new sale (with `sold` 0). A repeat with the same id changes nothing.
     async fn create(&self, sale: &Sale) -> Stored<()>;
+    /// Stores a new sale as [`Sales::create`] does, with its key in the same transaction. A key stores one sale at most,
+    /// whatever the id.
+    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<CreatedOnce>;
     /// The sale with the id.
     async fn get(&self, sale_id: SaleId) -> Stored<Option<Sale>>;
     /// Sales with an id below `before` (all when `None`), newest id first, at most `limit`.

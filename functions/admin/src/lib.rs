@@ -9,7 +9,7 @@ use flashsale::{
     app::{App, BanView, NewBan, NewSale, ParkedView, SaleBooks, SaleStats},
     domain::{Sale, SaleChange, SaleId},
     http::{
-        Answer, Body, ClientAddress, PageQuery, Params, Signed, SignedWriter,
+        Answer, Body, ClientAddress, Idempotency, PageQuery, Params, Signed, SignedWriter,
         axum::{
             Json, Router,
             extract::{Query, State, rejection::QueryRejection},
@@ -40,10 +40,14 @@ async fn create_sale(
     State(app): State<App>,
     SignedWriter(who): SignedWriter,
     ClientAddress(client): ClientAddress,
+    Idempotency(key): Idempotency,
     Body(new): Body<NewSale>,
 ) -> Answer<impl IntoResponse> {
     app.enter_admin(&who, &client).await?;
-    let sale = app.create_sale(new).await?;
+    let sale = match key {
+        Some(key) => app.create_sale_once(new, who.user_id, &key).await?,
+        None => app.create_sale(new).await?,
+    };
     let location = format!("/api/sales/{}", sale.sale_id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(sale)))
 }

@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, draws a random number or talks to a store; times and random bytes come in as
 //! arguments, so every rule can be tested with plain values.
 
+mod idempotency;
 mod ids;
 mod money;
 mod order;
@@ -12,6 +13,7 @@ mod sale;
 mod time;
 mod user;
 
+pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
 pub use ids::{CaptchaId, IdError, OrderId, SaleId, SessionId, UserId};
 pub use money::{Currency, CurrencyError};
 pub use order::{Order, OrderRequest, OrderStatus, QueueMessage, RejectReason};

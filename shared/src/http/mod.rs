@@ -3,6 +3,7 @@
 mod body;
 mod client;
 mod finish;
+mod idempotency;
 #[cfg(feature = "openapi")]
 pub mod openapi;
 mod problem;
@@ -12,5 +13,6 @@ pub use axum;
 pub use body::{BODY_BYTES_MAX, Body, PageQuery, Params};
 pub use client::ClientAddress;
 pub use finish::{REQUEST_ID, RequestId, finish};
+pub use idempotency::Idempotency;
 pub use problem::Answer;
 pub use session::{Signed, SignedWriter, no_session_cookie, session_cookie};

@@ -1,0 +1,67 @@
+//! SIGTERM: an end in good order says nothing that would make an operator look.
+
+use std::{
+    fs::{self, File},
+    time::Duration,
+};
+
+use flashsale::contract::{Fault, FaultProxy};
+
+use crate::{
+    emulator::Place,
+    shop::{Bought, buy, follow},
+};
+
+/// A sale goes on, the emulator stops while the servers stay, and nothing in its log is a warning or an error.
+async fn an_end_in_good_order_is_quiet(place: Place) {
+    const SHOPPERS: usize = 5;
+    let place = place.set("LOG", "info");
+    for _ in 0..3 {
+        let (tokens, sale) = (place.seed(SHOPPERS), place.sale(SHOPPERS as u32));
+        let path = place.path().join("emulator.log");
+        let emulator = place.start_logging(&["--no-demo"], File::create(&path).unwrap());
+        let clients = [emulator.client.clone()];
+        for (number, token) in tokens.iter().enumerate() {
+            let Bought::Order(order) = buy(&clients, &sale, token, false, number).await else { panic!("there is one for each") };
+            assert_eq!(follow(&clients, &order, token).await, "confirmed");
+        }
+        emulator.stop();
+        let log = fs::read_to_string(path).unwrap();
+        assert!(log.contains("stopping"), "{log}");
+        let loud: Vec<_> = log.lines().filter(|line| line.contains("ERROR") || line.contains("WARN")).collect();
+        // Said at every start, because the tests turn captchas off.
+        let loud: Vec<_> = loud.into_iter().filter(|line| !line.contains("captchas are off")).collect();
+        assert!(loud.is_empty(), "{loud:#?}");
+    }
+}
+
+/// The server's goodbye and the end of its stream arrive together, as on a busy machine or over a slow network: the library for
+/// RabbitMQ takes that for a broken connection.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn an_end_in_good_order_is_quiet_over_a_slow_network() {
+    let place = Place::servers();
+    let url = place.servers.as_ref().unwrap().amqp_url().unwrap();
+    let (_, host) = url.rsplit_once('@').unwrap();
+    let proxy = FaultProxy::start(host.split('/').next().unwrap().parse().unwrap()).await;
+    proxy.set(Fault::Delay(Duration::from_millis(30))).await;
+    let through = proxy.through(&url);
+    an_end_in_good_order_is_quiet(place.with_flag("--amqp-url", &through)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_in_good_order_is_quiet_embedded() {
+    an_end_in_good_order_is_quiet(Place::embedded()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn an_end_in_good_order_is_quiet_on_servers() {
+    an_end_in_good_order_is_quiet(Place::servers()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn an_end_in_good_order_is_quiet_in_processes() {
+    an_end_in_good_order_is_quiet(Place::processes()).await;
+}
