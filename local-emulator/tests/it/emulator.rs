@@ -101,13 +101,6 @@ impl Place {
         std::fs::read_to_string(self.log.as_ref().expect("with_log")).unwrap()
     }
 
-    /// With another value of a flag.
-    pub fn with_flag(mut self, flag: &str, value: &str) -> Self {
-        let at = self.flags.iter().position(|known| known == flag).expect("the flag is given");
-        self.flags[at + 1] = value.to_owned();
-        self
-    }
-
     /// With captchas, as by default.
     pub fn with_captchas(mut self) -> Self {
         self.flags.retain(|flag| flag != "--captcha" && flag != "off");

@@ -1,11 +1,6 @@
 //! SIGTERM: an end in good order says nothing that would make an operator look.
 
-use std::{
-    fs::{self, File},
-    time::Duration,
-};
-
-use flashsale::contract::{Fault, FaultProxy};
+use std::fs::{self, File};
 
 use crate::{
     emulator::Place,
@@ -32,20 +27,6 @@ async fn an_end_in_good_order_is_quiet(place: Place) {
         let loud: Vec<_> = end.lines().filter(|line| line.contains("ERROR") || line.contains("WARN")).collect();
         assert!(loud.is_empty(), "{loud:#?}");
     }
-}
-
-/// The server's goodbye and the end of its stream arrive together, as on a busy machine or over a slow network: the library for
-/// RabbitMQ takes that for a broken connection.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs servers: infra/test runs it"]
-async fn an_end_in_good_order_is_quiet_over_a_slow_network() {
-    let place = Place::servers();
-    let url = place.servers.as_ref().unwrap().amqp_url().unwrap();
-    let (_, host) = url.rsplit_once('@').unwrap();
-    let proxy = FaultProxy::start(host.split('/').next().unwrap().parse().unwrap()).await;
-    proxy.set(Fault::Delay(Duration::from_millis(30))).await;
-    let through = proxy.through(&url);
-    an_end_in_good_order_is_quiet(place.with_flag("--amqp-url", &through)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
