@@ -277,7 +277,7 @@ async fn hand_back(connection: &mut SqliteConnection, ids: String) -> Stored<()>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{contract, ports::OrderLedger as _};
+    use crate::{contract, ports::OrderLedger as _, private_files::Loose};
 
     async fn pages_max(store: &Sqlite, pages: u32) {
         let pragma = format!("PRAGMA max_page_count = {pages}");
@@ -290,7 +290,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_refuses_what_is_new_and_loses_nothing() {
         let dir = std::env::temp_dir().join(format!("flashsale-full-{}", contract::order_id()));
-        let store = Sqlite::open(&dir).await.unwrap();
+        let store = Sqlite::open(&dir, Loose::Tighten).await.unwrap();
         let sale = contract::sale(10_000);
         // SQLite takes the file's present size for a limit below it.
         pages_max(&store, 1).await;
