@@ -214,8 +214,8 @@ pub trait OrderLedger: Send + Sync {
     /// Records admitted orders in one transaction and returns one outcome per request in the given order (a repeated
     /// id within the batch is recorded once). An order is recorded `Confirmed` with
     /// `pay_by = now + pay_within_ms`, or `Rejected` when no unit is left, the user's limit is reached or the sale
-    /// is unknown. An id that is there already is returned as it is. One that can never be recorded is left out and does
-    /// not hold up the others. Deadlocks and lock time-outs are retried inside.
+    /// is unknown. An id that is there already is returned as it is. One that can never be recorded, as its price is one
+    /// that the sale never had, is left out and does not hold up the others. Deadlocks and lock time-outs are retried inside.
     ///
     /// # Errors
     /// Nothing was recorded, or nobody knows. `Corrupt` is about the store (a sale's row that can't be read, say) and

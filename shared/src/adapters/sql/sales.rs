@@ -144,6 +144,17 @@ async fn insert<S: Session>(session: &mut S, sale: &Sale, once: Option<&Creation
     let insert = Statement::new(format!("INSERT INTO sales ({SALE_COLUMNS}, creation_key, creation_request) VALUES "))
         .rows([row])
         .sql(S::DIALECT.skip_duplicates("sale_id"));
+    session.execute(&insert).await?;
+    keep_price(session, sale.sale_id).await
+}
+
+/// Keeps the price that the sale's row has, so that orders admitted at it can be recorded after it has changed.
+async fn keep_price<S: Session>(session: &mut S, sale_id: SaleId) -> Result<(), Failure> {
+    let insert = Statement::new(
+        "INSERT INTO sale_prices (sale_id, price) SELECT sales.sale_id, sales.price FROM sales WHERE sales.sale_id = ? AND NOT EXISTS \
+         (SELECT 1 FROM sale_prices AS kept WHERE kept.sale_id = sales.sale_id AND kept.price = sales.price)",
+    )
+    .bind(sale_id);
     session.execute(&insert).await.map(drop)
 }
 
@@ -182,6 +193,9 @@ impl Work for ChangeSale {
         .bind(signed("version", sale.version)?)
         .bind(sale.sale_id);
         session.execute(&update).await?;
+        if sale.price != before.price {
+            keep_price(session, sale.sale_id).await?;
+        }
         Ok(Changed::Changed(sale))
     }
 }
