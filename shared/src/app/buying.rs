@@ -79,7 +79,7 @@ impl App {
         }
         // Last, because it uses the captcha up.
         self.check_captcha(Purpose::Purchase, captcha).await?;
-        let order_id = OrderId::new(now, &self.ten());
+        let order_id = OrderId::for_sale(now, sale_id, &self.ten());
         let expires_at = now.plus_ms(self.config.tickets.ms());
         let claims = TicketClaims { order_id, user_id: who.user_id, session_id: who.session_id, sale_id, exp_ms: expires_at.epoch_ms() };
         Ok(Ticket { ticket: self.ticket_keys.sign(&claims), order_id, expires_at })

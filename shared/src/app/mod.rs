@@ -9,6 +9,7 @@ mod captchas;
 mod catalog;
 mod clocks;
 mod entering;
+mod finding;
 mod orders;
 mod parking;
 mod passwords;
@@ -49,6 +50,7 @@ use crate::{
 };
 use catalog::Catalog;
 use clocks::ClockMemory;
+use finding::OrderMemory;
 use parking::ParkedLately;
 use passwords::Passwords;
 use publisher::Publisher;
@@ -73,6 +75,7 @@ pub struct Inner {
     drawing_turns: Semaphore,
     catalog: Catalog,
     publisher: Publisher,
+    order_memory: OrderMemory,
     parked_lately: ParkedLately,
     sweep: SweepMemory,
     clocks: ClockMemory,
@@ -120,6 +123,7 @@ impl App {
             drawing_turns,
             catalog,
             publisher,
+            order_memory: OrderMemory::default(),
             parked_lately,
             sweep,
             clocks,

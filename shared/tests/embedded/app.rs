@@ -46,7 +46,7 @@ pub struct Shop {
     pub admission: Arc<SpiedAdmission>,
     pub client: Client,
     settings: Vec<(String, String)>,
-    dir: TempDir,
+    pub dir: TempDir,
 }
 
 impl Shop {

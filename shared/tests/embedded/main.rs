@@ -6,6 +6,7 @@ mod accounts;
 mod admission;
 mod app;
 mod buying;
+mod finding;
 mod gate;
 mod ledger;
 mod queue;

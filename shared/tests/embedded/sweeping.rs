@@ -17,7 +17,7 @@ use crate::{
 const DAY_MS: u64 = 86_400_000;
 
 /// A shop and a spy on its ledger's orders.
-async fn spied(settings: &[(&str, &str)]) -> (Shop, Arc<SpiedOrders>) {
+pub async fn spied(settings: &[(&str, &str)]) -> (Shop, Arc<SpiedOrders>) {
     let mut spy = None;
     let settings = [&[("CAPTCHA", "off")], settings].concat();
     let shop = Shop::open_with(&settings, |ports| {
