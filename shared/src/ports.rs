@@ -854,9 +854,20 @@ pub trait Health: Send + Sync {
     async fn check(&self) -> Stored<()>;
 }
 
-/// Every port of one backend, as `wire` puts them together.
+/// Ports that work by connections of their own, for what requests must not keep waiting: the order worker and the sweeper.
 #[derive(Clone)]
 #[expect(missing_docs, reason = "each field is the port of its type")]
+pub struct Background {
+    pub ledger_clock: Arc<dyn LedgerClock>,
+    pub session_ledger: Arc<dyn SessionLedger>,
+    pub ban_ledger: Arc<dyn BanLedger>,
+    pub sales: Arc<dyn Sales>,
+    pub orders: Arc<dyn OrderLedger>,
+}
+
+/// Every port of one backend, as `wire` puts them together.
+#[derive(Clone)]
+#[expect(missing_docs, reason = "each other field is the port of its type")]
 pub struct Ports {
     pub clock: Arc<dyn Clock>,
     pub ledger_clock: Arc<dyn LedgerClock>,
@@ -881,4 +892,6 @@ pub struct Ports {
     pub cache: Arc<dyn Cache>,
     pub artist: Arc<dyn CaptchaArtist>,
     pub health: Vec<Arc<dyn Health>>,
+    /// In place of the ports of the same names, for the worker and the sweeper. `None`: those serve everybody.
+    pub background: Option<Background>,
 }

@@ -45,7 +45,7 @@ use tracing::Instrument as _;
 use crate::{
     config::{Config, ConfigError, SigningKey},
     domain::Timestamp,
-    ports::{Ports, StoreError},
+    ports::{Background, Ports, StoreError},
     problem::Problem,
 };
 use catalog::Catalog;
@@ -64,23 +64,24 @@ use tokens::Keyring;
 pub struct App(Arc<Inner>);
 
 /// The fields of [`App`].
+#[derive(Clone)]
 pub struct Inner {
     /// The configuration.
     pub config: Config,
     /// The ports.
     pub ports: Ports,
-    session_keys: Keyring,
-    ticket_keys: Keyring,
-    passwords: Passwords,
-    drawing_turns: Semaphore,
-    catalog: Catalog,
-    publisher: Publisher,
-    order_memory: OrderMemory,
-    parked_lately: ParkedLately,
-    sweep: SweepMemory,
-    clocks: ClockMemory,
-    lookups: Lookups,
-    sharing: SharingMemory,
+    session_keys: Arc<Keyring>,
+    ticket_keys: Arc<Keyring>,
+    passwords: Arc<Passwords>,
+    drawing_turns: Arc<Semaphore>,
+    catalog: Arc<Catalog>,
+    publisher: Arc<Publisher>,
+    order_memory: Arc<OrderMemory>,
+    parked_lately: Arc<ParkedLately>,
+    sweep: Arc<SweepMemory>,
+    clocks: Arc<ClockMemory>,
+    lookups: Arc<Lookups>,
+    sharing: Arc<SharingMemory>,
 }
 
 /// An [`App`] can't be built.
@@ -117,24 +118,35 @@ impl App {
         let app = Self(Arc::new(Inner {
             config,
             ports,
-            session_keys,
-            ticket_keys,
-            passwords,
-            drawing_turns,
-            catalog,
-            publisher,
-            order_memory: OrderMemory::default(),
-            parked_lately,
-            sweep,
-            clocks,
-            lookups,
-            sharing,
+            session_keys: Arc::new(session_keys),
+            ticket_keys: Arc::new(ticket_keys),
+            passwords: Arc::new(passwords),
+            drawing_turns: Arc::new(drawing_turns),
+            catalog: Arc::new(catalog),
+            publisher: Arc::new(publisher),
+            order_memory: Arc::new(OrderMemory::default()),
+            parked_lately: Arc::new(parked_lately),
+            sweep: Arc::new(sweep),
+            clocks: Arc::new(clocks),
+            lookups: Arc::new(lookups),
+            sharing: Arc::new(sharing),
         }));
         // Says so in the log when the clocks differ; whether the process may lead is asked again when it wants to.
         if let Err(error) = app.clock_fault().await {
             tracing::warn!(%error, "the ledger's clock");
         }
         Ok(app)
+    }
+
+    /// The same app as the order worker and the sweeper use it: with [`crate::ports::Background`] in place of the ports that
+    /// requests wait for, status polls above all.
+    #[must_use]
+    pub fn background(&self) -> Self {
+        let Some(Background { ledger_clock, session_ledger, ban_ledger, sales, orders }) = self.ports.background.clone() else {
+            return self.clone();
+        };
+        let ports = Ports { ledger_clock, session_ledger, ban_ledger, sales, orders, ..self.ports.clone() };
+        Self(Arc::new(Inner { ports, ..Inner::clone(self) }))
     }
 
     /// Now.

@@ -86,6 +86,7 @@ impl Shop {
             cache: Arc::new(MemoryCache::new()),
             artist: Arc::new(KnownAnswer),
             health: Vec::new(),
+            background: None,
         };
         change(&mut ports);
         let settings: Vec<_> = settings.iter().map(|(name, value)| (format!("FLASHSALE_{name}"), (*value).to_owned())).collect();
