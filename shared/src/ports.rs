@@ -370,6 +370,9 @@ pub struct AbusePolicy {
     pub window_ms: u64,
     /// How long the ban lasts, in milliseconds.
     pub ban_ms: u64,
+    /// Refusals of the same user that the caller answered from its own memory: counted along when this entry is
+    /// refused by a limit of the user, and otherwise left to the caller.
+    pub also_refused: u32,
 }
 
 /// What [`Gate::enter`] checks, all in one round trip.
@@ -403,7 +406,8 @@ pub enum Entered {
     },
     /// A limit has no room.
     Limited {
-        /// Index into `limits`.
+        /// Index into `limits`: of those that have no room the one with the longest wait, the first of equals. So
+        /// this limit by itself refuses its subject for `retry_after_ms`.
         limit: usize,
         /// Time until one request would be let in, in milliseconds; at least 1.
         retry_after_ms: u64,
