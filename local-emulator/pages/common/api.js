@@ -50,7 +50,8 @@ export async function call(method, path, body = undefined, headers = {}) {
     throw new Refusal("no-answer");
   }
   if (response.ok) {
-    const time = json?.server_time ?? json?.sales?.[0]?.server_time;
+    // A list may have been put together a moment ago, or kept by the browser: its header has the time of this answer.
+    const time = response.headers.get("Server-Time") ?? json?.server_time;
     if (time) sample(time, sentAt, performance.now());
     return json;
   }

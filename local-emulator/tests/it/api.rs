@@ -79,6 +79,7 @@ async fn life_of_an_order(place: Place) {
     assert_eq!((&page["state"], &page["stock"], &page["available"]), (&json!("open"), &json!(100), &json!(100)));
     let list = client.get("/api/sales?limit=1", None).await.expect(200).json();
     assert_eq!(list["sales"][0]["sale_id"], json!(sale));
+    assert_eq!(list["sales"][0].get("description"), None, "the list has no descriptions");
 
     let ticket = shop.ticket(&token).await.expect(201);
     let (ticket, order_id) = (ticket.text("ticket"), ticket.text("order_id"));

@@ -65,6 +65,7 @@ impl App {
         if let Some(flag) = self.sold_out_flag(sale_id).await?
             && self.catalog.is_without(sale_id, who.user_id, flag, self.monotonic_ms()).await
         {
+            self.enter_memory(client, Some(who.user_id), "ticket", self.config.limits.ticket).await?;
             return Err(Problem::SoldOut);
         }
         self.enter(who, client, "ticket", self.config.limits.ticket).await?;

@@ -9,6 +9,7 @@ mod captchas;
 mod catalog;
 mod clocks;
 mod entering;
+mod fair_turns;
 mod finding;
 mod orders;
 mod parking;
@@ -18,9 +19,12 @@ mod queue_barrier;
 mod rebuilding;
 mod reconciling;
 mod recording;
+mod refusals;
+mod sale_list;
 mod selling;
 mod sessions;
 mod sharing;
+mod studio;
 mod sweeping;
 mod tokens;
 
@@ -33,13 +37,13 @@ pub use captchas::{CaptchaAnswer, DrawnCaptcha};
 pub use catalog::SaleView;
 pub use entering::Client;
 pub use parking::ParkedView;
-pub use selling::{BanView, NewBan, NewSale, SaleStats};
+pub use sale_list::{CachedJson, ListedSale, SaleList};
+pub use selling::{Admin, BanView, NewBan, NewSale, SaleStats};
 pub use sessions::LookupFigures;
 pub use sweeping::Swept;
 pub(crate) use tokens::install_crypto;
 pub use tokens::{SessionClaims, TicketClaims};
 
-use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
 use crate::{
@@ -47,6 +51,7 @@ use crate::{
     domain::Timestamp,
     ports::{Background, Ports, StoreError},
     problem::Problem,
+    security,
 };
 use catalog::Catalog;
 use clocks::ClockMemory;
@@ -54,8 +59,10 @@ use finding::OrderMemory;
 use parking::ParkedLately;
 use passwords::Passwords;
 use publisher::Publisher;
+use refusals::Refusals;
 use sessions::Lookups;
 use sharing::SharingMemory;
+use studio::Studio;
 use sweeping::SweepMemory;
 use tokens::Keyring;
 
@@ -73,7 +80,9 @@ pub struct Inner {
     session_keys: Arc<Keyring>,
     ticket_keys: Arc<Keyring>,
     passwords: Arc<Passwords>,
-    drawing_turns: Arc<Semaphore>,
+    studio: Studio,
+    refusals: Arc<Refusals>,
+    refused: Arc<security::Refused>,
     catalog: Arc<Catalog>,
     publisher: Arc<Publisher>,
     order_memory: Arc<OrderMemory>,
@@ -105,7 +114,10 @@ impl App {
         let session_keys = keys(config.session_keys()?, "session", &ports).await?;
         let ticket_keys = keys(config.ticket_keys()?, "ticket", &ports).await?;
         let passwords = Passwords::new(config.login.hashes_at_once, config.login.hashes_waiting_max);
-        let drawing_turns = Semaphore::new(passwords::half_of_the_processors());
+        let at_once = fair_turns::half_of_the_processors();
+        let studio = Studio::new(Arc::clone(&ports.artist), Arc::clone(&ports.random), at_once, &config.captchas);
+        let refusals = Refusals::new(config.abuse);
+        let refused = security::Refused::default();
         let catalog = Catalog::new(&config.cache);
         let orders = &config.orders;
         let wait_max = Duration::from_millis(orders.publish_wait_ms);
@@ -121,7 +133,9 @@ impl App {
             session_keys: Arc::new(session_keys),
             ticket_keys: Arc::new(ticket_keys),
             passwords: Arc::new(passwords),
-            drawing_turns: Arc::new(drawing_turns),
+            studio,
+            refusals: Arc::new(refusals),
+            refused: Arc::new(refused),
             catalog: Arc::new(catalog),
             publisher: Arc::new(publisher),
             order_memory: Arc::new(OrderMemory::default()),

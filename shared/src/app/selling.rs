@@ -1,6 +1,6 @@
 //! The operator's side: sales, their figures, the blacklist.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Display, net::IpAddr};
 
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use crate::{
     domain::{Ban, Currency, IdempotencyKey, Role, Sale, SaleChange, SaleId, Subject, Timestamp, UserId},
     ports::{AdmissionState, Changed, CreatedOnce, CreationKey, Depth},
     problem::Problem,
+    security,
 };
 
 /// A sale to be created.
@@ -111,12 +112,27 @@ pub struct NewBan {
     pub expires_at: Option<Timestamp>,
 }
 
+/// An administrator who was let in.
+#[derive(Debug, Clone, Copy)]
+pub struct Admin {
+    user_id: UserId,
+    address: IpAddr,
+}
+
+impl Admin {
+    /// Writes the security log's line about what the administrator has done; `object` names what it was done to, without
+    /// a person's data.
+    pub fn did(&self, event: &'static str, object: &dyn Display) {
+        security::administered(event, self.address, self.user_id, object);
+    }
+}
+
 impl App {
     /// Lets an administrator in, from where the admin API answers.
     ///
     /// # Errors
     /// `forbidden`, `unauthenticated`, `rate-limited`, `banned`.
-    pub async fn enter_admin(&self, who: &SessionClaims, client: &Client) -> Result<(), Problem> {
+    pub async fn enter_admin(&self, who: &SessionClaims, client: &Client) -> Result<Admin, Problem> {
         let networks = &self.config.admin_networks;
         if !networks.is_empty() && !networks.iter().any(|network| network.contains(client.address)) {
             return Err(Problem::Forbidden("this does not answer in your network"));
@@ -125,7 +141,8 @@ impl App {
         if who.role != Role::Admin {
             return Err(Problem::Forbidden("only an administrator may do this"));
         }
-        self.enter_as(who, client, "admin", self.config.limits.admin, Some(Role::Admin)).await
+        self.enter_as(who, client, "admin", self.config.limits.admin, Some(Role::Admin)).await?;
+        Ok(Admin { user_id: who.user_id, address: client.address })
     }
 
     /// Creates a sale and loads it into the admission store.
@@ -254,7 +271,7 @@ impl App {
     ///
     /// # Errors
     /// `invalid`, `unavailable`.
-    pub async fn put_ban(&self, new: NewBan) -> Result<BanView, Problem> {
+    pub async fn put_ban(&self, admin: &Admin, new: NewBan) -> Result<BanView, Problem> {
         const REASON_CHARS_MAX: usize = 500;
         let invalid = |field: &str, expected: &str| Problem::Invalid { field: field.to_owned(), expected: expected.to_owned() };
         let subject = read_subject(&new.kind, &new.value)?;
@@ -266,11 +283,13 @@ impl App {
             return Err(invalid("expires_at", "a time to come, or left out for a ban without end"));
         }
         let ban = Ban { subject, reason: new.reason, created_at: now, expires_at: new.expires_at };
-        let app = self.clone();
+        let (app, admin) = (self.clone(), *admin);
         finish(async move {
             app.ports.ban_ledger.put(&ban).await?;
             // Should the rest fail, the sweeper does it.
             app.ports.blacklist.ban(&ban).await?;
+            app.refusals.forget_bans();
+            admin.did("ban-put", &security::loggable(&ban.subject));
             app.end_sessions_of(&ban.subject).await?;
             Ok(BanView::from(&ban))
         })
@@ -281,13 +300,18 @@ impl App {
     ///
     /// # Errors
     /// `invalid`, `not-found`, `unavailable`.
-    pub async fn lift_ban(&self, kind: &str, value: &str) -> Result<(), Problem> {
+    pub async fn lift_ban(&self, admin: &Admin, kind: &str, value: &str) -> Result<(), Problem> {
         let subject = read_subject(kind, value)?;
-        let app = self.clone();
+        let (app, admin) = (self.clone(), *admin);
         finish(async move {
             let lifted = app.ports.ban_ledger.lift(&subject, app.now()).await?;
             // Also an automatic ban, of which the ledger knows nothing.
-            if app.ports.blacklist.lift(&subject).await? || lifted { Ok(()) } else { Err(Problem::NotFound) }
+            if !app.ports.blacklist.lift(&subject).await? && !lifted {
+                return Err(Problem::NotFound);
+            }
+            app.refusals.forget_bans();
+            admin.did("ban-lifted", &security::loggable(&subject));
+            Ok(())
         })
         .await
     }

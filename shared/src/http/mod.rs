@@ -1,6 +1,7 @@
 //! What every HTTP function shares: reading requests, writing answers and problems, and the common finish of a router.
 
 mod body;
+mod cached;
 mod client;
 mod finish;
 mod idempotency;
@@ -11,6 +12,7 @@ mod session;
 
 pub use axum;
 pub use body::{BODY_BYTES_MAX, Body, PageQuery, Params};
+pub use cached::{SERVER_TIME, cached_json, has_tag, takes_gzip};
 pub use client::ClientAddress;
 pub use finish::{REQUEST_ID, RequestId, finish};
 pub use idempotency::Idempotency;

@@ -7,6 +7,7 @@ mod admission;
 mod app;
 mod buying;
 mod finding;
+mod flood;
 mod gate;
 mod ledger;
 mod queue;
