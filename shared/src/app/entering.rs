@@ -151,12 +151,16 @@ impl App {
     }
 
     /// Lets somebody in whose session is not asked for.
-    pub(super) async fn pass(&self, client: &Client, mut entry: Entry) -> Result<(), Problem> {
-        let passed = match self.refusals.recall(&entry, self.monotonic_ms()).await {
+    async fn pass(&self, client: &Client, entry: Entry) -> Result<(), Problem> {
+        self.pass_unnoted(entry).await.inspect_err(|problem| self.note_refused(problem, client, None))
+    }
+
+    /// As [`App::pass`], for a part of a request whose refusal is noted as a whole.
+    pub(super) async fn pass_unnoted(&self, mut entry: Entry) -> Result<(), Problem> {
+        match self.refusals.recall(&entry, self.monotonic_ms()).await {
             Recalled::Refused(problem) => Err(problem),
             Recalled::Nothing => self.ask_gate(&mut entry).await.and_then(|entered| told(entered, &entry)),
-        };
-        passed.inspect_err(|problem| self.note_refused(problem, client, None))
+        }
     }
 
     /// Asks the gate, reports refusals that were answered from memory, and remembers a refusal.
