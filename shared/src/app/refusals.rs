@@ -37,27 +37,15 @@ const COUNT_IDLE: Duration = Duration::from_secs(600);
 /// A clock that was set back by more than this makes a local count start anew.
 const SLACK_MS: u64 = 60_000;
 
-/// Refusals, by the limit's name and whom it refuses.
-type Limited = Cache<(&'static str, Subject), Span>;
-
-/// Since when and until when something holds: a clock that is set back ends it.
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    since: Timestamp,
-    until: Timestamp,
-}
-
-impl Span {
-    fn holds(&self, now: Timestamp) -> bool {
-        self.since <= now && now < self.until
-    }
-}
+/// Refusals, by the limit's name and whom it refuses: until when, by the monotonic clock.
+type Limited = Cache<(&'static str, Subject), u64>;
 
 /// The end of a ban as the client is told, and how long it is believed.
 #[derive(Debug, Clone, Copy)]
 struct Banned {
     until: Option<Timestamp>,
-    believed: Span,
+    /// By the monotonic clock.
+    believed_until_ms: u64,
 }
 
 /// Refusals of one user within about one window of the abuse policy.
@@ -99,30 +87,30 @@ impl Refusals {
         }
     }
 
-    /// Whether the request is refused without asking the store.
-    pub(super) async fn recall(&self, entry: &Entry) -> Recalled {
-        if let Some(until) = self.recall_ban(&entry.not_banned, entry.now).await {
+    /// Whether the request is refused without asking the store, at this moment of the monotonic clock.
+    pub(super) async fn recall(&self, entry: &Entry, monotonic_ms: u64) -> Recalled {
+        if let Some(until) = self.recall_ban(entry, monotonic_ms).await {
             return Recalled::Refused(Problem::Banned { until });
         }
         for limit in &entry.limits {
-            let Some(span) = self.limited.get(&(limit.name, limit.subject.clone())).await.filter(|span| span.holds(entry.now)) else {
-                continue;
-            };
+            let until_ms = self.limited.get(&(limit.name, limit.subject.clone())).await;
+            let Some(until_ms) = until_ms.filter(|until_ms| monotonic_ms < *until_ms) else { continue };
             if entry.abuse.is_some() && self.strike(&limit.subject).await {
                 return Recalled::Nothing;
             }
-            let retry_after_ms = span.until.since_ms(entry.now).max(1);
+            let retry_after_ms = until_ms - monotonic_ms;
             return Recalled::Refused(Problem::RateLimited { name: limit.name, quota: Some(limit.quota), retry_after_ms });
         }
         Recalled::Nothing
     }
 
-    async fn recall_ban(&self, subjects: &[Subject], now: Timestamp) -> Option<Option<Timestamp>> {
+    async fn recall_ban(&self, entry: &Entry, monotonic_ms: u64) -> Option<Option<Timestamp>> {
+        let subjects = entry.not_banned.as_slice();
         let each = subjects.iter().map(std::slice::from_ref).filter(|_| subjects.len() > 1);
         for key in std::iter::once(subjects).chain(each) {
             if let Some(banned) = self.banned.get(key).await
-                && banned.believed.holds(now)
-                && banned.until.is_none_or(|until| now < until)
+                && monotonic_ms < banned.believed_until_ms
+                && banned.until.is_none_or(|until| entry.now < until)
             {
                 return Some(banned.until);
             }
@@ -169,7 +157,7 @@ impl Refusals {
     }
 
     /// Notes a refusal by the store, which has counted `also_refused` along where the limit is one of a user.
-    pub(super) async fn note_limited(&self, entry: &Entry, limit: &Limit, retry_after_ms: u64, also_refused: u32) {
+    pub(super) async fn note_limited(&self, entry: &Entry, limit: &Limit, retry_after_ms: u64, also_refused: u32, monotonic_ms: u64) {
         let key = (limit.name, limit.subject.clone());
         if entry.abuse.is_some() && matches!(limit.subject, Subject::User(_)) {
             let strikes = self.strikes_of(&limit.subject).await;
@@ -184,14 +172,13 @@ impl Refusals {
         } else {
             self.keep_unreported(entry, also_refused).await;
         }
-        let until = entry.now.plus_ms(retry_after_ms.min(LIMIT_MS_MAX));
-        self.limited.insert(key, Span { since: entry.now, until }).await;
+        self.limited.insert(key, monotonic_ms.saturating_add(retry_after_ms.min(LIMIT_MS_MAX))).await;
     }
 
     /// Notes that the store has refused these subjects because one of them is banned.
-    pub(super) async fn note_banned(&self, subjects: &[Subject], until: Option<Timestamp>, now: Timestamp) {
-        let believed = Span { since: now, until: now.plus_ms(BAN_MS_MAX) };
-        self.banned.insert(subjects.to_vec(), Banned { until, believed }).await;
+    pub(super) async fn note_banned(&self, subjects: &[Subject], until: Option<Timestamp>, monotonic_ms: u64) {
+        let believed_until_ms = monotonic_ms.saturating_add(BAN_MS_MAX);
+        self.banned.insert(subjects.to_vec(), Banned { until, believed_until_ms }).await;
     }
 
     /// To be called after a ban was put or lifted here; other processes see it after [`BAN_MS_MAX`].

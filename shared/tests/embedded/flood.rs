@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use flashsale::{
     adapters::{
-        memory::{MemoryCache, MemoryGate, MemoryLocks},
+        memory::{MemoryCache, MemoryGate, MemoryHolders, MemoryLocks},
         system::{Artist, SystemRandom},
     },
     app::{App, Client, Credentials, NewBan, NewSale, SessionClaims},
@@ -59,6 +59,7 @@ impl Shop {
         let gate = Arc::new(CountingGate { gate: Arc::clone(&memory), asked: AtomicUsize::new(0) });
         let ports = Ports {
             clock: clock.clone(),
+            ledger_clock: clock.clone(),
             random: Arc::new(SystemRandom),
             users: store.clone(),
             sales: store.clone(),
@@ -72,6 +73,7 @@ impl Shop {
             admission: store.clone(),
             queue: store.clone(),
             source: store.clone(),
+            holders: Arc::new(MemoryHolders::new()),
             parked: store,
             locks: Arc::new(MemoryLocks::new()),
             cache: Arc::new(MemoryCache::new()),
@@ -144,7 +146,11 @@ async fn a_request_refused_by_a_limit_asks_the_gate_again_only_when_its_time_has
     }
     assert_eq!(shop.asked(), asked, "from memory");
     shop.clock.advance_ms(999);
+    // A wall clock that is set changes nothing.
+    shop.clock.set_by_ms(3_600_000);
     refused(shop.ticket(who, sale).await, "rate-limited");
+    shop.clock.set_by_ms(-3_600_000);
+    assert_eq!(shop.asked(), asked);
     shop.clock.advance_ms(1);
     shop.ticket(who, sale).await.unwrap();
     assert_eq!(shop.asked(), asked + 1);
