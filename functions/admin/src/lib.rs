@@ -153,7 +153,9 @@ async fn ban(
     Body(new): Body<NewBan>,
 ) -> Answer<(StatusCode, Json<BanView>)> {
     let admin = app.enter_admin(&who, &client).await?;
-    Ok((StatusCode::CREATED, Json(app.put_ban(&admin, new).await?)))
+    let ban = app.put_ban(new).await?;
+    admin.did_to_ban("ban-put", ban.kind, &ban.value);
+    Ok((StatusCode::CREATED, Json(ban)))
 }
 
 #[derive(Deserialize)]
@@ -179,6 +181,7 @@ async fn lift(
         let expected = "?kind=user|address|phone&value=...".to_owned();
         return Err(Problem::Invalid { field: "query".to_owned(), expected });
     };
-    app.lift_ban(&admin, &kind, &value).await?;
+    app.lift_ban(&kind, &value).await?;
+    admin.did_to_ban("ban-lifted", &kind, &value);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -103,14 +103,17 @@ impl App {
     /// Lets anybody in who asks for what is not in memory.
     pub(super) async fn enter_reader(&self, client: &Client) -> Result<(), Problem> {
         let address = Subject::address(client.address);
-        self.pass(client, Entry {
-            session: None,
-            role: None,
-            not_banned: vec![address.clone()],
-            limits: vec![Limit { name: "address", subject: address, quota: self.config.limits.address }],
-            abuse: None,
-            now: self.now(),
-        })
+        self.pass(
+            client,
+            Entry {
+                session: None,
+                role: None,
+                not_banned: vec![address.clone()],
+                limits: vec![Limit { name: "address", subject: address, quota: self.config.limits.address }],
+                abuse: None,
+                now: self.now(),
+            },
+        )
         .await
     }
 

@@ -125,6 +125,12 @@ impl Admin {
     pub fn did(&self, event: &'static str, object: &dyn Display) {
         security::administered(event, self.address, self.user_id, object);
     }
+
+    /// As [`Admin::did`], to a ban of the kind and the value.
+    pub fn did_to_ban(&self, event: &'static str, kind: &str, value: &str) {
+        let subject = read_subject(kind, value);
+        self.did(event, &subject.map_or_else(|_| "nobody".to_owned(), |subject| security::loggable(&subject)));
+    }
 }
 
 impl App {
@@ -271,7 +277,7 @@ impl App {
     ///
     /// # Errors
     /// `invalid`, `unavailable`.
-    pub async fn put_ban(&self, admin: &Admin, new: NewBan) -> Result<BanView, Problem> {
+    pub async fn put_ban(&self, new: NewBan) -> Result<BanView, Problem> {
         const REASON_CHARS_MAX: usize = 500;
         let invalid = |field: &str, expected: &str| Problem::Invalid { field: field.to_owned(), expected: expected.to_owned() };
         let subject = read_subject(&new.kind, &new.value)?;
@@ -283,13 +289,12 @@ impl App {
             return Err(invalid("expires_at", "a time to come, or left out for a ban without end"));
         }
         let ban = Ban { subject, reason: new.reason, created_at: now, expires_at: new.expires_at };
-        let (app, admin) = (self.clone(), *admin);
+        let app = self.clone();
         finish(async move {
             app.ports.ban_ledger.put(&ban).await?;
             // Should the rest fail, the sweeper does it.
             app.ports.blacklist.ban(&ban).await?;
             app.refusals.forget_bans();
-            admin.did("ban-put", &security::loggable(&ban.subject));
             app.end_sessions_of(&ban.subject).await?;
             Ok(BanView::from(&ban))
         })
@@ -300,9 +305,9 @@ impl App {
     ///
     /// # Errors
     /// `invalid`, `not-found`, `unavailable`.
-    pub async fn lift_ban(&self, admin: &Admin, kind: &str, value: &str) -> Result<(), Problem> {
+    pub async fn lift_ban(&self, kind: &str, value: &str) -> Result<(), Problem> {
         let subject = read_subject(kind, value)?;
-        let (app, admin) = (self.clone(), *admin);
+        let app = self.clone();
         finish(async move {
             let lifted = app.ports.ban_ledger.lift(&subject, app.now()).await?;
             // Also an automatic ban, of which the ledger knows nothing.
@@ -310,7 +315,6 @@ impl App {
                 return Err(Problem::NotFound);
             }
             app.refusals.forget_bans();
-            admin.did("ban-lifted", &security::loggable(&subject));
             Ok(())
         })
         .await
