@@ -428,7 +428,7 @@ async fn the_sweeper_finishes_a_ban_whose_process_died() {
     refused(sign_in(&paused.app, &paused.shop.client, PHONE, PASSWORD).await, "banned");
     assert_eq!(paused.app.sweep().await.unwrap().failed, 0);
     // A process that has met the ban believes it for a second.
-    shop.clock.advance_ms(1_000);
+    paused.shop.clock.advance_ms(1_000);
     sign_in(&paused.app, &paused.shop.client, PHONE, PASSWORD).await.unwrap();
 }
 
