@@ -81,6 +81,7 @@ impl Shop {
             cache: Arc::new(MemoryCache::new()),
             artist: Arc::new(Artist),
             health: Vec::new(),
+            background: None,
         };
         let env = [("CAPTCHA", "off")].iter().chain(settings).map(|(name, value)| (format!("FLASHSALE_{name}"), (*value).to_owned()));
         let app = App::new(Config::load(None, env, []).unwrap(), ports).await.unwrap();
