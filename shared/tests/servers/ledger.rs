@@ -251,7 +251,11 @@ async fn a_deadlock_is_tried_again() {
     // With changes to undo it is not the one that the server picks to give up.
     for _ in 0..20 {
         let user = contract::user();
-        let insert = format!("INSERT INTO users VALUES ('{}', '{}', '!', 'shopper', 1)", user.user_id, user.phone.as_str());
+        let insert = format!(
+            "INSERT INTO users (user_id, phone, password_hash, role, created_at_ms) VALUES ('{}', '{}', '!', 'shopper', 1)",
+            user.user_id,
+            user.phone.as_str()
+        );
         execute(&mut stranger, &insert).await.unwrap();
     }
     let update = format!("UPDATE orders SET created_at_ms = created_at_ms + 1 WHERE order_id = '{}'", old.order_id);
