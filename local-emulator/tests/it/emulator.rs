@@ -142,18 +142,13 @@ impl Place {
 
     /// Starts an emulator on a port of its own.
     pub fn start(&self, more: &[&str]) -> Emulator {
-        self.start_logging(more, Stdio::inherit())
-    }
-
-    /// The same, with what it logs going elsewhere.
-    pub fn start_logging(&self, more: &[&str], log: impl Into<Stdio>) -> Emulator {
         let mut arguments = vec!["--listen", "127.0.0.1:0"];
         arguments.extend(more);
         let mut command = self.command(&arguments);
         if let Some(log) = &self.log {
             command.stderr(std::fs::File::options().create(true).append(true).open(log).unwrap());
         }
-        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut said = Vec::new();
         let base = loop {
