@@ -228,10 +228,27 @@ mod tests {
         }
     }
 
-    fn studio(drawn_ahead_max: usize, waiting_max: usize) -> (Studio, Arc<SlowArtist>) {
+    /// Lets the artist end its work when the test ends, also by failing: the runtime waits for it.
+    struct Released(Arc<SlowArtist>);
+
+    impl Drop for Released {
+        fn drop(&mut self) {
+            self.0.allow(1_000);
+        }
+    }
+
+    impl std::ops::Deref for Released {
+        type Target = SlowArtist;
+
+        fn deref(&self) -> &SlowArtist {
+            &self.0
+        }
+    }
+
+    fn studio(drawn_ahead_max: usize, waiting_max: usize) -> (Studio, Released) {
         let artist = Arc::new(SlowArtist::default());
         let config = config::Captchas { lifetime_seconds: 120, drawn_ahead_max, waiting_max };
-        (Studio::new(artist.clone(), Arc::new(SystemRandom), 1, &config), artist)
+        (Studio::new(artist.clone(), Arc::new(SystemRandom), 1, &config), Released(artist))
     }
 
     fn prefix(number: u8) -> AddressPrefix {
@@ -286,6 +303,7 @@ mod tests {
             artist.allow(1);
             until("a drawing ends", || artist.drawn.load(SeqCst) == allowed).await;
         }
+        until("the honest one is served", || honest.is_finished()).await;
         honest.await.unwrap().unwrap();
         artist.allow(100);
         for request in flood {
