@@ -395,8 +395,9 @@ mod tests {
         until("the flood fills half of the queue", || app.passwords.waiting(Queue::SignIn) == 8).await;
 
         // Without a captcha nobody takes a place any more, with one the honest shopper does.
-        let refused = tokio::time::timeout(Duration::from_secs(20), app.sign_in(&client(100), given(phone, None)));
-        let refused = refused.await.expect("it does not wait for a turn").map(drop).unwrap_err();
+        let stranger = client(100);
+        let refused = tokio::time::timeout(Duration::from_secs(20), app.sign_in(&stranger, given(phone, None))).await;
+        let refused = refused.expect("it does not wait for a turn").map(drop).unwrap_err();
         assert!(matches!(refused, Problem::CaptchaRequired), "{refused:?}");
         assert_eq!(app.passwords.waiting(Queue::SignIn), 8);
         let honest = tokio::spawn({
