@@ -1,10 +1,12 @@
 //! The buy path: a ticket, then an order. The order of the steps is the order of their cost.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::{App, CaptchaAnswer, Client, SessionClaims, TicketClaims};
 use crate::{
-    domain::{Order, OrderId, OrderRequest, OrderStatus, SaleId, Timestamp},
+    domain::{Order, OrderId, OrderRequest, OrderStatus, Sale, SaleId, Timestamp},
     logging::OncePerSecond,
     ports::{Admitted, Claim, Purpose},
     problem::Problem,
@@ -12,6 +14,8 @@ use crate::{
 
 /// A buyer whose order could not be made durable asks again after this long.
 const RETRY_MS: u64 = 1_000;
+/// Longest wait of a refused ticket for its turn to be looked up in the ledger.
+const LOOKUP_WAIT: Duration = Duration::from_millis(250);
 
 /// A ticket, as a client gets it.
 #[derive(Debug, Clone, Serialize)]
@@ -150,15 +154,23 @@ impl App {
         })
     }
 
-    /// A ticket that the admission store refuses may have become an order that only the ledger still knows: one that
-    /// ended before the store lost its data. A miss is remembered for some seconds, and few are looked up at once, so
-    /// that the crowd of those who come too late does not reach the ledger.
+    /// A refused ticket may have become an order that only the ledger still knows: one that ended before the admission
+    /// store lost its data. So the ledger is asked only for a sale that was rebuilt, and for a ticket whose life has ended.
+    /// A miss is remembered for some seconds, few look-ups run at once, and nobody waits long for a turn, so that the crowd
+    /// of those who come too late neither reaches the ledger nor waits for it.
     async fn recorded_or(&self, refusal: Problem, ticket: &TicketClaims, accepted: OrderAccepted) -> Result<OrderAccepted, Problem> {
         let order_id = ticket.order_id;
+        let rebuilt = self.sale(ticket.sale_id).await?.epoch > Sale::FIRST_EPOCH;
+        if !rebuilt && !matches!(refusal, Problem::TicketExpired) {
+            return Err(refusal);
+        }
         if self.catalog.is_unrecorded(order_id, self.monotonic_ms()).await {
             return Err(refusal);
         }
-        let _turn = self.catalog.lookups.acquire().await.expect("it is never closed");
+        let Ok(turn) = tokio::time::timeout(LOOKUP_WAIT, self.catalog.lookups.acquire()).await else {
+            return Err(Problem::Unavailable { retry_after_ms: RETRY_MS });
+        };
+        let _turn = turn.expect("it is never closed");
         match self.ports.orders.get(order_id).await? {
             Some(order) if order.user_id == ticket.user_id => Ok(accepted),
             _ => {

@@ -68,10 +68,11 @@ impl App {
     pub(super) async fn find_order(&self, order_id: OrderId, user_id: UserId) -> Result<Option<Order>, Problem> {
         let now = self.now();
         let memory = &self.order_memory;
-        if memory.absent.get(&(order_id, user_id)).await.is_some_and(|at| lately(at, now)) {
+        let cached = self.cached_order(order_id).await;
+        // Behind the shared cache, which has an order before its 202 is sent, by whichever instance.
+        if cached.is_none() && memory.absent.get(&(order_id, user_id)).await.is_some_and(|at| lately(at, now)) {
             return Ok(None);
         }
-        let cached = self.cached_order(order_id).await;
         // The admission store is asked before the ledger: an order that it gives up in between is in the ledger by then.
         let held = match &cached {
             Some(order) if order.user_id != user_id => return Ok(None),

@@ -96,6 +96,9 @@ impl App {
         }
         let open = self.ports.admission.finish_rebuild(sale.sale_id, epoch).await?;
         if open {
+            // The epoch tells every instance that the store has lost data.
+            self.share_sale(&Sale { epoch, ..sale.clone() }, self.now()).await;
+            self.catalog.forget(sale.sale_id).await;
             tracing::info!(sale_id = %sale.sale_id, epoch, "the admission store is open again");
         }
         Ok(open)

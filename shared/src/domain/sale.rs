@@ -119,6 +119,8 @@ pub struct SaleError {
 }
 
 impl Sale {
+    /// The epoch under which a new sale is loaded. A higher one: the admission store was rebuilt, so it has lost data.
+    pub const FIRST_EPOCH: u64 = 1;
     /// Largest stock of one sale.
     pub const STOCK_MAX: u32 = 10_000_000;
     /// Largest limit per user.

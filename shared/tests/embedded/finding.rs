@@ -126,13 +126,12 @@ async fn a_queued_order_is_read_from_the_ledger_twice_a_second_at_most() {
 }
 
 #[tokio::test]
-async fn an_order_that_was_missed_appears_half_a_second_later_at_the_latest() {
+async fn an_order_that_was_missed_is_there_with_its_202() {
     let shop = Shop::without_captchas().await;
     let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
     let ticket = shop.app.issue_ticket(who, &shop.client, sale, None).await.unwrap();
     assert!(ticket.order_id.may_be_of(sale));
     refused(shop.app.order(who, &shop.client, ticket.order_id).await, "not-found");
     assert_eq!(shop.order(who, sale, &ticket.ticket).await.unwrap(), ticket.order_id);
-    shop.clock.advance_ms(500);
     assert_eq!(shop.status(who, ticket.order_id).await, OrderStatus::Queued);
 }

@@ -14,7 +14,7 @@ use flashsale::{
         self, START,
         ledger::{self, Ledger},
     },
-    domain::OrderId,
+    domain::{OrderId, SaleChange},
     ports::{Health as _, OrderLedger, Sales},
     private_files::Loose,
 };
@@ -236,6 +236,21 @@ async fn a_store_that_others_can_read_is_closed_to_them_or_refused() {
     set_mode(&shared, 0o1777);
     let shown = Sqlite::open(&shared, Loose::Tighten).await.err().unwrap().to_string();
     assert!(shown.contains("every user"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_price_of_a_process_that_kept_none_stays_good() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    let sale = contract::sale(1);
+    Sales::create(&store, &sale).await.unwrap();
+    let admitted = contract::request(&sale, contract::user_id());
+    // As a process of an earlier version leaves it during an upgrade.
+    sqlx::query("DELETE FROM sale_prices").execute(&mut raw(&dir).await).await.unwrap();
+    let change = SaleChange { price: Some(sale.price + 1), ..SaleChange::default() };
+    Sales::change(&store, sale.sale_id, &change).await.unwrap();
+    let recorded = store.record(&[admitted], START, 10).await.unwrap();
+    assert!(recorded[0].as_ref().is_ok_and(|recorded| recorded.order.status.is_active()), "{recorded:?}");
 }
 
 #[tokio::test]

@@ -177,6 +177,11 @@ impl Work for ChangeSale {
             Ok(sale) => sale,
             Err(error) => return Ok(Changed::Refused(error)),
         };
+        let price_changes = sale.price != before.price;
+        if price_changes {
+            // A process of an earlier version, which keeps no prices, may have set this one.
+            keep_price(session, sale.sale_id).await?;
+        }
         let update = Statement::new(
             "UPDATE sales SET title = ?, description = ?, image_url = ?, price = ?, original_price = ?, stock = ?, \
              per_user_limit = ?, starts_at_ms = ?, ends_at_ms = ?, version = ? WHERE sale_id = ?",
@@ -193,7 +198,7 @@ impl Work for ChangeSale {
         .bind(signed("version", sale.version)?)
         .bind(sale.sale_id);
         session.execute(&update).await?;
-        if sale.price != before.price {
+        if price_changes {
             keep_price(session, sale.sale_id).await?;
         }
         Ok(Changed::Changed(sale))
