@@ -40,7 +40,8 @@ pub(super) fn stored(error: &RedisError) -> StoreError {
         return StoreError::Unavailable { store: STORE, cause };
     }
     match error.kind() {
-        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask)
+        // A script that is missing even after it was loaded: another server has taken over in between.
+        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::NoScript)
         | ErrorKind::ClusterConnectionNotFound
         | ErrorKind::AuthenticationFailed
         | ErrorKind::InvalidClientConfig
@@ -88,6 +89,12 @@ mod tests {
                 assert_eq!(replaced_from(&error), replaced, "{line}");
             }
         }
+    }
+
+    #[test]
+    fn a_script_that_is_missing_may_be_sent_again() {
+        let error = said("NOSCRIPT No matching script. Please use EVAL.");
+        assert!(matches!(stored(&error), StoreError::Unavailable { .. }), "{:?}", stored(&error));
     }
 
     #[test]
