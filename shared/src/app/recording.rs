@@ -1,18 +1,26 @@
 //! The order worker's work: messages from the queue become rows of the ledger, and the admission store is told.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use futures_util::{StreamExt as _, future::join_all, stream};
+use futures_util::{
+    StreamExt as _,
+    future::{join, join_all},
+    stream,
+};
+use tokio::time::timeout;
 
 use super::App;
 use crate::{
-    domain::{OrderId, OrderRequest, QueueMessage, SaleId},
+    domain::{Order, OrderId, OrderRequest, QueueMessage, SaleId},
     logging::OncePerSecond,
     ports::{Recorded, StoreError, Stored, Unrecordable},
 };
 
 /// Sales that the admission store is told of at the same time.
 const TOLD_AT_ONCE: usize = 16;
+/// Longest time that the stores have to hear of one sale's orders. A batch is acknowledged after that, so that a shard which
+/// does not answer slows the orders of other sales by no more than this.
+const TELL_WITHIN: Duration = Duration::from_secs(1);
 
 /// Messages that can't be used, with the reason: each once, however often it is in the batch.
 type Unusable = BTreeMap<Vec<u8>, String>;
@@ -91,29 +99,49 @@ impl App {
 
     /// Tells the admission store and the cache what the ledger has said. Idempotent: a redelivery does it again.
     ///
-    /// The orders are recorded whatever comes of this. So a sale that can't be told of does not hold up the others: its
-    /// reservations stay unsettled, and the sweeper settles or releases them once they are overdue.
+    /// The orders are recorded whatever comes of this. So a sale that can't be told of within [`TELL_WITHIN`] does not hold
+    /// up the others: its reservations stay unsettled, and the sweeper settles or releases them once they are overdue.
     async fn tell(&self, recorded: &[(Recorded, &OrderRequest)]) {
-        let mut sales: BTreeMap<SaleId, (Vec<OrderRequest>, Vec<OrderId>)> = BTreeMap::new();
+        let mut sales: BTreeMap<SaleId, News> = BTreeMap::new();
         for (Recorded { order, .. }, request) in recorded {
-            let (active, ended) = sales.entry(order.sale_id).or_default();
+            let news = sales.entry(order.sale_id).or_default();
             if order.status.is_active() {
-                active.push((*request).clone());
+                news.active.push((*request).clone());
             } else {
-                ended.push(order.order_id);
+                news.ended.push(order.order_id);
             }
+            news.orders.push(order);
         }
-        let telling = stream::iter(sales).for_each_concurrent(TOLD_AT_ONCE, async |(sale_id, (active, ended))| {
-            if !active.is_empty() {
-                left_to_the_sweeper(sale_id, active.len(), self.ports.admission.settle(sale_id, &active).await);
-            }
-            if !ended.is_empty() {
-                left_to_the_sweeper(sale_id, ended.len(), self.ports.admission.release(sale_id, &ended).await);
+        let telling = stream::iter(sales).for_each_concurrent(TOLD_AT_ONCE, async |(sale_id, news)| {
+            let sharing = join_all(news.orders.iter().map(|order| self.share_order(order)));
+            let told = timeout(TELL_WITHIN, join(self.tell_admission(sale_id, &news), sharing)).await;
+            if told.is_err() {
+                let cause = format!("no answer within {} ms", TELL_WITHIN.as_millis());
+                let error = StoreError::Unavailable { store: "admission store or cache", cause };
+                left_to_the_sweeper(sale_id, news.orders.len(), Err(error));
             }
         });
         telling.await;
-        join_all(recorded.iter().map(|(Recorded { order, .. }, _)| self.share_order(order))).await;
     }
+
+    async fn tell_admission(&self, sale_id: SaleId, news: &News<'_>) {
+        if !news.active.is_empty() {
+            left_to_the_sweeper(sale_id, news.active.len(), self.ports.admission.settle(sale_id, &news.active).await);
+        }
+        if !news.ended.is_empty() {
+            left_to_the_sweeper(sale_id, news.ended.len(), self.ports.admission.release(sale_id, &news.ended).await);
+        }
+    }
+}
+
+/// What the ledger has said of one sale's orders.
+#[derive(Default)]
+struct News<'a> {
+    orders: Vec<&'a Order>,
+    /// Those that hold a unit.
+    active: Vec<OrderRequest>,
+    /// Those that hold none.
+    ended: Vec<OrderId>,
 }
 
 fn left_to_the_sweeper(sale_id: SaleId, orders: usize, outcome: Stored<()>) {
@@ -121,7 +149,7 @@ fn left_to_the_sweeper(sale_id: SaleId, orders: usize, outcome: Stored<()>) {
     if let Err(error) = outcome
         && let Some(left_out) = LINES.pass()
     {
-        tracing::warn!(%error, %sale_id, orders, left_out, "the admission store does not know yet what became of orders; the sweeper will tell it");
+        tracing::warn!(%error, %sale_id, orders, left_out, "the admission store may not know yet what became of orders; the sweeper will tell it");
     }
 }
 

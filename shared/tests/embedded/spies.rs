@@ -4,17 +4,18 @@ use std::{
     collections::HashSet,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use async_trait::async_trait;
 use flashsale::{
+    adapters::memory::MemoryCache,
     domain::Order,
     domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
     ports::{
-        Admission, AdmissionState, Admitted, Claim, Look, OrderLedger, Recorded, Reservation, ReservationPage, StoreError, Stored, Tally,
-        Transition, Unrecordable,
+        Admission, AdmissionState, Admitted, Cache, Claim, Look, OrderLedger, Recorded, Reservation, ReservationPage, StoreError, Stored,
+        Tally, Transition, Unrecordable,
     },
 };
 
@@ -50,6 +51,7 @@ impl Count {
 pub struct SpiedAdmission {
     inner: Arc<dyn Admission>,
     fails: Mutex<HashSet<SaleId>>,
+    silent: Mutex<HashSet<SaleId>>,
     pub calls: Count,
     pub pages: Count,
     pub found: Count,
@@ -57,7 +59,8 @@ pub struct SpiedAdmission {
 
 impl SpiedAdmission {
     pub fn new(inner: Arc<dyn Admission>) -> Self {
-        Self { inner, fails: Mutex::default(), calls: Count::default(), pages: Count::default(), found: Count::default() }
+        let (fails, silent) = (Mutex::default(), Mutex::default());
+        Self { inner, fails, silent, calls: Count::default(), pages: Count::default(), found: Count::default() }
     }
 
     /// From now on it fails for this sale, as a cluster does of which one shard is down.
@@ -65,12 +68,22 @@ impl SpiedAdmission {
         self.fails.lock().unwrap().insert(sale_id);
     }
 
-    pub fn mend(&self) {
-        self.fails.lock().unwrap().clear();
+    /// From now on it never answers for this sale, as a cluster does of which one shard is silent.
+    pub fn silence(&self, sale_id: SaleId) {
+        self.silent.lock().unwrap().insert(sale_id);
     }
 
-    fn works(&self, sale_id: SaleId) -> Stored<()> {
+    pub fn mend(&self) {
+        self.fails.lock().unwrap().clear();
+        self.silent.lock().unwrap().clear();
+    }
+
+    async fn works(&self, sale_id: SaleId) -> Stored<()> {
         self.calls.note(1);
+        let silent = self.silent.lock().unwrap().contains(&sale_id);
+        if silent {
+            std::future::pending::<()>().await;
+        }
         if self.fails.lock().unwrap().contains(&sale_id) { Err(fault()) } else { Ok(()) }
     }
 }
@@ -78,71 +91,103 @@ impl SpiedAdmission {
 #[async_trait]
 impl Admission for SpiedAdmission {
     async fn reserve(&self, claim: &Claim) -> Stored<Admitted> {
-        self.works(claim.sale_id)?;
+        self.works(claim.sale_id).await?;
         self.inner.reserve(claim).await
     }
 
     async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
-        self.works(sale_id)?;
+        self.works(sale_id).await?;
         self.inner.look(sale_id, user_id).await
     }
 
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {
-        self.works(sale_id)?;
+        self.works(sale_id).await?;
         self.inner.find(sale_id, order_id).await
     }
 
     async fn find_many(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<Vec<Reservation>> {
-        self.works(sale_id)?;
+        self.works(sale_id).await?;
         self.found.note(order_ids.len());
         self.inner.find_many(sale_id, order_ids).await
     }
 
     async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {
-        self.works(sale_id)?;
+        self.works(sale_id).await?;
         self.inner.settle(sale_id, active).await
     }
 
     async fn release(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()> {
-        self.works(sale_id)?;
+        self.works(sale_id).await?;
         self.inner.release(sale_id, order_ids).await
     }
 
     async fn claim_overdue(&self, sale_id: SaleId, before: Timestamp, now: Timestamp, limit: u32) -> Stored<Vec<Reservation>> {
-        self.works(sale_id)?;
+        self.works(sale_id).await?;
         self.inner.claim_overdue(sale_id, before, now, limit).await
     }
 
     async fn reservations(&self, sale_id: SaleId, cursor: u64, limit: u32) -> Stored<ReservationPage> {
-        self.works(sale_id)?;
+        self.works(sale_id).await?;
         let page = self.inner.reservations(sale_id, cursor, limit).await?;
         self.pages.note(page.reservations.len());
         Ok(page)
     }
 
     async fn state(&self, sale_id: SaleId) -> Stored<AdmissionState> {
-        self.works(sale_id)?;
+        self.works(sale_id).await?;
         self.inner.state(sale_id).await
     }
 
     async fn begin_rebuild(&self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> Stored<bool> {
-        self.works(terms.sale_id)?;
+        self.works(terms.sale_id).await?;
         self.inner.begin_rebuild(terms, epoch, now).await
     }
 
     async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool> {
-        self.works(sale_id)?;
+        self.works(sale_id).await?;
         self.inner.restore(sale_id, epoch, active).await
     }
 
     async fn finish_rebuild(&self, sale_id: SaleId, epoch: u64) -> Stored<bool> {
-        self.works(sale_id)?;
+        self.works(sale_id).await?;
         self.inner.finish_rebuild(sale_id, epoch).await
     }
 
     async fn set_terms(&self, terms: &SaleTerms) -> Stored<bool> {
-        self.works(terms.sale_id)?;
+        self.works(terms.sale_id).await?;
         self.inner.set_terms(terms).await
+    }
+}
+
+/// A cache that never answers while it is silent.
+#[derive(Default)]
+pub struct SilentCache {
+    inner: MemoryCache,
+    silent: AtomicBool,
+}
+
+impl SilentCache {
+    pub fn silence(&self, silent: bool) {
+        self.silent.store(silent, Ordering::SeqCst);
+    }
+
+    async fn answers(&self) {
+        if self.silent.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Cache for SilentCache {
+    async fn get(&self, key: &str, now: Timestamp) -> Stored<Option<Vec<u8>>> {
+        self.answers().await;
+        self.inner.get(key, now).await
+    }
+
+    async fn put(&self, key: &str, version: u64, value: &[u8], ttl_ms: u64, now: Timestamp) -> Stored<()> {
+        self.answers().await;
+        self.inner.put(key, version, value, ttl_ms, now).await
     }
 }
 

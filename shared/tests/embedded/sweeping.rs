@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::memory::MemoryAdmission,
-    contract::{ManualClock, START, request, user_id},
-    domain::{OrderStatus, SaleId},
+    contract::{self, ManualClock, START, request, user_id},
+    domain::{OrderRequest, OrderStatus, SaleId},
     ports::{Admission as _, AdmissionState, LedgerClock, OrderLedger as _, OrderQueue as _, OrderSource as _},
 };
 
 use crate::{
     app::Shop,
-    spies::{SpiedAdmission, SpiedOrders},
+    spies::{SilentCache, SpiedAdmission, SpiedOrders},
 };
 
 const DAY_MS: u64 = 86_400_000;
@@ -320,4 +320,28 @@ async fn a_rebuild_waits_for_publishes_under_way_whoever_begins_and_ends_it() {
     assert!(shop.another().await.sweep().await.is_ok_and(|swept| !swept.leader));
     other.sweep().await.unwrap();
     assert!(is_open().await);
+}
+
+#[tokio::test]
+async fn a_silent_shard_of_the_stores_holds_a_batch_up_for_a_moment_only() {
+    let cache = Arc::new(SilentCache::default());
+    let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| ports.cache = cache.clone()).await;
+    let who = shop.shoppers(3).await;
+    let (silent, sound) = (shop.sale(1).await, shop.sale(1).await);
+    let orders = [shop.buy(&who[0], silent).await, shop.buy(&who[1], sound).await];
+    // Refused by the ledger, because the unit is taken: to be released.
+    let late = OrderRequest { sale_id: silent, price: 100, ..request(&contract::sale(1), who[2].user_id) };
+    shop.store.publish(std::slice::from_ref(&late)).await.unwrap();
+    shop.admission.silence(silent);
+    cache.silence(true);
+    let work = tokio::time::timeout(std::time::Duration::from_secs(30), shop.work());
+    assert_eq!(work.await.expect("the batch is acknowledged though not everybody was told"), 3);
+    cache.silence(false);
+    let settled = async |sale, order| shop.store.find(sale, order).await.unwrap().unwrap().settled;
+    assert_eq!([settled(silent, orders[0]).await, settled(sound, orders[1]).await], [false, true]);
+    shop.admission.mend();
+    shop.clock.advance_ms(5_001);
+    assert_eq!(shop.sweep().await.settled, 1);
+    assert_eq!(shop.status(&who[0], orders[0]).await, OrderStatus::Confirmed);
+    shop.books_balance().await;
 }
