@@ -1,6 +1,7 @@
 //! Turns messages of the order queue into batches for the order worker, as Lambda's event source mapping for Amazon MQ does:
 //! a batch is as large as messages are there, or come within the batching window; it is acknowledged when the function has
-//! succeeded, and given again when it has failed. What is given again too often is parked by the queue.
+//! succeeded, and given again when it has failed. Where that source mapping would give a failing batch again and again, the
+//! poller finds the messages that fail and hands those back. What is given again too often is parked by the queue.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,6 +15,8 @@ use crate::{host::Host, lambda::PAYLOAD_BYTES_MAX};
 /// Pauses between tries of one batch: doubled from the first to the last.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_LAST: Duration = Duration::from_secs(2);
+/// So often the messages of a batch are given together before each is given by itself.
+const TRIES_TOGETHER: u32 = 2;
 /// After so long a batch is handed back, for another instance to try.
 const HAND_BACK_AFTER: Duration = Duration::from_secs(60);
 
@@ -29,10 +32,7 @@ pub async fn run(host: Host, mut stop: watch::Receiver<bool>) {
         match received {
             Ok(batch) if batch.is_empty() => {}
             Ok(batch) => {
-                let mut settled = true;
-                for batch in within_payload(&batch) {
-                    settled &= deliver(&host, batch, &stop).await;
-                }
+                let settled = deliver(&host, batch, &stop).await;
                 // What could not be acknowledged comes again at once (a full disk, say): not to be met without a pause.
                 if settled { pause = PAUSE_FIRST } else { back_off(&mut pause).await }
             }
@@ -68,24 +68,58 @@ async fn gather(host: &Host) -> Stored<Vec<Delivery>> {
     Ok(batch)
 }
 
-/// Gives one batch to the function until it succeeds; says whether the queue knows what came of it.
-async fn deliver(host: &Host, batch: &[Delivery], stop: &watch::Receiver<bool>) -> bool {
-    let tags: Vec<u64> = batch.iter().map(|delivery| delivery.tag).collect();
-    let source = &host.app().ports.source;
-    let config = &host.app().config;
-    let event = event(&config.amqp_queue, &config.amqp_vhost(), batch);
-    let started = Instant::now();
-    let mut pause = PAUSE_FIRST;
-    loop {
-        let Err(problem) = host.work_off(&event).await else {
-            break settle("ack", source.ack(&tags).await);
-        };
-        tracing::warn!(error = problem, messages = batch.len(), "order-worker failed; the batch is given again");
-        if *stop.borrow() || started.elapsed() > HAND_BACK_AFTER {
-            break settle("hand back", source.hand_back(&tags).await);
+/// Gives the messages to the function until each is acknowledged or handed back; says whether the queue knows that.
+///
+/// A batch fails as a whole, whichever of its messages is the cause. So after [`TRIES_TOGETHER`] tries each message is given
+/// by itself, and one that still fails after others have succeeded is handed back: it does not hold up the rest, and the
+/// queue parks it when it has come too often. While all fail (the ledger is down, say) nothing is handed back, because that
+/// would use up the deliveries of sound messages; there is room then for new messages, which tell the two cases apart.
+async fn deliver(host: &Host, mut batch: Vec<Delivery>, stop: &watch::Receiver<bool>) -> bool {
+    let app = host.app();
+    let (source, config) = (&app.ports.source, &app.config);
+    let (queue, vhost) = (&config.amqp_queue, config.amqp_vhost());
+    let (started, mut pause) = (Instant::now(), PAUSE_FIRST);
+    let over = || *stop.borrow() || started.elapsed() > HAND_BACK_AFTER;
+    // `acked`: the queue took every acknowledgement. `others_succeed`: some message succeeded in an earlier try.
+    let (mut acked, mut others_succeed) = (true, false);
+    for tries in 1_u32.. {
+        let singly = tries > TRIES_TOGETHER;
+        let parts: Vec<&[Delivery]> = if singly { batch.chunks(1).collect() } else { within_payload(&batch).collect() };
+        let (mut done, mut problem) = (Vec::new(), None);
+        for part in parts {
+            match host.work_off(&event(queue, &vhost, part)).await {
+                Ok(()) => done.extend(tags(part)),
+                Err(error) => problem = Some(error),
+            }
+            // What was not tried is handed back below.
+            if singly && over() {
+                break;
+            }
         }
+        if !done.is_empty() {
+            acked &= settle("ack", source.ack(&done).await);
+        }
+        batch.retain(|delivery| !done.contains(&delivery.tag));
+        if batch.is_empty() {
+            break;
+        }
+        tracing::warn!(error = problem, messages = batch.len(), singly, "order-worker failed; the messages are given again");
+        if over() || (singly && others_succeed) {
+            return settle("hand back", source.hand_back(&tags(&batch).collect::<Vec<_>>()).await) && acked;
+        }
+        others_succeed |= !done.is_empty();
         back_off(&mut pause).await;
+        let room = config.worker.batch_messages_max.saturating_sub(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+        if singly && room > 0 {
+            // A queue that can't be read gives no new messages; those at hand are tried again all the same.
+            batch.extend(source.receive(room, 1).await.unwrap_or_default());
+        }
     }
+    acked
+}
+
+fn tags(batch: &[Delivery]) -> impl Iterator<Item = u64> {
+    batch.iter().map(|delivery| delivery.tag)
 }
 
 /// An acknowledgement that is lost costs only a second delivery, which finds the work done.
@@ -139,9 +173,13 @@ fn event(queue: &str, vhost: &str, batch: &[Delivery]) -> RabbitMqEvent {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+    use std::{
+        collections::BTreeSet,
+        path::PathBuf,
+        sync::{
+            Arc, Mutex,
+            atomic::{AtomicBool, AtomicUsize, Ordering},
+        },
     };
 
     use async_trait::async_trait;
@@ -149,7 +187,8 @@ mod tests {
         app::App,
         config::Config,
         contract,
-        ports::{Held, OrderSource, StoreError},
+        domain::OrderRequest,
+        ports::{Backlog, Depth, Held, OrderQueue, OrderSource, Ports, StoreError},
         wire,
     };
 
@@ -180,22 +219,180 @@ mod tests {
         async fn close(&self) {}
     }
 
+    /// Gives out batches of messages, and notes what becomes of them. What is handed back comes again with the next batch.
+    struct Script {
+        batches: Mutex<Vec<Vec<Delivery>>>,
+        again: Mutex<Vec<Delivery>>,
+        given: Mutex<Vec<Delivery>>,
+        acked: Mutex<BTreeSet<u64>>,
+        handed_back: Mutex<Vec<u64>>,
+    }
+
+    impl Script {
+        /// The bodies by batch; the messages are numbered from 0 on.
+        fn new(batches: &[&[&str]]) -> Arc<Self> {
+            let mut tags = 0..;
+            let mut delivery = |body: &&str| Delivery { tag: tags.next().unwrap(), body: body.as_bytes().to_vec(), redelivered: false };
+            let mut batches: Vec<_> = batches.iter().map(|batch| batch.iter().map(&mut delivery).collect()).collect();
+            batches.reverse();
+            let (again, given) = (Mutex::default(), Mutex::default());
+            Arc::new(Self { batches: Mutex::new(batches), again, given, acked: Mutex::default(), handed_back: Mutex::default() })
+        }
+
+        async fn acked(&self, tags: &[u64]) {
+            eventually(|| tags.iter().all(|tag| self.acked.lock().unwrap().contains(tag))).await;
+        }
+
+        fn handed_back(&self) -> Vec<u64> {
+            self.handed_back.lock().unwrap().clone()
+        }
+    }
+
+    #[async_trait]
+    impl OrderSource for Script {
+        fn held(&self) -> Option<Held> {
+            None
+        }
+
+        async fn receive(&self, _: u32, _: u64) -> Stored<Vec<Delivery>> {
+            let mut batch = std::mem::take(&mut *self.again.lock().unwrap());
+            batch.extend(self.batches.lock().unwrap().pop().unwrap_or_default());
+            self.given.lock().unwrap().extend(batch.iter().cloned());
+            if batch.is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            Ok(batch)
+        }
+
+        async fn ack(&self, tags: &[u64]) -> Stored<()> {
+            self.acked.lock().unwrap().extend(tags);
+            Ok(())
+        }
+
+        async fn hand_back(&self, tags: &[u64]) -> Stored<()> {
+            self.handed_back.lock().unwrap().extend(tags);
+            let given = self.given.lock().unwrap();
+            let back = tags.iter().map(|tag| given.iter().find(|delivery| delivery.tag == *tag).unwrap().clone());
+            self.again.lock().unwrap().extend(back);
+            Ok(())
+        }
+
+        async fn close(&self) {}
+    }
+
+    /// A queue that can't park while `down`, so that a message which can't be used fails whenever it is given.
+    struct NoPark {
+        down: AtomicBool,
+        refused: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl OrderQueue for NoPark {
+        async fn publish(&self, _: &[OrderRequest]) -> Stored<()> {
+            Ok(())
+        }
+
+        async fn park(&self, _: &[u8], _: &str) -> Stored<()> {
+            if !self.down.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            Err(StoreError::Unavailable { store: "test", cause: "it can't park".to_owned() })
+        }
+
+        async fn depth(&self) -> Stored<Depth> {
+            Ok(Depth { waiting: 0, parked: 0 })
+        }
+
+        async fn backlog(&self) -> Stored<Backlog> {
+            Err(StoreError::Unavailable { store: "test", cause: "the poller does not ask".to_owned() })
+        }
+    }
+
+    struct Polling {
+        stop: watch::Sender<bool>,
+        task: tokio::task::JoinHandle<()>,
+        dir: PathBuf,
+    }
+
+    impl Polling {
+        async fn of(change: impl FnOnce(&mut Ports)) -> Self {
+            let dir = std::env::temp_dir().join(format!("flashsale-poller-{}", contract::order_id()));
+            let config = Config::load(None, [("FLASHSALE_DATA_DIR".to_owned(), dir.display().to_string())], []).unwrap();
+            let mut ports = wire::connect(&config).await.unwrap();
+            change(&mut ports);
+            let host = Host::InProcess(App::new(config, ports).await.unwrap());
+            let (stop, stopping) = watch::channel(false);
+            Self { stop, task: tokio::spawn(run(host, stopping)), dir }
+        }
+
+        async fn scripted(script: &Arc<Script>) -> (Self, Arc<NoPark>) {
+            let queue = Arc::new(NoPark { down: AtomicBool::new(true), refused: AtomicUsize::new(0) });
+            let polling = Self::of(|ports| (ports.source, ports.queue) = (script.clone(), queue.clone())).await;
+            (polling, queue)
+        }
+
+        async fn end(self) {
+            self.stop.send_replace(true);
+            self.task.await.unwrap();
+            std::fs::remove_dir_all(self.dir).unwrap();
+        }
+    }
+
+    /// Well below [`HAND_BACK_AFTER`].
+    async fn eventually(mut holds: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "it does not come about");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    const SOUND: &str = r#"{"v":1,"orders":[]}"#;
+    const FAILING: &str = "nonsense";
+
+    #[tokio::test]
+    async fn a_message_that_always_fails_is_handed_back_alone_and_holds_up_no_other() {
+        let script = Script::new(&[&[SOUND, FAILING, SOUND, SOUND], &[SOUND, SOUND]]);
+        let (polling, queue) = Polling::scripted(&script).await;
+        script.acked(&[0, 2, 3]).await;
+        eventually(|| !script.handed_back().is_empty()).await;
+        assert!(queue.refused.load(Ordering::SeqCst) <= 8, "few tries: {:?}", queue.refused);
+        script.acked(&[4, 5]).await;
+        polling.end().await;
+        assert!(script.handed_back().iter().all(|tag| *tag == 1), "{:?}", script.handed_back());
+    }
+
+    #[tokio::test]
+    async fn a_failing_message_that_is_alone_does_not_keep_new_ones_waiting() {
+        let script = Script::new(&[&[FAILING], &[SOUND], &[SOUND]]);
+        let (polling, _) = Polling::scripted(&script).await;
+        script.acked(&[1, 2]).await;
+        polling.end().await;
+        assert!(script.handed_back().iter().all(|tag| *tag == 0), "{:?}", script.handed_back());
+    }
+
+    #[tokio::test]
+    async fn while_every_message_fails_none_is_handed_back() {
+        let script = Script::new(&[&[FAILING; 3], &[FAILING]]);
+        let (polling, queue) = Polling::scripted(&script).await;
+        // Beyond the tries of the whole batch: each message was tried alone more than once.
+        eventually(|| queue.refused.load(Ordering::SeqCst) >= 12).await;
+        assert_eq!(script.handed_back(), [0; 0]);
+        queue.down.store(false, Ordering::SeqCst);
+        script.acked(&[0, 1, 2, 3]).await;
+        polling.end().await;
+        assert_eq!(script.handed_back(), [0; 0]);
+    }
+
     #[tokio::test]
     async fn what_cannot_be_acknowledged_is_not_given_again_without_a_pause() {
-        let dir = std::env::temp_dir().join(format!("flashsale-poller-{}", contract::order_id()));
-        let config = Config::load(None, [("FLASHSALE_DATA_DIR".to_owned(), dir.display().to_string())], []).unwrap();
-        let mut ports = wire::connect(&config).await.unwrap();
         let full = Arc::new(Full(AtomicUsize::new(0)));
-        ports.source = full.clone();
-        let host = Host::InProcess(App::new(config, ports).await.unwrap());
-        let (stop, stopping) = watch::channel(false);
-        let polling = tokio::spawn(run(host, stopping));
+        let polling = Polling::of(|ports| ports.source = full.clone()).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
-        stop.send_replace(true);
-        polling.await.unwrap();
+        polling.end().await;
         // Pauses of 50, 100, 200, 400, 800 ms: a slow machine makes fewer, one that spins makes thousands.
         assert!((1..=6).contains(&full.0.load(Ordering::SeqCst)), "{:?}", full.0);
-        std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
