@@ -1,6 +1,6 @@
 //! The gateway: takes HTTP connections and hands each request to the function whose route it is.
 //!
-//! How the request gets from here to the function is the [`Host`]'s affair.
+//! [`Host`] decides how a request reaches its function.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -42,7 +42,7 @@ async fn ready(host: Host, last: LastLook, draining: bool) -> (StatusCode, Json<
     (code, Json(json!({ "status": status, "down": down, "parts": parts })))
 }
 
-/// One caller asks the parts; those who come meanwhile wait for what it hears.
+/// Single flight: concurrent callers share one round of checks.
 async fn look(host: &Host, last: &LastLook) -> Vec<(&'static str, bool)> {
     static LINES: OncePerSecond = OncePerSecond::new();
     let mut last = last.lock().await;

@@ -32,7 +32,7 @@ use flashsale::{
     ports::{AdmissionState, Depth, Stored},
     problem::Problem,
 };
-use futures_util::{future::try_join_all, stream};
+use futures_util::{future::join_all, stream};
 use serde::Serialize;
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch},
@@ -279,18 +279,32 @@ impl Live {
             list.sales = ports.sales.ending_last(self.app.now(), SALES_MAX).await?;
             list.read_at = Some(Instant::now());
         }
-        let states = try_join_all(list.sales.iter().map(|sale| ports.admission.state(sale.sale_id))).await?;
-        let units = list.sales.iter().zip(states).map(|(sale, state)| {
-            let (stock, available, reserved, sold) = match state {
-                AdmissionState::Open { stock, reserved, settled, .. } => {
-                    (stock, stock.saturating_sub(reserved + settled), reserved, settled)
-                }
-                // Nothing can be reserved; what the ledger has sold stays sold.
-                AdmissionState::Rebuilding { .. } | AdmissionState::Missing => (sale.stock, 0, 0, sale.sold),
-            };
-            Units { sale_id: sale.sale_id, title: sale.title.clone(), stock, available, reserved, sold }
-        });
-        Ok(units.collect())
+        let states = join_all(list.sales.iter().map(|sale| ports.admission.state(sale.sale_id))).await;
+        shown(&list.sales, states)
+    }
+}
+
+/// The units of the sales whose store answers. An error when none does.
+fn shown(sales: &[Sale], states: Vec<Stored<AdmissionState>>) -> Stored<Vec<Units>> {
+    let mut units = Vec::with_capacity(sales.len());
+    let mut failed = None;
+    for (sale, state) in sales.iter().zip(states) {
+        let (stock, available, reserved, sold) = match state {
+            Ok(AdmissionState::Open { stock, reserved, settled, .. }) => {
+                (stock, stock.saturating_sub(reserved.saturating_add(settled)), reserved, settled)
+            }
+            // Nothing can be reserved; what the ledger has sold stays sold.
+            Ok(AdmissionState::Rebuilding { .. } | AdmissionState::Missing) => (sale.stock, 0, 0, sale.sold),
+            Err(error) => {
+                failed = Some(error);
+                continue;
+            }
+        };
+        units.push(Units { sale_id: sale.sale_id, title: sale.title.clone(), stock, available, reserved, sold });
+    }
+    match failed {
+        Some(error) if units.is_empty() => Err(error),
+        _ => Ok(units),
     }
 }
 

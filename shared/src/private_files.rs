@@ -11,6 +11,8 @@ const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// What others may do, which is to be nothing.
 const OTHERS: u32 = 0o077;
+/// What a data directory, or the private servers' directory in it, holds from its first use on.
+const OURS: [&str; 3] = ["lock", "servers", "servers.lock"];
 /// Marks a directory in which every user keeps files, such as /tmp.
 const STICKY: u32 = 0o1000;
 
@@ -39,6 +41,9 @@ pub enum PrivateError {
     /// Everybody's directory.
     #[error("{0}: every user of this machine keeps files there; name a directory for this service alone")]
     Shared(String),
+    /// A directory that others may read and that holds nothing of this service: to close it would lock out its users.
+    #[error("{0}: it holds other files and is open to other users; name a directory for this service alone")]
+    Foreign(String),
     /// The file system refuses.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -53,12 +58,20 @@ pub fn directory(path: &Path, loose: Loose) -> Result<(), PrivateError> {
         if fs::metadata(path)?.mode() & STICKY != 0 {
             return Err(PrivateError::Shared(path.display().to_string()));
         }
+        if loose == Loose::Tighten && fs::metadata(path)?.mode() & OTHERS != 0 && !is_ours(path)? {
+            return Err(PrivateError::Foreign(path.display().to_string()));
+        }
         return check(path, DIRECTORY_MODE, loose);
     }
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)?;
     // A umask may have taken away what the owner needs.
     fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE))?;
     Ok(())
+}
+
+/// Whether the directory is empty, or holds what this service keeps there.
+fn is_ours(path: &Path) -> io::Result<bool> {
+    Ok(fs::read_dir(path)?.next().is_none() || OURS.iter().any(|name| path.join(name).exists()))
 }
 
 /// Opens the file for writing, making an empty one where there is none; what it holds stays.

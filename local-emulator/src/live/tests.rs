@@ -182,6 +182,15 @@ async fn the_sales_that_end_last_are_shown_and_no_order_is_read_for_it() {
     std::fs::remove_dir_all(dir).unwrap();
 }
 
+#[test]
+fn a_sale_whose_store_does_not_answer_hides_no_other() {
+    let sales = [contract::sale(7), contract::sale(8)];
+    let silent = || Err(StoreError::Unavailable { store: "test", cause: String::new() });
+    let units = shown(&sales, vec![silent(), Ok(AdmissionState::Missing)]).unwrap();
+    assert_eq!(units.iter().map(|units| units.sale_id).collect::<Vec<_>>(), [sales[1].sale_id]);
+    assert!(shown(&sales, vec![silent(), silent()]).is_err());
+}
+
 #[tokio::test]
 async fn a_late_answer_is_waited_for_and_not_given_up() {
     let (answer, asked) = tokio::sync::oneshot::channel();

@@ -72,7 +72,8 @@ pub(super) struct Catalog {
 impl Catalog {
     pub(super) fn new(times: &CacheTimes) -> Self {
         let (sale_life, figure_life) = (Duration::from_millis(times.sale_local_ms), Duration::from_millis(times.sold_out_ms));
-        let none_life = Duration::from_millis(times.no_order_ms);
+        // When a memory is dropped. Whether it still holds, its own end says, by the app's clock.
+        let none_life = Duration::from_millis(times.no_order_ms) + Duration::from_secs(60);
         Self {
             sales: LocalCache::builder().max_capacity(LOCAL_SALES_MAX).time_to_live(sale_life).build(),
             available: LocalCache::builder().max_capacity(LOCAL_SALES_MAX).time_to_live(figure_life).build(),

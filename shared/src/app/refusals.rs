@@ -30,6 +30,8 @@ use crate::{
 const LIMIT_MS_MAX: u64 = 5_000;
 /// Longest that a ban is remembered.
 const BAN_MS_MAX: u64 = 1_000;
+/// When either is dropped. Whether it still holds, its own end says, by the app's clock.
+const DROPPED: Duration = Duration::from_secs(60);
 /// Entries of each kind.
 const ENTRIES_MAX: u64 = 50_000;
 /// A local count that has not been used for this long starts anew.
@@ -80,8 +82,8 @@ impl Refusals {
         let lived = |life: Duration| Cache::builder().max_capacity(ENTRIES_MAX).time_to_live(life);
         Self {
             abuse,
-            limited: lived(Duration::from_millis(LIMIT_MS_MAX)).build(),
-            banned: Cache::builder().max_capacity(ENTRIES_MAX).time_to_live(Duration::from_millis(BAN_MS_MAX)).build(),
+            limited: lived(DROPPED).build(),
+            banned: Cache::builder().max_capacity(ENTRIES_MAX).time_to_live(DROPPED).build(),
             strikes: Cache::builder().max_capacity(ENTRIES_MAX).time_to_live(Duration::from_secs(abuse.window_seconds)).build(),
             counts: Cache::builder().max_capacity(ENTRIES_MAX).time_to_idle(COUNT_IDLE).build(),
         }

@@ -43,8 +43,21 @@ impl TryFrom<String> for Network {
         let wrong = || format!("{text:?} is not a network: expected an address or address/bits such as 10.0.0.0/8");
         let (address, bits) = text.split_once('/').map_or((text.as_str(), None), |(address, bits)| (address, Some(bits)));
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let mapped = match address {
+            IpAddr::V6(address) => address.to_ipv4_mapped(),
+            IpAddr::V4(_) => None,
+        };
+        // Addresses are compared as IPv4 where they are that.
+        let (address, bits) = match (mapped, bits) {
+            (None, bits) => (address, bits.map(str::to_owned)),
+            (Some(ipv4), None) => (IpAddr::V4(ipv4), None),
+            (Some(ipv4), Some(bits)) => {
+                let bits: u8 = bits.parse().map_err(|_| wrong())?;
+                (IpAddr::V4(ipv4), Some(bits.checked_sub(96).ok_or_else(wrong)?.to_string()))
+            }
+        };
         let bits_max = if address.is_ipv4() { 32 } else { 128 };
-        let prefix_bits = bits.map_or(Ok(bits_max), str::parse).map_err(|_| wrong())?;
+        let prefix_bits = bits.map_or(Ok(bits_max), |bits| bits.parse()).map_err(|_| wrong())?;
         if prefix_bits > bits_max {
             return Err(wrong());
         }
@@ -68,6 +81,18 @@ pub const fn is_private(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn networks_in_mapped_notation_hold_ipv4_addresses() {
+        let network = |text: &str| Network::try_from(text.to_owned());
+        for mapped in ["::ffff:10.0.0.0/104", "::ffff:10.1.2.3"] {
+            assert!(network(mapped).unwrap().contains("10.1.2.3".parse().unwrap()), "{mapped}");
+            assert!(!network(mapped).unwrap().contains("11.1.2.3".parse().unwrap()), "{mapped}");
+        }
+        for wrong in ["::ffff:10.0.0.0/95", "::ffff:10.0.0.0/129", "::ffff:10.0.0.0/x", "10.0.0.0/33"] {
+            assert!(network(wrong).unwrap_err().contains("is not a network"), "{wrong}");
+        }
+    }
 
     #[test]
     fn private_addresses_are_known() {

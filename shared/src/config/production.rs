@@ -63,9 +63,12 @@ fn plaintext_hosts(url: &str) -> impl Iterator<Item = &str> {
         // Nothing, or what no adapter knows and `wire` refuses.
         _ => true,
     };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
-    hosts.split(',').map(without_port).filter(move |host| !with_tls && !host.is_empty())
+    let is_end = ['/', '?', '#'];
+    // The adapter reads further nodes of a cluster up to the end of the address, whatever stands between the commas.
+    let nodes = if scheme == "redis+cluster" { rest } else { rest.split(is_end).next().unwrap_or_default() };
+    let nodes = nodes.rsplit_once('@').map_or(nodes, |(_, nodes)| nodes).split(',');
+    let hosts = nodes.map(move |node| without_port(node.split(is_end).next().unwrap_or_default()));
+    hosts.filter(move |host| !with_tls && !host.is_empty())
 }
 
 /// `ssl-mode` of a database address; without it TLS is used only when the server offers it.
@@ -180,6 +183,7 @@ mod tests {
             ("REDIS_URL", "redis://u:geheim@redis.example.com:6379"),
             ("REDIS_URL", "redis://203.0.113.5"),
             ("REDIS_URL", "redis+cluster://u:geheim@10.0.0.1:7000,203.0.113.5:7001"),
+            ("REDIS_URL", "redis+cluster://u:geheim@10.0.0.1:7000/0,203.0.113.5:7001"),
             ("REDIS_URL", "redis://[2001:db8::5]:6379/0"),
             ("DATABASE_URL", "mysql://u:geheim@db.example.com/shop"),
             ("DATABASE_URL", "mysql://u:geheim@db.example.com/shop?ssl-mode=PREFERRED"),

@@ -40,8 +40,8 @@ impl FromRequestParts<App> for ClientAddress {
             Problem::Internal
         })?;
         let trusted = &app.config.trusted_proxies;
-        if forwards_unheard(peer, &parts.headers, trusted)
-            && let Some(left_out) = UNHEARD.pass()
+        if forwards_untrusted(peer, &parts.headers, trusted)
+            && let Some(left_out) = UNTRUSTED_FORWARDER.pass()
         {
             tracing::warn!(
                 %peer,
@@ -56,15 +56,15 @@ impl FromRequestParts<App> for ClientAddress {
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 /// A proxy that is missing from the configuration sends the header with every request.
-static UNHEARD: OncePerMinute = OncePerMinute::new();
+static UNTRUSTED_FORWARDER: OncePerMinute = OncePerMinute::new();
 
 fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
     trusted.iter().any(|network| network.contains(address))
 }
 
 /// The right-most address of the chain that is no trusted proxy: whatever stands left of it may be made up. An entry that a
-/// trusted proxy added and that can't be read is refused: to take the proxy's own address instead would let its client
-/// share the bans and limits of nobody.
+/// trusted proxy added and that can't be read is refused: falling back to the proxy's address would exempt the
+/// client from its own bans and limits.
 fn behind_proxies(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> Result<IpAddr, Problem> {
     let mut address = peer.to_canonical();
     // Several lines are one list. Bytes, because one byte that is no ASCII must not hide the entries beside it.
@@ -93,7 +93,7 @@ fn hop_address(hop: &[u8]) -> Option<IpAddr> {
 
 /// Whether a private address that is not trusted names somebody else as the client: most likely a proxy that the
 /// configuration lacks. An API gateway adds the address itself.
-fn forwards_unheard(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> bool {
+fn forwards_untrusted(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> bool {
     let peer = peer.to_canonical();
     let mut hops = headers.get_all(FORWARDED_FOR).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     is_private(peer) && !is_trusted(peer, trusted) && hops.any(|hop| hop_address(hop) != Some(peer))
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_proxy_that_the_configuration_lacks_is_noticed() {
         let noticed = |peer: &str, forwarded: &[&[u8]], trusted: &[&str]| {
-            forwards_unheard(peer.parse().unwrap(), &headers(forwarded), &networks(trusted))
+            forwards_untrusted(peer.parse().unwrap(), &headers(forwarded), &networks(trusted))
         };
         for private in ["127.0.0.1", "10.0.0.1", "192.168.1.1", "172.16.0.1", "::1", "fd00::1", "::ffff:10.0.0.1"] {
             assert!(noticed(private, &[b"203.0.113.9"], &[]), "{private}");

@@ -231,6 +231,14 @@ async fn a_store_that_others_can_read_is_closed_to_them_or_refused() {
         drop(store);
     }
 
+    // A directory that is somebody else's stays open to its users.
+    let foreign = dir.path().join("srv");
+    std::fs::create_dir(&foreign).unwrap();
+    set_mode(&foreign, 0o755);
+    std::fs::write(foreign.join("index.html"), "").unwrap();
+    let shown = Sqlite::open(&foreign, Loose::Tighten).await.err().unwrap().to_string();
+    assert!(shown.contains("other files") && mode(&foreign) == 0o755, "{shown}");
+
     let shared = dir.path().join("tmp");
     std::fs::create_dir(&shared).unwrap();
     set_mode(&shared, 0o1777);
