@@ -12,7 +12,7 @@ const FILE_MODE: u32 = 0o600;
 /// What others may do, which is to be nothing.
 const OTHERS: u32 = 0o077;
 /// What a data directory, or the private servers' directory in it, holds from its first use on.
-const OURS: [&str; 3] = ["lock", "servers", "servers.lock"];
+const OURS: [&str; 4] = ["lock", "flashsale.sqlite", "servers", "servers.lock"];
 /// Marks a directory in which every user keeps files, such as /tmp.
 const STICKY: u32 = 0o1000;
 
