@@ -443,7 +443,7 @@ pub const SESSIONS_PER_USER_MAX: usize = 20;
 #[async_trait]
 pub trait Sessions: Send + Sync {
     /// Stores sessions (one, or thousands at once for seeding). A user holds at most [`SESSIONS_PER_USER_MAX`]; one
-    /// more ends the one that would be over first.
+    /// more ends the one that would be over first. All are tried, also when one fails; then its error is returned.
     async fn open(&self, sessions: &[Session], now: Timestamp) -> Stored<()>;
     /// Ends one.
     async fn end(&self, user_id: UserId, session_id: SessionId) -> Stored<()>;
@@ -460,7 +460,8 @@ pub trait Blacklist: Send + Sync {
     async fn lift(&self, subject: &Subject) -> Stored<bool>;
     /// Bans that hold at `now`, newest first, from the `offset`th on, at most `limit`; automatic ones included.
     async fn list(&self, now: Timestamp, offset: u32, limit: u32) -> Stored<Vec<Ban>>;
-    /// Puts bans back that the store may have lost. A subject's ban that lasts at least as long is left as it is.
+    /// Puts bans back that the store may have lost. A subject's ban that lasts at least as long is left as it is. All are
+    /// tried, also when one fails; then its error is returned.
     async fn restore(&self, bans: &[Ban]) -> Stored<()>;
     /// Whether the operators' bans are to be loaded: `false` once [`Blacklist::finish_loading`] was called, until the store
     /// loses its data. The latest `token` is the one that may finish.

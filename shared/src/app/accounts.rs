@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use super::{
-    App, CaptchaAnswer, Client, SessionClaims, finish,
+    App, CaptchaAnswer, Client, SessionClaims,
+    fair_turns::Turn,
+    finish,
     passwords::{NO_PASSWORD, Queue, check_strength},
 };
 use crate::{
@@ -105,15 +107,30 @@ impl App {
         let phone = Phone::parse(&given.phone, given.country)?;
         let limits = vec![self.phone_limit(&phone, client)];
         self.enter_unknown(client, "login", self.config.limits.login, limits).await?;
-        let failures_of = Subject::Phone(phone.clone());
-        if self.sign_in_needs_captcha(&failures_of, client).await? {
+        if self.sign_in_needs_captcha(&Subject::Phone(phone.clone()), client).await? {
             // Slows guessing from everywhere at once, and never locks the owner out.
             self.check_captcha(Purpose::Login, given.captcha).await?;
         }
         let user = self.ports.users.by_phone(&phone).await?;
+        let turn = self.passwords.turn(Queue::SignIn, AddressPrefix::of(client.address)).await;
+        let turn = turn.inspect_err(|problem| self.note_refused(problem, client, None))?;
+        let (app, client) = (self.clone(), client.clone());
+        // From here on also when the client goes away: otherwise whoever hangs up early guesses uncounted.
+        finish(async move { app.sign_in_in_turn(turn, &client, phone, given.password, user).await }).await
+    }
+
+    /// Verifies the password, and counts a failure or opens the session.
+    async fn sign_in_in_turn(
+        &self,
+        turn: Turn,
+        client: &Client,
+        phone: Phone,
+        password: String,
+        user: Option<User>,
+    ) -> Result<SignedIn, Problem> {
+        let failures_of = Subject::Phone(phone);
         let hash = user.as_ref().map(|user| user.password_hash.clone());
-        let right = self.passwords.verify(AddressPrefix::of(client.address), given.password, hash).await;
-        let right = right.inspect_err(|problem| self.note_refused(problem, client, None))?;
+        let right = self.passwords.verify(turn, password, hash).await?;
         let user_id = user.as_ref().map(|user| user.user_id);
         let (true, Some(user)) = (right, user) else {
             security::sign_in_failed(client.address, user_id);
@@ -126,8 +143,7 @@ impl App {
             return Err(Problem::BadCredentials);
         };
         self.ports.failures.clear(&failures_of).await?;
-        let (app, client) = (self.clone(), client.clone());
-        finish(async move { app.open_session(user, &client).await }).await
+        self.open_session(user, client).await
     }
 
     /// Opens a session of a user whose password was right, unless a ban holds. Only here, to one who knows the password, is a
@@ -140,7 +156,8 @@ impl App {
             // because the fast store may just have lost its bans.
             let subjects = [Subject::User(user.user_id), Subject::Phone(user.phone.clone()), Subject::address(client.address)];
             self.refuse_banned(&subjects).await?;
-            if self.share_sessions(std::slice::from_ref(&session)).await?.is_empty() {
+            let shared = self.share_sessions(vec![session.clone()]).await?.remove(&session.session_id);
+            if shared.transpose()?.is_none() {
                 // It has ended in between: most likely by such a ban.
                 self.refuse_banned(&subjects).await?;
                 return Err(Problem::Unavailable { retry_after_ms: 1_000 });
@@ -247,11 +264,17 @@ impl App {
         let limits = vec![self.phone_limit(&user.phone, client)];
         self.enter_unknown(client, "login", self.config.limits.login, limits).await?;
         let prefix = AddressPrefix::of(client.address);
-        let right = self.passwords.verify(prefix, old, Some(user.password_hash)).await;
-        if !right.inspect_err(|problem| self.note_refused(problem, client, Some(who.user_id)))? {
-            security::password_change_failed(client.address, who.user_id);
-            return Err(Problem::BadCredentials);
-        }
+        let turn = self.passwords.turn(Queue::SignIn, prefix).await;
+        let turn = turn.inspect_err(|problem| self.note_refused(problem, client, Some(who.user_id)))?;
+        let (app, address, user_id, old_hash) = (self.clone(), client.address, user.user_id, user.password_hash);
+        finish(async move {
+            if app.passwords.verify(turn, old, Some(old_hash)).await? {
+                return Ok(());
+            }
+            security::password_change_failed(address, user_id);
+            Err(Problem::BadCredentials)
+        })
+        .await?;
         check_strength("new_password", &new, &user.phone)?;
         let hash = self.passwords.hash(Queue::SignIn, prefix, new, self.salt()).await?;
         let change =

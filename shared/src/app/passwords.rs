@@ -6,7 +6,7 @@ use argon2::{
     password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
 };
 
-use super::fair_turns::{FairTurns, half_of_the_processors};
+use super::fair_turns::{FairTurns, Turn, half_of_the_processors};
 use crate::{
     domain::{AddressPrefix, Phone},
     problem::Problem,
@@ -48,7 +48,8 @@ impl Passwords {
 
     /// The hash of a new password, in PHC string form.
     pub(super) async fn hash(&self, queue: Queue, prefix: AddressPrefix, password: String, salt: [u8; 16]) -> Result<String, Problem> {
-        self.run(queue, prefix, move || {
+        let turn = self.turn(queue, prefix).await?;
+        run(turn, move || {
             let hash = Argon2::default().hash_password_with_salt(password.as_bytes(), &salt);
             hash.map(|hash| hash.to_string()).map_err(|error| {
                 tracing::error!(%error, "password hashing failed");
@@ -59,39 +60,25 @@ impl Passwords {
     }
 
     /// Whether the password is the one behind `hash`; always `false`, after the same time, without a hash.
-    pub(super) async fn verify(&self, prefix: AddressPrefix, password: String, hash: Option<String>) -> Result<bool, Problem> {
+    pub(super) async fn verify(&self, turn: Turn, password: String, hash: Option<String>) -> Result<bool, Problem> {
         let usable = hash.filter(|hash| hash != NO_PASSWORD);
         let known = usable.is_some();
         let hash = usable.unwrap_or_else(|| self.decoy.clone());
-        let matches = self
-            .run(Queue::SignIn, prefix, move || match PasswordHash::new(&hash) {
-                Ok(hash) => Ok(Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()),
-                Err(error) => {
-                    tracing::error!(%error, "a stored password hash can't be read");
-                    Err(Problem::Internal)
-                }
-            })
-            .await??;
+        let matches = run(turn, move || match PasswordHash::new(&hash) {
+            Ok(hash) => Ok(Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()),
+            Err(error) => {
+                tracing::error!(%error, "a stored password hash can't be read");
+                Err(Problem::Internal)
+            }
+        })
+        .await??;
         Ok(matches && known)
     }
 
-    async fn run<T: Send + 'static>(
-        &self,
-        queue: Queue,
-        prefix: AddressPrefix,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Problem> {
+    /// Waits for a turn to hash. Whoever goes away while waiting gives the place up.
+    pub(super) async fn turn(&self, queue: Queue, prefix: AddressPrefix) -> Result<Turn, Problem> {
         let turn = self.turns.turn(queue as usize, prefix).await;
-        let turn = turn.ok_or(Problem::RateLimited { name: "passwords", quota: None, retry_after_ms: 2_000 })?;
-        let done = tokio::task::spawn_blocking(move || {
-            // Given back when the work ends, not when the caller goes away.
-            let _turn = turn;
-            work()
-        });
-        done.await.map_err(|error| {
-            tracing::error!(%error, "password work ended early");
-            Problem::Internal
-        })
+        turn.ok_or(Problem::RateLimited { name: "passwords", quota: None, retry_after_ms: 2_000 })
     }
 
     /// Takes all turns away from everybody else.
@@ -104,6 +91,18 @@ impl Passwords {
     pub(super) fn waiting(&self, queue: Queue) -> usize {
         self.turns.waiting(queue as usize)
     }
+}
+
+async fn run<T: Send + 'static>(turn: Turn, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    let done = tokio::task::spawn_blocking(move || {
+        // Given back when the work ends, not when the caller goes away.
+        let _turn = turn;
+        work()
+    });
+    done.await.map_err(|error| {
+        tracing::error!(%error, "password work ended early");
+        Problem::Internal
+    })
 }
 
 /// The rules for a new password: length, as NIST SP 800-63B asks for, and none that is guessed first.
@@ -141,15 +140,20 @@ mod tests {
         AddressPrefix::of(std::net::Ipv4Addr::LOCALHOST.into())
     }
 
+    async fn verify(passwords: &Passwords, password: &str, hash: Option<&str>) -> Result<bool, Problem> {
+        let turn = passwords.turn(Queue::SignIn, here()).await?;
+        passwords.verify(turn, password.to_owned(), hash.map(str::to_owned)).await
+    }
+
     #[tokio::test]
     async fn a_hash_opens_only_with_its_password() {
         let passwords = Passwords::new(1, 8);
         let hash = passwords.hash(Queue::Registration, here(), "correct horse".to_owned(), [7; 16]).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
-        assert!(passwords.verify(here(), "correct horse".to_owned(), Some(hash.clone())).await.unwrap());
-        assert!(!passwords.verify(here(), "wrong horse".to_owned(), Some(hash)).await.unwrap());
-        assert!(!passwords.verify(here(), "any".to_owned(), None).await.unwrap());
-        assert!(!passwords.verify(here(), NO_PASSWORD.to_owned(), Some(NO_PASSWORD.to_owned())).await.unwrap());
+        assert!(verify(&passwords, "correct horse", Some(&hash)).await.unwrap());
+        assert!(!verify(&passwords, "wrong horse", Some(&hash)).await.unwrap());
+        assert!(!verify(&passwords, "any", None).await.unwrap());
+        assert!(!verify(&passwords, NO_PASSWORD, Some(NO_PASSWORD)).await.unwrap());
     }
 
     #[tokio::test]
@@ -158,7 +162,7 @@ mod tests {
         let calls: Vec<_> = (0..6)
             .map(|_| {
                 let passwords = Arc::clone(&passwords);
-                tokio::spawn(async move { passwords.verify(here(), "x".to_owned(), None).await })
+                tokio::spawn(async move { verify(&passwords, "x", None).await })
             })
             .collect();
         let mut refused = 0;
@@ -166,7 +170,7 @@ mod tests {
             refused += usize::from(matches!(call.await.unwrap(), Err(Problem::RateLimited { .. })));
         }
         assert_eq!(refused, 4);
-        assert!(passwords.verify(here(), "x".to_owned(), None).await.is_ok(), "there is room again");
+        assert!(verify(&passwords, "x", None).await.is_ok(), "there is room again");
     }
 
     #[test]

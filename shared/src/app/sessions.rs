@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream};
 use moka::future::Cache as LocalCache;
 use tokio::sync::oneshot;
 
@@ -45,6 +46,10 @@ pub struct LookupFigures {
     /// Look-ups that were under way at the same time, at most.
     pub at_once_max: usize,
 }
+
+/// Sessions that are alive, each with whether the fast store took it: one of its nodes may fail while others answer. Those
+/// that have ended are missing.
+pub(super) type Living = HashMap<SessionId, Stored<()>>;
 
 /// A session that somebody waits for.
 struct Asked {
@@ -131,9 +136,12 @@ impl Lookups {
     }
 
     /// Tells all who wait for these sessions which of them are alive.
-    async fn answer(&self, ids: Vec<SessionId>, outcome: &Stored<HashSet<SessionId>>) {
+    async fn answer(&self, ids: Vec<SessionId>, outcome: &Stored<Living>) {
         for session_id in ids {
-            let alive = outcome.as_ref().map(|alive| alive.contains(&session_id)).map_err(StoreError::clone);
+            let alive = match outcome {
+                Ok(living) => living.get(&session_id).map_or(Ok(false), |shared| shared.clone().map(|()| true)),
+                Err(error) => Err(error.clone()),
+            };
             if let Ok(false) = alive {
                 self.gone.insert(session_id, ()).await;
             }
@@ -214,7 +222,7 @@ impl App {
     }
 
     /// Puts those of the sessions that are alive into the fast store, the bans first. Returns them.
-    async fn bring_back(&self, wanted: &[Wanted]) -> Stored<HashSet<SessionId>> {
+    async fn bring_back(&self, wanted: &[Wanted]) -> Stored<Living> {
         let ids: Vec<SessionId> = wanted.iter().map(|wanted| wanted.session_id).collect();
         let now = self.now();
         let of: HashMap<SessionId, &Wanted> = wanted.iter().map(|wanted| (wanted.session_id, wanted)).collect();
@@ -223,28 +231,62 @@ impl App {
         let alive: Vec<Session> =
             alive.into_iter().filter(|session| of.get(&session.session_id).is_some_and(|of| of.user_id == session.user_id)).collect();
         if alive.is_empty() {
-            return Ok(HashSet::new());
+            return Ok(Living::new());
         }
-        let mut subjects = HashSet::new();
-        for session in &alive {
-            subjects.insert(Subject::User(session.user_id));
-            subjects.extend(of.get(&session.session_id).into_iter().flat_map(|of| of.addresses.iter().cloned()));
+        let subjects_of = |session: &Session| {
+            let addresses = of.get(&session.session_id).into_iter().flat_map(|of| of.addresses.iter().cloned());
+            addresses.chain([Subject::User(session.user_id)]).collect::<Vec<_>>()
+        };
+        let subjects: HashSet<Subject> = alive.iter().flat_map(subjects_of).collect();
+        let unbanned = self.restore_bans_of(&subjects.into_iter().collect::<Vec<_>>()).await?;
+        let (mut ready, mut failed) = (Vec::new(), Living::new());
+        for session in alive {
+            // Without its bans, a session would let a banned user in.
+            match subjects_of(&session).iter().find_map(|subject| unbanned.get(subject)) {
+                Some(error) => drop(failed.insert(session.session_id, Err(error.clone()))),
+                None => ready.push(session),
+            }
         }
-        self.restore_bans_of(&subjects.into_iter().collect::<Vec<_>>()).await?;
-        self.share_sessions(&alive).await
+        let mut living = self.share_sessions(ready).await?;
+        living.extend(failed);
+        Ok(living)
     }
 
     /// Puts sessions that the ledger holds as alive into the fast store. Returns those that are alive still.
-    pub(super) async fn share_sessions(&self, sessions: &[Session]) -> Stored<HashSet<SessionId>> {
-        self.ports.sessions.open(sessions, self.now()).await?;
-        let ids: Vec<SessionId> = sessions.iter().map(|session| session.session_id).collect();
-        let kept = self.ports.session_ledger.get_many(&ids).await?;
-        let now = self.now();
-        let alive: HashSet<SessionId> = kept.iter().filter(|kept| kept.alive(now)).map(|kept| kept.session.session_id).collect();
-        for session in sessions.iter().filter(|session| !alive.contains(&session.session_id)) {
-            self.ports.sessions.end(session.user_id, session.session_id).await?;
+    pub(super) async fn share_sessions(&self, sessions: Vec<Session>) -> Stored<Living> {
+        if sessions.is_empty() {
+            return Ok(Living::new());
         }
-        Ok(alive)
+        let now = self.now();
+        let ids: Vec<SessionId> = sessions.iter().map(|session| session.session_id).collect();
+        // One by one, to know which of them failed.
+        let opened: Vec<_> = stream::iter(sessions)
+            .map(|session| async move { (self.ports.sessions.open(std::slice::from_ref(&session), now).await, session) })
+            .buffer_unordered(TOGETHER_MAX)
+            .collect()
+            .await;
+        let kept = self.ports.session_ledger.get_many(&ids).await;
+        let now = self.now();
+        let alive: HashSet<SessionId> = kept.iter().flatten().filter(|kept| kept.alive(now)).map(|kept| kept.session.session_id).collect();
+        let mut living = Living::new();
+        let mut ended = Vec::new();
+        for (outcome, session) in opened {
+            if alive.contains(&session.session_id) {
+                living.insert(session.session_id, outcome);
+            } else {
+                // Also when the ledger did not say: it may have ended, and then must not stay.
+                ended.push(session);
+            }
+        }
+        let mut ends = stream::iter(ended)
+            .map(|session| async move { (self.ports.sessions.end(session.user_id, session.session_id).await, session.session_id) })
+            .buffer_unordered(TOGETHER_MAX);
+        while let Some((outcome, session_id)) = ends.next().await {
+            if let Err(error) = outcome {
+                living.insert(session_id, Err(error));
+            }
+        }
+        kept.map(|_| living)
     }
 }
 
@@ -293,7 +335,7 @@ mod tests {
             places.push((id, lookups.ask(user, id, address()).unwrap()));
         }
         let ids = lookups.take().into_iter().map(|wanted| wanted.session_id).collect();
-        lookups.answer(ids, &Ok(HashSet::from([alive]))).await;
+        lookups.answer(ids, &Ok(Living::from([(alive, Ok(()))]))).await;
         for (id, place) in places {
             assert_eq!(place.answer.await.unwrap().unwrap(), id == alive);
         }

@@ -4,26 +4,32 @@
 //! The fast store is told of every end of a session and every change of a ban once more after a minute: by then a process
 //! that was copying an older state has either read the ledger again or died, and a replica that missed the change has
 //! taken over.
+//!
+//! A node of the fast store that does not answer fails the calls of its users and subjects only. Each call is tried,
+//! whichever fails; those that failed are put behind the others and tried again.
 
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
 };
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 
 use super::{App, sweeping::count};
 use crate::{
-    domain::{Ban, SessionId, Subject},
-    ports::{KeptBan, Random, Stored, UserChange},
+    domain::{Ban, SessionId, Subject, Timestamp},
+    ports::{KeptBan, Random, StoreError, Stored, UserChange},
 };
 
 /// The fast store is told again after this long.
 const AGAIN_MS: u64 = 60_000;
+/// What the fast store could not be told is tried again after this long, so that it does not stand before what it can be
+/// told.
+const RETRY_MS: u64 = 5_000;
 /// Bans put back at a time; without a loss, one page with each tick.
 const BANS_PAGE: u32 = 100;
 /// Calls of the fast store on the way at the same time.
-const IN_FLIGHT: usize = 64;
+pub(super) const IN_FLIGHT: usize = 64;
 /// A session that was over this long ago, and a ban, are deleted from the ledger: more than clocks may differ, and for bans
 /// long enough to answer questions about them.
 const SESSION_KEPT_MS: u64 = 60_000;
@@ -56,44 +62,70 @@ impl App {
     async fn share_ends(&self) -> Stored<u32> {
         let now = self.now();
         let due = self.ports.session_ledger.ends_due(now, self.config.sweeper.batch_max).await?;
-        let ends: Vec<_> = due.iter().map(|kept| (kept.session.user_id, kept.session.session_id)).collect();
-        stream::iter(ends)
-            .map(|(user_id, session_id)| async move { self.ports.sessions.end(user_id, session_id).await })
+        let told: Vec<_> = stream::iter(due)
+            .map(|kept| async move { (self.ports.sessions.end(kept.session.user_id, kept.session.session_id).await, kept) })
             .buffer_unordered(IN_FLIGHT)
-            .try_collect::<()>()
-            .await?;
-        let again_at = now.plus_ms(AGAIN_MS);
+            .collect()
+            .await;
         let is_old = |ended_at| now.since_ms(ended_at) >= AGAIN_MS;
-        for (last, again_at) in [(true, None), (false, Some(again_at))] {
-            let ids: Vec<SessionId> =
-                due.iter().filter(|kept| kept.ended_at.is_some_and(is_old) == last).map(|kept| kept.session.session_id).collect();
-            if !ids.is_empty() {
-                self.ports.session_ledger.note_ends(&ids, again_at).await?;
-            }
+        let mut by_time: HashMap<Option<Timestamp>, Vec<SessionId>> = HashMap::new();
+        let mut failure = None;
+        let mut done = 0;
+        for (outcome, kept) in told {
+            let again_at = match outcome {
+                Ok(()) => {
+                    done += 1;
+                    (!kept.ended_at.is_some_and(is_old)).then(|| now.plus_ms(AGAIN_MS))
+                }
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    Some(now.plus_ms(RETRY_MS))
+                }
+            };
+            by_time.entry(again_at).or_default().push(kept.session.session_id);
         }
-        Ok(count(due.len()))
+        for (again_at, ids) in by_time {
+            self.ports.session_ledger.note_ends(&ids, again_at).await?;
+        }
+        failure.map_or(Ok(done), Err)
     }
 
     /// Bans that were put or lifted in the ledger are put or lifted in the fast store.
     async fn share_bans(&self) -> Stored<u32> {
         let now = self.now();
         let due = self.ports.ban_ledger.shares_due(now, self.config.sweeper.batch_max).await?;
-        for kept in &due {
-            let last = now.since_ms(kept.changed_at) >= AGAIN_MS;
-            if kept.lifted {
-                self.ports.blacklist.lift(&kept.ban.subject).await?;
-            } else if last {
-                self.ports.blacklist.restore(std::slice::from_ref(&kept.ban)).await?;
-            } else {
-                self.ports.blacklist.ban(&kept.ban).await?;
-            }
-            if kept.holds(now) {
-                self.end_sessions_of(&kept.ban.subject).await?;
-            }
-            let again_at = if last { None } else { Some(now.plus_ms(AGAIN_MS)) };
-            self.ports.ban_ledger.note_shared(&kept.ban.subject, kept.version, again_at).await?;
+        let told: Vec<Stored<()>> = stream::iter(due)
+            .map(|kept| async move {
+                let last = now.since_ms(kept.changed_at) >= AGAIN_MS;
+                let outcome = self.share_ban(&kept, last, now).await;
+                let again_at = match &outcome {
+                    Ok(()) if last => None,
+                    Ok(()) => Some(now.plus_ms(AGAIN_MS)),
+                    Err(_) => Some(now.plus_ms(RETRY_MS)),
+                };
+                self.ports.ban_ledger.note_shared(&kept.ban.subject, kept.version, again_at).await?;
+                outcome
+            })
+            .buffer_unordered(IN_FLIGHT)
+            .collect()
+            .await;
+        let done = count(told.len());
+        told.into_iter().collect::<Stored<()>>().map(|()| done)
+    }
+
+    /// Puts or lifts one ban in the fast store; `last` when it is told the second time.
+    async fn share_ban(&self, kept: &KeptBan, last: bool, now: Timestamp) -> Stored<()> {
+        if kept.lifted {
+            self.ports.blacklist.lift(&kept.ban.subject).await?;
+        } else if last {
+            self.ports.blacklist.restore(std::slice::from_ref(&kept.ban)).await?;
+        } else {
+            self.ports.blacklist.ban(&kept.ban).await?;
         }
-        Ok(count(due.len()))
+        if kept.holds(now) {
+            self.end_sessions_of(&kept.ban.subject).await?;
+        }
+        Ok(())
     }
 
     /// Ends the sessions of the user with a banned phone: the gate knows users, not phones.
@@ -108,54 +140,70 @@ impl App {
     }
 
     /// Puts the operators' bans back: all of them at once when the fast store has lost its data, otherwise a page with each
-    /// tick, for what a single node of a cluster may have lost.
+    /// tick, for what a single node of a cluster may have lost. Bans that can't be put back hold up no later page.
     async fn restore_bans(&self) -> Stored<u32> {
         let token = self.sharing.token;
         let loading = self.ports.blacklist.begin_loading(token).await?;
-        let last = self.sharing.last_ban.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let last = self.sharing.last_ban.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut after = if loading { None } else { last };
         let mut restored = 0;
+        let mut failure = None;
         loop {
             let page = self.ports.ban_ledger.page(self.now(), after.as_ref(), BANS_PAGE).await?;
-            self.restore_kept(&page).await?;
-            restored += count(page.len());
+            let failed = self.restore_kept(&page).await?;
+            restored += count(page.len() - failed.len());
+            failure = failure.or(failed.into_values().next());
             after = page.last().filter(|_| page.len() == BANS_PAGE as usize).map(|kept| kept.ban.subject.clone());
             if after.is_none() || !loading {
                 break;
             }
         }
+        *self.sharing.last_ban.lock().unwrap_or_else(PoisonError::into_inner) = after;
+        if let Some(error) = failure {
+            return Err(error);
+        }
         if loading {
             self.ports.blacklist.finish_loading(token).await?;
             tracing::info!(bans = restored, "the operators' bans were put back");
         }
-        *self.sharing.last_ban.lock().unwrap_or_else(PoisonError::into_inner) = after;
         Ok(if loading { restored } else { 0 })
     }
 
-    /// Puts the bans of some subjects back, as the ledger has them.
-    pub(super) async fn restore_bans_of(&self, subjects: &[Subject]) -> Stored<()> {
+    /// Puts the bans of some subjects back, as the ledger has them. Returns those for which this failed.
+    pub(super) async fn restore_bans_of(&self, subjects: &[Subject]) -> Stored<HashMap<Subject, StoreError>> {
         let kept = self.ports.ban_ledger.of(subjects).await?;
         let now = self.now();
         let holding: Vec<KeptBan> = kept.into_iter().filter(|kept| kept.holds(now)).collect();
         self.restore_kept(&holding).await
     }
 
-    /// Puts bans back; one that was lifted since it was read is lifted again.
-    async fn restore_kept(&self, kept: &[KeptBan]) -> Stored<()> {
+    /// Puts bans back; one that was lifted since it was read is lifted again. Returns those for which this failed.
+    async fn restore_kept(&self, kept: &[KeptBan]) -> Stored<HashMap<Subject, StoreError>> {
+        let mut failed = HashMap::new();
         if kept.is_empty() {
-            return Ok(());
+            return Ok(failed);
         }
         let bans: Vec<Ban> = kept.iter().map(|kept| kept.ban.clone()).collect();
-        self.ports.blacklist.restore(&bans).await?;
-        let subjects: Vec<Subject> = bans.into_iter().map(|ban| ban.subject).collect();
-        let again: HashMap<Subject, KeptBan> =
-            self.ports.ban_ledger.of(&subjects).await?.into_iter().map(|kept| (kept.ban.subject.clone(), kept)).collect();
-        for subject in &subjects {
-            if again.get(subject).is_none_or(|kept| kept.lifted) {
-                self.ports.blacklist.lift(subject).await?;
+        let subjects: Vec<Subject> = bans.iter().map(|ban| ban.subject.clone()).collect();
+        // One by one, to know which of them failed.
+        let mut put = stream::iter(bans)
+            .map(|ban| async move { (self.ports.blacklist.restore(std::slice::from_ref(&ban)).await, ban.subject) })
+            .buffer_unordered(IN_FLIGHT);
+        while let Some((outcome, subject)) = put.next().await {
+            if let Err(error) = outcome {
+                failed.insert(subject, error);
             }
         }
-        Ok(())
+        let again: HashMap<Subject, KeptBan> =
+            self.ports.ban_ledger.of(&subjects).await?.into_iter().map(|kept| (kept.ban.subject.clone(), kept)).collect();
+        for subject in subjects {
+            if again.get(&subject).is_none_or(|kept| kept.lifted)
+                && let Err(error) = self.ports.blacklist.lift(&subject).await
+            {
+                failed.insert(subject, error);
+            }
+        }
+        Ok(failed)
     }
 
     async fn delete_over(&self) -> Stored<u32> {

@@ -170,12 +170,14 @@ impl App {
         self.expire_unpaid(&mut swept).await;
         self.return_stock(&mut swept).await;
         let mut seen = HashSet::new();
+        let mut all_read = true;
         let mut after = None;
         loop {
             let page = match self.live_sales(after).await {
                 Ok(page) => page,
                 Err(error) => {
                     swept.fails("live sales", None, &error);
+                    all_read = false;
                     break;
                 }
             };
@@ -191,9 +193,12 @@ impl App {
             }
         }
         self.sweep_ended(&mut swept).await;
-        seen.extend(&self.sweep.ended().attended);
-        self.sweep.looks().retain(|sale_id, _| seen.contains(sale_id));
-        self.sweep.rebuilds().retain(|sale_id, _| seen.contains(sale_id));
+        // Sales on a page that could not be read have not ended: what is known of them is kept.
+        if all_read {
+            seen.extend(&self.sweep.ended().attended);
+            self.sweep.looks().retain(|sale_id, _| seen.contains(sale_id));
+            self.sweep.rebuilds().retain(|sale_id, _| seen.contains(sale_id));
+        }
         Ok(swept)
     }
 

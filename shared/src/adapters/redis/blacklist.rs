@@ -79,7 +79,8 @@ impl Blacklist for Redis {
     async fn restore(&self, bans: &[Ban]) -> Stored<()> {
         // Owned, because a stream of borrowed work inside an async trait is beyond what the compiler can prove `Send`.
         let bans: Vec<Ban> = bans.to_vec();
-        stream::iter(bans).map(|ban| async move { self.put_ban(&ban, true).await }).buffer_unordered(READS_MAX).try_collect().await
+        let put = stream::iter(bans).map(|ban| async move { self.put_ban(&ban, true).await }).buffer_unordered(READS_MAX);
+        put.collect::<Vec<Stored<()>>>().await.into_iter().collect()
     }
 
     async fn begin_loading(&self, token: u128) -> Stored<bool> {

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::LazyLock};
 
 use async_trait::async_trait;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use redis::{Cmd, Script};
 
 use super::{
@@ -54,8 +54,10 @@ impl Sessions for Redis {
                 Ok(())
             })
             .buffer_unordered(USERS_IN_FLIGHT)
-            .try_collect()
+            .collect::<Vec<Stored<()>>>()
             .await
+            .into_iter()
+            .collect()
     }
 
     async fn end(&self, user_id: UserId, session_id: SessionId) -> Stored<()> {
