@@ -15,4 +15,5 @@ mod openapi;
 mod sessions;
 mod shop;
 mod storm;
+mod supervised;
 mod watch;
