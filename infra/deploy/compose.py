@@ -140,7 +140,7 @@ class Crowd:
                 self.buy(Shopper(token), token)
             except Exception as error:
                 self.wrong.append(repr(error))
-            time.sleep(random.uniform(0.02, 0.15))
+            time.sleep(random.uniform(0.05, 0.3))
 
     def buy(self, shopper, token):
         for _ in range(4):
@@ -274,7 +274,7 @@ def kill(container):
 
 
 def faults():
-    tokens, sale = seed(6000), create_sale(6000)
+    tokens, sale = seed(15000), create_sale(15000)
     nothing = lambda: None
     for service in [*SERVERS, "emulator", "nginx"]:
         for number, container in enumerate(containers(service), 1):
