@@ -330,7 +330,7 @@ def panels():
 
 
 def watched(addresses):
-    compose("--profile", "watch", "up", "-d", "--no-build", "--pull", "never", "--no-recreate", "--scale", "emulator=3", "prometheus", timeout=120)
+    compose("--profile", "watch", "up", "-d", "--no-build", "--pull", "never", "--no-recreate", "prometheus", timeout=120)
 
     def ask(path):
         done = run("curl", "-sS", "-m", "5", "--get", f"http://127.0.0.1:{WATCH_PORT}/api/v1/{path[0]}", *path[1:], check=False)
