@@ -507,7 +507,7 @@ def replacing(nginx, product, tokens, sale, instances):
     lock = threading.Lock()
 
     def shopper(worker):
-        connection = None
+        connection, number = None, 0
 
         def send(method, path, body=None, token=None):
             nonlocal connection
@@ -535,6 +535,10 @@ def replacing(nginx, product, tokens, sale, instances):
             try:
                 for path in ["/api/sales", f"/api/sales/{sale}", "/"]:
                     send("GET", path)
+                # What nginx may not repeat: only an instance that drains loses none of these.
+                number += 1
+                if number % 3 == 0:
+                    send("POST", "/api/captchas", {"purpose": "login"})
                 if token:
                     status, said = send("POST", f"/api/sales/{sale}/tickets", {}, token)
                     if status == 201:
