@@ -64,7 +64,9 @@ pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> an
     let mut tasks = tokio::task::JoinSet::new();
     if !app.config.admin_listen.is_empty() {
         let admin = bind(&app.config.admin_listen, "--admin-listen").await?;
-        let router = metrics::router(metrics::start()?, app.clone()).merge(health::router(&host, &draining));
+        let figures = metrics::start()?;
+        tasks.spawn(metrics::keep_up(figures.clone(), stopping.clone()));
+        let router = metrics::router(figures, app.clone()).merge(health::router(&host, &draining));
         cli::say(&format!("metrics and health on http://{}", admin.local_addr()?))?;
         tasks.spawn(serve(admin, http::finish(router)));
     }

@@ -14,8 +14,11 @@ pub type Error = lambda_http::Error;
 /// # Errors
 /// When the configuration is bad or the Runtime API fails.
 pub async fn serve(router: fn(App) -> Router) -> Result<(), Error> {
-    let router = http::finish(router(start().await?));
-    lambda_http::run_concurrent(service_fn(move |request: Request| answer(router.clone(), request))).await
+    let app = start().await?;
+    let router = http::finish(router(app.clone()));
+    let ended = lambda_http::run_concurrent(service_fn(move |request: Request| answer(router.clone(), request))).await;
+    app.ports.source.close().await;
+    ended
 }
 
 /// Serves an event function.
@@ -29,7 +32,12 @@ where
     Work: Future<Output = Result<(), Error>> + Send + 'static,
 {
     let app = start().await?;
-    lambda_runtime::run_concurrent(service_fn(move |event: lambda_runtime::LambdaEvent<E>| work(app.clone(), event.payload))).await
+    let worker = app.clone();
+    let ended =
+        lambda_runtime::run_concurrent(service_fn(move |event: lambda_runtime::LambdaEvent<E>| work(worker.clone(), event.payload))).await;
+    // In good order: a connection that only breaks off is an error in the server's log.
+    app.ports.source.close().await;
+    ended
 }
 
 async fn start() -> Result<App, Error> {

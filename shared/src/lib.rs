@@ -10,6 +10,7 @@ pub mod logging;
 pub mod ports;
 pub mod private_files;
 pub mod problem;
+pub mod security;
 pub mod wire;
 
 pub mod adapters;

@@ -17,11 +17,7 @@ use crate::config::{Config, ConfigError, LogFormat};
 /// # Errors
 /// When the filter can't be read.
 pub fn start(config: &Config) -> Result<(), ConfigError> {
-    let filter = EnvFilter::try_new(&config.log).map_err(|error| ConfigError::Value {
-        key: "log".to_owned(),
-        expected: format!("a level such as info, or a filter such as info,flashsale=debug ({error})"),
-    })?;
-    let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = fmt().with_env_filter(filter(&config.log)?).with_writer(std::io::stderr);
     let started = match config.log_format {
         LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).finish().try_init(),
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init(),
@@ -29,6 +25,19 @@ pub fn start(config: &Config) -> Result<(), ConfigError> {
     // An error says only that logging was started before.
     drop(started);
     Ok(())
+}
+
+/// Whose lines are not shown unless the filter names it. lapin logs again what it has returned to us as an error, and reports a
+/// connection that was closed in good order as broken when the server's goodbye and the end of the stream arrive together.
+/// What matters of it our adapter says in its own words.
+const SILENT: &str = "lapin";
+
+fn filter(log: &str) -> Result<EnvFilter, ConfigError> {
+    let log = if log.contains(SILENT) { log.to_owned() } else { format!("{log},{SILENT}=off") };
+    EnvFilter::try_new(log).map_err(|error| ConfigError::Value {
+        key: "log".to_owned(),
+        expected: format!("a level such as info, or a filter such as info,flashsale=debug ({error})"),
+    })
 }
 
 /// Lets one line a second through: an outage fails thousands of requests, all for the same reason.
@@ -74,6 +83,14 @@ impl<const SECONDS: i64> OncePer<SECONDS> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_queue_s_library_is_silent_unless_it_is_named() {
+        assert_eq!(filter("info").unwrap().to_string(), "lapin=off,info");
+        assert_eq!(filter("warn,flashsale=debug").unwrap().to_string(), "flashsale=debug,lapin=off,warn");
+        assert_eq!(filter("info,lapin=trace").unwrap().to_string(), "lapin=trace,info");
+        assert!(filter("info,flashsale=loud").is_err());
+    }
 
     #[test]
     fn one_line_a_second_counts_those_left_out() {

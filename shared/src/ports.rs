@@ -123,11 +123,37 @@ pub enum Changed {
     Refused(SaleError),
 }
 
+/// By what [`Sales::create_once`] recognises a creation that is asked for again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreationKey {
+    /// A digest of the caller and the caller's key, 64 characters.
+    pub key: String,
+    /// A digest of what is asked for, 64 characters.
+    pub request: String,
+}
+
+/// The outcome of [`Sales::create_once`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreatedOnce {
+    /// Stored now, or by an earlier call with the same key and request.
+    Created {
+        /// The id of the sale that is stored.
+        sale_id: SaleId,
+        /// When it was created.
+        created_at: Timestamp,
+    },
+    /// The key was used for another request; nothing was stored.
+    OtherRequest,
+}
+
 /// Sales, as the ledger keeps them.
 #[async_trait]
 pub trait Sales: Send + Sync {
     /// Stores a new sale (with `sold` 0). A repeat with the same id changes nothing.
     async fn create(&self, sale: &Sale) -> Stored<()>;
+    /// Stores a new sale as [`Sales::create`] does, with its key in the same transaction. A key stores one sale at most,
+    /// whatever the id.
+    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<CreatedOnce>;
     /// The sale with the id.
     async fn get(&self, sale_id: SaleId) -> Stored<Option<Sale>>;
     /// Sales with an id below `before` (all when `None`), newest id first, at most `limit`.
@@ -188,8 +214,8 @@ pub trait OrderLedger: Send + Sync {
     /// Records admitted orders in one transaction and returns one outcome per request in the given order (a repeated
     /// id within the batch is recorded once). An order is recorded `Confirmed` with
     /// `pay_by = now + pay_within_ms`, or `Rejected` when no unit is left, the user's limit is reached or the sale
-    /// is unknown. An id that is there already is returned as it is. One that can never be recorded is left out and does
-    /// not hold up the others. Deadlocks and lock time-outs are retried inside.
+    /// is unknown. An id that is there already is returned as it is. One that can never be recorded, as its price is one
+    /// that the sale never had, is left out and does not hold up the others. Deadlocks and lock time-outs are retried inside.
     ///
     /// # Errors
     /// Nothing was recorded, or nobody knows. `Corrupt` is about the store (a sale's row that can't be read, say) and
@@ -344,6 +370,9 @@ pub struct AbusePolicy {
     pub window_ms: u64,
     /// How long the ban lasts, in milliseconds.
     pub ban_ms: u64,
+    /// Refusals of the same user that the caller answered from its own memory: counted along when this entry is
+    /// refused by a limit of the user, and otherwise left to the caller.
+    pub also_refused: u32,
 }
 
 /// What [`Gate::enter`] checks, all in one round trip.
@@ -377,7 +406,8 @@ pub enum Entered {
     },
     /// A limit has no room.
     Limited {
-        /// Index into `limits`.
+        /// Index into `limits`: of those that have no room the one with the longest wait, the first of equals. So
+        /// this limit by itself refuses its subject for `retry_after_ms`.
         limit: usize,
         /// Time until one request would be let in, in milliseconds; at least 1.
         retry_after_ms: u64,
@@ -828,9 +858,20 @@ pub trait Health: Send + Sync {
     async fn check(&self) -> Stored<()>;
 }
 
-/// Every port of one backend, as `wire` puts them together.
+/// Ports that work by connections of their own, for what requests must not keep waiting: the order worker and the sweeper.
 #[derive(Clone)]
 #[expect(missing_docs, reason = "each field is the port of its type")]
+pub struct Background {
+    pub ledger_clock: Arc<dyn LedgerClock>,
+    pub session_ledger: Arc<dyn SessionLedger>,
+    pub ban_ledger: Arc<dyn BanLedger>,
+    pub sales: Arc<dyn Sales>,
+    pub orders: Arc<dyn OrderLedger>,
+}
+
+/// Every port of one backend, as `wire` puts them together.
+#[derive(Clone)]
+#[expect(missing_docs, reason = "each other field is the port of its type")]
 pub struct Ports {
     pub clock: Arc<dyn Clock>,
     pub ledger_clock: Arc<dyn LedgerClock>,
@@ -855,4 +896,6 @@ pub struct Ports {
     pub cache: Arc<dyn Cache>,
     pub artist: Arc<dyn CaptchaArtist>,
     pub health: Vec<Arc<dyn Health>>,
+    /// In place of the ports of the same names, for the worker and the sweeper. `None`: those serve everybody.
+    pub background: Option<Background>,
 }

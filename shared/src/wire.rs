@@ -15,8 +15,8 @@ use crate::{
     },
     config::{Config, ServersMode},
     ports::{
-        Admission, BanLedger, Blacklist, Cache, Captchas, Failures, Gate, Health, Holders, LedgerClock, Locks, OrderLedger, OrderQueue,
-        OrderSource, ParkedMessages, Ports, Sales, SessionLedger, Sessions, SigningKeys, Users,
+        Admission, Background, BanLedger, Blacklist, Cache, Captchas, Failures, Gate, Health, Holders, LedgerClock, Locks, OrderLedger,
+        OrderQueue, OrderSource, ParkedMessages, Ports, Sales, SessionLedger, Sessions, SigningKeys, Users,
     },
 };
 
@@ -60,6 +60,7 @@ struct Ledger {
     signing_keys: Arc<dyn SigningKeys>,
     clock: Arc<dyn LedgerClock>,
     health: Arc<dyn Health>,
+    background: Option<Background>,
 }
 
 /// The part behind `--redis-url`.
@@ -123,6 +124,7 @@ pub async fn connect(config: &Config) -> Result<Ports, WireError> {
         cache: front.cache,
         artist: Arc::new(Artist),
         health: [Some(ledger.health), front.health, queue.health].into_iter().flatten().collect(),
+        background: ledger.background,
     })
 }
 
@@ -150,8 +152,16 @@ async fn ledger(url: &str) -> Result<Ledger, WireError> {
         "mysql" => {
             let store = MySql::new(url)?;
             store.migrate().await?;
+            let own = Arc::new(store.with_own_connections());
+            let background = Background {
+                ledger_clock: Arc::clone(&own) as _,
+                session_ledger: Arc::clone(&own) as _,
+                ban_ledger: Arc::clone(&own) as _,
+                sales: Arc::clone(&own) as _,
+                orders: own,
+            };
             let store = Arc::new(store);
-            Ok(whole_ledger(Arc::clone(&store), store))
+            Ok(Ledger { background: Some(background), ..whole_ledger(Arc::clone(&store), store) })
         }
         other => Err(unknown("--database-url", other, "mysql://")),
     }
@@ -206,6 +216,7 @@ fn whole_ledger<T: Users + SessionLedger + BanLedger + Sales + OrderLedger + Sig
         signing_keys: Arc::clone(&store) as _,
         clock,
         health: store,
+        background: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use flashsale::{
     app::{BanView, NewBan, NewSale, SaleBooks, SaleStats},
-    domain::{Sale, SaleChange},
+    domain::{IdempotencyKey, Sale, SaleChange},
     http::openapi::{Operation, delete, get, patch, post},
 };
 use utoipa::openapi::{ObjectBuilder, Type};
@@ -15,10 +15,17 @@ pub const GROUP: (&str, &str) = ("Administration", "For users with the role `adm
 /// The function's operations.
 pub fn operations() -> Vec<Operation> {
     let text = || ObjectBuilder::new().schema_type(Type::String);
+    let key = text().min_length(Some(1)).max_length(Some(IdempotencyKey::CHARS_MAX)).pattern(Some("^[!-~]+$"));
     let kinds = text().enum_values(Some(["user", "address", "phone"]));
     vec![
         post("/api/admin/sales", "create_sale", "Creates a sale.")
+            .about(
+                "A request with an `Idempotency-Key` may be sent again when its answer did not come: the same administrator's \
+                 same key gives the sale that the first request has created, with the first answer. The key is kept with the sale. \
+                 With another body it is refused as `invalid`.",
+            )
             .admin()
+            .header(IdempotencyKey::HEADER, "Names the request: visible ASCII characters.", key)
             .body::<NewSale>()
             .gives::<Sale>(201, "The sale as the ledger has it.")
             .with_header("Location", "The sale's page."),

@@ -9,7 +9,7 @@ use flashsale::{
     app::{App, BanView, NewBan, NewSale, ParkedView, SaleBooks, SaleStats},
     domain::{Sale, SaleChange, SaleId},
     http::{
-        Answer, Body, ClientAddress, PageQuery, Params, Signed, SignedWriter,
+        Answer, Body, ClientAddress, Idempotency, PageQuery, Params, Signed, SignedWriter,
         axum::{
             Json, Router,
             extract::{Query, State, rejection::QueryRejection},
@@ -40,10 +40,15 @@ async fn create_sale(
     State(app): State<App>,
     SignedWriter(who): SignedWriter,
     ClientAddress(client): ClientAddress,
+    Idempotency(key): Idempotency,
     Body(new): Body<NewSale>,
 ) -> Answer<impl IntoResponse> {
-    app.enter_admin(&who, &client).await?;
-    let sale = app.create_sale(new).await?;
+    let admin = app.enter_admin(&who, &client).await?;
+    let sale = match key {
+        Some(key) => app.create_sale_once(new, who.user_id, &key).await?,
+        None => app.create_sale(new).await?,
+    };
+    admin.did("sale-created", &sale.sale_id);
     let location = format!("/api/sales/{}", sale.sale_id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(sale)))
 }
@@ -55,8 +60,10 @@ async fn change_sale(
     Params(sale_id): Params<SaleId>,
     Body(change): Body<SaleChange>,
 ) -> Answer<Json<Sale>> {
-    app.enter_admin(&who, &client).await?;
-    Ok(Json(app.change_sale(sale_id, &change).await?))
+    let admin = app.enter_admin(&who, &client).await?;
+    let sale = app.change_sale(sale_id, &change).await?;
+    admin.did("sale-changed", &sale_id);
+    Ok(Json(sale))
 }
 
 async fn stats(
@@ -98,8 +105,9 @@ async fn retry_parked(
     ClientAddress(client): ClientAddress,
     Params(parked_id): Params<String>,
 ) -> Answer<StatusCode> {
-    app.enter_admin(&who, &client).await?;
+    let admin = app.enter_admin(&who, &client).await?;
     app.retry_parked(&parked_id).await?;
+    admin.did("parked-retried", &parked_id);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -109,8 +117,9 @@ async fn discard_parked(
     ClientAddress(client): ClientAddress,
     Params(parked_id): Params<String>,
 ) -> Answer<StatusCode> {
-    app.enter_admin(&who, &client).await?;
+    let admin = app.enter_admin(&who, &client).await?;
     app.discard_parked(&parked_id).await?;
+    admin.did("parked-discarded", &parked_id);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -143,8 +152,10 @@ async fn ban(
     ClientAddress(client): ClientAddress,
     Body(new): Body<NewBan>,
 ) -> Answer<(StatusCode, Json<BanView>)> {
-    app.enter_admin(&who, &client).await?;
-    Ok((StatusCode::CREATED, Json(app.put_ban(new).await?)))
+    let admin = app.enter_admin(&who, &client).await?;
+    let ban = app.put_ban(new).await?;
+    admin.did_to_ban("ban-put", ban.kind, &ban.value);
+    Ok((StatusCode::CREATED, Json(ban)))
 }
 
 #[derive(Deserialize)]
@@ -165,11 +176,12 @@ async fn lift(
     ClientAddress(client): ClientAddress,
     query: Result<Query<Lift>, QueryRejection>,
 ) -> Answer<StatusCode> {
-    app.enter_admin(&who, &client).await?;
+    let admin = app.enter_admin(&who, &client).await?;
     let Ok(Query(Lift { kind, value })) = query else {
         let expected = "?kind=user|address|phone&value=...".to_owned();
         return Err(Problem::Invalid { field: "query".to_owned(), expected });
     };
     app.lift_ban(&kind, &value).await?;
+    admin.did_to_ban("ban-lifted", &kind, &value);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -24,5 +24,55 @@ pub async fn handle(app: App, event: RabbitMqEvent) -> Result<(), Error> {
             BASE64.decode(&data).unwrap_or_else(|_| data.into_bytes())
         })
         .collect();
-    Ok(app.record_messages(&bodies).await?)
+    Ok(app.background().record_messages(&bodies).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lambda_events::event::rabbitmq::RabbitMqMessage;
+    use flashsale::{
+        config::Config,
+        contract::{order_id, request, sale, user_id},
+        domain::QueueMessage,
+        ports::{Background, Ports},
+        wire,
+    };
+
+    use super::*;
+
+    async fn store() -> (Config, Ports) {
+        let dir = std::env::temp_dir().join(format!("flashsale-order-worker-{}", order_id()));
+        let setting = ("FLASHSALE_DATA_DIR".to_owned(), dir.display().to_string());
+        let config = Config::load(None, [setting], []).unwrap();
+        let ports = wire::connect(&config).await.unwrap();
+        (config, ports)
+    }
+
+    /// Two ledgers, to tell through which ports the order went.
+    #[tokio::test]
+    async fn orders_are_recorded_through_connections_that_no_request_holds() {
+        let ((config, mut requests), (other, own)) = (store().await, store().await);
+        requests.background = Some(Background {
+            ledger_clock: own.ledger_clock,
+            session_ledger: own.session_ledger,
+            ban_ledger: own.ban_ledger,
+            sales: own.sales,
+            orders: own.orders.clone(),
+        });
+        let dirs = [config.data_dir.clone(), other.data_dir];
+        let app = App::new(config, requests.clone()).await.unwrap();
+        let order = request(&sale(1), user_id());
+        let message = QueueMessage { v: QueueMessage::VERSION, orders: vec![order.clone()] };
+        let data = BASE64.encode(serde_json::to_vec(&message).unwrap());
+        let mut event = RabbitMqEvent::default();
+        let mut message = RabbitMqMessage::default();
+        message.data = Some(data);
+        event.messages_by_queue.insert("flashsale.orders::/".to_owned(), vec![message]);
+        handle(app, event).await.unwrap();
+        assert!(own.orders.get(order.order_id).await.unwrap().is_some());
+        assert!(requests.orders.get(order.order_id).await.unwrap().is_none());
+        for dir in dirs {
+            std::fs::remove_dir_all(dir).unwrap();
+        }
+    }
 }

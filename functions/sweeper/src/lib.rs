@@ -19,6 +19,7 @@ const SWEEP_FOR_SECONDS_MAX: u64 = 840;
 /// # Errors
 /// When the event asks for what can't be, or the lock store did not answer the last sweep.
 pub async fn handle(app: App, tick: EventBridgeEvent<Value>) -> Result<(), Error> {
+    let app = app.background();
     let period = Duration::from_millis(app.config.sweeper.period_ms);
     let mut next = Instant::now();
     let end = next + sweep_for(&tick.detail)?;

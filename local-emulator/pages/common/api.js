@@ -33,13 +33,13 @@ export const isPassing = (error) => error instanceof Refusal && PASSING.has(erro
 // One request. Resolves with the body (null for none), or throws a Refusal.
 // The mode stays "cors", the default: in another the browser would send `Origin: null` under our Referrer-Policy, and the
 // server, which has to know its own pages from others, would refuse the cookie.
-export async function call(method, path, body = undefined) {
+export async function call(method, path, body = undefined, headers = {}) {
   const sentAt = performance.now();
   let response, json;
   try {
     response = await fetch(path, {
       method,
-      headers: body === undefined ? {} : { "Content-Type": "application/json" },
+      headers: body === undefined ? headers : { "Content-Type": "application/json", ...headers },
       body: body === undefined ? undefined : JSON.stringify(body),
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
@@ -50,7 +50,8 @@ export async function call(method, path, body = undefined) {
     throw new Refusal("no-answer");
   }
   if (response.ok) {
-    const time = json?.server_time ?? json?.sales?.[0]?.server_time;
+    // A list may have been put together a moment ago, or kept by the browser: its header has the time of this answer.
+    const time = response.headers.get("Server-Time") ?? json?.server_time;
     if (time) sample(time, sentAt, performance.now());
     return json;
   }

@@ -81,13 +81,21 @@ function creation(created) {
   const whole = (input) => (input.control.value === "" ? null : Number(input.control.value));
   const time = (input) => (input.control.value === "" ? null : new Date(input.control.value).toISOString());
 
+  // The same form, sent again because no answer came, creates no second sale.
+  let sent = { json: "", key: "" };
+  const keyOf = (sale) => {
+    const json = JSON.stringify(sale);
+    if (json !== sent.json) sent = { json, key: [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("") };
+    return sent.key;
+  };
+
   const told = el("div", { role: "status" });
   const element = form(
     Object.values(fields).map((one) => one.element),
     t("console.create"),
     async () => {
       told.replaceChildren();
-      const sale = await call("POST", "/api/admin/sales", {
+      const wanted = {
         title: title.control.value,
         price: whole(price),
         currency: currency.control.value.toUpperCase(),
@@ -95,7 +103,9 @@ function creation(created) {
         per_user_limit: whole(limit),
         starts_at: time(starts),
         ends_at: time(ends),
-      });
+      };
+      const sale = await call("POST", "/api/admin/sales", wanted, { "Idempotency-Key": keyOf(wanted) });
+      sent = { json: "", key: "" };
       told.replaceChildren(alertBox("success", t("console.created", { title: sale.title })));
       await created();
     },

@@ -5,7 +5,7 @@ use flashsale::{
     config::Config,
     contract,
     domain::{Order, OrderId, OrderRequest, SaleChange, UserId},
-    ports::{Changed, OrderLedger, Recorded, Sales, StoreError, Tally as OrderTally, Transition, Unrecordable},
+    ports::{Changed, CreatedOnce, CreationKey, OrderLedger, Recorded, Sales, StoreError, Tally as OrderTally, Transition, Unrecordable},
     wire,
 };
 
@@ -106,6 +106,10 @@ impl OrderLedger for Guarded {
 impl Sales for Guarded {
     async fn create(&self, sale: &Sale) -> Stored<()> {
         self.sales.create(sale).await
+    }
+
+    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<CreatedOnce> {
+        self.sales.create_once(sale, once).await
     }
 
     async fn get(&self, sale_id: SaleId) -> Stored<Option<Sale>> {

@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use flashsale::http::{has_tag, takes_gzip};
 use flate2::{Compression, write::GzEncoder};
 use ring::digest;
 use rust_embed::RustEmbed;
@@ -101,11 +102,7 @@ impl Ready {
     }
 
     fn with(&self, request: &HeaderMap, keep: &'static str) -> Response {
-        let known = request.get_all(header::IF_NONE_MATCH).iter().any(|value| {
-            let value = value.as_bytes();
-            value == b"*" || value.split(|byte| *byte == b',').any(|tag| tag.trim_ascii() == self.tag.as_bytes())
-        });
-        let mut response = if known {
+        let mut response = if has_tag(request, self.tag.to_str().unwrap_or_default()) {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
             let (body, packed) = match &self.gzip {
@@ -128,31 +125,7 @@ impl Ready {
     }
 }
 
-/// Whether the client takes gzip: named without a weight of nought.
-fn takes_gzip(request: &HeaderMap) -> bool {
-    request.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
-        |coding| {
-            let mut parts = coding.split(';').map(str::trim);
-            let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
-            let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
-            named && weight.is_none_or(|weight| weight > 0.0)
-        },
-    )
-}
-
 /// The first bytes of a hash: enough to tell versions of our own files apart.
 fn hex(hash: &digest::Digest) -> String {
     hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gzip_is_sent_to_those_who_take_it() {
-        let takes = |value: &str| takes_gzip(&[(header::ACCEPT_ENCODING, value.parse().unwrap())].into_iter().collect());
-        assert!(takes("gzip") && takes("br, GZIP;q=0.5") && takes("deflate, gzip ;q=1"));
-        assert!(!takes("br") && !takes("gzip;q=0") && !takes("gzip; q=0.000") && !takes(""));
-    }
 }

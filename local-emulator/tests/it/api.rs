@@ -11,21 +11,21 @@ use crate::{
 };
 
 const SHOPPER: &str = "+12015550123";
-const ADMIN: &str = "+12015550199";
+pub const ADMIN: &str = "+12015550199";
 
 /// An emulator with the demo users.
-struct Shop {
+pub struct Shop {
     emulator: Emulator,
     _place: Place,
 }
 
 impl Shop {
-    fn open(place: Place) -> Self {
+    pub fn open(place: Place) -> Self {
         let emulator = place.start(&["--demo", "--invoke-listen", "127.0.0.1:0"]);
         Self { emulator, _place: place }
     }
 
-    fn client(&self) -> &Client {
+    pub fn client(&self) -> &Client {
         &self.emulator.client
     }
 
@@ -39,7 +39,7 @@ impl Shop {
         line.rsplit(' ').next().unwrap().to_owned()
     }
 
-    async fn sign_in(&self, phone: &str) -> String {
+    pub async fn sign_in(&self, phone: &str) -> String {
         let body = json!({ "phone": phone, "password": self.password(phone) });
         self.client().post("/api/sessions", None, body).await.expect(201).text("token")
     }
@@ -79,6 +79,7 @@ async fn life_of_an_order(place: Place) {
     assert_eq!((&page["state"], &page["stock"], &page["available"]), (&json!("open"), &json!(100), &json!(100)));
     let list = client.get("/api/sales?limit=1", None).await.expect(200).json();
     assert_eq!(list["sales"][0]["sale_id"], json!(sale));
+    assert_eq!(list["sales"][0].get("description"), None, "the list has no descriptions");
 
     let ticket = shop.ticket(&token).await.expect(201);
     let (ticket, order_id) = (ticket.text("ticket"), ticket.text("order_id"));

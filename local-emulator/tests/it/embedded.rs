@@ -42,8 +42,8 @@ async fn ten_thousand_users_are_seeded_in_seconds() {
     let place = Place::embedded();
     let started = Instant::now();
     let tokens = place.seed(10_000);
-    // Promised to load tests; it takes about one.
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    // Promised to load tests; it takes about one, and more while other tests run beside it. One by one they would take minutes.
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     let emulator = place.start(&["--no-demo"]);
     for token in [&tokens[0], &tokens[9_999]] {
         emulator.client.get("/api/orders", Some(token)).await.expect(200);

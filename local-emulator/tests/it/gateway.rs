@@ -279,3 +279,28 @@ async fn one_address_holds_only_so_many_connections() {
     Client::new(&emulator.client.base).get("/healthz", None).await.expect(200);
     emulator.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_makes_no_order_at_a_price_that_the_sale_never_had() {
+    let place = Place::embedded();
+    let sale = place.sale(5);
+    let id = || flashsale::contract::order_id().to_string();
+    let ids = [id(), id()];
+    let order = |id: &str, price: i64| {
+        json!({ "order_id": id, "sale_id": sale, "user_id": flashsale::contract::user_id().to_string(), "price": price, "currency": "USD",
+            "admitted_at": "2026-11-11T20:00:00.000Z" })
+    };
+    let message = json!({ "v": 1, "orders": [order(&ids[0], 0), order(&ids[1], 1999)] }).to_string();
+    let event = json!({ "eventSource": "aws:rmq", "eventSourceArn": "a", "rmqMessagesByQueue": { "flashsale.orders::/": [{
+        "basicProperties": { "bodySize": message.len(), "deliveryMode": 2, "priority": 0 }, "data": base64(message.as_bytes()), "redelivered": false,
+    }] } });
+    let file = place.path().join("event.json");
+    std::fs::write(&file, event.to_string()).unwrap();
+    let output = place.run(&["invoke", "order-worker", "--event", file.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(place.audit().contains("1 messages are parked"), "the one at a price of its own");
+    let emulator = place.start(&["--no-demo"]);
+    let page = emulator.client.get(&format!("/api/sales/{sale}"), None).await.expect(200).json();
+    assert_eq!(page["stock"], 5);
+    emulator.stop();
+}

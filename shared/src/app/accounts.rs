@@ -4,12 +4,13 @@ use serde::Serialize;
 
 use super::{
     App, CaptchaAnswer, Client, SessionClaims, finish,
-    passwords::{NO_PASSWORD, check_strength},
+    passwords::{NO_PASSWORD, Queue, check_strength},
 };
 use crate::{
-    domain::{Country, Phone, Role, SessionId, Subject, Timestamp, User, UserId},
+    domain::{AddressPrefix, Country, Phone, Role, SessionId, Subject, Timestamp, User, UserId},
     ports::{Created, Limit, Opening, Purpose, Session, UserChange},
     problem::Problem,
+    security,
 };
 
 /// What registration and sign-in are given. `Debug` is left out: it holds a password.
@@ -69,17 +70,25 @@ impl App {
         if self.ports.users.by_phone(&phone).await?.is_some() {
             return Err(Problem::PhoneTaken);
         }
-        let user = self.add_user(phone, given.password, Role::Shopper).await?;
+        let prefix = AddressPrefix::of(client.address);
+        let password_hash = self.passwords.hash(Queue::Registration, prefix, given.password, self.salt()).await;
+        let password_hash = password_hash.inspect_err(|problem| self.note_refused(problem, client, None))?;
+        let user = self.store_user(phone, password_hash, Role::Shopper).await?;
         Ok(UserView::from(&user))
     }
 
-    /// Stores a user of any role; for registration, and for the operator's command line.
+    /// Stores a user of any role, for the operator's command line.
     ///
     /// # Errors
     /// `weak-password`, `phone-taken`.
     pub async fn add_user(&self, phone: Phone, password: String, role: Role) -> Result<User, Problem> {
         check_strength("password", &password, &phone)?;
-        let password_hash = self.passwords.hash(password, self.salt()).await?;
+        let here = AddressPrefix::of(std::net::Ipv4Addr::LOCALHOST.into());
+        let password_hash = self.passwords.hash(Queue::Registration, here, password, self.salt()).await?;
+        self.store_user(phone, password_hash, role).await
+    }
+
+    async fn store_user(&self, phone: Phone, password_hash: String, role: Role) -> Result<User, Problem> {
         let now = self.now();
         let user = User { user_id: UserId::new(now, &self.ten()), phone, password_hash, role, created_at: now, generation: 0 };
         match self.ports.users.create(&user).await? {
@@ -97,16 +106,23 @@ impl App {
         let limits = vec![self.phone_limit(&phone, client)];
         self.enter_unknown(client, "login", self.config.limits.login, limits).await?;
         let failures_of = Subject::Phone(phone.clone());
-        let failures = self.ports.failures.count(&failures_of, self.now()).await?;
-        if failures >= self.config.login.failures_before_captcha {
+        if self.sign_in_needs_captcha(&failures_of, client).await? {
             // Slows guessing from everywhere at once, and never locks the owner out.
             self.check_captcha(Purpose::Login, given.captcha).await?;
         }
         let user = self.ports.users.by_phone(&phone).await?;
         let hash = user.as_ref().map(|user| user.password_hash.clone());
-        let right = self.passwords.verify(given.password, hash).await?;
+        let right = self.passwords.verify(AddressPrefix::of(client.address), given.password, hash).await;
+        let right = right.inspect_err(|problem| self.note_refused(problem, client, None))?;
+        let user_id = user.as_ref().map(|user| user.user_id);
         let (true, Some(user)) = (right, user) else {
-            self.ports.failures.add(&failures_of, self.config.login.failures_window_seconds * 1_000, self.now()).await?;
+            security::sign_in_failed(client.address, user_id);
+            let (window_ms, now) = (self.config.login.failures_window_seconds * 1_000, self.now());
+            let from = Subject::address(client.address);
+            let added =
+                futures_util::join!(self.ports.failures.add(&failures_of, window_ms, now), self.ports.failures.add(&from, window_ms, now));
+            added.0?;
+            added.1?;
             return Err(Problem::BadCredentials);
         };
         self.ports.failures.clear(&failures_of).await?;
@@ -184,6 +200,16 @@ impl App {
         Ok(true)
     }
 
+    /// Whether a sign-in is hashed only with a captcha: after failures with the phone or from the address, and while so
+    /// many wait to be hashed that those without one must not take the places of those with one.
+    async fn sign_in_needs_captcha(&self, phone: &Subject, client: &Client) -> Result<bool, Problem> {
+        let (from, now, login) = (Subject::address(client.address), self.now(), self.config.login);
+        let (of_phone, of_address) = futures_util::join!(self.ports.failures.count(phone, now), self.ports.failures.count(&from, now));
+        Ok(of_phone? >= login.failures_before_captcha
+            || of_address? >= login.address_failures_before_captcha
+            || self.passwords.sign_ins_pile_up())
+    }
+
     /// The user of a session.
     ///
     /// # Errors
@@ -220,11 +246,14 @@ impl App {
         let user = self.ports.users.by_id(who.user_id).await?.ok_or(Problem::Unauthenticated)?;
         let limits = vec![self.phone_limit(&user.phone, client)];
         self.enter_unknown(client, "login", self.config.limits.login, limits).await?;
-        if !self.passwords.verify(old, Some(user.password_hash)).await? {
+        let prefix = AddressPrefix::of(client.address);
+        let right = self.passwords.verify(prefix, old, Some(user.password_hash)).await;
+        if !right.inspect_err(|problem| self.note_refused(problem, client, Some(who.user_id)))? {
+            security::password_change_failed(client.address, who.user_id);
             return Err(Problem::BadCredentials);
         }
         check_strength("new_password", &new, &user.phone)?;
-        let hash = self.passwords.hash(new, self.salt()).await?;
+        let hash = self.passwords.hash(Queue::SignIn, prefix, new, self.salt()).await?;
         let change =
             UserChange { only_generation: Some(user.generation), password_hash: Some(hash), role: None, keep: Some(who.session_id) };
         let (app, user_id) = (self.clone(), user.user_id);
@@ -240,7 +269,8 @@ impl App {
     pub async fn set_password(&self, phone: &Phone, password: String) -> Result<User, Problem> {
         let user = self.ports.users.by_phone(phone).await?.ok_or(Problem::NotFound)?;
         check_strength("password", &password, phone)?;
-        let hash = self.passwords.hash(password, self.salt()).await?;
+        let here = AddressPrefix::of(std::net::Ipv4Addr::LOCALHOST.into());
+        let hash = self.passwords.hash(Queue::Registration, here, password, self.salt()).await?;
         let change = UserChange { password_hash: Some(hash), ..UserChange::default() };
         if self.change_user(user.user_id, change).await? { Ok(user) } else { Err(Problem::NotFound) }
     }
@@ -309,5 +339,85 @@ impl App {
         let mut salt = [0; 16];
         self.ports.random.fill(&mut salt);
         salt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::{config::Config, domain::CaptchaId, ports::Captcha};
+
+    fn given(phone: &str, captcha: Option<CaptchaAnswer>) -> Credentials {
+        Credentials { phone: phone.to_owned(), country: None, password: "correct horse".to_owned(), captcha }
+    }
+
+    fn client(number: u8) -> Client {
+        Client { address: std::net::Ipv4Addr::new(10, 0, number, 1).into() }
+    }
+
+    async fn until(what: &str, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !condition() {
+            assert!(Instant::now() < deadline, "{what}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_unknown_numbers_does_not_close_sign_in_or_registration() {
+        let dir = std::env::temp_dir().join(format!("flashsale-sign-in-{}", crate::contract::order_id()));
+        let settings = [("DATA_DIR", dir.to_str().unwrap()), ("LOGIN__HASHES_WAITING_MAX", "16")];
+        let env = settings.map(|(name, value)| (format!("FLASHSALE_{name}"), value.to_owned()));
+        let config = Config::load(None, env, []).unwrap();
+        let app = App::new(config.clone(), crate::wire::connect(&config).await.unwrap()).await.unwrap();
+        let phone = "+12015550123";
+        app.add_user(Phone::from_e164(phone).unwrap(), "correct horse".to_owned(), Role::Shopper).await.unwrap();
+        let right_answer = async || {
+            let captcha = Captcha {
+                captcha_id: CaptchaId::new(app.now(), &app.ten()),
+                purpose: Purpose::Login,
+                answer: "kpt4x".to_owned(),
+                expires_at: app.now().plus_ms(60_000),
+            };
+            app.ports.captchas.put(&captcha, app.now()).await.unwrap();
+            Some(CaptchaAnswer { captcha_id: captcha.captcha_id, answer: captcha.answer })
+        };
+
+        let held = app.passwords.hold_all();
+        let flood: Vec<_> = (0..8_u8)
+            .map(|number| {
+                let app = app.clone();
+                tokio::spawn(async move { app.sign_in(&client(number), given(&format!("+1201555016{number}"), None)).await.map(drop) })
+            })
+            .collect();
+        until("the flood fills half of the queue", || app.passwords.waiting(Queue::SignIn) == 8).await;
+
+        // Without a captcha nobody takes a place any more, with one the honest shopper does.
+        let refused = app.sign_in(&client(100), given(phone, None)).await.map(drop).unwrap_err();
+        assert!(matches!(refused, Problem::CaptchaRequired), "{refused:?}");
+        assert_eq!(app.passwords.waiting(Queue::SignIn), 8);
+        let honest = tokio::spawn({
+            let (app, captcha) = (app.clone(), right_answer().await);
+            async move { app.sign_in(&client(100), given(phone, captcha)).await.map(drop) }
+        });
+        until("the honest one waits", || app.passwords.waiting(Queue::SignIn) == 9).await;
+        // Registrations have places of their own.
+        let registration = tokio::spawn({
+            let (app, captcha) = (app.clone(), right_answer().await);
+            async move { app.register(&client(101), given("+12015550199", captcha)).await.map(drop) }
+        });
+        until("the registration waits elsewhere", || app.passwords.waiting(Queue::Registration) == 1).await;
+        assert_eq!(app.passwords.waiting(Queue::SignIn), 9);
+
+        drop(held);
+        honest.await.unwrap().unwrap();
+        registration.await.unwrap().unwrap();
+        for request in flood {
+            assert!(matches!(request.await.unwrap(), Err(Problem::BadCredentials)));
+        }
+        drop(app);
+        let _ = std::fs::remove_dir_all(dir);
     }
 }

@@ -65,6 +65,7 @@ impl App {
         if let Some(flag) = self.sold_out_flag(sale_id).await?
             && self.catalog.is_without(sale_id, who.user_id, flag, self.monotonic_ms()).await
         {
+            self.enter_memory(client, Some(who.user_id), "ticket", self.config.limits.ticket).await?;
             return Err(Problem::SoldOut);
         }
         self.enter(who, client, "ticket", self.config.limits.ticket).await?;
@@ -79,7 +80,7 @@ impl App {
         }
         // Last, because it uses the captcha up.
         self.check_captcha(Purpose::Purchase, captcha).await?;
-        let order_id = OrderId::new(now, &self.ten());
+        let order_id = OrderId::for_sale(now, sale_id, &self.ten());
         let expires_at = now.plus_ms(self.config.tickets.ms());
         let claims = TicketClaims { order_id, user_id: who.user_id, session_id: who.session_id, sale_id, exp_ms: expires_at.epoch_ms() };
         Ok(Ticket { ticket: self.ticket_keys.sign(&claims), order_id, expires_at })

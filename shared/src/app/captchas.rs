@@ -6,7 +6,7 @@ use subtle::ConstantTimeEq as _;
 use super::{App, Client};
 use crate::{
     config::CaptchaMode,
-    domain::{CaptchaId, Timestamp},
+    domain::{AddressPrefix, CaptchaId, Timestamp},
     ports::{Captcha, Purpose},
     problem::Problem,
 };
@@ -39,18 +39,17 @@ impl App {
     /// `rate-limited`, `banned`.
     pub async fn draw_captcha(&self, client: &Client, purpose: Purpose) -> Result<DrawnCaptcha, Problem> {
         self.enter_unknown(client, "captcha", self.config.limits.captcha, Vec::new()).await?;
+        let drawn =
+            self.studio.draw(AddressPrefix::of(client.address)).await.inspect_err(|problem| self.note_refused(problem, client, None))?;
         let now = self.now();
-        let answer = self.ports.artist.answer(self.ports.random.as_ref());
         let captcha = Captcha {
             captcha_id: CaptchaId::new(now, &self.ten()),
             purpose,
-            answer: answer.clone(),
+            answer: drawn.answer,
             expires_at: now.plus_ms(self.config.captchas.ms()),
         };
         self.ports.captchas.put(&captcha, now).await?;
-        let image = self.drawing(move |artist| artist.draw(&answer)).await?;
-        let image = format!("data:image/png;base64,{}", base64::Engine::encode(&base64::engine::general_purpose::STANDARD, image));
-        Ok(DrawnCaptcha { captcha_id: captcha.captcha_id, image, expires_at: captcha.expires_at })
+        Ok(DrawnCaptcha { captcha_id: captcha.captcha_id, image: drawn.image, expires_at: captcha.expires_at })
     }
 
     /// The captcha's sound, WAV.
@@ -60,7 +59,8 @@ impl App {
     pub async fn speak_captcha(&self, client: &Client, captcha_id: CaptchaId) -> Result<Vec<u8>, Problem> {
         self.enter_unknown(client, "captcha", self.config.limits.captcha, Vec::new()).await?;
         let captcha = self.ports.captchas.peek(captcha_id, self.now()).await?.ok_or(Problem::CaptchaGone)?;
-        self.drawing(move |artist| artist.speak(&captcha.answer)).await
+        let spoken = self.studio.speak(AddressPrefix::of(client.address), captcha_id, captcha.answer).await;
+        spoken.inspect_err(|problem| self.note_refused(problem, client, None))
     }
 
     /// Takes the captcha and checks the answer; whatever the outcome, the captcha is used up.
@@ -76,21 +76,5 @@ impl App {
         let typed: String = given.answer.chars().filter(|char| !char.is_whitespace()).flat_map(char::to_lowercase).collect();
         let right = typed.as_bytes().ct_eq(captcha.answer.as_bytes());
         if bool::from(right) { Ok(()) } else { Err(Problem::CaptchaWrong) }
-    }
-
-    /// Drawing takes milliseconds of processor time: not on a thread that answers requests, and not on all processors.
-    async fn drawing(
-        &self,
-        work: impl FnOnce(&dyn crate::ports::CaptchaArtist) -> Result<Vec<u8>, crate::ports::StoreError> + Send + 'static,
-    ) -> Result<Vec<u8>, Problem> {
-        let _turn = self.drawing_turns.acquire().await.expect("the semaphore is never closed");
-        let artist = std::sync::Arc::clone(&self.ports.artist);
-        tokio::task::spawn_blocking(move || work(artist.as_ref()))
-            .await
-            .map_err(|error| {
-                tracing::error!(%error, "captcha work ended early");
-                Problem::Internal
-            })?
-            .map_err(Problem::from)
     }
 }

@@ -16,7 +16,7 @@ use moka::future::Cache as LocalCache;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use super::{App, Client};
+use super::{App, Client, sale_list::SaleLists};
 use crate::{
     config::CacheTimes,
     domain::{Currency, OrderId, Sale, SaleId, SaleState, Timestamp, UserId},
@@ -66,7 +66,7 @@ pub(super) struct Catalog {
     unrecorded: LocalCache<OrderId, Known>,
     pub(super) lookups: Semaphore,
     none_life_ms: u64,
-    lists: LocalCache<(Option<SaleId>, u32), Arc<Vec<Sale>>>,
+    lists: SaleLists,
 }
 
 impl Catalog {
@@ -81,8 +81,12 @@ impl Catalog {
             lookups: Semaphore::new(LOOKUPS_MAX),
             none_life_ms: times.no_order_ms,
             sold_out: SoldOutFlags { flags: RwLock::default(), number: AtomicU64::new(0), life_ms: times.sold_out_ms },
-            lists: LocalCache::builder().max_capacity(100).time_to_live(sale_life).build(),
+            lists: SaleLists::new(times),
         }
+    }
+
+    pub(super) const fn lists(&self) -> &SaleLists {
+        &self.lists
     }
 
     /// Whether the sale's page is in memory.
@@ -119,7 +123,7 @@ impl Catalog {
         self.sales.invalidate(&sale_id).await;
         self.available.invalidate(&sale_id).await;
         self.sold_out.clear(sale_id);
-        self.lists.invalidate_all();
+        self.lists.forget();
     }
 }
 
@@ -227,28 +231,6 @@ impl App {
         self.view(&sale).await
     }
 
-    /// Sale pages, newest first, and where the next ones begin.
-    ///
-    /// # Errors
-    /// `rate-limited`, `banned`, `unavailable`.
-    pub async fn sale_list(&self, client: &Client, before: Option<SaleId>, limit: u32) -> Result<(Vec<SaleView>, Option<SaleId>), Problem> {
-        if !self.catalog.lists.contains_key(&(before, limit)) {
-            self.enter_reader(client).await?;
-        }
-        let sales = self
-            .catalog
-            .lists
-            .try_get_with((before, limit), async { self.ports.sales.list(before, limit).await.map(Arc::new) })
-            .await
-            .map_err(|error: Arc<StoreError>| Problem::from((*error).clone()))?;
-        let mut views = Vec::with_capacity(sales.len());
-        for sale in sales.iter() {
-            views.push(self.view(sale).await?);
-        }
-        let full = sales.len() == limit as usize;
-        Ok((views, sales.last().filter(|_| full).map(|sale| sale.sale_id)))
-    }
-
     /// The sale, from memory, from the shared cache, or from SQL.
     pub(super) async fn sale(&self, sale_id: SaleId) -> Result<Arc<Sale>, Problem> {
         let found = self
@@ -288,7 +270,7 @@ impl App {
         }
     }
 
-    async fn view(&self, sale: &Sale) -> Result<SaleView, Problem> {
+    pub(super) async fn view(&self, sale: &Sale) -> Result<SaleView, Problem> {
         let available = self
             .catalog
             .available

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::{App, SessionClaims};
+use super::{App, SessionClaims, refusals::Recalled};
 use crate::{
-    domain::{Quota, Role, Subject},
+    domain::{Quota, Role, Subject, Timestamp, UserId},
     ports::{AbusePolicy, Entered, Entry, Limit, StoreError},
     problem::Problem,
 };
@@ -57,20 +57,29 @@ impl App {
             abuse: Some(self.abuse_policy()),
             now: self.now(),
         };
+        let entered = match self.refusals.recall(&entry, self.monotonic_ms()).await {
+            Recalled::Refused(problem) => Err(problem),
+            Recalled::Nothing => self.enter_session(who, client, &mut entry).await,
+        };
+        entered.inspect_err(|problem| self.note_refused(problem, client, Some(who.user_id)))
+    }
+
+    /// Asks the gate, and where it does not know the session, the ledger.
+    async fn enter_session(&self, who: &SessionClaims, client: &Client, entry: &mut Entry) -> Result<(), Problem> {
         for _ in 0..LOOKUPS_MAX {
-            match self.ports.gate.enter(&entry).await? {
+            match self.ask_gate(entry).await? {
                 Entered::NoSession => {}
-                entered => return told(entered, &entry),
+                entered => return told(entered, entry),
             }
             if !self.look_up_session(who, client.address).await? {
                 return Err(Problem::Unauthenticated);
             }
             entry.now = self.now();
         }
-        match self.ports.gate.enter(&entry).await? {
+        match self.ask_gate(entry).await? {
             // The ledger says that it is alive.
             Entered::NoSession => Err(Problem::Unavailable { retry_after_ms: 1_000 }),
-            entered => told(entered, &entry),
+            entered => told(entered, entry),
         }
     }
 
@@ -88,31 +97,111 @@ impl App {
             }
             limits.push(limit);
         }
-        self.pass(Entry { session: None, role: None, not_banned, limits, abuse: None, now: self.now() }).await
+        self.pass(client, Entry { session: None, role: None, not_banned, limits, abuse: None, now: self.now() }).await
     }
 
     /// Lets anybody in who asks for what is not in memory.
     pub(super) async fn enter_reader(&self, client: &Client) -> Result<(), Problem> {
         let address = Subject::address(client.address);
-        self.pass(Entry {
-            session: None,
-            role: None,
-            not_banned: vec![address.clone()],
-            limits: vec![Limit { name: "address", subject: address, quota: self.config.limits.address }],
-            abuse: None,
-            now: self.now(),
-        })
+        self.pass(
+            client,
+            Entry {
+                session: None,
+                role: None,
+                not_banned: vec![address.clone()],
+                limits: vec![Limit { name: "address", subject: address, quota: self.config.limits.address }],
+                abuse: None,
+                now: self.now(),
+            },
+        )
         .await
     }
 
     fn abuse_policy(&self) -> AbusePolicy {
         let abuse = self.config.abuse;
-        AbusePolicy { refusals_max: abuse.refusals_max, window_ms: abuse.window_seconds * 1_000, ban_ms: abuse.ban_seconds * 1_000 }
+        AbusePolicy {
+            refusals_max: abuse.refusals_max,
+            window_ms: abuse.window_seconds * 1_000,
+            ban_ms: abuse.ban_seconds * 1_000,
+            also_refused: 0,
+        }
+    }
+
+    /// Limits what is answered from this process's memory, by a count of this process.
+    pub(super) async fn enter_memory(
+        &self,
+        client: &Client,
+        user_id: Option<UserId>,
+        name: &'static str,
+        quota: Quota,
+    ) -> Result<(), Problem> {
+        let subject = user_id.map_or_else(|| Subject::address(client.address), Subject::User);
+        let counted = self.refusals.count(name, &subject, quota, self.now()).await;
+        counted.map_err(|retry_after_ms| {
+            let problem = Problem::RateLimited { name, quota: Some(quota), retry_after_ms };
+            self.note_refused(&problem, client, user_id);
+            problem
+        })
+    }
+
+    /// Writes the security log's line about a refusal by a limit or a ban.
+    pub(super) fn note_refused(&self, problem: &Problem, client: &Client, user_id: Option<UserId>) {
+        match problem {
+            Problem::RateLimited { name, .. } => self.refused.by_limit(name, client.address, user_id),
+            Problem::Banned { .. } => self.refused.by_ban(client.address, user_id),
+            _ => {}
+        }
     }
 
     /// Lets somebody in whose session is not asked for.
-    pub(super) async fn pass(&self, entry: Entry) -> Result<(), Problem> {
-        told(self.ports.gate.enter(&entry).await?, &entry)
+    async fn pass(&self, client: &Client, entry: Entry) -> Result<(), Problem> {
+        self.pass_unnoted(entry).await.inspect_err(|problem| self.note_refused(problem, client, None))
+    }
+
+    /// As [`App::pass`], for a part of a request whose refusal is noted as a whole.
+    pub(super) async fn pass_unnoted(&self, mut entry: Entry) -> Result<(), Problem> {
+        match self.refusals.recall(&entry, self.monotonic_ms()).await {
+            Recalled::Refused(problem) => Err(problem),
+            Recalled::Nothing => self.ask_gate(&mut entry).await.and_then(|entered| told(entered, &entry)),
+        }
+    }
+
+    /// Asks the gate, reports refusals that were answered from memory, and remembers a refusal.
+    async fn ask_gate(&self, entry: &mut Entry) -> Result<Entered, Problem> {
+        let unreported = self.refusals.take_unreported(entry).await;
+        if let Some(abuse) = &mut entry.abuse {
+            abuse.also_refused = unreported;
+        }
+        // From before the question: what is remembered ends rather too early than too late.
+        let asked_at_ms = self.monotonic_ms();
+        let entered = self.ports.gate.enter(entry).await;
+        if !matches!(entered, Ok(Entered::Limited { .. })) {
+            self.refusals.keep_unreported(entry, unreported).await;
+        }
+        let entered = entered?;
+        match entered {
+            Entered::Banned { until } => self.remember_ban(entry, until, asked_at_ms).await?,
+            Entered::Limited { limit, retry_after_ms } => {
+                if let Some(limit) = entry.limits.get(limit) {
+                    self.refusals.note_limited(entry, limit, retry_after_ms, unreported, asked_at_ms).await;
+                }
+            }
+            Entered::Entered | Entered::NoSession | Entered::WrongRole => {}
+        }
+        Ok(entered)
+    }
+
+    /// Remembers who is banned. Where the store's answer may mean the address or somebody else, it is asked about the
+    /// address alone: a banned address that tries one phone after another is then refused from memory.
+    async fn remember_ban(&self, entry: &Entry, until: Option<Timestamp>, asked_at_ms: u64) -> Result<(), Problem> {
+        self.refusals.note_banned(&entry.not_banned, until, asked_at_ms).await;
+        let address = entry.not_banned.iter().find(|subject| matches!(subject, Subject::Address(_)));
+        let Some(address) = address.filter(|_| entry.not_banned.len() > 1) else { return Ok(()) };
+        let alone = Entry { session: None, role: None, not_banned: vec![address.clone()], limits: Vec::new(), abuse: None, now: entry.now };
+        if let Entered::Banned { until } = self.ports.gate.enter(&alone).await? {
+            self.refusals.note_banned(&alone.not_banned, until, asked_at_ms).await;
+        }
+        Ok(())
     }
 }
 

@@ -9,6 +9,8 @@ mod captchas;
 mod catalog;
 mod clocks;
 mod entering;
+mod fair_turns;
+mod finding;
 mod orders;
 mod parking;
 mod passwords;
@@ -17,9 +19,12 @@ mod queue_barrier;
 mod rebuilding;
 mod reconciling;
 mod recording;
+mod refusals;
+mod sale_list;
 mod selling;
 mod sessions;
 mod sharing;
+mod studio;
 mod sweeping;
 mod tokens;
 
@@ -32,28 +37,32 @@ pub use captchas::{CaptchaAnswer, DrawnCaptcha};
 pub use catalog::SaleView;
 pub use entering::Client;
 pub use parking::ParkedView;
-pub use selling::{BanView, NewBan, NewSale, SaleStats};
+pub use sale_list::{CachedJson, ListedSale, SaleList};
+pub use selling::{Admin, BanView, NewBan, NewSale, SaleStats};
 pub use sessions::LookupFigures;
 pub use sweeping::Swept;
 pub(crate) use tokens::install_crypto;
 pub use tokens::{SessionClaims, TicketClaims};
 
-use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
 use crate::{
     config::{Config, ConfigError, SigningKey},
     domain::Timestamp,
-    ports::{Ports, StoreError},
+    ports::{Background, Ports, StoreError},
     problem::Problem,
+    security,
 };
 use catalog::Catalog;
 use clocks::ClockMemory;
+use finding::OrderMemory;
 use parking::ParkedLately;
 use passwords::Passwords;
 use publisher::Publisher;
+use refusals::Refusals;
 use sessions::Lookups;
 use sharing::SharingMemory;
+use studio::Studio;
 use sweeping::SweepMemory;
 use tokens::Keyring;
 
@@ -62,22 +71,26 @@ use tokens::Keyring;
 pub struct App(Arc<Inner>);
 
 /// The fields of [`App`].
+#[derive(Clone)]
 pub struct Inner {
     /// The configuration.
     pub config: Config,
     /// The ports.
     pub ports: Ports,
-    session_keys: Keyring,
-    ticket_keys: Keyring,
-    passwords: Passwords,
-    drawing_turns: Semaphore,
-    catalog: Catalog,
-    publisher: Publisher,
-    parked_lately: ParkedLately,
-    sweep: SweepMemory,
-    clocks: ClockMemory,
-    lookups: Lookups,
-    sharing: SharingMemory,
+    session_keys: Arc<Keyring>,
+    ticket_keys: Arc<Keyring>,
+    passwords: Arc<Passwords>,
+    studio: Studio,
+    refusals: Arc<Refusals>,
+    refused: Arc<security::Refused>,
+    catalog: Arc<Catalog>,
+    publisher: Arc<Publisher>,
+    order_memory: Arc<OrderMemory>,
+    parked_lately: Arc<ParkedLately>,
+    sweep: Arc<SweepMemory>,
+    clocks: Arc<ClockMemory>,
+    lookups: Arc<Lookups>,
+    sharing: Arc<SharingMemory>,
 }
 
 /// An [`App`] can't be built.
@@ -101,7 +114,10 @@ impl App {
         let session_keys = keys(config.session_keys()?, "session", &ports).await?;
         let ticket_keys = keys(config.ticket_keys()?, "ticket", &ports).await?;
         let passwords = Passwords::new(config.login.hashes_at_once, config.login.hashes_waiting_max);
-        let drawing_turns = Semaphore::new(passwords::half_of_the_processors());
+        let at_once = fair_turns::half_of_the_processors();
+        let studio = Studio::new(Arc::clone(&ports.artist), Arc::clone(&ports.random), at_once, &config.captchas);
+        let refusals = Refusals::new(config.abuse);
+        let refused = security::Refused::default();
         let catalog = Catalog::new(&config.cache);
         let orders = &config.orders;
         let wait_max = Duration::from_millis(orders.publish_wait_ms);
@@ -114,23 +130,37 @@ impl App {
         let app = Self(Arc::new(Inner {
             config,
             ports,
-            session_keys,
-            ticket_keys,
-            passwords,
-            drawing_turns,
-            catalog,
-            publisher,
-            parked_lately,
-            sweep,
-            clocks,
-            lookups,
-            sharing,
+            session_keys: Arc::new(session_keys),
+            ticket_keys: Arc::new(ticket_keys),
+            passwords: Arc::new(passwords),
+            studio,
+            refusals: Arc::new(refusals),
+            refused: Arc::new(refused),
+            catalog: Arc::new(catalog),
+            publisher: Arc::new(publisher),
+            order_memory: Arc::new(OrderMemory::default()),
+            parked_lately: Arc::new(parked_lately),
+            sweep: Arc::new(sweep),
+            clocks: Arc::new(clocks),
+            lookups: Arc::new(lookups),
+            sharing: Arc::new(sharing),
         }));
         // Says so in the log when the clocks differ; whether the process may lead is asked again when it wants to.
         if let Err(error) = app.clock_fault().await {
             tracing::warn!(%error, "the ledger's clock");
         }
         Ok(app)
+    }
+
+    /// The same app as the order worker and the sweeper use it: with [`crate::ports::Background`] in place of the ports that
+    /// requests wait for, status polls above all.
+    #[must_use]
+    pub fn background(&self) -> Self {
+        let Some(Background { ledger_clock, session_ledger, ban_ledger, sales, orders }) = self.ports.background.clone() else {
+            return self.clone();
+        };
+        let ports = Ports { ledger_clock, session_ledger, ban_ledger, sales, orders, ..self.ports.clone() };
+        Self(Arc::new(Inner { ports, ..Inner::clone(self) }))
     }
 
     /// Now.

@@ -1,47 +1,54 @@
 //! Passwords: Argon2id (RFC 9106), a bounded number at once, so that a storm of sign-ins can't take the processors away
-//! from buying.
-
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+//! from buying. Sign-ins and registrations wait in queues of their own, so that neither closes the other.
 
 use argon2::{
     Argon2,
     password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
 };
-use tokio::sync::Semaphore;
 
-use crate::{domain::Phone, problem::Problem};
+use super::fair_turns::{FairTurns, half_of_the_processors};
+use crate::{
+    domain::{AddressPrefix, Phone},
+    problem::Problem,
+};
 
 /// Marks a user that no password opens.
 pub(super) const NO_PASSWORD: &str = "!";
 
-/// As many as work that can wait may use; at least one.
-pub(super) fn half_of_the_processors() -> usize {
-    (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1)
+/// Which queue a password waits in.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Queue {
+    /// Sign-ins and password changes.
+    SignIn,
+    /// Registrations.
+    Registration,
 }
 
+const QUEUES: usize = 2;
+
 pub(super) struct Passwords {
-    at_once: Arc<Semaphore>,
-    waiting: AtomicUsize,
-    waiting_max: usize,
+    turns: FairTurns,
     /// Verified in place of an unknown user's, so that both answers take the same time.
     decoy: String,
 }
 
 impl Passwords {
-    /// `at_once` 0 stands for half of the processors.
+    /// `at_once` 0 stands for half of the processors; `waiting_max` bounds each queue.
     pub(super) fn new(at_once: usize, waiting_max: usize) -> Self {
         let at_once = if at_once == 0 { half_of_the_processors() } else { at_once };
         // Not a hash of anything: salt and output are arbitrary, the cost is what counts.
         let decoy = "$argon2id$v=19$m=19456,t=2,p=1$c29tZS1zYWx0LWhlcmU$aGVyZS1pcy1hLWRlY295LW9mLTMyLWJ5dGVzLWxlbmc".to_owned();
-        Self { at_once: Arc::new(Semaphore::new(at_once)), waiting: AtomicUsize::new(0), waiting_max, decoy }
+        Self { turns: FairTurns::new(at_once, QUEUES, waiting_max), decoy }
+    }
+
+    /// Whether so many sign-ins wait that the next ones must bring a captcha.
+    pub(super) fn sign_ins_pile_up(&self) -> bool {
+        self.turns.half_full(Queue::SignIn as usize)
     }
 
     /// The hash of a new password, in PHC string form.
-    pub(super) async fn hash(&self, password: String, salt: [u8; 16]) -> Result<String, Problem> {
-        self.run(move || {
+    pub(super) async fn hash(&self, queue: Queue, prefix: AddressPrefix, password: String, salt: [u8; 16]) -> Result<String, Problem> {
+        self.run(queue, prefix, move || {
             let hash = Argon2::default().hash_password_with_salt(password.as_bytes(), &salt);
             hash.map(|hash| hash.to_string()).map_err(|error| {
                 tracing::error!(%error, "password hashing failed");
@@ -52,12 +59,12 @@ impl Passwords {
     }
 
     /// Whether the password is the one behind `hash`; always `false`, after the same time, without a hash.
-    pub(super) async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, Problem> {
+    pub(super) async fn verify(&self, prefix: AddressPrefix, password: String, hash: Option<String>) -> Result<bool, Problem> {
         let usable = hash.filter(|hash| hash != NO_PASSWORD);
         let known = usable.is_some();
         let hash = usable.unwrap_or_else(|| self.decoy.clone());
         let matches = self
-            .run(move || match PasswordHash::new(&hash) {
+            .run(Queue::SignIn, prefix, move || match PasswordHash::new(&hash) {
                 Ok(hash) => Ok(Argon2::default().verify_password(password.as_bytes(), &hash).is_ok()),
                 Err(error) => {
                     tracing::error!(%error, "a stored password hash can't be read");
@@ -68,12 +75,17 @@ impl Passwords {
         Ok(matches && known)
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-        let _waiting = Waiting::enter(&self.waiting, self.waiting_max)?;
-        let permit = Arc::clone(&self.at_once).acquire_owned().await.expect("the semaphore is never closed");
+    async fn run<T: Send + 'static>(
+        &self,
+        queue: Queue,
+        prefix: AddressPrefix,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let turn = self.turns.turn(queue as usize, prefix).await;
+        let turn = turn.ok_or(Problem::RateLimited { name: "passwords", quota: None, retry_after_ms: 2_000 })?;
         let done = tokio::task::spawn_blocking(move || {
             // Given back when the work ends, not when the caller goes away.
-            let _permit = permit;
+            let _turn = turn;
             work()
         });
         done.await.map_err(|error| {
@@ -81,23 +93,16 @@ impl Passwords {
             Problem::Internal
         })
     }
-}
 
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn enter(count: &'a AtomicUsize, max: usize) -> Result<Self, Problem> {
-        let here = Self(count);
-        if count.fetch_add(1, Ordering::Relaxed) >= max {
-            return Err(Problem::RateLimited { name: "passwords", quota: None, retry_after_ms: 2_000 });
-        }
-        Ok(here)
+    /// Takes all turns away from everybody else.
+    #[cfg(test)]
+    pub(super) fn hold_all(&self) -> Vec<super::fair_turns::Turn> {
+        std::iter::from_fn(|| self.turns.idle_turn()).collect()
     }
-}
 
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    #[cfg(test)]
+    pub(super) fn waiting(&self, queue: Queue) -> usize {
+        self.turns.waiting(queue as usize)
     }
 }
 
@@ -128,17 +133,23 @@ pub(super) fn check_strength(field: &'static str, password: &str, phone: &Phone)
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+
+    fn here() -> AddressPrefix {
+        AddressPrefix::of(std::net::Ipv4Addr::LOCALHOST.into())
+    }
 
     #[tokio::test]
     async fn a_hash_opens_only_with_its_password() {
         let passwords = Passwords::new(1, 8);
-        let hash = passwords.hash("correct horse".to_owned(), [7; 16]).await.unwrap();
+        let hash = passwords.hash(Queue::Registration, here(), "correct horse".to_owned(), [7; 16]).await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
-        assert!(passwords.verify("correct horse".to_owned(), Some(hash.clone())).await.unwrap());
-        assert!(!passwords.verify("wrong horse".to_owned(), Some(hash)).await.unwrap());
-        assert!(!passwords.verify("any".to_owned(), None).await.unwrap());
-        assert!(!passwords.verify(NO_PASSWORD.to_owned(), Some(NO_PASSWORD.to_owned())).await.unwrap());
+        assert!(passwords.verify(here(), "correct horse".to_owned(), Some(hash.clone())).await.unwrap());
+        assert!(!passwords.verify(here(), "wrong horse".to_owned(), Some(hash)).await.unwrap());
+        assert!(!passwords.verify(here(), "any".to_owned(), None).await.unwrap());
+        assert!(!passwords.verify(here(), NO_PASSWORD.to_owned(), Some(NO_PASSWORD.to_owned())).await.unwrap());
     }
 
     #[tokio::test]
@@ -147,7 +158,7 @@ mod tests {
         let calls: Vec<_> = (0..6)
             .map(|_| {
                 let passwords = Arc::clone(&passwords);
-                tokio::spawn(async move { passwords.verify("x".to_owned(), None).await })
+                tokio::spawn(async move { passwords.verify(here(), "x".to_owned(), None).await })
             })
             .collect();
         let mut refused = 0;
@@ -155,7 +166,7 @@ mod tests {
             refused += usize::from(matches!(call.await.unwrap(), Err(Problem::RateLimited { .. })));
         }
         assert_eq!(refused, 4);
-        assert!(passwords.verify("x".to_owned(), None).await.is_ok(), "there is room again");
+        assert!(passwords.verify(here(), "x".to_owned(), None).await.is_ok(), "there is room again");
     }
 
     #[test]

@@ -5,14 +5,23 @@
 //! its way to the ledger holds a unit that the ledger does not show yet. What slips through after the longest wait, the
 //! ledger refuses: the store is only the gate in front of it.
 
-use super::App;
+use super::{App, queue_barrier::Looks};
 use crate::{
-    domain::{Order, OrderRequest, Sale},
+    domain::{Order, OrderRequest, Sale, SaleId},
     ports::{AdmissionState, Stored},
 };
 
 /// Orders restored at a time.
 const PAGE: u32 = 500;
+
+/// A rebuild that this process waits for.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    epoch: u64,
+    /// When this process first saw it, by the monotonic clock.
+    since_ms: u64,
+    looks: Option<Looks>,
+}
 
 impl App {
     /// One step of a rebuild; called every tick until the store is open. Returns how many steps were taken.
@@ -20,37 +29,39 @@ impl App {
         match state {
             AdmissionState::Open { .. } => Ok(0),
             AdmissionState::Rebuilding { epoch, since } if *epoch == sale.epoch => {
-                let waited_ms = self.now().since_ms(*since);
-                let times = &self.config.sweeper;
-                if waited_ms < times.rebuild_wait_min_ms {
-                    return Ok(0);
-                }
-                if waited_ms < times.rebuild_wait_max_ms && !self.look_at_queue(sale, *epoch).await? {
+                // Another process may have begun it, by a clock that differs from this one's: the longest wait bears that.
+                let longest = self.now().since_ms(*since) >= self.config.sweeper.rebuild_wait_max_ms;
+                if !longest && !self.has_waited(sale.sale_id, *epoch).await? {
                     return Ok(0);
                 }
                 let open = self.restore(sale, *epoch).await?;
                 if open {
-                    self.sweep.barriers().remove(&sale.sale_id);
+                    self.sweep.rebuilds().remove(&sale.sale_id);
                 }
                 Ok(u32::from(open))
             }
             // Lost, or begun by someone whose token the ledger has overtaken.
             AdmissionState::Missing | AdmissionState::Rebuilding { .. } => {
                 tracing::warn!(sale_id = %sale.sale_id, "the admission store has lost the sale: rebuilding it from the ledger");
-                Ok(u32::from(self.begin_rebuild(sale).await?.is_some()))
+                let begun = self.begin_rebuild(sale).await?;
+                if let Some(epoch) = begun {
+                    self.sweep.rebuilds().insert(sale.sale_id, Waiting { epoch, since_ms: self.monotonic_ms(), looks: None });
+                }
+                Ok(u32::from(begun.is_some()))
             }
         }
     }
 
-    /// Whether the orders that were published before the rebuild are recorded.
-    async fn look_at_queue(&self, sale: &Sale, epoch: u64) -> Stored<bool> {
-        let earlier = self.sweep.barriers().remove(&sale.sale_id);
-        let mut looks = earlier.filter(|(of, _)| *of == epoch).map(|(_, looks)| looks);
-        let worked_off = self.is_worked_off(&mut looks).await?;
-        if let Some(looks) = looks {
-            self.sweep.barriers().insert(sale.sale_id, (epoch, looks));
-        }
-        Ok(worked_off)
+    /// Whether the orders that were admitted before the rebuild are recorded: their publishes have ended, and the queue
+    /// is worked off.
+    async fn has_waited(&self, sale_id: SaleId, epoch: u64) -> Stored<bool> {
+        let now_ms = self.monotonic_ms();
+        let earlier = self.sweep.rebuilds().remove(&sale_id).filter(|waiting| waiting.epoch == epoch);
+        let Waiting { since_ms, mut looks, .. } = earlier.unwrap_or(Waiting { epoch, since_ms: now_ms, looks: None });
+        let published = now_ms.saturating_sub(since_ms) >= self.config.sweeper.rebuild_wait_min_ms;
+        let worked_off = if published { self.is_worked_off(&mut looks).await } else { Ok(false) };
+        self.sweep.rebuilds().insert(sale_id, Waiting { epoch, since_ms, looks });
+        worked_off
     }
 
     /// Loads a sale that can have no orders yet, all at once.

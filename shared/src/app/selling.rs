@@ -1,18 +1,20 @@
 //! The operator's side: sales, their figures, the blacklist.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Display, net::IpAddr};
 
+use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use super::{App, Client, SessionClaims, finish};
 use crate::{
-    domain::{Ban, Currency, Role, Sale, SaleChange, SaleId, Subject, Timestamp},
-    ports::{AdmissionState, Changed, Depth},
+    domain::{Ban, Currency, IdempotencyKey, Role, Sale, SaleChange, SaleId, Subject, Timestamp, UserId},
+    ports::{AdmissionState, Changed, CreatedOnce, CreationKey, Depth},
     problem::Problem,
+    security,
 };
 
 /// A sale to be created.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the fields of the API, see API.md")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({
@@ -110,12 +112,33 @@ pub struct NewBan {
     pub expires_at: Option<Timestamp>,
 }
 
+/// An administrator who was let in.
+#[derive(Debug, Clone, Copy)]
+pub struct Admin {
+    user_id: UserId,
+    address: IpAddr,
+}
+
+impl Admin {
+    /// Writes the security log's line about what the administrator has done; `object` names what it was done to, without
+    /// a person's data.
+    pub fn did(&self, event: &'static str, object: &dyn Display) {
+        security::administered(event, self.address, self.user_id, object);
+    }
+
+    /// As [`Admin::did`], to a ban of the kind and the value.
+    pub fn did_to_ban(&self, event: &'static str, kind: &str, value: &str) {
+        let subject = read_subject(kind, value);
+        self.did(event, &subject.map_or_else(|_| "nobody".to_owned(), |subject| security::loggable(&subject)));
+    }
+}
+
 impl App {
     /// Lets an administrator in, from where the admin API answers.
     ///
     /// # Errors
     /// `forbidden`, `unauthenticated`, `rate-limited`, `banned`.
-    pub async fn enter_admin(&self, who: &SessionClaims, client: &Client) -> Result<(), Problem> {
+    pub async fn enter_admin(&self, who: &SessionClaims, client: &Client) -> Result<Admin, Problem> {
         let networks = &self.config.admin_networks;
         if !networks.is_empty() && !networks.iter().any(|network| network.contains(client.address)) {
             return Err(Problem::Forbidden("this does not answer in your network"));
@@ -124,7 +147,8 @@ impl App {
         if who.role != Role::Admin {
             return Err(Problem::Forbidden("only an administrator may do this"));
         }
-        self.enter_as(who, client, "admin", self.config.limits.admin, Some(Role::Admin)).await
+        self.enter_as(who, client, "admin", self.config.limits.admin, Some(Role::Admin)).await?;
+        Ok(Admin { user_id: who.user_id, address: client.address })
     }
 
     /// Creates a sale and loads it into the admission store.
@@ -132,6 +156,43 @@ impl App {
     /// # Errors
     /// `invalid`, `unavailable`.
     pub async fn create_sale(&self, new: NewSale) -> Result<Sale, Problem> {
+        let (app, sale) = (self.clone(), self.new_sale(new)?);
+        finish(async move {
+            app.ports.sales.create(&sale).await?;
+            app.load_new(&sale).await;
+            Ok(sale)
+        })
+        .await
+    }
+
+    /// Creates a sale, once for each key of the administrator `by`: asked for again, the answer is the first one, whatever
+    /// has become of the sale since.
+    ///
+    /// # Errors
+    /// As [`App::create_sale`]; and `invalid` when the key was used for another request.
+    pub async fn create_sale_once(&self, new: NewSale, by: UserId, key: &IdempotencyKey) -> Result<Sale, Problem> {
+        let request = serde_json::to_vec(&new).expect("a new sale can be written as JSON");
+        // Digests have one length, whatever a key looks like, and a caller's key means nothing to another caller.
+        let once = CreationKey { key: hex_sha256(format!("{by} {key}").as_bytes()), request: hex_sha256(&request) };
+        let (app, sale) = (self.clone(), self.new_sale(new)?);
+        finish(async move {
+            match app.ports.sales.create_once(&sale, &once).await? {
+                CreatedOnce::OtherRequest => {
+                    let expected = "a new key: this one was used for another sale".to_owned();
+                    Err(Problem::Invalid { field: IdempotencyKey::HEADER.to_owned(), expected })
+                }
+                CreatedOnce::Created { sale_id, .. } if sale_id == sale.sale_id => {
+                    app.load_new(&sale).await;
+                    Ok(sale)
+                }
+                CreatedOnce::Created { sale_id, created_at } => Ok(Sale { sale_id, created_at, ..sale }),
+            }
+        })
+        .await
+    }
+
+    /// The sale that is asked for, with an id.
+    fn new_sale(&self, new: NewSale) -> Result<Sale, Problem> {
         let now = self.now();
         let sale = Sale {
             sale_id: SaleId::new(now, &self.ten()),
@@ -151,16 +212,15 @@ impl App {
             created_at: now,
         };
         sale.validate()?;
-        let app = self.clone();
-        finish(async move {
-            app.ports.sales.create(&sale).await?;
-            if let Err(error) = app.preheat(&sale).await {
-                tracing::warn!(%error, sale_id = %sale.sale_id, "the sale is not loaded yet; the sweeper will do it");
-            }
-            app.catalog.forget(sale.sale_id).await;
-            Ok(sale)
-        })
-        .await
+        Ok(sale)
+    }
+
+    /// Loads a sale that was just stored into the admission store.
+    async fn load_new(&self, sale: &Sale) {
+        if let Err(error) = self.preheat(sale).await {
+            tracing::warn!(%error, sale_id = %sale.sale_id, "the sale is not loaded yet; the sweeper will do it");
+        }
+        self.catalog.forget(sale.sale_id).await;
     }
 
     /// Changes a sale, in the ledger first.
@@ -234,6 +294,7 @@ impl App {
             app.ports.ban_ledger.put(&ban).await?;
             // Should the rest fail, the sweeper does it.
             app.ports.blacklist.ban(&ban).await?;
+            app.refusals.forget_bans();
             app.end_sessions_of(&ban.subject).await?;
             Ok(BanView::from(&ban))
         })
@@ -250,7 +311,11 @@ impl App {
         finish(async move {
             let lifted = app.ports.ban_ledger.lift(&subject, app.now()).await?;
             // Also an automatic ban, of which the ledger knows nothing.
-            if app.ports.blacklist.lift(&subject).await? || lifted { Ok(()) } else { Err(Problem::NotFound) }
+            if !app.ports.blacklist.lift(&subject).await? && !lifted {
+                return Err(Problem::NotFound);
+            }
+            app.refusals.forget_bans();
+            Ok(())
         })
         .await
     }
@@ -262,6 +327,10 @@ impl App {
     pub async fn bans(&self, offset: u32, limit: u32) -> Result<Vec<BanView>, Problem> {
         Ok(self.ports.blacklist.list(self.now(), offset, limit).await?.iter().map(BanView::from).collect())
     }
+}
+
+fn hex_sha256(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read_subject(kind: &str, value: &str) -> Result<Subject, Problem> {

@@ -167,7 +167,7 @@ impl App {
         // The gate has charged nothing for a session that it does not know: without a limit, whoever has many ended sessions
         // could keep the ledger busy.
         let address = Subject::address(address);
-        self.pass(Entry {
+        self.pass_unnoted(Entry {
             session: None,
             role: None,
             not_banned: vec![address.clone()],

@@ -14,7 +14,7 @@ use std::{
 use futures_util::future::join_all;
 use serde::Serialize;
 
-use super::{App, queue_barrier::Looks, reconciling::Look};
+use super::{App, rebuilding::Waiting, reconciling::Look};
 use crate::{
     domain::{Order, OrderId, Sale, SaleId},
     ports::{AdmissionState, Lease, Random, Reservation, StoreError, Stored},
@@ -67,8 +67,7 @@ pub(super) struct SweepMemory {
     beat: AtomicU64,
     leads: AtomicBool,
     looks: Mutex<HashMap<SaleId, Look>>,
-    /// The looks at the queue of each rebuild that waits for it, with the rebuild's epoch.
-    barriers: Mutex<HashMap<SaleId, (u64, Looks)>>,
+    rebuilds: Mutex<HashMap<SaleId, Waiting>>,
     /// Where the next page of units to be returned begins; `None`: at the first.
     returned_to: Mutex<Option<OrderId>>,
     ended: Mutex<Ended>,
@@ -96,7 +95,7 @@ impl SweepMemory {
             beat: AtomicU64::new(0),
             leads: AtomicBool::new(false),
             looks: Mutex::default(),
-            barriers: Mutex::default(),
+            rebuilds: Mutex::default(),
             returned_to: Mutex::default(),
             ended: Mutex::default(),
         }
@@ -110,8 +109,8 @@ impl SweepMemory {
         self.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn barriers(&self) -> MutexGuard<'_, HashMap<SaleId, (u64, Looks)>> {
-        self.barriers.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn rebuilds(&self) -> MutexGuard<'_, HashMap<SaleId, Waiting>> {
+        self.rebuilds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn returned_to(&self) -> MutexGuard<'_, Option<OrderId>> {
@@ -194,7 +193,7 @@ impl App {
         self.sweep_ended(&mut swept).await;
         seen.extend(&self.sweep.ended().attended);
         self.sweep.looks().retain(|sale_id, _| seen.contains(sale_id));
-        self.sweep.barriers().retain(|sale_id, _| seen.contains(sale_id));
+        self.sweep.rebuilds().retain(|sale_id, _| seen.contains(sale_id));
         Ok(swept)
     }
 

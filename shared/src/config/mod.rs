@@ -171,7 +171,7 @@ pub struct Config {
     pub gateway: Gateway,
     pub sessions: Sessions,
     pub tickets: Lifetime,
-    pub captchas: Lifetime,
+    pub captchas: Captchas,
     pub orders: Orders,
     pub login: Login,
     pub limits: Limits,
@@ -235,6 +235,24 @@ impl Sessions {
     }
 }
 
+/// `[captchas]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "config.default.toml documents each setting")]
+pub struct Captchas {
+    pub lifetime_seconds: u64,
+    pub drawn_ahead_max: usize,
+    pub waiting_max: usize,
+}
+
+impl Captchas {
+    /// The lifetime in milliseconds.
+    #[must_use]
+    pub const fn ms(&self) -> u64 {
+        self.lifetime_seconds.saturating_mul(1_000)
+    }
+}
+
 /// `[orders]`
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -252,6 +270,7 @@ pub struct Orders {
 #[expect(missing_docs, reason = "config.default.toml documents each setting")]
 pub struct Login {
     pub failures_before_captcha: u32,
+    pub address_failures_before_captcha: u32,
     pub failures_window_seconds: u64,
     pub hashes_at_once: usize,
     pub hashes_waiting_max: usize,
@@ -482,7 +501,7 @@ impl Config {
         }
         const YEAR_SECONDS: u64 = 31_536_000;
         let rebuild_wait_min_ms = self.orders.publish_wait_ms.saturating_add(PUBLISH_LIMIT_MS + 1);
-        let ranges: [(&str, u64, u64, u64); 37] = [
+        let ranges = [
             ("gateway.connections_max", self.gateway.connections_max as u64, 16, 1_000_000),
             ("gateway.connections_per_address_max", self.gateway.connections_per_address_max as u64, 1, 1_000_000),
             ("gateway.idle_timeout_ms", self.gateway.idle_timeout_ms, 100, 3_600_000),
@@ -493,10 +512,13 @@ impl Config {
             ("sessions.lookups_waiting_max", self.sessions.lookups_waiting_max as u64, 1, 1_000_000),
             ("tickets.lifetime_seconds", self.tickets.lifetime_seconds, 1, 3_600),
             ("captchas.lifetime_seconds", self.captchas.lifetime_seconds, 10, 3_600),
+            ("captchas.drawn_ahead_max", self.captchas.drawn_ahead_max as u64, 0, 10_000),
+            ("captchas.waiting_max", self.captchas.waiting_max as u64, 1, 10_000),
             ("orders.pay_within_seconds", self.orders.pay_within_seconds, 1, 30 * 86_400),
             ("orders.publish_group_max", self.orders.publish_group_max as u64, 1, 5_000),
             ("orders.publish_waiting_max", self.orders.publish_waiting_max as u64, 1, 1_000_000),
             ("orders.publish_wait_ms", self.orders.publish_wait_ms, 1, 60_000),
+            ("login.address_failures_before_captcha", u64::from(self.login.address_failures_before_captcha), 1, 1_000_000),
             ("login.failures_window_seconds", self.login.failures_window_seconds, 1, 86_400),
             ("login.hashes_at_once", self.login.hashes_at_once as u64, 0, 1_024),
             ("sweeper.tail_seconds", self.sweeper.tail_seconds, 60, YEAR_SECONDS),

@@ -312,10 +312,19 @@ pub async fn two_consumers_share(queue: Arc<dyn OrderQueue>, sources: [Arc<dyn O
     let mut consumers = JoinSet::new();
     for source in sources {
         consumers.spawn(async move {
-            let mut seen = Vec::new();
+            let (mut seen, mut failures) = (Vec::new(), 0);
             loop {
                 // Long enough that a consumer does not end while the other is still being connected.
-                let some = source.receive(10, 3_000).await.expect("received");
+                let some = match source.receive(10, 3_000).await {
+                    Ok(some) => some,
+                    // A server may fail to open a consumer of a queue that is just being made; the poller asks again, too.
+                    Err(crate::ports::StoreError::Unavailable { .. }) if failures < 20 => {
+                        failures += 1;
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    }
+                    Err(error) => panic!("{error}"),
+                };
                 if some.is_empty() {
                     return seen;
                 }

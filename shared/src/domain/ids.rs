@@ -96,9 +96,42 @@ id!(
     CaptchaId
 );
 
+/// The last bytes of an order's id, which are those of its sale's id.
+const TAG: std::ops::Range<usize> = 14..16;
+
+impl OrderId {
+    /// Makes the id of an order of a sale. Its last two bytes are those of the sale's id instead of random ones, so that
+    /// the sale of an order can be found by the id alone, also when every store but the ledger has lost its data. The
+    /// other bytes leave 58 random bits to each millisecond of a sale.
+    #[must_use]
+    pub fn for_sale(now: Timestamp, sale_id: SaleId, random: &[u8; 10]) -> Self {
+        let mut bytes = *Self::new(now, random).as_bytes();
+        bytes[TAG].copy_from_slice(&sale_id.as_bytes()[TAG]);
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// Whether this can be the id of an order of the sale. One sale in 65,536 can be by chance.
+    #[must_use]
+    pub fn may_be_of(&self, sale_id: SaleId) -> bool {
+        self.as_bytes()[TAG] == sale_id.as_bytes()[TAG]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_order_id_leads_to_its_sale() {
+        let time = Timestamp::from_epoch_ms(1_000);
+        let [sale, other] = [7, 8].map(|byte| SaleId::new(time, &[byte; 10]));
+        let order = OrderId::for_sale(time, sale, &[255; 10]);
+        assert!(order.may_be_of(sale) && !order.may_be_of(other));
+        assert_eq!(order.to_string().parse(), Ok(order));
+        assert_eq!(order.to_string().as_bytes()[14], b'7', "still a UUIDv7");
+        assert_ne!(order, OrderId::for_sale(time, sale, &[254; 10]));
+        assert!(order < OrderId::for_sale(Timestamp::from_epoch_ms(1_001), sale, &[0; 10]));
+    }
 
     #[test]
     fn ids_sort_by_time_and_have_one_spelling() {

@@ -32,6 +32,26 @@ impl Quota {
     pub const fn interval_us(&self) -> u64 {
         self.window_ms * 1_000 / self.limit as u64
     }
+
+    /// GCRA as virtual scheduling (ITU-T I.371): from a limit's theoretical arrival time (TAT, in microseconds since
+    /// 1970) the next one, or how many microseconds too early the request is. A TAT that is further ahead than a full
+    /// burst and `slack_ms` comes from a clock that has been set back since, and counts as none.
+    ///
+    /// # Errors
+    /// The microseconds until a request would be let in.
+    pub fn arrive(&self, tat_us: Option<u64>, now: Timestamp, slack_ms: u64) -> Result<u64, u64> {
+        // A timestamp is never negative.
+        let now_us = now.epoch_ms().unsigned_abs() * 1_000;
+        let interval = self.interval_us().max(1);
+        let full = now_us.saturating_add(interval.saturating_mul(u64::from(self.burst.max(1))));
+        let tat = match tat_us {
+            Some(tat) if tat > full.saturating_add(slack_ms * 1_000) => now_us,
+            Some(tat) => tat.max(now_us),
+            None => now_us,
+        };
+        let next = tat.saturating_add(interval);
+        if next <= full { Ok(next) } else { Err(next - full) }
+    }
 }
 
 /// Whom a limit or a ban concerns.

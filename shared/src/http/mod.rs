@@ -1,8 +1,10 @@
 //! What every HTTP function shares: reading requests, writing answers and problems, and the common finish of a router.
 
 mod body;
+mod cached;
 mod client;
 mod finish;
+mod idempotency;
 #[cfg(feature = "openapi")]
 pub mod openapi;
 mod problem;
@@ -10,7 +12,9 @@ mod session;
 
 pub use axum;
 pub use body::{BODY_BYTES_MAX, Body, PageQuery, Params};
+pub use cached::{SERVER_TIME, cached_json, has_tag, takes_gzip};
 pub use client::ClientAddress;
 pub use finish::{REQUEST_ID, RequestId, finish};
+pub use idempotency::Idempotency;
 pub use problem::Answer;
 pub use session::{Signed, SignedWriter, no_session_cookie, session_cookie};

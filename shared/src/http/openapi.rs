@@ -139,6 +139,14 @@ impl Operation {
         self.asks(name, Required::True, what, schema)
     }
 
+    /// Has a header that may be left out.
+    #[must_use]
+    pub fn header(mut self, name: &str, what: &str, schema: impl Into<RefOr<Schema>>) -> Self {
+        let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header).required(Required::False);
+        self.builder = self.builder.parameter(parameter.description(Some(what)).schema(Some(schema)));
+        self.refuses(&["invalid"])
+    }
+
     fn asks(mut self, name: &str, required: Required, what: &str, schema: impl Into<RefOr<Schema>>) -> Self {
         let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query).required(required);
         self.builder = self.builder.parameter(parameter.description(Some(what)).schema(Some(schema)));

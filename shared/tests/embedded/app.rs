@@ -46,7 +46,7 @@ pub struct Shop {
     pub admission: Arc<SpiedAdmission>,
     pub client: Client,
     settings: Vec<(String, String)>,
-    dir: TempDir,
+    pub dir: TempDir,
 }
 
 impl Shop {
@@ -86,6 +86,7 @@ impl Shop {
             cache: Arc::new(MemoryCache::new()),
             artist: Arc::new(KnownAnswer),
             health: Vec::new(),
+            background: None,
         };
         change(&mut ports);
         let settings: Vec<_> = settings.iter().map(|(name, value)| (format!("FLASHSALE_{name}"), (*value).to_owned())).collect();
@@ -369,7 +370,7 @@ async fn a_sale_whose_admission_fails_holds_up_no_other_and_is_mended_by_the_swe
     let (failing, sound) = (shop.sale(1).await, shop.sale(1).await);
     let orders = [shop.buy(&who[0], failing).await, shop.buy(&who[1], sound).await];
     // Refused by the ledger, because the unit is taken: to be released.
-    let late = OrderRequest { sale_id: failing, ..contract::request(&contract::sale(1), who[2].user_id) };
+    let late = OrderRequest { sale_id: failing, price: 100, ..contract::request(&contract::sale(1), who[2].user_id) };
     shop.store.publish(std::slice::from_ref(&late)).await.unwrap();
     shop.admission.fail(failing);
     assert_eq!(shop.work().await, 3, "recorded and acknowledged");

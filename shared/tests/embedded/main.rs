@@ -6,6 +6,8 @@ mod accounts;
 mod admission;
 mod app;
 mod buying;
+mod finding;
+mod flood;
 mod gate;
 mod ledger;
 mod queue;

@@ -46,17 +46,18 @@ impl Count {
     }
 }
 
-/// An admission store whose pages are counted, and which fails for some sales.
+/// An admission store whose calls and pages are counted, and which fails for some sales.
 pub struct SpiedAdmission {
     inner: Arc<dyn Admission>,
     fails: Mutex<HashSet<SaleId>>,
+    pub calls: Count,
     pub pages: Count,
     pub found: Count,
 }
 
 impl SpiedAdmission {
     pub fn new(inner: Arc<dyn Admission>) -> Self {
-        Self { inner, fails: Mutex::default(), pages: Count::default(), found: Count::default() }
+        Self { inner, fails: Mutex::default(), calls: Count::default(), pages: Count::default(), found: Count::default() }
     }
 
     /// From now on it fails for this sale, as a cluster does of which one shard is down.
@@ -69,6 +70,7 @@ impl SpiedAdmission {
     }
 
     fn works(&self, sale_id: SaleId) -> Stored<()> {
+        self.calls.note(1);
         if self.fails.lock().unwrap().contains(&sale_id) { Err(fault()) } else { Ok(()) }
     }
 }

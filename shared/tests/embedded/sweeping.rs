@@ -6,7 +6,7 @@ use flashsale::{
     adapters::memory::MemoryAdmission,
     contract::{ManualClock, START, request, user_id},
     domain::{OrderStatus, SaleId},
-    ports::{AdmissionState, LedgerClock, OrderLedger as _, OrderSource as _},
+    ports::{Admission as _, AdmissionState, LedgerClock, OrderLedger as _, OrderQueue as _, OrderSource as _},
 };
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 const DAY_MS: u64 = 86_400_000;
 
 /// A shop and a spy on its ledger's orders.
-async fn spied(settings: &[(&str, &str)]) -> (Shop, Arc<SpiedOrders>) {
+pub async fn spied(settings: &[(&str, &str)]) -> (Shop, Arc<SpiedOrders>) {
     let mut spy = None;
     let settings = [&[("CAPTCHA", "off")], settings].concat();
     let shop = Shop::open_with(&settings, |ports| {
@@ -287,4 +287,37 @@ async fn a_reservation_of_a_sale_that_ended_long_ago_is_settled() {
     assert!(one.unwrap().status.is_active() && two.unwrap().status.is_active());
     shop.sweep().await;
     shop.books_balance().await;
+}
+
+#[tokio::test]
+async fn a_rebuild_waits_for_publishes_under_way_whoever_begins_and_ends_it() {
+    let memory = Arc::new(MemoryAdmission::default());
+    let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| ports.admission = memory.clone()).await;
+    let sale = shop.sale(1).await;
+    let is_open = async || matches!(memory.state(sale).await.unwrap(), AdmissionState::Open { .. });
+    memory.lose_everything();
+    shop.sweep().await;
+    shop.clock.advance_ms(8_000);
+    shop.sweep().await;
+    assert!(!is_open().await, "a publish may take longer");
+    shop.app.stop_sweeping().await.unwrap();
+    // Another process goes on, which did not see when the rebuild began but by the other's clock.
+    let other = shop.another().await;
+    shop.clock.advance_ms(500);
+    assert!(other.sweep().await.unwrap().leader);
+    assert!(!is_open().await);
+    shop.clock.advance_ms(8_500);
+    assert!(other.sweep().await.unwrap().leader);
+    assert!(is_open().await, "an embedded queue knows at once that it is worked off");
+    // The longest wait counts from the beginning, whoever leads.
+    shop.store.publish(&[request(&shop.app.ports.sales.get(sale).await.unwrap().unwrap(), user_id())]).await.unwrap();
+    memory.lose_everything();
+    other.sweep().await.unwrap();
+    shop.clock.advance_ms(19_999);
+    other.sweep().await.unwrap();
+    assert!(!is_open().await, "the order in the queue is waited for");
+    shop.clock.advance_ms(1);
+    assert!(shop.another().await.sweep().await.is_ok_and(|swept| !swept.leader));
+    other.sweep().await.unwrap();
+    assert!(is_open().await);
 }

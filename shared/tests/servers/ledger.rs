@@ -9,12 +9,14 @@ use flashsale::{
         mysql::{MySql, MySqlMigrationError},
         system::SystemClock,
     },
+    config::Config,
     contract::{
         self, START,
         ledger::{self, Ledger},
     },
     domain::OrderStatus,
     ports::{Clock as _, Health as _, LedgerClock as _, OrderLedger, Sales, StoreError, Transition, Users},
+    wire,
 };
 use flashsale_servers::{ServerKind, Servers, StartError};
 use futures_util::future::join_all;
@@ -22,7 +24,7 @@ use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::support::{servers, unique};
@@ -249,7 +251,11 @@ async fn a_deadlock_is_tried_again() {
     // With changes to undo it is not the one that the server picks to give up.
     for _ in 0..20 {
         let user = contract::user();
-        let insert = format!("INSERT INTO users VALUES ('{}', '{}', '!', 'shopper', 1)", user.user_id, user.phone.as_str());
+        let insert = format!(
+            "INSERT INTO users (user_id, phone, password_hash, role, created_at_ms) VALUES ('{}', '{}', '!', 'shopper', 1)",
+            user.user_id,
+            user.phone.as_str()
+        );
         execute(&mut stranger, &insert).await.unwrap();
     }
     let update = format!("UPDATE orders SET created_at_ms = created_at_ms + 1 WHERE order_id = '{}'", old.order_id);
@@ -474,4 +480,42 @@ async fn connections_that_lead_nowhere_are_replaced() {
 async fn record_rate() {
     let server = OwnServer::start().await;
     ledger::record_rate(&Ledger::of(migrated(&server.url()).await), "MySQL").await;
+}
+
+/// Requests that hold every connection of theirs, as status polls do when the database is slow, do not keep the worker and
+/// the sweeper from theirs.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn mysql_records_while_requests_hold_every_connection() {
+    let url = database().await;
+    let settings = [
+        ("SERVERS", "external".to_owned()),
+        ("DATABASE_URL", url.clone()),
+        ("REDIS_URL", servers().redis_url().unwrap()),
+        ("AMQP_URL", servers().amqp_url().unwrap()),
+    ];
+    let settings = settings.map(|(name, value)| (format!("FLASHSALE_{name}"), value));
+    let ports = wire::connect(&Config::load(None, settings, []).unwrap()).await.unwrap();
+    let background = ports.background.clone().expect("the worker and the sweeper have connections of their own");
+    let sale = contract::sale(5);
+    ports.sales.create(&sale).await.unwrap();
+
+    // Whoever reads users waits; nothing else does.
+    let mut locking = raw(&url).await;
+    execute(&mut locking, "LOCK TABLES users WRITE").await.unwrap();
+    let (reads, orders) = (ports.users.clone(), ports.orders.clone());
+    let busy = tokio::spawn(async move { join_all((0..30).map(|_| reads.by_id(contract::user_id()))).await });
+    let begun = Instant::now();
+    while let Ok(answer) = timeout(Duration::from_millis(300), orders.get(contract::order_id())).await {
+        answer.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(3), "requests still get a connection");
+    }
+    let request = contract::request(&sale, contract::user_id());
+    let recorded = timeout(Duration::from_secs(2), background.orders.record(std::slice::from_ref(&request), START, 900_000)).await;
+    assert!(recorded.expect("at once").unwrap()[0].is_ok());
+    assert_eq!(background.sales.get(sale.sale_id).await.unwrap().unwrap().sold, 1);
+    background.ledger_clock.ask().await.unwrap();
+    assert!(!busy.is_finished(), "all that time");
+    execute(&mut locking, "UNLOCK TABLES").await.unwrap();
+    busy.await.unwrap();
 }

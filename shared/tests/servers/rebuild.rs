@@ -82,6 +82,7 @@ impl Two {
                 cache: Arc::new(MemoryCache::new()),
                 artist: Arc::new(Artist),
                 health: Vec::new(),
+                background: None,
             }
         };
         let config = || {

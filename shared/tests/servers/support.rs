@@ -1,5 +1,7 @@
 //! One set of private servers for the whole binary; they end with the process.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are test code too")]
+
 use std::{path::PathBuf, process::Command, sync::OnceLock};
 
 use flashsale::contract;

@@ -43,7 +43,7 @@ fn await_ready(owner: &mut Child) {
 }
 
 /// The living processes that have the lock of the servers open: the owner, the watchdog, the servers.
-pub(crate) fn holders(dir: &Path) -> Vec<u32> {
+fn holders(dir: &Path) -> Vec<u32> {
     let lock = dir.canonicalize().unwrap().join("servers.lock");
     fs::read_dir("/proc")
         .unwrap()
@@ -57,6 +57,11 @@ pub(crate) fn holders(dir: &Path) -> Vec<u32> {
                 .any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == lock))
         })
         .collect()
+}
+
+/// A killed process needs a moment to end on a busy machine.
+pub(crate) fn assert_nobody_holds(dir: &Path) {
+    assert!(eventually(Duration::from_secs(10), || holders(dir).is_empty()), "{:?}", holders(dir));
 }
 
 /// Every living process whose environment or command line names the directory: helpers of the servers too.
@@ -116,7 +121,7 @@ fn all_servers_end_when_the_owner_is_killed_and_the_next_start_finds_the_data() 
         TcpStream::connect(parse(&url.unwrap()).address).unwrap_err();
     }
     assert!(eventually(Duration::from_secs(5), || processes_of(dir.path()).is_empty()), "{:#?}", processes_of(dir.path()));
-    assert_eq!(holders(dir.path()), Vec::<u32>::new());
+    assert_nobody_holds(dir.path());
 }
 
 #[test]

@@ -125,7 +125,7 @@ fn a_server_that_fails_shows_the_end_of_its_log_and_stops_the_others() {
     };
     assert_eq!(kind, ServerKind::MySql);
     assert!((1..=30).contains(&tail.len()));
-    assert_eq!(crate::owner::holders(dir.path()), Vec::<u32>::new());
+    crate::owner::assert_nobody_holds(dir.path());
     assert_eq!(Servers::attach(dir.path()), None::<Urls>);
 }
 
@@ -136,5 +136,5 @@ fn a_server_that_is_too_slow_is_named_with_its_log() {
     let limit = std::time::Duration::from_millis(600);
     let error = dir.builder().rabbitmq().time_limit(limit).start().unwrap_err();
     assert!(matches!(error, StartError::Timeout { kind: ServerKind::RabbitMq, .. }), "{error}");
-    assert_eq!(crate::owner::holders(dir.path()), Vec::<u32>::new());
+    crate::owner::assert_nobody_holds(dir.path());
 }

@@ -5,8 +5,9 @@ use async_trait::async_trait;
 use super::shard::{Held, Window, place};
 use super::{MemoryGate, SLACK_MS};
 use crate::{
-    domain::{Ban, Quota, Subject, Timestamp},
+    domain::{Ban, Subject, Timestamp},
     ports::{AbusePolicy, Entered, Entry, Gate, Stored},
+    security,
 };
 
 /// Why a subject is banned that was refused too often.
@@ -15,12 +16,17 @@ const AUTOMATIC_REASON: &str = "too many refused requests";
 #[async_trait]
 impl Gate for MemoryGate {
     async fn enter(&self, entry: &Entry) -> Stored<Entered> {
-        Ok(self.decide(entry))
+        let (entered, banned) = self.decide(entry);
+        if let Some(subject) = banned {
+            security::banned_automatically(entry, subject);
+        }
+        Ok(entered)
     }
 }
 
 impl MemoryGate {
-    fn decide(&self, entry: &Entry) -> Entered {
+    /// The answer, and whom it has banned.
+    fn decide<'e>(&self, entry: &'e Entry) -> (Entered, Option<&'e Subject>) {
         let session = entry.session.map(|(user_id, session_id)| (Subject::User(user_id), user_id, session_id));
         let subjects = session.iter().map(|(subject, ..)| subject);
         let subjects = subjects.chain(&entry.not_banned).chain(entry.limits.iter().map(|limit| &limit.subject));
@@ -31,8 +37,8 @@ impl MemoryGate {
             let sessions = held.of(subject).sessions.get(user_id);
             let alive = sessions.and_then(|all| all.iter().find(|(end, id, _)| id == session_id && now < *end));
             match (alive, entry.role) {
-                (None, _) => return Entered::NoSession,
-                (Some((.., role)), Some(needed)) if *role != needed => return Entered::WrongRole,
+                (None, _) => return (Entered::NoSession, None),
+                (Some((.., role)), Some(needed)) if *role != needed => return (Entered::WrongRole, None),
                 (Some(_), _) => {}
             }
         }
@@ -47,75 +53,61 @@ impl MemoryGate {
             }
         }
         if let Some(until) = ban_ends {
-            return Entered::Banned { until };
+            return (Entered::Banned { until }, None);
         }
 
         let mut refused: Option<(usize, u64)> = None;
         for (index, limit) in entry.limits.iter().enumerate() {
             let tat = held.of(&limit.subject).limit(limit.name).get(&limit.subject).copied();
-            if let Err(wait_us) = arrive(tat, &limit.quota, now) {
-                let (first, longest_us) = refused.unwrap_or((index, 0));
-                refused = Some((first, longest_us.max(wait_us)));
+            if let Err(wait_us) = limit.quota.arrive(tat, now, SLACK_MS)
+                && refused.is_none_or(|(_, longest_us)| wait_us > longest_us)
+            {
+                refused = Some((index, wait_us));
             }
         }
         if let Some((limit, wait_us)) = refused {
-            if let Some(abuse) = entry.abuse {
-                strike(&mut held, &entry.limits[limit].subject, abuse, now);
-            }
-            return Entered::Limited { limit, retry_after_ms: wait_us.div_ceil(1_000) };
+            let subject = &entry.limits[limit].subject;
+            let banned = entry.abuse.is_some_and(|abuse| strike(&mut held, subject, abuse, now));
+            return (Entered::Limited { limit, retry_after_ms: wait_us.div_ceil(1_000) }, banned.then_some(subject));
         }
 
         for limit in &entry.limits {
             let tats = held.of(&limit.subject).limit(limit.name);
-            if let Ok(tat) = arrive(tats.get(&limit.subject).copied(), &limit.quota, now) {
+            if let Ok(tat) = limit.quota.arrive(tats.get(&limit.subject).copied(), now, SLACK_MS) {
                 match tats.get_mut(&limit.subject) {
                     Some(known) => *known = tat,
                     None => drop(tats.put(limit.subject.clone(), tat, |tat| *tat <= micros(now))),
                 }
             }
         }
-        Entered::Entered
+        (Entered::Entered, None)
     }
 }
 
 /// Counts a refusal against a user, and bans one that has been refused too often, unless a ban that lasts as long
-/// holds already.
-fn strike(held: &mut Held<'_>, subject: &Subject, abuse: AbusePolicy, now: Timestamp) {
+/// holds already. Whether it has banned.
+fn strike(held: &mut Held<'_>, subject: &Subject, abuse: AbusePolicy, now: Timestamp) -> bool {
     if !matches!(subject, Subject::User(_)) {
-        return;
+        return false;
     }
     let shard = held.of(subject);
-    let strikes = Window::add(shard.strikes.get(subject).copied(), abuse.window_ms, now);
+    let mut strikes = Window::add(shard.strikes.get(subject).copied(), abuse.window_ms, now);
+    strikes.count = strikes.count.saturating_add(abuse.also_refused);
     if strikes.count <= abuse.refusals_max {
         shard.strikes.put(subject.clone(), strikes, |window| window.over(now));
-        return;
+        return false;
     }
     let ends = now.plus_ms(abuse.ban_ms);
     shard.strikes.remove(subject);
     if shard.bans.get(subject).is_some_and(|earlier| earlier.expires_at.is_none_or(|earlier_ends| earlier_ends >= ends)) {
-        return;
+        return false;
     }
     let ban = Ban { subject: subject.clone(), reason: AUTOMATIC_REASON.to_owned(), created_at: now, expires_at: Some(ends) };
     shard.bans.put(subject.clone(), ban, |ban| !ban.holds(now));
+    true
 }
 
 const fn micros(time: Timestamp) -> u64 {
     // A timestamp is never negative.
     time.epoch_ms().unsigned_abs() * 1_000
-}
-
-/// GCRA as virtual scheduling (ITU-T I.371): from a limit's theoretical arrival time (TAT) the next one, or how many
-/// microseconds too early the request is.
-fn arrive(tat: Option<u64>, quota: &Quota, now: Timestamp) -> Result<u64, u64> {
-    let now = micros(now);
-    let interval = quota.interval_us().max(1);
-    let full = now.saturating_add(interval.saturating_mul(u64::from(quota.burst.max(1))));
-    let tat = match tat {
-        // Further ahead than a full burst and the slack: from a clock that has been set back since.
-        Some(tat) if tat > full.saturating_add(SLACK_MS * 1_000) => now,
-        Some(tat) => tat.max(now),
-        None => now,
-    };
-    let next = tat.saturating_add(interval);
-    if next <= full { Ok(next) } else { Err(next - full) }
 }

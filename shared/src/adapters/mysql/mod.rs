@@ -29,6 +29,8 @@ use crate::{
 const STORE: &str = "MySQL";
 
 const CONNECTIONS_MAX: u32 = 10;
+/// Of [`MySql::with_own_connections`]: the worker's batch and what one sweep does at a time.
+const OWN_CONNECTIONS_MAX: u32 = 5;
 /// Longest wait for a connection, new or free again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest time of one call, waiting and retries included.
@@ -121,22 +123,14 @@ impl MySql {
             // Its log would hold a line of many kilobytes for each batch.
             .disable_statement_logging();
         let lost = Lost::default();
-        let suspicion = lost.clone();
-        let pool = MySqlPoolOptions::new()
-            .max_connections(CONNECTIONS_MAX)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false)
-            .before_acquire(move |connection, meta| {
-                let trusted = meta.idle_for < PING_AFTER && !suspicion.lately();
-                Box::pin(async move {
-                    // After a network that went away, or a frozen sandbox, an unbounded ping would take all the time
-                    // there is to get a connection.
-                    Ok(trusted || matches!(timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
-                })
-            })
-            .after_connect(|connection, _| Box::pin(prepare(connection)))
-            .connect_lazy_with(options);
-        Ok(Self { pool, lost })
+        Ok(Self { pool: pool(options, CONNECTIONS_MAX, &lost), lost })
+    }
+
+    /// The same ledger through connections of its own: whoever uses them does not wait for the others' work to end.
+    #[must_use]
+    pub fn with_own_connections(&self) -> Self {
+        let options = (*self.pool.connect_options()).clone();
+        Self { pool: pool(options, OWN_CONNECTIONS_MAX, &self.lost), lost: self.lost.clone() }
     }
 
     /// Brings the schema up to date. Several instances may do so at once: one works, the others wait.
@@ -164,6 +158,24 @@ impl MySql {
         migrator.set_locking(false);
         migrator.run_direct(None, &mut *connection, false).await.map_err(migration_error)
     }
+}
+
+fn pool(options: MySqlConnectOptions, connections_max: u32, lost: &Lost) -> MySqlPool {
+    let suspicion = lost.clone();
+    MySqlPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .before_acquire(move |connection, meta| {
+            let trusted = meta.idle_for < PING_AFTER && !suspicion.lately();
+            Box::pin(async move {
+                // After a network that went away, or a frozen sandbox, an unbounded ping would take all the time there is
+                // to get a connection.
+                Ok(trusted || matches!(timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
+            })
+        })
+        .after_connect(|connection, _| Box::pin(prepare(connection)))
+        .connect_lazy_with(options)
 }
 
 /// Sets what every connection relies on.

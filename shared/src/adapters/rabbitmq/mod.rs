@@ -81,8 +81,8 @@ impl RabbitMq {
     /// Hands back what was received and not acknowledged, then closes the connections. Every later call is refused
     /// as unavailable; a publish that is on its way ends as unknown, so let those end first.
     pub async fn close(&self) {
-        self.inner.consuming.close().await;
-        self.inner.publishing.close().await;
+        // At the same time: each may have to wait for the server.
+        tokio::join!(self.inner.consuming.close(), self.inner.publishing.close());
     }
 }
 

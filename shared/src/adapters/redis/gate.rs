@@ -20,6 +20,7 @@ use super::{
 use crate::{
     domain::{Ban, Role, SessionId, Subject, Timestamp, UserId},
     ports::{AbusePolicy, Entered, Entry, Gate, Limit, StoreError, Stored},
+    security,
 };
 
 /// Why a subject is banned that was refused too often.
@@ -62,6 +63,7 @@ impl Gate for Redis {
         if let Answer::Limited { limit, ban_due: true, .. } = answer
             && let Some(abuse) = entry.abuse
         {
+            security::banned_automatically(entry, &entry.limits[limit].subject);
             self.ban_automatically(&entry.limits[limit].subject, abuse, entry.now).await?;
         }
         Ok(match answer {
@@ -117,11 +119,11 @@ impl Redis {
 
     /// Keys and arguments, as the script's head says.
     fn call(&self, entry: &Entry, part: &Part<'_>, mode: Mode) -> (Vec<String>, Vec<Vec<u8>>) {
-        let abuse = entry.abuse.unwrap_or(AbusePolicy { refusals_max: 0, window_ms: 0, ban_ms: 0 });
+        let abuse = entry.abuse.unwrap_or(AbusePolicy { refusals_max: 0, window_ms: 0, ban_ms: 0, also_refused: 0 });
         let mut keys = Vec::with_capacity(part.bans.len() + 2 * part.limits.len() + 1);
         keys.extend(part.bans.iter().map(|subject| self.ban_key(subject)));
         keys.extend(part.limits.iter().map(|(_, limit)| self.limit_key(limit.name, &limit.subject)));
-        let mut numbers = Numbers(Vec::with_capacity(8 * (7 + 3 * part.limits.len())));
+        let mut numbers = Numbers(Vec::with_capacity(8 * (8 + 3 * part.limits.len())));
         numbers.push(u64::from(mode == Mode::Enter));
         numbers.push(entry.now.epoch_ms().unsigned_abs());
         numbers.push(part.bans.len() as u64);
@@ -129,6 +131,7 @@ impl Redis {
         numbers.push(u64::from(abuse.refusals_max));
         numbers.push(abuse.window_ms.min(TOLERANCE_US_MAX));
         numbers.push(SLACK_MS);
+        numbers.push(u64::from(abuse.also_refused));
         let mut arguments = vec![
             Vec::new(),
             part.session.map(|(_, session_id)| arg(session_id)).unwrap_or_default(),
@@ -218,14 +221,10 @@ fn first(a: Answer, b: Answer) -> Answer {
         (Answer::Banned { until: Some(a) }, Answer::Banned { until: Some(b) }) => Answer::Banned { until: Some(a.max(b)) },
         (Answer::Banned { .. }, Answer::Banned { .. }) => Answer::Banned { until: None },
         (banned @ Answer::Banned { .. }, _) | (_, banned @ Answer::Banned { .. }) => banned,
-        (
-            Answer::Limited { limit, retry_after_ms, ban_due },
-            Answer::Limited { limit: other, retry_after_ms: longer, ban_due: other_due },
-        ) => Answer::Limited {
-            limit: limit.min(other),
-            retry_after_ms: retry_after_ms.max(longer),
-            ban_due: if limit < other { ban_due } else { other_due },
-        },
+        (Answer::Limited { limit, retry_after_ms, .. }, Answer::Limited { limit: other, retry_after_ms: other_ms, .. }) => {
+            let a_is_first = (retry_after_ms, other) > (other_ms, limit);
+            if a_is_first { a } else { b }
+        }
         (limited @ Answer::Limited { .. }, Answer::Entered) | (Answer::Entered, limited) => limited,
     }
 }

@@ -1,6 +1,6 @@
 //! The port `OrderLedger`, and what its transactions share.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use async_trait::async_trait;
 
@@ -184,7 +184,10 @@ impl Work for Record {
         let is_open = |request: &&OrderRequest| sales.contains_key(&request.sale_id) && !existing.contains_key(&request.order_id);
         let buyers = self.requests.iter().filter(is_open).map(|request| (request.sale_id, request.user_id)).collect();
         let slots = lock_slots(session, buyers).await?;
-        let decided = Book::new(sales, slots, existing).decide(&self.requests, self.now, self.pay_by);
+        // Seldom any: the price has changed since the order was admitted.
+        let differs = |request: &&OrderRequest| sales.get(&request.sale_id).is_some_and(|sale| sale.price != request.price);
+        let earlier_prices = earlier_prices(session, self.requests.iter().filter(differs).map(|request| request.sale_id).collect()).await?;
+        let decided = Book::new(sales, earlier_prices, slots, existing).decide(&self.requests, self.now, self.pay_by);
         insert(session, &decided.inserts).await?;
         for (&sale_id, &units) in &decided.taken {
             add_to_sold(session, sale_id, units.into()).await?;
@@ -198,7 +201,7 @@ pub(super) async fn lock_sales<S: Session>(session: &mut S, sale_ids: BTreeSet<S
     let mut sales = Vec::with_capacity(sale_ids.len());
     for chunk in sale_ids.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
         let select = Statement::new(format!(
-            "SELECT sale_id, stock, sold, per_user_limit FROM sales{} WHERE sale_id IN ",
+            "SELECT sale_id, stock, sold, per_user_limit, price, currency FROM sales{} WHERE sale_id IN ",
             S::DIALECT.through("PRIMARY")
         ))
         .list(chunk.iter().copied())
@@ -216,7 +219,27 @@ impl FromRow for HeldSale {
             stock: row.number("stock")?,
             sold: row.number("sold")?,
             per_user_limit: row.number("per_user_limit")?,
+            price: row.int("price")?,
+            currency: row.parsed("currency")?,
         })
+    }
+}
+
+/// All prices that the sales have had.
+async fn earlier_prices<S: Session>(session: &mut S, sale_ids: BTreeSet<SaleId>) -> Result<HashSet<(SaleId, i64)>, Failure> {
+    let mut prices = HashSet::new();
+    for chunk in sale_ids.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
+        let select = Statement::new("SELECT sale_id, price FROM sale_prices WHERE sale_id IN ").list(chunk.iter().copied());
+        prices.extend(session.fetch::<Price>(&select).await?.into_iter().map(|Price(sale_id, price)| (sale_id, price)));
+    }
+    Ok(prices)
+}
+
+struct Price(SaleId, i64);
+
+impl FromRow for Price {
+    fn from_row(row: &impl Row) -> Result<Self, Failure> {
+        Ok(Self(row.parsed("sale_id")?, row.int("price")?))
     }
 }
 

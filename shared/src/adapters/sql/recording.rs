@@ -1,9 +1,9 @@
 //! How admitted orders become confirmed or rejected, decided from locked rows and without any I/O.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::{
-    domain::{Order, OrderId, OrderRequest, OrderStatus, RejectReason, SaleId, Timestamp, UserId},
+    domain::{Currency, Order, OrderId, OrderRequest, OrderStatus, RejectReason, SaleId, Timestamp, UserId},
     ports::{Recorded, Unrecordable},
 };
 
@@ -14,6 +14,8 @@ pub(super) struct HeldSale {
     pub(super) stock: u32,
     pub(super) sold: u32,
     pub(super) per_user_limit: u32,
+    pub(super) price: i64,
+    pub(super) currency: Currency,
 }
 
 /// A unit that a user holds.
@@ -36,6 +38,8 @@ pub(super) struct NewOrder {
 #[derive(Debug)]
 pub(super) struct Book {
     sales: HashMap<SaleId, HeldSale>,
+    /// Other prices that sales have had.
+    earlier_prices: HashSet<(SaleId, i64)>,
     slots: HashMap<(SaleId, UserId), BTreeSet<u32>>,
     existing: HashMap<OrderId, Order>,
 }
@@ -53,12 +57,17 @@ pub(super) struct Decided {
 }
 
 impl Book {
-    pub(super) fn new(sales: HashMap<SaleId, HeldSale>, slots: Vec<HeldSlot>, existing: HashMap<OrderId, Order>) -> Self {
+    pub(super) fn new(
+        sales: HashMap<SaleId, HeldSale>,
+        earlier_prices: HashSet<(SaleId, i64)>,
+        slots: Vec<HeldSlot>,
+        existing: HashMap<OrderId, Order>,
+    ) -> Self {
         let mut held = HashMap::<_, BTreeSet<u32>>::new();
         for slot in slots {
             held.entry((slot.sale_id, slot.user_id)).or_default().insert(slot.slot);
         }
-        Self { sales, slots: held, existing }
+        Self { sales, earlier_prices, slots: held, existing }
     }
 
     /// Decides a batch in its order: who comes first gets the unit.
@@ -69,7 +78,7 @@ impl Book {
                 decided.outcomes.push(Ok(Recorded { order: order.clone(), fresh: false }));
                 continue;
             }
-            if let Err(wrong) = storable(request) {
+            if let Err(wrong) = storable(request).and_then(|()| self.priced(request)) {
                 decided.outcomes.push(Err(wrong));
                 continue;
             }
@@ -90,6 +99,19 @@ impl Book {
             decided.inserts.push(new);
         }
         decided
+    }
+
+    /// Whether the sale has, or once had, the price of the request. Nobody can have been admitted at another: the message was
+    /// not made by us.
+    fn priced(&self, request: &OrderRequest) -> Result<(), Unrecordable> {
+        let OrderRequest { order_id, sale_id, price, currency, .. } = request;
+        let Some(sale) = self.sales.get(sale_id) else {
+            return Ok(());
+        };
+        if *currency == sale.currency && (*price == sale.price || self.earlier_prices.contains(&(*sale_id, *price))) {
+            return Ok(());
+        }
+        Err(Unrecordable(format!("order {order_id} has the price {price} {}, which its sale never had", currency.as_str())))
     }
 
     /// Takes a unit for the user and says in which slot; the reasons are tried in the order of the admission store.
@@ -128,7 +150,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::Currency;
 
     const NOW: Timestamp = Timestamp::from_epoch_ms(1_000);
     const PAY_BY: Timestamp = Timestamp::from_epoch_ms(2_000);
@@ -158,11 +179,11 @@ mod tests {
     }
 
     fn held(n: u8, stock: u32, sold: u32, per_user_limit: u32) -> (SaleId, HeldSale) {
-        (sale(n), HeldSale { sale_id: sale(n), stock, sold, per_user_limit })
+        (sale(n), HeldSale { sale_id: sale(n), stock, sold, per_user_limit, price: 1, currency: Currency::USD })
     }
 
     fn book<const N: usize>(sales: [(SaleId, HeldSale); N], slots: Vec<HeldSlot>) -> Book {
-        Book::new(HashMap::from(sales), slots, HashMap::new())
+        Book::new(HashMap::from(sales), HashSet::new(), slots, HashMap::new())
     }
 
     fn verdicts(decided: &Decided) -> Vec<(Option<RejectReason>, bool)> {
@@ -189,6 +210,26 @@ mod tests {
         );
         assert_eq!(decided.taken, BTreeMap::from([(sale(1), 1)]));
         assert_eq!(decided.inserts.len(), 5);
+    }
+
+    #[test]
+    fn only_prices_that_the_sale_had_are_recorded() {
+        let earlier = HashSet::from([(sale(1), 7), (sale(2), 9)]);
+        let book = Book::new(HashMap::from([held(1, 9, 0, 9)]), earlier, Vec::new(), HashMap::new());
+        let at = |order, price, currency| OrderRequest { price, currency, ..request(order, 1, 1) };
+        let batch = [
+            at(1, 1, Currency::USD),
+            at(2, 7, Currency::USD),
+            at(3, 0, Currency::USD),
+            at(4, 1, Currency::CNY),
+            at(5, 9, Currency::USD),
+            OrderRequest { price: 0, ..request(6, 9, 1) },
+        ];
+        let decided = book.decide(&batch, NOW, PAY_BY);
+        let told: Vec<_> = decided.outcomes.iter().map(|outcome| outcome.as_ref().map(|recorded| recorded.order.reason)).collect();
+        assert!(matches!(told[..], [Ok(None), Ok(None), Err(_), Err(_), Err(_), Ok(Some(RejectReason::UnknownSale))]), "{told:?}");
+        assert!(told[2].unwrap_err().0.contains("the price 0 USD"), "{told:?}");
+        assert_eq!((decided.inserts.len(), &decided.taken), (3, &BTreeMap::from([(sale(1), 2)])), "they hold no unit");
     }
 
     #[test]

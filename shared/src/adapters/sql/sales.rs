@@ -8,13 +8,17 @@ use super::{
 };
 use crate::{
     domain::{Sale, SaleChange, SaleId, Timestamp},
-    ports::{Changed, Sales, Stored},
+    ports::{Changed, CreatedOnce, CreationKey, Sales, Stored},
 };
 
 #[async_trait]
 impl<S: Store> Sales for S {
     async fn create(&self, sale: &Sale) -> Stored<()> {
         self.transact(CreateSale { sale: sale.clone() }).await
+    }
+
+    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<CreatedOnce> {
+        self.transact(CreateSaleOnce { sale: sale.clone(), once: once.clone() }).await
     }
 
     async fn get(&self, sale_id: SaleId) -> Stored<Option<Sale>> {
@@ -74,29 +78,84 @@ impl Work for CreateSale {
     type Output = ();
 
     async fn run<S: Session>(&self, session: &mut S) -> Result<(), Failure> {
-        let sale = &self.sale;
-        let row = [
-            sale.sale_id.into(),
-            sale.title.as_str().into(),
-            sale.description.as_str().into(),
-            sale.image_url.as_str().into(),
-            sale.price.into(),
-            sale.original_price.into(),
-            sale.currency.as_str().into(),
-            sale.stock.into(),
-            // A new sale has no orders, whatever the caller says.
-            Value::Int(0),
-            sale.per_user_limit.into(),
-            sale.starts_at.into(),
-            sale.ends_at.into(),
-            signed("epoch", sale.epoch)?,
-            signed("version", sale.version)?,
-            sale.created_at.into(),
-        ];
-        let insert =
-            Statement::new(format!("INSERT INTO sales ({SALE_COLUMNS}) VALUES ")).rows([row]).sql(S::DIALECT.skip_duplicates("sale_id"));
-        session.execute(&insert).await.map(drop)
+        insert(session, &self.sale, None).await
     }
+}
+
+/// See [`Sales::create_once`].
+struct CreateSaleOnce {
+    sale: Sale,
+    once: CreationKey,
+}
+
+impl Work for CreateSaleOnce {
+    type Output = CreatedOnce;
+
+    async fn run<S: Session>(&self, session: &mut S) -> Result<CreatedOnce, Failure> {
+        insert(session, &self.sale, Some(&self.once)).await?;
+        // Whichever insert was first has won; another one waited for it.
+        let select = Statement::new("SELECT sale_id, created_at_ms, creation_request FROM sales WHERE creation_key = ?")
+            .bind(self.once.key.as_str())
+            .sql(S::DIALECT.for_update());
+        let Some(found) = session.fetch::<ByKey>(&select).await?.pop() else {
+            return Err(Failure::Corrupt(format!("sale {} is there without its key", self.sale.sale_id)));
+        };
+        if found.request != self.once.request {
+            return Ok(CreatedOnce::OtherRequest);
+        }
+        Ok(CreatedOnce::Created { sale_id: found.sale_id, created_at: found.created_at })
+    }
+}
+
+struct ByKey {
+    sale_id: SaleId,
+    created_at: Timestamp,
+    request: String,
+}
+
+impl FromRow for ByKey {
+    fn from_row(row: &impl Row) -> Result<Self, Failure> {
+        Ok(Self { sale_id: row.parsed("sale_id")?, created_at: row.time("created_at_ms")?, request: row.text("creation_request")? })
+    }
+}
+
+/// Inserts a sale unless its id or its key is there already.
+async fn insert<S: Session>(session: &mut S, sale: &Sale, once: Option<&CreationKey>) -> Result<(), Failure> {
+    let row = [
+        sale.sale_id.into(),
+        sale.title.as_str().into(),
+        sale.description.as_str().into(),
+        sale.image_url.as_str().into(),
+        sale.price.into(),
+        sale.original_price.into(),
+        sale.currency.as_str().into(),
+        sale.stock.into(),
+        // A new sale has no orders, whatever the caller says.
+        Value::Int(0),
+        sale.per_user_limit.into(),
+        sale.starts_at.into(),
+        sale.ends_at.into(),
+        signed("epoch", sale.epoch)?,
+        signed("version", sale.version)?,
+        sale.created_at.into(),
+        once.map(|once| once.key.as_str()).into(),
+        once.map(|once| once.request.as_str()).into(),
+    ];
+    let insert = Statement::new(format!("INSERT INTO sales ({SALE_COLUMNS}, creation_key, creation_request) VALUES "))
+        .rows([row])
+        .sql(S::DIALECT.skip_duplicates("sale_id"));
+    session.execute(&insert).await?;
+    keep_price(session, sale.sale_id).await
+}
+
+/// Keeps the price that the sale's row has, so that orders admitted at it can be recorded after it has changed.
+async fn keep_price<S: Session>(session: &mut S, sale_id: SaleId) -> Result<(), Failure> {
+    let insert = Statement::new(
+        "INSERT INTO sale_prices (sale_id, price) SELECT sales.sale_id, sales.price FROM sales WHERE sales.sale_id = ? AND NOT EXISTS \
+         (SELECT 1 FROM sale_prices AS kept WHERE kept.sale_id = sales.sale_id AND kept.price = sales.price)",
+    )
+    .bind(sale_id);
+    session.execute(&insert).await.map(drop)
 }
 
 /// See [`Sales::change`].
@@ -134,6 +193,9 @@ impl Work for ChangeSale {
         .bind(signed("version", sale.version)?)
         .bind(sale.sale_id);
         session.execute(&update).await?;
+        if sale.price != before.price {
+            keep_price(session, sale.sale_id).await?;
+        }
         Ok(Changed::Changed(sale))
     }
 }

@@ -273,3 +273,54 @@ async fn hand_back(connection: &mut SqliteConnection, ids: String) -> Stored<()>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{contract, ports::OrderLedger as _, private_files::Loose};
+
+    async fn pages_max(store: &Sqlite, pages: u32) {
+        let pragma = format!("PRAGMA max_page_count = {pages}");
+        let set = store.write(move |connection| {
+            Box::pin(async move { sqlx::query(sqlx::AssertSqlSafe(pragma)).execute(connection).await.map(drop).map_err(stored) })
+        });
+        set.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_what_is_new_and_loses_nothing() {
+        let dir = std::env::temp_dir().join(format!("flashsale-full-{}", contract::order_id()));
+        let store = Sqlite::open(&dir, Loose::Tighten).await.unwrap();
+        let sale = contract::sale(10_000);
+        // SQLite takes the file's present size for a limit below it.
+        pages_max(&store, 1).await;
+        let mut published = Vec::new();
+        let refused = loop {
+            let orders: Vec<_> = (0..20).map(|_| contract::request(&sale, contract::user_id())).collect();
+            match store.publish(&orders).await {
+                Ok(()) => published.push(orders),
+                Err(refused) => break refused,
+            }
+            assert!(published.len() < 1_000, "it is never full");
+        };
+        let full = |error: &StoreError| matches!(error, StoreError::Unavailable { cause, .. } if cause.contains("full"));
+        assert!(full(&refused), "{refused:?}");
+        let many: Vec<_> = (0..2_000).map(|_| contract::request(&sale, contract::user_id())).collect();
+        let refused = store.record(&many, contract::START, 1).await.unwrap_err();
+        assert!(full(&refused), "no poison: it can be recorded once there is room: {refused:?}");
+
+        pages_max(&store, 1_000_000).await;
+        store.publish(&many).await.unwrap();
+        published.push(many);
+        let mut received = Vec::new();
+        while received.len() < published.len() {
+            let some = store.receive(100, 0).await.unwrap();
+            assert!(!some.is_empty(), "{} are missing", published.len() - received.len());
+            store.ack(&some.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
+            received.extend(some.into_iter().map(|delivery| serde_json::from_slice::<QueueMessage>(&delivery.body).unwrap().orders));
+        }
+        assert_eq!(received, published);
+        drop(store);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}

@@ -7,7 +7,7 @@ use crate::{
     ports::{AbusePolicy, Entered, Entry},
 };
 
-const ABUSE: AbusePolicy = AbusePolicy { refusals_max: 3, window_ms: 10_000, ban_ms: 60_000 };
+const ABUSE: AbusePolicy = AbusePolicy { refusals_max: 3, window_ms: 10_000, ban_ms: 60_000, also_refused: 0 };
 
 async fn bans_of(doors: &Doors, subject: &Subject, now: Timestamp) -> Vec<Ban> {
     let mut all = super::blacklist::all(&*doors.blacklist, now).await;
@@ -59,6 +59,16 @@ pub async fn strikes(doors: &Doors) {
             assert!(doors.blacklist.lift(&subject).await.expect("a ban is lifted"));
         }
     }
+
+    // Refusals that the caller answered by itself count with the next refusal, and not with an entry that is let in.
+    let subject = user();
+    let with_others = |now, also_refused| Entry { abuse: Some(AbusePolicy { also_refused, ..ABUSE }), ..entry(&subject, now) };
+    assert_eq!(doors.enter(&with_others(START, 1_000)).await, Entered::Entered);
+    assert!(matches!(doors.enter(&with_others(START, ABUSE.refusals_max - 1)).await, Entered::Limited { .. }));
+    assert_eq!(doors.enter(&banned(&subject, START)).await, Entered::Entered);
+    let now = START.plus_ms(ABUSE.window_ms);
+    assert!(matches!(doors.enter(&with_others(now, ABUSE.refusals_max)).await, Entered::Limited { .. }));
+    assert_eq!(doors.enter(&banned(&subject, now)).await, Entered::Banned { until: Some(now.plus_ms(ABUSE.ban_ms)) });
 
     // The window runs from its first refusal, and no longer.
     let subject = user();

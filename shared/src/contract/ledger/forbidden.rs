@@ -46,7 +46,11 @@ pub async fn forbidden(ledger: &Ledger) -> Forbidden {
         ("returns the stock of an active order", format!("UPDATE orders SET stock_returned_at_ms = 1 WHERE order_id = '{order_id}'")),
         (
             "takes a phone twice",
-            format!("INSERT INTO users VALUES ('{}', '{}', '!', 'shopper', 1, 0)", contract::user_id(), user.phone.as_str()),
+            format!(
+                "INSERT INTO users (user_id, phone, password_hash, role, created_at_ms) VALUES ('{}', '{}', '!', 'shopper', 1)",
+                contract::user_id(),
+                user.phone.as_str()
+            ),
         ),
         (
             "tells of an end that was none",

@@ -3,7 +3,7 @@
 use super::{Ledger, PAY_WITHIN_MS, all, assert_corrupt, reasons};
 use crate::{
     contract::{self, START},
-    domain::{Currency, Order, OrderRequest, OrderStatus, RejectReason, SaleChange, Timestamp},
+    domain::{Currency, Order, OrderRequest, OrderStatus, RejectReason, Sale, SaleChange, Timestamp},
     ports::Recorded,
 };
 
@@ -16,13 +16,13 @@ pub async fn recording(ledger: &Ledger) {
     several_sales(ledger).await;
     a_large_batch(ledger).await;
     what_can_never_be_stored(ledger).await;
+    prices(ledger).await;
 }
 
 async fn fields(ledger: &Ledger) {
-    let sale = ledger.new_sale(1, 1).await;
+    let sale = Sale { price: 77, currency: Currency::CNY, ..contract::sale(1) };
+    ledger.sales.create(&sale).await.unwrap();
     let request = OrderRequest {
-        price: 77,
-        currency: Currency::CNY,
         admitted_at: START.minus_ms(5),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         ..contract::request(&sale, contract::user_id())
@@ -182,4 +182,38 @@ async fn what_can_never_be_stored(ledger: &Ledger) {
     assert_eq!(ledger.orders.get(bad.order_id).await.unwrap(), None);
     ledger.assert_sold(&sale, 1).await;
     assert_corrupt(ledger.orders.cancel(bad.order_id, bad.user_id, Some(&bad), START).await);
+}
+
+/// An order at a price that its sale never had was not admitted by us.
+async fn prices(ledger: &Ledger) {
+    let sale = ledger.new_sale(10, 10).await;
+    let user = contract::user_id();
+    let at = |price: i64| OrderRequest { price, ..contract::request(&sale, user) };
+    let price = async |price: i64| {
+        let change = SaleChange { price: Some(price), ..SaleChange::default() };
+        ledger.sales.change(sale.sale_id, &change).await.unwrap();
+    };
+    let recorded = async |requests: &[OrderRequest]| {
+        let outcomes = ledger.orders.record(requests, START, PAY_WITHIN_MS).await.unwrap();
+        outcomes.iter().map(|outcome| outcome.as_ref().is_ok_and(|recorded| recorded.order.reason.is_none())).collect::<Vec<_>>()
+    };
+    let forged = [at(0), at(sale.price), OrderRequest { currency: Currency::CNY, ..at(sale.price) }];
+    assert_eq!(recorded(&forged).await, [false, true, false]);
+    assert_eq!(ledger.orders.get(forged[0].order_id).await.unwrap(), None, "nothing is recorded of it");
+    ledger.assert_sold(&sale, 1).await;
+
+    // Changed there and back, twice: what was admitted before each change stays good.
+    price(500).await;
+    assert_eq!(recorded(&[at(500), at(sale.price), at(499)]).await, [true, true, false]);
+    price(600).await;
+    price(500).await;
+    assert_eq!(recorded(&[at(600), at(500), at(sale.price), at(0)]).await, [true, true, true, false]);
+    ledger.assert_sold(&sale, 6).await;
+
+    // A sale that is created again is as it was.
+    ledger.sales.create(&Sale { price: 1, ..sale.clone() }).await.unwrap();
+    assert_eq!(recorded(&[at(1), at(sale.price)]).await, [false, true]);
+    // The prices of one sale are not another's.
+    let other = ledger.new_sale(1, 1).await;
+    assert_eq!(recorded(&[OrderRequest { price: 600, ..contract::request(&other, user) }]).await, [false]);
 }

@@ -6,12 +6,13 @@ use super::{Ledger, PAY_WITHIN_MS, again, all, assert_corrupt};
 use crate::{
     contract::{self, START},
     domain::{Sale, SaleChange},
-    ports::Changed,
+    ports::{Changed, CreatedOnce, CreationKey},
 };
 
 /// Every method of `Sales`; changes and epochs that race.
 pub async fn sales(ledger: &Ledger) {
     creation(ledger).await;
+    creation_once(ledger).await;
     changes(ledger).await;
     the_limit_per_user_stays_once_units_are_sold(ledger).await;
     epochs(ledger).await;
@@ -43,6 +44,39 @@ async fn creation(ledger: &Ledger) {
     assert_eq!(sales.get(impossible.sale_id).await.unwrap(), None);
     let too_much = Sale { version: u64::MAX, ..contract::sale(1) };
     assert_corrupt(sales.create(&too_much).await);
+}
+
+async fn creation_once(ledger: &Ledger) {
+    let sales = &ledger.sales;
+    // Nobody else's: a digest of an id that is new.
+    let key = || CreationKey { key: format!("{:0>64}", contract::sale_id()), request: "a".repeat(64) };
+    let once = key();
+    let first = contract::sale(1);
+    let created = CreatedOnce::Created { sale_id: first.sale_id, created_at: first.created_at };
+    assert_eq!(sales.create_once(&first, &once).await.unwrap(), created);
+    assert_eq!(sales.get(first.sale_id).await.unwrap().as_ref(), Some(&first));
+    let second = Sale { created_at: START.plus_ms(1), ..contract::sale(1) };
+    for same in [&first, &second] {
+        assert_eq!(sales.create_once(same, &once).await.unwrap(), created, "it is that sale's key");
+    }
+    let other = CreationKey { request: "b".repeat(64), ..once.clone() };
+    assert_eq!(sales.create_once(&second, &other).await.unwrap(), CreatedOnce::OtherRequest);
+    assert_eq!(sales.get(second.sale_id).await.unwrap(), None, "nothing was stored");
+    assert!(matches!(sales.create_once(&second, &key()).await.unwrap(), CreatedOnce::Created { sale_id, .. } if sale_id == second.sale_id));
+
+    // At the same moment.
+    let once = key();
+    let tasks = (0..10).map(|_| {
+        let (sales, once, sale) = (sales.clone(), once.clone(), contract::sale(1));
+        tokio::spawn(async move { (sale.sale_id, again(|| sales.create_once(&sale, &once)).await) })
+    });
+    let outcomes: Vec<_> = join_all(tasks).await.into_iter().map(Result::unwrap).collect();
+    assert!(outcomes.iter().all(|(_, outcome)| *outcome == outcomes[0].1), "{outcomes:?}");
+    let mut stored = 0;
+    for (sale_id, _) in &outcomes {
+        stored += usize::from(sales.get(*sale_id).await.unwrap().is_some());
+    }
+    assert_eq!(stored, 1);
 }
 
 async fn changes(ledger: &Ledger) {

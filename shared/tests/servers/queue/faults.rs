@@ -16,7 +16,7 @@ use flashsale::{
         Fault, FaultProxy,
         queue::{carried, gather, orders},
     },
-    ports::{Health as _, OrderQueue as _, OrderSource as _, StoreError},
+    ports::{Health as _, OrderQueue as _, OrderSource as _, PUBLISH_LIMIT_MS, StoreError},
 };
 use flashsale_servers::{ServerKind, Servers};
 use tokio::{
@@ -27,6 +27,9 @@ use tokio::{
 
 use super::{drain, publish_in_the_end, shared_url};
 use crate::support::unique;
+
+/// The contract's limit, and a second for a busy machine to notice.
+const IN_TIME: Duration = Duration::from_millis(PUBLISH_LIMIT_MS + 1_000);
 
 fn address_of(url: &str) -> SocketAddr {
     let (_, host) = url.rsplit_once('@').unwrap();
@@ -68,7 +71,7 @@ async fn a_message_that_did_not_arrive_is_never_ok() {
     let begun = Instant::now();
     let answer = rabbit.publish(&orders(1)).await;
     assert!(matches!(answer, Err(StoreError::Unknown { .. })), "{answer:?}");
-    assert!(begun.elapsed() < Duration::from_millis(3_500), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < IN_TIME, "{:?}", begun.elapsed());
     proxy.set(Fault::None).await;
     assert_eq!(drain(&url, &name).await.len(), 1);
 }
@@ -89,13 +92,14 @@ async fn a_dead_server_is_not_waited_for() {
         for answer in callers.join_all().await {
             assert!(matches!(answer, Err(StoreError::Unavailable { .. })), "{answer:?}");
         }
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < IN_TIME, "{:?}", begun.elapsed());
         let begun = Instant::now();
         assert!(rabbit.publish(&orders(1)).await.is_err());
         assert!(rabbit.park(b"x", "test").await.is_err());
         assert!(rabbit.depth().await.is_err());
         assert!(rabbit.check().await.is_err());
-        assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+        // One attempt to connect would take three.
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
         assert!(rabbit.receive(1, 0).await.is_err());
         proxy.set(Fault::None).await;
         let kept = orders(1);
@@ -268,11 +272,11 @@ async fn a_paused_server_is_given_up_in_time() {
     let begun = Instant::now();
     let answer = rabbit.publish(&orders(1)).await;
     assert!(matches!(answer, Err(StoreError::Unknown { .. })), "{answer:?}");
-    assert!(begun.elapsed() < Duration::from_millis(3_500), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < IN_TIME, "{:?}", begun.elapsed());
     let begun = Instant::now();
     let answer = rabbit.publish(&orders(1)).await;
     assert!(matches!(answer, Err(StoreError::Unavailable { .. })), "{answer:?}");
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < IN_TIME, "{:?}", begun.elapsed());
     servers.resume(ServerKind::RabbitMq).unwrap();
     publish_in_the_end(&rabbit, &orders(1), Duration::from_secs(10)).await;
 }

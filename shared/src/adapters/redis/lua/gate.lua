@@ -3,19 +3,21 @@
 -- KEYS  bans, then limits, then one strike counter per limit whose refusals count, then the sessions of the user
 -- ARGV  1 numbers, as little-endian doubles (each argument of its own would cost as much as reading a key):
 --         whether to enter (1), or to check and change nothing (0); now; number of bans; number of limits; refusals that
---         are borne; their window; slack: how much further ahead than possible a limit may be; times in milliseconds
+--         are borne; their window; slack: how much further ahead than possible a limit may be; refusals that were
+--         answered without this script and are counted along with the next one; times in milliseconds
 --         then per limit: interval and tolerance (burst * interval), microseconds; index of its strike counter in KEYS, or 0
 --       2 session id, or '' when none is asked for
 --       3 the role that the session must have, or '' for any
 --       then per limit: life of its key, milliseconds
 --
 -- Returns {0} entered; {1} no session; {2, until} banned, -1 without end; {3, limit, retry_after_ms, due} limited, where
--- `limit` counts from 0 and `due` is 1 when the user is to be banned; {4} the session has another role.
+-- `limit` (the one with the longest wait) counts from 0 and `due` is 1 when the user is to be banned; {4} the session has
+-- another role.
 --
 -- Lua's numbers are doubles: microseconds since 1970 stay below 2^53 until the year 2255. As an argument of redis.call
 -- they are written with 17 digits, exactly; Lua's own text of a number would be rounded to 14.
 
-local changing, now, bans, limits, refusals_max, window, slack = struct.unpack('<ddddddd', ARGV[1])
+local changing, now, bans, limits, refusals_max, window, slack, also_refused = struct.unpack('<dddddddd', ARGV[1])
 local session = ARGV[2]
 
 if session ~= '' then
@@ -58,7 +60,7 @@ end
 local now_us = now * 1000
 local refused, wait_us, tats = nil, 0, {}
 for i = 1, limits do
-  local interval, tolerance = struct.unpack('<dd', ARGV[1], 33 + 24 * i)
+  local interval, tolerance = struct.unpack('<dd', ARGV[1], 41 + 24 * i)
   local tat = tonumber(values[bans + i] or 0)
   -- Further ahead than a full burst and the slack: from a clock that has been set back since.
   if tat < now_us or tat > now_us + tolerance + slack * 1000 then
@@ -66,15 +68,14 @@ for i = 1, limits do
   end
   tat = tat + interval
   local over = tat - now_us - tolerance
-  if over > 0 then
-    refused = refused or i
-    wait_us = math.max(wait_us, over)
+  if over > wait_us then
+    refused, wait_us = i, over
   end
   tats[i] = tat
 end
 
 if refused then
-  local due, counter = 0, struct.unpack('<d', ARGV[1], 49 + 24 * refused)
+  local due, counter = 0, struct.unpack('<d', ARGV[1], 57 + 24 * refused)
   if changing == 1 and counter > 0 then
     local count, ends = 0, now + window
     local value = redis.call('GET', KEYS[counter])
@@ -84,7 +85,7 @@ if refused then
         count, ends = tonumber(old_count), tonumber(old_ends)
       end
     end
-    count = count + 1
+    count = count + 1 + also_refused
     redis.call('SET', KEYS[counter], string.format('%.0f %.0f', count, ends), 'PX', ends - now + slack)
     if count > refusals_max then
       due = 1

@@ -1,0 +1,1 @@
+INSERT INTO sale_prices (sale_id, price) SELECT sale_id, price FROM sales

@@ -1,0 +1,102 @@
+//! The security log: one line for each thing an operator looks for after an attack, all with the target
+//! `flashsale::security`, so that a log filter or a collector can pick them out.
+//!
+//! A line names the event, the sender's network (`address`, never the whole address) and the user's id where there is
+//! one. Phone numbers, tokens and captcha answers never appear. Refusals, of which one attacker causes thousands a
+//! second, are written once per second and limit, with the number of those left out.
+
+use std::{
+    fmt::Display,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{
+    domain::{AddressPrefix, Subject, UserId},
+    logging::OncePerSecond,
+    ports::Entry,
+};
+
+/// The target of every line.
+pub const TARGET: &str = "flashsale::security";
+
+/// A password was wrong. `user_id` is there when the phone number belongs to a user.
+pub fn sign_in_failed(address: IpAddr, user_id: Option<UserId>) {
+    let user_id = user_id.map(tracing::field::display);
+    tracing::warn!(target: TARGET, event = "sign-in-failed", address = %AddressPrefix::of(address), user_id);
+}
+
+/// A signed-in user gave a wrong old password.
+pub fn password_change_failed(address: IpAddr, user_id: UserId) {
+    tracing::warn!(target: TARGET, event = "password-change-failed", address = %AddressPrefix::of(address), %user_id);
+}
+
+/// A user was refused by limits so often that the gate has banned it.
+pub fn banned_automatically(entry: &Entry, subject: &Subject) {
+    let (address, user_id) = (address_of(entry), user_of(subject).map(tracing::field::display));
+    tracing::warn!(target: TARGET, event = "banned-automatically", address = address.map(tracing::field::display), user_id);
+}
+
+/// An administrator did something; `object` names what it was done to, without a person's data.
+pub fn administered(event: &'static str, address: IpAddr, user_id: UserId, object: &dyn Display) {
+    tracing::warn!(target: TARGET, event, address = %AddressPrefix::of(address), %user_id, %object);
+}
+
+/// The subject of a ban in words that may be logged: a user's id, an address's network, or only that it is a phone.
+#[must_use]
+pub fn loggable(subject: &Subject) -> String {
+    match subject {
+        Subject::User(user_id) => format!("user {user_id}"),
+        Subject::Address(address) => format!("address in {}", AddressPrefix::of(*address)),
+        Subject::Phone(_) | Subject::PhoneAt(..) => "phone".to_owned(),
+    }
+}
+
+fn address_of(entry: &Entry) -> Option<AddressPrefix> {
+    entry.not_banned.iter().chain(entry.limits.iter().map(|limit| &limit.subject)).find_map(|subject| match subject {
+        Subject::Address(address) => Some(AddressPrefix::of(*address)),
+        _ => None,
+    })
+}
+
+fn user_of(subject: &Subject) -> Option<UserId> {
+    match subject {
+        Subject::User(user_id) => Some(*user_id),
+        _ => None,
+    }
+}
+
+/// Paces the lines about refusals: one a second for each limit, and one for bans.
+#[derive(Default)]
+pub struct Refused {
+    /// By the limit's name, of which the code has a few.
+    limits: Mutex<Vec<(&'static str, Arc<OncePerSecond>)>>,
+}
+
+impl Refused {
+    /// A request was refused by a limit.
+    pub fn by_limit(&self, limit: &'static str, address: IpAddr, user_id: Option<UserId>) {
+        if let Some(left_out) = self.pace(limit).pass() {
+            let user_id = user_id.map(tracing::field::display);
+            tracing::warn!(target: TARGET, event = "limit-reached", limit, address = %AddressPrefix::of(address), user_id, left_out);
+        }
+    }
+
+    /// A request was refused by a ban.
+    pub fn by_ban(&self, address: IpAddr, user_id: Option<UserId>) {
+        if let Some(left_out) = self.pace("").pass() {
+            let user_id = user_id.map(tracing::field::display);
+            tracing::warn!(target: TARGET, event = "banned", address = %AddressPrefix::of(address), user_id, left_out);
+        }
+    }
+
+    fn pace(&self, name: &'static str) -> Arc<OncePerSecond> {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, pace)) = limits.iter().find(|(known, _)| *known == name) {
+            return Arc::clone(pace);
+        }
+        let pace = Arc::new(OncePerSecond::new());
+        limits.push((name, Arc::clone(&pace)));
+        pace
+    }
+}

@@ -1,0 +1,138 @@
+//! Following orders while stores fail, and what a status request costs.
+
+use flashsale::{
+    contract,
+    domain::{OrderId, OrderStatus, SaleId},
+    ports::{Admission as _, AdmissionState},
+};
+
+use crate::{
+    app::{Shop, refused},
+    ledger::raw,
+    sweeping::spied,
+};
+
+/// More than a queued order is kept in the shared cache: afterwards it is as if the cache had lost it.
+const CACHE_LOST_MS: u64 = 60_001;
+
+/// What a lost Redis leaves of a sale.
+async fn lose_admission(shop: &Shop, sale: SaleId) {
+    let mut connection = raw(&shop.dir).await;
+    for table in ["admission_orders", "admission_ended", "admission_sales"] {
+        let delete = sqlx::query(sqlx::AssertSqlSafe(format!("DELETE FROM {table} WHERE sale_id = ?")));
+        delete.bind(sale.to_string()).execute(&mut connection).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_accepted_order_is_never_not_found_while_admission_is_lost_or_rebuilt() {
+    let many = [("CAPTCHA", "off"), ("LIMITS__ORDER_STATUS__LIMIT", "1000"), ("LIMITS__ORDER_STATUS__BURST", "1000")];
+    let shop = Shop::open(&many).await;
+    let who = &shop.shoppers(2).await;
+    let (sale, other) = (shop.sale(5).await, shop.sale(5).await);
+    let (order, elsewhere) = (shop.buy(&who[0], sale).await, shop.buy(&who[1], other).await);
+    let made_up = OrderId::for_sale(shop.app.now(), sale, &[7; 10]);
+    shop.clock.advance_ms(CACHE_LOST_MS);
+    assert_eq!(shop.status(&who[0], order).await, OrderStatus::Queued, "found by its reservation");
+    refused(shop.app.order(&who[0], &shop.client, made_up).await, "not-found");
+
+    let in_doubt = async || {
+        for id in [order, made_up] {
+            refused(shop.app.order(&who[0], &shop.client, id).await, "unavailable");
+            refused(shop.app.pay_order(&who[0], &shop.client, id).await, "unavailable");
+            refused(shop.app.cancel_order(&who[0], &shop.client, id).await, "unavailable");
+        }
+        assert_eq!(shop.status(&who[1], elsewhere).await, OrderStatus::Queued, "of another sale");
+        refused(shop.app.order(&who[0], &shop.client, OrderId::for_sale(shop.app.now(), other, &[7; 10])).await, "not-found");
+    };
+    shop.clock.advance_ms(500);
+    shop.admission.fail(sale);
+    in_doubt().await;
+    shop.admission.mend();
+    lose_admission(&shop, sale).await;
+    in_doubt().await;
+    shop.sweep().await;
+    assert!(matches!(shop.store.state(sale).await.unwrap(), AdmissionState::Rebuilding { .. }));
+    in_doubt().await;
+    shop.work().await;
+    assert_eq!(shop.status(&who[0], order).await, OrderStatus::Confirmed, "at once: doubt is not remembered");
+    for _ in 0..10 {
+        shop.clock.advance_ms(2_000);
+        shop.sweep().await;
+        shop.work().await;
+    }
+    assert!(matches!(shop.store.state(sale).await.unwrap(), AdmissionState::Open { .. }));
+    refused(shop.app.order(&who[0], &shop.client, made_up).await, "not-found");
+    shop.books_balance().await;
+}
+
+#[tokio::test]
+async fn a_made_up_order_costs_no_call_per_sale_and_is_remembered() {
+    let (shop, ledger) = spied(&[]).await;
+    let who = &shop.shoppers(2).await;
+    let mut sales = Vec::new();
+    for _ in 0..150 {
+        sales.push(shop.sale(1).await);
+    }
+    let cost = async |id: OrderId| {
+        let _ = (shop.admission.calls.calls(), ledger.got.calls());
+        refused(shop.app.order(&who[0], &shop.client, id).await, "not-found");
+        (shop.admission.calls.calls(), ledger.got.calls())
+    };
+    let of_none = loop {
+        let id = contract::order_id();
+        if !sales.iter().any(|sale| id.may_be_of(*sale)) {
+            break id;
+        }
+    };
+    assert_eq!(cost(of_none).await, (0, 1));
+    // The sale's last bytes are public, so anybody can make up an id of it. Other sales hardly ever share them.
+    let sharing = sales.iter().filter(|sale| sales[149].as_bytes()[14..] == sale.as_bytes()[14..]).count();
+    let of_one = OrderId::for_sale(shop.app.now(), sales[149], &[7; 10]);
+    assert_eq!(cost(of_one).await, (2 * sharing, 1));
+    shop.clock.advance_ms(499);
+    for id in [of_none, of_one] {
+        assert_eq!(cost(id).await, (0, 0));
+    }
+    shop.clock.advance_ms(1);
+    assert_eq!(cost(of_one).await.1, 1);
+
+    // An order of somebody else is not found either, and still found by its owner.
+    let order = shop.buy(&who[1], sales[0]).await;
+    refused(shop.app.order(&who[0], &shop.client, order).await, "not-found");
+    assert_eq!(shop.status(&who[1], order).await, OrderStatus::Queued);
+}
+
+#[tokio::test]
+async fn a_queued_order_is_read_from_the_ledger_twice_a_second_at_most() {
+    let (shop, ledger) = spied(&[]).await;
+    let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
+    let order = shop.buy(who, sale).await;
+    let _ = ledger.got.calls();
+    for _ in 0..20 {
+        assert_eq!(shop.status(who, order).await, OrderStatus::Queued);
+        shop.clock.advance_ms(100);
+    }
+    assert_eq!(ledger.got.calls(), 1, "the first 1.5 seconds need no look, and then one serves for half a second");
+    for _ in 0..20 {
+        assert_eq!(shop.status(who, order).await, OrderStatus::Queued);
+        shop.clock.advance_ms(100);
+    }
+    assert_eq!(ledger.got.calls(), 4);
+    // The worker's update is seen at once, whatever is remembered.
+    shop.status(who, order).await;
+    shop.work().await;
+    assert_eq!(shop.status(who, order).await, OrderStatus::Confirmed);
+}
+
+#[tokio::test]
+async fn an_order_that_was_missed_appears_half_a_second_later_at_the_latest() {
+    let shop = Shop::without_captchas().await;
+    let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
+    let ticket = shop.app.issue_ticket(who, &shop.client, sale, None).await.unwrap();
+    assert!(ticket.order_id.may_be_of(sale));
+    refused(shop.app.order(who, &shop.client, ticket.order_id).await, "not-found");
+    assert_eq!(shop.order(who, sale, &ticket.ticket).await.unwrap(), ticket.order_id);
+    shop.clock.advance_ms(500);
+    assert_eq!(shop.status(who, ticket.order_id).await, OrderStatus::Queued);
+}
