@@ -1,9 +1,12 @@
 //! `serve`: everything running together, until a signal.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use flashsale::http;
+use flashsale::{
+    config::{Config, public_address_of_this_machine},
+    http,
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -63,6 +66,7 @@ pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> an
     let address = listener.local_addr()?;
     let mut tasks = tokio::task::JoinSet::new();
     if !app.config.admin_listen.is_empty() {
+        refuse_public_figures(&app.config)?;
         let admin = bind(&app.config.admin_listen, "--admin-listen").await?;
         let figures = metrics::start()?;
         tasks.spawn(metrics::keep_up(figures.clone(), stopping.clone()));
@@ -120,6 +124,18 @@ pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> an
         tracing::warn!("the private servers are still stopping; their watchdog sees to it");
     }
     Ok(code)
+}
+
+/// In production `0.0.0.0` is fine for metrics only where it stands for private addresses, as in a container.
+fn refuse_public_figures(config: &Config) -> anyhow::Result<()> {
+    let everywhere = config.admin_listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
+    if config.is_production() && everywhere {
+        let public = public_address_of_this_machine().context("admin_listen: the addresses of this machine can't be read: name one")?;
+        if let Some(address) = public {
+            anyhow::bail!("admin_listen: this machine has the public address {address}, and metrics are not public: name a private one");
+        }
+    }
+    Ok(())
 }
 
 async fn bind(address: &str, flag: &str) -> anyhow::Result<TcpListener> {

@@ -15,7 +15,7 @@ use toml::Table;
 
 pub use functions::FunctionSettings;
 use functions::{FunctionDefaults, FunctionOverrides};
-pub use network::{Network, is_private};
+pub use network::{Network, is_private, public_address_of_this_machine};
 use reading::{Effective, overlay, set};
 
 use crate::{
