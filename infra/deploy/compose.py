@@ -199,6 +199,8 @@ def audit():
 def purchase():
     """Register, sign in, buy, be confirmed, pay; the ticket again is the same order."""
     one = Shopper()
+    status, page = one.again("GET", "/")
+    assert status == 200 and b"<title>" in page, (status, page)
     account = {"phone": f"+1 312-555-{random.randrange(1000, 9999)}", "password": "correct horse battery"}
     status, answer = one.again("POST", "/api/users", account)
     assert status == 201, (status, answer)
@@ -250,6 +252,20 @@ def closed():
     status, _ = Shopper().call("GET", "/metrics")
     assert status == 404, status
     proved("only nginx is published; read-only root, no root user; secrets are private files, in no environment and no log")
+
+
+def production():
+    """The settings that an operator gets: every other part of this test has captchas off."""
+    strict = ["-e", "FLASHSALE_PROFILE=production", "-e", "FLASHSALE_CAPTCHA=image"]
+    name = f"{PROJECT}-production"
+    compose("run", "-d", "--no-deps", "--name", name, *strict, "emulator")
+    try:
+        until("an emulator in production is healthy", lambda: inspect(name, ".State.Health.Status") == "healthy", 60)
+        shown = run("docker", "logs", name).stdout
+        assert "robots can buy" not in shown, shown
+    finally:
+        run("docker", "rm", "-f", name)
+    proved("an emulator with the default settings (production, captchas) is healthy")
 
 
 def fault(name, break_it, mend, sale, tokens):
@@ -341,6 +357,11 @@ def watched(addresses):
         return sorted(target["labels"]["job"] for target in targets if target["health"] == "up") == ["flashsale"] * 3 + ["prometheus", "rabbitmq"]
 
     until("Prometheus scrapes three emulators and RabbitMQ", up, 90)
+    # A refusal, so that its metric exists.
+    (token,) = seed(1)
+    refused, sold = Shopper(token), create_sale(1)
+    assert 429 in {refused.call("POST", f"/api/sales/{sold}/tickets", {})[0] for _ in range(60)}
+    time.sleep(1)
     exposed = set().union(*(metrics(address)[0] for address in addresses))
     source = "".join(path.read_text() for path in (ROOT / "local-emulator/src").rglob("*.rs"))
     rules = (ROOT / "infra/prometheus/rules.yml").read_text()
@@ -358,7 +379,7 @@ def watched(addresses):
     for title, expression in panels():
         answer = ask(["query", "--data-urlencode", f"query={expression}"])
         assert answer.get("status") == "success", (title, expression, answer)
-        assert answer["data"]["result"] or "flashsale_function_" in expression or 'status=~"5' in expression, f"{title}: no data: {expression}"
+        assert answer["data"]["result"] or "flashsale_function_" in expression or "flashsale_limited_total" in expression or 'status=~"5' in expression, f"{title}: no data: {expression}"
     groups = ask(["rules"])["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     assert len(rules) >= 12 and all(rule["health"] == "ok" for rule in rules), rules
@@ -396,6 +417,7 @@ def main():
         print("memory when idle:")
         memory()
         closed()
+        production()
         audit()
         faults()
         addresses = scaled()
