@@ -129,6 +129,15 @@ pub enum Command {
     },
     /// Print the effective configuration, secrets masked
     Config,
+    /// Ask a running emulator whether it is ready: exit 0 when it is, 1 when it is not or does not answer
+    Health {
+        /// Where it listens, for the gateway or for metrics and health [default: --admin-listen if set, else --listen]
+        #[arg(value_name = "ADDRESS:PORT")]
+        address: Option<String>,
+        /// How long the answer may take
+        #[arg(long, default_value = "3s", value_name = "DURATION", value_parser = parse_duration_ms)]
+        timeout: u64,
+    },
 }
 
 #[derive(Debug, Clone, Subcommand)]

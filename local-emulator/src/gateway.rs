@@ -17,7 +17,7 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
-use crate::{connections::Connections, health, host::Host, live, metrics, openapi, pages};
+use crate::{connections::Connections, draining, health, host::Host, live, metrics, openapi, pages};
 
 /// What is buffered of a connection in each direction: a request's head, and answers that are not read.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -29,7 +29,7 @@ pub fn public(host: &Host, draining: &watch::Receiver<bool>) -> Router {
     let functions = host.router().layer(axum::middleware::from_fn(metrics::count));
     let config = &host.app().config;
     let pages = pages::router(config).merge(openapi::router()).merge(live::router(host.app(), draining));
-    http::finish(functions.merge(pages).merge(health::router(host, draining)))
+    draining::watched(http::finish(functions.merge(pages).merge(health::router(host, draining))), draining)
 }
 
 /// Serves until `stop` turns true, then lets requests under way end.

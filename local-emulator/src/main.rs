@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod connections;
 mod demo;
+mod draining;
 mod gateway;
 mod health;
 mod here;
@@ -20,6 +21,7 @@ mod poller;
 mod reporter;
 mod scheduler;
 mod serve;
+mod supervisor;
 
 use std::process::ExitCode;
 

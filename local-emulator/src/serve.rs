@@ -1,9 +1,12 @@
 //! `serve`: everything running together, until a signal.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use flashsale::http;
+use flashsale::{
+    config::{Config, public_address_of_this_machine},
+    http,
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -17,10 +20,10 @@ use crate::{
     connections::{Connections, raise_descriptors},
     demo, gateway, health,
     host::Host,
-    invoke_api, metrics, poller, reporter, scheduler,
+    invoke_api, metrics, poller, reporter, scheduler, supervisor,
 };
 
-/// SIGTERM promises an end within 10 s: so long for requests, the batch and the tick under way, then for the functions'
+/// SIGTERM promises an end within `drain_ms` and 10 s: this long for requests, the batch and the tick under way, then for the functions'
 /// processes, the queue's connections, and private servers. Whatever is cut off is done again by the next start.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(4);
 const FUNCTIONS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -63,6 +66,7 @@ pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> an
     let address = listener.local_addr()?;
     let mut tasks = tokio::task::JoinSet::new();
     if !app.config.admin_listen.is_empty() {
+        refuse_public_figures(&app.config)?;
         let admin = bind(&app.config.admin_listen, "--admin-listen").await?;
         let figures = metrics::start()?;
         tasks.spawn(metrics::keep_up(figures.clone(), stopping.clone()));
@@ -80,12 +84,28 @@ pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> an
     tasks.spawn(serve(listener, gateway::public(&host, &draining)));
     tasks.spawn(poller::run(host.clone(), stopping.clone()));
     tasks.spawn(reporter::run(app.clone(), stopping.clone()));
+    tasks.spawn(supervisor::run(health::router(&host, &draining), stopping.clone()));
     tasks.spawn(scheduler::run(host.clone(), stopping.clone()));
     cli::say(&format!("listening on http://{address}"))?;
 
-    signals.next().await;
-    tracing::info!("stopping");
+    let code = tokio::select! {
+        () = signals.next() => ExitCode::SUCCESS,
+        ended = tasks.join_next() => {
+            // Each runs until it is stopped. Without one of them the rest would look alive; a supervisor starts all again.
+            tracing::error!(outcome = ?ended, "a part of the emulator has ended unexpectedly");
+            ExitCode::FAILURE
+        }
+    };
+    tracing::info!(drain_ms = app.config.drain_ms, "stopping");
+    supervisor::stopping();
     drain.send_replace(true);
+    if code == ExitCode::SUCCESS && app.config.drain_ms > 0 {
+        // A second signal cuts the delay short.
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(app.config.drain_ms)) => {}
+            () = signals.next() => {}
+        }
+    }
     stop.send_replace(true);
     let ended = timeout(TASKS_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
     if ended.is_err() {
@@ -103,7 +123,19 @@ pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> an
     if timeout(SERVERS_TIMEOUT, backend.close()).await.is_err() {
         tracing::warn!("the private servers are still stopping; their watchdog sees to it");
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
+}
+
+/// In production `0.0.0.0` is fine for metrics only where it stands for private addresses, as in a container.
+fn refuse_public_figures(config: &Config) -> anyhow::Result<()> {
+    let everywhere = config.admin_listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
+    if config.is_production() && everywhere {
+        let public = public_address_of_this_machine().context("admin_listen: the addresses of this machine can't be read: name one")?;
+        if let Some(address) = public {
+            anyhow::bail!("admin_listen: this machine has the public address {address}, and metrics are not public: name a private one");
+        }
+    }
+    Ok(())
 }
 
 async fn bind(address: &str, flag: &str) -> anyhow::Result<TcpListener> {

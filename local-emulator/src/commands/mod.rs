@@ -1,6 +1,7 @@
 //! The subcommands.
 
 mod audit;
+mod health;
 mod invoke;
 mod sales;
 mod users;
@@ -15,6 +16,10 @@ use crate::{
 
 /// Runs what the command line asks for.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(Command::Health { address, timeout }) = &arguments.command {
+        // Before the configuration is read: with an address it needs none, and it ends with 0 or 1 only.
+        return health::run(&arguments, address.as_deref(), *timeout).await;
+    }
     let config = arguments.config()?;
     flashsale::logging::start(&config)?;
     for flag in arguments.backend.with_passwords() {
@@ -60,7 +65,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             sales::create(&backend.app, wanted).await
         }
         Command::Invoke { function, event } => invoke::run(&backend.app, function, event).await,
-        Command::Serve | Command::Config => unreachable!("handled above"),
+        Command::Serve | Command::Config | Command::Health { .. } => unreachable!("handled above"),
     };
     backend.close().await;
     outcome

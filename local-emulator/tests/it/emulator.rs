@@ -84,6 +84,12 @@ impl Place {
         self
     }
 
+    /// With a variable of another name than a setting's.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// With a log of this level that the test reads.
     pub fn with_log(mut self, level: &str) -> Self {
         self.log = Some(self.dir.join("log"));
@@ -241,10 +247,20 @@ impl Emulator {
         self.invoke.as_ref().expect("started with --invoke-listen")
     }
 
-    /// SIGTERM. Panics unless it ends with 0 within 10 s.
-    pub fn stop(mut self) -> Duration {
-        let started = Instant::now();
+    /// SIGTERM, without waiting for the end.
+    pub fn terminate(&self) {
         signal(&self.child, "TERM");
+    }
+
+    /// SIGTERM. Panics unless it ends with 0 within 10 s.
+    pub fn stop(self) -> Duration {
+        self.terminate();
+        self.ended()
+    }
+
+    /// Waits for the end. Panics unless it is with 0 within 10 s.
+    pub fn ended(mut self) -> Duration {
+        let started = Instant::now();
         let status = self.child.wait().unwrap();
         assert!(status.success(), "{status}");
         let took = started.elapsed();

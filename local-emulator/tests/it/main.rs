@@ -17,4 +17,5 @@ mod sessions;
 mod shop;
 mod stopping;
 mod storm;
+mod supervised;
 mod watch;

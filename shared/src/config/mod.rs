@@ -15,7 +15,7 @@ use toml::Table;
 
 pub use functions::FunctionSettings;
 use functions::{FunctionDefaults, FunctionOverrides};
-pub use network::{Network, is_private};
+pub use network::{Network, is_private, public_address_of_this_machine};
 use reading::{Effective, overlay, set};
 
 use crate::{
@@ -149,6 +149,7 @@ pub struct Config {
     pub listen: String,
     pub admin_listen: String,
     pub invoke_listen: String,
+    pub drain_ms: u64,
     pub host: HostMode,
     pub functions_dir: PathBuf,
     pub data_dir: PathBuf,
@@ -471,6 +472,9 @@ impl Config {
         }
         if !self.invoke_listen.is_empty() && !self.invoke_listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback()) {
             return Err(bad("invoke_listen", "expected a loopback address and a port such as 127.0.0.1:9001, or nothing"));
+        }
+        if self.drain_ms > 60_000 {
+            return Err(bad("drain_ms", format!("expected 0 to 60000, got {}", self.drain_ms)));
         }
         for (name, quota) in [
             ("address", self.limits.address),

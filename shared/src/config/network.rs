@@ -78,6 +78,29 @@ pub const fn is_private(address: IpAddr) -> bool {
     }
 }
 
+/// The first address of this machine that is not private.
+///
+/// # Errors
+/// When the kernel's lists can't be read.
+pub fn public_address_of_this_machine() -> std::io::Result<Option<IpAddr>> {
+    let v4 = std::fs::read_to_string("/proc/net/fib_trie")?;
+    // Without IPv6 there is no such list.
+    let v6 = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    Ok(local_v4(&v4).chain(local_v6(&v6)).find(|address| !is_private(*address)))
+}
+
+/// `|-- 10.0.0.5` is followed by `/32 host LOCAL` when the address is the machine's own.
+fn local_v4(list: &str) -> impl Iterator<Item = IpAddr> {
+    let own = list.lines().zip(list.lines().skip(1)).filter(|(_, next)| next.trim() == "/32 host LOCAL");
+    own.filter_map(|(line, _)| line.trim().strip_prefix("|-- ")?.parse().ok())
+}
+
+/// Each line begins with 32 hexadecimal digits.
+fn local_v6(list: &str) -> impl Iterator<Item = IpAddr> {
+    let digits = list.lines().filter_map(|line| u128::from_str_radix(line.split(' ').next()?, 16).ok());
+    digits.map(|bits| IpAddr::V6(std::net::Ipv6Addr::from_bits(bits)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +115,16 @@ mod tests {
         for wrong in ["::ffff:10.0.0.0/95", "::ffff:10.0.0.0/129", "::ffff:10.0.0.0/x", "10.0.0.0/33"] {
             assert!(network(wrong).unwrap_err().contains("is not a network"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn own_addresses_are_read_from_the_kernels_lists() {
+        let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n     |-- 172.25.0.3\n        /32 host LOCAL\n     \
+                    |-- 172.25.255.255\n        /32 link BROADCAST\n     |-- 8.8.8.8\n        /32 host LOCAL\n";
+        assert_eq!(local_v4(trie).map(|address| address.to_string()).collect::<Vec<_>>(), ["172.25.0.3", "8.8.8.8"]);
+        let list = "00000000000000000000000000000001 01 80 10 80       lo\n20010db8000000000000000000000007 02 40 00 80     eth0\n";
+        assert_eq!(local_v6(list).map(|address| address.to_string()).collect::<Vec<_>>(), ["::1", "2001:db8::7"]);
+        public_address_of_this_machine().unwrap();
     }
 
     #[test]

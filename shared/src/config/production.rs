@@ -28,7 +28,9 @@ pub(super) fn check(config: &Config, no_session_keys: bool, no_ticket_keys: bool
         return Err(bad("trusted_proxies", expected));
     }
     if let Ok(address) = config.admin_listen.parse::<SocketAddr>()
+        // All addresses of this machine: whether one of them is public is known when the emulator starts to listen.
         && !is_private(address.ip())
+        && !address.ip().is_unspecified()
     {
         let expected =
             "the production profile needs a private address of this machine, such as 127.0.0.1 or 10.0.0.5: metrics are not public";
@@ -154,10 +156,10 @@ mod tests {
 
     #[test]
     fn production_shows_its_metrics_to_nobody_outside() {
-        for public in ["0.0.0.0:9100", "[::]:9100", "203.0.113.5:9100", "[2001:db8::5]:9100"] {
+        for public in ["203.0.113.5:9100", "[2001:db8::5]:9100"] {
             refused("ADMIN_LISTEN", public);
         }
-        for private in ["127.0.0.1:9100", "10.0.0.5:9100", "[::1]:9100", "[fd00::5]:9100"] {
+        for private in ["127.0.0.1:9100", "10.0.0.5:9100", "[::1]:9100", "[fd00::5]:9100", "0.0.0.0:9100", "[::]:9100"] {
             fine("ADMIN_LISTEN", private);
         }
     }

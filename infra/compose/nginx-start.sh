@@ -1,0 +1,74 @@
+#!/bin/sh
+# Run by nginx's image before nginx: puts infra/nginx in its place for a container, and then follows the emulators' addresses,
+# which Docker's name server knows, also when they are scaled or replaced.
+#   FLASHSALE_HTTP=serve      the site on port 80, behind somebody else's TLS or none
+#                  redirect   port 80 only sends to https
+#                  tls        infra/nginx/flashsale.conf as it is, with the certificate of /opt/tls
+set -eu
+conf=/etc/nginx/flashsale
+
+upstream() { # one line for each emulator
+  getent ahostsv4 emulator | awk '$2 == "STREAM" { print $1 }' | sort -u |
+    sed 's/.*/server &:8080 max_fails=10 fail_timeout=2s;/'
+}
+
+cp /opt/flashsale/flashsale/* "$conf/"
+echo "server_name ${FLASHSALE_NAME:-_};" >"$conf/name.conf"
+upstream >"$conf/upstream.conf"
+# nginx does not start without any; the watch below replaces it.
+[ -s "$conf/upstream.conf" ] || echo 'server 127.0.0.1:9 down;' >"$conf/upstream.conf"
+ln -sf /dev/stdout /var/log/nginx/flashsale.log
+ln -sf /dev/stdout /var/log/nginx/access.log
+ln -sf /dev/stderr /var/log/nginx/error.log
+
+site=/etc/nginx/conf.d/flashsale.conf
+# Limits, cache, log format and upstream stand before the first server.
+shared() { sed '/^server[ {]/,$d' /opt/flashsale/flashsale.conf; }
+case ${FLASHSALE_HTTP:-serve} in
+  serve)
+    { shared; cat <<'END'; } >"$site"
+server {
+    listen 80 default_server;
+    listen [::]:80 default_server;
+    include flashsale/name.conf;
+    include flashsale/site.conf;
+}
+END
+    ;;
+  redirect)
+    { shared; cat <<'END'; } >"$site"
+server {
+    listen 80 default_server;
+    listen [::]:80 default_server;
+    server_tokens off;
+    return 308 https://$host$request_uri;
+}
+END
+    if [ "${FLASHSALE_NAME:-_}" != _ ]; then sed -i "s|https://\$host|https://$FLASHSALE_NAME|" "$site"; fi
+    ;;
+  tls)
+    for file in tls.crt tls.key; do
+      [ -r "/opt/tls/$file" ] || { echo "flashsale: no $file in FLASHSALE_TLS (infra/tls)" >&2; exit 1; }
+      cp "/opt/tls/$file" "$conf/$file"
+    done
+    chmod 600 "$conf/tls.key"
+    cp /opt/flashsale/flashsale.conf "$site"
+    ;;
+  *)
+    echo "flashsale: FLASHSALE_HTTP is serve, redirect or tls, not $FLASHSALE_HTTP" >&2
+    exit 1
+    ;;
+esac
+nginx -t -q
+
+# An answer without any address is no news: while all are down nginx goes on trying those it knows.
+follow() {
+  while sleep 2; do
+    upstream >"$conf/upstream.new" || continue
+    if [ -s "$conf/upstream.new" ] && ! cmp -s "$conf/upstream.new" "$conf/upstream.conf"; then
+      mv "$conf/upstream.new" "$conf/upstream.conf"
+      nginx -s reload || true
+    fi
+  done
+}
+follow >/dev/stderr 2>&1 &
