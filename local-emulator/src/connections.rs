@@ -2,7 +2,8 @@
 //! read.
 //!
 //! When there is no room, the connection that has been idle for longest makes it: a crowd that only connects keeps nobody out.
-//! What a request is under way on, or an answer still goes out on, is never closed for another.
+//! A connection with a request or an answer in progress is never closed for another, but for one whose client has not sent the
+//! whole request yet: a head without its body keeps nobody out either.
 
 use std::{
     collections::HashMap,
@@ -21,7 +22,7 @@ use flashsale::{
     config::{Config, Network},
     logging::OncePerSecond,
 };
-use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
+use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -31,7 +32,10 @@ use tokio::{
 };
 
 /// Descriptors that are not for connections: stores, their servers, listeners, logs, pipes.
-const DESCRIPTORS_RESERVED: u64 = 64;
+const DESCRIPTORS_RESERVED: u64 = 64 + 2 * ASIDE_MAX as u64;
+/// Connections of each listener beside the public one. They have places of their own: whoever fills the public port up must
+/// not close health checks and metrics.
+const ASIDE_MAX: usize = 32;
 /// And those of one function process beside the connections it makes: its listener, its pipes.
 const DESCRIPTORS_OF_AN_INSTANCE: u64 = 8;
 /// Fewer connections than these are no service.
@@ -99,6 +103,8 @@ struct Held {
 struct Seat {
     /// Requests whose answers are not finished.
     busy: AtomicUsize,
+    /// Whether a request waits for the rest of its body.
+    arriving: AtomicBool,
     /// Whether the peer is being waited for to read.
     writing: AtomicBool,
     /// When something last happened, in milliseconds since the beginning.
@@ -108,7 +114,7 @@ struct Seat {
 
 impl Seat {
     fn is_idle(&self) -> bool {
-        self.busy.load(Ordering::Acquire) == 0 && !self.writing.load(Ordering::Acquire)
+        (self.busy.load(Ordering::Acquire) == 0 || self.arriving.load(Ordering::Acquire)) && !self.writing.load(Ordering::Acquire)
     }
 }
 
@@ -122,6 +128,11 @@ impl Connections {
             config.trusted_proxies.clone(),
             gateway.write_timeout_ms,
         )
+    }
+
+    /// For a listener beside the public one.
+    pub fn aside(config: &Config) -> Arc<Self> {
+        Self::with(ASIDE_MAX, ASIDE_MAX, Vec::new(), config.gateway.write_timeout_ms)
     }
 
     fn with(most: usize, per_address_max: usize, proxies: Vec<Network>, write_timeout_ms: u64) -> Arc<Self> {
@@ -151,6 +162,7 @@ impl Connections {
         };
         let seat = Arc::new(Seat {
             busy: AtomicUsize::new(0),
+            arriving: AtomicBool::new(false),
             writing: AtomicBool::new(false),
             used_ms: AtomicU64::new(self.now_ms()),
             leave: Notify::new(),
@@ -280,6 +292,11 @@ impl Busy {
         Self { connections: Arc::clone(connections), seat: Arc::clone(seat) }
     }
 
+    /// The body of the request.
+    pub fn receiving(&self, body: Incoming) -> Body {
+        Body::new(Receiving { body, seat: Arc::clone(&self.seat) })
+    }
+
     /// Until the body has been sent, or given up.
     pub fn until_sent(self, body: Body) -> Answering {
         Answering { body, _busy: self }
@@ -290,6 +307,37 @@ impl Drop for Busy {
     fn drop(&mut self) {
         self.seat.used_ms.store(self.connections.now_ms(), Ordering::Relaxed);
         self.seat.busy.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The body of a request. While it is waited for, its connection may be closed for another.
+struct Receiving {
+    body: Incoming,
+    seat: Arc<Seat>,
+}
+
+impl HttpBody for Receiving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let outcome = Pin::new(&mut self.body).poll_frame(cx);
+        self.seat.arriving.store(outcome.is_pending(), Ordering::Release);
+        outcome
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.seat.arriving.store(false, Ordering::Release);
     }
 }
 

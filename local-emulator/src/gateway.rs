@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::ConnectInfo};
+use axum::{Router, extract::ConnectInfo};
 use flashsale::http;
 use hyper::{Request, body::Incoming};
 use hyper_util::{
@@ -57,7 +57,7 @@ pub async fn serve(
         let (router, requests) = (router.clone(), guest.requests());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let busy = requests();
-            let mut request = request.map(Body::new);
+            let mut request = request.map(|body| busy.receiving(body));
             request.extensions_mut().insert(ConnectInfo(peer));
             let answer = router.clone().oneshot(request);
             async move { answer.await.map(|answer| answer.map(|body| busy.until_sent(body))) }

@@ -1,6 +1,6 @@
 //! `serve`: everything running together, until a signal.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use flashsale::{
@@ -59,7 +59,7 @@ pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> an
 
     let connections = Connections::new(&app.config, raise_descriptors());
     let idle_timeout = Duration::from_millis(app.config.gateway.idle_timeout_ms);
-    let serve = |listener, router| gateway::serve(listener, router, Arc::clone(&connections), idle_timeout, stopping.clone());
+    let serve = |listener, router, connections| gateway::serve(listener, router, connections, idle_timeout, stopping.clone());
 
     let host = Host::start(&app, None)?;
     let listener = bind(&app.config.listen, "--listen").await?;
@@ -72,16 +72,16 @@ pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> an
         tasks.spawn(metrics::keep_up(figures.clone(), stopping.clone()));
         let router = metrics::router(figures, app.clone()).merge(health::router(&host, &draining));
         cli::say(&format!("metrics and health on http://{}", admin.local_addr()?))?;
-        tasks.spawn(serve(admin, http::finish(router)));
+        tasks.spawn(serve(admin, http::finish(router), Connections::aside(&app.config)));
     }
     if !app.config.invoke_listen.is_empty() {
         let invoke = bind(&app.config.invoke_listen, "--invoke-listen").await?;
         let address = invoke.local_addr()?;
         cli::say(&format!("Invoke API on http://{address}"))?;
-        tasks.spawn(serve(invoke, http::finish(invoke_api::router(&host, address))));
+        tasks.spawn(serve(invoke, http::finish(invoke_api::router(&host, address)), Connections::aside(&app.config)));
     }
     demo::prepare(&app, demo).await?;
-    tasks.spawn(serve(listener, gateway::public(&host, &draining)));
+    tasks.spawn(serve(listener, gateway::public(&host, &draining), connections));
     tasks.spawn(poller::run(host.clone(), stopping.clone()));
     tasks.spawn(reporter::run(app.clone(), stopping.clone()));
     tasks.spawn(supervisor::run(health::router(&host, &draining), stopping.clone()));
