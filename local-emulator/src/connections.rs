@@ -481,7 +481,7 @@ mod tests {
     #[test]
     fn connections_leave_descriptors_for_the_rest() {
         let config = Config::defaults();
-        assert_eq!(connections_max(&config, 1_024), 960);
+        assert_eq!(connections_max(&config, 1_024), 896);
         assert_eq!(connections_max(&config, u64::MAX), config.gateway.connections_max);
         assert_eq!(connections_max(&config, 10), 16);
     }

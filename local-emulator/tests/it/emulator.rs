@@ -306,7 +306,16 @@ impl Emulator {
 }
 
 impl Drop for Emulator {
+    /// Ends it in good order: killed between the ledger and the admission store, it would leave books that only its next start
+    /// puts right, and the place looks at them without one.
     fn drop(&mut self) {
+        if !std::thread::panicking() && matches!(self.child.try_wait(), Ok(None)) {
+            signal(&self.child, "TERM");
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
