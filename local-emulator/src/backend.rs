@@ -26,7 +26,7 @@ impl Backend {
         if config.captcha == CaptchaMode::Off {
             tracing::warn!("captchas are off: robots can buy");
         }
-        let servers = if config.servers == ServersMode::Local { local(&mut config).await? } else { None };
+        let servers = servers(&mut config).await?;
         let ports = wire::connect(&config).await?;
         let app = App::new(config, ports).await?;
         Ok(Self { app, servers })
@@ -40,12 +40,23 @@ impl Backend {
             let _ = fs::remove_file(app.config.data_dir.join("servers").join(ENVIRONMENT_FILE));
         }
         drop(app);
-        if let Some(servers) = servers {
-            // Waits for processes to end.
-            let stopped = tokio::task::spawn_blocking(move || drop(servers)).await;
-            if let Err(error) = stopped {
-                tracing::warn!(%error, "the private servers were not stopped cleanly");
-            }
+        stop(servers).await;
+    }
+}
+
+/// With `--servers local`: has the configuration use the private servers of the data directory. Those that this process had to
+/// start are returned, for [`stop`].
+pub async fn servers(config: &mut Config) -> anyhow::Result<Option<Servers>> {
+    if config.servers == ServersMode::Local { local(config).await } else { Ok(None) }
+}
+
+/// Stops private servers, if there are any.
+pub async fn stop(servers: Option<Servers>) {
+    if let Some(servers) = servers {
+        // Waits for processes to end.
+        let stopped = tokio::task::spawn_blocking(move || drop(servers)).await;
+        if let Err(error) = stopped {
+            tracing::warn!(%error, "the private servers were not stopped cleanly");
         }
     }
 }

@@ -30,7 +30,7 @@ pub struct BackendFlags {
     /// Which servers hold the state [env: FLASHSALE_SERVERS] [default: embedded]
     #[arg(long, global = true, value_enum)]
     pub servers: Option<ServersWord>,
-    /// redis://, rediss:// or redis+cluster:// [env: FLASHSALE_REDIS_URL, which keeps a password out of `ps`]
+    /// redis://, rediss://, redis+cluster:// or redis+sentinel:// [env: FLASHSALE_REDIS_URL, which keeps a password out of `ps`]
     #[arg(long, global = true, value_name = "URL")]
     pub redis_url: Option<String>,
     /// mysql:// [env: FLASHSALE_DATABASE_URL, likewise]
@@ -126,6 +126,12 @@ pub enum Command {
         /// The event, JSON; `-` for standard input
         #[arg(long, value_name = "FILE")]
         event: String,
+    },
+    /// Bring the schema of the ledger up to date and say what was done. Instances do the same when they start
+    Migrate {
+        /// Change nothing: exit 0 when this release can work on the schema as it is, 1 with what is pending when not
+        #[arg(long)]
+        check: bool,
     },
     /// Print the effective configuration, secrets masked
     Config,

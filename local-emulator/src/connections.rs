@@ -21,8 +21,10 @@ use axum::body::Body;
 use flashsale::{
     config::{Config, Network},
     logging::OncePerSecond,
+    metrics::{CONNECTIONS_DISPLACED, CONNECTIONS_MAX, CONNECTIONS_OPEN, CONNECTIONS_REFUSED, number},
 };
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
+use metrics::{Counter, Gauge};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -90,6 +92,25 @@ pub struct Connections {
     write_timeout: Duration,
     began: Instant,
     held: Mutex<Held>,
+    measures: Measures,
+}
+
+/// The metrics of the public port; those of the other listeners go nowhere.
+struct Measures {
+    open: Gauge,
+    refused: Counter,
+    displaced: Counter,
+}
+
+impl Measures {
+    fn public(most: usize) -> Self {
+        CONNECTIONS_MAX.gauge(&[]).set(number(most as u64));
+        Self { open: CONNECTIONS_OPEN.gauge(&[]), refused: CONNECTIONS_REFUSED.counter(&[]), displaced: CONNECTIONS_DISPLACED.counter(&[]) }
+    }
+
+    fn none() -> Self {
+        Self { open: Gauge::noop(), refused: Counter::noop(), displaced: Counter::noop() }
+    }
 }
 
 #[derive(Default)]
@@ -121,21 +142,17 @@ impl Seat {
 impl Connections {
     /// For this configuration, with so many descriptors.
     pub fn new(config: &Config, descriptors: u64) -> Arc<Self> {
-        let gateway = &config.gateway;
-        Self::with(
-            connections_max(config, descriptors),
-            gateway.connections_per_address_max,
-            config.trusted_proxies.clone(),
-            gateway.write_timeout_ms,
-        )
+        let (gateway, most) = (&config.gateway, connections_max(config, descriptors));
+        let proxies = config.trusted_proxies.clone();
+        Self::with(most, gateway.connections_per_address_max, proxies, gateway.write_timeout_ms, Measures::public(most))
     }
 
     /// For a listener beside the public one.
     pub fn aside(config: &Config) -> Arc<Self> {
-        Self::with(ASIDE_MAX, ASIDE_MAX, Vec::new(), config.gateway.write_timeout_ms)
+        Self::with(ASIDE_MAX, ASIDE_MAX, Vec::new(), config.gateway.write_timeout_ms, Measures::none())
     }
 
-    fn with(most: usize, per_address_max: usize, proxies: Vec<Network>, write_timeout_ms: u64) -> Arc<Self> {
+    fn with(most: usize, per_address_max: usize, proxies: Vec<Network>, write_timeout_ms: u64, measures: Measures) -> Arc<Self> {
         Arc::new(Self {
             room: Arc::new(Semaphore::new(most)),
             per_address_max,
@@ -143,6 +160,7 @@ impl Connections {
             write_timeout: Duration::from_millis(write_timeout_ms),
             began: Instant::now(),
             held: Mutex::default(),
+            measures,
         })
     }
 
@@ -172,6 +190,7 @@ impl Connections {
         let id = held.next;
         held.seats.insert(id, Arc::clone(&seat));
         drop(held);
+        self.measures.open.increment(1.0);
         Some(Guest { connections: Arc::clone(self), seat, id, _counted: counted, _permit: permit })
     }
 
@@ -181,6 +200,7 @@ impl Connections {
         let count = held.by_address.entry(address).or_default();
         if *count >= self.per_address_max && !exempt {
             drop(held);
+            self.measures.refused.increment(1);
             if let Some(left_out) = REFUSED.pass() {
                 tracing::warn!(%peer, left_out, "refused: the address holds {} connections already", self.per_address_max);
             }
@@ -268,6 +288,7 @@ impl Guest {
         loop {
             self.seat.leave.notified().await;
             if self.seat.is_idle() {
+                self.connections.measures.displaced.increment(1);
                 return;
             }
         }
@@ -276,6 +297,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
+        self.connections.measures.open.decrement(1.0);
         self.connections.held().seats.remove(&self.id);
     }
 }
@@ -437,7 +459,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_holds_only_so_many_connections() {
         let proxies = vec![Network::try_from("10.0.0.0/8".to_owned()).unwrap()];
-        let connections = Connections::with(100, 2, proxies, 1_000);
+        let connections = Connections::with(100, 2, proxies, 1_000, Measures::none());
         let first = connections.admit(address("192.0.2.1")).await.unwrap();
         let _second = connections.admit(address("::ffff:192.0.2.1")).await.unwrap();
         assert!(connections.admit(address("192.0.2.1")).await.is_none());
@@ -456,7 +478,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_idlest_connection_makes_room_and_a_busy_one_never() {
-        let connections = Connections::with(2, 100, Vec::new(), 1_000);
+        let connections = Connections::with(2, 100, Vec::new(), 1_000, Measures::none());
         let one = connections.admit(address("192.0.2.1")).await.unwrap();
         sleep(Duration::from_millis(5)).await;
         let other = connections.admit(address("192.0.2.2")).await.unwrap();

@@ -4,8 +4,15 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, extract::ConnectInfo};
-use flashsale::http;
+use axum::{
+    Router,
+    extract::ConnectInfo,
+    middleware::{from_fn, from_fn_with_state},
+};
+use flashsale::{
+    http::{self, TraceSource},
+    trace,
+};
 use hyper::{Request, body::Incoming};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -17,7 +24,15 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
-use crate::{connections::Connections, draining, health, host::Host, live, metrics, openapi, pages};
+use crate::{
+    connections::Connections,
+    draining,
+    health::{self, Health},
+    host::Host,
+    live, openapi, pages,
+    requests::{self, Requests},
+    traces,
+};
 
 /// What is buffered of a connection in each direction: a request's head, and answers that are not read.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
@@ -25,11 +40,16 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(3_500);
 
 /// Everything the public port answers.
-pub fn public(host: &Host, draining: &watch::Receiver<bool>) -> Router {
-    let functions = host.router().layer(axum::middleware::from_fn(metrics::count));
+pub fn public(host: &Host, health: &Health, draining: &watch::Receiver<bool>) -> Router {
+    let mut functions = host.router().layer(from_fn_with_state(Requests::new(host), requests::count));
+    if trace::exporter().is_some() {
+        // A layer costs each request an allocation.
+        functions = functions.layer(from_fn(traces::name));
+    }
     let config = &host.app().config;
     let pages = pages::router(config).merge(openapi::router()).merge(live::router(host.app(), draining));
-    draining::watched(http::finish(functions.merge(pages).merge(health::router(host, draining))), draining)
+    let all = functions.merge(pages).merge(health::router(health));
+    draining::watched(http::finish(all, TraceSource::of_gateway(config)), draining)
 }
 
 /// Serves until `stop` turns true, then lets requests under way end.

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Json, Router, http::StatusCode, routing::get};
-use flashsale::logging::OncePerSecond;
+use flashsale::{app::App, logging::OncePerSecond};
+use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 use tokio::{
     sync::{Mutex, watch},
@@ -17,18 +18,41 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// An answer is given again for so long: the parts are asked once a second, however many ask us.
 const ANSWER_LIFE: Duration = Duration::from_secs(1);
 
-/// What the parts said when they were last asked.
-type LastLook = Arc<Mutex<Option<(Instant, Vec<(&'static str, bool)>)>>>;
+/// Whether each part answers.
+type Parts = Vec<(&'static str, bool)>;
 
-pub fn router(host: &Host, draining: &watch::Receiver<bool>) -> Router {
-    let (host, draining, last) = (host.clone(), draining.clone(), LastLook::default());
-    Router::new()
-        .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }))
-        .route("/readyz", get(move || ready(host.clone(), Arc::clone(&last), *draining.borrow())))
+/// What the process knows of its parts. Cheap to clone; the clones share what the parts said when they were last asked.
+#[derive(Clone)]
+pub struct Health {
+    host: Host,
+    draining: watch::Receiver<bool>,
+    last: Arc<Mutex<Option<(Instant, Parts)>>>,
 }
 
-async fn ready(host: Host, last: LastLook, draining: bool) -> (StatusCode, Json<Value>) {
-    let looked = look(&host, &last).await;
+impl Health {
+    pub fn new(host: &Host, draining: &watch::Receiver<bool>) -> Self {
+        Self { host: host.clone(), draining: draining.clone(), last: Arc::default() }
+    }
+
+    pub const fn app(&self) -> &App {
+        self.host.app()
+    }
+
+    /// Whether `/readyz` answers 200, and whether each part answers.
+    pub async fn state(&self) -> (bool, Parts) {
+        let parts = self.look().await;
+        (!*self.draining.borrow() && parts.iter().all(|(_, up)| *up), parts)
+    }
+}
+
+pub fn router(health: &Health) -> Router {
+    let health = health.clone();
+    Router::new().route("/healthz", get(|| async { Json(json!({ "status": "ok" })) })).route("/readyz", get(move || ready(health.clone())))
+}
+
+async fn ready(health: Health) -> (StatusCode, Json<Value>) {
+    let looked = health.look().await;
+    let draining = *health.draining.borrow();
     let down: Vec<&str> = looked.iter().filter(|(_, up)| !up).map(|(name, _)| *name).collect();
     let parts: Map<String, Value> = looked.iter().map(|(name, up)| ((*name).to_owned(), json!(if *up { "up" } else { "down" }))).collect();
     let status = if draining {
@@ -42,36 +66,39 @@ async fn ready(host: Host, last: LastLook, draining: bool) -> (StatusCode, Json<
     (code, Json(json!({ "status": status, "down": down, "parts": parts })))
 }
 
-/// Single flight: concurrent callers share one round of checks.
-async fn look(host: &Host, last: &LastLook) -> Vec<(&'static str, bool)> {
-    static LINES: OncePerSecond = OncePerSecond::new();
-    let mut last = last.lock().await;
-    if let Some((at, parts)) = &*last
-        && at.elapsed() < ANSWER_LIFE
-    {
-        return parts.clone();
-    }
-    let mut parts = Vec::new();
-    for part in &host.app().ports.health {
-        let outcome = tokio::time::timeout(CHECK_TIMEOUT, part.check()).await;
-        let up = matches!(outcome, Ok(Ok(())));
-        if !up && let Some(left_out) = LINES.pass() {
-            tracing::warn!(part = part.name(), error = ?outcome, left_out, "not ready");
-        }
-        parts.push((part.name(), up));
-    }
-    // A ledger that does not tell the time is down by itself, above.
-    let clock = tokio::time::timeout(CHECK_TIMEOUT, host.app().clock_fault()).await;
-    parts.push(("clock", !matches!(clock, Ok(Ok(Some(_))))));
-    if let Host::Processes(..) = host {
-        let unwell = host.unwell();
-        if !unwell.is_empty()
-            && let Some(left_out) = LINES.pass()
+impl Health {
+    /// Single flight: concurrent callers share one round of checks. All parts are checked at once, so that it takes no longer
+    /// than one check however many are down.
+    async fn look(&self) -> Parts {
+        static LINES: OncePerSecond = OncePerSecond::new();
+        let mut last = self.last.lock().await;
+        if let Some((at, parts)) = &*last
+            && at.elapsed() < ANSWER_LIFE
         {
-            tracing::warn!(functions = ?unwell, left_out, "not ready: their processes end before they ask for work");
+            return parts.clone();
         }
-        parts.push(("functions", unwell.is_empty()));
+        let app = self.app();
+        let checks = app.ports.health.iter().map(async |part| {
+            let outcome = tokio::time::timeout(CHECK_TIMEOUT, part.check()).await;
+            let up = matches!(outcome, Ok(Ok(())));
+            if !up && let Some(left_out) = LINES.pass() {
+                tracing::warn!(part = part.name(), error = ?outcome, left_out, "not ready");
+            }
+            (part.name(), up)
+        });
+        let (mut parts, clock) = tokio::join!(join_all(checks), tokio::time::timeout(CHECK_TIMEOUT, app.clock_fault()));
+        // A ledger that does not tell the time is down by itself, above.
+        parts.push(("clock", !matches!(clock, Ok(Ok(Some(_))))));
+        if let Host::Processes(..) = self.host {
+            let unwell = self.host.unwell();
+            if !unwell.is_empty()
+                && let Some(left_out) = LINES.pass()
+            {
+                tracing::warn!(functions = ?unwell, left_out, "not ready: their processes end before they ask for work");
+            }
+            parts.push(("functions", unwell.is_empty()));
+        }
+        *last = Some((Instant::now(), parts.clone()));
+        parts
     }
-    *last = Some((Instant::now(), parts.clone()));
-    parts
 }

@@ -6,6 +6,8 @@ mod cli;
 mod commands;
 mod connections;
 mod demo;
+#[cfg(test)]
+mod documents;
 mod draining;
 mod gateway;
 mod health;
@@ -19,9 +21,11 @@ mod openapi;
 mod pages;
 mod poller;
 mod reporter;
+mod requests;
 mod scheduler;
 mod serve;
 mod supervisor;
+mod traces;
 
 use std::process::ExitCode;
 

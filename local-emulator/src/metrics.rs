@@ -1,39 +1,52 @@
-//! Figures in Prometheus' text format, on the admin port only.
+//! `GET /metrics`: the metrics of [`flashsale::metrics`] in Prometheus' text format, on the admin port only.
+//!
+//! Most are counted where things happen. What is a state of something else (the queue, the parts behind the product, this
+//! process) is asked when Prometheus asks.
 
 use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
 };
 
-use crate::live::TALLY;
 use anyhow::Context as _;
-use axum::{
-    Router,
-    extract::{MatchedPath, Request},
-    http::StatusCode,
-    middleware::Next,
-    response::Response,
-    routing::get,
+use axum::{Router, routing::get};
+use flashsale::{
+    app::App,
+    domain::Timestamp,
+    metrics::{
+        ALL, BUILD_INFO, Kind, PART_UP, QUEUE_AGE, QUEUE_PARKED, QUEUE_WAITING, READY, SESSION_LOOKUPS, SESSION_LOOKUPS_AT_ONCE,
+        SESSIONS_LOOKED_UP, describe, number, seconds,
+    },
 };
-use flashsale::app::App;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::{sync::watch, time::interval};
 
-/// Upper bounds of the latency buckets, in seconds.
-const BUCKETS_SECONDS: [f64; 12] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+use crate::health::Health;
 
 /// How often what was recorded is folded into the histograms.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
+/// Longest wait for the queue.
+const DEPTH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Starts collecting.
+/// Starts collecting. To be called before anything is counted: handles that were made earlier count nothing.
 pub fn start() -> anyhow::Result<PrometheusHandle> {
-    let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS_SECONDS)?;
-    builder.install_recorder().context("metrics")
+    let mut builder = PrometheusBuilder::new();
+    for metric in ALL {
+        if let Kind::Histogram(bounds) = metric.kind {
+            builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), bounds)?;
+        }
+    }
+    let handle = builder.install_recorder().context("metrics")?;
+    describe();
+    BUILD_INFO.gauge(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+    Ok(handle)
 }
 
 /// Folds what was recorded into the histograms, until `stop` turns true: without it each request of a process whose
-/// figures nobody reads would take memory.
+/// metrics nobody reads would take memory.
 pub async fn keep_up(handle: PrometheusHandle, stop: watch::Receiver<bool>) {
     every(UPKEEP_PERIOD, stop, || handle.run_upkeep()).await;
 }
@@ -48,67 +61,73 @@ async fn every(period: Duration, mut stop: watch::Receiver<bool>, work: impl Fn(
     }
 }
 
-/// Counts a request by route and status, and how long it took.
-pub async fn count(route: MatchedPath, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let method = method(request.method());
-    let response = next.run(request).await;
-    let took = started.elapsed();
-    TALLY.count(route.as_str(), response.status(), took);
-    let route = route.as_str().to_owned();
-    if let Some(limit) = limit(&response) {
-        metrics::counter!("flashsale_limited_total", "limit" => limit).increment(1);
-    }
-    let status = response.status().as_u16().to_string();
-    metrics::histogram!("flashsale_http_seconds", "method" => method, "route" => route.clone()).record(took);
-    metrics::counter!("flashsale_http_requests_total", "method" => method, "route" => route, "status" => status).increment(1);
-    response
-}
+/// When the oldest order was admitted that the poller has received and not settled.
+#[derive(Clone, Default)]
+pub struct Oldest(Arc<AtomicI64>);
 
-/// The limit that has refused the request. It is read from the answer, so that it is counted wherever the function runs.
-/// A function that is not ours may name what it likes: the names are bounded.
-fn limit(response: &Response) -> Option<String> {
-    const NAMES_MAX: usize = 32;
-    static NAMES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    if response.status() != StatusCode::TOO_MANY_REQUESTS {
-        return None;
+impl Oldest {
+    /// The poller holds this one; `None`: it holds none.
+    pub fn set(&self, admitted_at: Option<Timestamp>) {
+        self.0.store(admitted_at.map_or(0, Timestamp::epoch_ms), Ordering::Relaxed);
     }
-    let header = response.headers().get("ratelimit").and_then(|value| value.to_str().ok());
-    let name = header.and_then(|value| value.strip_prefix('"')?.split('"').next()).unwrap_or("other");
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = names.contains(name) || (names.len() < NAMES_MAX && names.insert(name.to_owned()));
-    Some(if known { name } else { "other" }.to_owned())
-}
 
-/// One of a bounded set of words, whatever a client sends.
-fn method(method: &axum::http::Method) -> &'static str {
-    ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"].into_iter().find(|known| *known == method.as_str()).unwrap_or("OTHER")
+    fn age_seconds(&self, now: Timestamp) -> f64 {
+        match self.0.load(Ordering::Relaxed) {
+            0 => 0.0,
+            admitted_ms => seconds((now.epoch_ms() - admitted_ms).max(0)),
+        }
+    }
 }
 
 /// The route that Prometheus reads.
-pub fn router(handle: PrometheusHandle, app: App) -> Router {
+pub fn router(handle: PrometheusHandle, health: Health, oldest: Oldest) -> Router {
     Router::new().route(
         "/metrics",
         get(move || {
-            let (handle, app) = (handle.clone(), app.clone());
+            let (handle, health, oldest) = (handle.clone(), health.clone(), oldest.clone());
             async move {
-                match tokio::time::timeout(Duration::from_secs(2), app.ports.queue.depth()).await {
-                    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; queues stay far below 2^52")]
-                    Ok(Ok(depth)) => {
-                        metrics::gauge!("flashsale_queue_waiting").set(depth.waiting as f64);
-                        metrics::gauge!("flashsale_queue_parked").set(depth.parked as f64);
-                    }
-                    failed => tracing::warn!(error = ?failed, "queue depth"),
-                }
-                let lookups = app.session_lookups();
-                metrics::counter!("flashsale_session_lookups_total").absolute(lookups.lookups);
-                metrics::counter!("flashsale_sessions_looked_up_total").absolute(lookups.sessions);
-                #[expect(clippy::cast_precision_loss, reason = "a handful")]
-                metrics::gauge!("flashsale_session_lookups_at_once_max").set(lookups.at_once_max as f64);
+                ask(&health, &oldest).await;
                 handle.render()
             }
         }),
     )
+}
+
+/// Sets the gauges that nothing else keeps up to date. A part that does not answer holds this up for two seconds, which is
+/// less than Prometheus waits.
+async fn ask(health: &Health, oldest: &Oldest) {
+    let app = health.app();
+    let (depth, (ready, parts)) = tokio::join!(tokio::time::timeout(DEPTH_TIMEOUT, app.ports.queue.depth()), health.state());
+    let (waiting, parked) = match depth {
+        Ok(Ok(depth)) => (number(depth.waiting), number(depth.parked)),
+        failed => {
+            tracing::warn!(error = ?failed, "queue depth");
+            // Not the last ones that were seen: nobody knows.
+            (f64::NAN, f64::NAN)
+        }
+    };
+    QUEUE_WAITING.gauge(&[]).set(waiting);
+    QUEUE_PARKED.gauge(&[]).set(parked);
+    QUEUE_AGE.gauge(&[]).set(oldest.age_seconds(app.now()));
+    READY.gauge(&[]).set(f64::from(u8::from(ready)));
+    for (part, up) in parts {
+        PART_UP.gauge(&[part]).set(f64::from(u8::from(up)));
+    }
+    look_ups(app);
+    process();
+}
+
+fn look_ups(app: &App) {
+    let figures = app.session_lookups();
+    SESSION_LOOKUPS.counter(&[]).absolute(figures.lookups);
+    SESSIONS_LOOKED_UP.counter(&[]).absolute(figures.sessions);
+    SESSION_LOOKUPS_AT_ONCE.gauge(&[]).set(number(figures.at_once_max as u64));
+}
+
+/// Memory, processor time and descriptors of this process.
+fn process() {
+    #[cfg(target_os = "linux")]
+    metrics_process::Collector::default().collect();
 }
 
 #[cfg(test)]
@@ -116,17 +135,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_is_read_from_the_refusal() {
-        let answer = |status: u16, header: &str| {
-            limit(&Response::builder().status(status).header("ratelimit", header).body(axum::body::Body::empty()).unwrap())
-        };
-        assert_eq!(answer(429, "\"login-phone\";r=0;t=1").as_deref(), Some("login-phone"));
-        assert_eq!(answer(429, "garbage").as_deref(), Some("other"));
-        assert_eq!(answer(200, "\"ticket\";r=0;t=1"), None);
-        for number in 0..100 {
-            let name = answer(429, &format!("\"made-up-{number}\";r=0"));
-            assert!(number < 30 || name.as_deref() == Some("other"), "{name:?}");
-        }
+    fn the_age_is_that_of_the_oldest_order_which_the_poller_holds() {
+        let oldest = Oldest::default();
+        let now = Timestamp::from_epoch_ms(1_000_000);
+        assert_eq!(oldest.age_seconds(now), 0.0);
+        oldest.set(Some(Timestamp::from_epoch_ms(987_500)));
+        assert_eq!(oldest.age_seconds(now), 12.5);
+        oldest.set(Some(Timestamp::from_epoch_ms(1_000_500)));
+        assert_eq!(oldest.age_seconds(now), 0.0, "another machine's clock may be ahead");
+        oldest.set(None);
+        assert_eq!(oldest.age_seconds(now), 0.0);
     }
 
     #[tokio::test]

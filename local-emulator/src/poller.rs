@@ -7,10 +7,16 @@ use std::{collections::HashMap, time::Duration};
 
 use aws_lambda_events::event::rabbitmq::{RabbitMqBasicProperties, RabbitMqEvent, RabbitMqMessage};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use flashsale::ports::{Delivery, Stored};
+use flashsale::{
+    domain::Timestamp,
+    metrics::{BATCH_SECONDS, HANDED_BACK, elapsed},
+    ports::{Delivery, Stored},
+};
+use metrics::{Counter, Histogram};
+use serde::Deserialize;
 use tokio::{sync::watch, time::Instant};
 
-use crate::{host::Host, lambda::PAYLOAD_BYTES_MAX};
+use crate::{host::Host, lambda::PAYLOAD_BYTES_MAX, metrics::Oldest};
 
 /// Pauses between tries of one batch: doubled from the first to the last.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
@@ -21,7 +27,8 @@ const TRIES_TOGETHER: u32 = 2;
 const HAND_BACK_AFTER: Duration = Duration::from_secs(60);
 
 /// Polls until `stop` turns true; the batch under way is finished or handed back.
-pub async fn run(host: Host, mut stop: watch::Receiver<bool>) {
+pub async fn run(host: Host, oldest: Oldest, mut stop: watch::Receiver<bool>) {
+    let measures = Measures::new(oldest);
     let mut pause = PAUSE_FIRST;
     while !*stop.borrow() {
         let received = tokio::select! {
@@ -32,7 +39,7 @@ pub async fn run(host: Host, mut stop: watch::Receiver<bool>) {
         match received {
             Ok(batch) if batch.is_empty() => {}
             Ok(batch) => {
-                let settled = deliver(&host, batch, &stop).await;
+                let settled = deliver(&host, batch, &measures, &stop).await;
                 // What could not be acknowledged comes again at once (a full disk, say): not to be met without a pause.
                 if settled { pause = PAUSE_FIRST } else { back_off(&mut pause).await }
             }
@@ -74,15 +81,17 @@ async fn gather(host: &Host) -> Stored<Vec<Delivery>> {
 /// by itself, and one that still fails after others have succeeded is handed back: it does not hold up the rest, and the
 /// queue parks it when it has come too often. While all fail (the ledger is down, say) nothing is handed back, because that
 /// would use up the deliveries of sound messages; there is room then for new messages, which tell the two cases apart.
-async fn deliver(host: &Host, mut batch: Vec<Delivery>, stop: &watch::Receiver<bool>) -> bool {
+async fn deliver(host: &Host, mut batch: Vec<Delivery>, measures: &Measures, stop: &watch::Receiver<bool>) -> bool {
     let app = host.app();
     let (source, config) = (&app.ports.source, &app.config);
     let (queue, vhost) = (&config.amqp_queue, config.amqp_vhost());
     let (started, mut pause) = (Instant::now(), PAUSE_FIRST);
+    let _measured = measures.batch(started);
     let over = || *stop.borrow() || started.elapsed() > HAND_BACK_AFTER;
     // `acked`: the queue took every acknowledgement. `others_succeed`: some message succeeded in an earlier try.
     let (mut acked, mut others_succeed) = (true, false);
     for tries in 1_u32.. {
+        measures.holds(&batch);
         let singly = tries > TRIES_TOGETHER;
         let parts: Vec<&[Delivery]> = if singly { batch.chunks(1).collect() } else { within_payload(&batch).collect() };
         let (mut done, mut problem) = (Vec::new(), None);
@@ -105,6 +114,7 @@ async fn deliver(host: &Host, mut batch: Vec<Delivery>, stop: &watch::Receiver<b
         }
         tracing::warn!(error = problem, messages = batch.len(), singly, "order-worker failed; the messages are given again");
         if over() || (singly && others_succeed) {
+            measures.handed_back.increment(batch.len() as u64);
             return settle("hand back", source.hand_back(&tags(&batch).collect::<Vec<_>>()).await) && acked;
         }
         others_succeed |= !done.is_empty();
@@ -116,6 +126,54 @@ async fn deliver(host: &Host, mut batch: Vec<Delivery>, stop: &watch::Receiver<b
         }
     }
     acked
+}
+
+/// The metrics of the poller.
+struct Measures {
+    oldest: Oldest,
+    batch_seconds: Histogram,
+    handed_back: Counter,
+}
+
+impl Measures {
+    fn new(oldest: Oldest) -> Self {
+        Self { oldest, batch_seconds: BATCH_SECONDS.histogram(&[]), handed_back: HANDED_BACK.counter(&[]) }
+    }
+
+    /// To be kept for as long as the batch's messages are held.
+    const fn batch(&self, begun: Instant) -> Batch<'_> {
+        Batch { measures: self, begun }
+    }
+
+    /// Notes the age of the first order that can be read: the queue gives the oldest message first.
+    fn holds(&self, batch: &[Delivery]) {
+        #[derive(Deserialize)]
+        struct Message {
+            orders: Vec<Order>,
+        }
+        #[derive(Deserialize)]
+        struct Order {
+            admitted_at: Timestamp,
+        }
+        let admitted_at = |delivery: &Delivery| {
+            let message: Message = serde_json::from_slice(&delivery.body).ok()?;
+            message.orders.iter().map(|order| order.admitted_at).min()
+        };
+        self.oldest.set(batch.iter().find_map(admitted_at));
+    }
+}
+
+/// A batch under way.
+struct Batch<'m> {
+    measures: &'m Measures,
+    begun: Instant,
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.measures.oldest.set(None);
+        self.measures.batch_seconds.record(elapsed(self.begun.elapsed()));
+    }
 }
 
 fn tags(batch: &[Delivery]) -> impl Iterator<Item = u64> {
@@ -323,7 +381,7 @@ mod tests {
             change(&mut ports);
             let host = Host::InProcess(App::new(config, ports).await.unwrap());
             let (stop, stopping) = watch::channel(false);
-            Self { stop, task: tokio::spawn(run(host, stopping)), dir }
+            Self { stop, task: tokio::spawn(run(host, Oldest::default(), stopping)), dir }
         }
 
         async fn scripted(script: &Arc<Script>) -> (Self, Arc<NoPark>) {

@@ -3,11 +3,19 @@
 use std::time::Duration;
 
 use aws_lambda_events::event::eventbridge::EventBridgeEvent;
-use flashsale::app::App;
+use flashsale::{
+    app::{App, Swept},
+    domain::Timestamp,
+    metrics::{
+        OVERDUE, Outcomes, REBUILDING, SWEEP_SECONDS, SWEEP_STEPS_FAILED, SWEEPER_LAST_SWEEP, SWEEPER_LEADER, SWEEPS, SWEPT, elapsed,
+        seconds,
+    },
+};
+use metrics::{Counter, Gauge, Histogram};
 use serde_json::{Value, json};
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
 use crate::{host::Host, lambda::new_id};
@@ -18,18 +26,94 @@ pub async fn run(host: Host, mut stop: watch::Receiver<bool>) {
     let mut ticks = interval(Duration::from_millis(app.config.sweeper.period_ms));
     // After a long tick the next one comes a period later, not many at once.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let measures = Measures::new();
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             _ = stop.wait_for(|stop| *stop) => break,
         }
-        if let Err(error) = host.tick(&event(app)).await {
+        let begun = Instant::now();
+        let outcome = host.tick(&event(app)).await;
+        measures.count(&outcome, begun.elapsed(), app.now());
+        if let Err(error) = outcome {
             tracing::warn!(error, "sweeper");
         }
     }
     // A sweeper in a process of its own leads by itself, and its lease ends with its time.
     if let Err(error) = app.stop_sweeping().await {
         tracing::debug!(%error, "leadership ends with its lease");
+    }
+}
+
+static OUTCOMES: Outcomes = Outcomes::new(SWEEPS);
+static STEPS: Outcomes = Outcomes::new(SWEPT);
+
+/// The metrics of the sweeper. They are counted here, from what a tick returns, so that they are the same wherever the
+/// function runs.
+struct Measures {
+    leader: Gauge,
+    last_sweep: Gauge,
+    overdue: Gauge,
+    rebuilding: Gauge,
+    seconds: Histogram,
+    steps_failed: Counter,
+}
+
+impl Measures {
+    fn new() -> Self {
+        Self {
+            leader: SWEEPER_LEADER.gauge(&[]),
+            last_sweep: SWEEPER_LAST_SWEEP.gauge(&[]),
+            overdue: OVERDUE.gauge(&[]),
+            rebuilding: REBUILDING.gauge(&[]),
+            seconds: SWEEP_SECONDS.histogram(&[]),
+            steps_failed: SWEEP_STEPS_FAILED.counter(&[]),
+        }
+    }
+
+    fn count(&self, outcome: &Result<Swept, String>, took: Duration, now: Timestamp) {
+        let nothing = Swept::default();
+        let swept = outcome.as_ref().unwrap_or(&nothing);
+        let word = match outcome {
+            Err(_) => "failed",
+            Ok(Swept { clock_wrong: true, .. }) => "clock-wrong",
+            Ok(Swept { leader: true, .. }) => "swept",
+            Ok(_) => "standby",
+        };
+        OUTCOMES.add(word, 1);
+        self.seconds.record(elapsed(took));
+        self.leader.set(f64::from(u8::from(swept.leader)));
+        if swept.leader {
+            self.last_sweep.set(seconds(now.epoch_ms()));
+        }
+        let Swept {
+            leader: _,
+            clock_wrong: _,
+            shared,
+            expired,
+            returned,
+            republished,
+            settled,
+            rebuilt,
+            reconciled,
+            overdue,
+            rebuilding,
+            failed,
+        } = swept;
+        for (step, count) in [
+            ("shared", shared),
+            ("expired", expired),
+            ("returned", returned),
+            ("republished", republished),
+            ("settled", settled),
+            ("rebuilt", rebuilt),
+            ("reconciled", reconciled),
+        ] {
+            STEPS.add(step, u64::from(*count));
+        }
+        self.overdue.set(f64::from(*overdue));
+        self.rebuilding.set(f64::from(*rebuilding));
+        self.steps_failed.increment(u64::from(*failed));
     }
 }
 

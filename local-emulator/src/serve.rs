@@ -5,8 +5,9 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 use anyhow::Context as _;
 use flashsale::{
     config::{Config, public_address_of_this_machine},
-    http,
+    http::{self, TraceSource},
 };
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -18,9 +19,13 @@ use crate::{
     backend::Backend,
     cli,
     connections::{Connections, raise_descriptors},
-    demo, gateway, health,
+    demo, gateway,
+    health::{self, Health},
     host::Host,
-    invoke_api, metrics, poller, reporter, scheduler, supervisor,
+    invoke_api,
+    metrics::{self, Oldest},
+    poller, reporter, scheduler, supervisor,
+    traces::Traces,
 };
 
 /// SIGTERM promises an end within `drain_ms` and 10 s: this long for requests, the batch and the tick under way, then for the functions'
@@ -52,7 +57,14 @@ impl Signals {
 }
 
 /// Serves until a signal comes.
-pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> anyhow::Result<ExitCode> {
+/// `figures` are those that [`metrics::start`] has begun to collect.
+pub async fn run(
+    backend: Backend,
+    demo: demo::Wish,
+    mut signals: Signals,
+    figures: Option<PrometheusHandle>,
+    traces: Traces,
+) -> anyhow::Result<ExitCode> {
     let app = backend.app.clone();
     let (stop, stopping) = watch::channel(false);
     let (drain, draining) = watch::channel(false);
@@ -65,26 +77,26 @@ pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> an
     let listener = bind(&app.config.listen, "--listen").await?;
     let address = listener.local_addr()?;
     let mut tasks = tokio::task::JoinSet::new();
-    if !app.config.admin_listen.is_empty() {
+    let (health, oldest) = (Health::new(&host, &draining), Oldest::default());
+    if let Some(figures) = figures {
         refuse_public_figures(&app.config)?;
         let admin = bind(&app.config.admin_listen, "--admin-listen").await?;
-        let figures = metrics::start()?;
         tasks.spawn(metrics::keep_up(figures.clone(), stopping.clone()));
-        let router = metrics::router(figures, app.clone()).merge(health::router(&host, &draining));
+        let router = metrics::router(figures, health.clone(), oldest.clone()).merge(health::router(&health));
         cli::say(&format!("metrics and health on http://{}", admin.local_addr()?))?;
-        tasks.spawn(serve(admin, http::finish(router), Connections::aside(&app.config)));
+        tasks.spawn(serve(admin, http::finish(router, TraceSource::Nobody), Connections::aside(&app.config)));
     }
     if !app.config.invoke_listen.is_empty() {
         let invoke = bind(&app.config.invoke_listen, "--invoke-listen").await?;
         let address = invoke.local_addr()?;
         cli::say(&format!("Invoke API on http://{address}"))?;
-        tasks.spawn(serve(invoke, http::finish(invoke_api::router(&host, address)), Connections::aside(&app.config)));
+        tasks.spawn(serve(invoke, http::finish(invoke_api::router(&host, address), TraceSource::Nobody), Connections::aside(&app.config)));
     }
     demo::prepare(&app, demo).await?;
-    tasks.spawn(serve(listener, gateway::public(&host, &draining), connections));
-    tasks.spawn(poller::run(host.clone(), stopping.clone()));
+    tasks.spawn(serve(listener, gateway::public(&host, &health, &draining), connections));
+    tasks.spawn(poller::run(host.clone(), oldest, stopping.clone()));
     tasks.spawn(reporter::run(app.clone(), stopping.clone()));
-    tasks.spawn(supervisor::run(health::router(&host, &draining), stopping.clone()));
+    tasks.spawn(supervisor::run(health::router(&health), stopping.clone()));
     tasks.spawn(scheduler::run(host.clone(), stopping.clone()));
     cli::say(&format!("listening on http://{address}"))?;
 
@@ -116,7 +128,9 @@ pub async fn run(backend: Backend, demo: demo::Wish, mut signals: Signals) -> an
         tracing::warn!("some functions' processes have not ended; their watchdog sees to it");
     }
     drop(host);
-    if timeout(QUEUE_TIMEOUT, app.ports.source.close()).await.is_err() {
+    // Both at once: the last traces take no time of the others.
+    let (closed, ()) = tokio::join!(timeout(QUEUE_TIMEOUT, app.ports.source.close()), traces.close());
+    if closed.is_err() {
         tracing::warn!("the queue did not say goodbye; what it gave out comes again");
     }
     drop(app);

@@ -2,9 +2,14 @@
 
 use axum::{Router, body::Body as AxumBody, response::Response};
 use lambda_http::{Body, Request, lambda_runtime, service_fn, tower::ServiceExt as _};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{app::App, config::Config, http, logging, wire};
+use crate::{
+    app::App,
+    config::Config,
+    http::{self, TraceSource},
+    logging, wire,
+};
 
 /// What ends a function.
 pub type Error = lambda_http::Error;
@@ -15,7 +20,7 @@ pub type Error = lambda_http::Error;
 /// When the configuration is bad or the Runtime API fails.
 pub async fn serve(router: fn(App) -> Router) -> Result<(), Error> {
     let app = start().await?;
-    let router = http::finish(router(app.clone()));
+    let router = http::finish(router(app.clone()), TraceSource::Gateway);
     let ended = lambda_http::run_concurrent(service_fn(move |request: Request| answer(router.clone(), request))).await;
     app.ports.source.close().await;
     ended
@@ -25,11 +30,12 @@ pub async fn serve(router: fn(App) -> Router) -> Result<(), Error> {
 ///
 /// # Errors
 /// As [`serve`].
-pub async fn handle<E, F, Work>(work: F) -> Result<(), Error>
+pub async fn handle<E, T, F, Work>(work: F) -> Result<(), Error>
 where
     E: DeserializeOwned + Send + 'static,
+    T: Serialize + Send + 'static,
     F: Fn(App, E) -> Work + Clone + Send + 'static,
-    Work: Future<Output = Result<(), Error>> + Send + 'static,
+    Work: Future<Output = Result<T, Error>> + Send + 'static,
 {
     let app = start().await?;
     let worker = app.clone();

@@ -7,10 +7,12 @@ pub mod domain;
 pub mod http;
 pub mod lambda;
 pub mod logging;
+pub mod metrics;
 pub mod ports;
 pub mod private_files;
 pub mod problem;
 pub mod security;
+pub mod trace;
 pub mod wire;
 
 pub mod adapters;

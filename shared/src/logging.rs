@@ -1,6 +1,10 @@
 //! Log lines: text for people, JSON for machines, always on standard error.
+//!
+//! A JSON line has the fields of its event, and those of the request it belongs to beside them: `request_id`, `trace_id`,
+//! `span_id`.
 
 use std::{
+    fmt,
     sync::{
         OnceLock,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -8,23 +12,95 @@ use std::{
     time::Instant,
 };
 
-use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt as _};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields, FormattedFields,
+        format::{Format, Json, JsonFields, Writer},
+    },
+    layer::SubscriberExt as _,
+    registry::LookupSpan,
+    util::SubscriberInitExt as _,
+};
 
-use crate::config::{Config, ConfigError, LogFormat};
+use crate::{
+    config::{Config, ConfigError, LogFormat},
+    trace,
+};
+
+/// Sees the spans beside the log.
+pub type SpanLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Starts logging as configured. A second call in one process changes nothing.
 ///
 /// # Errors
 /// When the filter can't be read.
 pub fn start(config: &Config) -> Result<(), ConfigError> {
-    let lines = fmt().with_env_filter(filter(&config.log)?).with_writer(std::io::stderr);
-    let started = match config.log_format {
-        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).finish().try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init(),
+    start_with(config, None)
+}
+
+/// As [`start`], with a layer that also sees the spans of [`trace`].
+///
+/// # Errors
+/// As [`start`].
+pub fn start_with(config: &Config, spans: Option<SpanLayer>) -> Result<(), ConfigError> {
+    let filter = filter(&config.log)?;
+    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr);
+    // Without a layer for spans the filter holds for the whole process: what it rejects is not even looked at by the lines.
+    let started = match (config.log_format, spans) {
+        (LogFormat::Text, None) => lines.with_ansi(is_terminal()).with_env_filter(filter).finish().try_init(),
+        (LogFormat::Json, None) => {
+            lines.fmt_fields(JsonFields::new()).event_format(JsonLine::new()).with_env_filter(filter).finish().try_init()
+        }
+        (LogFormat::Text, Some(spans)) => {
+            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal());
+            Registry::default().with(spans).with(lines.with_filter(filter)).try_init()
+        }
+        (LogFormat::Json, Some(spans)) => {
+            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+            let lines = lines.fmt_fields(JsonFields::new()).event_format(JsonLine::new());
+            Registry::default().with(spans).with(lines.with_filter(filter)).try_init()
+        }
     };
     // An error says only that logging was started before.
-    drop(started);
+    if started.is_ok() && config.log_format == LogFormat::Json {
+        trace::log_ids();
+    }
     Ok(())
+}
+
+fn is_terminal() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stderr())
+}
+
+/// One JSON object a line: the library's, and in it the fields of the span that the event happened in.
+struct JsonLine(Format<Json>);
+
+impl JsonLine {
+    fn new() -> Self {
+        Self(tracing_subscriber::fmt::format().json().flatten_event(true).with_current_span(false).with_span_list(false))
+    }
+}
+
+impl<S, F> FormatEvent<S, F> for JsonLine
+where
+    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+    F: for<'writer> FormatFields<'writer> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, F>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut line = String::new();
+        self.0.format_event(context, Writer::new(&mut line), event)?;
+        let span = context.lookup_current();
+        let extensions = span.as_ref().map(|span| span.extensions());
+        // Another JSON object.
+        let fields = extensions.as_ref().and_then(|extensions| extensions.get::<FormattedFields<F>>());
+        let fields = fields.and_then(|fields| fields.strip_prefix('{')?.strip_suffix('}')).filter(|fields| !fields.is_empty());
+        match (fields, line.trim_end().strip_suffix('}')) {
+            (Some(fields), Some(line)) => writeln!(writer, "{line},{fields}}}"),
+            _ => writer.write_str(&line),
+        }
+    }
 }
 
 /// Whose lines are not shown unless the filter names it. lapin logs again what it has returned to us as an error, and reports a
@@ -33,8 +109,10 @@ pub fn start(config: &Config) -> Result<(), ConfigError> {
 const SILENT: &str = "lapin";
 
 fn filter(log: &str) -> Result<EnvFilter, ConfigError> {
-    let log = if log.contains(SILENT) { log.to_owned() } else { format!("{log},{SILENT}=off") };
-    EnvFilter::try_new(log).map_err(|error| ConfigError::Value {
+    let silent = if log.contains(SILENT) { String::new() } else { format!(",{SILENT}=off") };
+    // Of what is made for an exporter lines show the requests, which are at the highest level. The rest is switched off here, so
+    // that it costs nothing where there is no exporter.
+    EnvFilter::try_new(format!("{log}{silent},{}=error,{}=off", trace::TARGET, trace::STEP)).map_err(|error| ConfigError::Value {
         key: "log".to_owned(),
         expected: format!("a level such as info, or a filter such as info,flashsale=debug ({error})"),
     })
@@ -86,9 +164,12 @@ mod tests {
 
     #[test]
     fn the_queue_s_library_is_silent_unless_it_is_named() {
-        assert_eq!(filter("info").unwrap().to_string(), "lapin=off,info");
-        assert_eq!(filter("warn,flashsale=debug").unwrap().to_string(), "flashsale=debug,lapin=off,warn");
-        assert_eq!(filter("info,lapin=trace").unwrap().to_string(), "lapin=trace,info");
+        assert_eq!(filter("info").unwrap().to_string(), "flashsale::trace::step=off,flashsale::trace=error,lapin=off,info");
+        assert_eq!(
+            filter("warn,flashsale=debug").unwrap().to_string(),
+            "flashsale::trace::step=off,flashsale::trace=error,flashsale=debug,lapin=off,warn"
+        );
+        assert_eq!(filter("info,lapin=trace").unwrap().to_string(), "flashsale::trace::step=off,flashsale::trace=error,lapin=trace,info");
         assert!(filter("info,flashsale=loud").is_err());
     }
 

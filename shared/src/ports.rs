@@ -315,6 +315,13 @@ impl KeptBan {
     pub fn holds(&self, now: Timestamp) -> bool {
         !self.lifted && self.ban.holds(now)
     }
+
+    /// A ban of the subject that was put later than this is another one, such as an automatic one. The clocks of those who
+    /// put and lift may differ.
+    #[must_use]
+    pub fn put_until(&self) -> Timestamp {
+        self.changed_at.max(self.ban.created_at)
+    }
 }
 
 /// The operators' bans, as the ledger keeps them. A ban is put and lifted here first and in the fast store ([`Blacklist`])
@@ -458,6 +465,8 @@ pub trait Blacklist: Send + Sync {
     async fn ban(&self, ban: &Ban) -> Stored<()>;
     /// Lifts a ban; `false` when there was none.
     async fn lift(&self, subject: &Subject) -> Stored<bool>;
+    /// As [`Blacklist::lift`], but a ban that was put after `put_until` is left as it is.
+    async fn lift_older(&self, subject: &Subject, put_until: Timestamp) -> Stored<bool>;
     /// Bans that hold at `now`, newest first, from the `offset`th on, at most `limit`; automatic ones included.
     async fn list(&self, now: Timestamp, offset: u32, limit: u32) -> Stored<Vec<Ban>>;
     /// Puts bans back that the store may have lost. A subject's ban that lasts at least as long is left as it is. All are
@@ -596,6 +605,8 @@ pub struct Look {
     pub available: u32,
     /// An order of the user, when the user holds as many units as the limit allows.
     pub already_bought: Option<OrderId>,
+    /// Grows with every order that gets a unit. While it stays the same and the store keeps its data, nobody has bought.
+    pub admissions: u64,
 }
 
 /// Where the admission store stands with a sale.

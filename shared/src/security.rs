@@ -14,6 +14,7 @@ use std::{
 use crate::{
     domain::{AddressPrefix, Subject, UserId},
     logging::OncePerSecond,
+    metrics::BANS,
     ports::Entry,
 };
 
@@ -33,6 +34,7 @@ pub fn password_change_failed(address: IpAddr, user_id: UserId) {
 
 /// A user was refused by limits so often that the gate has banned it.
 pub fn banned_automatically(entry: &Entry, subject: &Subject) {
+    BANS.counter(&["automatic"]).increment(1);
     let (address, user_id) = (address_of(entry), user_of(subject).map(tracing::field::display));
     tracing::warn!(target: TARGET, event = "banned-automatically", address = address.map(tracing::field::display), user_id);
 }

@@ -14,6 +14,7 @@ use crate::{
         system::{Artist, SystemClock, SystemRandom},
     },
     config::{Config, ServersMode},
+    domain::schema::{Migrated, Schema},
     ports::{
         Admission, Background, BanLedger, Blacklist, Cache, Captchas, Failures, Gate, Health, Holders, LedgerClock, Locks, OrderLedger,
         OrderQueue, OrderSource, ParkedMessages, Ports, Sales, SessionLedger, Sessions, SigningKeys, Users,
@@ -25,14 +26,14 @@ use crate::{
 pub enum WireError {
     /// The embedded store can't be opened.
     #[error(transparent)]
-    Embedded(#[from] OpenError),
+    Embedded(Box<OpenError>),
     /// The address of Redis is wrong.
     #[error(transparent)]
     Redis(#[from] RedisUrlError),
     /// The address of the database is wrong.
     #[error(transparent)]
     Database(#[from] MySqlUrlError),
-    /// The database's schema can't be brought up to date.
+    /// The database's schema can't be brought up to date, or can't be used.
     #[error("database: {0}")]
     Migration(#[from] MySqlMigrationError),
     /// The address of RabbitMQ is wrong.
@@ -48,6 +49,13 @@ pub enum WireError {
         /// What would be right.
         expected: &'static str,
     },
+}
+
+impl From<OpenError> for WireError {
+    fn from(error: OpenError) -> Self {
+        // By far the largest of them.
+        Self::Embedded(Box::new(error))
+    }
 }
 
 /// The part of the backend behind `--database-url`.
@@ -95,7 +103,7 @@ pub async fn connect(config: &Config) -> Result<Ports, WireError> {
     let (ledger, front, queue) = match config.servers {
         ServersMode::Embedded => embedded(config).await?,
         ServersMode::Local | ServersMode::External => (
-            ledger(config.database_url.expose_secret()).await?,
+            ledger(config).await?,
             front(config.redis_url.expose_secret(), &config.redis_key_prefix)?,
             queue(config.amqp_url.expose_secret(), &config.amqp_queue)?,
         ),
@@ -128,6 +136,28 @@ pub async fn connect(config: &Config) -> Result<Ports, WireError> {
     })
 }
 
+/// Brings the schema of the configured ledger up to date, as [`connect`] does, and says what that took.
+///
+/// # Errors
+/// When its address is wrong, the data directory is in use, or the database refuses.
+pub async fn migrate(config: &Config) -> Result<Migrated, WireError> {
+    match config.servers {
+        ServersMode::Embedded => Ok(Sqlite::migrate(&config.data_dir, config.loose_files()).await?),
+        ServersMode::Local | ServersMode::External => Ok(database(config)?.migrate().await?),
+    }
+}
+
+/// How the schema of the configured ledger stands to this release. Changes nothing.
+///
+/// # Errors
+/// When its address is wrong, it can't be read, or this release must not work on it.
+pub async fn schema(config: &Config) -> Result<Schema, WireError> {
+    match config.servers {
+        ServersMode::Embedded => Ok(Sqlite::schema(&config.data_dir).await?),
+        ServersMode::Local | ServersMode::External => Ok(database(config)?.schema().await?),
+    }
+}
+
 async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> {
     let store = Arc::new(Sqlite::open(&config.data_dir, config.loose_files()).await?);
     let gate = Arc::new(MemoryGate::new());
@@ -147,29 +177,33 @@ async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> 
     Ok((whole_ledger(store, Arc::new(SystemClock)), front, queue))
 }
 
-async fn ledger(url: &str) -> Result<Ledger, WireError> {
+async fn ledger(config: &Config) -> Result<Ledger, WireError> {
+    let store = database(config)?;
+    store.migrate().await?;
+    let own = Arc::new(store.with_own_connections());
+    let background = Background {
+        ledger_clock: Arc::clone(&own) as _,
+        session_ledger: Arc::clone(&own) as _,
+        ban_ledger: Arc::clone(&own) as _,
+        sales: Arc::clone(&own) as _,
+        orders: own,
+    };
+    let store = Arc::new(store);
+    Ok(Ledger { background: Some(background), ..whole_ledger(Arc::clone(&store), store) })
+}
+
+/// The one database that there is an adapter for.
+fn database(config: &Config) -> Result<MySql, WireError> {
+    let url = config.database_url.expose_secret();
     match scheme(url) {
-        "mysql" => {
-            let store = MySql::new(url)?;
-            store.migrate().await?;
-            let own = Arc::new(store.with_own_connections());
-            let background = Background {
-                ledger_clock: Arc::clone(&own) as _,
-                session_ledger: Arc::clone(&own) as _,
-                ban_ledger: Arc::clone(&own) as _,
-                sales: Arc::clone(&own) as _,
-                orders: own,
-            };
-            let store = Arc::new(store);
-            Ok(Ledger { background: Some(background), ..whole_ledger(Arc::clone(&store), store) })
-        }
+        "mysql" => Ok(MySql::new(url)?),
         other => Err(unknown("--database-url", other, "mysql://")),
     }
 }
 
 fn front(url: &str, prefix: &str) -> Result<Front, WireError> {
     match scheme(url) {
-        "redis" | "rediss" | "redis+cluster" | "rediss+cluster" => {
+        "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel" | "rediss+sentinel" => {
             let store = Arc::new(Redis::new(url, prefix)?);
             Ok(Front {
                 gate: Arc::clone(&store) as _,
@@ -184,7 +218,7 @@ fn front(url: &str, prefix: &str) -> Result<Front, WireError> {
                 health: Some(store),
             })
         }
-        other => Err(unknown("--redis-url", other, "redis://, rediss:// or redis+cluster://")),
+        other => Err(unknown("--redis-url", other, "redis://, rediss://, redis+cluster:// or redis+sentinel://")),
     }
 }
 

@@ -44,11 +44,7 @@ async fn create_sale(
     Body(new): Body<NewSale>,
 ) -> Answer<impl IntoResponse> {
     let admin = app.enter_admin(&who, &client).await?;
-    let sale = match key {
-        Some(key) => app.create_sale_once(new, who.user_id, &key).await?,
-        None => app.create_sale(new).await?,
-    };
-    admin.did("sale-created", &sale.sale_id);
+    let sale = app.create_sale_as(admin, new, key.as_ref()).await?;
     let location = format!("/api/sales/{}", sale.sale_id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(sale)))
 }
@@ -61,9 +57,7 @@ async fn change_sale(
     Body(change): Body<SaleChange>,
 ) -> Answer<Json<Sale>> {
     let admin = app.enter_admin(&who, &client).await?;
-    let sale = app.change_sale(sale_id, &change).await?;
-    admin.did("sale-changed", &sale_id);
-    Ok(Json(sale))
+    Ok(Json(app.change_sale(admin, sale_id, &change).await?))
 }
 
 async fn stats(
@@ -106,8 +100,7 @@ async fn retry_parked(
     Params(parked_id): Params<String>,
 ) -> Answer<StatusCode> {
     let admin = app.enter_admin(&who, &client).await?;
-    app.retry_parked(&parked_id).await?;
-    admin.did("parked-retried", &parked_id);
+    app.retry_parked(admin, &parked_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -118,8 +111,7 @@ async fn discard_parked(
     Params(parked_id): Params<String>,
 ) -> Answer<StatusCode> {
     let admin = app.enter_admin(&who, &client).await?;
-    app.discard_parked(&parked_id).await?;
-    admin.did("parked-discarded", &parked_id);
+    app.discard_parked(admin, &parked_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -153,9 +145,7 @@ async fn ban(
     Body(new): Body<NewBan>,
 ) -> Answer<(StatusCode, Json<BanView>)> {
     let admin = app.enter_admin(&who, &client).await?;
-    let ban = app.put_ban(new).await?;
-    admin.did_to_ban("ban-put", ban.kind, &ban.value);
-    Ok((StatusCode::CREATED, Json(ban)))
+    Ok((StatusCode::CREATED, Json(app.put_ban(admin, new).await?)))
 }
 
 #[derive(Deserialize)]
@@ -181,7 +171,6 @@ async fn lift(
         let expected = "?kind=user|address|phone&value=...".to_owned();
         return Err(Problem::Invalid { field: "query".to_owned(), expected });
     };
-    app.lift_ban(&kind, &value).await?;
-    admin.did_to_ban("ban-lifted", &kind, &value);
+    app.lift_ban(admin, &kind, &value).await?;
     Ok(StatusCode::NO_CONTENT)
 }

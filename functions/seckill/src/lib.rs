@@ -10,12 +10,13 @@ use flashsale::{
         Answer, Body, ClientAddress, Params, SignedWriter,
         axum::{
             Json, Router,
-            extract::State,
-            http::{HeaderMap, StatusCode, header},
+            extract::{Extension, State},
+            http::{StatusCode, header},
             response::IntoResponse,
             routing::post,
         },
     },
+    trace::TraceContext,
 };
 use serde::Deserialize;
 
@@ -55,33 +56,10 @@ async fn order(
     SignedWriter(who): SignedWriter,
     ClientAddress(client): ClientAddress,
     Params(sale_id): Params<SaleId>,
-    headers: HeaderMap,
+    trace: Option<Extension<TraceContext>>,
     Body(request): Body<OrderRequest>,
 ) -> Answer<impl IntoResponse> {
-    let accepted = app.place_order(&who, &client, sale_id, &request.ticket, traceparent(&headers)).await?;
+    let accepted = app.place_order(&who, &client, sale_id, &request.ticket, trace.map(|Extension(context)| context)).await?;
     let location = format!("/api/orders/{}", accepted.order_id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(accepted)))
-}
-
-/// The W3C trace context, when it has its one possible shape.
-fn traceparent(headers: &HeaderMap) -> Option<String> {
-    const BYTES: usize = 55;
-    let value = headers.get("traceparent")?.to_str().ok()?;
-    let usable = value.len() == BYTES && value.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
-    usable.then(|| value.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_whole_traceparent_is_taken_along() {
-        let given =
-            |value: &str| traceparent(&HeaderMap::from_iter([(header::HeaderName::from_static("traceparent"), value.parse().unwrap())]));
-        let whole = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(given(whole).as_deref(), Some(whole));
-        assert_eq!(given("00-4bf9"), None);
-        assert_eq!(given(&"x".repeat(55)), None);
-    }
 }

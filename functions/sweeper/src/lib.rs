@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use aws_lambda_events::event::eventbridge::EventBridgeEvent;
-use flashsale::{app::App, lambda::Error};
+use flashsale::{
+    app::{App, Swept},
+    lambda::Error,
+};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
@@ -14,27 +17,33 @@ use tokio::time::{Instant, sleep_until};
 const SWEEP_FOR_SECONDS_MAX: u64 = 840;
 
 /// Handles one tick: sweeps once, and again every period for as long as the event asks for. A sweep that fails is made
-/// good by the next one, so only the last one's outcome counts.
+/// good by the next one, so only the last one's outcome counts. Returns what all of them did, and the state after the last.
 ///
 /// # Errors
 /// When the event asks for what can't be, or the lock store did not answer the last sweep.
-pub async fn handle(app: App, tick: EventBridgeEvent<Value>) -> Result<(), Error> {
+pub async fn handle(app: App, tick: EventBridgeEvent<Value>) -> Result<Swept, Error> {
     let app = app.background();
     let period = Duration::from_millis(app.config.sweeper.period_ms);
     let mut next = Instant::now();
     let end = next + sweep_for(&tick.detail)?;
+    let mut before = Swept::default();
     loop {
         sleep_until(next).await;
         let outcome = app.sweep().await;
         // After a long sweep the next one comes at once, and the periods count from there.
         next = Instant::now().max(next + period);
         match outcome {
-            Ok(swept) => tracing::debug!(?swept, "swept"),
+            Ok(mut swept) => {
+                tracing::debug!(?swept, "swept");
+                let (overdue, rebuilding) = (swept.overdue, swept.rebuilding);
+                swept.add(&before);
+                if next >= end {
+                    return Ok(Swept { overdue, rebuilding, ..swept });
+                }
+                before = swept;
+            }
             Err(error) if next < end => tracing::warn!(%error, "a sweep failed"),
             Err(error) => return Err(error.into()),
-        }
-        if next >= end {
-            return Ok(());
         }
     }
 }
@@ -105,7 +114,7 @@ mod tests {
         let app = App::new(config, ports).await.unwrap();
         let mut tick = EventBridgeEvent::default();
         tick.detail = detail;
-        let ended = handle(app, tick).await.map_err(|error| error.to_string());
+        let ended = handle(app, tick).await.map(drop).map_err(|error| error.to_string());
         std::fs::remove_dir_all(dir).unwrap();
         (locks.sweeps.load(Ordering::SeqCst), ended)
     }

@@ -78,13 +78,12 @@ pub(crate) fn find_mariadb_install_db() -> Option<PathBuf> {
 }
 
 pub(crate) fn find_rabbitmq() -> Result<PathBuf, &'static str> {
+    let found = find_first(&["rabbitmq-server"]).ok_or("rabbitmq-server")?;
     // The one in /usr/sbin switches to the user `rabbitmq`, who may not write into our directory,
     // and refuses to run for anybody but root and that user.
     let direct = Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server");
-    if direct.is_file() {
-        return Ok(direct.to_path_buf());
-    }
-    find_first(&["rabbitmq-server"]).ok_or("rabbitmq-server")
+    let switches = found.starts_with("/usr/sbin") || found.starts_with("/sbin");
+    Ok(if switches && direct.is_file() { direct.to_path_buf() } else { found })
 }
 
 pub(crate) fn find_epmd() -> Result<PathBuf, &'static str> {
@@ -96,8 +95,12 @@ fn find_erl() -> Result<PathBuf, &'static str> {
 }
 
 fn find_first(names: &[&str]) -> Option<PathBuf> {
-    let dirs: Vec<PathBuf> = search_dirs().collect();
-    names.iter().flat_map(|name| dirs.iter().map(move |dir| dir.join(name))).find(|path| path.is_file())
+    first_in(search_dirs(), names)
+}
+
+/// The first directory decides, as on `PATH`; inside it the first name.
+fn first_in(mut dirs: impl Iterator<Item = PathBuf>, names: &[&str]) -> Option<PathBuf> {
+    dirs.find_map(|dir| names.iter().map(|name| dir.join(name)).find(|path| path.is_file()))
 }
 
 fn search_dirs() -> impl Iterator<Item = PathBuf> {
@@ -126,6 +129,24 @@ pub(crate) fn install_advice(programs: &[Missing]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// So a version that is put in front on `PATH` is used, under whichever of its names.
+    #[test]
+    fn the_first_directory_decides_then_the_first_name() {
+        let dir = std::env::temp_dir().join(format!("flashsale-programs-{}", std::process::id()));
+        let [front, back] = ["front", "back"].map(|name| dir.join(name));
+        for (place, names) in [(&front, &["mysqld"][..]), (&back, &["mariadbd", "mysqld"])] {
+            std::fs::create_dir_all(place).unwrap();
+            for name in names {
+                std::fs::write(place.join(name), "").unwrap();
+            }
+        }
+        let first = |dirs: &[&PathBuf]| first_in(dirs.iter().map(|dir| (*dir).clone()), &["mariadbd", "mysqld"]);
+        assert_eq!(first(&[&front, &back]), Some(front.join("mysqld")));
+        assert_eq!(first(&[&back, &front]), Some(back.join("mariadbd")));
+        assert_eq!(first(&[&dir]), None);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 
     #[test]
     fn advice_names_each_program_and_each_package_once() {

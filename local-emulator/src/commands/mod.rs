@@ -3,6 +3,7 @@
 mod audit;
 mod health;
 mod invoke;
+mod migrate;
 mod sales;
 mod users;
 
@@ -11,7 +12,8 @@ use std::process::ExitCode;
 use crate::{
     backend::Backend,
     cli::{self, Arguments, Command, SalesCommand, UsersCommand},
-    demo, serve,
+    demo, metrics, serve,
+    traces::{self, Traces},
 };
 
 /// Runs what the command line asks for.
@@ -21,12 +23,20 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         return health::run(&arguments, address.as_deref(), *timeout).await;
     }
     let config = arguments.config()?;
-    flashsale::logging::start(&config)?;
+    let command = arguments.command.unwrap_or(Command::Serve);
+    // Other commands are over before a collector would hear of them.
+    let traces = match command {
+        Command::Serve => traces::start(&config)?,
+        _ => {
+            traces::check(&config)?;
+            flashsale::logging::start(&config)?;
+            Traces::default()
+        }
+    };
     for flag in arguments.backend.with_passwords() {
         let variable = format!("FLASHSALE_{}", flag.trim_start_matches('-').replace('-', "_").to_uppercase());
         tracing::warn!("{flag}: its password shows in the list of processes (ps): give it as {variable}, or in a file with --config");
     }
-    let command = arguments.command.unwrap_or(Command::Serve);
     if let Command::Config = command {
         cli::say(config.shown().trim_end())?;
         return Ok(ExitCode::SUCCESS);
@@ -34,6 +44,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Command::Serve = command {
         // From here on, so that a signal during a long start ends it gently too.
         let mut signals = serve::Signals::catch()?;
+        // Before the backend is opened: what it counts with is made there.
+        let figures = if config.admin_listen.is_empty() { None } else { Some(metrics::start()?) };
         let backend = tokio::select! {
             backend = Backend::open(config) => backend?,
             () = signals.next() => return Ok(ExitCode::SUCCESS),
@@ -43,7 +55,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             (true, false) => demo::Wish::Yes,
             (false, false) => demo::Wish::Default,
         };
-        return serve::run(backend, wish, signals).await;
+        return serve::run(backend, wish, signals, figures, traces).await;
+    }
+    if let Command::Migrate { check } = command {
+        // Not on a backend: opening one changes the schema.
+        return migrate::run(config, check).await;
     }
     let backend = Backend::open(config).await?;
     let outcome = match &command {
@@ -65,7 +81,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             sales::create(&backend.app, wanted).await
         }
         Command::Invoke { function, event } => invoke::run(&backend.app, function, event).await,
-        Command::Serve | Command::Config | Command::Health { .. } => unreachable!("handled above"),
+        Command::Serve | Command::Config | Command::Migrate { .. } | Command::Health { .. } => unreachable!("handled above"),
     };
     backend.close().await;
     outcome

@@ -2,10 +2,14 @@
 
 use axum::{Router, body::Body};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use flashsale::{app::App, http, lambda::Error};
+use flashsale::{
+    app::App,
+    http::{self, TraceSource},
+    lambda::Error,
+};
 use hyper::{HeaderMap, body::Bytes};
 use lambda_http::request;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use tower::ServiceExt as _;
 
@@ -37,7 +41,7 @@ pub fn has(name: &str) -> bool {
 }
 
 /// Runs a function's work as a task of its own, so that a panic in it is its failure and not our end.
-pub async fn guarded(work: impl Future<Output = Result<(), Error>> + Send + 'static) -> Result<(), String> {
+pub async fn guarded<T: Send + 'static>(work: impl Future<Output = Result<T, Error>> + Send + 'static) -> Result<T, String> {
     match tokio::spawn(work).await {
         Ok(outcome) => outcome.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
@@ -64,8 +68,9 @@ fn read<E: DeserializeOwned>(payload: &[u8]) -> Result<E, FunctionError> {
     serde_json::from_slice(payload).map_err(|error| failed("event", &error.to_string()))
 }
 
-fn outcome(outcome: Result<(), String>) -> Result<Bytes, FunctionError> {
-    outcome.map(|()| Bytes::from_static(b"null")).map_err(|error| failed("function", &error))
+fn outcome(outcome: Result<impl Serialize, String>) -> Result<Bytes, FunctionError> {
+    let outcome = outcome.and_then(|done| serde_json::to_vec(&done).map_err(|error| error.to_string()));
+    outcome.map(Bytes::from).map_err(|error| failed("function", &error))
 }
 
 fn failed(kind: &str, message: &str) -> FunctionError {
@@ -79,7 +84,7 @@ async fn http_event(router: Router, payload: &[u8]) -> Result<Bytes, FunctionErr
         let request = request::from_str(&text)
             .map_err(|error| failed("event", &format!("not an event of an API Gateway HTTP API (payload version 2): {error}")))?;
         let request = request.map(|body| Body::from(body.to_vec()));
-        let Ok(response) = http::finish(router).oneshot(request).await;
+        let Ok(response) = http::finish(router, TraceSource::Gateway).oneshot(request).await;
         let (parts, body) = response.into_parts();
         Ok((parts, axum::body::to_bytes(body, usize::MAX).await))
     });

@@ -8,12 +8,15 @@ use std::sync::Arc;
 
 use aws_lambda_events::event::{eventbridge::EventBridgeEvent, rabbitmq::RabbitMqEvent};
 use axum::Router;
-use flashsale::{app::App, config::HostMode};
+use flashsale::{
+    app::{App, Swept},
+    config::HostMode,
+};
 use hyper::body::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::lambda::{Fleet, FunctionError, Invocation, Refusal, Reply, new_id};
+use crate::lambda::{Fleet, FunctionError, HTTP_FUNCTIONS, Invocation, Refusal, Reply, new_id};
 
 pub use processes::{Http, http};
 
@@ -39,6 +42,15 @@ impl Host {
             // There is nothing between socket and handler but HTTP.
             Self::InProcess(app) => in_process::router(app),
             Self::Processes(_, fleet) => processes::router(self, fleet),
+        }
+    }
+
+    /// Every route of an HTTP function, with the function's name.
+    pub fn routes(&self) -> Vec<(&str, &str)> {
+        let ours = HTTP_FUNCTIONS.iter().flat_map(|(name, paths)| paths.iter().map(|path| (*name, *path)));
+        match self {
+            Self::InProcess(_) => ours.collect(),
+            Self::Processes(_, fleet) => ours.chain(fleet.foreign_routes()).collect(),
         }
     }
 
@@ -72,22 +84,25 @@ impl Host {
     pub async fn work_off(&self, event: &RabbitMqEvent) -> Result<(), String> {
         match self {
             Self::InProcess(app) => in_process::guarded(order_worker::handle(app.clone(), event.clone())).await,
-            Self::Processes(..) => self.call("order-worker", event).await,
+            Self::Processes(..) => self.call("order-worker", event).await.map(drop),
         }
     }
 
-    /// Gives the sweeper its tick.
-    pub async fn tick(&self, event: &EventBridgeEvent<Value>) -> Result<(), String> {
+    /// Gives the sweeper its tick; returns what it did.
+    pub async fn tick(&self, event: &EventBridgeEvent<Value>) -> Result<Swept, String> {
         match self {
             Self::InProcess(app) => in_process::guarded(sweeper::handle(app.clone(), event.clone())).await,
-            Self::Processes(..) => self.call("sweeper", event).await,
+            Self::Processes(..) => {
+                let answer = self.call("sweeper", event).await?;
+                serde_json::from_slice(&answer).map_err(|error| format!("the sweeper's answer can't be read: {error}"))
+            }
         }
     }
 
-    async fn call(&self, function: &str, event: &impl Serialize) -> Result<(), String> {
+    async fn call(&self, function: &str, event: &impl Serialize) -> Result<Bytes, String> {
         let payload = Bytes::from(serde_json::to_vec(event).map_err(|error| error.to_string())?);
         match self.invoke(function, Invocation { payload, ..Invocation::default() }).await {
-            Ok(Reply { result: Ok(_), .. }) => Ok(()),
+            Ok(Reply { result: Ok(answer), .. }) => Ok(answer),
             Ok(Reply { result: Err(error), .. }) => Err(FunctionError::brief(&error)),
             Err(refusal) => Err(refusal.to_string()),
         }

@@ -95,6 +95,7 @@ async fn answer(host: &Host, call: Http<'_>) -> Result<Response, Problem> {
         host: &authority,
         source: peer.ip(),
         request_id: id.to_str().unwrap_or_default(),
+        trace: request.extensions().get().copied(),
         now: host.app().now(),
     };
     let payload = event.to_json().map_err(|error| {

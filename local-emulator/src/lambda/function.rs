@@ -9,10 +9,12 @@ use std::{
 
 use flashsale::{
     config::FunctionSettings,
+    metrics::{FUNCTION_CRASHES, FUNCTION_START_SECONDS, FUNCTION_STARTS, FUNCTION_THROTTLES, FUNCTION_TIMEOUTS, elapsed},
     ports::{Clock, Random},
 };
 use flashsale_servers::Watchdog;
 use hyper::body::Bytes;
+use metrics::{Counter, Histogram};
 use tokio::{
     sync::{oneshot, watch},
     time::Instant,
@@ -78,6 +80,28 @@ pub struct Function {
     pub launch: Launch,
     pub common: Arc<Common>,
     state: Mutex<State>,
+    measures: Measures,
+}
+
+/// The metrics of one function. The counters are there from the start, so that the first event is a rise.
+struct Measures {
+    starts: Counter,
+    start_seconds: Histogram,
+    crashes: Counter,
+    timeouts: Counter,
+    throttles: Counter,
+}
+
+impl Measures {
+    fn new(function: &str) -> Self {
+        Self {
+            starts: FUNCTION_STARTS.counter(&[function]),
+            start_seconds: FUNCTION_START_SECONDS.histogram(&[function]),
+            crashes: FUNCTION_CRASHES.counter(&[function]),
+            timeouts: FUNCTION_TIMEOUTS.counter(&[function]),
+            throttles: FUNCTION_THROTTLES.counter(&[function]),
+        }
+    }
 }
 
 /// An invocation on its way to an instance.
@@ -195,7 +219,8 @@ impl Instance {
 
 impl Function {
     pub fn new(name: String, settings: FunctionSettings, launch: Launch, common: Arc<Common>) -> Arc<Self> {
-        Arc::new(Self { name, settings, launch, common, state: Mutex::default() })
+        let measures = Measures::new(&name);
+        Arc::new(Self { name, settings, launch, common, state: Mutex::default(), measures })
     }
 
     /// `arn:aws:lambda:…` of no account.
@@ -281,7 +306,7 @@ impl Function {
                 match tokio::time::timeout(patience.saturating_sub(SCALE_WAIT), &mut begun).await {
                     Ok(outcome) => outcome,
                     Err(_) if self.give_up(id) => {
-                        metrics::counter!("flashsale_function_throttles_total", "function" => self.name.clone()).increment(1);
+                        self.measures.throttles.increment(1);
                         return Err(Refusal::Throttled);
                     }
                     // It was begun with at this very moment.
@@ -323,7 +348,7 @@ impl Function {
         let running: usize = state.instances.values().map(|instance| instance.running.len()).sum();
         let places = self.settings.instances_max as usize * self.settings.concurrency as usize;
         if running + state.waiting.len() >= places + self.settings.queue_max {
-            metrics::counter!("flashsale_function_throttles_total", "function" => self.name.clone()).increment(1);
+            self.measures.throttles.increment(1);
             return Err(Refusal::Throttled);
         }
         state.waiting.push_back(waiting);
@@ -359,8 +384,8 @@ impl Function {
                 return deadline;
             }
             let running = instance.running.remove(id);
-            tracing::warn!(function = self.name, request_id = id, "timed out; the process is replaced");
-            metrics::counter!("flashsale_function_timeouts_total", "function" => self.name.clone()).increment(1);
+            tracing::warn!(function = self.name, invocation = id, "timed out; the process is replaced");
+            self.measures.timeouts.increment(1);
             // Whatever else it works on is left until its own deadline.
             instance.retire(Ask::Kill);
             if let Some(running) = running {
@@ -384,8 +409,7 @@ impl Function {
                     instance.phase = Phase::Ready;
                     instance.idle_since = Instant::now();
                     state.start_failures = 0;
-                    metrics::histogram!("flashsale_function_start_seconds", "function" => self.name.clone())
-                        .record(instance.started.elapsed());
+                    self.measures.start_seconds.record(elapsed(instance.started.elapsed()));
                 }
                 match state.waiting.pop_front() {
                     // It can't fail: the receiver is in our hands.
@@ -454,7 +478,7 @@ impl Function {
         }
         if instance.phase != Phase::Retiring && !state.stopping {
             tracing::warn!(function = self.name, how, "the process ended");
-            metrics::counter!("flashsale_function_crashes_total", "function" => self.name.clone()).increment(1);
+            self.measures.crashes.increment(1);
             state.start_failures += u32::from(instance.phase == Phase::Starting);
             Self::delay_start(&mut state);
         }
@@ -511,7 +535,7 @@ impl Function {
                 logs: Arc::clone(&logs),
             };
             state.instances.insert(id, instance);
-            metrics::counter!("flashsale_function_starts_total", "function" => self.name.clone()).increment(1);
+            self.measures.starts.increment(1);
             tokio::spawn(instance::run(Arc::clone(self), id, asked, logs));
         }
     }

@@ -7,7 +7,10 @@
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use flashsale::domain::Timestamp;
+use flashsale::{
+    domain::Timestamp,
+    trace::{TRACEPARENT, TraceContext},
+};
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
     body::Bytes,
@@ -30,6 +33,8 @@ pub struct HttpEvent<'a> {
     pub host: &'a Authority,
     pub source: IpAddr,
     pub request_id: &'a str,
+    /// The trace it belongs to. What the client says of that is left out.
+    pub trace: Option<TraceContext>,
     pub now: Timestamp,
 }
 
@@ -83,12 +88,14 @@ struct Headers<'a> {
     given: &'a HeaderMap,
     source: IpAddr,
     request_id: &'a str,
+    trace: Option<TraceContext>,
 }
 
 impl Serialize for Headers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        const OURS: [&str; 5] = ["cookie", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-port", "x-request-id"];
+        const OURS: [&str; 7] =
+            ["cookie", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-port", "x-request-id", TRACEPARENT, "tracestate"];
         for name in self.given.keys().filter(|name| !OURS.contains(&name.as_str())) {
             map.serialize_entry(name.as_str(), &joined(self.given, name.as_str(), ","))?;
         }
@@ -99,6 +106,9 @@ impl Serialize for Headers<'_> {
         let protocol = self.given.get("x-forwarded-proto").filter(|value| *value == "https").map_or("http", |_| "https");
         map.serialize_entry("x-forwarded-proto", protocol)?;
         map.serialize_entry("x-request-id", self.request_id)?;
+        if let Some(trace) = self.trace {
+            map.serialize_entry(TRACEPARENT, &trace.to_string())?;
+        }
         map.end()
     }
 }
@@ -143,7 +153,7 @@ impl HttpEvent<'_> {
                 .map(str::trim)
                 .filter(|cookie| !cookie.is_empty())
                 .collect(),
-            headers: Headers { given: headers, source: self.source, request_id: self.request_id },
+            headers: Headers { given: headers, source: self.source, request_id: self.request_id, trace: self.trace },
             query_string_parameters: parameters,
             request_context: Context {
                 account_id: "000000000000",
@@ -283,6 +293,8 @@ mod tests {
 
     use super::*;
 
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
     fn event(request: &Request<Bytes>) -> Value {
         let path = request.uri().path().to_owned();
         let event = HttpEvent {
@@ -293,6 +305,7 @@ mod tests {
             host: &"shop.example:8080".parse().unwrap(),
             source: "192.0.2.1".parse().unwrap(),
             request_id: "r-1",
+            trace: TRACE.parse().ok(),
             now: Timestamp::from_epoch_ms(1_795_305_600_000),
         };
         serde_json::from_slice(&event.to_json().unwrap()).unwrap()
@@ -308,6 +321,8 @@ mod tests {
             .header("x-many", "1")
             .header("x-many", "2")
             .header("x-forwarded-for", "203.0.113.9")
+            .header("traceparent", TRACE.replace('7', "8"))
+            .header("tracestate", "made=up")
             .header("content-type", "application/json; charset=utf-8")
             .body(Bytes::from_static(b"{\"a\":\"\xc3\xa9\"}"))
             .unwrap();
@@ -320,6 +335,7 @@ mod tests {
         assert_eq!(json["headers"]["x-forwarded-for"], "203.0.113.9, 192.0.2.1");
         assert_eq!(json["headers"]["x-request-id"], "r-1");
         assert_eq!(json["headers"].get("cookie"), None);
+        assert_eq!((&json["headers"]["traceparent"], json["headers"].get("tracestate")), (&json!(TRACE), None), "the gateway's word");
         assert_eq!((&json["body"], &json["isBase64Encoded"]), (&json!("{\"a\":\"é\"}"), &json!(false)));
         let context = &json["requestContext"];
         assert_eq!((&context["domainName"], &context["domainPrefix"]), (&json!("shop.example"), &json!("shop")));

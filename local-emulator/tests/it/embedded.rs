@@ -80,6 +80,30 @@ async fn configuration_is_shown_and_checked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_schema_is_brought_up_to_date() {
+    let place = Place::embedded();
+    let said = |arguments: &[&str]| {
+        let output = place.run(arguments);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+    };
+    for _ in 0..2 {
+        let (code, text) = said(&["migrate", "--check"]);
+        assert!(code == Some(1) && text.contains("pending: 0001 ledger\n") && text.contains("migrations are pending"), "{text}");
+        assert!(!place.path().join("data").exists(), "it only looks");
+    }
+    let (code, text) = said(&["migrate"]);
+    assert!(code == Some(0) && text.contains("done: 0001 ledger, in "), "{text}");
+    let (code, text) = said(&["migrate"]);
+    assert!(code == Some(0) && text.starts_with("nothing to do\n"), "{text}");
+    let emulator = place.start(&[]);
+    let (code, text) = said(&["migrate", "--check"]);
+    assert!(code == Some(0) && text.contains("the schema is up to date for release"), "{text}");
+    let (code, text) = said(&["migrate"]);
+    assert!(code == Some(2) && text.contains("in use by another process"), "{text}");
+    drop(emulator);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn functions_are_invoked_with_lambda_events() {
     let place = Place::embedded();
     let sale = place.sale(3);
@@ -144,8 +168,11 @@ async fn metrics_are_on_the_admin_port_only() {
     let base = line.rsplit(' ').next().unwrap();
     let admin = crate::client::Client::new(base);
     let text = String::from_utf8(admin.get("/metrics", None).await.expect(200).bytes.to_vec()).unwrap();
-    assert!(text.contains("flashsale_http_requests_total{method=\"GET\",route=\"/api/sales\",status=\"200\"} 1"), "{text}");
-    assert!(text.contains("flashsale_queue_waiting 0"), "{text}");
+    assert!(
+        text.contains("flashsale_http_requests_total{function=\"sales\",method=\"GET\",route=\"/api/sales\",status=\"200\"} 1"),
+        "{text}"
+    );
+    assert!(text.contains("flashsale_queue_waiting_messages 0"), "{text}");
     admin.get("/healthz", None).await.expect(200);
     emulator.stop();
 }

@@ -10,10 +10,14 @@ use super::{
 };
 use crate::{
     domain::{AddressPrefix, Country, Phone, Role, SessionId, Subject, Timestamp, User, UserId},
+    metrics::{self, Outcomes},
     ports::{Created, Limit, Opening, Purpose, Session, UserChange},
     problem::Problem,
     security,
 };
+
+static REGISTRATIONS: Outcomes = Outcomes::new(metrics::REGISTRATIONS);
+static SIGN_INS: Outcomes = Outcomes::new(metrics::SIGN_INS);
 
 /// What registration and sign-in are given. `Debug` is left out: it holds a password.
 pub struct Credentials {
@@ -63,6 +67,10 @@ impl App {
     /// # Errors
     /// `invalid-phone`, `weak-password`, `phone-taken`, `captcha-*`, `rate-limited`, `banned`.
     pub async fn register(&self, client: &Client, given: Credentials) -> Result<UserView, Problem> {
+        REGISTRATIONS.note("registered", self.make_user(client, given).await)
+    }
+
+    async fn make_user(&self, client: &Client, given: Credentials) -> Result<UserView, Problem> {
         let phone = Phone::parse(&given.phone, given.country)?;
         check_strength("password", &given.password, &phone)?;
         let limits = vec![self.phone_limit(&phone, client)];
@@ -104,6 +112,10 @@ impl App {
     /// # Errors
     /// `invalid-phone`, `bad-credentials`, `captcha-*` after failures, `rate-limited`, `banned`.
     pub async fn sign_in(&self, client: &Client, given: Credentials) -> Result<SignedIn, Problem> {
+        SIGN_INS.note("opened", self.check_credentials(client, given).await)
+    }
+
+    async fn check_credentials(&self, client: &Client, given: Credentials) -> Result<SignedIn, Problem> {
         let phone = Phone::parse(&given.phone, given.country)?;
         let limits = vec![self.phone_limit(&phone, client)];
         self.enter_unknown(client, "login", self.config.limits.login, limits).await?;

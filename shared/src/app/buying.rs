@@ -3,19 +3,25 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use tracing::Instrument as _;
 
 use super::{App, CaptchaAnswer, Client, SessionClaims, TicketClaims};
 use crate::{
     domain::{Order, OrderId, OrderRequest, OrderStatus, Sale, SaleId, Timestamp},
     logging::OncePerSecond,
+    metrics::{self, Outcomes},
     ports::{Admitted, Claim, Purpose},
     problem::Problem,
+    trace::{self, STEP, TraceContext},
 };
 
 /// A buyer whose order could not be made durable asks again after this long.
 const RETRY_MS: u64 = 1_000;
 /// Longest wait of a refused ticket for its turn to be looked up in the ledger.
 const LOOKUP_WAIT: Duration = Duration::from_millis(250);
+
+static TICKETS: Outcomes = Outcomes::new(metrics::TICKETS);
+static ORDERS: Outcomes = Outcomes::new(metrics::ORDERS);
 
 /// A ticket, as a client gets it.
 #[derive(Debug, Clone, Serialize)]
@@ -52,6 +58,16 @@ impl App {
         sale_id: SaleId,
         captcha: Option<CaptchaAnswer>,
     ) -> Result<Ticket, Problem> {
+        TICKETS.note("issued", self.make_ticket(who, client, sale_id, captcha).await)
+    }
+
+    async fn make_ticket(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        sale_id: SaleId,
+        captcha: Option<CaptchaAnswer>,
+    ) -> Result<Ticket, Problem> {
         // From memory: a request that can't win costs no store. What is not in memory is limited by address.
         if !self.catalog.knows(sale_id) {
             self.enter_reader(client).await?;
@@ -66,19 +82,21 @@ impl App {
         }
         // From memory only for users who were seen to hold no order. The first refusal of each asks the store, behind the
         // gate like everybody: this process may not have taken the order of a winner.
-        if let Some(flag) = self.sold_out_flag(sale_id).await?
+        if let Some(flag) = self.sold_out_flag(sale_id, who.user_id).await?
             && self.catalog.is_without(sale_id, who.user_id, flag, self.monotonic_ms()).await
         {
             self.enter_memory(client, Some(who.user_id), "ticket", self.config.limits.ticket).await?;
             return Err(Problem::SoldOut);
         }
         self.enter(who, client, "ticket", self.config.limits.ticket).await?;
-        let look = self.ports.admission.look(sale_id, who.user_id).await?.ok_or(Problem::Unavailable { retry_after_ms: RETRY_MS })?;
+        let step = tracing::info_span!(target: STEP, "admission.look", otel.kind = "client");
+        let look = self.ports.admission.look(sale_id, who.user_id).instrument(step).await?;
+        let look = look.ok_or(Problem::Unavailable { retry_after_ms: RETRY_MS })?;
         if let Some(order_id) = look.already_bought {
             return Err(Problem::AlreadyBought { order_id });
         }
         if look.available == 0 {
-            let flag = self.note_sold_out(sale_id);
+            let flag = self.note_sold_out(sale_id, &look);
             self.catalog.note_without(sale_id, who.user_id, flag, self.monotonic_ms()).await;
             return Err(Problem::SoldOut);
         }
@@ -90,7 +108,8 @@ impl App {
         Ok(Ticket { ticket: self.ticket_keys.sign(&claims), order_id, expires_at })
     }
 
-    /// Turns a ticket into an order and returns once the order is durable. The same ticket gives the same order.
+    /// Turns a ticket into an order and returns once the order is durable. The same ticket gives the same order. `request` is
+    /// the trace that the order takes along.
     ///
     /// # Errors
     /// `bad-ticket`, `ticket-expired`, `not-durable-yet`, and those of [`App::issue_ticket`].
@@ -100,7 +119,18 @@ impl App {
         client: &Client,
         sale_id: SaleId,
         ticket: &str,
-        traceparent: Option<String>,
+        request: Option<TraceContext>,
+    ) -> Result<OrderAccepted, Problem> {
+        ORDERS.note("accepted", self.make_order(who, client, sale_id, ticket, request).await)
+    }
+
+    async fn make_order(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        sale_id: SaleId,
+        ticket: &str,
+        request: Option<TraceContext>,
     ) -> Result<OrderAccepted, Problem> {
         let ticket: TicketClaims = self.ticket_keys.verify(ticket).ok_or(Problem::BadTicket)?;
         if ticket.user_id != who.user_id || ticket.session_id != who.session_id || ticket.sale_id != sale_id {
@@ -116,7 +146,7 @@ impl App {
             Admitted::Ended => Ok(accepted),
             // Also for `Again`: whether the first publish was confirmed nobody knows, and a second one is harmless.
             Admitted::Reserved(reservation) | Admitted::Again(reservation) => {
-                self.hand_over(OrderRequest { traceparent, ..reservation.request }).await?;
+                self.hand_over(reservation.request, request).await?;
                 self.catalog.note_winner(sale_id, who.user_id).await;
                 Ok(accepted)
             }
@@ -125,15 +155,13 @@ impl App {
             Admitted::NotOpen { starts_at } => self.recorded_or(Problem::SaleNotOpen { starts_at }, &ticket, accepted).await,
             Admitted::SaleEnded => self.recorded_or(Problem::SaleEnded, &ticket, accepted).await,
             Admitted::AlreadyBought { order_id } => self.recorded_or(Problem::AlreadyBought { order_id }, &ticket, accepted).await,
-            Admitted::SoldOut => {
-                self.note_sold_out(sale_id);
-                self.recorded_or(Problem::SoldOut, &ticket, accepted).await
-            }
+            Admitted::SoldOut => self.recorded_or(Problem::SoldOut, &ticket, accepted).await,
         }
     }
 
     async fn reserve(&self, claim: &Claim) -> Result<Admitted, Problem> {
-        self.ports.admission.reserve(claim).await.map_err(|error| {
+        let step = tracing::info_span!(target: STEP, "admission.reserve", otel.kind = "client");
+        self.ports.admission.reserve(claim).instrument(step).await.map_err(|error| {
             static LINES: OncePerSecond = OncePerSecond::new();
             if let Some(left_out) = LINES.pass() {
                 tracing::warn!(%error, order_id = %claim.order_id, left_out, "reserve");
@@ -144,9 +172,11 @@ impl App {
     }
 
     /// Publishes the order, and puts it where its status is asked for.
-    async fn hand_over(&self, request: OrderRequest) -> Result<(), Problem> {
-        let order = Order::queued(&request);
-        let (published, ()) = futures_util::join!(self.publisher.publish(request), self.share_order(&order));
+    async fn hand_over(&self, order: OrderRequest, request: Option<TraceContext>) -> Result<(), Problem> {
+        let step = tracing::info_span!(target: STEP, "orders.publish", otel.kind = "producer", flashsale.order_id = %order.order_id);
+        let publishing = OrderRequest { traceparent: trace::carried(&step, request), ..order };
+        let order = Order::queued(&publishing);
+        let (published, ()) = futures_util::join!(self.publisher.publish(publishing).instrument(step), self.share_order(&order));
         published.map_err(|error| {
             // The unit stays reserved: the retry finds it, and so does the sweeper.
             tracing::debug!(%error, order_id = %order.order_id, "publish");

@@ -1,5 +1,8 @@
 //! Captchas: drawn, spoken, and answered once.
 
+use std::sync::LazyLock;
+
+use metrics::Counter;
 use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 
@@ -7,9 +10,13 @@ use super::{App, Client};
 use crate::{
     config::CaptchaMode,
     domain::{AddressPrefix, CaptchaId, Timestamp},
+    metrics::{CAPTCHA_ANSWERS, CAPTCHAS_DRAWN, Outcomes},
     ports::{Captcha, Purpose},
     problem::Problem,
 };
+
+static DRAWN: LazyLock<Counter> = LazyLock::new(|| CAPTCHAS_DRAWN.counter(&[]));
+static ANSWERS: Outcomes = Outcomes::new(CAPTCHA_ANSWERS);
 
 /// An answer to a captcha, as a client sends it.
 #[derive(Debug, Clone)]
@@ -49,6 +56,7 @@ impl App {
             expires_at: now.plus_ms(self.config.captchas.ms()),
         };
         self.ports.captchas.put(&captcha, now).await?;
+        DRAWN.increment(1);
         Ok(DrawnCaptcha { captcha_id: captcha.captcha_id, image: drawn.image, expires_at: captcha.expires_at })
     }
 
@@ -68,6 +76,10 @@ impl App {
         if self.config.captcha == CaptchaMode::Off {
             return Ok(());
         }
+        ANSWERS.note("solved", self.take_captcha(purpose, answer).await)
+    }
+
+    async fn take_captcha(&self, purpose: Purpose, answer: Option<CaptchaAnswer>) -> Result<(), Problem> {
         let given = answer.ok_or(Problem::CaptchaRequired)?;
         let captcha = self.ports.captchas.take(given.captcha_id, self.now()).await?.ok_or(Problem::CaptchaGone)?;
         if captcha.purpose != purpose {

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, LazyLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -20,9 +20,14 @@ use super::{App, Client, sale_list::SaleLists};
 use crate::{
     config::CacheTimes,
     domain::{Currency, OrderId, Sale, SaleId, SaleState, Timestamp, UserId},
-    ports::{AdmissionState, StoreError},
+    metrics::CacheCounts,
+    ports::{AdmissionState, Look, StoreError},
     problem::Problem,
 };
+
+static SALE: LazyLock<CacheCounts> = LazyLock::new(|| CacheCounts::new("sale"));
+static AVAILABLE: LazyLock<CacheCounts> = LazyLock::new(|| CacheCounts::new("available"));
+static SHARED_SALE: LazyLock<CacheCounts> = LazyLock::new(|| CacheCounts::new("shared_sale"));
 
 /// Users known to hold no order of a sale, and orders known not to be recorded, that are kept in a process's memory.
 const NONE_MAX: u64 = 100_000;
@@ -135,7 +140,8 @@ struct Known {
     until_ms: u64,
 }
 
-/// Names one sold-out flag, from its being set to its being cleared: what was seen under an earlier one is not believed.
+/// Names one sold-out flag, from its being set until units are free or were sold again: what was seen under an earlier one is
+/// not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FlagNumber(u64);
 
@@ -150,6 +156,9 @@ struct SoldOutFlags {
 
 struct SoldOut {
     number: FlagNumber,
+    /// [`Look::admissions`] when no unit was left: another figure means that somebody has bought since, perhaps a user
+    /// who was seen to hold no order.
+    admissions: u64,
     /// When it is to be looked at again.
     until_ms: AtomicU64,
 }
@@ -160,7 +169,7 @@ enum Flag {
     Unset,
     SoldOut(FlagNumber),
     /// The flag's life is over, and this caller is the one to look.
-    LookAgain(FlagNumber),
+    LookAgain,
 }
 
 impl SoldOutFlags {
@@ -174,23 +183,21 @@ impl SoldOutFlags {
             return Flag::SoldOut(flag.number);
         }
         match flag.until_ms.compare_exchange(seen, now_ms + self.life_ms, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => Flag::LookAgain(flag.number),
+            Ok(_) => Flag::LookAgain,
             Err(_) => Flag::SoldOut(flag.number),
         }
     }
 
-    fn set(&self, sale_id: SaleId, now_ms: u64) -> FlagNumber {
+    fn set(&self, sale_id: SaleId, admissions: u64, now_ms: u64) -> FlagNumber {
         let mut flags = self.flags.write().unwrap_or_else(PoisonError::into_inner);
         if flags.len() >= FLAGS_MAX {
             // Those of sales that nobody asks for any more.
             flags.retain(|_, flag| now_ms < flag.until_ms.load(Ordering::Relaxed));
         }
-        let flag = flags.entry(sale_id).or_insert_with(|| {
-            let number = FlagNumber(self.number.fetch_add(1, Ordering::Relaxed) + 1);
-            SoldOut { number, until_ms: AtomicU64::new(0) }
-        });
-        flag.until_ms.store(now_ms + self.life_ms, Ordering::Relaxed);
-        flag.number
+        let known = flags.get(&sale_id).filter(|flag| flag.admissions == admissions).map(|flag| flag.number);
+        let number = known.unwrap_or_else(|| FlagNumber(self.number.fetch_add(1, Ordering::Relaxed) + 1));
+        flags.insert(sale_id, SoldOut { number, admissions, until_ms: AtomicU64::new(now_ms + self.life_ms) });
+        number
     }
 
     fn clear(&self, sale_id: SaleId) {
@@ -200,12 +207,12 @@ impl SoldOutFlags {
 
 impl App {
     /// The flag that says that the sale is sold out, from memory; now and then one caller asks the admission store for all.
-    pub(super) async fn sold_out_flag(&self, sale_id: SaleId) -> Result<Option<FlagNumber>, Problem> {
+    pub(super) async fn sold_out_flag(&self, sale_id: SaleId, user_id: UserId) -> Result<Option<FlagNumber>, Problem> {
         match self.catalog.sold_out.ask(sale_id, self.monotonic_ms()) {
             Flag::Unset => Ok(None),
             Flag::SoldOut(flag) => Ok(Some(flag)),
-            Flag::LookAgain(flag) => match self.ports.admission.state(sale_id).await? {
-                AdmissionState::Open { stock, reserved, settled, .. } if reserved.saturating_add(settled) >= stock => Ok(Some(flag)),
+            Flag::LookAgain => match self.ports.admission.look(sale_id, user_id).await? {
+                Some(look) if look.available == 0 => Ok(Some(self.note_sold_out(sale_id, &look))),
                 _ => {
                     self.catalog.sold_out.clear(sale_id);
                     Ok(None)
@@ -215,8 +222,8 @@ impl App {
     }
 
     /// Notes that the admission store had no unit left.
-    pub(super) fn note_sold_out(&self, sale_id: SaleId) -> FlagNumber {
-        self.catalog.sold_out.set(sale_id, self.monotonic_ms())
+    pub(super) fn note_sold_out(&self, sale_id: SaleId, look: &Look) -> FlagNumber {
+        self.catalog.sold_out.set(sale_id, look.admissions, self.monotonic_ms())
     }
 
     /// A sale page.
@@ -234,6 +241,7 @@ impl App {
 
     /// The sale, from memory, from the shared cache, or from SQL.
     pub(super) async fn sale(&self, sale_id: SaleId) -> Result<Arc<Sale>, Problem> {
+        SALE.lookups.increment(1);
         let found = self
             .catalog
             .sales
@@ -244,6 +252,8 @@ impl App {
     }
 
     async fn read_sale(&self, sale_id: SaleId) -> Result<Option<Arc<Sale>>, StoreError> {
+        SALE.misses.increment(1);
+        SHARED_SALE.lookups.increment(1);
         let key = cache_key(sale_id);
         let now = self.now();
         match self.ports.cache.get(&key, now).await {
@@ -255,6 +265,7 @@ impl App {
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "shared cache"),
         }
+        SHARED_SALE.misses.increment(1);
         let Some(sale) = self.ports.sales.get(sale_id).await? else {
             return Ok(None);
         };
@@ -272,10 +283,12 @@ impl App {
     }
 
     pub(super) async fn view(&self, sale: &Sale) -> Result<SaleView, Problem> {
+        AVAILABLE.lookups.increment(1);
         let available = self
             .catalog
             .available
             .try_get_with(sale.sale_id, async {
+                AVAILABLE.misses.increment(1);
                 Ok(match self.ports.admission.state(sale.sale_id).await? {
                     AdmissionState::Open { stock, reserved, settled, .. } => stock.saturating_sub(reserved.saturating_add(settled)),
                     // While it is loaded the ledger's figure is the best there is.
@@ -318,14 +331,17 @@ mod tests {
         let flags = SoldOutFlags { flags: RwLock::default(), number: AtomicU64::new(0), life_ms: 250 };
         let sale = contract::sale_id();
         assert_eq!(flags.ask(sale, 1_000), Flag::Unset);
-        let first = flags.set(sale, 1_000);
+        let first = flags.set(sale, 7, 1_000);
         assert_eq!(flags.ask(sale, 1_249), Flag::SoldOut(first));
-        assert_eq!(flags.ask(sale, 1_250), Flag::LookAgain(first));
+        assert_eq!(flags.ask(sale, 1_250), Flag::LookAgain);
         assert_eq!(flags.ask(sale, 1_250), Flag::SoldOut(first));
-        assert_eq!(flags.set(sale, 1_300), first, "the same flag lives on");
+        assert_eq!(flags.set(sale, 7, 1_300), first, "the same flag lives on");
+        let second = flags.set(sale, 8, 1_310);
+        assert_ne!(second, first, "somebody has bought since");
+        assert_eq!(flags.ask(sale, 1_320), Flag::SoldOut(second));
         flags.clear(sale);
-        assert_eq!(flags.ask(sale, 1_300), Flag::Unset);
-        assert_ne!(flags.set(sale, 1_300), first, "another one");
+        assert_eq!(flags.ask(sale, 1_320), Flag::Unset);
+        assert_ne!(flags.set(sale, 8, 1_320), second, "another one");
     }
 
     #[test]
@@ -333,7 +349,7 @@ mod tests {
         let flags = SoldOutFlags { flags: RwLock::default(), number: AtomicU64::new(0), life_ms: 250 };
         for turn in 0..3 {
             for _ in 0..FLAGS_MAX {
-                flags.set(contract::sale_id(), turn * 1_000);
+                flags.set(contract::sale_id(), 0, turn * 1_000);
             }
         }
         assert!(flags.flags.read().unwrap().len() <= FLAGS_MAX);

@@ -6,7 +6,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::App;
-use crate::ports::{StoreError, Stored};
+use crate::{
+    metrics::{CLOCK_DIFFERENCE, seconds},
+    ports::{StoreError, Stored},
+};
 
 /// How far the clocks may differ.
 const DIFFERENCE_MAX_MS: i64 = 2_000;
@@ -66,6 +69,7 @@ impl App {
         } else {
             None
         };
+        CLOCK_DIFFERENCE.gauge(&[]).set(seconds(least + trip_ms / 2));
         let mut memory = self.clocks.0.lock().unwrap_or_else(PoisonError::into_inner);
         memory.compared = Some(Compared { at_ms: begun, offset_ms, ahead_ms });
         if let Some(ahead_ms) = ahead_ms

@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 
+use tracing::Instrument as _;
+
 use super::{App, SessionClaims, refusals::Recalled};
 use crate::{
     domain::{Quota, Role, Subject, Timestamp, UserId},
     ports::{AbusePolicy, Entered, Entry, Limit, StoreError},
     problem::Problem,
+    trace::STEP,
 };
 
 /// Who sends a request.
@@ -174,7 +177,8 @@ impl App {
         }
         // From before the question: what is remembered ends rather too early than too late.
         let asked_at_ms = self.monotonic_ms();
-        let entered = self.ports.gate.enter(entry).await;
+        let step = tracing::info_span!(target: STEP, "gate.enter", otel.kind = "client");
+        let entered = self.ports.gate.enter(entry).instrument(step).await;
         if !matches!(entered, Ok(Entered::Limited { .. })) {
             self.refusals.keep_unreported(entry, unreported).await;
         }

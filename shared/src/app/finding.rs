@@ -25,6 +25,8 @@ const MISSES_MAX: u64 = 100_000;
 const MISSES_DROPPED: Duration = Duration::from_secs(10);
 /// Sales read at a time.
 const SALES_PAGE: u32 = 100;
+/// An id that was made this long after the oldest sale that is looked after may still be of a sale that is not: clocks differ.
+const CLOCKS_DIFFER_MS: u64 = 60_000;
 /// A client asks again after this long when it can't be said whether there is an order.
 const RETRY_MS: u64 = 1_000;
 
@@ -36,6 +38,8 @@ pub(super) struct OrderMemory {
     absent: LocalCache<(OrderId, UserId), Timestamp>,
     /// The sales that may have queued orders.
     live_sales: LocalCache<(), Arc<Vec<SaleId>>>,
+    /// Until when the queue is worked off, by the half second in which that was read.
+    worked_off: LocalCache<u64, Option<Timestamp>>,
 }
 
 impl Default for OrderMemory {
@@ -44,6 +48,7 @@ impl Default for OrderMemory {
             asked: LocalCache::builder().max_capacity(MISSES_MAX).time_to_live(MISSES_DROPPED).build(),
             absent: LocalCache::builder().max_capacity(MISSES_MAX).time_to_live(MISSES_DROPPED).build(),
             live_sales: LocalCache::builder().max_capacity(1).time_to_live(MISS_REMEMBERED).build(),
+            worked_off: LocalCache::builder().max_capacity(2).time_to_live(MISSES_DROPPED).build(),
         }
     }
 }
@@ -57,7 +62,8 @@ fn lately(at: Timestamp, now: Timestamp) -> bool {
 enum Held {
     /// It does.
     Yes(Reservation),
-    /// Every sale that the order may be of is open, and none holds it.
+    /// Every sale that the order may be of is open, and none holds it; or its sale ended long ago, and nothing that is queued
+    /// is of such a sale.
     No,
     /// It can't be said now: a store does not answer, or is being rebuilt and has lost what it held.
     Unsure(Problem),
@@ -125,10 +131,28 @@ impl App {
         match self.sales_with_queued().await {
             Ok(sales) => {
                 let candidates: Vec<SaleId> = sales.iter().copied().filter(|sale_id| order_id.may_be_of(*sale_id)).collect();
-                self.held_by(&candidates, order_id).await
+                let held = self.held_by(&candidates, order_id).await;
+                if matches!(held, Held::No) && self.may_have_outlasted(order_id) && !self.is_queue_worked_off().await {
+                    return Held::Unsure(Problem::Unavailable { retry_after_ms: RETRY_MS });
+                }
+                held
             }
             Err(error) => Held::Unsure(error.into()),
         }
+    }
+
+    /// Whether the order may be of a sale that ended so long ago that it is not among [`App::sales_with_queued`].
+    fn may_have_outlasted(&self, order_id: OrderId) -> bool {
+        order_id.made_at() < self.looked_after_from().plus_ms(CLOCKS_DIFFER_MS)
+    }
+
+    /// Whether every order that the shared cache has forgotten by its age was taken from the queue and recorded. Read by one
+    /// caller for all who ask within half a second, whatever they ask for.
+    async fn is_queue_worked_off(&self) -> bool {
+        let half_second = self.monotonic_ms() / u64::try_from(MISS_REMEMBERED.as_millis()).unwrap_or(u64::MAX);
+        let until = self.order_memory.worked_off.get_with(half_second, self.read_worked_off()).await;
+        // Half of the time that the cache keeps an order: the other half is for clocks that differ.
+        until.is_some_and(|until| until.epoch_ms().abs_diff(self.now().epoch_ms()) <= self.config.cache.order_ms / 2)
     }
 
     async fn held_by(&self, sales: &[SaleId], order_id: OrderId) -> Held {
@@ -149,10 +173,16 @@ impl App {
         outcome
     }
 
-    /// The sales that the sweeper looks after: no other has queued orders. Read by one caller for all.
+    /// Sales that ended before are not looked at with every question.
+    fn looked_after_from(&self) -> Timestamp {
+        self.now().minus_ms(self.config.sweeper.tail_seconds * 1_000)
+    }
+
+    /// The sales that the sweeper looks after. Others have queued orders only while the queue stands still for as long as
+    /// `sweeper.tail_seconds`. Read by one caller for all.
     async fn sales_with_queued(&self) -> Result<Arc<Vec<SaleId>>, StoreError> {
         let read = async {
-            let from = self.now().minus_ms(self.config.sweeper.tail_seconds * 1_000);
+            let from = self.looked_after_from();
             let mut sales = Vec::new();
             loop {
                 let page = self.ports.sales.ending_from(from, sales.last().copied(), SALES_PAGE).await?;

@@ -27,6 +27,7 @@ mod sharing;
 mod studio;
 mod sweeping;
 mod tokens;
+mod worked_off;
 
 use std::{future::Future, ops::Deref, sync::Arc, time::Duration};
 

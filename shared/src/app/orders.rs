@@ -3,9 +3,13 @@
 use super::{App, Client, SessionClaims, finish};
 use crate::{
     domain::{Order, OrderId, OrderStatus, UserId},
+    metrics::{self, Outcomes},
     ports::Transition,
     problem::Problem,
 };
+
+static PAYMENTS: Outcomes = Outcomes::new(metrics::PAYMENTS);
+static CANCELLATIONS: Outcomes = Outcomes::new(metrics::CANCELLATIONS);
 
 impl App {
     /// One order of the user.
@@ -41,6 +45,10 @@ impl App {
     /// # Errors
     /// `not-found`, `order-queued`, `order-final`, `unauthenticated`, `rate-limited`, `banned`, `unavailable`.
     pub async fn pay_order(&self, who: &SessionClaims, client: &Client, order_id: OrderId) -> Result<Order, Problem> {
+        PAYMENTS.note("paid", self.pay(who, client, order_id).await)
+    }
+
+    async fn pay(&self, who: &SessionClaims, client: &Client, order_id: OrderId) -> Result<Order, Problem> {
         self.enter(who, client, "order-status", self.config.limits.order_status).await?;
         let transition = self.ports.orders.pay(order_id, who.user_id, self.now()).await?;
         if transition == Transition::NotFound && self.find_queued(order_id, who.user_id).await?.is_some() {
@@ -54,6 +62,10 @@ impl App {
     /// # Errors
     /// `not-found`, `order-final`, `unauthenticated`, `rate-limited`, `banned`, `unavailable`.
     pub async fn cancel_order(&self, who: &SessionClaims, client: &Client, order_id: OrderId) -> Result<Order, Problem> {
+        CANCELLATIONS.note("cancelled", self.cancel(who, client, order_id).await)
+    }
+
+    async fn cancel(&self, who: &SessionClaims, client: &Client, order_id: OrderId) -> Result<Order, Problem> {
         self.enter(who, client, "order-status", self.config.limits.order_status).await?;
         let (app, user_id) = (self.clone(), who.user_id);
         finish(async move { app.cancel_and_release(order_id, user_id).await }).await

@@ -10,9 +10,10 @@ use moka::future::Cache as LocalCache;
 use ring::digest::{SHA256, digest};
 use serde::Serialize;
 
-use super::{App, finish};
+use super::{Admin, App, finish};
 use crate::{
     domain::{OrderId, QueueMessage},
+    metrics::MESSAGES_PARKED,
     ports::Stored,
     problem::Problem,
 };
@@ -79,6 +80,7 @@ impl App {
             }
             tracing::error!(reason, bytes = body.len(), "a message can't be used and is parked");
             self.ports.queue.park(&body, &reason).await?;
+            MESSAGES_PARKED.counter(&[]).increment(1);
             self.parked_lately.0.insert(hash, ()).await;
         }
         Ok(())
@@ -118,17 +120,31 @@ impl App {
     ///
     /// # Errors
     /// `NotFound` when it is not parked, and when the queue does not answer.
-    pub async fn retry_parked(&self, id: &str) -> Result<(), Problem> {
+    pub async fn retry_parked(&self, admin: Admin, id: &str) -> Result<(), Problem> {
         let (app, id) = (self.clone(), id.to_owned());
-        let retried = finish(async move { Ok(app.ports.parked.retry(&id).await?) }).await?;
-        if retried { Ok(()) } else { Err(Problem::NotFound) }
+        finish(async move {
+            if !app.ports.parked.retry(&id).await? {
+                return Err(Problem::NotFound);
+            }
+            admin.did("parked-retried", &id);
+            Ok(())
+        })
+        .await
     }
 
     /// Throws a parked message away.
     ///
     /// # Errors
     /// As [`App::retry_parked`].
-    pub async fn discard_parked(&self, id: &str) -> Result<(), Problem> {
-        if self.ports.parked.discard(id).await? { Ok(()) } else { Err(Problem::NotFound) }
+    pub async fn discard_parked(&self, admin: Admin, id: &str) -> Result<(), Problem> {
+        let (app, id) = (self.clone(), id.to_owned());
+        finish(async move {
+            if !app.ports.parked.discard(&id).await? {
+                return Err(Problem::NotFound);
+            }
+            admin.did("parked-discarded", &id);
+            Ok(())
+        })
+        .await
     }
 }

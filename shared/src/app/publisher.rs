@@ -11,6 +11,7 @@ use tokio::{
 use crate::{
     domain::OrderRequest,
     logging::OncePerSecond,
+    metrics::{PUBLISH_GROUP, PUBLISH_SECONDS, elapsed, number},
     ports::{OrderQueue, StoreError, Stored},
 };
 
@@ -29,6 +30,9 @@ impl Publisher {
         let (waiting, mut orders) = mpsc::channel::<Waiting>(waiting_max);
         tokio::spawn(async move {
             let mut group = Vec::with_capacity(group_max);
+            let [confirmed, unavailable, unknown] =
+                ["confirmed", "unavailable", "unknown"].map(|outcome| PUBLISH_SECONDS.histogram(&[outcome]));
+            let orders_of_a_group = PUBLISH_GROUP.histogram(&[]);
             while orders.recv_many(&mut group, group_max).await > 0 {
                 let (mut requests, mut replies) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
                 for (request, since, reply) in group.drain(..) {
@@ -43,7 +47,15 @@ impl Publisher {
                 if requests.is_empty() {
                     continue;
                 }
+                orders_of_a_group.record(number(requests.len() as u64));
+                let begun = Instant::now();
                 let outcome = queue.publish(&requests).await;
+                let seconds = match &outcome {
+                    Ok(()) => &confirmed,
+                    Err(StoreError::Unavailable { .. }) => &unavailable,
+                    Err(StoreError::Unknown { .. } | StoreError::Corrupt { .. }) => &unknown,
+                };
+                seconds.record(elapsed(begun.elapsed()));
                 if let Err(error) = &outcome
                     && let Some(left_out) = LINES.pass()
                 {

@@ -45,6 +45,11 @@ impl Looks {
         (backlog.ready == 0).then_some(Self { begun_ms: now_ms, consumers: backlog.consumers, holders })
     }
 
+    /// When the first look was, by the monotonic clock.
+    pub(super) const fn begun_ms(&self) -> u64 {
+        self.begun_ms
+    }
+
     /// One more look: `None` when the looks must begin anew, else whether the queue is worked off.
     fn look(&mut self, backlog: Backlog, reports: &[HolderReport], now_ms: u64) -> Option<bool> {
         if backlog.consumers != self.consumers {
@@ -83,21 +88,22 @@ impl App {
         self.ports.holders.report(&report, self.now()).await
     }
 
-    /// One look at the queue. `looks` is what earlier calls have left; it begins as `None`.
-    pub(super) async fn is_worked_off(&self, looks: &mut Option<Looks>) -> Stored<bool> {
+    /// One look at the queue. `looks` is what earlier calls have left; it begins as `None`. Returns the time of the monotonic
+    /// clock before which every published message is recorded by now, once that is known.
+    pub(super) async fn worked_off_until(&self, looks: &mut Option<Looks>) -> Stored<Option<u64>> {
+        let now_ms = self.monotonic_ms();
         // In this order: what the queue has given out by now is in the reports that come later.
         let backlog = self.ports.queue.backlog().await?;
         if backlog.consumers == 0 {
             // The queue knows all, or nobody consumes: what is not ready is not there.
-            return Ok(backlog.ready == 0);
+            return Ok((backlog.ready == 0).then_some(now_ms));
         }
         let reports = self.ports.holders.reports().await?;
-        let now_ms = self.monotonic_ms();
         let seen = looks.as_mut().and_then(|looks| looks.look(backlog, &reports, now_ms));
         if seen.is_none() {
             *looks = Looks::begin(backlog, &reports, now_ms);
         }
-        Ok(seen == Some(true))
+        Ok(looks.as_ref().filter(|_| seen == Some(true)).map(|looks| looks.begun_ms))
     }
 }
 

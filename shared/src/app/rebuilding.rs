@@ -59,7 +59,7 @@ impl App {
         let earlier = self.sweep.rebuilds().remove(&sale_id).filter(|waiting| waiting.epoch == epoch);
         let Waiting { since_ms, mut looks, .. } = earlier.unwrap_or(Waiting { epoch, since_ms: now_ms, looks: None });
         let published = now_ms.saturating_sub(since_ms) >= self.config.sweeper.rebuild_wait_min_ms;
-        let worked_off = if published { self.is_worked_off(&mut looks).await } else { Ok(false) };
+        let worked_off = if published { self.worked_off_until(&mut looks).await.map(|until| until.is_some()) } else { Ok(false) };
         self.sweep.rebuilds().insert(sale_id, Waiting { epoch, since_ms, looks });
         worked_off
     }

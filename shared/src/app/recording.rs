@@ -1,19 +1,23 @@
 //! The order worker's work: messages from the queue become rows of the ledger, and the admission store is told.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 use futures_util::{
     StreamExt as _,
     future::{join, join_all},
     stream,
 };
+use metrics::Histogram;
 use tokio::time::timeout;
+use tracing::Instrument as _;
 
 use super::App;
 use crate::{
-    domain::{Order, OrderId, OrderRequest, QueueMessage, SaleId},
+    domain::{Order, OrderId, OrderRequest, QueueMessage, RejectReason, SaleId},
     logging::OncePerSecond,
+    metrics::{ORDER_SECONDS_TO_FINAL, ORDERS_RECORDED, Outcomes, elapsed},
     ports::{Recorded, StoreError, Stored, Unrecordable},
+    trace::{self, BatchSpans, STEP},
 };
 
 /// Sales that the admission store is told of at the same time.
@@ -21,6 +25,9 @@ const TOLD_AT_ONCE: usize = 16;
 /// Longest time that the stores have to hear of one sale's orders. A batch is acknowledged after that, so that a shard which
 /// does not answer slows the orders of other sales by no more than this.
 const TELL_WITHIN: Duration = Duration::from_secs(1);
+
+static RECORDED: Outcomes = Outcomes::new(ORDERS_RECORDED);
+static TO_FINAL: LazyLock<Histogram> = LazyLock::new(|| ORDER_SECONDS_TO_FINAL.histogram(&[]));
 
 /// Messages that can't be used, with the reason: each once, however often it is in the batch.
 type Unusable = BTreeMap<Vec<u8>, String>;
@@ -43,7 +50,8 @@ impl App {
         }
         let mut corrupt = None;
         for chunk in requests.chunks(self.config.worker.record_orders_max) {
-            match self.record_sale_by_sale(chunk, &mut unusable).await {
+            let spans = BatchSpans::begin(chunk);
+            match self.record_sale_by_sale(chunk, &mut unusable, &spans).instrument(spans.batch.clone()).await {
                 Err(error @ StoreError::Corrupt { .. }) => corrupt = Some(error),
                 outcome => outcome?,
             }
@@ -57,8 +65,8 @@ impl App {
 
     /// Records the orders in one go. When the ledger can't read what it holds, those of each sale by themselves: the
     /// broken row of one sale does not hold up the orders of others.
-    async fn record_sale_by_sale(&self, requests: &[OrderRequest], unusable: &mut Unusable) -> Stored<()> {
-        let together = self.record(requests, unusable).await;
+    async fn record_sale_by_sale(&self, requests: &[OrderRequest], unusable: &mut Unusable, spans: &BatchSpans) -> Stored<()> {
+        let together = self.record(requests, unusable, spans).await;
         if !matches!(together, Err(StoreError::Corrupt { .. })) {
             return together;
         }
@@ -68,7 +76,7 @@ impl App {
         }
         let mut outcome = Ok(());
         for (sale_id, requests) in sales {
-            match self.record(&requests, unusable).await {
+            match self.record(&requests, unusable, spans).await {
                 Err(error @ StoreError::Corrupt { .. }) => {
                     tracing::error!(%error, %sale_id, orders = requests.len(), "the orders of this sale can't be recorded; they come again");
                     outcome = Err(error);
@@ -80,12 +88,23 @@ impl App {
     }
 
     /// Records the orders and tells what came of it. Those that can never be recorded become `unusable`.
-    async fn record(&self, requests: &[OrderRequest], unusable: &mut Unusable) -> Stored<()> {
-        let outcomes = self.ports.orders.record(requests, self.now(), self.config.orders.pay_within_seconds * 1_000).await?;
+    async fn record(&self, requests: &[OrderRequest], unusable: &mut Unusable, spans: &BatchSpans) -> Stored<()> {
+        let (step, recording) = (tracing::info_span!(target: STEP, "ledger.record", otel.kind = "client"), spans.recording(requests));
+        let pay_within_ms = self.config.orders.pay_within_seconds * 1_000;
+        let outcomes = self.ports.orders.record(requests, self.now(), pay_within_ms).instrument(step).await;
+        drop(recording);
+        let outcomes = outcomes?;
+        self.measure(&outcomes);
         let mut recorded = Vec::with_capacity(outcomes.len());
         for (outcome, request) in outcomes.into_iter().zip(requests) {
             match outcome {
-                Ok(outcome) => recorded.push((outcome, request)),
+                Ok(outcome) => {
+                    if tracing::enabled!(tracing::Level::DEBUG) {
+                        let (status, trace_id) = (outcome.order.status.as_str(), trace::trace_id(request));
+                        tracing::debug!(order_id = %request.order_id, status, trace_id, "recorded");
+                    }
+                    recorded.push((outcome, request));
+                }
                 Err(Unrecordable(reason)) => {
                     let message = QueueMessage { v: QueueMessage::VERSION, orders: vec![request.clone()] };
                     let body = serde_json::to_vec(&message).expect("a message can be written as JSON");
@@ -93,15 +112,31 @@ impl App {
                 }
             }
         }
-        self.tell(&recorded).await;
+        self.tell(&recorded, spans).await;
         Ok(())
+    }
+
+    /// Counts what came of the orders. One that was recorded before had its time measured then.
+    fn measure(&self, outcomes: &[Result<Recorded, Unrecordable>]) {
+        let now = self.now();
+        for outcome in outcomes {
+            let word = match outcome {
+                Ok(Recorded { fresh: false, .. }) => "known",
+                Ok(Recorded { order, .. }) => {
+                    TO_FINAL.record(elapsed(Duration::from_millis(now.since_ms(order.created_at))));
+                    order.reason.map_or("confirmed", RejectReason::as_str)
+                }
+                Err(_) => "unrecordable",
+            };
+            RECORDED.add(word, 1);
+        }
     }
 
     /// Tells the admission store and the cache what the ledger has said. Idempotent: a redelivery does it again.
     ///
     /// The orders are recorded whatever comes of this. So a sale that can't be told of within [`TELL_WITHIN`] does not hold
     /// up the others: its reservations stay unsettled, and the sweeper settles or releases them once they are overdue.
-    async fn tell(&self, recorded: &[(Recorded, &OrderRequest)]) {
+    async fn tell(&self, recorded: &[(Recorded, &OrderRequest)], spans: &BatchSpans) {
         let mut sales: BTreeMap<SaleId, News> = BTreeMap::new();
         for (Recorded { order, .. }, request) in recorded {
             let news = sales.entry(order.sale_id).or_default();
@@ -114,7 +149,7 @@ impl App {
         }
         let telling = stream::iter(sales).for_each_concurrent(TOLD_AT_ONCE, async |(sale_id, news)| {
             let sharing = join_all(news.orders.iter().map(|order| self.share_order(order)));
-            let told = timeout(TELL_WITHIN, join(self.tell_admission(sale_id, &news), sharing)).await;
+            let told = timeout(TELL_WITHIN, join(self.tell_admission(sale_id, &news, spans), sharing)).await;
             if told.is_err() {
                 let cause = format!("no answer within {} ms", TELL_WITHIN.as_millis());
                 let error = StoreError::Unavailable { store: "admission store or cache", cause };
@@ -124,9 +159,12 @@ impl App {
         telling.await;
     }
 
-    async fn tell_admission(&self, sale_id: SaleId, news: &News<'_>) {
+    async fn tell_admission(&self, sale_id: SaleId, news: &News<'_>, spans: &BatchSpans) {
         if !news.active.is_empty() {
-            left_to_the_sweeper(sale_id, news.active.len(), self.ports.admission.settle(sale_id, &news.active).await);
+            let step = tracing::info_span!(target: STEP, "admission.settle", otel.kind = "client");
+            let settling = spans.settling(&news.active);
+            left_to_the_sweeper(sale_id, news.active.len(), self.ports.admission.settle(sale_id, &news.active).instrument(step).await);
+            drop(settling);
         }
         if !news.ended.is_empty() {
             left_to_the_sweeper(sale_id, news.ended.len(), self.ports.admission.release(sale_id, &news.ended).await);
@@ -161,7 +199,11 @@ fn read(body: &[u8]) -> Result<QueueMessage, String> {
     }
     let version: Version = serde_json::from_slice(body).map_err(|error| format!("not a message of ours: {error}"))?;
     if version.v != QueueMessage::VERSION {
-        return Err(format!("message version {} is unknown; this worker reads version {}", version.v, QueueMessage::VERSION));
+        return Err(format!(
+            "message version {} is unknown, this worker reads version {}: a newer release has written it, and can use it when it is tried again",
+            version.v,
+            QueueMessage::VERSION
+        ));
     }
     serde_json::from_slice(body).map_err(|error| format!("not a version 1 message: {error}"))
 }
@@ -182,5 +224,14 @@ mod tests {
         assert!(read(b"hello").unwrap_err().starts_with("not a message"));
         let text = String::from_utf8(body).unwrap().replace("\"price\"", "\"prize\"");
         assert!(read(text.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn fields_that_a_newer_release_has_added_are_ignored() {
+        let message = QueueMessage { v: 1, orders: vec![contract::request(&contract::sale(1), contract::user_id())] };
+        let mut newer = serde_json::to_value(&message).unwrap();
+        newer["sent_by"] = "0.9.0".into();
+        newer["orders"][0]["gift_wrap"] = serde_json::json!({ "paper": "red" });
+        assert_eq!(read(newer.to_string().as_bytes()), Ok(message));
     }
 }

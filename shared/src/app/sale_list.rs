@@ -2,7 +2,7 @@
 
 use std::{
     io::Write as _,
-    sync::{Arc, OnceLock},
+    sync::{Arc, LazyLock, OnceLock},
     time::Duration,
 };
 
@@ -15,9 +15,12 @@ use super::{App, Client, SaleView};
 use crate::{
     config::CacheTimes,
     domain::{Currency, Sale, SaleId, SaleState, Timestamp},
+    metrics::CacheCounts,
     ports::StoreError,
     problem::Problem,
 };
+
+static LIST: LazyLock<CacheCounts> = LazyLock::new(|| CacheCounts::new("sale_list"));
 
 /// Pages kept in memory.
 const PAGES_MAX: u64 = 100;
@@ -158,11 +161,13 @@ impl App {
         } else {
             self.enter_reader(client).await?;
         }
+        LIST.lookups.increment(1);
         let page = lists.pages.try_get_with(key, async { self.make_list(key).await.map(|list| Arc::new(list.cached())) }).await;
         page.map_err(|problem: Arc<Problem>| (*problem).clone())
     }
 
     async fn make_list(&self, key: Key) -> Result<SaleList, Problem> {
+        LIST.misses.increment(1);
         let (before, limit) = key;
         let read = self.catalog.lists().sales.try_get_with(key, async { self.ports.sales.list(before, limit).await.map(Arc::new) }).await;
         let sales = read.map_err(|error: Arc<StoreError>| Problem::from((*error).clone()))?;

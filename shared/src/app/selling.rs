@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{App, Client, SessionClaims, finish};
 use crate::{
     domain::{Ban, Currency, IdempotencyKey, Role, Sale, SaleChange, SaleId, Subject, Timestamp, UserId},
+    metrics::BANS,
     ports::{AdmissionState, Changed, CreatedOnce, CreationKey, Depth},
     problem::Problem,
     security,
@@ -112,7 +113,8 @@ pub struct NewBan {
     pub expires_at: Option<Timestamp>,
 }
 
-/// An administrator who was let in.
+/// An administrator who was let in. The use cases that only an administrator may start take one, and write the security log's
+/// line right after what they do is stored: what fails later, or a client that goes away, must not leave it unsaid.
 #[derive(Debug, Clone, Copy)]
 pub struct Admin {
     user_id: UserId,
@@ -122,14 +124,12 @@ pub struct Admin {
 impl Admin {
     /// Writes the security log's line about what the administrator has done; `object` names what it was done to, without
     /// a person's data.
-    pub fn did(&self, event: &'static str, object: &dyn Display) {
+    pub(super) fn did(&self, event: &'static str, object: &dyn Display) {
         security::administered(event, self.address, self.user_id, object);
     }
 
-    /// As [`Admin::did`], to a ban of the kind and the value.
-    pub fn did_to_ban(&self, event: &'static str, kind: &str, value: &str) {
-        let subject = read_subject(kind, value);
-        self.did(event, &subject.map_or_else(|_| "nobody".to_owned(), |subject| security::loggable(&subject)));
+    fn did_to_ban(&self, event: &'static str, subject: &Subject) {
+        self.did(event, &security::loggable(subject));
     }
 }
 
@@ -151,7 +151,7 @@ impl App {
         Ok(Admin { user_id: who.user_id, address: client.address })
     }
 
-    /// Creates a sale and loads it into the admission store.
+    /// Creates a sale and loads it into the admission store. For commands and the demo; see [`App::create_sale_as`].
     ///
     /// # Errors
     /// `invalid`, `unavailable`.
@@ -165,28 +165,33 @@ impl App {
         .await
     }
 
-    /// Creates a sale, once for each key of the administrator `by`: asked for again, the answer is the first one, whatever
-    /// has become of the sale since.
+    /// Creates a sale for an administrator, and only once for each of the administrator's keys: asked for again, the answer
+    /// is the first one, whatever has become of the sale since.
     ///
     /// # Errors
     /// As [`App::create_sale`]; and `invalid` when the key was used for another request.
-    pub async fn create_sale_once(&self, new: NewSale, by: UserId, key: &IdempotencyKey) -> Result<Sale, Problem> {
+    pub async fn create_sale_as(&self, admin: Admin, new: NewSale, key: Option<&IdempotencyKey>) -> Result<Sale, Problem> {
         let request = serde_json::to_vec(&new).expect("a new sale can be written as JSON");
         // Digests have one length, whatever a key looks like, and a caller's key means nothing to another caller.
-        let once = CreationKey { key: hex_sha256(format!("{by} {key}").as_bytes()), request: hex_sha256(&request) };
-        let (app, sale) = (self.clone(), self.new_sale(new)?);
+        let digests = |key| CreationKey { key: hex_sha256(format!("{} {key}", admin.user_id).as_bytes()), request: hex_sha256(&request) };
+        let (app, sale, once) = (self.clone(), self.new_sale(new)?, key.map(digests));
         finish(async move {
-            match app.ports.sales.create_once(&sale, &once).await? {
-                CreatedOnce::OtherRequest => {
-                    let expected = "a new key: this one was used for another sale".to_owned();
-                    Err(Problem::Invalid { field: IdempotencyKey::HEADER.to_owned(), expected })
+            let created = match once {
+                Some(once) => app.ports.sales.create_once(&sale, &once).await?,
+                None => {
+                    app.ports.sales.create(&sale).await?;
+                    CreatedOnce::Created { sale_id: sale.sale_id, created_at: sale.created_at }
                 }
-                CreatedOnce::Created { sale_id, .. } if sale_id == sale.sale_id => {
-                    app.load_new(&sale).await;
-                    Ok(sale)
-                }
-                CreatedOnce::Created { sale_id, created_at } => Ok(Sale { sale_id, created_at, ..sale }),
+            };
+            let CreatedOnce::Created { sale_id, created_at } = created else {
+                let expected = "a new key: this one was used for another sale".to_owned();
+                return Err(Problem::Invalid { field: IdempotencyKey::HEADER.to_owned(), expected });
+            };
+            admin.did("sale-created", &sale_id);
+            if sale_id == sale.sale_id {
+                app.load_new(&sale).await;
             }
+            Ok(Sale { sale_id, created_at, ..sale })
         })
         .await
     }
@@ -227,16 +232,17 @@ impl App {
     ///
     /// # Errors
     /// `not-found`, `invalid`, `unavailable`.
-    pub async fn change_sale(&self, sale_id: SaleId, change: &SaleChange) -> Result<Sale, Problem> {
+    pub async fn change_sale(&self, admin: Admin, sale_id: SaleId, change: &SaleChange) -> Result<Sale, Problem> {
         let (app, change) = (self.clone(), change.clone());
-        finish(async move { app.apply_change(sale_id, &change).await }).await
+        finish(async move { app.apply_change(admin, sale_id, &change).await }).await
     }
 
-    async fn apply_change(&self, sale_id: SaleId, change: &SaleChange) -> Result<Sale, Problem> {
+    async fn apply_change(&self, admin: Admin, sale_id: SaleId, change: &SaleChange) -> Result<Sale, Problem> {
         match self.ports.sales.change(sale_id, change).await? {
             Changed::NotFound => Err(Problem::NotFound),
             Changed::Refused(error) => Err(error.into()),
             Changed::Changed(sale) => {
+                admin.did("sale-changed", &sale_id);
                 if let Err(error) = self.ports.admission.set_terms(&sale.terms()).await {
                     tracing::warn!(%error, %sale_id, "the new terms are not loaded yet; the sweeper will do it");
                 }
@@ -277,7 +283,7 @@ impl App {
     ///
     /// # Errors
     /// `invalid`, `unavailable`.
-    pub async fn put_ban(&self, new: NewBan) -> Result<BanView, Problem> {
+    pub async fn put_ban(&self, admin: Admin, new: NewBan) -> Result<BanView, Problem> {
         const REASON_CHARS_MAX: usize = 500;
         let invalid = |field: &str, expected: &str| Problem::Invalid { field: field.to_owned(), expected: expected.to_owned() };
         let subject = read_subject(&new.kind, &new.value)?;
@@ -292,6 +298,8 @@ impl App {
         let app = self.clone();
         finish(async move {
             app.ports.ban_ledger.put(&ban).await?;
+            BANS.counter(&["operator"]).increment(1);
+            admin.did_to_ban("ban-put", &ban.subject);
             // Should the rest fail, the sweeper does it.
             app.ports.blacklist.ban(&ban).await?;
             app.refusals.forget_bans();
@@ -305,14 +313,21 @@ impl App {
     ///
     /// # Errors
     /// `invalid`, `not-found`, `unavailable`.
-    pub async fn lift_ban(&self, kind: &str, value: &str) -> Result<(), Problem> {
+    pub async fn lift_ban(&self, admin: Admin, kind: &str, value: &str) -> Result<(), Problem> {
         let subject = read_subject(kind, value)?;
         let app = self.clone();
         finish(async move {
             let lifted = app.ports.ban_ledger.lift(&subject, app.now()).await?;
+            if lifted {
+                admin.did_to_ban("ban-lifted", &subject);
+            }
             // Also an automatic ban, of which the ledger knows nothing.
-            if !app.ports.blacklist.lift(&subject).await? && !lifted {
-                return Err(Problem::NotFound);
+            let lifted_here = app.ports.blacklist.lift(&subject).await?;
+            if !lifted {
+                if !lifted_here {
+                    return Err(Problem::NotFound);
+                }
+                admin.did_to_ban("ban-lifted", &subject);
             }
             app.refusals.forget_bans();
             Ok(())

@@ -34,6 +34,8 @@ pub(super) const IN_FLIGHT: usize = 64;
 /// long enough to answer questions about them.
 const SESSION_KEPT_MS: u64 = 60_000;
 const BAN_KEPT_MS: u64 = 30 * 86_400_000;
+/// Old bans are looked for this often: no index leads to them, so that it costs a scan of the table.
+const OLD_BANS_EVERY_MS: u64 = 60_000;
 
 /// What is remembered from tick to tick.
 pub(super) struct SharingMemory {
@@ -41,13 +43,15 @@ pub(super) struct SharingMemory {
     token: u128,
     /// The last ban of the last page that was put back.
     last_ban: Mutex<Option<Subject>>,
+    /// When old bans are looked for again, by the monotonic clock.
+    old_bans_due_ms: Mutex<u64>,
 }
 
 impl SharingMemory {
     pub(super) fn new(random: &dyn Random) -> Self {
         let mut token = [0; 16];
         random.fill(&mut token);
-        Self { token: u128::from_ne_bytes(token), last_ban: Mutex::default() }
+        Self { token: u128::from_ne_bytes(token), last_ban: Mutex::default(), old_bans_due_ms: Mutex::default() }
     }
 }
 
@@ -116,7 +120,8 @@ impl App {
     /// Puts or lifts one ban in the fast store; `last` when it is told the second time.
     async fn share_ban(&self, kept: &KeptBan, last: bool, now: Timestamp) -> Stored<()> {
         if kept.lifted {
-            self.ports.blacklist.lift(&kept.ban.subject).await?;
+            // Not one that was put since, by the gate itself: of that one the ledger knows nothing.
+            self.ports.blacklist.lift_older(&kept.ban.subject, kept.put_until()).await?;
         } else if last {
             self.ports.blacklist.restore(std::slice::from_ref(&kept.ban)).await?;
         } else {
@@ -184,21 +189,26 @@ impl App {
             return Ok(failed);
         }
         let bans: Vec<Ban> = kept.iter().map(|kept| kept.ban.clone()).collect();
-        let subjects: Vec<Subject> = bans.iter().map(|ban| ban.subject.clone()).collect();
+        let put: HashMap<Subject, Timestamp> = bans.iter().map(|ban| (ban.subject.clone(), ban.created_at)).collect();
+        let subjects: Vec<Subject> = put.keys().cloned().collect();
         // One by one, to know which of them failed.
-        let mut put = stream::iter(bans)
+        let mut restored = stream::iter(bans)
             .map(|ban| async move { (self.ports.blacklist.restore(std::slice::from_ref(&ban)).await, ban.subject) })
             .buffer_unordered(IN_FLIGHT);
-        while let Some((outcome, subject)) = put.next().await {
+        while let Some((outcome, subject)) = restored.next().await {
             if let Err(error) = outcome {
                 failed.insert(subject, error);
             }
         }
         let again: HashMap<Subject, KeptBan> =
             self.ports.ban_ledger.of(&subjects).await?.into_iter().map(|kept| (kept.ban.subject.clone(), kept)).collect();
-        for subject in subjects {
-            if again.get(&subject).is_none_or(|kept| kept.lifted)
-                && let Err(error) = self.ports.blacklist.lift(&subject).await
+        for (subject, put) in put {
+            let lifted = match again.get(&subject) {
+                Some(kept) => kept.lifted.then(|| kept.put_until()),
+                None => Some(put),
+            };
+            if let Some(put_until) = lifted
+                && let Err(error) = self.ports.blacklist.lift_older(&subject, put_until).await
             {
                 failed.insert(subject, error);
             }
@@ -209,6 +219,17 @@ impl App {
     async fn delete_over(&self) -> Stored<u32> {
         let (now, limit) = (self.now(), self.config.sweeper.batch_max);
         let sessions = self.ports.session_ledger.delete_over(now.minus_ms(SESSION_KEPT_MS), limit).await?;
-        Ok(sessions + self.ports.ban_ledger.delete_over(now.minus_ms(BAN_KEPT_MS), limit).await?)
+        let now_ms = self.monotonic_ms();
+        let due = || self.sharing.old_bans_due_ms.lock().unwrap_or_else(PoisonError::into_inner);
+        if now_ms < *due() {
+            return Ok(sessions);
+        }
+        *due() = now_ms + OLD_BANS_EVERY_MS;
+        let bans = self.ports.ban_ledger.delete_over(now.minus_ms(BAN_KEPT_MS), limit).await?;
+        if bans >= limit {
+            // There may be more: with the next tick.
+            *due() = now_ms;
+        }
+        Ok(sessions + bans)
     }
 }

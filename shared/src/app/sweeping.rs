@@ -12,12 +12,14 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use tracing::{Instrument as _, Span};
 
-use super::{App, rebuilding::Waiting, reconciling::Look};
+use super::{App, queue_barrier::Looks, rebuilding::Waiting, reconciling::Look};
 use crate::{
     domain::{Order, OrderId, Sale, SaleId},
     ports::{AdmissionState, Lease, Random, Reservation, StoreError, Stored},
+    trace::{self, STEP, TARGET},
 };
 
 /// The lock that its holder leads by.
@@ -34,7 +36,8 @@ const ATTENDED_MAX: usize = 100;
 const RETURN_PAGES_MAX: u32 = 10;
 
 /// What one tick did.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Swept {
     /// Whether this process leads; if not, nothing was done.
     pub leader: bool,
@@ -54,6 +57,10 @@ pub struct Swept {
     pub rebuilt: u32,
     /// Reservations put right against the ledger.
     pub reconciled: u32,
+    /// Reservations that were overdue.
+    pub overdue: u32,
+    /// Sales whose rebuild goes on.
+    pub rebuilding: u32,
     /// Steps that failed.
     pub failed: u32,
 }
@@ -71,6 +78,8 @@ pub(super) struct SweepMemory {
     /// Where the next page of units to be returned begins; `None`: at the first.
     returned_to: Mutex<Option<OrderId>>,
     ended: Mutex<Ended>,
+    /// What was seen of the queue since it was last worked off.
+    queue_looks: Mutex<Option<Looks>>,
 }
 
 /// Sales that ended longer ago than `tail_seconds`.
@@ -98,6 +107,7 @@ impl SweepMemory {
             rebuilds: Mutex::default(),
             returned_to: Mutex::default(),
             ended: Mutex::default(),
+            queue_looks: Mutex::default(),
         }
     }
 
@@ -117,14 +127,32 @@ impl SweepMemory {
         self.returned_to.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn queue_looks(&self) -> MutexGuard<'_, Option<Looks>> {
+        self.queue_looks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn ended(&self) -> MutexGuard<'_, Ended> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Swept {
-    fn add(&mut self, other: &Self) {
-        let Self { leader: _, clock_wrong: _, shared, expired, returned, republished, settled, rebuilt, reconciled, failed } = other;
+    /// Adds what another sweep, or a part of this one, has done.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            leader: _,
+            clock_wrong: _,
+            shared,
+            expired,
+            returned,
+            republished,
+            settled,
+            rebuilt,
+            reconciled,
+            overdue,
+            rebuilding,
+            failed,
+        } = other;
         self.shared += shared;
         self.expired += expired;
         self.returned += returned;
@@ -132,6 +160,8 @@ impl Swept {
         self.settled += settled;
         self.rebuilt += rebuilt;
         self.reconciled += reconciled;
+        self.overdue += overdue;
+        self.rebuilding += rebuilding;
         self.failed += failed;
     }
 
@@ -149,6 +179,11 @@ impl App {
     /// When the lock store or the ledger's clock does not answer. Failures of single steps are counted in
     /// [`Swept::failed`].
     pub async fn sweep(&self) -> Stored<Swept> {
+        let span = trace::sample().map_or_else(Span::none, |_| tracing::info_span!(target: TARGET, parent: None, "sweep"));
+        self.sweep_once().instrument(span).await
+    }
+
+    async fn sweep_once(&self) -> Stored<Swept> {
         if self.clock_fault().await?.is_some() {
             // By its clock it would expire what still has time.
             if self.sweep.leads.swap(false, Ordering::Relaxed) {
@@ -163,12 +198,12 @@ impl App {
         };
         let mut swept = Swept { leader: true, ..Swept::default() };
         // First, because shoppers and bans wait for it after a loss, and the sales below may take their time.
-        match self.share_accounts().await {
+        match self.share_accounts().instrument(tracing::info_span!(target: STEP, "share accounts")).await {
             Ok(shared) => swept.shared += shared,
             Err(error) => swept.fails("sessions and bans", None, &error),
         }
-        self.expire_unpaid(&mut swept).await;
-        self.return_stock(&mut swept).await;
+        self.expire_unpaid(&mut swept).instrument(tracing::info_span!(target: STEP, "expire unpaid")).await;
+        self.return_stock(&mut swept).instrument(tracing::info_span!(target: STEP, "return stock")).await;
         let mut seen = HashSet::new();
         let mut all_read = true;
         let mut after = None;
@@ -182,7 +217,8 @@ impl App {
                 }
             };
             after = page.last().map(|sale| sale.sale_id);
-            self.sweep_sales(&page, &mut swept).await;
+            let step = tracing::info_span!(target: STEP, "sweep sales", flashsale.sales = page.len());
+            self.sweep_sales(&page, &mut swept).instrument(step).await;
             seen.extend(page.iter().map(|sale| sale.sale_id));
             if page.len() < SALES_PAGE as usize {
                 break;
@@ -192,13 +228,17 @@ impl App {
                 return Ok(swept);
             }
         }
-        self.sweep_ended(&mut swept).await;
+        self.sweep_ended(&mut swept).instrument(tracing::info_span!(target: STEP, "sweep ended sales")).await;
+        if let Err(error) = self.watch_queue().instrument(tracing::info_span!(target: STEP, "watch queue")).await {
+            swept.fails("queue", None, &error);
+        }
         // Sales on a page that could not be read have not ended: what is known of them is kept.
         if all_read {
             seen.extend(&self.sweep.ended().attended);
             self.sweep.looks().retain(|sale_id, _| seen.contains(sale_id));
             self.sweep.rebuilds().retain(|sale_id, _| seen.contains(sale_id));
         }
+        swept.rebuilding = count(self.sweep.rebuilds().len());
         Ok(swept)
     }
 
@@ -407,6 +447,7 @@ impl App {
             Ok(found) => found,
             Err(error) => return swept.fails("overdue", Some(sale_id), &error),
         };
+        swept.overdue += count(overdue.len());
         let status: HashMap<OrderId, bool> = recorded.iter().map(|order| (order.order_id, order.status.is_active())).collect();
         let (mut active, mut ended, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
         for reservation in overdue {

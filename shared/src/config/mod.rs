@@ -5,6 +5,7 @@ mod functions;
 mod network;
 mod production;
 mod reading;
+mod traces;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
@@ -17,6 +18,7 @@ pub use functions::FunctionSettings;
 use functions::{FunctionDefaults, FunctionOverrides};
 pub use network::{Network, is_private, public_address_of_this_machine};
 use reading::{Effective, overlay, set};
+pub use traces::{Sampling, Traces};
 
 use crate::{
     domain::{Quota, Role},
@@ -179,6 +181,7 @@ pub struct Config {
     pub cache: CacheTimes,
     pub worker: Worker,
     pub sweeper: Sweeper,
+    pub traces: Traces,
     function_defaults: FunctionDefaults,
     functions: BTreeMap<String, FunctionOverrides>,
     #[serde(skip)]
@@ -414,6 +417,7 @@ impl Config {
             "functions_dir",
             "function_defaults",
             "functions",
+            "traces",
         ])
     }
 
@@ -530,7 +534,7 @@ impl Config {
             ("cache.sale_shared_ms", self.cache.sale_shared_ms, 1, 600_000),
             ("cache.sold_out_ms", self.cache.sold_out_ms, 1, 10_000),
             ("cache.no_order_ms", self.cache.no_order_ms, 1, 60_000),
-            ("cache.order_ms", self.cache.order_ms, 1_000, 86_400_000),
+            ("cache.order_ms", self.cache.order_ms, 20_000, 86_400_000),
             ("worker.batch_messages_max", self.worker.batch_messages_max.into(), 1, 1_000),
             ("worker.batch_wait_ms", self.worker.batch_wait_ms, 1, 20_000),
             ("worker.batch_window_ms", self.worker.batch_window_ms, 0, 300_000),
@@ -548,6 +552,7 @@ impl Config {
                 return Err(bad(key, format!("expected {min} to {max}, got {value}")));
             }
         }
+        self.traces.validate()?;
         self.function_defaults.validate("function_defaults")?;
         let known: Table = DEFAULTS.parse().expect("the defaults are checked by a test");
         for (name, overrides) in &self.functions {

@@ -40,9 +40,10 @@ pub(super) fn check(config: &Config, no_session_keys: bool, no_ticket_keys: bool
         return Err(bad("invoke_listen", "the production profile has no Invoke API: who may invoke a function may do what it does"));
     }
     let plain = [
-        ("redis_url", config.redis_url.expose_secret(), "rediss:// or rediss+cluster://"),
+        ("redis_url", config.redis_url.expose_secret(), "rediss://, rediss+cluster:// or rediss+sentinel://"),
         ("database_url", config.database_url.expose_secret(), "?ssl-mode=REQUIRED"),
         ("amqp_url", config.amqp_url.expose_secret(), "amqps://"),
+        ("traces.endpoint", config.traces.endpoint.as_str(), "https://"),
     ];
     for (key, url, with_tls) in plain {
         if let Some(host) = plaintext_hosts(url).find(|host| !may_be_plain(host, &config.plaintext_hosts)) {
@@ -60,7 +61,7 @@ pub(super) fn check(config: &Config, no_session_keys: bool, no_ticket_keys: bool
 fn plaintext_hosts(url: &str) -> impl Iterator<Item = &str> {
     let (scheme, rest) = url.split_once("://").unwrap_or_default();
     let with_tls = match scheme {
-        "redis" | "redis+cluster" | "amqp" => false,
+        "redis" | "redis+cluster" | "redis+sentinel" | "amqp" | "http" => false,
         "mysql" => requires_tls(rest),
         // Nothing, or what no adapter knows and `wire` refuses.
         _ => true,
@@ -187,6 +188,7 @@ mod tests {
             ("REDIS_URL", "redis+cluster://u:geheim@10.0.0.1:7000,203.0.113.5:7001"),
             ("REDIS_URL", "redis+cluster://u:geheim@10.0.0.1:7000/0,203.0.113.5:7001"),
             ("REDIS_URL", "redis://[2001:db8::5]:6379/0"),
+            ("REDIS_URL", "redis+sentinel://u:geheim@10.0.0.1,203.0.113.5/shop"),
             ("DATABASE_URL", "mysql://u:geheim@db.example.com/shop"),
             ("DATABASE_URL", "mysql://u:geheim@db.example.com/shop?ssl-mode=PREFERRED"),
             ("DATABASE_URL", "mysql://u:geheim@db.example.com/shop?ssl-mode=REQUIRED&ssl-mode=DISABLED"),
@@ -202,6 +204,8 @@ mod tests {
             ("REDIS_URL", "redis://redis:6379"),
             ("REDIS_URL", "redis+cluster://10.0.0.1:7000,10.0.0.2:7001"),
             ("REDIS_URL", "redis://[fd00::1]:6379"),
+            ("REDIS_URL", "redis+sentinel://u:p@10.0.0.1,redis2:26380/shop"),
+            ("REDIS_URL", "rediss+sentinel://u:p@redis.example.com/shop"),
             ("REDIS_URL", "redis://ip-10-0-0-1.ec2.internal."),
             ("DATABASE_URL", "mysql://u:p@db.example.com/shop?ssl-mode=VERIFY_IDENTITY"),
             ("DATABASE_URL", "mysql://u:p@192.168.1.5/shop"),
@@ -216,5 +220,15 @@ mod tests {
         assert_eq!(error(&[own, ("PLAINTEXT_HOSTS", "shop.abc.cache.amazonaws.com")]), None);
         assert_eq!(error(&[own, ("PLAINTEXT_HOSTS", "other,.cache.amazonaws.com")]), None);
         assert!(error(&[own, ("PLAINTEXT_HOSTS", "cache.amazonaws.com")]).is_some());
+    }
+
+    #[test]
+    fn traces_leave_the_own_network_with_tls_only() {
+        let endpoint = |url: &str| error(&[("TRACES__ENDPOINT", url)]);
+        let told = endpoint("http://collector.example.com:4318").expect("it is let pass");
+        assert!(told.starts_with("traces.endpoint: ") && told.contains("TLS (https://) to collector.example.com"), "{told}");
+        for good in ["https://collector.example.com", "http://collector:4318", "http://10.0.0.7:4318", "http://127.0.0.1:4318"] {
+            assert_eq!(endpoint(good), None, "{good}");
+        }
     }
 }

@@ -47,6 +47,7 @@ impl Effective {
         for key in ["session_keys", "ticket_keys"] {
             mask(shown.get_mut(key), ':');
         }
+        mask(shown.get_mut("traces").and_then(|table| table.get_mut("headers")), '=');
         mask(shown.get_mut(FUNCTION_DEFAULTS).and_then(|table| table.get_mut("environment")), '=');
         if let Some(Value::Table(functions)) = shown.get_mut(FUNCTIONS) {
             for (_, function) in functions.iter_mut() {

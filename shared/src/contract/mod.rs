@@ -10,6 +10,7 @@ pub mod ledger;
 mod proxy;
 pub mod queue;
 pub mod runtime_api;
+pub mod schema;
 
 pub use clock::ManualClock;
 pub use data::*;

@@ -57,7 +57,15 @@ impl FaultProxy {
     /// # Panics
     /// When no port can be had.
     pub async fn start(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback has a free port");
+        Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), target).await
+    }
+
+    /// A proxy on this address.
+    ///
+    /// # Panics
+    /// When the address can't be had.
+    pub async fn start_at(address: SocketAddr, target: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.expect("the address is free");
         let address = listener.local_addr().expect("a listener has an address");
         let (control, changes) = watch::channel(Control { fault: Fault::None, target, cuts: 0, silences: 0 });
         let (listens, listening) = watch::channel(true);

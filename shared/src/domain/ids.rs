@@ -110,6 +110,15 @@ impl OrderId {
         Self(Uuid::from_bytes(bytes))
     }
 
+    /// When the order's ticket was issued, by the clock of the instance that issued it. An id that somebody has made up
+    /// says whatever its maker wanted.
+    #[must_use]
+    pub fn made_at(&self) -> Timestamp {
+        let mut bytes = [0; 8];
+        bytes[2..].copy_from_slice(&self.as_bytes()[..6]);
+        Timestamp::from_epoch_ms(i64::from_be_bytes(bytes))
+    }
+
     /// Whether this can be the id of an order of the sale. One sale in 65,536 can be by chance.
     #[must_use]
     pub fn may_be_of(&self, sale_id: SaleId) -> bool {
@@ -127,6 +136,7 @@ mod tests {
         let [sale, other] = [7, 8].map(|byte| SaleId::new(time, &[byte; 10]));
         let order = OrderId::for_sale(time, sale, &[255; 10]);
         assert!(order.may_be_of(sale) && !order.may_be_of(other));
+        assert_eq!(order.made_at(), time);
         assert_eq!(order.to_string().parse(), Ok(order));
         assert_eq!(order.to_string().as_bytes()[14], b'7', "still a UUIDv7");
         assert_ne!(order, OrderId::for_sale(time, sale, &[254; 10]));

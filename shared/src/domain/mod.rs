@@ -11,6 +11,7 @@ mod phone;
 mod prefix;
 mod quota;
 mod sale;
+pub mod schema;
 mod time;
 mod user;
 

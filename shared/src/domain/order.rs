@@ -94,7 +94,6 @@ impl FromStr for RejectReason {
 
 /// An admitted order on its way to the ledger: what the queue carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct OrderRequest {
     /// The idempotency key.
     pub order_id: OrderId,
@@ -114,10 +113,14 @@ pub struct OrderRequest {
 }
 
 /// Message version 1: the body of one queue message.
+///
+/// Instances of two releases read and write the same queue while one replaces the other. So a release may add a field that
+/// may be absent, which the release before ignores: it must do no harm that it does. Any other change is a new version, which a
+/// release reads before a later one writes it. A worker parks a version that it does not know. The order's reservation is then
+/// overdue, and the sweeper publishes it again in the version that its own release writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct QueueMessage {
-    /// Always 1; a reader parks what it does not know.
+    /// Always 1.
     pub v: u32,
     /// The orders that were made durable together.
     pub orders: Vec<OrderRequest>,

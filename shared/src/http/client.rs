@@ -58,7 +58,7 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 /// A proxy that is missing from the configuration sends the header with every request.
 static UNTRUSTED_FORWARDER: OncePerMinute = OncePerMinute::new();
 
-fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
+pub(super) fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
     trusted.iter().any(|network| network.contains(address))
 }
 

@@ -1,4 +1,4 @@
-//! The last layer of every router: a request id, security headers, the refusal of what pages of other sites want to change, and
+//! The last layer of every router: a request id, the trace, security headers, the refusal of what pages of other sites want to change, and
 //! problems for what no route answers.
 
 use std::sync::{
@@ -8,8 +8,8 @@ use std::sync::{
 
 use axum::{
     Router,
-    extract::Request,
-    middleware::{Next, from_fn},
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
 use lambda_http::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -17,8 +17,14 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use tracing::Instrument as _;
 
-use super::session::is_from_another_site;
-use crate::problem::Problem;
+use super::{
+    session::is_from_another_site,
+    traced::{RequestSpan, TraceSource},
+};
+use crate::{
+    problem::Problem,
+    trace::{Answered, Route},
+};
 
 /// The header that names a request in logs, taken over from a proxy or made here.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -27,20 +33,22 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug, Clone)]
 pub struct RequestId(pub HeaderValue);
 
-/// Finishes a router.
-pub fn finish(router: Router) -> Router {
+/// Finishes a router. `source` says whose trace context it believes.
+pub fn finish(router: Router, source: TraceSource) -> Router {
     router
         .fallback(|| async { Problem::NotFound })
         .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
-        .layer(from_fn(common))
+        .layer(from_fn_with_state(source, common))
 }
 
-async fn common(mut request: Request, next: Next) -> Response {
+async fn common(State(source): State<TraceSource>, mut request: Request, next: Next) -> Response {
     let id = request.headers().get(&REQUEST_ID).filter(|id| is_usable(id)).cloned().unwrap_or_else(new_id);
     request.extensions_mut().insert(RequestId(id.clone()));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    // So that every line written on the way carries the id; at the highest level, because a line at any level should.
-    let span = tracing::error_span!("request", request_id = id.to_str().unwrap_or_default());
+    let RequestSpan { span, context, exporter } = RequestSpan::begin(&request, id.to_str().unwrap_or_default(), &source);
+    if let Some(context) = context {
+        request.extensions_mut().insert(context);
+    }
     // With or without a session: a page of another site must not sign its visitor in as somebody else either.
     let foreign = path.starts_with("/api/") && !method.is_safe() && is_from_another_site(request.headers());
     let mut response = match foreign {
@@ -49,6 +57,10 @@ async fn common(mut request: Request, next: Next) -> Response {
     };
     let _entered = span.enter();
     let status = response.status();
+    if let Some(exporter) = exporter {
+        let route = response.extensions_mut().remove::<Route>();
+        exporter.answered(&span, &Answered { method: &method, status: status.as_u16(), route: route.as_ref() });
+    }
     // A 503 is an outage: thousands of the same, told once a second by whoever met it.
     if status == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::warn!(%method, path, status = status.as_u16(), "answered");

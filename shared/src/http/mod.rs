@@ -9,6 +9,7 @@ mod idempotency;
 pub mod openapi;
 mod problem;
 mod session;
+mod traced;
 
 pub use axum;
 pub use body::{BODY_BYTES_MAX, Body, PageQuery, Params};
@@ -18,3 +19,4 @@ pub use finish::{REQUEST_ID, RequestId, finish};
 pub use idempotency::Idempotency;
 pub use problem::Answer;
 pub use session::{Signed, SignedWriter, no_session_cookie, session_cookie};
+pub use traced::TraceSource;

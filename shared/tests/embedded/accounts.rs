@@ -19,7 +19,10 @@ use flashsale::{
 };
 use tokio::sync::Semaphore;
 
-use crate::app::{Shop, refused};
+use crate::{
+    app::{Shop, refused},
+    support::admin,
+};
 
 const PHONE: &str = "+12015550123";
 const PASSWORD: &str = "correct horse";
@@ -170,8 +173,8 @@ impl Paused {
     }
 
     fn ban_phone(&self) -> impl Future<Output = Result<(), Problem>> {
-        let (app, new) = (self.app.clone(), ban("phone", PHONE));
-        async move { app.put_ban(new).await.map(drop) }
+        let (app, unpaused, client, new) = (self.app.clone(), self.shop.app.clone(), self.shop.client.clone(), ban("phone", PHONE));
+        async move { app.put_ban(admin(&unpaused, &client).await, new).await.map(drop) }
     }
 }
 
@@ -344,12 +347,12 @@ async fn an_emptied_fast_store_signs_nobody_out_and_forgets_no_ban() {
     let shoppers = shop.shoppers(5).await;
     let [going, ended, banned, ..] = &shoppers[..] else { panic!("five were asked for") };
     shop.app.sign_out(ended, &shop.client, false).await.unwrap();
-    shop.app.put_ban(ban("user", &banned.user_id.to_string())).await.unwrap();
+    shop.app.put_ban(shop.admin().await, ban("user", &banned.user_id.to_string())).await.unwrap();
     let attacker = Client { address: "198.51.100.1".parse().unwrap() };
-    shop.app.put_ban(ban("address", "198.51.100.1")).await.unwrap();
-    shop.app.put_ban(ban("phone", PHONE)).await.unwrap();
-    shop.app.put_ban(ban("user", &shoppers[3].user_id.to_string())).await.unwrap();
-    shop.app.lift_ban("user", &shoppers[3].user_id.to_string()).await.unwrap();
+    shop.app.put_ban(shop.admin().await, ban("address", "198.51.100.1")).await.unwrap();
+    shop.app.put_ban(shop.admin().await, ban("phone", PHONE)).await.unwrap();
+    shop.app.put_ban(shop.admin().await, ban("user", &shoppers[3].user_id.to_string())).await.unwrap();
+    shop.app.lift_ban(shop.admin().await, "user", &shoppers[3].user_id.to_string()).await.unwrap();
 
     // At once, before anything else was done, and with one look-up each, however many requests wait for it.
     let app = emptied(&shop, &[]).await;
@@ -386,7 +389,7 @@ async fn bans_come_back_page_by_page() {
     let mut subjects = Vec::new();
     for n in 0..230 {
         let address = format!("203.0.{}.{}", n / 200, n % 200);
-        shop.app.put_ban(ban("address", &address)).await.unwrap();
+        shop.app.put_ban(shop.admin().await, ban("address", &address)).await.unwrap();
         subjects.push(address);
     }
     let listed = async |app: &App| {

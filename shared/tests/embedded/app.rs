@@ -9,7 +9,7 @@ use flashsale::{
         sqlite::Sqlite,
         system::SystemRandom,
     },
-    app::{App, CaptchaAnswer, Client, Credentials, NewSale, SessionClaims, Swept},
+    app::{Admin, App, CaptchaAnswer, Client, Credentials, NewSale, SessionClaims, Swept},
     config::Config,
     contract::{self, ManualClock, START},
     domain::{OrderId, OrderRequest, OrderStatus, Phone, QueueMessage, Role, SaleId},
@@ -20,7 +20,11 @@ use flashsale::{
     problem::Problem,
 };
 
-use crate::{ledger::raw, spies::SpiedAdmission, support::TempDir};
+use crate::{
+    ledger::raw,
+    spies::SpiedAdmission,
+    support::{self, TempDir},
+};
 
 /// Draws every captcha with the same answer.
 struct KnownAnswer;
@@ -104,6 +108,10 @@ impl Shop {
 
     pub async fn without_captchas() -> Self {
         Self::open(&[("CAPTCHA", "off")]).await
+    }
+
+    pub async fn admin(&self) -> Admin {
+        support::admin(&self.app, &self.client).await
     }
 
     pub async fn shoppers(&self, count: u32) -> Vec<SessionClaims> {
@@ -307,6 +315,27 @@ async fn poison_messages_are_parked_and_the_others_recorded() {
     shop.books_balance().await;
 }
 
+#[tokio::test]
+async fn an_order_in_a_message_of_an_unknown_version_is_recorded_all_the_same() {
+    let shop = Shop::without_captchas().await;
+    let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
+    let order = shop.buy(who, sale).await;
+    // As a newer release might have published it, which was then replaced by this one.
+    let published = shop.store.receive(10, 10).await.unwrap();
+    let newer = String::from_utf8(published[0].body.clone()).unwrap().replace("\"v\":1", "\"v\":2");
+    assert!(newer.contains("\"v\":2"), "{newer}");
+    shop.app.record_messages(&[newer.into_bytes()]).await.unwrap();
+    shop.store.ack(&[published[0].tag]).await.unwrap();
+    let parked = shop.app.parked(10).await.unwrap();
+    assert!(parked[0].reason.contains("message version 2 is unknown") && parked[0].order_ids == [order], "{parked:?}");
+    assert_eq!(shop.status(who, order).await, OrderStatus::Queued);
+    shop.clock.advance_ms(5_001);
+    assert_eq!(shop.sweep().await.republished, 1);
+    assert_eq!(shop.work().await, 1);
+    assert_eq!(shop.status(who, order).await, OrderStatus::Confirmed);
+    shop.books_balance().await;
+}
+
 /// What an order would be that no code of ours admits: its price is below zero.
 fn unrecordable(sale: SaleId) -> Vec<u8> {
     let order = OrderRequest { sale_id: sale, price: -1, ..contract::request(&contract::sale(1), contract::user_id()) };
@@ -328,7 +357,7 @@ async fn poison_is_parked_once_however_often_its_batch_is_repeated() {
     assert_eq!(bodies, [&batch[0], &poison]);
     // What the operator puts back is not parked any more, and so is parked anew instead of being lost.
     let id = &parked.iter().find(|parked| parked.body == poison).unwrap().id;
-    shop.app.retry_parked(id).await.unwrap();
+    shop.app.retry_parked(shop.admin().await, id).await.unwrap();
     assert_eq!(shop.work().await, 1);
     assert_eq!(shop.app.ports.queue.depth().await.unwrap(), Depth { waiting: 0, parked: 2 });
 }

@@ -85,6 +85,26 @@ async fn who_buys_with_an_older_ticket_is_not_remembered_as_without() {
 }
 
 #[tokio::test]
+async fn who_buys_a_returned_unit_elsewhere_is_told_so_when_the_flag_is_looked_at_again() {
+    let shop = Shop::without_captchas().await;
+    let (shoppers, sale) = (shop.shoppers(2).await, shop.sale(1).await);
+    let order = shop.buy(&shoppers[0], sale).await;
+    shop.work().await;
+    refused(shop.ticket(&shoppers[1], sale).await, "sold-out");
+    // Within the life of the flag a unit comes back, another process sells it, and all is recorded: the store's figures are
+    // what they were.
+    let before = shop.app.ports.admission.state(sale).await.unwrap();
+    shop.app.cancel_order(&shoppers[0], &shop.client, order).await.unwrap();
+    let other = shop.another().await;
+    let ticket = ticket(&other, &shop, &shoppers[1], sale).await.unwrap();
+    let order = other.place_order(&shoppers[1], &shop.client, sale, &ticket, None).await.unwrap().order_id;
+    shop.work().await;
+    assert_eq!(shop.app.ports.admission.state(sale).await.unwrap(), before);
+    shop.clock.advance_ms(250);
+    already_bought(shop.ticket(&shoppers[1], sale).await, order);
+}
+
+#[tokio::test]
 async fn a_clock_set_back_does_not_keep_a_sale_sold_out() {
     let shop = Shop::without_captchas().await;
     let (shoppers, sale) = (shop.shoppers(2).await, shop.sale(1).await);
@@ -143,7 +163,7 @@ async fn a_refused_ticket_whose_order_only_the_ledger_knows_gives_that_order() {
     // The sale has ended, or has been put off.
     let change = |starts_at, ends_at| SaleChange { starts_at, ends_at, ..SaleChange::default() };
     for change in [change(None, Some(shop.app.now())), change(Some(shop.app.now().plus_ms(1)), Some(shop.app.now().plus_ms(2)))] {
-        shop.app.change_sale(sale, &change).await.unwrap();
+        shop.app.change_sale(shop.admin().await, sale, &change).await.unwrap();
         assert_eq!(shop.order(&shoppers[0], sale, &ticket).await.unwrap(), order, "{change:?}");
     }
     // The ticket's life is over.

@@ -1,14 +1,17 @@
 //! Following orders while stores fail, and what a status request costs.
 
+use std::sync::Arc;
+
 use flashsale::{
     contract,
-    domain::{OrderId, OrderStatus, SaleId},
-    ports::{Admission as _, AdmissionState},
+    domain::{OrderId, OrderStatus, SaleChange, SaleId},
+    ports::{Admission as _, AdmissionState, OrderQueue as _},
 };
 
 use crate::{
     app::{Shop, refused},
     ledger::raw,
+    spies::CountedCache,
     sweeping::spied,
 };
 
@@ -64,6 +67,63 @@ async fn an_accepted_order_is_never_not_found_while_admission_is_lost_or_rebuilt
     assert!(matches!(shop.store.state(sale).await.unwrap(), AdmissionState::Open { .. }));
     refused(shop.app.order(&who[0], &shop.client, made_up).await, "not-found");
     shop.books_balance().await;
+}
+
+#[tokio::test]
+async fn an_order_that_outlasts_its_sale_in_the_queue_is_never_not_found() {
+    let shop = Shop::open(&[("CAPTCHA", "off"), ("SWEEPER__TAIL_SECONDS", "60")]).await;
+    let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
+    let order = shop.buy(who, sale).await;
+    let made_up = OrderId::for_sale(shop.app.now(), sale, &[7; 10]);
+    // The sale ended long ago, the shared cache has forgotten the order, and so has the admission store.
+    let ends = SaleChange { ends_at: Some(shop.app.now().plus_ms(60_000)), ..SaleChange::default() };
+    shop.app.change_sale(shop.admin().await, sale, &ends).await.unwrap();
+    lose_admission(&shop, sale).await;
+    shop.clock.advance_ms(600_000);
+    let in_doubt = async || {
+        for id in [order, made_up] {
+            refused(shop.app.order(who, &shop.client, id).await, "unavailable");
+            refused(shop.app.pay_order(who, &shop.client, id).await, "unavailable");
+            refused(shop.app.cancel_order(who, &shop.client, id).await, "unavailable");
+        }
+    };
+    in_doubt().await;
+    shop.sweep().await;
+    shop.clock.advance_ms(500);
+    in_doubt().await;
+    // A parked message may be put back.
+    shop.store.park(b"nonsense", "a test").await.unwrap();
+    assert_eq!(shop.work().await, 1);
+    shop.sweep().await;
+    shop.clock.advance_ms(500);
+    assert_eq!(shop.status(who, order).await, OrderStatus::Confirmed);
+    refused(shop.app.order(who, &shop.client, made_up).await, "unavailable");
+    let parked = shop.app.ports.parked.list(1).await.unwrap();
+    assert!(shop.app.ports.parked.discard(&parked[0].id).await.unwrap());
+    shop.sweep().await;
+    shop.clock.advance_ms(500);
+    refused(shop.app.order(who, &shop.client, made_up).await, "not-found");
+    // What the leader said is believed for half a minute.
+    shop.clock.advance_ms(29_500);
+    refused(shop.app.order(who, &shop.client, made_up).await, "not-found");
+    shop.clock.advance_ms(500);
+    refused(shop.app.order(who, &shop.client, made_up).await, "unavailable");
+}
+
+#[tokio::test]
+async fn old_made_up_orders_cost_one_look_at_the_shared_cache_in_half_a_second() {
+    let cache = Arc::new(CountedCache::default());
+    let settings = [("CAPTCHA", "off"), ("SWEEPER__TAIL_SECONDS", "60")];
+    let shop = Shop::open_with(&settings, |ports| ports.cache = cache.clone()).await;
+    let who = &shop.shoppers(1).await[0];
+    let (sale, made_at) = (contract::sale_id(), shop.app.now());
+    shop.clock.advance_ms(600_000);
+    shop.sweep().await;
+    let _ = (shop.admission.calls.calls(), cache.gets.calls());
+    for n in 0..20 {
+        refused(shop.app.order(who, &shop.client, OrderId::for_sale(made_at, sale, &[n; 10])).await, "not-found");
+    }
+    assert_eq!((shop.admission.calls.calls(), cache.gets.calls()), (0, 20 + 1), "each id is looked for, and the queue once for all");
 }
 
 #[tokio::test]

@@ -21,9 +21,10 @@ use flashsale::{
     ports::{Blacklist as _, Entered, Entry, Gate, Ports, Stored},
     problem::Problem,
 };
+use tracing::{Dispatch, subscriber::DefaultGuard};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::TempDir;
+use crate::support::{TempDir, admin};
 
 const PHONE: &str = "+12015550123";
 const PASSWORD: &str = "correct horse";
@@ -232,9 +233,9 @@ async fn a_ban_lifted_here_is_seen_at_once() {
     let (shoppers, sale) = (shop.shoppers(1).await, shop.sale(100).await);
     let value = shoppers[0].user_id.to_string();
     let ban = NewBan { kind: "user".to_owned(), value: value.clone(), reason: "resells".to_owned(), expires_at: None };
-    shop.app.put_ban(ban).await.unwrap();
+    shop.app.put_ban(admin(&shop.app, &shop.client).await, ban).await.unwrap();
     refused(shop.ticket(&shoppers[0], sale).await, "banned");
-    shop.app.lift_ban("user", &value).await.unwrap();
+    shop.app.lift_ban(admin(&shop.app, &shop.client).await, "user", &value).await.unwrap();
     shop.ticket(&shoppers[0], sale).await.unwrap();
 }
 
@@ -319,15 +320,24 @@ async fn many_failures_from_one_address_ask_for_a_captcha_whichever_phones_it_tr
 
 /// Log lines of this thread, kept.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Lines {
+    /// Keeps them from now on, until what comes with them is dropped.
+    pub fn keep() -> (Self, (DefaultGuard, Dispatch)) {
+        let lines = Self::default();
+        // With only one dispatcher, a line that another test's thread reaches first would be switched off for all threads.
+        let other = Dispatch::new(tracing_subscriber::fmt().with_writer(io::sink).finish());
+        let log = tracing_subscriber::fmt().json().flatten_event(true).with_max_level(tracing::Level::TRACE).with_writer(lines.clone());
+        (lines, (tracing::subscriber::set_default(log.finish()), other))
+    }
+
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
     /// Those with the event, which must be of the security log.
-    fn of(&self, event: &str) -> Vec<String> {
+    pub fn of(&self, event: &str) -> Vec<String> {
         let wanted = format!("\"event\":\"{event}\"");
         let lines: Vec<String> = self.text().lines().filter(|line| line.contains(&wanted)).map(str::to_owned).collect();
         assert!(lines.iter().all(|line| line.contains("\"target\":\"flashsale::security\"")), "{lines:?}");
@@ -356,12 +366,7 @@ impl<'a> MakeWriter<'a> for Lines {
 
 #[tokio::test]
 async fn the_security_log_tells_who_did_what_and_no_secret() {
-    let lines = Lines::default();
-    // With only one dispatcher, a line that another test's thread reaches first would be switched off for all threads.
-    let _other = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(io::sink).finish());
-    let _log = tracing::subscriber::set_default(
-        tracing_subscriber::fmt().json().flatten_event(true).with_max_level(tracing::Level::TRACE).with_writer(lines.clone()).finish(),
-    );
+    let (lines, _log) = Lines::keep();
     let shop = Shop::open(&[("ABUSE__REFUSALS_MAX", "5")]).await;
     let (shoppers, sale) = (shop.shoppers(2).await, shop.sale(100).await);
     let user = shop.app.add_user(Phone::from_e164(PHONE).unwrap(), PASSWORD.to_owned(), Role::Shopper).await.unwrap();
@@ -401,8 +406,9 @@ async fn the_security_log_tells_who_did_what_and_no_secret() {
     let token = shop.app.sign_in(&shop.client, given).await.unwrap().token;
     let claims = shop.app.read_session(&token).unwrap();
     let admin = shop.app.enter_admin(&claims, &shop.client).await.unwrap();
-    admin.did_to_ban("ban-put", "phone", PHONE);
-    admin.did_to_ban("ban-lifted", "phone", PHONE);
+    let ban = NewBan { kind: "phone".to_owned(), value: PHONE.to_owned(), reason: "resale".to_owned(), expires_at: None };
+    shop.app.put_ban(admin, ban).await.unwrap();
+    shop.app.lift_ban(admin, "phone", PHONE).await.unwrap();
     for (event, object) in [("ban-put", "phone"), ("ban-lifted", "phone")] {
         let found = lines.of(event);
         assert_eq!(found.len(), 1, "{event}");

@@ -280,7 +280,7 @@ async fn what_is_wrong_with_a_directory_is_said() {
 
     let newer = TempDir::new();
     drop(newer.sqlite().await);
-    let future = "INSERT INTO _sqlx_migrations VALUES (9999, 'from the future', CURRENT_TIMESTAMP, 1, x'00', 0)";
+    let future = "INSERT INTO _sqlx_migrations VALUES (9999, 'contract 9.0.0 from the future', CURRENT_TIMESTAMP, 1, x'00', 0)";
     sqlx::query(future).execute(&mut raw(&newer).await).await.unwrap();
     let shown = open(newer.path()).await;
     assert!(shown.contains("newer release") && shown.contains("9999"), "{shown}");

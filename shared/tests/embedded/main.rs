@@ -11,6 +11,7 @@ mod flood;
 mod gate;
 mod ledger;
 mod queue;
+mod schema;
 mod sharing;
 mod spies;
 mod support;

@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use flashsale::{
     adapters::memory::MemoryAdmission,
-    app::Credentials,
+    app::{Credentials, NewBan},
     domain::{Ban, Phone, Role, Sale, SaleChange, SaleId, SessionId, Subject, Timestamp, UserId},
     ports::{
         Admission as _, AdmissionState, BanLedger as _, Blacklist, Changed, CreatedOnce, CreationKey, Failures, KeptSession, Opening,
@@ -22,7 +22,10 @@ use flashsale::{
 };
 use tokio::sync::Semaphore;
 
-use crate::app::{Shop, refused};
+use crate::{
+    app::{Shop, refused},
+    flood::Lines,
+};
 
 fn fault() -> StoreError {
     StoreError::Unavailable { store: "Redis", cause: "a test's fault".to_owned() }
@@ -86,6 +89,11 @@ impl Blacklist for Nodes {
     async fn lift(&self, subject: &Subject) -> Stored<bool> {
         self.answers(subject)?;
         self.blacklist.lift(subject).await
+    }
+
+    async fn lift_older(&self, subject: &Subject, put_until: Timestamp) -> Stored<bool> {
+        self.answers(subject)?;
+        self.blacklist.lift_older(subject, put_until).await
     }
 
     async fn list(&self, now: Timestamp, offset: u32, limit: u32) -> Stored<Vec<Ban>> {
@@ -217,6 +225,81 @@ async fn bans_of_a_node_that_does_not_answer_hold_up_no_page_of_others() {
         shop.app.sweep().await.unwrap();
     }
     assert!(banned(&shop).await.contains(&address(129)), "the second page had its turn");
+}
+
+#[tokio::test]
+async fn old_bans_are_looked_for_once_a_minute_and_then_page_by_page() {
+    const KEPT_MS: u64 = 30 * 86_400_000;
+    let (shop, _) = with_nodes(&[("SWEEPER__BATCH_MAX", "2")]).await;
+    let kept = async || shop.store.of(&(0..6).map(address).collect::<Vec<_>>()).await.unwrap().len();
+    for n in 0..6 {
+        // The last one a second later.
+        let created_at = if n == 5 { shop.app.now().plus_ms(1_000) } else { shop.app.now() };
+        let ban = Ban { expires_at: Some(created_at.plus_ms(1)), ..ban(&address(n), created_at) };
+        shop.store.put(&ban).await.unwrap();
+        shop.store.note_shared(&address(n), 1, None).await.unwrap();
+    }
+    shop.clock.advance_ms(KEPT_MS + 1);
+    let mut left = Vec::new();
+    for _ in 0..3 {
+        shop.sweep().await;
+        left.push(kept().await);
+    }
+    assert_eq!(left, [4, 2, 1], "one page with each tick");
+    shop.clock.advance_ms(59_999);
+    shop.sweep().await;
+    assert_eq!(kept().await, 1, "looked for a moment ago");
+    shop.clock.advance_ms(1);
+    shop.sweep().await;
+    assert_eq!(kept().await, 0);
+}
+
+#[tokio::test]
+async fn what_an_administrator_has_done_is_logged_also_when_the_fast_store_fails_afterwards() {
+    let (lines, _log) = Lines::keep();
+    let (shop, nodes) = with_nodes(&[]).await;
+    let admin = shop.admin().await;
+    nodes.fail(address(1));
+    let new = NewBan { kind: "address".to_owned(), value: address(1).value(), reason: "resale".to_owned(), expires_at: None };
+    refused(shop.app.put_ban(admin, new.clone()).await, "unavailable");
+    assert_eq!(lines.of("ban-put").len(), 1);
+    refused(shop.app.lift_ban(admin, "address", &new.value).await, "unavailable");
+    assert_eq!(lines.of("ban-lifted").len(), 1);
+    // The ledger has done it already, and the fast store has nothing: it was done once.
+    nodes.mend();
+    refused(shop.app.lift_ban(admin, "address", &new.value).await, "not-found");
+    assert_eq!(lines.of("ban-lifted").len(), 1);
+    // An automatic ban, of which only the fast store knows.
+    nodes.ban(&ban(&address(2), shop.app.now())).await.unwrap();
+    shop.app.lift_ban(admin, "address", &address(2).value()).await.unwrap();
+    assert_eq!(lines.of("ban-lifted").len(), 2);
+}
+
+#[tokio::test]
+async fn a_lifting_that_is_told_again_leaves_a_ban_that_was_put_since() {
+    let (shop, _) = with_nodes(&[]).await;
+    shop.sweep().await;
+    let operators = ban(&address(1), shop.app.now());
+    shop.store.put(&operators).await.unwrap();
+    shop.sweep().await;
+    shop.clock.advance_ms(1_000);
+    assert!(shop.store.lift(&address(1), shop.app.now()).await.unwrap());
+    // Before the sweeper has told of the lifting, and again before it tells of it a second time.
+    for wait_ms in [1_000, 61_000] {
+        shop.clock.advance_ms(1);
+        let automatic = Ban { reason: "too many refused requests".to_owned(), ..ban(&address(1), shop.app.now()) };
+        shop.app.ports.blacklist.ban(&automatic).await.unwrap();
+        shop.clock.advance_ms(wait_ms);
+        assert!(shop.sweep().await.shared > 0, "the lifting was told");
+        assert_eq!(banned(&shop).await, HashSet::from([address(1)]));
+    }
+    // A process that read the ban before it was lifted puts it back late: that one goes.
+    shop.store.put(&operators).await.unwrap();
+    shop.clock.advance_ms(1);
+    assert!(shop.store.lift(&address(1), shop.app.now()).await.unwrap());
+    shop.app.ports.blacklist.ban(&operators).await.unwrap();
+    shop.sweep().await;
+    assert_eq!(banned(&shop).await, HashSet::new());
 }
 
 #[tokio::test]

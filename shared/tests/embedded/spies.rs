@@ -191,6 +191,25 @@ impl Cache for SilentCache {
     }
 }
 
+/// A cache whose reads are counted.
+#[derive(Default)]
+pub struct CountedCache {
+    inner: MemoryCache,
+    pub gets: Count,
+}
+
+#[async_trait]
+impl Cache for CountedCache {
+    async fn get(&self, key: &str, now: Timestamp) -> Stored<Option<Vec<u8>>> {
+        self.gets.note(1);
+        self.inner.get(key, now).await
+    }
+
+    async fn put(&self, key: &str, version: u64, value: &[u8], ttl_ms: u64, now: Timestamp) -> Stored<()> {
+        self.inner.put(key, version, value, ttl_ms, now).await
+    }
+}
+
 /// A ledger of orders whose reads are counted, and which can't expire the orders of some sales.
 pub struct SpiedOrders {
     inner: Arc<dyn OrderLedger>,

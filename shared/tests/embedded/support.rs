@@ -1,8 +1,24 @@
-//! A data directory that is removed when its test ends.
+//! A data directory that is removed when its test ends, and an administrator.
 
 use std::path::{Path, PathBuf};
 
-use flashsale::{adapters::sqlite::Sqlite, contract, private_files::Loose};
+use flashsale::{
+    adapters::sqlite::Sqlite,
+    app::{Admin, App, Client, SessionClaims},
+    contract,
+    domain::Role,
+    ports::Session,
+    private_files::Loose,
+};
+
+/// An administrator who has just signed in.
+pub async fn admin(app: &App, client: &Client) -> Admin {
+    let (user_id, session_id, role) = (contract::user_id(), contract::session_id(), Role::Admin);
+    let now = app.now();
+    app.ports.sessions.open(&[Session { session_id, user_id, role, expires_at: now.plus_ms(60_000) }], now).await.unwrap();
+    let claims = SessionClaims { user_id, session_id, role, iat: now.epoch_ms() / 1_000, exp: now.epoch_ms() / 1_000 + 60 };
+    app.enter_admin(&claims, client).await.unwrap()
+}
 
 /// A temporary directory.
 pub struct TempDir(PathBuf);

@@ -7,4 +7,5 @@ mod ledger;
 mod queue;
 mod rebuild;
 mod redis_faults;
+mod schema;
 mod support;

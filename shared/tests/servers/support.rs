@@ -19,15 +19,17 @@ fn dir() -> PathBuf {
     std::env::temp_dir().join(format!("fs-{}", std::process::id()))
 }
 
-/// Lets RabbitMQ's own tool do to the shared server what an operator would.
-pub fn rabbitmqctl(arguments: &[&str]) {
+/// Lets RabbitMQ's own tool do to the shared server what an operator would; what it prints.
+pub fn rabbitmqctl(arguments: &[&str]) -> String {
     servers();
     let read = |name: &str| std::fs::read_to_string(dir().join(name)).unwrap();
     let ports = read("ports");
     let epmd = ports.lines().find_map(|line| line.strip_prefix("rabbitmq-epmd=")).unwrap();
     let node = format!("flashsale-{}@localhost", &read("secrets/rabbitmq-node")[..12]);
-    // The one in /usr/sbin changes to a user of its own, who knows nothing of our server.
-    let path = format!("/usr/lib/rabbitmq/bin:{}:/usr/sbin", std::env::var("PATH").unwrap());
+    // The one in /usr/sbin changes to a user of its own, who knows nothing of our server: it comes last.
+    let own = std::env::var("PATH").unwrap();
+    let others: Vec<&str> = own.split(':').filter(|dir| !["/usr/sbin", "/sbin"].contains(dir)).collect();
+    let path = format!("{}:/usr/lib/rabbitmq/bin:/usr/sbin", others.join(":"));
     let output = Command::new("rabbitmqctl")
         .args(["--node", &node])
         .args(arguments)
@@ -37,7 +39,9 @@ pub fn rabbitmqctl(arguments: &[&str]) {
         .env("ERL_AFLAGS", "-start_epmd false")
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+    printed
 }
 
 /// A name that no other test uses: a key prefix, a database, a queue.

@@ -2,13 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod metrics;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
-use flashsale::problem::EXPLAINED;
+use flashsale::{
+    domain::schema::{Migration, release},
+    problem::EXPLAINED,
+};
 
 const FUNCTIONS: [&str; 8] = ["admin", "captcha", "login", "order-status", "order-worker", "sales", "seckill", "sweeper"];
 
@@ -143,6 +148,44 @@ fn exceptions_give_their_reason() {
                 );
                 assert!(line != concat!("#[", "ignore]"), "{at}: say why the test is ignored");
             }
+        }
+    }
+}
+
+/// From this number on, migrations are those of `infra/deploy/upgrade`, which builds a release that does not exist.
+const REHEARSED_FROM: i64 = 9_000;
+
+/// What a migration's name promises is held against its statements by `migrations_only_expand_the_schema`.
+#[test]
+fn migrations_are_named_for_what_they_do() {
+    for database in ["mysql", "sqlite"] {
+        let mut numbers = BTreeSet::new();
+        for entry in fs::read_dir(root().join("shared/migrations").join(database)).unwrap() {
+            let path = entry.unwrap().path();
+            let file = path.file_name().unwrap().to_str().unwrap();
+            let (number, name) = file.strip_suffix(".sql").and_then(|stem| stem.split_once('_')).unwrap_or_else(|| panic!("{file}"));
+            assert!(number.len() == 4 && name.chars().all(|char| char.is_ascii_lowercase() || "0123456789_.".contains(char)), "{file}");
+            let migration = Migration { number: number.parse().unwrap(), name: name.replace('_', " ") };
+            assert!(numbers.insert(migration.number), "{file}: another one has this number");
+            assert!(migration.number < REHEARSED_FROM, "{file}: numbers from {REHEARSED_FROM} on belong to a test");
+            let oldest = migration.oldest_release().unwrap_or_else(|error| panic!("{file}: {error}"));
+            // An instance of the release before must still work, so that this one can replace it and be replaced by it.
+            assert!(oldest.is_none_or(|oldest| oldest < release()), "{file}: it shuts out the release before {}", release());
+            let text = fs::read_to_string(&path).unwrap();
+            let statements = text.lines().filter(|line| !line.trim_start().starts_with("--")).collect::<Vec<_>>().join(" ");
+            let statements = statements.split(';').filter(|statement| !statement.trim().is_empty()).count();
+            assert!(database == "sqlite" || statements == 1, "{file}: the server undoes a refused statement, not the one before it");
+        }
+        assert!(!numbers.is_empty());
+    }
+}
+
+#[test]
+fn statements_name_the_columns_that_they_write() {
+    for (name, text) in sources("shared/src/adapters") {
+        for statement in product(&text).split("INSERT INTO ").skip(1).chain(product(&text).split("INSERT OR IGNORE INTO ").skip(1)) {
+            let table = statement.trim_start_matches(|char: char| char.is_ascii_lowercase() || char == '_');
+            assert!(table.starts_with(" ("), "{name}: INSERT INTO {}", statement.lines().next().unwrap());
         }
     }
 }

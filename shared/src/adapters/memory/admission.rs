@@ -203,7 +203,11 @@ impl Admission for MemoryAdmission {
         let books = self.books();
         Ok(books.get(&sale_id).and_then(|book| {
             let Known { terms, .. } = book.open()?;
-            Some(Look { available: book.available(terms), already_bought: book.already_bought(terms, user_id) })
+            Some(Look {
+                available: book.available(terms),
+                already_bought: book.already_bought(terms, user_id),
+                admissions: book.last_place,
+            })
         }))
     }
 

@@ -30,6 +30,12 @@ impl Blacklist for MemoryGate {
         Ok(self.shards.of(subject).bans.remove(subject).is_some())
     }
 
+    async fn lift_older(&self, subject: &Subject, put_until: Timestamp) -> Stored<bool> {
+        let mut shard = self.shards.of(subject);
+        let older = shard.bans.get(subject).is_some_and(|ban| ban.created_at <= put_until);
+        Ok(older && shard.bans.remove(subject).is_some())
+    }
+
     async fn list(&self, now: Timestamp, offset: u32, limit: u32) -> Stored<Vec<Ban>> {
         let mut all: Vec<Ban> = Vec::new();
         for shard in self.shards.each() {

@@ -15,6 +15,10 @@ mod code {
     pub(super) const READ_ONLY_OPTION: u16 = 1290;
     pub(super) const READ_ONLY_MODE: u16 = 1836;
     pub(super) const CONNECTION_KILLED: u16 = 1927;
+    /// MySQL's two for a character that the column can't hold. They have the state HY000 and name no column; the first
+    /// repeats the value.
+    pub(super) const CANNOT_CONVERT_STRING: u16 = 3854;
+    pub(super) const IMPOSSIBLE_CONVERSION: u16 = 3988;
 }
 
 fn database(error: &Error) -> Option<&MySqlDatabaseError> {
@@ -30,6 +34,11 @@ pub(super) fn attempts_max(failure: &Failure) -> u32 {
         Some(code::DUPLICATE_ENTRY) => 3,
         _ => 1,
     }
+}
+
+/// Whether the server gave up waiting for a row or a table that others use.
+pub(super) fn is_lock_timeout(error: &Error) -> bool {
+    database(error).is_some_and(|error| error.number() == code::LOCK_WAIT_TIMEOUT)
 }
 
 /// Whether the connection must not be used again, be it that it is broken or that its server can't be written to any
@@ -60,6 +69,7 @@ pub(super) fn before_commit(error: &Error) -> StoreError {
         Some(database) => {
             database.code().is_some_and(|state| state.starts_with("22") || state.starts_with("23"))
                 || error.as_database_error().is_some_and(|error| error.is_check_violation())
+                || matches!(database.number(), code::CANNOT_CONVERT_STRING | code::IMPOSSIBLE_CONVERSION)
         }
         None => matches!(error, Error::ColumnDecode { .. } | Error::Decode(_) | Error::ColumnNotFound(_) | Error::Encode(_)),
     };
@@ -77,10 +87,14 @@ fn cause(error: &Error) -> String {
     let Some(database) = database(error) else {
         return error.to_string();
     };
+    let number = database.number();
+    if matches!(number, code::CANNOT_CONVERT_STRING | code::IMPOSSIBLE_CONVERSION) {
+        return format!("error {number}, value refused: a character that its column can't hold");
+    }
     let message = database.message();
     let named = [" for key ", " for column "].into_iter().find_map(|mark| message.rfind(mark).map(|at| &message[at..]));
     match named {
-        Some(place) => format!("error {}, value refused{place}", database.number()),
-        None => format!("error {}: {message}", database.number()),
+        Some(place) => format!("error {number}, value refused{place}"),
+        None => format!("error {number}: {message}"),
     }
 }

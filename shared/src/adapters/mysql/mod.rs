@@ -4,6 +4,8 @@
 //! what is tried again, and what its errors mean.
 
 mod errors;
+mod measures;
+mod migrations;
 mod store;
 
 use std::{
@@ -13,12 +15,14 @@ use std::{
 };
 
 use async_trait::async_trait;
+pub use migrations::MySqlMigrationError;
 use sqlx::{
     ConnectOptions as _, Connection as _, Executor as _, MySqlConnection, MySqlPool,
-    migrate::MigrateError,
     mysql::{MySqlConnectOptions, MySqlPoolOptions},
 };
 use tokio::time::{Instant, timeout};
+
+use measures::Measures;
 
 use super::sql::{self, Failure, FromRow, Row, Statement, Store as _};
 use crate::{
@@ -37,8 +41,6 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a row that another transaction has locked, before all is undone and tried again.
 const LOCK_WAIT_SECONDS: u32 = 1;
-/// Longest wait for another instance that is bringing the schema up to date.
-const MIGRATION_WAIT: Duration = Duration::from_secs(60);
 /// A connection that was used so short a time ago is taken without asking whether it still lives, ...
 const PING_AFTER: Duration = Duration::from_secs(1);
 /// ... unless another was lost so short a time ago.
@@ -50,6 +52,7 @@ const PING_TIMEOUT: Duration = Duration::from_millis(500);
 pub struct MySql {
     pool: MySqlPool,
     lost: Lost,
+    measures: Arc<Measures>,
 }
 
 /// When a connection was last lost.
@@ -70,32 +73,6 @@ impl Lost {
 #[derive(Debug, thiserror::Error)]
 #[error("database-url: {0}")]
 pub struct MySqlUrlError(&'static str);
-
-/// The schema can't be brought up to date.
-#[derive(Debug, thiserror::Error)]
-pub enum MySqlMigrationError {
-    /// The server could not be asked, or would not.
-    #[error(transparent)]
-    Store(StoreError),
-    /// Another instance is at it for too long.
-    #[error("another instance has been changing the database's schema for over {} s", MIGRATION_WAIT.as_secs())]
-    Locked,
-    /// The schema is of a newer release.
-    #[error("the database was brought up to date by a newer release of flashsale (migration {0}): use that one")]
-    Newer(i64),
-    /// Somebody changed a migration that has been run.
-    #[error("migration {0} is not the one that was run on this database")]
-    Altered(i64),
-    /// The process ended in the middle of a migration.
-    #[error(
-        "migration {0} was interrupted: see whether its one statement has taken effect, complete or undo it by hand, \
-         and set success = 1 in, or delete, its row of _sqlx_migrations"
-    )]
-    Interrupted(i64),
-    /// A statement was refused.
-    #[error("migration {0} was refused: {1}")]
-    Refused(i64, StoreError),
-}
 
 impl MySql {
     /// Prepares a pool of connections to `mysql://user:password@host[:port]/database`; none is made before the first
@@ -123,40 +100,16 @@ impl MySql {
             // Its log would hold a line of many kilobytes for each batch.
             .disable_statement_logging();
         let lost = Lost::default();
-        Ok(Self { pool: pool(options, CONNECTIONS_MAX, &lost), lost })
+        let measures = Arc::new(Measures::new("requests", CONNECTIONS_MAX));
+        Ok(Self { pool: pool(options, CONNECTIONS_MAX, &lost), lost, measures })
     }
 
     /// The same ledger through connections of its own: whoever uses them does not wait for the others' work to end.
     #[must_use]
     pub fn with_own_connections(&self) -> Self {
         let options = (*self.pool.connect_options()).clone();
-        Self { pool: pool(options, OWN_CONNECTIONS_MAX, &self.lost), lost: self.lost.clone() }
-    }
-
-    /// Brings the schema up to date. Several instances may do so at once: one works, the others wait.
-    ///
-    /// # Errors
-    /// When the server can't be reached, or its schema can't be changed.
-    pub async fn migrate(&self) -> Result<(), MySqlMigrationError> {
-        let mut connection = self.pool.acquire().await.map_err(|error| MySqlMigrationError::Store(errors::before_commit(&error)))?;
-        // Ends with the connection, and so the lock is given up however this ends.
-        connection.close_on_drop();
-        // The migrator's own lock waits for -1 seconds, which MariaDB refuses, and the migrator does not look. Locks are
-        // of the whole server, so the name holds the database's.
-        let lock = sqlx::query_scalar("SELECT GET_LOCK(CONCAT('flashsale-migrate-', LEFT(SHA2(DATABASE(), 256), 32)), ?)")
-            .bind(MIGRATION_WAIT.as_secs())
-            .fetch_one(&mut *connection);
-        // The server gives up after that time, or does not answer at all.
-        let Ok(locked) = timeout(MIGRATION_WAIT + ACQUIRE_TIMEOUT, lock).await else {
-            return Err(MySqlMigrationError::Locked);
-        };
-        let locked: Option<i64> = locked.map_err(|error| MySqlMigrationError::Store(errors::before_commit(&error)))?;
-        if locked != Some(1) {
-            return Err(MySqlMigrationError::Locked);
-        }
-        let mut migrator = sqlx::migrate!("migrations/mysql");
-        migrator.set_locking(false);
-        migrator.run_direct(None, &mut *connection, false).await.map_err(migration_error)
+        let measures = Arc::new(Measures::new("background", OWN_CONNECTIONS_MAX));
+        Self { pool: pool(options, OWN_CONNECTIONS_MAX, &self.lost), lost: self.lost.clone(), measures }
     }
 }
 
@@ -174,7 +127,10 @@ fn pool(options: MySqlConnectOptions, connections_max: u32, lost: &Lost) -> MySq
                 Ok(trusted || matches!(timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(()))))
             })
         })
-        .after_connect(|connection, _| Box::pin(prepare(connection)))
+        .after_connect(|connection, _| {
+            measures::connected();
+            Box::pin(prepare(connection))
+        })
         .connect_lazy_with(options)
 }
 
@@ -188,18 +144,6 @@ async fn prepare(connection: &mut MySqlConnection) -> Result<(), sqlx::Error> {
     );
     connection.execute(sqlx::AssertSqlSafe(modes)).await?;
     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await.map(drop)
-}
-
-fn migration_error(error: MigrateError) -> MySqlMigrationError {
-    let store = |cause: String| StoreError::Unavailable { store: STORE, cause };
-    match error {
-        MigrateError::Execute(error) => MySqlMigrationError::Store(errors::before_commit(&error)),
-        MigrateError::ExecuteMigration(error, version) => MySqlMigrationError::Refused(version, errors::before_commit(&error)),
-        MigrateError::VersionMissing(version) => MySqlMigrationError::Newer(version),
-        MigrateError::VersionMismatch(version) => MySqlMigrationError::Altered(version),
-        MigrateError::Dirty(version) => MySqlMigrationError::Interrupted(version),
-        other => MySqlMigrationError::Store(store(other.to_string())),
-    }
 }
 
 #[async_trait]

@@ -10,9 +10,10 @@ use sqlx::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{CALL_TIMEOUT, Lost, MySql, STORE, errors};
+use super::{CALL_TIMEOUT, Lost, MySql, STORE, errors, measures::Raised};
 use crate::{
     adapters::sql::{Dialect, Failure, FromRow, Row, Session, Statement, Store, Value, Work},
+    metrics::elapsed,
     ports::{StoreError, Stored},
 };
 
@@ -25,11 +26,13 @@ impl Store for MySql {
 
     async fn fetch<T: FromRow>(&self, statement: Statement) -> Stored<Vec<T>> {
         let mut call = Call::begin(self).await?;
-        let result = match timeout_at(call.deadline, fetch(&mut call.connection, &statement)).await {
-            Ok(result) => result,
-            Err(_) => return Err(timed_out()),
-        };
-        call.end(result)
+        let begun = Instant::now();
+        let result = timeout_at(call.deadline, fetch(&mut call.connection, &statement)).await;
+        self.measures.fetch_seconds.record(elapsed(begun.elapsed()));
+        match result {
+            Ok(result) => call.end(result),
+            Err(_) => Err(timed_out()),
+        }
     }
 
     async fn transact<W: Work>(&self, work: W) -> Stored<W::Output> {
@@ -50,10 +53,10 @@ impl Store for MySql {
             }
             unreachable!("the last attempt returns")
         };
-        let result = match timeout_at(deadline, attempts).await {
-            Ok(result) => result,
-            Err(_) => return Err(timed_out()),
-        };
+        let begun = Instant::now();
+        let result = timeout_at(deadline, attempts).await;
+        self.measures.transaction_seconds.record(elapsed(begun.elapsed()));
+        let Ok(result) = result else { return Err(timed_out()) };
         match result {
             Ok(output) => call.end(Ok(output)),
             Err(Attempt::Undone(failure)) => call.end(Err(failure)),
@@ -71,19 +74,27 @@ struct Call {
     lost: Lost,
     deadline: Instant,
     sound: bool,
+    _in_use: Raised,
 }
 
 impl Call {
     async fn begin(store: &MySql) -> Stored<Self> {
-        let deadline = Instant::now() + CALL_TIMEOUT;
-        let connection = store.pool.acquire().await.map_err(|error| match error {
+        let begun = Instant::now();
+        let deadline = begun + CALL_TIMEOUT;
+        let waiting = Raised::new(&store.measures.waiting);
+        let acquired = store.pool.acquire().await;
+        drop(waiting);
+        store.measures.acquire_seconds.record(elapsed(begun.elapsed()));
+        store.measures.open.set(f64::from(store.pool.size()));
+        let connection = acquired.map_err(|error| match error {
             sqlx::Error::PoolTimedOut => {
                 let cause = "no connection within the time limit: the server does not answer, or all are busy".to_owned();
                 StoreError::Unavailable { store: STORE, cause }
             }
             error => errors::before_commit(&error),
         })?;
-        Ok(Self { connection, lost: store.lost.clone(), deadline, sound: false })
+        let _in_use = Raised::new(&store.measures.in_use);
+        Ok(Self { connection, lost: store.lost.clone(), deadline, sound: false, _in_use })
     }
 
     fn end<T>(mut self, result: Result<T, Failure>) -> Stored<T> {

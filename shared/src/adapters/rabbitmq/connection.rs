@@ -4,7 +4,10 @@ use std::{
     io,
     net::{Shutdown, SocketAddr, TcpStream},
     os::fd::AsFd as _,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,12 +43,13 @@ pub(super) struct Dial {
     purpose: &'static str,
     queue: ShortString,
     parked: ShortString,
+    attempts: Arc<AtomicUsize>,
 }
 
 impl Dial {
     pub(super) fn new(mut uri: AMQPUri, purpose: &'static str, queue: ShortString, parked: ShortString) -> Self {
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
-        Self { uri, purpose, queue, parked }
+        Self { uri, purpose, queue, parked, attempts: Arc::default() }
     }
 
     /// What the connection is for, in logs.
@@ -63,6 +67,7 @@ impl Dial {
 
     async fn attempt(&self) -> Result<Live, String> {
         let plug = Plug::default();
+        let turn = self.attempts.fetch_add(1, Ordering::Relaxed);
         let wire = Wire(plug.clone());
         let properties = ConnectionProperties::default().with_connection_name(format!("flashsale {}", self.purpose).into());
         let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
@@ -71,8 +76,12 @@ impl Dial {
             runtime,
             async move |uri: AMQPUri, runtime| {
                 let connecting = async {
-                    let addresses: Vec<SocketAddr> =
+                    let mut addresses: Vec<SocketAddr> =
                         tokio::net::lookup_host((uri.authority.host.as_str(), uri.authority.port)).await?.collect();
+                    // The nodes of a cluster under one name. Those behind the first are tried when it refuses; when its host
+                    // does not answer at all, this attempt ends, and the next begins with another.
+                    let first = turn % addresses.len().max(1);
+                    addresses.rotate_left(first);
                     let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
                     if let AsyncTcpStream::Plain(tcp) = &stream {
                         plug.put(tcp.get_ref().as_fd().try_clone_to_owned()?.into())?;

@@ -1,11 +1,12 @@
 //! Keeps one connection: made at first use, made again after a loss.
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{Arc, LazyLock, Weak},
     time::Duration,
 };
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use metrics::Counter;
 use tokio::{
     sync::watch::{self, Sender},
     time::{sleep, timeout},
@@ -15,12 +16,16 @@ use super::{
     connection::{CONNECT_LIMIT, Dial, Live},
     unavailable,
 };
-use crate::ports::Stored;
+use crate::{metrics::CONNECTS, ports::Stored};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Longest wait for the first attempt, which ends by itself a little earlier.
 const PATIENCE: Duration = CONNECT_LIMIT.saturating_add(Duration::from_millis(500));
+
+/// Attempts to connect, by what came of them.
+static CONNECTED: LazyLock<[Counter; 2]> =
+    LazyLock::new(|| ["connected", "failed"].map(|outcome| CONNECTS.counter(&["rabbitmq", outcome])));
 
 pub(super) struct Link {
     dial: Dial,
@@ -107,7 +112,9 @@ async fn keep_trying(dial: Dial, link: Weak<Sender<State>>) {
         ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_delay(LONGEST_PAUSE).with_jitter().without_max_times().build();
     let mut told = String::new();
     loop {
-        let (next, up) = match dial.connect().await {
+        let dialled = dial.connect().await;
+        CONNECTED[usize::from(dialled.is_err())].increment(1);
+        let (next, up) = match dialled {
             Ok(live) => (State::Up(Arc::new(live)), true),
             Err(cause) => {
                 if cause != told {

@@ -1,14 +1,14 @@
 //! The parking queue, looked through for the operator.
 //!
-//! AMQP has no way to read a message without taking it: it is taken, looked at, and given back when the channel closes. A
-//! server counts that, and from 4.0 on throws away what came back twenty times. So a message that has come back often is
-//! put into the queue anew, which begins the count again, before the old one is taken off.
+//! AMQP has no way to read a message without taking it: it is taken, looked at, and given back. A server counts that, and
+//! from 4.0 on throws away what came back twenty times. So a message that has come back often is put into the queue anew,
+//! which begins the count again, before the old one is taken off.
 
 use async_trait::async_trait;
 use lapin::{
     BasicProperties,
     message::BasicGetMessage,
-    options::{BasicAckOptions, BasicGetOptions},
+    options::{BasicAckOptions, BasicGetOptions, BasicNackOptions},
     types::{AMQPValue, ShortString},
 };
 use ring::digest::{SHA256, digest};
@@ -90,7 +90,10 @@ impl RabbitMq {
                 break;
             }
         }
-        // What has no verdict is given back by this.
+        // What has no verdict is given back. Closing the channel would do that too, but some time later, and whoever looks again
+        // meanwhile would not find it.
+        let all = BasicNackOptions { multiple: true, requeue: true };
+        channel.basic_nack(0, all).await.map_err(|error| not_done(&error))?;
         channel.close(200, "OK".into()).await.map_err(|error| not_done(&error))?;
         Ok(taken)
     }

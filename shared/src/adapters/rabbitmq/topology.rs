@@ -8,10 +8,9 @@ use lapin::{
 
 use super::{DELIVERY_LIMIT, connection::Live};
 
-/// Makes the queues where they are missing. Every server from 3.8 on takes these arguments; those before 3.10 ignore
-/// the dead-letter strategy.
+/// Makes the queues where they are missing. Quorum queues refuse to overflow in this way before RabbitMQ 3.8.10, and ignore
+/// the dead-letter strategy before 3.10.
 pub(super) async fn declare(live: &Live, queue: &ShortString, parked: &ShortString) -> Result<(), String> {
-    let text = |text: &str| AMQPValue::LongString(text.into());
     let mut aside = FieldTable::default();
     aside.insert("x-queue-type".into(), text("quorum"));
     let mut orders = aside.clone();
@@ -19,22 +18,48 @@ pub(super) async fn declare(live: &Live, queue: &ShortString, parked: &ShortStri
     // The default exchange routes by the name of the queue.
     orders.insert("x-dead-letter-exchange".into(), text(""));
     orders.insert("x-dead-letter-routing-key".into(), text(parked.as_str()));
+    let before_3_8_10 = orders.clone();
     // A message leaves this queue only once the parking queue has confirmed it; the server wants this overflow for it.
     orders.insert("x-dead-letter-strategy".into(), text("at-least-once"));
     orders.insert("x-overflow".into(), text("reject-publish"));
-    let channel = live.channel().await.map_err(|error| error.to_string())?;
-    for (name, arguments) in [(parked, aside), (queue, orders)] {
-        channel.queue_declare(name.clone(), QueueDeclareOptions::durable(), arguments).await.map_err(|error| explain(name, &error))?;
+
+    declare_queue(live, parked, aside).await.map_err(|error| explain(parked, &error))?;
+    match declare_queue(live, queue, orders).await {
+        // Also how a queue is found that was made by such a server before it was upgraded.
+        Err(error) if is_refused(&error) => {
+            declare_queue(live, queue, before_3_8_10).await.map_err(|_| explain(queue, &error))?;
+            tracing::warn!(
+                %queue,
+                "the queue is one of RabbitMQ before 3.8.10: the parking queue does not confirm what it takes over. After an \
+                 upgrade of the server work it off and delete it; it is made again"
+            );
+            Ok(())
+        }
+        declared => declared.map_err(|error| explain(queue, &error)),
     }
-    channel.close(200, "OK".into()).await.map_err(|error| error.to_string())
+}
+
+fn text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(text.into())
+}
+
+/// On a channel of its own, which the server closes when it refuses.
+async fn declare_queue(live: &Live, name: &ShortString, arguments: FieldTable) -> lapin::Result<()> {
+    let channel = live.channel().await?;
+    channel.queue_declare(name.clone(), QueueDeclareOptions::durable(), arguments).await?;
+    channel.close(200, "OK".into()).await
+}
+
+/// The server knows this queue with other arguments, or does not know one of these.
+fn is_refused(error: &lapin::Error) -> bool {
+    matches!(
+        error.kind(),
+        lapin::ErrorKind::ProtocolError(reply) if matches!(reply.kind(), AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED))
+    )
 }
 
 fn explain(name: &ShortString, error: &lapin::Error) -> String {
-    let differs = matches!(
-        error.kind(),
-        lapin::ErrorKind::ProtocolError(reply) if matches!(reply.kind(), AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED))
-    );
-    if differs {
+    if is_refused(error) {
         format!("queue {name} exists with other settings than flashsale needs; work it off and delete it, or use another name: {error}")
     } else {
         format!("queue {name} can't be declared: {error}")

@@ -1,6 +1,6 @@
 //! The admission store in Redis: three keys per sale, in one cluster slot.
 //!
-//! - `admission:{<sale>}`, a hash: the state and the terms by name; `u:<user>` -> the ids of the orders the user holds,
+//! - `admission:{<sale>}`, a hash: the state and the terms by name; `admissions`, which counts the orders that got a unit; `u:<user>` -> the ids of the orders the user holds,
 //!   36 characters each, one after another; `e:<order>` for each order that has ended. So the terms and the memory of
 //!   what has ended are there together or lost together.
 //! - `admission:{<sale>}:held`, a hash: order id -> reservation, as [`encoded`] writes it. Available is the stock less its length.
@@ -14,9 +14,9 @@
 use std::{collections::BTreeSet, fmt::Display, sync::LazyLock};
 
 use async_trait::async_trait;
-use redis::{Cmd, Script};
+use redis::Cmd;
 
-use super::Redis;
+use super::{Redis, script::Script};
 use crate::{
     domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
     ports::{Admission, AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage, StoreError, Stored},
@@ -28,20 +28,20 @@ const BATCH_MAX: usize = 500;
 const UNLOADED_LIFE_MS: u64 = 8 * 86_400_000;
 
 macro_rules! script {
-    ($name:ident, $($file:literal),+) => {
-        static $name: LazyLock<Script> = LazyLock::new(|| Script::new(concat!($(include_str!($file)),+)));
+    ($constant:ident, $name:literal, $($file:literal),+) => {
+        static $constant: LazyLock<Script> = LazyLock::new(|| Script::new($name, concat!($(include_str!($file)),+)));
     };
 }
 
-script!(RESERVE, "lua/admission_reserve.lua");
-script!(LOOK, "lua/admission_look.lua");
-script!(STATE, "lua/admission_state.lua");
-script!(SETTLE, "lua/admission_settle.lua");
-script!(RELEASE, "lua/admission_release.lua");
-script!(CLAIM_OVERDUE, "lua/admission_claim_overdue.lua");
-script!(BEGIN_REBUILD, "lua/admission_terms.lua", "lua/admission_begin_rebuild.lua");
-script!(FINISH_REBUILD, "lua/admission_finish_rebuild.lua");
-script!(SET_TERMS, "lua/admission_terms.lua", "lua/admission_set_terms.lua");
+script!(RESERVE, "admission_reserve", "lua/admission_reserve.lua");
+script!(LOOK, "admission_look", "lua/admission_look.lua");
+script!(STATE, "admission_state", "lua/admission_state.lua");
+script!(SETTLE, "admission_settle", "lua/admission_settle.lua");
+script!(RELEASE, "admission_release", "lua/admission_release.lua");
+script!(CLAIM_OVERDUE, "admission_claim_overdue", "lua/admission_claim_overdue.lua");
+script!(BEGIN_REBUILD, "admission_begin_rebuild", "lua/admission_terms.lua", "lua/admission_begin_rebuild.lua");
+script!(FINISH_REBUILD, "admission_finish_rebuild", "lua/admission_finish_rebuild.lua");
+script!(SET_TERMS, "admission_set_terms", "lua/admission_terms.lua", "lua/admission_set_terms.lua");
 
 fn corrupt(cause: impl Display) -> StoreError {
     StoreError::Corrupt { store: "Redis", cause: cause.to_string() }
@@ -149,11 +149,12 @@ impl Admission for Redis {
 
     async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
         let [sale, held, _] = self.admission_keys(sale_id);
-        let Some((available, bought)) = self.run::<Option<(u32, String)>>(&LOOK, &[sale, held], &[argument(user_id)]).await? else {
+        let seen: Option<(u32, String, u64)> = self.run(&LOOK, &[sale, held], &[argument(user_id)]).await?;
+        let Some((available, bought, admissions)) = seen else {
             return Ok(None);
         };
         let already_bought = if bought.is_empty() { None } else { Some(bought.parse().map_err(corrupt)?) };
-        Ok(Some(Look { available, already_bought }))
+        Ok(Some(Look { available, already_bought, admissions }))
     }
 
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {

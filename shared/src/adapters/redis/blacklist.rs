@@ -8,22 +8,24 @@ use std::{collections::VecDeque, sync::LazyLock};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use redis::{Cmd, Script};
+use redis::Cmd;
 
 use super::{
     Redis,
     keys::{Tag, arg, life_ms},
+    script::Script,
 };
 use crate::{
     domain::{Ban, Subject, Timestamp},
     ports::{Blacklist, StoreError, Stored},
 };
 
-static PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/ban_put.lua")));
-static INDEX_PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/ban_index_put.lua")));
-static LOADING: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/bans_loading.lua")));
-static LOADED: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/bans_loaded.lua")));
-static INDEX_REMOVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/ban_index_remove.lua")));
+static PUT: LazyLock<Script> = LazyLock::new(|| Script::new("ban_put", include_str!("lua/ban_put.lua")));
+static LIFT: LazyLock<Script> = LazyLock::new(|| Script::new("ban_lift", include_str!("lua/ban_lift.lua")));
+static INDEX_PUT: LazyLock<Script> = LazyLock::new(|| Script::new("ban_index_put", include_str!("lua/ban_index_put.lua")));
+static LOADING: LazyLock<Script> = LazyLock::new(|| Script::new("bans_loading", include_str!("lua/bans_loading.lua")));
+static LOADED: LazyLock<Script> = LazyLock::new(|| Script::new("bans_loaded", include_str!("lua/bans_loaded.lua")));
+static INDEX_REMOVE: LazyLock<Script> = LazyLock::new(|| Script::new("ban_index_remove", include_str!("lua/ban_index_remove.lua")));
 
 /// Listed subjects read at a time.
 const PAGE: usize = 200;
@@ -41,12 +43,16 @@ impl Blacklist for Redis {
     }
 
     async fn lift(&self, subject: &Subject) -> Stored<bool> {
+        self.lift_older(subject, Timestamp::MAX).await
+    }
+
+    async fn lift_older(&self, subject: &Subject, put_until: Timestamp) -> Stored<bool> {
         let member = Tag(subject).to_string();
         let [put, _] = self.ban_index_keys();
         // Read first: a ban that is put while this one is lifted stays listed.
         let seen: Option<f64> = self.command(redis::cmd("ZSCORE").arg(put).arg(&member)).await?;
-        let lifted: u32 = self.command(&Cmd::del(self.ban_key(subject))).await?;
-        if let Some(seen) = seen {
+        let lifted: i32 = self.run(&LIFT, &[self.ban_key(subject)], &[arg(put_until.epoch_ms())]).await?;
+        if let Some(seen) = seen.filter(|_| lifted >= 0) {
             self.unlist(&member, seen).await?;
         }
         Ok(lifted > 0)

@@ -3,15 +3,15 @@
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
-use redis::{Cmd, Script};
+use redis::Cmd;
 
-use super::{Redis, keys::arg};
+use super::{Redis, keys::arg, script::Script};
 use crate::{
     domain::Timestamp,
     ports::{Cache, Stored},
 };
 
-static PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/cache_put.lua")));
+static PUT: LazyLock<Script> = LazyLock::new(|| Script::new("cache_put", include_str!("lua/cache_put.lua")));
 
 #[async_trait]
 impl Cache for Redis {

@@ -3,15 +3,15 @@
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
-use redis::{Cmd, Script};
+use redis::Cmd;
 
-use super::{Redis, keys::life_ms};
+use super::{Redis, keys::life_ms, script::Script};
 use crate::{
     domain::{CaptchaId, Timestamp},
     ports::{Captcha, Captchas, Purpose, StoreError, Stored},
 };
 
-static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/captcha_take.lua")));
+static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new("captcha_take", include_str!("lua/captcha_take.lua")));
 
 #[async_trait]
 impl Captchas for Redis {

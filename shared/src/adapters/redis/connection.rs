@@ -3,8 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _, RedisError, RedisResult, Script,
-    ServerErrorKind,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _, RedisError, RedisResult, ServerErrorKind,
     aio::{ConnectionLike, MultiplexedConnection},
     cluster::{ClusterClient, ClusterClientBuilder},
     cluster_async::ClusterConnection,
@@ -12,7 +11,10 @@ use redis::{
 };
 
 use super::{
+    calls::COMMANDS,
     errors::{STORE, replaced_from, stored},
+    script::Script,
+    sentinel::Sentinels,
     slot::{Dial, Live, Slot},
 };
 use crate::ports::{StoreError, Stored};
@@ -42,6 +44,7 @@ struct Inner {
 
 enum Target {
     Single(Arc<Slot<Client>>),
+    Sentinel(Arc<Slot<Sentinels>>),
     Cluster(Arc<Slot<ClusterClient>>),
 }
 
@@ -50,9 +53,7 @@ impl Dial for Client {
     const KEEPS_FAILED: bool = false;
 
     async fn dial(&self) -> Result<MultiplexedConnection, String> {
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(Some(RESPONSE_TIMEOUT));
-        self.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| error.to_string())
+        self.get_multiplexed_async_connection_with_config(&limits()).await.map_err(|error| error.to_string())
     }
 }
 
@@ -64,6 +65,11 @@ impl Dial for ClusterClient {
     async fn dial(&self) -> Result<ClusterConnection, String> {
         self.get_async_connection().await.map_err(|error| error.to_string())
     }
+}
+
+/// How long one server may take to be connected to, and to answer.
+fn limits() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(Some(RESPONSE_TIMEOUT))
 }
 
 /// Makes the system notice a host that vanished without a word.
@@ -82,7 +88,8 @@ pub struct RedisUrlError(String);
 
 impl Redis {
     /// Prepares a connection to `redis://`, `rediss://` or `redis+cluster://` (`rediss+cluster://` with TLS; further
-    /// nodes of a cluster may follow after commas as `host:port`). No connection is made before the first command.
+    /// nodes of a cluster may follow after commas as `host:port`), or to the primary that the sentinels in
+    /// `redis+sentinel://[user:password@]host[:port],…/service` name. No connection is made before the first command.
     /// Every key begins with `prefix`.
     ///
     /// # Errors
@@ -91,10 +98,16 @@ impl Redis {
         // The library's message may repeat the address, and with it the password.
         let unreadable =
             |_: RedisError| RedisUrlError("expected redis://[user:password@]host[:port][/db], rediss:// or redis+cluster://".to_owned());
+        let sentinels = [("redis+sentinel://", false), ("rediss+sentinel://", true)]
+            .into_iter()
+            .find_map(|(scheme, tls)| url.strip_prefix(scheme).map(|rest| (rest, tls)));
         let cluster = [("redis+cluster://", "redis://"), ("rediss+cluster://", "rediss://")]
             .into_iter()
             .find_map(|(scheme, plain)| url.strip_prefix(scheme).map(|rest| (plain, rest)));
-        let target = if let Some((scheme, rest)) = cluster {
+        let target = if let Some((rest, tls)) = sentinels {
+            let wrong = || RedisUrlError("expected redis+sentinel://[user:password@]host[:port],…/service".to_owned());
+            Target::Sentinel(Slot::new(Sentinels::new(rest, tls, &tcp_settings(), limits()).ok_or_else(wrong)?))
+        } else if let Some((scheme, rest)) = cluster {
             let (credentials, hosts) = rest.rsplit_once('@').map_or(("", rest), |(before, after)| (&rest[..=before.len()], after));
             let nodes = hosts.split(',').map(|host| format!("{scheme}{credentials}{host}"));
             let client = ClusterClientBuilder::new(nodes)
@@ -124,20 +137,15 @@ impl Redis {
 
     /// Runs a script with its keys and arguments already set.
     pub(super) async fn run<T: FromRedisValue>(&self, script: &Script, keys: &[String], arguments: &[Vec<u8>]) -> Stored<T> {
-        // Not `Script::invoke_async`: it copies every key and argument into a vector of its own first.
-        let bytes = keys.iter().map(String::len).chain(arguments.iter().map(Vec::len)).sum::<usize>();
-        let mut call = Cmd::with_capacity(3 + keys.len() + arguments.len(), bytes + 64);
-        call.arg("EVALSHA").arg(script.get_hash()).arg(keys.len()).arg(keys);
-        for argument in arguments {
-            call.arg(argument.as_slice());
-        }
-        match self.query(&call).await? {
+        script.calls.measure(self.run_or_send(script, keys, arguments)).await
+    }
+
+    async fn run_or_send<T: FromRedisValue>(&self, script: &Script, keys: &[String], arguments: &[Vec<u8>]) -> Stored<T> {
+        match self.query(&script.by_hash(keys, arguments)).await? {
+            // Sent with its text, the script is known to the server from then on. Only to this one: SCRIPT LOAD would go to
+            // every node of a cluster, and fail where one of them is down.
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                match &self.inner.target {
-                    Target::Single(slot) => load(slot, script).await?,
-                    Target::Cluster(slot) => load(slot, script).await?,
-                }
-                self.query(&call).await?
+                self.query(&script.by_text(keys, arguments)).await?
             }
             answer => answer,
         }
@@ -146,12 +154,13 @@ impl Redis {
 
     /// Runs one command.
     pub(super) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Stored<T> {
-        self.query(command).await?.map_err(|error| stored(&error))
+        COMMANDS.measure(async { self.query(command).await?.map_err(|error| stored(&error)) }).await
     }
 
     async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Stored<RedisResult<T>> {
         match &self.inner.target {
             Target::Single(slot) => query(slot, command).await,
+            Target::Sentinel(slot) => query(slot, command).await,
             Target::Cluster(slot) => query(slot, command).await,
         }
     }
@@ -165,14 +174,6 @@ async fn query<D: Dial<Connection: ConnectionLike + Clone>, T: FromRedisValue>(
     let answer = command.query_async(&mut live.connection.clone()).await;
     judge(slot, &live, &answer);
     Ok(answer)
-}
-
-/// Gives the script to the server, or to every node of the cluster.
-async fn load<D: Dial<Connection: ConnectionLike + Clone>>(slot: &Arc<Slot<D>>, script: &Script) -> Stored<()> {
-    let live = connected(slot).await?;
-    let answer = script.load_async(&mut live.connection.clone()).await;
-    judge(slot, &live, &answer);
-    answer.map(drop).map_err(|error| stored(&error))
 }
 
 async fn connected<D: Dial>(slot: &Arc<Slot<D>>) -> Stored<Arc<Live<D::Connection>>> {

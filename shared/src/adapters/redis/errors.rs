@@ -40,8 +40,7 @@ pub(super) fn stored(error: &RedisError) -> StoreError {
         return StoreError::Unavailable { store: STORE, cause };
     }
     match error.kind() {
-        // A script that is missing even after it was loaded: another server has taken over in between.
-        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::NoScript)
+        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask)
         | ErrorKind::ClusterConnectionNotFound
         | ErrorKind::AuthenticationFailed
         | ErrorKind::InvalidClientConfig
@@ -89,12 +88,6 @@ mod tests {
                 assert_eq!(replaced_from(&error), replaced, "{line}");
             }
         }
-    }
-
-    #[test]
-    fn a_script_that_is_missing_may_be_sent_again() {
-        let error = said("NOSCRIPT No matching script. Please use EVAL.");
-        assert!(matches!(stored(&error), StoreError::Unavailable { .. }), "{:?}", stored(&error));
     }
 
     #[test]

@@ -3,18 +3,19 @@
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
-use redis::{Cmd, Script};
+use redis::Cmd;
 
 use super::{
     Redis,
     keys::{SLACK_MS, arg},
+    script::Script,
 };
 use crate::{
     domain::{Subject, Timestamp},
     ports::{Failures, StoreError, Stored},
 };
 
-static ADD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/failure_add.lua")));
+static ADD: LazyLock<Script> = LazyLock::new(|| Script::new("failure_add", include_str!("lua/failure_add.lua")));
 
 #[async_trait]
 impl Failures for Redis {

@@ -11,11 +11,11 @@ use std::sync::LazyLock;
 
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
-use redis::Script;
 
 use super::{
     Redis,
     keys::{SLACK_MS, arg},
+    script::Script,
 };
 use crate::{
     domain::{Ban, Role, SessionId, Subject, Timestamp, UserId},
@@ -28,7 +28,7 @@ const AUTOMATIC_REASON: &str = "too many refused requests";
 /// Longest that a limit may run ahead, in microseconds (31 years): keeps times within what Lua's doubles hold exactly.
 const TOLERANCE_US_MAX: u64 = 1_000_000_000_000_000;
 
-static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/gate.lua")));
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new("gate", include_str!("lua/gate.lua")));
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {

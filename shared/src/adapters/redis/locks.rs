@@ -3,17 +3,16 @@
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
-use redis::Script;
 
-use super::{Redis, keys::arg};
+use super::{Redis, keys::arg, script::Script};
 use crate::{
     domain::Timestamp,
     ports::{Lease, Locks, StoreError, Stored},
 };
 
-static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/lock_acquire.lua")));
-static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/lock_renew.lua")));
-static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/lock_release.lua")));
+static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new("lock_acquire", include_str!("lua/lock_acquire.lua")));
+static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new("lock_renew", include_str!("lua/lock_renew.lua")));
+static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new("lock_release", include_str!("lua/lock_release.lua")));
 
 #[async_trait]
 impl Locks for Redis {

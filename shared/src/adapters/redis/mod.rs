@@ -7,6 +7,7 @@
 mod admission;
 mod blacklist;
 mod cache;
+mod calls;
 mod captchas;
 mod connection;
 mod errors;
@@ -16,6 +17,8 @@ mod health;
 mod holders;
 mod keys;
 mod locks;
+mod script;
+mod sentinel;
 mod sessions;
 mod slot;
 

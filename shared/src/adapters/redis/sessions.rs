@@ -4,19 +4,20 @@ use std::{collections::HashMap, sync::LazyLock};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, stream};
-use redis::{Cmd, Script};
+use redis::Cmd;
 
 use super::{
     Redis,
     keys::{SLACK_MS, arg},
+    script::Script,
 };
 use crate::{
     domain::{Role, SessionId, Timestamp, UserId},
     ports::{SESSIONS_PER_USER_MAX, Session, Sessions, Stored},
 };
 
-static OPEN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/sessions_open.lua")));
-static END_ALL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/sessions_end_all.lua")));
+static OPEN: LazyLock<Script> = LazyLock::new(|| Script::new("sessions_open", include_str!("lua/sessions_open.lua")));
+static END_ALL: LazyLock<Script> = LazyLock::new(|| Script::new("sessions_end_all", include_str!("lua/sessions_end_all.lua")));
 
 /// Users whose sessions are on the way at the same time when many are opened at once.
 const USERS_IN_FLIGHT: usize = 256;

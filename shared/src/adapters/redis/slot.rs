@@ -18,6 +18,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use super::calls::CONNECTED;
+
 /// Longest time that one attempt to connect takes.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(3);
 /// Longest time that a call waits for an attempt.
@@ -141,6 +143,7 @@ impl<D: Dial> Running<D> {
         let outcome = dialled
             .unwrap_or_else(|_| Err(format!("no connection within {} s", ATTEMPT_LIMIT.as_secs())))
             .map(|connection| Arc::new(Live { connection, made_at: Instant::now() }));
+        CONNECTED[usize::from(outcome.is_err())].increment(1);
         {
             let mut making = self.slot.making();
             making.attempt = None;

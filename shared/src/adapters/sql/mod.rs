@@ -17,6 +17,7 @@ mod orders;
 mod recording;
 mod rows;
 mod sales;
+pub(super) mod schema;
 mod sessions;
 mod statement;
 mod transitions;

@@ -260,8 +260,10 @@ pub(super) async fn lock_orders<S: Session>(session: &mut S, order_ids: BTreeSet
 async fn lock_slots<S: Session>(session: &mut S, buyers: BTreeSet<(SaleId, UserId)>) -> Result<Vec<HeldSlot>, Failure> {
     let mut slots = Vec::new();
     for chunk in buyers.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
+        // The version is only there because the index does not hold it: MySQL walks through an index that holds all columns, and
+        // so through the locked orders of other sales, while the table is small.
         let mut select = Statement::new(format!(
-            "SELECT sale_id, user_id, active_slot FROM orders{} WHERE active_slot IS NOT NULL AND (",
+            "SELECT sale_id, user_id, active_slot, version FROM orders{} WHERE active_slot IS NOT NULL AND (",
             S::DIALECT.through("orders_slot_held_once")
         ));
         let mut separator = "";

@@ -228,6 +228,7 @@ impl Admission for Sqlite {
     async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
         const SQL: &str = "
             SELECT MAX(0, s.stock - s.held) AS available, s.per_user_limit,
+                   s.held + (SELECT COUNT(*) FROM admission_ended e WHERE e.sale_id = ?1) AS admissions,
                    (SELECT COUNT(*) FROM admission_orders b WHERE b.sale_id = ?1 AND b.user_id = ?2) AS mine,
                    (SELECT b.order_id FROM admission_orders b WHERE b.sale_id = ?1 AND b.user_id = ?2 ORDER BY b.place LIMIT 1) AS bought
             FROM admission_sales s WHERE s.sale_id = ?1 AND s.state = 'open'";
@@ -239,7 +240,7 @@ impl Admission for Sqlite {
         let mine: i64 = number(&row, "mine")?;
         let full = mine > 0 && mine >= number(&row, "per_user_limit")?;
         let already_bought = if full { Some(parsed(&row, "bought")?) } else { None };
-        Ok(Some(Look { available: number(&row, "available")?, already_bought }))
+        Ok(Some(Look { available: number(&row, "available")?, already_bought, admissions: number(&row, "admissions")? }))
     }
 
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {

@@ -9,17 +9,24 @@ mod parked;
 mod queue;
 mod writer;
 
-use std::{fs::File, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    path::Path,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use sqlx::{
-    ConnectOptions as _, SqliteConnection, SqlitePool,
-    migrate::MigrateError,
+    ConnectOptions as _, Connection as _, SqliteConnection, SqlitePool,
+    migrate::{Migrate as _, MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::time::{Instant, sleep};
 
+use super::sql::schema;
 use crate::{
+    domain::schema::{Migrated, Schema, SchemaError},
     ports::{StoreError, Stored},
     private_files::{self, Loose, PrivateError},
 };
@@ -27,6 +34,8 @@ use queue::Queue;
 use writer::Writer;
 
 const STORE: &str = "SQLite";
+
+static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| sqlx::migrate!("migrations/sqlite"));
 
 /// The name of the file inside the data directory.
 const FILE: &str = "flashsale.sqlite";
@@ -63,6 +72,9 @@ pub enum OpenError {
     /// The schema can't be brought up to date.
     #[error("database {FILE} in {0} can't be brought up to date: {hint}", hint = migration_hint(.1))]
     Migration(String, MigrateError),
+    /// This release must not work on this schema.
+    #[error("database {FILE} in {0}: {1}")]
+    Schema(String, SchemaError),
 }
 
 fn directory_hint(error: &std::io::Error) -> String {
@@ -89,12 +101,6 @@ fn database_hint(error: &sqlx::Error) -> String {
 
 fn migration_hint(error: &MigrateError) -> String {
     match error {
-        MigrateError::VersionMissing(version) => {
-            format!("it was written by a newer release (migration {version}); use that one, or give another --data-dir")
-        }
-        MigrateError::VersionMismatch(version) => {
-            format!("it was written by another build (migration {version} differs); use that one, or give another --data-dir")
-        }
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => database_hint(error),
         other => other.to_string(),
     }
@@ -111,37 +117,46 @@ impl Sqlite {
     /// # Errors
     /// When another process has it open, or it can't be read or written.
     pub async fn open(data_dir: &Path, loose: Loose) -> Result<Self, OpenError> {
-        let shown = data_dir.display().to_string();
-        let lock = lock(data_dir, &shown, loose).await?;
-        // SQLite gives the files beside the database the permissions that the database has.
-        let refused = |error| not_private(&shown, error);
-        drop(private_files::file(&data_dir.join(FILE), loose).map_err(refused)?);
-        for beside in ["-wal", "-shm"] {
-            private_files::file_if_any(&data_dir.join(format!("{FILE}{beside}")), loose).map_err(refused)?;
-        }
-        let options = SqliteConnectOptions::new()
-            .filename(data_dir.join(FILE))
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // FULL syncs the log at every commit: what was committed survives a power cut.
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(5))
-            // Its log would hold a line of many kilobytes for each batch.
-            .disable_statement_logging();
-        let failed = |error| OpenError::Database(shown.clone(), error);
-        // As much as the indexes of a busy sale need; taken only when there is so much to keep.
-        let mut writer = options.clone().pragma("cache_size", "-16000").connect().await.map_err(failed)?;
-        sqlx::migrate!("migrations/sqlite")
-            .run_direct(None, &mut writer, false)
-            .await
-            .map_err(|error| OpenError::Migration(shown.clone(), error))?;
-        let queue = Queue::load(&mut writer).await.map_err(failed)?;
+        let opened = Opened::open(data_dir, loose).await?;
+        let Opened { mut writer, lock, shown, .. } = opened;
+        let queue = Queue::load(&mut writer).await.map_err(|error| OpenError::Database(shown, error))?;
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
             .acquire_timeout(Duration::from_secs(5))
-            .connect_lazy_with(options.create_if_missing(false).pragma("query_only", "ON"));
+            .connect_lazy_with(options(&data_dir.join(FILE)).pragma("query_only", "ON"));
         Ok(Self { inner: Arc::new(Inner { readers, writer: Writer::spawn(writer, lock), queue }) })
+    }
+
+    /// Brings the schema of the store in `data_dir` up to date, as [`Self::open`] does, and says what that took.
+    ///
+    /// # Errors
+    /// When another process has it open, or it can't be read or written.
+    pub async fn migrate(data_dir: &Path, loose: Loose) -> Result<Migrated, OpenError> {
+        let Opened { writer, migrated, shown, lock } = Opened::open(data_dir, loose).await?;
+        writer.close().await.map_err(|error| OpenError::Database(shown, error))?;
+        drop(lock);
+        Ok(migrated)
+    }
+
+    /// How the schema of the store in `data_dir` stands to this release. Changes nothing, and needs no lock.
+    ///
+    /// # Errors
+    /// When it can't be read, or this release must not work on it.
+    pub async fn schema(data_dir: &Path) -> Result<Schema, OpenError> {
+        let shown = data_dir.display().to_string();
+        let file = data_dir.join(FILE);
+        let standing = match file.try_exists() {
+            Err(error) => return Err(OpenError::Directory(shown, error)),
+            Ok(false) => schema::compared(&MIGRATOR, Vec::new()),
+            Ok(true) => {
+                let failed = |error| OpenError::Database(shown.clone(), error);
+                let mut reader = SqliteConnectOptions::new().filename(file).read_only(true).connect().await.map_err(failed)?;
+                let rows = noted(&mut reader).await.map_err(failed)?;
+                reader.close().await.map_err(failed)?;
+                schema::compared(&MIGRATOR, rows)
+            }
+        };
+        standing.map_err(|error| OpenError::Schema(shown, error))
     }
 
     /// For reading committed data.
@@ -163,6 +178,75 @@ impl Sqlite {
     {
         self.inner.writer.run(work).await
     }
+}
+
+/// What every connection to the store's file has in common.
+fn options(file: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(file)
+        .journal_mode(SqliteJournalMode::Wal)
+        // FULL syncs the log at every commit: what was committed survives a power cut.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(5))
+        // Its log would hold a line of many kilobytes for each batch.
+        .disable_statement_logging()
+}
+
+/// The store's file, locked for this process and up to date.
+struct Opened {
+    writer: SqliteConnection,
+    migrated: Migrated,
+    shown: String,
+    lock: File,
+}
+
+impl Opened {
+    async fn open(data_dir: &Path, loose: Loose) -> Result<Self, OpenError> {
+        let shown = data_dir.display().to_string();
+        let lock = lock(data_dir, &shown, loose).await?;
+        // SQLite gives the files beside the database the permissions that the database has.
+        let refused = |error| not_private(&shown, error);
+        drop(private_files::file(&data_dir.join(FILE), loose).map_err(refused)?);
+        for beside in ["-wal", "-shm"] {
+            private_files::file_if_any(&data_dir.join(format!("{FILE}{beside}")), loose).map_err(refused)?;
+        }
+        let failed = |error| OpenError::Database(shown.clone(), error);
+        // As much as the indexes of a busy sale need; taken only when there is so much to keep.
+        let options = options(&data_dir.join(FILE)).create_if_missing(true).pragma("cache_size", "-16000");
+        let mut writer = options.connect().await.map_err(failed)?;
+        let migrated = migrate(&mut writer, &shown).await?;
+        Ok(Self { writer, migrated, shown, lock })
+    }
+}
+
+/// Brings the schema up to date. Each migration is one transaction.
+async fn migrate(writer: &mut SqliteConnection, shown: &str) -> Result<Migrated, OpenError> {
+    let database = |error| OpenError::Database(shown.to_owned(), error);
+    let refused = |error| OpenError::Schema(shown.to_owned(), error);
+    let failed = |error| OpenError::Migration(shown.to_owned(), error);
+    let rows = noted(writer).await.map_err(database)?;
+    let standing = schema::compared(&MIGRATOR, rows).map_err(refused)?;
+    let mut run = Vec::new();
+    if standing.pending.is_empty() {
+        return Ok(Migrated { run, schema: standing });
+    }
+    writer.ensure_migrations_table(schema::TABLE).await.map_err(failed)?;
+    for migration in schema::pending(&MIGRATOR, &standing) {
+        let took = writer.apply(schema::TABLE, migration).await.map_err(failed)?;
+        run.push((schema::named(migration), took));
+    }
+    let rows = noted(writer).await.map_err(database)?;
+    Ok(Migrated { run, schema: schema::compared(&MIGRATOR, rows).map_err(refused)? })
+}
+
+/// The migrations that the store has noted.
+async fn noted(connection: &mut SqliteConnection) -> Result<Vec<schema::Row>, sqlx::Error> {
+    let is_there = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = ?");
+    if is_there.bind(schema::TABLE).fetch_one(&mut *connection).await? == 0 {
+        return Ok(Vec::new());
+    }
+    sqlx::query_as(schema::SELECT).fetch_all(connection).await
 }
 
 /// Takes the data directory for this process.

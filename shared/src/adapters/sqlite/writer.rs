@@ -14,7 +14,10 @@ use tokio::{
 };
 
 use super::{STORE, stored};
-use crate::ports::{StoreError, Stored};
+use crate::{
+    metrics::{COMMIT_GROUP, COMMIT_SECONDS, elapsed, number},
+    ports::{StoreError, Stored},
+};
 
 /// Work that may share one transaction.
 const GROUP_MAX: usize = 1_024;
@@ -106,9 +109,13 @@ impl Writer {
 
 async fn run(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Box<dyn Job>>) {
     let mut group = Vec::with_capacity(GROUP_MAX);
+    let (seconds, calls) = (COMMIT_SECONDS.histogram(&[]), COMMIT_GROUP.histogram(&[]));
     while queue.recv_many(&mut group, GROUP_MAX).await > 0 {
         let mut answers = Vec::with_capacity(group.len());
+        calls.record(number(group.len() as u64));
+        let begun = Instant::now();
         let fate = commit(&mut connection, group.drain(..), &mut answers).await;
+        seconds.record(elapsed(begun.elapsed()));
         if fate.is_err() {
             // Before anybody is told: an answer that says "undone" must find it undone. Fails when the transaction has
             // already ended by itself; should it fail otherwise, the next BEGIN does too and says so to its callers.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::{START, order_id, request, sale, user_id};
 use crate::{
     domain::{OrderId, OrderRequest, Sale, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{Admission, AdmissionState, Admitted, Claim, Look, Reservation},
+    ports::{Admission, AdmissionState, Admitted, Claim, Reservation},
 };
 
 pub use crowd::suite as crowd;
@@ -88,8 +88,10 @@ async fn read_all(port: &dyn Admission, sale_id: SaleId, limit: u32) -> BTreeMap
     }
 }
 
-fn look(available: u32, already_bought: Option<OrderId>) -> Option<Look> {
-    Some(Look { available, already_bought })
+/// What the store says to a user of a sale: the units available, and an order when the limit is reached.
+async fn look(port: &dyn Admission, sale_id: SaleId, user_id: UserId) -> Option<(u32, Option<OrderId>)> {
+    let look = port.look(sale_id, user_id).await.expect("store")?;
+    Some((look.available, look.already_bought))
 }
 
 /// The sale's terms in their next version, changed by `change`.

@@ -19,7 +19,7 @@ async fn a_rebuild_closes_and_opens(port: &dyn Admission) {
     let rebuilding = AdmissionState::Rebuilding { epoch: 4, since: at(9) };
     assert_eq!(port.state(sale.sale_id).await.expect("store"), rebuilding);
     assert_eq!(port.reserve(&claim(&sale, user_id())).await.expect("store"), Admitted::Closed);
-    assert_eq!(port.look(sale.sale_id, order.user_id).await.expect("store"), None);
+    assert_eq!(look(port, sale.sale_id, order.user_id).await, None);
     assert!(!port.begin_rebuild(&sale.terms(), 4, at(10)).await.expect("store"), "the store has this epoch");
     assert_eq!(port.state(sale.sale_id).await.expect("store"), rebuilding, "still since the first call");
     for _ in 0..2 {
@@ -35,7 +35,7 @@ async fn a_rebuild_closes_and_opens(port: &dyn Admission) {
     assert!(!port.restore(sale.sale_id, 4, &[request(&sale, user_id())]).await.expect("store"), "the rebuild is over");
     assert!(!port.restore(sale.sale_id, 4, &[]).await.expect("store"));
     assert_held(port, sale.sale_id, 0, 1).await;
-    assert_eq!(port.look(sale.sale_id, order.user_id).await.expect("store"), look(2, Some(order.order_id)));
+    assert_eq!(look(port, sale.sale_id, order.user_id).await, Some((2, Some(order.order_id))));
     assert!(!port.begin_rebuild(&sale.terms(), 4, at(11)).await.expect("store"));
     assert_eq!(available(port, &sale).await, 2, "a refused rebuild closes nothing");
 }

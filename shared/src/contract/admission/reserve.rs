@@ -15,6 +15,7 @@ pub async fn suite(port: &dyn Admission) {
     a_reservation_keeps_its_terms(port).await;
     terms_are_replaced_by_newer_ones_only(port).await;
     answers_come_in_their_order(port).await;
+    every_unit_that_is_given_is_counted(port).await;
 }
 
 async fn a_unit_is_given_once_and_found_again(port: &dyn Admission) {
@@ -36,7 +37,7 @@ async fn nothing_is_known_of_a_sale_that_was_never_loaded(port: &dyn Admission) 
     let claim = claim(&sale, user_id());
     assert_eq!(port.state(sale.sale_id).await.expect("store"), AdmissionState::Missing);
     assert_eq!(port.reserve(&claim).await.expect("store"), Admitted::Closed);
-    assert_eq!(port.look(sale.sale_id, claim.user_id).await.expect("store"), None);
+    assert_eq!(look(port, sale.sale_id, claim.user_id).await, None);
     assert_eq!(port.find(sale.sale_id, claim.order_id).await.expect("store"), None);
     assert_eq!(port.claim_overdue(sale.sale_id, at(1), at(1), 10).await.expect("store"), []);
     assert!(read_all(port, sale.sale_id, 10).await.is_empty());
@@ -78,7 +79,7 @@ async fn the_limit_holds_per_user(port: &dyn Admission) {
     let user = user_id();
     let (one, two, three) = (claim(&sale, user), claim(&sale, user), claim(&sale, user));
     assert!(matches!(port.reserve(&one).await.expect("store"), Admitted::Reserved(_)));
-    assert_eq!(port.look(sale.sale_id, user).await.expect("store"), look(9, None));
+    assert_eq!(look(port, sale.sale_id, user).await, Some((9, None)));
     assert!(matches!(port.reserve(&two).await.expect("store"), Admitted::Reserved(_)));
     let mine = [one.order_id, two.order_id];
     let Admitted::AlreadyBought { order_id } = port.reserve(&three).await.expect("store") else {
@@ -88,7 +89,7 @@ async fn the_limit_holds_per_user(port: &dyn Admission) {
     let seen = port.look(sale.sale_id, user).await.expect("store").expect("open");
     assert_eq!(seen.available, 8);
     assert!(seen.already_bought.is_some_and(|id| mine.contains(&id)));
-    assert_eq!(port.look(sale.sale_id, user_id()).await.expect("store"), look(8, None), "another user's orders are not mine");
+    assert_eq!(look(port, sale.sale_id, user_id()).await, Some((8, None)), "another user's orders are not mine");
     // A settled order counts as much, and one given back makes room, whichever it was.
     port.settle(sale.sale_id, &[admitted(&sale, &two)]).await.expect("store");
     assert!(matches!(port.reserve(&three).await.expect("store"), Admitted::AlreadyBought { .. }));
@@ -97,6 +98,34 @@ async fn the_limit_holds_per_user(port: &dyn Admission) {
     port.release(sale.sale_id, &[two.order_id]).await.expect("store");
     assert!(matches!(port.reserve(&claim(&sale, user)).await.expect("store"), Admitted::Reserved(_)));
     assert!(matches!(port.reserve(&claim(&sale, user)).await.expect("store"), Admitted::AlreadyBought { .. }));
+}
+
+/// A look says whether somebody has bought since an earlier one, also when as many units are held as before.
+async fn every_unit_that_is_given_is_counted(port: &dyn Admission) {
+    let sale = opened(port, 1).await;
+    let admissions = async || port.look(sale.sale_id, user_id()).await.expect("store").expect("open").admissions;
+    let mut last = admissions().await;
+    let mut grown = async || {
+        let before = std::mem::replace(&mut last, admissions().await);
+        last > before
+    };
+    let first = claim(&sale, user_id());
+    assert!(matches!(port.reserve(&first).await.expect("store"), Admitted::Reserved(_)));
+    assert!(grown().await, "reserved");
+    assert!(matches!(port.reserve(&first).await.expect("store"), Admitted::Again(_)));
+    assert_eq!(port.reserve(&claim(&sale, user_id())).await.expect("store"), Admitted::SoldOut);
+    port.settle(sale.sale_id, &[admitted(&sale, &first)]).await.expect("store");
+    assert!(!grown().await, "nobody has got another one");
+    port.release(sale.sale_id, &[first.order_id]).await.expect("store");
+    assert!(!grown().await, "given back");
+    let forgotten = request(&sale, user_id());
+    for _ in 0..2 {
+        port.settle(sale.sale_id, std::slice::from_ref(&forgotten)).await.expect("store");
+    }
+    assert!(grown().await, "added because the ledger has it");
+    port.release(sale.sale_id, &[forgotten.order_id]).await.expect("store");
+    take(port, &sale).await;
+    assert!(grown().await, "sold again");
 }
 
 async fn the_limit_may_change_while_units_are_held(port: &dyn Admission) {
@@ -119,9 +148,9 @@ async fn the_limit_may_change_while_units_are_held(port: &dyn Admission) {
         port.release(sale.sale_id, &[given_back.order_id]).await.expect("store");
         assert!(matches!(port.reserve(&newest).await.expect("store"), Admitted::AlreadyBought { .. }));
     }
-    assert_eq!(port.look(sale.sale_id, user).await.expect("store"), look(9, Some(claims[2].order_id)));
+    assert_eq!(look(port, sale.sale_id, user).await, Some((9, Some(claims[2].order_id))));
     set_limit(&mut sale, 2).await;
-    assert_eq!(port.look(sale.sale_id, user).await.expect("store"), look(9, None));
+    assert_eq!(look(port, sale.sale_id, user).await, Some((9, None)));
     assert!(matches!(port.reserve(&newest).await.expect("store"), Admitted::Reserved(_)));
     assert!(matches!(port.reserve(&claim(&sale, user)).await.expect("store"), Admitted::AlreadyBought { .. }));
 }

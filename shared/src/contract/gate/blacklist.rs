@@ -52,6 +52,17 @@ pub async fn blacklist(doors: &Doors) {
         assert_eq!(doors.enter(&banned(subject, START)).await, Entered::Entered);
     }
 
+    // A lifting that comes late leaves a ban that was put since, and its place in the list.
+    let subject = user();
+    assert!(!blacklist.lift_older(&subject, START).await.expect("there is none to be lifted"));
+    put(&ban(&subject, START.plus_ms(1), None)).await;
+    assert!(!blacklist.lift_older(&subject, START).await.expect("it was put later"));
+    assert_eq!(doors.enter(&banned(&subject, START)).await, Entered::Banned { until: None });
+    assert!(all(blacklist, START).await.iter().any(|ban| ban.subject == subject));
+    assert!(blacklist.lift_older(&subject, START.plus_ms(1)).await.expect("it is lifted"));
+    assert_eq!(doors.enter(&banned(&subject, START)).await, Entered::Entered);
+    assert!(!all(blacklist, START).await.iter().any(|ban| ban.subject == subject));
+
     // Every address of a /64 is banned with the first.
     let std::net::IpAddr::V6(ip) = super::ip() else { unreachable!("the suite's addresses are IPv6") };
     let neighbour = std::net::Ipv6Addr::from_bits(ip.to_bits() | 0xffff);

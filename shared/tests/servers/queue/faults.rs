@@ -242,7 +242,11 @@ async fn confirmed_messages_survive_a_killed_server() {
     }
     sleep(Duration::from_millis(QUEUE_IS_KNOWN_MS)).await;
     tokio::task::block_in_place(|| servers.stop_hard(ServerKind::RabbitMq)).unwrap();
-    assert!(rabbit.receive(1, 100).await.is_err());
+    // What was sent ahead may still be given out.
+    let killed = Instant::now();
+    while rabbit.receive(1, 100).await.is_ok() {
+        assert!(killed.elapsed() < Duration::from_secs(10), "the receiver does not notice");
+    }
     tokio::task::block_in_place(|| servers.restart(ServerKind::RabbitMq)).unwrap();
     let up = Instant::now();
     publish_in_the_end(&rabbit, &orders(1), Duration::from_secs(30)).await;

@@ -1,6 +1,6 @@
 -- Gives an order a unit. The checks stand in the order in which `Admitted` lists its variants.
 --
--- KEYS[1] sale     state, terms, `u:<user>` -> order ids held, `e:<order>` for orders that ended
+-- KEYS[1] sale     state, terms, `admissions` -> orders that ever got a unit, `u:<user>` -> order ids held, `e:<order>` for orders that ended
 -- KEYS[2] held     order id -> reservation
 -- KEYS[3] overdue  unsettled order ids by the time of admission or last claim
 -- ARGV[1] order id   ARGV[2] user id   ARGV[3] '1' when the ticket's life is over   ARGV[4] now, ms
@@ -31,6 +31,7 @@ if count >= tonumber(sale[7]) then return {'sold-out'} end
 local value = 'r ' .. ARGV[2] .. ' ' .. ARGV[4] .. ' ' .. sale[8] .. ' ' .. sale[9]
 redis.call('HSET', KEYS[2], ARGV[1], value)
 redis.call('HSET', KEYS[1], user, mine .. ARGV[1])
+redis.call('HINCRBY', KEYS[1], 'admissions', 1)
 redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
 -- A key that was empty is a new key, and has no expiry yet.
 if count == 0 then redis.call('PEXPIREAT', KEYS[2], sale[10]) end

@@ -50,6 +50,9 @@ for user, mine in pairs(buyers) do
   fields[#fields + 1] = user
   fields[#fields + 1] = mine
 end
-if #fields > 0 then redis.call('HSET', KEYS[1], unpack(fields)) end
+if #fields > 0 then
+  redis.call('HSET', KEYS[1], unpack(fields))
+  redis.call('HINCRBY', KEYS[1], 'admissions', #fields / 2)
+end
 if #settled > 0 then redis.call('ZREM', KEYS[3], unpack(settled)) end
 return 1

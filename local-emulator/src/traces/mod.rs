@@ -1,0 +1,96 @@
+//! Traces: whether they are exported, and how the gateway names its requests in them. `flashsale::trace` makes the spans;
+//! with the feature `otlp` this module sends them.
+
+#[cfg(feature = "otlp")]
+mod otlp;
+
+use axum::{
+    extract::{MatchedPath, Request},
+    middleware::Next,
+    response::Response,
+};
+use flashsale::{
+    config::Config,
+    logging,
+    trace::{Route, TraceContext},
+};
+
+use crate::lambda::HTTP_FUNCTIONS;
+
+/// Variables that other programs take a collector's address from.
+const OTEL_ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+
+/// What has to be ended before the process is.
+#[derive(Default)]
+pub struct Traces {
+    #[cfg(feature = "otlp")]
+    sender: Option<otlp::Sender>,
+}
+
+/// Refuses an endpoint that this binary can't send to.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    check_built(config, cfg!(feature = "otlp"))
+}
+
+fn check_built(config: &Config, with_traces: bool) -> anyhow::Result<()> {
+    if !with_traces && !config.traces.endpoint.is_empty() {
+        anyhow::bail!(
+            "traces.endpoint: this binary was built without traces: build it with --features local-emulator/otlp, or take that of \
+             the image, the RPM or the tarball"
+        );
+    }
+    Ok(())
+}
+
+/// Starts logging, and exporting where that is configured.
+pub fn start(config: &Config) -> anyhow::Result<Traces> {
+    check(config)?;
+    #[cfg(feature = "otlp")]
+    if !config.traces.endpoint.is_empty() {
+        let (layer, sender) = otlp::start(config)?;
+        logging::start_with(config, Some(layer))?;
+        return Ok(Traces { sender: Some(sender) });
+    }
+    logging::start(config)?;
+    if let Some(name) = OTEL_ENDPOINTS.into_iter().find(|name| std::env::var_os(name).is_some()) {
+        tracing::warn!("{name} is not read: set traces.endpoint (FLASHSALE_TRACES__ENDPOINT) to export traces");
+    }
+    Ok(Traces::default())
+}
+
+impl Traces {
+    /// Sends what is left, within about a second.
+    pub async fn close(self) {
+        #[cfg(feature = "otlp")]
+        if let Some(sender) = self.sender {
+            sender.close().await;
+        }
+    }
+}
+
+/// Tells the request's span, where it is exported, which function answers.
+pub async fn name(route: MatchedPath, request: Request, next: Next) -> Response {
+    let sampled = request.extensions().get::<TraceContext>().is_some_and(|context| context.sampled);
+    let mut response = next.run(request).await;
+    if sampled {
+        let pattern = route.as_str();
+        let ours = HTTP_FUNCTIONS.iter().find(|(_, paths)| paths.contains(&pattern));
+        let function = ours.map_or("other", |(name, _)| name).to_owned();
+        response.extensions_mut().insert(Route { function, pattern: pattern.to_owned() });
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binary_without_traces_refuses_an_endpoint() {
+        let to = |endpoint: &str| Config::load(None, [("FLASHSALE_TRACES__ENDPOINT".to_owned(), endpoint.to_owned())], []).unwrap();
+        let told = check_built(&to("http://127.0.0.1:4318"), false).unwrap_err().to_string();
+        assert!(told.starts_with("traces.endpoint: this binary was built without traces"), "{told}");
+        check_built(&to(""), false).unwrap();
+        check_built(&to("http://127.0.0.1:4318"), true).unwrap();
+    }
+}

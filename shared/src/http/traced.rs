@@ -1,0 +1,139 @@
+//! Which trace a request belongs to, and whose word counts for that.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::extract::{ConnectInfo, Request};
+use lambda_http::http::HeaderMap;
+use tracing::Span;
+
+use super::client::is_trusted;
+use crate::{
+    config::{Config, Network, Sampling},
+    trace::{self, Exporter, TARGET, TRACEPARENT, TraceContext},
+};
+
+/// Addresses that are asked every few seconds, and say nothing in a trace.
+const NOT_EXPORTED: [&str; 2] = ["/healthz", "/readyz"];
+
+/// Whose `traceparent` a router believes.
+#[derive(Debug, Clone)]
+pub enum TraceSource {
+    /// Nobody's.
+    Nobody,
+    /// That of every request: a function has a gateway in front, which speaks for its clients.
+    Gateway,
+    /// That of the configured proxies.
+    Proxies {
+        /// Their addresses.
+        networks: Arc<[Network]>,
+        /// Whether theirs is also the decision what is exported. Otherwise only the ids are taken over: a proxy that passes
+        /// on what its clients send would let them have everything exported.
+        decide: bool,
+    },
+}
+
+impl TraceSource {
+    /// What the gateway believes.
+    #[must_use]
+    pub fn of_gateway(config: &Config) -> Self {
+        Self::Proxies { networks: config.trusted_proxies.clone().into(), decide: config.traces.sampling == Sampling::Proxy }
+    }
+
+    /// The context that the request brings, if it is believed.
+    fn believed(&self, request: &Request) -> Option<TraceContext> {
+        let from = |headers: &HeaderMap| headers.get(TRACEPARENT)?.to_str().ok()?.parse::<TraceContext>().ok();
+        match self {
+            Self::Nobody => None,
+            Self::Gateway => from(request.headers()),
+            Self::Proxies { networks, decide } => {
+                let context = from(request.headers())?;
+                let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
+                is_trusted(peer.ip().to_canonical(), networks).then_some(TraceContext { sampled: context.sampled && *decide, ..context })
+            }
+        }
+    }
+}
+
+/// The span that every line of a request is written in. At the highest level, because a line at any level should carry it.
+pub(super) struct RequestSpan {
+    pub(super) span: Span,
+    /// Where somebody reads it.
+    pub(super) context: Option<TraceContext>,
+    /// Where the span is exported.
+    pub(super) exporter: Option<&'static dyn Exporter>,
+}
+
+impl RequestSpan {
+    pub(super) fn begin(request: &Request, request_id: &str, source: &TraceSource) -> Self {
+        if !trace::wanted() {
+            return Self { span: tracing::error_span!("request", request_id), context: None, exporter: None };
+        }
+        let incoming = source.believed(request);
+        let decided = incoming.filter(|_| matches!(source, TraceSource::Proxies { decide: true, .. }));
+        let exporter = match decided {
+            Some(incoming) => trace::exporter().filter(|_| incoming.sampled),
+            None if NOT_EXPORTED.contains(&request.uri().path()) => None,
+            None => trace::sample(),
+        };
+        if let Some(exporter) = exporter {
+            let empty = tracing::field::Empty;
+            let span = tracing::error_span!(target: TARGET, "request", request_id, trace_id = empty, span_id = empty);
+            if let Some(incoming) = incoming {
+                exporter.continues(&span, incoming);
+            }
+            if let Some(context) = exporter.context(&span) {
+                span.record("trace_id", context.trace_id_text()).record("span_id", context.span_id_text());
+                return Self { span, context: Some(context), exporter: Some(exporter) };
+            }
+        }
+        let context = trace::unexported(incoming);
+        let (trace_id, span_id) = (context.trace_id_text(), context.span_id_text());
+        let span = tracing::error_span!("request", request_id, trace_id, span_id);
+        Self { span, context: Some(context), exporter: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    const GIVEN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn request(peer: &str, traceparent: &str) -> Request {
+        let peer = ConnectInfo(SocketAddr::new(peer.parse().unwrap(), 4711));
+        Request::get("/").header(TRACEPARENT, traceparent).extension(peer).body(Body::empty()).unwrap()
+    }
+
+    fn proxies(sampling: &str) -> TraceSource {
+        let set = [("TRUSTED_PROXIES", "10.0.0.0/8"), ("TRACES__SAMPLING", sampling)];
+        let env = set.map(|(name, value)| (format!("FLASHSALE_{name}"), value.to_owned()));
+        TraceSource::of_gateway(&Config::load(None, env, []).unwrap())
+    }
+
+    #[test]
+    fn only_trusted_proxies_say_which_trace_it_is_and_none_what_is_exported() {
+        let source = proxies("own");
+        let believed = source.believed(&request("10.0.0.1", GIVEN)).unwrap();
+        assert_eq!(believed.to_string(), GIVEN.replace("-01", "-00"));
+        assert_eq!(source.believed(&request("::ffff:10.0.0.1", GIVEN)), Some(believed));
+        assert_eq!(source.believed(&request("192.0.2.1", GIVEN)), None);
+        assert_eq!(source.believed(&request("10.0.0.1", "00-4bf9")), None);
+        assert_eq!(source.believed(&Request::get("/").header(TRACEPARENT, GIVEN).body(Body::empty()).unwrap()), None, "from nowhere");
+    }
+
+    #[test]
+    fn proxies_decide_where_the_operator_says_so() {
+        let source = proxies("proxy");
+        assert_eq!(source.believed(&request("10.0.0.1", GIVEN)), Some(GIVEN.parse().unwrap()));
+        assert_eq!(source.believed(&request("192.0.2.1", GIVEN)), None);
+    }
+
+    #[test]
+    fn a_function_believes_its_gateway_and_other_ports_nobody() {
+        let given = request("192.0.2.1", GIVEN);
+        assert_eq!(TraceSource::Gateway.believed(&given), Some(GIVEN.parse().unwrap()));
+        assert_eq!(TraceSource::Nobody.believed(&given), None);
+    }
+}

@@ -1,0 +1,295 @@
+//! Which trace a piece of work belongs to (W3C trace context), and the spans that an exporter may see.
+//!
+//! A request gets a [`TraceContext`] where somebody reads it: with JSON logs, whose lines carry its ids, and where an
+//! [`Exporter`] is installed. It travels with an order through the queue, and to a function's process in the header
+//! `traceparent`. Nothing here depends on OpenTelemetry: the emulator installs the exporter, a function has none.
+//!
+//! Spans have the target [`TARGET`], or [`STEP`] below one of those. Without an exporter both targets are switched off when
+//! logging starts, so a span costs the check of one flag. With an exporter only sampled work makes spans: what begins a
+//! trace asks [`sample`] first, and a step is made only inside a span that is exported.
+
+use std::{
+    fmt,
+    hash::{BuildHasher as _, RandomState},
+    str::FromStr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use lambda_http::http::Method;
+use tracing::Span;
+
+use crate::domain::{OrderId, OrderRequest};
+
+/// The target of spans that begin a trace, or continue one that came from elsewhere. They are made only when sampled.
+pub const TARGET: &str = "flashsale::trace";
+/// The target of the steps within them. No log line shows a step.
+pub const STEP: &str = "flashsale::trace::step";
+
+/// The header that carries a context, as W3C names it.
+pub const TRACEPARENT: &str = "traceparent";
+
+/// A span as others refer to it: its trace, its own id, and whether it is exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceContext {
+    /// 16 bytes, not all zero.
+    pub trace_id: u128,
+    /// 8 bytes, not all zero.
+    pub span_id: u64,
+    /// Whether the span is exported.
+    pub sampled: bool,
+}
+
+impl TraceContext {
+    /// A trace of its own, of which nothing is exported.
+    fn unsampled() -> Self {
+        let trace_id = u128::from(random()) << 64 | u128::from(random());
+        // Zero means "no id"; that it comes up is no more likely than any other number.
+        Self { trace_id: trace_id.max(1), span_id: random().max(1), sampled: false }
+    }
+
+    /// The trace's id in 32 hexadecimal digits.
+    #[must_use]
+    pub fn trace_id_text(&self) -> String {
+        format!("{:032x}", self.trace_id)
+    }
+
+    /// The span's id in 16 hexadecimal digits.
+    #[must_use]
+    pub fn span_id_text(&self) -> String {
+        format!("{:016x}", self.span_id)
+    }
+}
+
+/// As the header `traceparent` has it.
+impl fmt::Display for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, u8::from(self.sampled))
+    }
+}
+
+/// A text is no trace context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a W3C traceparent such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]
+pub struct NoTraceContext;
+
+impl FromStr for TraceContext {
+    type Err = NoTraceContext;
+
+    /// Reads version 00, and of later versions what version 00 has, as the standard wants it.
+    fn from_str(text: &str) -> Result<Self, NoTraceContext> {
+        const BYTES: usize = 55;
+        let bytes = text.as_bytes();
+        let (version, rest) = (text.get(..2), bytes.get(BYTES));
+        let shaped = bytes.len() >= BYTES
+            && [2, 35, 52].iter().all(|at| bytes[*at] == b'-')
+            && bytes[..BYTES].iter().all(|byte| matches!(byte, b'-' | b'0'..=b'9' | b'a'..=b'f'))
+            && match version {
+                Some("ff") | None => false,
+                Some("00") => rest.is_none(),
+                Some(_) => rest.is_none_or(|byte| *byte == b'-'),
+            };
+        if !shaped {
+            return Err(NoTraceContext);
+        }
+        let hex = |part: &str| u128::from_str_radix(part, 16).map_err(|_| NoTraceContext);
+        let (trace_id, flags) = (hex(&text[3..35])?, hex(&text[53..55])?);
+        let span_id = u64::from_str_radix(&text[36..52], 16).map_err(|_| NoTraceContext)?;
+        if trace_id == 0 || span_id == 0 {
+            return Err(NoTraceContext);
+        }
+        Ok(Self { trace_id, span_id, sampled: flags & 1 == 1 })
+    }
+}
+
+/// A number nobody can guess, made without a call of the kernel.
+#[must_use]
+pub fn random() -> u64 {
+    static KEY: OnceLock<RandomState> = OnceLock::new();
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    KEY.get_or_init(RandomState::new).hash_one(NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Turns spans into what a collector takes. There is at most one in a process.
+pub trait Exporter: fmt::Debug + Send + Sync {
+    /// Whether the next trace that begins here is to be exported.
+    fn samples(&self) -> bool;
+    /// Makes a span that was just made a child of `parent`, which is somewhere else.
+    fn continues(&self, span: &Span, parent: TraceContext);
+    /// How others refer to the span; `None` for one that is not exported.
+    fn context(&self, span: &Span) -> Option<TraceContext>;
+    /// Notes in a span that another has to do with it.
+    fn link(&self, span: &Span, other: TraceContext);
+    /// Notes in a request's span how it was answered.
+    fn answered(&self, span: &Span, answered: &Answered<'_>);
+}
+
+/// What is exported of a request. Not its path: that is the client's text, and may hold anything.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields of every HTTP request")]
+pub struct Answered<'a> {
+    pub method: &'a Method,
+    pub status: u16,
+    /// The function and its route; `None` where no function was reached.
+    pub route: Option<&'a Route>,
+}
+
+/// In the extensions of a sampled request's response: which function answered it.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The function's name.
+    pub function: String,
+    /// The route's pattern, such as `/api/sales/{sale_id}`.
+    pub pattern: String,
+}
+
+static EXPORTER: OnceLock<Box<dyn Exporter>> = OnceLock::new();
+/// Log lines carry the ids.
+static LOGGED: AtomicBool = AtomicBool::new(false);
+
+/// Installs the exporter; a second call in one process changes nothing.
+pub fn install(exporter: Box<dyn Exporter>) {
+    // The error is the exporter that was not needed.
+    let _ = EXPORTER.set(exporter);
+}
+
+/// From here on log lines carry the ids of traces.
+pub(crate) fn log_ids() {
+    LOGGED.store(true, Ordering::Relaxed);
+}
+
+/// The exporter, where there is one.
+#[must_use]
+pub fn exporter() -> Option<&'static dyn Exporter> {
+    EXPORTER.get().map(AsRef::as_ref)
+}
+
+/// Whether a request gets a context.
+pub(crate) fn wanted() -> bool {
+    LOGGED.load(Ordering::Relaxed) || exporter().is_some()
+}
+
+/// The exporter, if the next trace that begins here is to be exported.
+#[must_use]
+pub fn sample() -> Option<&'static dyn Exporter> {
+    exporter().filter(|exporter| exporter.samples())
+}
+
+/// The context of a request of which nothing is exported. One that came with it is passed on as it is, because another
+/// process may export it; but where an exporter has decided against it, the flag says so.
+pub(crate) fn unexported(incoming: Option<TraceContext>) -> TraceContext {
+    let mut context = incoming.unwrap_or_else(TraceContext::unsampled);
+    context.sampled &= exporter().is_none();
+    context
+}
+
+/// What an order takes along: the step that hands it over, or the request it came with.
+pub(crate) fn carried(step: &Span, request: Option<TraceContext>) -> Option<String> {
+    let step = exporter().and_then(|exporter| exporter.context(step));
+    step.or(request).map(|context| context.to_string())
+}
+
+/// The trace's id of an order, for a log line.
+pub(crate) fn trace_id(request: &OrderRequest) -> Option<String> {
+    Some(request.traceparent.as_deref()?.parse::<TraceContext>().ok()?.trace_id_text())
+}
+
+/// The spans of one batch of the order worker: one for the batch, and one in the trace of each order whose request was
+/// exported. A batch has as many parents as orders, so it is linked to them instead.
+#[derive(Debug)]
+pub(crate) struct BatchSpans {
+    pub(crate) batch: Span,
+    orders: Vec<(OrderId, Span)>,
+}
+
+impl BatchSpans {
+    pub(crate) fn begin(requests: &[OrderRequest]) -> Self {
+        let mut spans = Self { batch: Span::none(), orders: Vec::new() };
+        let Some(exporter) = exporter() else { return spans };
+        for request in requests {
+            let parent = request.traceparent.as_deref().and_then(|text| text.parse::<TraceContext>().ok());
+            let Some(parent) = parent.filter(|parent| parent.sampled) else { continue };
+            if spans.batch.is_none() {
+                spans.batch = tracing::info_span!(target: TARGET, parent: None, "record orders", flashsale.orders = requests.len());
+            }
+            let span = tracing::info_span!(
+                target: TARGET, parent: None, "process order", otel.kind = "consumer", flashsale.order_id = %request.order_id
+            );
+            exporter.continues(&span, parent);
+            exporter.link(&spans.batch, parent);
+            if let Some(batch) = exporter.context(&spans.batch) {
+                exporter.link(&span, batch);
+            }
+            spans.orders.push((request.order_id, span));
+        }
+        spans
+    }
+
+    fn of(&self, requests: &[OrderRequest]) -> impl Iterator<Item = &(OrderId, Span)> {
+        self.orders.iter().filter(|(order_id, _)| requests.iter().any(|request| request.order_id == *order_id))
+    }
+
+    /// Open until they are dropped: the ledger's transaction, in the traces of these orders.
+    pub(crate) fn recording(&self, requests: &[OrderRequest]) -> Vec<Span> {
+        let spans = self.of(requests);
+        spans.map(|(_, order)| tracing::info_span!(target: TARGET, parent: order, "ledger.record", otel.kind = "client")).collect()
+    }
+
+    /// As [`BatchSpans::recording`]: the admission store hears of the orders.
+    pub(crate) fn settling(&self, requests: &[OrderRequest]) -> Vec<Span> {
+        let spans = self.of(requests);
+        spans.map(|(_, order)| tracing::info_span!(target: TARGET, parent: order, "admission.settle", otel.kind = "client")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIVEN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[test]
+    fn a_traceparent_is_read_and_written() {
+        let context: TraceContext = GIVEN.parse().unwrap();
+        assert_eq!((context.trace_id_text().as_str(), context.span_id_text().as_str()), (&GIVEN[3..35], &GIVEN[36..52]));
+        assert!(context.sampled);
+        assert_eq!(context.to_string(), GIVEN);
+        let unsampled: TraceContext = GIVEN.replace("-01", "-00").parse().unwrap();
+        assert!(!unsampled.sampled);
+        // Of a flag that is not known yet nothing follows.
+        assert!(!GIVEN.replace("-01", "-02").parse::<TraceContext>().unwrap().sampled);
+        let later = GIVEN.replacen("00", "01", 1) + "-more";
+        assert_eq!(later.parse(), Ok(context));
+    }
+
+    #[test]
+    fn what_is_no_traceparent_is_refused() {
+        for bad in [
+            String::new(),
+            "x".repeat(55),
+            "\u{e9}".repeat(30),
+            GIVEN.to_uppercase(),
+            GIVEN[..54].to_owned(),
+            format!("{GIVEN}0"),
+            format!("{GIVEN}-more"),
+            GIVEN.replacen("00", "ff", 1),
+            GIVEN.replacen("00", "01", 1) + "more",
+            GIVEN.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
+            GIVEN.replace("b7ad6b7169203331", &"0".repeat(16)),
+            GIVEN.replace("-b7", "b7-"),
+            GIVEN.replace("-01", "--1"),
+        ] {
+            assert_eq!(bad.parse::<TraceContext>(), Err(NoTraceContext), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_new_context_is_one_of_its_own() {
+        let (one, other) = (TraceContext::unsampled(), TraceContext::unsampled());
+        assert_ne!(one.trace_id, other.trace_id);
+        assert_ne!(one.span_id, other.span_id);
+        assert_eq!(one.to_string().parse(), Ok(one));
+    }
+}
