@@ -29,7 +29,8 @@ NAME = "shop.example.com"
 CONTEXT = ssl.create_default_context()
 CONTEXT.check_hostname, CONTEXT.verify_mode = False, ssl.CERT_NONE
 SPOOFED = {"X-Forwarded-For": "6.6.6.6", "X-Real-IP": "6.6.6.6", "Forwarded": "for=6.6.6.6", "X-Forwarded-Host": "evil.example",
-           "X-Forwarded-Proto": "http", "Flashsale-Retry": "502", "X-Request-Id": "spoofed", "TE": "trailers", "Proxy": "http://evil"}
+           "X-Forwarded-Proto": "http", "Flashsale-Retry": "502", "X-Request-Id": "spoofed", "TE": "trailers", "Proxy": "http://evil",
+           "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "evil=1"}
 
 
 def proved(text):
@@ -128,6 +129,8 @@ class Nginx:
                     text = text.replace(old, new)
             (self.dir / source.relative_to(ROOT / "infra/nginx")).write_text(text)
         check(used == set(replaced), "not in infra/nginx any more:", set(replaced) - used)
+        # Debian names modules by a path below the prefix, which is another here.
+        (self.dir / "modules").symlink_to("/usr/lib/nginx/modules")
         modules = sorted(pathlib.Path("/etc/nginx/modules-enabled").glob("*.conf"))
         (self.dir / "nginx.conf").write_text(
             f"pid {self.dir}/nginx.pid; error_log {self.dir}/error.log info; worker_processes 2; worker_rlimit_nofile 8192;\n"
@@ -197,7 +200,8 @@ def forwarding(nginx, recorders):
     named = {name.lower(): value for name, value in sent}
     check(len(named) == len(sent), "a header came twice", sent)
     check(named["x-forwarded-for"] == "127.0.0.9" and named["x-forwarded-proto"] == "https" and named["host"] == NAME, named)
-    for absent in ["x-real-ip", "forwarded", "x-forwarded-host", "x-forwarded-port", "te", "proxy", "upgrade", "connection"]:
+    for absent in ["x-real-ip", "forwarded", "x-forwarded-host", "x-forwarded-port", "te", "proxy", "upgrade", "connection",
+                   "traceparent", "tracestate"]:
         check(absent not in named, absent, named)
     check(named["x-request-id"] == headers["x-request-id"] != "spoofed", named)
     nginx.send("POST", "/api/users", {}, headers=SPOOFED)
@@ -501,21 +505,38 @@ def buying(nginx, product, tokens, sale):
     return call
 
 
-def replacing(nginx, product, tokens, sale, instances):
-    """Both instances are replaced in turn, while shoppers buy, look and ask."""
-    stopping, failures, counts = threading.Event(), [], {"requests": 0, "orders": 0}
-    lock = threading.Lock()
+class Shoppers:
+    """Twelve people who look, ask and buy until they are stopped; nobody may notice that instances are replaced."""
 
-    def shopper(worker):
+    def __init__(self, nginx, tokens, sale, once=("POST", "/api/captchas", {"purpose": "login"}, 201)):
+        self.nginx, self.tokens, self.sale = nginx, tokens, sale
+        # A request that nginx may not repeat, and its answer: only an instance that drains loses none of these.
+        self.once = once
+        # `accepted`: (order id, token) of every 202.
+        self.failures, self.accepted, self.requests = [], [], 0
+        self.stopping, self.lock, self.started = threading.Event(), threading.Lock(), time.monotonic()
+        self.threads = [threading.Thread(target=self.shop, args=(number,)) for number in range(12)]
+        for thread in self.threads:
+            thread.start()
+
+    def stop(self):
+        """Requests per second, when every shopper has gone home content."""
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+        check(not self.failures, len(self.failures), self.failures[:5])
+        return self.requests / (time.monotonic() - self.started)
+
+    def shop(self, worker):
         connection, number = None, 0
 
-        def send(method, path, body=None, token=None):
+        def send(method, path, body=None, token=None, expected=(200, 201, 202)):
             nonlocal connection
             headers = {"Host": NAME, "Content-Type": "application/json"}
             if token:
                 headers["Authorization"] = f"Bearer {token}"
             # Each from an address of its own: the limits of one address are another test.
-            connection = connection or http.client.HTTPSConnection("127.0.0.1", nginx.port, timeout=30, context=CONTEXT,
+            connection = connection or http.client.HTTPSConnection("127.0.0.1", self.nginx.port, timeout=30, context=CONTEXT,
                                                                    source_address=(f"127.0.1.{worker + 1}", 0))
             connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             answer = connection.getresponse()
@@ -523,62 +544,64 @@ def replacing(nginx, product, tokens, sale, instances):
             if answer.will_close:
                 connection.close()
                 connection = None
-            with lock:
-                counts["requests"] += 1
-                if answer.status not in (200, 201, 202):
-                    failures.append((method, path, answer.status, said[:200]))
+            with self.lock:
+                self.requests += 1
+                if answer.status not in expected:
+                    self.failures.append((method, path, answer.status, said[:200]))
             return answer.status, said
 
-        while not stopping.is_set():
-            with lock:
-                token = tokens.pop() if worker % 2 == 0 and tokens else None
+        while not self.stopping.is_set():
+            with self.lock:
+                token = self.tokens.pop() if worker % 2 == 0 and self.tokens else None
             try:
-                for path in ["/api/sales", f"/api/sales/{sale}", "/"]:
+                for path in ["/api/sales", f"/api/sales/{self.sale}", "/"]:
                     send("GET", path)
-                # What nginx may not repeat: only an instance that drains loses none of these.
                 number += 1
                 if number % 3 == 0:
-                    send("POST", "/api/captchas", {"purpose": "login"})
+                    method, path, body, expected = self.once
+                    send(method, path, body, expected=(expected,))
                 if token:
-                    status, said = send("POST", f"/api/sales/{sale}/tickets", {}, token)
+                    status, said = send("POST", f"/api/sales/{self.sale}/tickets", {}, token)
                     if status == 201:
-                        status, _ = send("POST", f"/api/sales/{sale}/orders", {"ticket": json.loads(said)["ticket"]}, token)
-                        with lock:
-                            counts["orders"] += status == 202
+                        status, said = send("POST", f"/api/sales/{self.sale}/orders", {"ticket": json.loads(said)["ticket"]}, token)
+                        if status == 202:
+                            with self.lock:
+                                self.accepted.append((json.loads(said)["order_id"], token))
             except (OSError, http.client.HTTPException) as error:
-                with lock:
-                    failures.append((worker, repr(error)))
+                with self.lock:
+                    self.failures.append((worker, repr(error)))
                 connection = None
             time.sleep(0.02)
 
-    workers = [threading.Thread(target=shopper, args=(number,)) for number in range(12)]
-    for worker in workers:
-        worker.start()
-    started = time.monotonic()
+
+def replacing(nginx, product, tokens, sale, instances):
+    """Both instances are replaced in turn, while shoppers buy, look and ask."""
+    shoppers = Shoppers(nginx, tokens, sale)
     time.sleep(2)
     for port in instances:
         product.stop(port)
         product.start(port)
         time.sleep(4)
-    stopping.set()
-    for worker in workers:
-        worker.join()
-    took = time.monotonic() - started
-    check(not failures, len(failures), failures[:5])
-    check(counts["orders"] > 20, counts)
+    rate, orders = shoppers.stop(), len(shoppers.accepted)
+    check(orders > 20, orders)
+
     def sold():
         books = product.run("audit", "--within", "60s")
         return int(re.search(r"\+ sold (\d+)", next(line for line in books.splitlines() if sale in line))[1])
 
     # One more was bought before.
-    until("every accepted order in the ledger", lambda: sold() == counts["orders"] + 1, 60)
-    proved(f"two instances replaced under {counts['requests'] / took:.0f} requests per second: of {counts['requests']} requests none failed, "
-           f"{counts['orders']} orders accepted and in the ledger, the books balance")
+    until("every accepted order in the ledger", lambda: sold() == orders + 1, 60)
+    proved(f"two instances replaced under {rate:.0f} requests per second: of {shoppers.requests} requests none failed, "
+           f"{orders} orders accepted and in the ledger, the books balance")
+
+
+def make_certificate():
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+                    "-subj", f"/CN={NAME}", "-keyout", WORK / "tls.key", "-out", WORK / "tls.crt"], check=True, capture_output=True)
 
 
 def main():
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-                    "-subj", f"/CN={NAME}", "-keyout", WORK / "tls.key", "-out", WORK / "tls.crt"], check=True, capture_output=True)
+    make_certificate()
     started = []
     product = None
     try:
@@ -613,4 +636,5 @@ def main():
     shutil.rmtree(WORK)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+INSERT INTO rehearsals (order_id) SELECT order_id FROM orders

@@ -1,0 +1,1 @@
+ALTER TABLE orders ADD COLUMN rehearsal_release TEXT NOT NULL DEFAULT 'previous';
