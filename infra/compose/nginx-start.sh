@@ -1,20 +1,31 @@
 #!/bin/sh
-# Run by nginx's image before nginx: puts infra/nginx in its place for a container, and then follows the emulators' addresses,
-# which Docker's name server knows, also when they are scaled or replaced.
+# Run by nginx's image before nginx: puts infra/nginx in its place for a container, and then follows the emulators: Docker's name
+# server knows their addresses, /readyz which of them want requests. One that is replaced leaves nginx while it drains.
 #   FLASHSALE_HTTP=serve      the site on port 80, behind somebody else's TLS or none
 #                  redirect   port 80 only sends to https
 #                  tls        infra/nginx/flashsale.conf as it is, with the certificate of /opt/tls
 set -eu
 conf=/etc/nginx/flashsale
 
-upstream() { # one line for each emulator
-  getent ahostsv4 emulator | awk '$2 == "STREAM" { print $1 }' | sort -u |
-    sed 's/.*/server &:8080 max_fails=10 fail_timeout=2s;/'
+# One line for each emulator that is ready. One that does not answer in time stays if it was there: it may be busy, and nginx
+# notices by itself when it is gone.
+upstream() {
+  getent ahostsv4 emulator | awk '$2 == "STREAM" { print $1 }' | sort -u | while read -r address; do
+    line="server $address:8080 max_fails=10 fail_timeout=2s;"
+    status=0
+    curl -fs -m 3 -o /dev/null "http://$address:8080/readyz" || status=$?
+    case $status in
+      0) echo "$line" ;;
+      28) grep -Fx "$line" "$conf/upstream.conf" || true ;;
+    esac
+  done
 }
 
 cp /opt/flashsale/flashsale/* "$conf/"
 echo "server_name ${FLASHSALE_NAME:-_};" >"$conf/name.conf"
-upstream >"$conf/upstream.conf"
+: >"$conf/upstream.conf"
+upstream >"$conf/upstream.new"
+mv "$conf/upstream.new" "$conf/upstream.conf"
 # nginx does not start without any; the watch below replaces it.
 [ -s "$conf/upstream.conf" ] || echo 'server 127.0.0.1:9 down;' >"$conf/upstream.conf"
 ln -sf /dev/stdout /var/log/nginx/flashsale.log
@@ -61,9 +72,9 @@ END
 esac
 nginx -t -q
 
-# An answer without any address is no news: while all are down nginx goes on trying those it knows.
+# With none ready the last ones stay: some of the shop works without some of the servers.
 follow() {
-  while sleep 2; do
+  while sleep 1; do
     upstream >"$conf/upstream.new" || continue
     if [ -s "$conf/upstream.new" ] && ! cmp -s "$conf/upstream.new" "$conf/upstream.conf"; then
       mv "$conf/upstream.new" "$conf/upstream.conf"
