@@ -72,14 +72,22 @@ async fn local(config: &mut Config) -> anyhow::Result<Option<Servers>> {
         None => {
             tracing::info!("starting private Redis, MySQL and RabbitMQ");
             let dir = dir.clone();
-            let started = tokio::task::spawn_blocking(move || Servers::builder(dir).all().start()).await??;
+            let started =
+                tokio::task::spawn_blocking(move || Servers::builder(dir).all().start()).await??;
             (started.urls().clone(), Some(started))
         }
     };
-    let url = |url: Option<String>, which: &str| url.with_context(|| format!("the private servers have no {which}"));
-    config.use_servers(url(urls.redis, "Redis")?, url(urls.mysql, "MySQL")?, url(urls.amqp, "RabbitMQ")?);
+    let url = |url: Option<String>, which: &str| {
+        url.with_context(|| format!("the private servers have no {which}"))
+    };
+    config.use_servers(
+        url(urls.redis, "Redis")?,
+        url(urls.mysql, "MySQL")?,
+        url(urls.amqp, "RabbitMQ")?,
+    );
     if started.is_some() {
-        write_environment(config, &dir.join(ENVIRONMENT_FILE)).context("the file with the environment of functions")?;
+        write_environment(config, &dir.join(ENVIRONMENT_FILE))
+            .context("the file with the environment of functions")?;
     }
     Ok(started)
 }

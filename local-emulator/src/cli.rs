@@ -8,7 +8,9 @@ use flashsale::config::{Config, ConfigError};
 /// Runs flash sales: every function, on one machine.
 #[derive(Debug, Parser)]
 #[command(version, about, args_conflicts_with_subcommands = false, propagate_version = true)]
-#[command(after_help = "Every flag that is a setting can also be given as FLASHSALE_<NAME>; `config` shows all settings.")]
+#[command(
+    after_help = "Every flag that is a setting can also be given as FLASHSALE_<NAME>; `config` shows all settings."
+)]
 pub struct Arguments {
     #[command(flatten)]
     pub backend: BackendFlags,
@@ -239,15 +241,25 @@ impl Arguments {
 impl BackendFlags {
     /// The flags that show a password to everybody who lists this machine's processes.
     pub fn with_passwords(&self) -> impl Iterator<Item = &'static str> {
-        let flags = [("--redis-url", &self.redis_url), ("--database-url", &self.database_url), ("--amqp-url", &self.amqp_url)];
-        flags.into_iter().filter(|(_, url)| url.as_deref().is_some_and(has_password)).map(|(flag, _)| flag)
+        let flags = [
+            ("--redis-url", &self.redis_url),
+            ("--database-url", &self.database_url),
+            ("--amqp-url", &self.amqp_url),
+        ];
+        flags
+            .into_iter()
+            .filter(|(_, url)| url.as_deref().is_some_and(has_password))
+            .map(|(flag, _)| flag)
     }
 }
 
 /// Whether something stands between `:` and `@` of an address.
 fn has_password(url: &str) -> bool {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
-    authority.rsplit_once('@').and_then(|(user, _)| user.split_once(':')).is_some_and(|(_, password)| !password.is_empty())
+    authority
+        .rsplit_once('@')
+        .and_then(|(user, _)| user.split_once(':'))
+        .is_some_and(|(_, password)| !password.is_empty())
 }
 
 fn name<T: ValueEnum>(value: T) -> String {
@@ -276,7 +288,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
-        let parsed = Arguments::try_parse_from(["x", "users", "seed", "--count", "5", "--out", "f", "--servers", "external"]).unwrap();
+        let parsed = Arguments::try_parse_from([
+            "x",
+            "users",
+            "seed",
+            "--count",
+            "5",
+            "--out",
+            "f",
+            "--servers",
+            "external",
+        ])
+        .unwrap();
         assert!(matches!(parsed.backend.servers, Some(ServersWord::External)));
     }
 
@@ -286,8 +309,21 @@ mod tests {
             let parsed = Arguments::try_parse_from(["x"].iter().chain(arguments)).unwrap();
             parsed.backend.with_passwords().collect::<Vec<_>>()
         };
-        assert_eq!(noticed(&["--redis-url", "redis://:geheim@h", "--amqp-url", "amqp://u:geheim@h:1/v"]), ["--redis-url", "--amqp-url"]);
-        assert_eq!(noticed(&["--redis-url", "redis://h:1", "--database-url", "mysql://u@h/d", "--amqp-url", "amqp://u:@h"]), [""; 0]);
+        assert_eq!(
+            noticed(&["--redis-url", "redis://:geheim@h", "--amqp-url", "amqp://u:geheim@h:1/v"]),
+            ["--redis-url", "--amqp-url"]
+        );
+        assert_eq!(
+            noticed(&[
+                "--redis-url",
+                "redis://h:1",
+                "--database-url",
+                "mysql://u@h/d",
+                "--amqp-url",
+                "amqp://u:@h"
+            ]),
+            [""; 0]
+        );
     }
 
     #[test]

@@ -21,7 +21,9 @@ use axum::body::Body;
 use flashsale::{
     config::{Config, Network},
     logging::OncePerSecond,
-    metrics::{CONNECTIONS_DISPLACED, CONNECTIONS_MAX, CONNECTIONS_OPEN, CONNECTIONS_REFUSED, number},
+    metrics::{
+        CONNECTIONS_DISPLACED, CONNECTIONS_MAX, CONNECTIONS_OPEN, CONNECTIONS_REFUSED, number,
+    },
 };
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use metrics::{Counter, Gauge};
@@ -68,7 +70,8 @@ pub fn raise_descriptors() -> u64 {
 pub fn connections_max(config: &Config, descriptors: u64) -> usize {
     let instances = |name: &str| {
         let settings = config.function(name);
-        u64::from(settings.instances_max + 1) * (u64::from(settings.concurrency) + DESCRIPTORS_OF_AN_INSTANCE)
+        u64::from(settings.instances_max + 1)
+            * (u64::from(settings.concurrency) + DESCRIPTORS_OF_AN_INSTANCE)
     };
     let functions: u64 = match config.host {
         flashsale::config::HostMode::InProcess => 0,
@@ -78,7 +81,9 @@ pub fn connections_max(config: &Config, descriptors: u64) -> usize {
     let wanted = config.gateway.connections_max;
     let most = usize::try_from(left).unwrap_or(usize::MAX).min(wanted);
     if most < wanted {
-        tracing::warn!("at most {most} connections, not {wanted}: this process may open {descriptors} files (ulimit -n)");
+        tracing::warn!(
+            "at most {most} connections, not {wanted}: this process may open {descriptors} files (ulimit -n)"
+        );
     }
     most
 }
@@ -105,7 +110,11 @@ struct Measures {
 impl Measures {
     fn public(most: usize) -> Self {
         CONNECTIONS_MAX.gauge(&[]).set(number(most as u64));
-        Self { open: CONNECTIONS_OPEN.gauge(&[]), refused: CONNECTIONS_REFUSED.counter(&[]), displaced: CONNECTIONS_DISPLACED.counter(&[]) }
+        Self {
+            open: CONNECTIONS_OPEN.gauge(&[]),
+            refused: CONNECTIONS_REFUSED.counter(&[]),
+            displaced: CONNECTIONS_DISPLACED.counter(&[]),
+        }
     }
 
     fn none() -> Self {
@@ -135,7 +144,8 @@ struct Seat {
 
 impl Seat {
     fn is_idle(&self) -> bool {
-        (self.busy.load(Ordering::Acquire) == 0 || self.arriving.load(Ordering::Acquire)) && !self.writing.load(Ordering::Acquire)
+        (self.busy.load(Ordering::Acquire) == 0 || self.arriving.load(Ordering::Acquire))
+            && !self.writing.load(Ordering::Acquire)
     }
 }
 
@@ -144,15 +154,33 @@ impl Connections {
     pub fn new(config: &Config, descriptors: u64) -> Arc<Self> {
         let (gateway, most) = (&config.gateway, connections_max(config, descriptors));
         let proxies = config.trusted_proxies.clone();
-        Self::with(most, gateway.connections_per_address_max, proxies, gateway.write_timeout_ms, Measures::public(most))
+        Self::with(
+            most,
+            gateway.connections_per_address_max,
+            proxies,
+            gateway.write_timeout_ms,
+            Measures::public(most),
+        )
     }
 
     /// For a listener beside the public one.
     pub fn aside(config: &Config) -> Arc<Self> {
-        Self::with(ASIDE_MAX, ASIDE_MAX, Vec::new(), config.gateway.write_timeout_ms, Measures::none())
+        Self::with(
+            ASIDE_MAX,
+            ASIDE_MAX,
+            Vec::new(),
+            config.gateway.write_timeout_ms,
+            Measures::none(),
+        )
     }
 
-    fn with(most: usize, per_address_max: usize, proxies: Vec<Network>, write_timeout_ms: u64, measures: Measures) -> Arc<Self> {
+    fn with(
+        most: usize,
+        per_address_max: usize,
+        proxies: Vec<Network>,
+        write_timeout_ms: u64,
+        measures: Measures,
+    ) -> Arc<Self> {
         Arc::new(Self {
             room: Arc::new(Semaphore::new(most)),
             per_address_max,
@@ -232,7 +260,9 @@ impl Connections {
 /// An IPv6 client has a whole /64.
 fn counted(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
         v4 => v4,
     }
 }
@@ -268,12 +298,17 @@ impl Guest {
     /// The stream, with an end for a peer that does not read.
     pub fn guard(&self, stream: TcpStream) -> Guarded {
         // Without either, answers are slower, or unread ones cost more.
-        if let Err(error) =
-            stream.set_nodelay(true).and_then(|()| Ok(rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES)?))
-        {
+        if let Err(error) = stream.set_nodelay(true).and_then(|()| {
+            Ok(rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES)?)
+        }) {
             tracing::debug!(%error, "socket options");
         }
-        Guarded { stream, connections: Arc::clone(&self.connections), seat: Arc::clone(&self.seat), waiting: None }
+        Guarded {
+            stream,
+            connections: Arc::clone(&self.connections),
+            seat: Arc::clone(&self.seat),
+            waiting: None,
+        }
     }
 
     /// Makes what is to be held while a request is answered, for the connection's own service.
@@ -342,7 +377,10 @@ impl HttpBody for Receiving {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let outcome = Pin::new(&mut self.body).poll_frame(cx);
         self.seat.arriving.store(outcome.is_pending(), Ordering::Release);
         outcome
@@ -373,7 +411,10 @@ impl HttpBody for Answering {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -396,7 +437,11 @@ pub struct Guarded {
 }
 
 impl Guarded {
-    fn written(&mut self, outcome: Poll<std::io::Result<usize>>, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+    fn written(
+        &mut self,
+        outcome: Poll<std::io::Result<usize>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<std::io::Result<usize>> {
         if outcome.is_ready() {
             if self.waiting.take().is_some() {
                 self.seat.writing.store(false, Ordering::Release);
@@ -414,23 +459,38 @@ impl Guarded {
         if let Err(error) = self.stream.set_zero_linger() {
             tracing::debug!(%error, "linger");
         }
-        Poll::Ready(Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "the peer does not read")))
+        Poll::Ready(Err(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            "the peer does not read",
+        )))
     }
 }
 
 impl AsyncRead for Guarded {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Guarded {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(outcome, cx)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[std::io::IoSlice<'_>]) -> Poll<std::io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
         self.written(outcome, cx)
     }
@@ -467,13 +527,21 @@ mod tests {
         drop(first);
         let _again = connections.admit(address("192.0.2.1")).await.unwrap();
         // An IPv6 client has as many addresses as it likes.
-        let _v6 = [connections.admit(address("2001:db8::1")).await.unwrap(), connections.admit(address("2001:db8::2")).await.unwrap()];
+        let _v6 = [
+            connections.admit(address("2001:db8::1")).await.unwrap(),
+            connections.admit(address("2001:db8::2")).await.unwrap(),
+        ];
         assert!(connections.admit(address("2001:db8::3")).await.is_none());
-        let proxied = futures_util::future::join_all((0..5).map(|_| connections.admit(address("10.0.0.1")))).await;
+        let proxied =
+            futures_util::future::join_all((0..5).map(|_| connections.admit(address("10.0.0.1"))))
+                .await;
         assert!(proxied.iter().all(Option::is_some), "a proxy speaks for many");
         drop((_second, _other, _again, _v6, proxied));
         let held = connections.held();
-        assert!(held.by_address.is_empty() && held.seats.is_empty(), "nothing is remembered of those who left");
+        assert!(
+            held.by_address.is_empty() && held.seats.is_empty(),
+            "nothing is remembered of those who left"
+        );
     }
 
     #[tokio::test]
@@ -491,7 +559,12 @@ mod tests {
         let third = connections.admit(address("192.0.2.3")).await.unwrap();
         leaving.await.unwrap();
         let answering = third.requests()();
-        assert!(timeout(Duration::from_millis(300), connections.admit(address("192.0.2.4"))).await.is_err(), "all are at work");
+        assert!(
+            timeout(Duration::from_millis(300), connections.admit(address("192.0.2.4")))
+                .await
+                .is_err(),
+            "all are at work"
+        );
         drop(busy);
         let leaving = tokio::spawn(async move { one.asked_to_leave().await });
         let fourth = connections.admit(address("192.0.2.4")).await;

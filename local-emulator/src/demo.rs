@@ -44,7 +44,9 @@ pub async fn prepare(app: &App, wish: Wish) -> anyhow::Result<()> {
         anyhow::bail!("--demo: not with --profile production");
     }
     let passwords = passwords(app)?;
-    for (phone, password, role) in [(SHOPPER, &passwords[0], Role::Shopper), (ADMIN, &passwords[1], Role::Admin)] {
+    for (phone, password, role) in
+        [(SHOPPER, &passwords[0], Role::Shopper), (ADMIN, &passwords[1], Role::Admin)]
+    {
         let phone = Phone::from_e164(phone)?;
         if app.ports.users.by_phone(&phone).await?.is_none() {
             match app.add_user(phone, password.clone(), role).await {
@@ -52,7 +54,9 @@ pub async fn prepare(app: &App, wish: Wish) -> anyhow::Result<()> {
                 Err(problem) => anyhow::bail!("demo user: {}", problem.detail()),
             }
         } else if !known {
-            cli::say("the demo users exist already: their passwords are in the data directory of the emulator that made them")?;
+            cli::say(
+                "the demo users exist already: their passwords are in the data directory of the emulator that made them",
+            )?;
         }
     }
     let now = app.now();
@@ -72,7 +76,10 @@ pub async fn prepare(app: &App, wish: Wish) -> anyhow::Result<()> {
                 starts_at: now,
                 ends_at: now.plus_ms(24 * 3_600_000),
             };
-            app.create_sale(sale).await.map_err(|problem| anyhow::anyhow!("demo sale: {}", problem.detail()))?.sale_id
+            app.create_sale(sale)
+                .await
+                .map_err(|problem| anyhow::anyhow!("demo sale: {}", problem.detail()))?
+                .sale_id
         }
     };
     cli::say(&format!("demo sale     {sale_id}"))?;
@@ -93,11 +100,18 @@ fn passwords(app: &App) -> anyhow::Result<[String; 2]> {
         if let [shopper, admin] = text.lines().collect::<Vec<_>>().as_slice() {
             return Ok([(*shopper).to_owned(), (*admin).to_owned()]);
         }
-        anyhow::bail!("{shown}: expected two lines; remove the file and the demo users' rows to start over");
+        anyhow::bail!(
+            "{shown}: expected two lines; remove the file and the demo users' rows to start over"
+        );
     }
     fs::create_dir_all(&app.config.data_dir)?;
     let passwords = [password(app), password(app)];
-    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&path).with_context(|| format!("{shown}"))?;
+    let mut file = fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("{shown}"))?;
     writeln!(file, "{}\n{}", passwords[0], passwords[1])?;
     Ok(passwords)
 }
@@ -105,5 +119,8 @@ fn passwords(app: &App) -> anyhow::Result<[String; 2]> {
 fn password(app: &App) -> String {
     let mut bytes = [0; 12];
     app.ports.random.fill(&mut bytes);
-    bytes.iter().map(|byte| char::from(b"abcdefghjkmnpqrstuvwxyz23456789-"[usize::from(byte % 32)])).collect()
+    bytes
+        .iter()
+        .map(|byte| char::from(b"abcdefghjkmnpqrstuvwxyz23456789-"[usize::from(byte % 32)]))
+        .collect()
 }

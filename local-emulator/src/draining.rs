@@ -21,9 +21,17 @@ pub fn watched(router: Router, draining: &watch::Receiver<bool>) -> Router {
     router.layer(from_fn_with_state(draining.clone(), leave))
 }
 
-async fn leave(State(draining): State<watch::Receiver<bool>>, request: Request, next: Next) -> Response {
+async fn leave(
+    State(draining): State<watch::Receiver<bool>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let repeatable = request.headers().get(RETRY).is_some_and(|status| status == "502");
-    let mut response = if repeatable && *draining.borrow() { StatusCode::BAD_GATEWAY.into_response() } else { next.run(request).await };
+    let mut response = if repeatable && *draining.borrow() {
+        StatusCode::BAD_GATEWAY.into_response()
+    } else {
+        next.run(request).await
+    };
     // Also for a request that came before.
     if *draining.borrow() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

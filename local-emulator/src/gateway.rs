@@ -41,13 +41,15 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(3_500);
 
 /// Everything the public port answers.
 pub fn public(host: &Host, health: &Health, draining: &watch::Receiver<bool>) -> Router {
-    let mut functions = host.router().layer(from_fn_with_state(Requests::new(host), requests::count));
+    let mut functions =
+        host.router().layer(from_fn_with_state(Requests::new(host), requests::count));
     if trace::exporter().is_some() {
         // A layer costs each request an allocation.
         functions = functions.layer(from_fn(traces::name));
     }
     let config = &host.app().config;
-    let pages = pages::router(config).merge(openapi::router()).merge(live::router(host.app(), draining));
+    let pages =
+        pages::router(config).merge(openapi::router()).merge(live::router(host.app(), draining));
     let all = functions.merge(pages).merge(health::router(health));
     draining::watched(http::finish(all, TraceSource::of_gateway(config)), draining)
 }
@@ -63,7 +65,11 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let mut builder = hyper::server::conn::http1::Builder::new();
     // The head's time begins with the connection, or with the end of the last answer: it is the idle time too.
-    builder.timer(TokioTimer::new()).header_read_timeout(idle_timeout).pipeline_flush(true).max_buf_size(BUFFER_BYTES_MAX);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(idle_timeout)
+        .pipeline_flush(true)
+        .max_buf_size(BUFFER_BYTES_MAX);
     loop {
         let admitted = async {
             let (stream, peer) = accept(&listener, &connections).await;
@@ -82,7 +88,8 @@ pub async fn serve(
             let answer = router.clone().oneshot(request);
             async move { answer.await.map(|answer| answer.map(|body| busy.until_sent(body))) }
         });
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(guest.guard(stream)), service));
+        let connection =
+            graceful.watch(builder.serve_connection(TokioIo::new(guest.guard(stream)), service));
         tokio::spawn(async move {
             let ended = tokio::select! {
                 ended = connection => ended,

@@ -47,14 +47,19 @@ impl Health {
 
 pub fn router(health: &Health) -> Router {
     let health = health.clone();
-    Router::new().route("/healthz", get(|| async { Json(json!({ "status": "ok" })) })).route("/readyz", get(move || ready(health.clone())))
+    Router::new()
+        .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }))
+        .route("/readyz", get(move || ready(health.clone())))
 }
 
 async fn ready(health: Health) -> (StatusCode, Json<Value>) {
     let looked = health.look().await;
     let draining = *health.draining.borrow();
     let down: Vec<&str> = looked.iter().filter(|(_, up)| !up).map(|(name, _)| *name).collect();
-    let parts: Map<String, Value> = looked.iter().map(|(name, up)| ((*name).to_owned(), json!(if *up { "up" } else { "down" }))).collect();
+    let parts: Map<String, Value> = looked
+        .iter()
+        .map(|(name, up)| ((*name).to_owned(), json!(if *up { "up" } else { "down" })))
+        .collect();
     let status = if draining {
         "draining"
     } else if down.is_empty() {
@@ -86,7 +91,8 @@ impl Health {
             }
             (part.name(), up)
         });
-        let (mut parts, clock) = tokio::join!(join_all(checks), tokio::time::timeout(CHECK_TIMEOUT, app.clock_fault()));
+        let (mut parts, clock) =
+            tokio::join!(join_all(checks), tokio::time::timeout(CHECK_TIMEOUT, app.clock_fault()));
         // A ledger that does not tell the time is down by itself, above.
         parts.push(("clock", !matches!(clock, Ok(Ok(Some(_))))));
         if let Host::Processes(..) = self.host {

@@ -17,10 +17,13 @@ pub fn names_listener(headers: &HeaderMap, uri: &Uri, address: SocketAddr) -> bo
     let named = |name: &str| match authority.strip_prefix(name) {
         // Without a port it is that of HTTP.
         Some("") => address.port() == 80,
-        Some(port) => port.strip_prefix(':').and_then(|port| port.parse().ok()) == Some(address.port()),
+        Some(port) => {
+            port.strip_prefix(':').and_then(|port| port.parse().ok()) == Some(address.port())
+        }
         None => false,
     };
-    ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| named(name)) || authority == address.to_string()
+    ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| named(name))
+        || authority == address.to_string()
 }
 
 #[cfg(test)]
@@ -51,6 +54,9 @@ mod tests {
         assert!(!seen(None, "/", listener));
         assert!(seen(Some("localhost"), "/", "127.0.0.1:80"));
         assert!(seen(Some("127.0.0.5:9001"), "/", "127.0.0.5:9001"));
-        assert!(!seen(Some("127.0.0.1:9001"), "http://evil.example:9001/", listener), "both must be ours");
+        assert!(
+            !seen(Some("127.0.0.1:9001"), "http://evil.example:9001/", listener),
+            "both must be ours"
+        );
     }
 }

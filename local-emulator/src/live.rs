@@ -103,7 +103,9 @@ impl Tally {
 
     fn now(&self) -> Counted {
         Counted {
-            outcomes: std::array::from_fn(|kind| std::array::from_fn(|outcome| self.outcomes[kind][outcome].load(Ordering::Relaxed))),
+            outcomes: std::array::from_fn(|kind| {
+                std::array::from_fn(|outcome| self.outcomes[kind][outcome].load(Ordering::Relaxed))
+            }),
             latencies: std::array::from_fn(|bucket| self.latencies[bucket].load(Ordering::Relaxed)),
         }
     }
@@ -183,23 +185,25 @@ pub fn router(app: &App, draining: &watch::Receiver<bool>) -> Router {
     Router::new()
         .route(
             "/console/live",
-            get(move |State(_): State<App>, Signed(who): Signed, ClientAddress(client): ClientAddress| {
-                let live = live.clone();
-                async move {
-                    live.app.enter_admin(&who, &client).await?;
-                    live.watch()
-                }
-            }),
+            get(
+                move |State(_): State<App>,
+                      Signed(who): Signed,
+                      ClientAddress(client): ClientAddress| {
+                    let live = live.clone();
+                    async move {
+                        live.app.enter_admin(&who, &client).await?;
+                        live.watch()
+                    }
+                },
+            ),
         )
         .with_state(app.clone())
 }
 
 impl Live {
     fn watch(self) -> Answer<impl IntoResponse> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Problem::RateLimited {
-            name: "watchers",
-            quota: None,
-            retry_after_ms: 10_000,
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            Problem::RateLimited { name: "watchers", quota: None, retry_after_ms: 10_000 }
         })?;
         let watcher = Watcher {
             seconds: self.seconds.subscribe(),
@@ -208,8 +212,9 @@ impl Live {
             _place: place,
         };
         self.look();
-        let events =
-            stream::unfold(watcher, |mut watcher| async move { watcher.next().await.map(|event| (Ok::<_, Infallible>(event), watcher)) });
+        let events = stream::unfold(watcher, |mut watcher| async move {
+            watcher.next().await.map(|event| (Ok::<_, Infallible>(event), watcher))
+        });
         // Proxies must not gather what is to be seen at once.
         let unbuffered = (HeaderName::from_static("x-accel-buffering"), "no");
         Ok(([unbuffered], Sse::new(events).keep_alive(KeepAlive::default())))
@@ -238,7 +243,9 @@ impl Live {
                 if live.seconds.receiver_count() == 0 {
                     live.running.store(false, Ordering::Release);
                     // Somebody may have come between the two lines.
-                    if live.seconds.receiver_count() == 0 || live.running.swap(true, Ordering::AcqRel) {
+                    if live.seconds.receiver_count() == 0
+                        || live.running.swap(true, Ordering::AcqRel)
+                    {
                         return;
                     }
                 }
@@ -248,18 +255,22 @@ impl Live {
 
     async fn second(&self, before: &Counted, now: &Counted, looks: &mut Looks) -> Second {
         let requests = KINDS.iter().enumerate().map(|(kind, name)| {
-            let outcomes =
-                OUTCOMES.iter().enumerate().map(|(outcome, name)| (*name, now.outcomes[kind][outcome] - before.outcomes[kind][outcome]));
+            let outcomes = OUTCOMES.iter().enumerate().map(|(outcome, name)| {
+                (*name, now.outcomes[kind][outcome] - before.outcomes[kind][outcome])
+            });
             (*name, outcomes.collect())
         });
-        let latencies: [u64; BUCKETS] = std::array::from_fn(|bucket| now.latencies[bucket] - before.latencies[bucket]);
-        let (queue, live, list) = (Arc::clone(&self.app.ports.queue), self.clone(), Arc::clone(&looks.list));
+        let latencies: [u64; BUCKETS] =
+            std::array::from_fn(|bucket| now.latencies[bucket] - before.latencies[bucket]);
+        let (queue, live, list) =
+            (Arc::clone(&self.app.ports.queue), self.clone(), Arc::clone(&looks.list));
         // A store that is silent must not silence the rest.
         let (depth, sales) = tokio::join!(
             looks.depth.ask(|| async move { queue.depth().await }),
             looks.units.ask(|| async move { live.units(&list).await })
         );
-        let (depth, sales) = (told("the depth of the queue", depth), told("the units of sales", sales));
+        let (depth, sales) =
+            (told("the depth of the queue", depth), told("the units of sales", sales));
         Second {
             at: self.app.now(),
             requests: requests.collect(),
@@ -279,7 +290,8 @@ impl Live {
             list.sales = ports.sales.ending_last(self.app.now(), SALES_MAX).await?;
             list.read_at = Some(Instant::now());
         }
-        let states = join_all(list.sales.iter().map(|sale| ports.admission.state(sale.sale_id))).await;
+        let states =
+            join_all(list.sales.iter().map(|sale| ports.admission.state(sale.sale_id))).await;
         shown(&list.sales, states)
     }
 }
@@ -294,13 +306,22 @@ fn shown(sales: &[Sale], states: Vec<Stored<AdmissionState>>) -> Stored<Vec<Unit
                 (stock, stock.saturating_sub(reserved.saturating_add(settled)), reserved, settled)
             }
             // Nothing can be reserved; what the ledger has sold stays sold.
-            Ok(AdmissionState::Rebuilding { .. } | AdmissionState::Missing) => (sale.stock, 0, 0, sale.sold),
+            Ok(AdmissionState::Rebuilding { .. } | AdmissionState::Missing) => {
+                (sale.stock, 0, 0, sale.sold)
+            }
             Err(error) => {
                 failed = Some(error);
                 continue;
             }
         };
-        units.push(Units { sale_id: sale.sale_id, title: sale.title.clone(), stock, available, reserved, sold });
+        units.push(Units {
+            sale_id: sale.sale_id,
+            title: sale.title.clone(),
+            stock,
+            available,
+            reserved,
+            sold,
+        });
     }
     match failed {
         Some(error) if units.is_empty() => Err(error),
@@ -335,7 +356,10 @@ impl<T> Default for Look<T> {
 impl<T: Send + 'static> Look<T> {
     /// The answer; `None` when it does not come in time. Then the question goes on, and the next call waits for its answer
     /// instead of asking anew.
-    async fn ask<F: Future<Output = T> + Send + 'static>(&mut self, question: impl FnOnce() -> F) -> Option<T> {
+    async fn ask<F: Future<Output = T> + Send + 'static>(
+        &mut self,
+        question: impl FnOnce() -> F,
+    ) -> Option<T> {
         let asking = self.0.get_or_insert_with(|| tokio::spawn(question()));
         let answer = tokio::time::timeout(LOOK_PATIENCE, asking).await.ok()?;
         self.0 = None;

@@ -35,7 +35,11 @@ fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&anyhow::Error::new(error).context("the asynchronous runtime can't start")),
+        Err(error) => {
+            return failed(
+                &anyhow::Error::new(error).context("the asynchronous runtime can't start"),
+            );
+        }
     };
     let outcome = runtime.block_on(commands::run(arguments));
     // Work that still blocks (a password being hashed) must not hold up the end.

@@ -17,8 +17,8 @@ use flashsale::{
     app::App,
     domain::Timestamp,
     metrics::{
-        ALL, BUILD_INFO, Kind, PART_UP, QUEUE_AGE, QUEUE_PARKED, QUEUE_WAITING, READY, SESSION_LOOKUPS, SESSION_LOOKUPS_AT_ONCE,
-        SESSIONS_LOOKED_UP, describe, number, seconds,
+        ALL, BUILD_INFO, Kind, PART_UP, QUEUE_AGE, QUEUE_PARKED, QUEUE_WAITING, READY,
+        SESSION_LOOKUPS, SESSION_LOOKUPS_AT_ONCE, SESSIONS_LOOKED_UP, describe, number, seconds,
     },
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -36,7 +36,8 @@ pub fn start() -> anyhow::Result<PrometheusHandle> {
     let mut builder = PrometheusBuilder::new();
     for metric in ALL {
         if let Kind::Histogram(bounds) = metric.kind {
-            builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), bounds)?;
+            builder =
+                builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), bounds)?;
         }
     }
     let handle = builder.install_recorder().context("metrics")?;
@@ -97,7 +98,8 @@ pub fn router(handle: PrometheusHandle, health: Health, oldest: Oldest) -> Route
 /// less than Prometheus waits.
 async fn ask(health: &Health, oldest: &Oldest) {
     let app = health.app();
-    let (depth, (ready, parts)) = tokio::join!(tokio::time::timeout(DEPTH_TIMEOUT, app.ports.queue.depth()), health.state());
+    let (depth, (ready, parts)) =
+        tokio::join!(tokio::time::timeout(DEPTH_TIMEOUT, app.ports.queue.depth()), health.state());
     let (waiting, parked) = match depth {
         Ok(Ok(depth)) => (number(depth.waiting), number(depth.parked)),
         failed => {
@@ -151,7 +153,9 @@ mod tests {
     async fn upkeep_runs_by_itself_and_ends_when_told() {
         let (stop, stopping) = watch::channel(false);
         let (done, mut runs) = tokio::sync::mpsc::unbounded_channel();
-        let upkeep = tokio::spawn(every(Duration::from_millis(1), stopping, move || done.send(()).unwrap_or_default()));
+        let upkeep = tokio::spawn(every(Duration::from_millis(1), stopping, move || {
+            done.send(()).unwrap_or_default()
+        }));
         for _ in 0..3 {
             runs.recv().await.expect("it runs again and again");
         }

@@ -32,12 +32,16 @@ Every answer has an `X-Request-Id`. API.md says more, with examples.";
 
 /// The document, made when it is first asked for.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
-    let json = document().to_json().expect("what was built of strings and numbers can be written as JSON");
+    let json =
+        document().to_json().expect("what was built of strings and numbers can be written as JSON");
     Bytes::from(json)
 });
 
 pub fn router() -> Router {
-    Router::new().route("/openapi.json", get(json)).route("/explorer", get(page)).route("/explorer/{file}", get(file))
+    Router::new()
+        .route("/openapi.json", get(json))
+        .route("/explorer", get(page))
+        .route("/explorer/{file}", get(file))
 }
 
 fn document() -> OpenApi {
@@ -66,7 +70,10 @@ async fn json() -> Response {
 }
 
 async fn page() -> Response {
-    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, POLICY)];
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+    ];
     (headers, include_str!("openapi/viewer/index.html")).into_response()
 }
 
@@ -74,12 +81,25 @@ async fn file(Path(name): Path<String>) -> Response {
     const SCRIPT: &str = "text/javascript; charset=utf-8";
     let packed = |kind: &'static str, bytes: &'static [u8]| {
         // Every browser unpacks it; the binary stays small, and nothing is packed while a sale runs.
-        ([(header::CONTENT_TYPE, kind), (header::CONTENT_ENCODING, "gzip"), (header::CACHE_CONTROL, CACHED)], bytes).into_response()
+        (
+            [
+                (header::CONTENT_TYPE, kind),
+                (header::CONTENT_ENCODING, "gzip"),
+                (header::CACHE_CONTROL, CACHED),
+            ],
+            bytes,
+        )
+            .into_response()
     };
     match name.as_str() {
-        "start.js" => ([(header::CONTENT_TYPE, SCRIPT)], include_str!("openapi/viewer/start.js")).into_response(),
-        "swagger-ui-bundle.js" => packed(SCRIPT, include_bytes!("openapi/viewer/swagger-ui-bundle.js.gz")),
-        "swagger-ui.css" => packed("text/css; charset=utf-8", include_bytes!("openapi/viewer/swagger-ui.css.gz")),
+        "start.js" => ([(header::CONTENT_TYPE, SCRIPT)], include_str!("openapi/viewer/start.js"))
+            .into_response(),
+        "swagger-ui-bundle.js" => {
+            packed(SCRIPT, include_bytes!("openapi/viewer/swagger-ui-bundle.js.gz"))
+        }
+        "swagger-ui.css" => {
+            packed("text/css; charset=utf-8", include_bytes!("openapi/viewer/swagger-ui.css.gz"))
+        }
         _ => Problem::NotFound.into_response(),
     }
 }

@@ -63,7 +63,10 @@ async fn gather(host: &Host) -> Stored<Vec<Delivery>> {
     let mut batch = source.receive(worker.batch_messages_max, worker.batch_wait_ms).await?;
     let window = Duration::from_millis(worker.batch_window_ms);
     let begun = Instant::now();
-    while !batch.is_empty() && batch.len() < worker.batch_messages_max as usize && begun.elapsed() < window {
+    while !batch.is_empty()
+        && batch.len() < worker.batch_messages_max as usize
+        && begun.elapsed() < window
+    {
         let left = window.saturating_sub(begun.elapsed());
         let room = worker.batch_messages_max - batch.len() as u32;
         match source.receive(room, u64::try_from(left.as_millis()).unwrap_or(0).max(1)).await {
@@ -81,7 +84,12 @@ async fn gather(host: &Host) -> Stored<Vec<Delivery>> {
 /// by itself, and one that still fails after others have succeeded is handed back: it does not hold up the rest, and the
 /// queue parks it when it has come too often. While all fail (the ledger is down, say) nothing is handed back, because that
 /// would use up the deliveries of sound messages; there is room then for new messages, which tell the two cases apart.
-async fn deliver(host: &Host, mut batch: Vec<Delivery>, measures: &Measures, stop: &watch::Receiver<bool>) -> bool {
+async fn deliver(
+    host: &Host,
+    mut batch: Vec<Delivery>,
+    measures: &Measures,
+    stop: &watch::Receiver<bool>,
+) -> bool {
     let app = host.app();
     let (source, config) = (&app.ports.source, &app.config);
     let (queue, vhost) = (&config.amqp_queue, config.amqp_vhost());
@@ -93,7 +101,8 @@ async fn deliver(host: &Host, mut batch: Vec<Delivery>, measures: &Measures, sto
     for tries in 1_u32.. {
         measures.holds(&batch);
         let singly = tries > TRIES_TOGETHER;
-        let parts: Vec<&[Delivery]> = if singly { batch.chunks(1).collect() } else { within_payload(&batch).collect() };
+        let parts: Vec<&[Delivery]> =
+            if singly { batch.chunks(1).collect() } else { within_payload(&batch).collect() };
         let (mut done, mut problem) = (Vec::new(), None);
         for part in parts {
             match host.work_off(&event(queue, &vhost, part)).await {
@@ -112,14 +121,23 @@ async fn deliver(host: &Host, mut batch: Vec<Delivery>, measures: &Measures, sto
         if batch.is_empty() {
             break;
         }
-        tracing::warn!(error = problem, messages = batch.len(), singly, "order-worker failed; the messages are given again");
+        tracing::warn!(
+            error = problem,
+            messages = batch.len(),
+            singly,
+            "order-worker failed; the messages are given again"
+        );
         if over() || (singly && others_succeed) {
             measures.handed_back.increment(batch.len() as u64);
-            return settle("hand back", source.hand_back(&tags(&batch).collect::<Vec<_>>()).await) && acked;
+            return settle("hand back", source.hand_back(&tags(&batch).collect::<Vec<_>>()).await)
+                && acked;
         }
         others_succeed |= !done.is_empty();
         back_off(&mut pause).await;
-        let room = config.worker.batch_messages_max.saturating_sub(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+        let room = config
+            .worker
+            .batch_messages_max
+            .saturating_sub(u32::try_from(batch.len()).unwrap_or(u32::MAX));
         if singly && room > 0 {
             // A queue that can't be read gives no new messages; those at hand are tried again all the same.
             batch.extend(source.receive(room, 1).await.unwrap_or_default());
@@ -137,7 +155,11 @@ struct Measures {
 
 impl Measures {
     fn new(oldest: Oldest) -> Self {
-        Self { oldest, batch_seconds: BATCH_SECONDS.histogram(&[]), handed_back: HANDED_BACK.counter(&[]) }
+        Self {
+            oldest,
+            batch_seconds: BATCH_SECONDS.histogram(&[]),
+            handed_back: HANDED_BACK.counter(&[]),
+        }
     }
 
     /// To be kept for as long as the batch's messages are held.
@@ -224,7 +246,10 @@ fn event(queue: &str, vhost: &str, batch: &[Delivery]) -> RabbitMqEvent {
         .collect();
     let mut event = RabbitMqEvent::default();
     event.event_source = Some("aws:rmq".to_owned());
-    event.event_source_arn = Some("arn:aws:mq:us-east-1:000000000000:broker:local:b-00000000-0000-0000-0000-000000000000".to_owned());
+    event.event_source_arn = Some(
+        "arn:aws:mq:us-east-1:000000000000:broker:local:b-00000000-0000-0000-0000-000000000000"
+            .to_owned(),
+    );
     event.messages_by_queue = HashMap::from([(format!("{queue}::{vhost}"), messages)]);
     event
 }
@@ -244,10 +269,9 @@ mod tests {
     use flashsale::{
         app::App,
         config::Config,
-        contract,
         domain::OrderRequest,
         ports::{Backlog, Depth, Held, OrderQueue, OrderSource, Ports, StoreError},
-        wire,
+        testing, wire,
     };
 
     use super::*;
@@ -263,7 +287,11 @@ mod tests {
 
         async fn receive(&self, _: u32, _: u64) -> Stored<Vec<Delivery>> {
             let given = self.0.fetch_add(1, Ordering::SeqCst);
-            Ok(vec![Delivery { tag: given as u64, body: br#"{"v":1,"orders":[]}"#.to_vec(), redelivered: given > 0 }])
+            Ok(vec![Delivery {
+                tag: given as u64,
+                body: br#"{"v":1,"orders":[]}"#.to_vec(),
+                redelivered: given > 0,
+            }])
         }
 
         async fn ack(&self, _: &[u64]) -> Stored<()> {
@@ -290,11 +318,22 @@ mod tests {
         /// The bodies by batch; the messages are numbered from 0 on.
         fn new(batches: &[&[&str]]) -> Arc<Self> {
             let mut tags = 0..;
-            let mut delivery = |body: &&str| Delivery { tag: tags.next().unwrap(), body: body.as_bytes().to_vec(), redelivered: false };
-            let mut batches: Vec<_> = batches.iter().map(|batch| batch.iter().map(&mut delivery).collect()).collect();
+            let mut delivery = |body: &&str| Delivery {
+                tag: tags.next().unwrap(),
+                body: body.as_bytes().to_vec(),
+                redelivered: false,
+            };
+            let mut batches: Vec<_> =
+                batches.iter().map(|batch| batch.iter().map(&mut delivery).collect()).collect();
             batches.reverse();
             let (again, given) = (Mutex::default(), Mutex::default());
-            Arc::new(Self { batches: Mutex::new(batches), again, given, acked: Mutex::default(), handed_back: Mutex::default() })
+            Arc::new(Self {
+                batches: Mutex::new(batches),
+                again,
+                given,
+                acked: Mutex::default(),
+                handed_back: Mutex::default(),
+            })
         }
 
         async fn acked(&self, tags: &[u64]) {
@@ -330,7 +369,9 @@ mod tests {
         async fn hand_back(&self, tags: &[u64]) -> Stored<()> {
             self.handed_back.lock().unwrap().extend(tags);
             let given = self.given.lock().unwrap();
-            let back = tags.iter().map(|tag| given.iter().find(|delivery| delivery.tag == *tag).unwrap().clone());
+            let back = tags
+                .iter()
+                .map(|tag| given.iter().find(|delivery| delivery.tag == *tag).unwrap().clone());
             self.again.lock().unwrap().extend(back);
             Ok(())
         }
@@ -363,7 +404,10 @@ mod tests {
         }
 
         async fn backlog(&self) -> Stored<Backlog> {
-            Err(StoreError::Unavailable { store: "test", cause: "the poller does not ask".to_owned() })
+            Err(StoreError::Unavailable {
+                store: "test",
+                cause: "the poller does not ask".to_owned(),
+            })
         }
     }
 
@@ -375,8 +419,14 @@ mod tests {
 
     impl Polling {
         async fn of(change: impl FnOnce(&mut Ports)) -> Self {
-            let dir = std::env::temp_dir().join(format!("flashsale-poller-{}", contract::order_id()));
-            let config = Config::load(None, [("FLASHSALE_DATA_DIR".to_owned(), dir.display().to_string())], []).unwrap();
+            let dir =
+                std::env::temp_dir().join(format!("flashsale-poller-{}", testing::order_id()));
+            let config = Config::load(
+                None,
+                [("FLASHSALE_DATA_DIR".to_owned(), dir.display().to_string())],
+                [],
+            )
+            .unwrap();
             let mut ports = wire::connect(&config).await.unwrap();
             change(&mut ports);
             let host = Host::InProcess(App::new(config, ports).await.unwrap());
@@ -385,8 +435,11 @@ mod tests {
         }
 
         async fn scripted(script: &Arc<Script>) -> (Self, Arc<NoPark>) {
-            let queue = Arc::new(NoPark { down: AtomicBool::new(true), refused: AtomicUsize::new(0) });
-            let polling = Self::of(|ports| (ports.source, ports.queue) = (script.clone(), queue.clone())).await;
+            let queue =
+                Arc::new(NoPark { down: AtomicBool::new(true), refused: AtomicUsize::new(0) });
+            let polling =
+                Self::of(|ports| (ports.source, ports.queue) = (script.clone(), queue.clone()))
+                    .await;
             (polling, queue)
         }
 
@@ -456,9 +509,14 @@ mod tests {
     #[test]
     fn a_batch_is_cut_to_fit_payloads() {
         let batch = |sizes: &[usize]| -> Vec<Delivery> {
-            sizes.iter().map(|size| Delivery { tag: 0, body: vec![b'x'; *size], redelivered: false }).collect()
+            sizes
+                .iter()
+                .map(|size| Delivery { tag: 0, body: vec![b'x'; *size], redelivered: false })
+                .collect()
         };
-        let parts = |sizes: &[usize]| within_payload(&batch(sizes)).map(<[Delivery]>::len).collect::<Vec<_>>();
+        let parts = |sizes: &[usize]| {
+            within_payload(&batch(sizes)).map(<[Delivery]>::len).collect::<Vec<_>>()
+        };
         assert_eq!(parts(&[]), [0; 0]);
         assert_eq!(parts(&[100; 50]), [50]);
         const MIB: usize = 1024 * 1024;

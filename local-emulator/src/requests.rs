@@ -50,19 +50,32 @@ struct Handles {
 impl Requests {
     /// For the routes of the host's functions.
     pub fn new(host: &Host) -> Arc<Self> {
-        let routes = host.routes().into_iter().map(|(function, route)| (route.to_owned(), Route::new(function, route)));
+        let routes = host
+            .routes()
+            .into_iter()
+            .map(|(function, route)| (route.to_owned(), Route::new(function, route)));
         Arc::new(Self { routes: routes.collect(), other: Route::new("other", "other") })
     }
 }
 
 impl Route {
     fn new(function: &str, route: &str) -> Self {
-        Self { function: function.to_owned(), route: route.to_owned(), kept: [const { OnceLock::new() }; KEPT_MAX] }
+        Self {
+            function: function.to_owned(),
+            route: route.to_owned(),
+            kept: [const { OnceLock::new() }; KEPT_MAX],
+        }
     }
 
     fn make(&self, method: usize, status: StatusCode) -> Handles {
-        let values = [self.function.as_str(), METHODS[method], self.route.as_str(), status.as_str()];
-        Handles { method, status, requests: HTTP_REQUESTS.counter(&values), seconds: HTTP_SECONDS.histogram(&values) }
+        let values =
+            [self.function.as_str(), METHODS[method], self.route.as_str(), status.as_str()];
+        Handles {
+            method,
+            status,
+            requests: HTTP_REQUESTS.counter(&values),
+            seconds: HTTP_SECONDS.histogram(&values),
+        }
     }
 
     fn count(&self, method: usize, status: StatusCode, seconds: f64) {
@@ -84,7 +97,12 @@ impl Handles {
 }
 
 /// Counts a request and how long it took.
-pub async fn count(State(requests): State<Arc<Requests>>, route: MatchedPath, request: Request, next: Next) -> Response {
+pub async fn count(
+    State(requests): State<Arc<Requests>>,
+    route: MatchedPath,
+    request: Request,
+    next: Next,
+) -> Response {
     let begun = Instant::now();
     let method = number_of(request.method());
     let response = next.run(request).await;
@@ -93,7 +111,11 @@ pub async fn count(State(requests): State<Arc<Requests>>, route: MatchedPath, re
     if response.status() == StatusCode::TOO_MANY_REQUESTS {
         LIMITS.count(&response);
     }
-    requests.routes.get(route.as_str()).unwrap_or(&requests.other).count(method, response.status(), took.as_secs_f64());
+    requests.routes.get(route.as_str()).unwrap_or(&requests.other).count(
+        method,
+        response.status(),
+        took.as_secs_f64(),
+    );
     response
 }
 
@@ -122,9 +144,11 @@ impl Limits {
     fn name(&self, response: &Response) -> String {
         const NAMES_MAX: usize = 32;
         let header = response.headers().get("ratelimit").and_then(|value| value.to_str().ok());
-        let name = header.and_then(|value| value.strip_prefix('"')?.split('"').next()).unwrap_or("other");
+        let name =
+            header.and_then(|value| value.strip_prefix('"')?.split('"').next()).unwrap_or("other");
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = names.contains(name) || (names.len() < NAMES_MAX && names.insert(name.to_owned()));
+        let known =
+            names.contains(name) || (names.len() < NAMES_MAX && names.insert(name.to_owned()));
         if known { name } else { "other" }.to_owned()
     }
 }
@@ -137,7 +161,13 @@ mod tests {
     fn the_limit_is_read_from_the_refusal() {
         let limits = Limits(Mutex::default());
         let name = |header: &str| {
-            limits.name(&Response::builder().status(429).header("ratelimit", header).body(axum::body::Body::empty()).unwrap())
+            limits.name(
+                &Response::builder()
+                    .status(429)
+                    .header("ratelimit", header)
+                    .body(axum::body::Body::empty())
+                    .unwrap(),
+            )
         };
         assert_eq!(name("\"login-phone\";r=0;t=1"), "login-phone");
         assert_eq!(name("garbage"), "other");
@@ -162,9 +192,19 @@ mod tests {
         });
         let text = handle.render();
         for (method, status) in [("GET", "200"), ("GET", "259"), ("OTHER", "200")] {
-            let labels = format!("function=\"sales\",method=\"{method}\",route=\"/api/sales\",status=\"{status}\"");
-            assert!(text.contains(&format!("flashsale_http_requests_total{{{labels}}} 2\n")), "{labels} in {text}");
-            assert!(text.contains(&format!("flashsale_http_request_duration_seconds_count{{{labels}}} 2\n")), "{labels} in {text}");
+            let labels = format!(
+                "function=\"sales\",method=\"{method}\",route=\"/api/sales\",status=\"{status}\""
+            );
+            assert!(
+                text.contains(&format!("flashsale_http_requests_total{{{labels}}} 2\n")),
+                "{labels} in {text}"
+            );
+            assert!(
+                text.contains(&format!(
+                    "flashsale_http_request_duration_seconds_count{{{labels}}} 2\n"
+                )),
+                "{labels} in {text}"
+            );
         }
     }
 }

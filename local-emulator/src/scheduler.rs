@@ -7,8 +7,8 @@ use flashsale::{
     app::{App, Swept},
     domain::Timestamp,
     metrics::{
-        OVERDUE, Outcomes, REBUILDING, SWEEP_SECONDS, SWEEP_STEPS_FAILED, SWEEPER_LAST_SWEEP, SWEEPER_LEADER, SWEEPS, SWEPT, elapsed,
-        seconds,
+        OVERDUE, Outcomes, REBUILDING, SWEEP_SECONDS, SWEEP_STEPS_FAILED, SWEEPER_LAST_SWEEP,
+        SWEEPER_LEADER, SWEEPS, SWEPT, elapsed, seconds,
     },
 };
 use metrics::{Counter, Gauge, Histogram};

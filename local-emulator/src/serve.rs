@@ -44,7 +44,10 @@ pub struct Signals {
 impl Signals {
     /// Begins to catch them.
     pub fn catch() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     /// Waits for one.
@@ -71,7 +74,9 @@ pub async fn run(
 
     let connections = Connections::new(&app.config, raise_descriptors());
     let idle_timeout = Duration::from_millis(app.config.gateway.idle_timeout_ms);
-    let serve = |listener, router, connections| gateway::serve(listener, router, connections, idle_timeout, stopping.clone());
+    let serve = |listener, router, connections| {
+        gateway::serve(listener, router, connections, idle_timeout, stopping.clone())
+    };
 
     let host = Host::start(&app, None)?;
     let listener = bind(&app.config.listen, "--listen").await?;
@@ -82,15 +87,24 @@ pub async fn run(
         refuse_public_figures(&app.config)?;
         let admin = bind(&app.config.admin_listen, "--admin-listen").await?;
         tasks.spawn(metrics::keep_up(figures.clone(), stopping.clone()));
-        let router = metrics::router(figures, health.clone(), oldest.clone()).merge(health::router(&health));
+        let router =
+            metrics::router(figures, health.clone(), oldest.clone()).merge(health::router(&health));
         cli::say(&format!("metrics and health on http://{}", admin.local_addr()?))?;
-        tasks.spawn(serve(admin, http::finish(router, TraceSource::Nobody), Connections::aside(&app.config)));
+        tasks.spawn(serve(
+            admin,
+            http::finish(router, TraceSource::Nobody),
+            Connections::aside(&app.config),
+        ));
     }
     if !app.config.invoke_listen.is_empty() {
         let invoke = bind(&app.config.invoke_listen, "--invoke-listen").await?;
         let address = invoke.local_addr()?;
         cli::say(&format!("Invoke API on http://{address}"))?;
-        tasks.spawn(serve(invoke, http::finish(invoke_api::router(&host, address), TraceSource::Nobody), Connections::aside(&app.config)));
+        tasks.spawn(serve(
+            invoke,
+            http::finish(invoke_api::router(&host, address), TraceSource::Nobody),
+            Connections::aside(&app.config),
+        ));
     }
     demo::prepare(&app, demo).await?;
     tasks.spawn(serve(listener, gateway::public(&host, &health, &draining), connections));
@@ -129,7 +143,8 @@ pub async fn run(
     }
     drop(host);
     // Both at once: the last traces take no time of the others.
-    let (closed, ()) = tokio::join!(timeout(QUEUE_TIMEOUT, app.ports.source.close()), traces.close());
+    let (closed, ()) =
+        tokio::join!(timeout(QUEUE_TIMEOUT, app.ports.source.close()), traces.close());
     if closed.is_err() {
         tracing::warn!("the queue did not say goodbye; what it gave out comes again");
     }
@@ -142,16 +157,24 @@ pub async fn run(
 
 /// In production `0.0.0.0` is fine for metrics only where it stands for private addresses, as in a container.
 fn refuse_public_figures(config: &Config) -> anyhow::Result<()> {
-    let everywhere = config.admin_listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
+    let everywhere = config
+        .admin_listen
+        .parse::<SocketAddr>()
+        .is_ok_and(|address| address.ip().is_unspecified());
     if config.is_production() && everywhere {
-        let public = public_address_of_this_machine().context("admin_listen: the addresses of this machine can't be read: name one")?;
+        let public = public_address_of_this_machine()
+            .context("admin_listen: the addresses of this machine can't be read: name one")?;
         if let Some(address) = public {
-            anyhow::bail!("admin_listen: this machine has the public address {address}, and metrics are not public: name a private one");
+            anyhow::bail!(
+                "admin_listen: this machine has the public address {address}, and metrics are not public: name a private one"
+            );
         }
     }
     Ok(())
 }
 
 async fn bind(address: &str, flag: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{flag} {address}: can't listen there"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{flag} {address}: can't listen there"))
 }

@@ -58,11 +58,13 @@ async fn report(health: Router) {
 
 /// What `/readyz` says, in a few words.
 async fn status(health: &Router) -> String {
-    let request = Request::get("/readyz").body(Body::empty()).expect("a request with a constant path");
+    let request =
+        Request::get("/readyz").body(Body::empty()).expect("a request with a constant path");
     let Ok(response) = health.clone().oneshot(request).await;
     let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let said: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let down: Vec<&str> = said["down"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let down: Vec<&str> =
+        said["down"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let status = said["status"].as_str().unwrap_or("unknown");
     if down.is_empty() { status.to_owned() } else { format!("{status}: {}", down.join(", ")) }
 }

@@ -21,7 +21,10 @@ pub type Error = lambda_http::Error;
 pub async fn serve(router: fn(App) -> Router) -> Result<(), Error> {
     let app = start().await?;
     let router = http::finish(router(app.clone()), TraceSource::Gateway);
-    let ended = lambda_http::run_concurrent(service_fn(move |request: Request| answer(router.clone(), request))).await;
+    let ended = lambda_http::run_concurrent(service_fn(move |request: Request| {
+        answer(router.clone(), request)
+    }))
+    .await;
     app.ports.source.close().await;
     ended
 }
@@ -40,7 +43,10 @@ where
     let app = start().await?;
     let worker = app.clone();
     let ended =
-        lambda_runtime::run_concurrent(service_fn(move |event: lambda_runtime::LambdaEvent<E>| work(worker.clone(), event.payload))).await;
+        lambda_runtime::run_concurrent(service_fn(move |event: lambda_runtime::LambdaEvent<E>| {
+            work(worker.clone(), event.payload)
+        }))
+        .await;
     // In good order: a connection that only breaks off is an error in the server's log.
     app.ports.source.close().await;
     ended

@@ -3,6 +3,7 @@
 //! Read in this order: [`domain`] says what a flash sale is, [`ports`] lists every trait between the product and the
 //! outside, [`app`] holds the use cases, `adapters` hold the stores, and [`wire`] is the one place that picks them.
 
+mod crypto;
 pub mod domain;
 pub mod http;
 pub mod lambda;
@@ -19,5 +20,5 @@ pub mod adapters;
 pub mod app;
 pub mod config;
 
-#[cfg(feature = "contract")]
-pub mod contract;
+#[cfg(feature = "testing")]
+pub mod testing;

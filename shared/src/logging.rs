@@ -49,12 +49,19 @@ pub fn start_with(config: &Config, spans: Option<SpanLayer>) -> Result<(), Confi
     let lines = tracing_subscriber::fmt().with_writer(std::io::stderr);
     // Without a layer for spans the filter holds for the whole process: what it rejects is not even looked at by the lines.
     let started = match (config.log_format, spans) {
-        (LogFormat::Text, None) => lines.with_ansi(is_terminal()).with_env_filter(filter).finish().try_init(),
-        (LogFormat::Json, None) => {
-            lines.fmt_fields(JsonFields::new()).event_format(JsonLine::new()).with_env_filter(filter).finish().try_init()
+        (LogFormat::Text, None) => {
+            lines.with_ansi(is_terminal()).with_env_filter(filter).finish().try_init()
         }
+        (LogFormat::Json, None) => lines
+            .fmt_fields(JsonFields::new())
+            .event_format(JsonLine::new())
+            .with_env_filter(filter)
+            .finish()
+            .try_init(),
         (LogFormat::Text, Some(spans)) => {
-            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal());
+            let lines = tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_ansi(is_terminal());
             Registry::default().with(spans).with(lines.with_filter(filter)).try_init()
         }
         (LogFormat::Json, Some(spans)) => {
@@ -79,7 +86,13 @@ struct JsonLine(Format<Json>);
 
 impl JsonLine {
     fn new() -> Self {
-        Self(tracing_subscriber::fmt::format().json().flatten_event(true).with_current_span(false).with_span_list(false))
+        Self(
+            tracing_subscriber::fmt::format()
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false),
+        )
     }
 }
 
@@ -88,14 +101,22 @@ where
     S: Subscriber + for<'lookup> LookupSpan<'lookup>,
     F: for<'writer> FormatFields<'writer> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, F>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, F>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let mut line = String::new();
         self.0.format_event(context, Writer::new(&mut line), event)?;
         let span = context.lookup_current();
         let extensions = span.as_ref().map(|span| span.extensions());
         // Another JSON object.
-        let fields = extensions.as_ref().and_then(|extensions| extensions.get::<FormattedFields<F>>());
-        let fields = fields.and_then(|fields| fields.strip_prefix('{')?.strip_suffix('}')).filter(|fields| !fields.is_empty());
+        let fields =
+            extensions.as_ref().and_then(|extensions| extensions.get::<FormattedFields<F>>());
+        let fields = fields
+            .and_then(|fields| fields.strip_prefix('{')?.strip_suffix('}'))
+            .filter(|fields| !fields.is_empty());
         match (fields, line.trim_end().strip_suffix('}')) {
             (Some(fields), Some(line)) => writeln!(writer, "{line},{fields}}}"),
             _ => writer.write_str(&line),
@@ -112,10 +133,13 @@ fn filter(log: &str) -> Result<EnvFilter, ConfigError> {
     let silent = if log.contains(SILENT) { String::new() } else { format!(",{SILENT}=off") };
     // Of what is made for an exporter lines show the requests, which are at the highest level. The rest is switched off here, so
     // that it costs nothing where there is no exporter.
-    EnvFilter::try_new(format!("{log}{silent},{}=error,{}=off", trace::TARGET, trace::STEP)).map_err(|error| ConfigError::Value {
-        key: "log".to_owned(),
-        expected: format!("a level such as info, or a filter such as info,flashsale=debug ({error})"),
-    })
+    EnvFilter::try_new(format!("{log}{silent},{}=error,{}=off", trace::TARGET, trace::STEP))
+        .map_err(|error| ConfigError::Value {
+            key: "log".to_owned(),
+            expected: format!(
+                "a level such as info, or a filter such as info,flashsale=debug ({error})"
+            ),
+        })
 }
 
 /// Lets one line a second through: an outage fails thousands of requests, all for the same reason.
@@ -134,7 +158,10 @@ impl<const SECONDS: i64> OncePer<SECONDS> {
 
     /// None was let through yet.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "made in statics, where Default can't be called")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "made in statics, where Default can't be called"
+    )]
     pub const fn new() -> Self {
         Self { last_ms: AtomicI64::new(0), left_out: AtomicU64::new(0) }
     }
@@ -149,7 +176,11 @@ impl<const SECONDS: i64> OncePer<SECONDS> {
 
     fn pass_at(&self, now: i64) -> Option<u64> {
         let last = self.last_ms.load(Ordering::Relaxed);
-        let due = now - last >= Self::PERIOD_MS && self.last_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let due = now - last >= Self::PERIOD_MS
+            && self
+                .last_ms
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
         if due {
             return Some(self.left_out.swap(0, Ordering::Relaxed));
         }
@@ -164,12 +195,18 @@ mod tests {
 
     #[test]
     fn the_queue_s_library_is_silent_unless_it_is_named() {
-        assert_eq!(filter("info").unwrap().to_string(), "flashsale::trace::step=off,flashsale::trace=error,lapin=off,info");
+        assert_eq!(
+            filter("info").unwrap().to_string(),
+            "flashsale::trace::step=off,flashsale::trace=error,lapin=off,info"
+        );
         assert_eq!(
             filter("warn,flashsale=debug").unwrap().to_string(),
             "flashsale::trace::step=off,flashsale::trace=error,flashsale=debug,lapin=off,warn"
         );
-        assert_eq!(filter("info,lapin=trace").unwrap().to_string(), "flashsale::trace::step=off,flashsale::trace=error,lapin=trace,info");
+        assert_eq!(
+            filter("info,lapin=trace").unwrap().to_string(),
+            "flashsale::trace::step=off,flashsale::trace=error,lapin=trace,info"
+        );
         assert!(filter("info,flashsale=loud").is_err());
     }
 
@@ -181,6 +218,9 @@ mod tests {
         assert_eq!(lines.pass_at(1_999), None);
         assert_eq!(lines.pass_at(2_000), Some(2));
         let lines = OncePerMinute::new();
-        assert_eq!((lines.pass_at(60_000), lines.pass_at(119_999), lines.pass_at(120_000)), (Some(0), None, Some(1)));
+        assert_eq!(
+            (lines.pass_at(60_000), lines.pass_at(119_999), lines.pass_at(120_000)),
+            (Some(0), None, Some(1))
+        );
     }
 }

@@ -7,7 +7,9 @@
 
 use std::{sync::OnceLock, time::Duration};
 
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, SharedString, Unit};
+use metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, SharedString, Unit,
+};
 
 use crate::problem::Problem;
 
@@ -77,16 +79,21 @@ pub struct Metric {
 }
 
 /// Upper bounds for what a shopper waits for, in seconds: the gateway ends a request after about 30 s.
-const REQUEST_SECONDS: Kind =
-    Kind::Histogram(&[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
+const REQUEST_SECONDS: Kind = Kind::Histogram(&[
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+]);
 /// For calls of stores, in seconds: from a local Redis to a time-out.
-const STORE_SECONDS: Kind =
-    Kind::Histogram(&[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
+const STORE_SECONDS: Kind = Kind::Histogram(&[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+]);
 /// For what works through the queue, in seconds: 30 s is the promise, and a ledger that is down makes it minutes.
-const ORDER_SECONDS: Kind =
-    Kind::Histogram(&[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0]);
+const ORDER_SECONDS: Kind = Kind::Histogram(&[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0,
+]);
 /// For groups that share one commit.
-const GROUP: Kind = Kind::Histogram(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0]);
+const GROUP: Kind =
+    Kind::Histogram(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0]);
 const COUNTER: Kind = Kind::Counter;
 const GAUGE: Kind = Kind::Gauge;
 
@@ -267,7 +274,12 @@ impl Metric {
 
     fn key(&self, values: &[&str]) -> Key {
         debug_assert_eq!(self.labels.len(), values.len(), "{}", self.name);
-        let labels: Vec<Label> = self.labels.iter().zip(values).map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
+        let labels: Vec<Label> = self
+            .labels
+            .iter()
+            .zip(values)
+            .map(|(name, value)| Label::new(*name, (*value).to_owned()))
+            .collect();
         Key::from_parts(self.name, labels)
     }
 }
@@ -297,7 +309,10 @@ pub fn seconds(ms: i64) -> f64 {
 /// A count as a gauge's value.
 #[must_use]
 pub const fn number(count: u64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; counts stay far below 2^52")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a gauge is a float; counts stay far below 2^52"
+    )]
     let count = count as f64;
     count
 }
@@ -355,7 +370,11 @@ impl Outcomes {
     }
 
     /// Counts what came of a use case: `success`, or the problem's slug.
-    pub fn note<T>(&self, success: &'static str, outcome: Result<T, Problem>) -> Result<T, Problem> {
+    pub fn note<T>(
+        &self,
+        success: &'static str,
+        outcome: Result<T, Problem>,
+    ) -> Result<T, Problem> {
         self.add(outcome.as_ref().err().map_or(success, Problem::slug), 1);
         outcome
     }
@@ -375,15 +394,33 @@ mod tests {
             assert!(names.insert(name), "{name} is declared twice");
             assert!(name.starts_with("flashsale_") || name.starts_with("process_"), "{name}");
             for word in [&[name], metric.labels].concat() {
-                assert!(word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{word}");
+                assert!(
+                    word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
+                    "{word}"
+                );
             }
             assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
-            assert!(!["_ms", "_millis", "_milliseconds", "_count", "_sum", "_bucket"].iter().any(|end| name.ends_with(end)), "{name}");
-            assert!(!metric.labels.contains(&"le") && !metric.labels.contains(&"instance"), "{name}");
-            assert!(metric.help.ends_with('.') && !metric.help.contains(['\n', '|']), "{name}: {}", metric.help);
+            assert!(
+                !["_ms", "_millis", "_milliseconds", "_count", "_sum", "_bucket"]
+                    .iter()
+                    .any(|end| name.ends_with(end)),
+                "{name}"
+            );
+            assert!(
+                !metric.labels.contains(&"le") && !metric.labels.contains(&"instance"),
+                "{name}"
+            );
+            assert!(
+                metric.help.ends_with('.') && !metric.help.contains(['\n', '|']),
+                "{name}: {}",
+                metric.help
+            );
             if let Kind::Histogram(bounds) = metric.kind {
                 assert!(bounds.is_sorted() && bounds.len() <= 16, "{name}");
-                assert!(["_seconds", "_orders", "_calls"].iter().any(|unit| name.ends_with(unit)), "{name}");
+                assert!(
+                    ["_seconds", "_orders", "_calls"].iter().any(|unit| name.ends_with(unit)),
+                    "{name}"
+                );
             }
         }
     }

@@ -10,8 +10,8 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::domain::{
-    Ban, CaptchaId, Order, OrderId, OrderRequest, Phone, Quota, Role, Sale, SaleChange, SaleError, SaleId, SaleTerms, SessionId, Subject,
-    Timestamp, User, UserId,
+    Ban, CaptchaId, Order, OrderId, OrderRequest, Phone, Quota, Role, Sale, SaleChange, SaleError,
+    SaleId, SaleTerms, SessionId, Subject, Timestamp, User, UserId,
 };
 
 /// What went wrong in a store, by what the caller can do.
@@ -159,11 +159,21 @@ pub trait Sales: Send + Sync {
     /// Sales with an id below `before` (all when `None`), newest id first, at most `limit`.
     async fn list(&self, before: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>>;
     /// Sales that end at or after `ends_from`, by id upwards from after `after`, at most `limit`.
-    async fn ending_from(&self, ends_from: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>>;
+    async fn ending_from(
+        &self,
+        ends_from: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<Sale>>;
     /// Sales that end at or after `ends_from`, those that end last first, at most `limit`.
     async fn ending_last(&self, ends_from: Timestamp, limit: u32) -> Stored<Vec<Sale>>;
     /// Sales that end before `ends_before`, by id upwards from after `after`, at most `limit`.
-    async fn ended_before(&self, ends_before: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>>;
+    async fn ended_before(
+        &self,
+        ends_before: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<Sale>>;
     /// Applies `change` to the sale by [`Sale::changed`], decided from the row it holds locked, so that no order is
     /// recorded between the decision and the change.
     async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed>;
@@ -220,31 +230,62 @@ pub trait OrderLedger: Send + Sync {
     /// # Errors
     /// Nothing was recorded, or nobody knows. `Corrupt` is about the store (a sale's row that can't be read, say) and
     /// never about one of the orders.
-    async fn record(&self, requests: &[OrderRequest], now: Timestamp, pay_within_ms: u64) -> Stored<Vec<Result<Recorded, Unrecordable>>>;
+    async fn record(
+        &self,
+        requests: &[OrderRequest],
+        now: Timestamp,
+        pay_within_ms: u64,
+    ) -> Stored<Vec<Result<Recorded, Unrecordable>>>;
     /// The order with the id.
     async fn get(&self, order_id: OrderId) -> Stored<Option<Order>>;
     /// Those of the orders that exist, in no particular order.
     async fn get_many(&self, order_ids: &[OrderId]) -> Stored<Vec<Order>>;
     /// A user's orders with an id below `before`, newest id first, at most `limit`.
-    async fn of_user(&self, user_id: UserId, before: Option<OrderId>, limit: u32) -> Stored<Vec<Order>>;
+    async fn of_user(
+        &self,
+        user_id: UserId,
+        before: Option<OrderId>,
+        limit: u32,
+    ) -> Stored<Vec<Order>>;
     /// `Confirmed` -> `Paid`, when `now < pay_by`: one conditional update, so that expiry and payment can't both win.
     async fn pay(&self, order_id: OrderId, user_id: UserId, now: Timestamp) -> Stored<Transition>;
     /// `Confirmed` -> `Cancelled`. When the ledger has no such order yet and `queued` is given, the order is recorded
     /// as `Cancelled` at once, so that the message still on its way finds it so.
-    async fn cancel(&self, order_id: OrderId, user_id: UserId, queued: Option<&OrderRequest>, now: Timestamp) -> Stored<Transition>;
+    async fn cancel(
+        &self,
+        order_id: OrderId,
+        user_id: UserId,
+        queued: Option<&OrderRequest>,
+        now: Timestamp,
+    ) -> Stored<Transition>;
     /// `Confirmed` -> `Expired` for orders whose `pay_by` is at or before `now`, at most `limit` a call. Returns them.
     async fn expire_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<Order>>;
     /// Sales with orders that [`OrderLedger::expire_due`] would expire, by id upwards from after `after`, at most `limit`.
-    async fn sales_with_due(&self, now: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<SaleId>>;
+    async fn sales_with_due(
+        &self,
+        now: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<SaleId>>;
     /// As [`OrderLedger::expire_due`], for the orders of one sale.
-    async fn expire_due_of(&self, sale_id: SaleId, now: Timestamp, limit: u32) -> Stored<Vec<Order>>;
+    async fn expire_due_of(
+        &self,
+        sale_id: SaleId,
+        now: Timestamp,
+        limit: u32,
+    ) -> Stored<Vec<Order>>;
     /// Orders that are cancelled, expired or rejected and whose unit has not been given back to the admission store
     /// (`stock_returned_at` is NULL), by id upwards from after `after`, at most `limit`.
     async fn stock_to_return(&self, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>>;
     /// Sets `stock_returned_at` where it is NULL. To be called after the admission store has released the orders.
     async fn mark_stock_returned(&self, order_ids: &[OrderId], now: Timestamp) -> Stored<()>;
     /// Active orders of a sale by id upwards from after `after`, at most `limit`.
-    async fn active(&self, sale_id: SaleId, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>>;
+    async fn active(
+        &self,
+        sale_id: SaleId,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> Stored<Vec<Order>>;
     /// Adds up a sale from its rows. Costs a scan of the sale's orders.
     async fn tally(&self, sale_id: SaleId) -> Stored<Tally>;
 }
@@ -291,7 +332,8 @@ pub trait SessionLedger: Send + Sync {
     /// [`SessionLedger::note_ends`] says otherwise.
     async fn ends_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<KeptSession>>;
     /// Notes that the fast store was told of the ends. It is told again at `again_at`, if there is one.
-    async fn note_ends(&self, session_ids: &[SessionId], again_at: Option<Timestamp>) -> Stored<()>;
+    async fn note_ends(&self, session_ids: &[SessionId], again_at: Option<Timestamp>)
+    -> Stored<()>;
     /// Deletes sessions that were over at `before`, at most `limit`. Returns how many.
     async fn delete_over(&self, before: Timestamp, limit: u32) -> Stored<u32>;
 }
@@ -335,13 +377,23 @@ pub trait BanLedger: Send + Sync {
     /// The bans of the subjects, lifted and over ones included, in no particular order.
     async fn of(&self, subjects: &[Subject]) -> Stored<Vec<KeptBan>>;
     /// Bans that hold at `now`, ordered by kind and value, from after `after`, at most `limit`.
-    async fn page(&self, now: Timestamp, after: Option<&Subject>, limit: u32) -> Stored<Vec<KeptBan>>;
+    async fn page(
+        &self,
+        now: Timestamp,
+        after: Option<&Subject>,
+        limit: u32,
+    ) -> Stored<Vec<KeptBan>>;
     /// Changes of which the fast store is to be told at or before `now`, at most `limit`: all, until
     /// [`BanLedger::note_shared`] says otherwise.
     async fn shares_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<KeptBan>>;
     /// Notes that the fast store was told of the subject's ban in this version, and, if there is an `again_at`, that it is to
     /// be told again then. Nothing is noted when the ban has another version by now.
-    async fn note_shared(&self, subject: &Subject, version: u64, again_at: Option<Timestamp>) -> Stored<()>;
+    async fn note_shared(
+        &self,
+        subject: &Subject,
+        version: u64,
+        again_at: Option<Timestamp>,
+    ) -> Stored<()>;
     /// Deletes bans that were over or lifted at `before` and of which nothing is left to tell, at most `limit`. Returns how many.
     async fn delete_over(&self, before: Timestamp, limit: u32) -> Stored<u32>;
 }
@@ -526,7 +578,10 @@ pub struct Captcha {
 
 impl fmt::Debug for Captcha {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Captcha").field("captcha_id", &self.captcha_id).field("purpose", &self.purpose).finish_non_exhaustive()
+        f.debug_struct("Captcha")
+            .field("captcha_id", &self.captcha_id)
+            .field("purpose", &self.purpose)
+            .finish_non_exhaustive()
     }
 }
 
@@ -669,9 +724,20 @@ pub trait Admission: Send + Sync {
     async fn release(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()>;
     /// Takes up to `limit` reservations that are not settled and were admitted (or last claimed) at or before `before`,
     /// oldest first, and puts their time to `now`, so that each is handed out once per period.
-    async fn claim_overdue(&self, sale_id: SaleId, before: Timestamp, now: Timestamp, limit: u32) -> Stored<Vec<Reservation>>;
+    async fn claim_overdue(
+        &self,
+        sale_id: SaleId,
+        before: Timestamp,
+        now: Timestamp,
+        limit: u32,
+    ) -> Stored<Vec<Reservation>>;
     /// Reads all reservations page by page, beginning with `cursor` 0.
-    async fn reservations(&self, sale_id: SaleId, cursor: u64, limit: u32) -> Stored<ReservationPage>;
+    async fn reservations(
+        &self,
+        sale_id: SaleId,
+        cursor: u64,
+        limit: u32,
+    ) -> Stored<ReservationPage>;
     /// Where the store stands with the sale.
     async fn state(&self, sale_id: SaleId) -> Stored<AdmissionState>;
     /// Begins a rebuild of a sale that is `Missing` or `Rebuilding`: admission is closed, what is there stays. `false`,
@@ -831,7 +897,13 @@ pub struct Lease {
 #[async_trait]
 pub trait Locks: Send + Sync {
     /// Takes the lock for `lease_ms` unless another token holds it; with the same token it is renewed.
-    async fn acquire(&self, name: &str, token: u128, lease_ms: u64, now: Timestamp) -> Stored<Option<Lease>>;
+    async fn acquire(
+        &self,
+        name: &str,
+        token: u128,
+        lease_ms: u64,
+        now: Timestamp,
+    ) -> Stored<Option<Lease>>;
     /// Extends a lease that is still held; `false` when it was lost.
     async fn renew(&self, lease: &Lease, lease_ms: u64, now: Timestamp) -> Stored<bool>;
     /// Gives it up; nothing is done when it was lost.
@@ -844,7 +916,14 @@ pub trait Cache: Send + Sync {
     /// What is kept under the key.
     async fn get(&self, key: &str, now: Timestamp) -> Stored<Option<Vec<u8>>>;
     /// Keeps `value` for `ttl_ms`, unless a value of a higher `version` is kept.
-    async fn put(&self, key: &str, version: u64, value: &[u8], ttl_ms: u64, now: Timestamp) -> Stored<()>;
+    async fn put(
+        &self,
+        key: &str,
+        version: u64,
+        value: &[u8],
+        ttl_ms: u64,
+        now: Timestamp,
+    ) -> Stored<()>;
 }
 
 // ---------------------------------------------------------------------------------------------------------------

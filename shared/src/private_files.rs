@@ -3,7 +3,9 @@
 use std::{
     fs::{self, DirBuilder, File, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    },
     path::Path,
 };
 
@@ -29,7 +31,9 @@ pub enum Loose {
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateError {
     /// Others may read it.
-    #[error("{path}: other users may read it (mode {mode:04o}), and it holds keys and password hashes: chmod {wanted:o} {path}")]
+    #[error(
+        "{path}: other users may read it (mode {mode:04o}), and it holds keys and password hashes: chmod {wanted:o} {path}"
+    )]
     Loose {
         /// The directory or file.
         path: String,
@@ -39,10 +43,14 @@ pub enum PrivateError {
         wanted: u32,
     },
     /// Everybody's directory.
-    #[error("{0}: every user of this machine keeps files there; name a directory for this service alone")]
+    #[error(
+        "{0}: every user of this machine keeps files there; name a directory for this service alone"
+    )]
     Shared(String),
     /// A directory that others may read and that holds nothing of this service: to close it would lock out its users.
-    #[error("{0}: it holds other files and is open to other users; name a directory for this service alone")]
+    #[error(
+        "{0}: it holds other files and is open to other users; name a directory for this service alone"
+    )]
     Foreign(String),
     /// The file system refuses.
     #[error(transparent)]
@@ -110,8 +118,13 @@ fn check(path: &Path, wanted: u32, loose: Loose) -> Result<(), PrivateError> {
         return Err(PrivateError::Loose { path: path_shown, mode, wanted });
     }
     match fs::set_permissions(path, Permissions::from_mode(wanted)) {
-        Ok(()) => tracing::warn!(path = path_shown, "other users could read it (mode {mode:04o}); its mode is {wanted:04o} now"),
-        Err(error) => tracing::warn!(%error, path = path_shown, "other users may read it (mode {mode:04o}), and that can't be changed"),
+        Ok(()) => tracing::warn!(
+            path = path_shown,
+            "other users could read it (mode {mode:04o}); its mode is {wanted:04o} now"
+        ),
+        Err(error) => {
+            tracing::warn!(%error, path = path_shown, "other users may read it (mode {mode:04o}), and that can't be changed")
+        }
     }
     Ok(())
 }

@@ -182,9 +182,9 @@ impl Problem {
     #[must_use]
     pub const fn retry_after_ms(&self) -> Option<u64> {
         match self {
-            Self::RateLimited { retry_after_ms, .. } | Self::NotDurableYet { retry_after_ms } | Self::Unavailable { retry_after_ms } => {
-                Some(*retry_after_ms)
-            }
+            Self::RateLimited { retry_after_ms, .. }
+            | Self::NotDurableYet { retry_after_ms }
+            | Self::Unavailable { retry_after_ms } => Some(*retry_after_ms),
             Self::OrderQueued => Some(1_000),
             _ => None,
         }

@@ -55,10 +55,12 @@ pub fn loggable(subject: &Subject) -> String {
 }
 
 fn address_of(entry: &Entry) -> Option<AddressPrefix> {
-    entry.not_banned.iter().chain(entry.limits.iter().map(|limit| &limit.subject)).find_map(|subject| match subject {
-        Subject::Address(address) => Some(AddressPrefix::of(*address)),
-        _ => None,
-    })
+    entry.not_banned.iter().chain(entry.limits.iter().map(|limit| &limit.subject)).find_map(
+        |subject| match subject {
+            Subject::Address(address) => Some(AddressPrefix::of(*address)),
+            _ => None,
+        },
+    )
 }
 
 fn user_of(subject: &Subject) -> Option<UserId> {

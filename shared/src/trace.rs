@@ -72,7 +72,9 @@ impl fmt::Display for TraceContext {
 
 /// A text is no trace context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected a W3C traceparent such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]
+#[error(
+    "expected a W3C traceparent such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+)]
 pub struct NoTraceContext;
 
 impl FromStr for TraceContext {
@@ -209,7 +211,8 @@ impl BatchSpans {
         let mut spans = Self { batch: Span::none(), orders: Vec::new() };
         let Some(exporter) = exporter() else { return spans };
         for request in requests {
-            let parent = request.traceparent.as_deref().and_then(|text| text.parse::<TraceContext>().ok());
+            let parent =
+                request.traceparent.as_deref().and_then(|text| text.parse::<TraceContext>().ok());
             let Some(parent) = parent.filter(|parent| parent.sampled) else { continue };
             if spans.batch.is_none() {
                 spans.batch = tracing::info_span!(target: TARGET, parent: None, "record orders", flashsale.orders = requests.len());
@@ -228,7 +231,9 @@ impl BatchSpans {
     }
 
     fn of(&self, requests: &[OrderRequest]) -> impl Iterator<Item = &(OrderId, Span)> {
-        self.orders.iter().filter(|(order_id, _)| requests.iter().any(|request| request.order_id == *order_id))
+        self.orders
+            .iter()
+            .filter(|(order_id, _)| requests.iter().any(|request| request.order_id == *order_id))
     }
 
     /// Open until they are dropped: the ledger's transaction, in the traces of these orders.
@@ -253,7 +258,10 @@ mod tests {
     #[test]
     fn a_traceparent_is_read_and_written() {
         let context: TraceContext = GIVEN.parse().unwrap();
-        assert_eq!((context.trace_id_text().as_str(), context.span_id_text().as_str()), (&GIVEN[3..35], &GIVEN[36..52]));
+        assert_eq!(
+            (context.trace_id_text().as_str(), context.span_id_text().as_str()),
+            (&GIVEN[3..35], &GIVEN[36..52])
+        );
         assert!(context.sampled);
         assert_eq!(context.to_string(), GIVEN);
         let unsampled: TraceContext = GIVEN.replace("-01", "-00").parse().unwrap();

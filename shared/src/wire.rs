@@ -16,8 +16,9 @@ use crate::{
     config::{Config, ServersMode},
     domain::schema::{Migrated, Schema},
     ports::{
-        Admission, Background, BanLedger, Blacklist, Cache, Captchas, Failures, Gate, Health, Holders, LedgerClock, Locks, OrderLedger,
-        OrderQueue, OrderSource, ParkedMessages, Ports, Sales, SessionLedger, Sessions, SigningKeys, Users,
+        Admission, Background, BanLedger, Blacklist, Cache, Captchas, Failures, Gate, Health,
+        Holders, LedgerClock, Locks, OrderLedger, OrderQueue, OrderSource, ParkedMessages, Ports,
+        Sales, SessionLedger, Sessions, SigningKeys, Users,
     },
 };
 
@@ -99,7 +100,7 @@ struct Queue {
 /// # Errors
 /// When an address is wrong, the data directory is in use, or the database does not answer.
 pub async fn connect(config: &Config) -> Result<Ports, WireError> {
-    crate::app::install_crypto();
+    crate::crypto::install();
     let (ledger, front, queue) = match config.servers {
         ServersMode::Embedded => embedded(config).await?,
         ServersMode::Local | ServersMode::External => (
@@ -173,7 +174,12 @@ async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> 
         holders: Arc::new(MemoryHolders::new()),
         health: None,
     };
-    let queue = Queue { queue: Arc::clone(&store) as _, source: Arc::clone(&store) as _, parked: Arc::clone(&store) as _, health: None };
+    let queue = Queue {
+        queue: Arc::clone(&store) as _,
+        source: Arc::clone(&store) as _,
+        parked: Arc::clone(&store) as _,
+        health: None,
+    };
     Ok((whole_ledger(store, Arc::new(SystemClock)), front, queue))
 }
 
@@ -203,7 +209,8 @@ fn database(config: &Config) -> Result<MySql, WireError> {
 
 fn front(url: &str, prefix: &str) -> Result<Front, WireError> {
     match scheme(url) {
-        "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel" | "rediss+sentinel" => {
+        "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
+        | "rediss+sentinel" => {
             let store = Arc::new(Redis::new(url, prefix)?);
             Ok(Front {
                 gate: Arc::clone(&store) as _,
@@ -218,7 +225,11 @@ fn front(url: &str, prefix: &str) -> Result<Front, WireError> {
                 health: Some(store),
             })
         }
-        other => Err(unknown("--redis-url", other, "redis://, rediss://, redis+cluster:// or redis+sentinel://")),
+        other => Err(unknown(
+            "--redis-url",
+            other,
+            "redis://, rediss://, redis+cluster:// or redis+sentinel://",
+        )),
     }
 }
 
@@ -237,7 +248,9 @@ fn queue(url: &str, name: &str) -> Result<Queue, WireError> {
     }
 }
 
-fn whole_ledger<T: Users + SessionLedger + BanLedger + Sales + OrderLedger + SigningKeys + Health + 'static>(
+fn whole_ledger<
+    T: Users + SessionLedger + BanLedger + Sales + OrderLedger + SigningKeys + Health + 'static,
+>(
     store: Arc<T>,
     clock: Arc<dyn LedgerClock>,
 ) -> Ledger {

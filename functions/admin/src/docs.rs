@@ -15,7 +15,10 @@ pub const GROUP: (&str, &str) = ("Administration", "For users with the role `adm
 /// The function's operations.
 pub fn operations() -> Vec<Operation> {
     let text = || ObjectBuilder::new().schema_type(Type::String);
-    let key = text().min_length(Some(1)).max_length(Some(IdempotencyKey::CHARS_MAX)).pattern(Some("^[!-~]+$"));
+    let key = text()
+        .min_length(Some(1))
+        .max_length(Some(IdempotencyKey::CHARS_MAX))
+        .pattern(Some("^[!-~]+$"));
     let kinds = text().enum_values(Some(["user", "address", "phone"]));
     vec![
         post("/api/admin/sales", "create_sale", "Creates a sale.")

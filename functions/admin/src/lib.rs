@@ -87,7 +87,11 @@ struct ParkedList {
     parked: Vec<ParkedView>,
 }
 
-async fn parked(State(app): State<App>, Signed(who): Signed, ClientAddress(client): ClientAddress) -> Answer<Json<ParkedList>> {
+async fn parked(
+    State(app): State<App>,
+    Signed(who): Signed,
+    ClientAddress(client): ClientAddress,
+) -> Answer<Json<ParkedList>> {
     const PARKED_MAX: u32 = 50;
     app.enter_admin(&who, &client).await?;
     Ok(Json(ParkedList { parked: app.parked(PARKED_MAX).await? }))

@@ -22,7 +22,10 @@ use serde::Deserialize;
 
 /// The function's routes.
 pub fn router(app: App) -> Router {
-    Router::new().route("/api/captchas", post(draw)).route("/api/captchas/{captcha_id}/audio", get(speak)).with_state(app)
+    Router::new()
+        .route("/api/captchas", post(draw))
+        .route("/api/captchas/{captcha_id}/audio", get(speak))
+        .with_state(app)
 }
 
 #[derive(Deserialize)]

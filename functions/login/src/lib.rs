@@ -44,7 +44,9 @@ struct Account {
 impl From<Account> for Credentials {
     fn from(account: Account) -> Self {
         let Account { phone, country, password, captcha_id, captcha_answer } = account;
-        let captcha = captcha_id.zip(captcha_answer).map(|(captcha_id, answer)| CaptchaAnswer { captcha_id, answer });
+        let captcha = captcha_id
+            .zip(captcha_answer)
+            .map(|(captcha_id, answer)| CaptchaAnswer { captcha_id, answer });
         Self { phone, country, password, captcha }
     }
 }
@@ -93,7 +95,11 @@ async fn sign_in(
     Ok((StatusCode::CREATED, cookie, Json(signed)))
 }
 
-async fn current(State(app): State<App>, Signed(who): Signed, ClientAddress(client): ClientAddress) -> Answer<Json<CurrentSession>> {
+async fn current(
+    State(app): State<App>,
+    Signed(who): Signed,
+    ClientAddress(client): ClientAddress,
+) -> Answer<Json<CurrentSession>> {
     let (user, expires_at) = app.current_session(&who, &client).await?;
     Ok(Json(CurrentSession { user, expires_at }))
 }

@@ -17,14 +17,24 @@ pub fn operations() -> Vec<Operation> {
             .signed()
             .paged::<OrderId>()
             .gives::<OrderPage>(200, "A page of them."),
-        get("/api/orders/{order_id}", "get_order", "One order of the user.").signed().gives::<OrderView>(200, "The order."),
-        post("/api/orders/{order_id}/payment", "pay_order", "Pays a confirmed order. The payment is simulated.")
+        get("/api/orders/{order_id}", "get_order", "One order of the user.")
             .signed()
-            .gives::<OrderView>(200, "The order, paid.")
-            .refuses(&["order-queued", "order-final"]),
-        post("/api/orders/{order_id}/cancellation", "cancel_order", "Gives up an order that is queued or confirmed.")
-            .signed()
-            .gives::<OrderView>(200, "The order, cancelled.")
-            .refuses(&["order-final"]),
+            .gives::<OrderView>(200, "The order."),
+        post(
+            "/api/orders/{order_id}/payment",
+            "pay_order",
+            "Pays a confirmed order. The payment is simulated.",
+        )
+        .signed()
+        .gives::<OrderView>(200, "The order, paid.")
+        .refuses(&["order-queued", "order-final"]),
+        post(
+            "/api/orders/{order_id}/cancellation",
+            "cancel_order",
+            "Gives up an order that is queued or confirmed.",
+        )
+        .signed()
+        .gives::<OrderView>(200, "The order, cancelled.")
+        .refuses(&["order-final"]),
     ]
 }

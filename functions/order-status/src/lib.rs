@@ -47,7 +47,18 @@ struct OrderView {
 
 impl From<Order> for OrderView {
     fn from(order: Order) -> Self {
-        let Order { order_id, sale_id, status, reason, price, currency, created_at, pay_by, updated_at, .. } = order;
+        let Order {
+            order_id,
+            sale_id,
+            status,
+            reason,
+            price,
+            currency,
+            created_at,
+            pay_by,
+            updated_at,
+            ..
+        } = order;
         Self { order_id, sale_id, status, reason, price, currency, created_at, pay_by, updated_at }
     }
 }

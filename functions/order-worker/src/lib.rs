@@ -32,9 +32,9 @@ mod tests {
     use aws_lambda_events::event::rabbitmq::RabbitMqMessage;
     use flashsale::{
         config::Config,
-        contract::{order_id, request, sale, user_id},
         domain::QueueMessage,
         ports::{Background, Ports},
+        testing::{order_id, request, sale, user_id},
         wire,
     };
 

@@ -15,7 +15,10 @@ use flashsale::{
 
 /// The function's routes.
 pub fn router(app: App) -> Router {
-    Router::new().route("/api/sales", get(list)).route("/api/sales/{sale_id}", get(one)).with_state(app)
+    Router::new()
+        .route("/api/sales", get(list))
+        .route("/api/sales/{sale_id}", get(one))
+        .with_state(app)
 }
 
 async fn list(
@@ -28,7 +31,11 @@ async fn list(
     Ok(cached_json(&app, &headers, &list))
 }
 
-async fn one(State(app): State<App>, ClientAddress(client): ClientAddress, Params(sale_id): Params<SaleId>) -> Answer<Json<SaleView>> {
+async fn one(
+    State(app): State<App>,
+    ClientAddress(client): ClientAddress,
+    Params(sale_id): Params<SaleId>,
+) -> Answer<Json<SaleView>> {
     Ok(Json(app.sale_page(&client, sale_id).await?))
 }
 
@@ -39,13 +46,13 @@ mod tests {
     use flashsale::{
         app::NewSale,
         config::Config,
-        contract::order_id,
         domain::Timestamp,
         http::axum::{
             body::{Body, to_bytes},
             extract::{ConnectInfo, Request},
             http::{StatusCode, header},
         },
+        testing::order_id,
         wire,
     };
     use serde_json::Value;
@@ -53,13 +60,19 @@ mod tests {
 
     use super::*;
 
-    async fn get(app: &App, path: &str, headers: &[(header::HeaderName, &str)]) -> (StatusCode, HeaderMap, Vec<u8>) {
+    async fn get(
+        app: &App,
+        path: &str,
+        headers: &[(header::HeaderName, &str)],
+    ) -> (StatusCode, HeaderMap, Vec<u8>) {
         let mut request = Request::builder().uri(path);
         for (name, value) in headers {
             request = request.header(name, *value);
         }
         let mut request = request.body(Body::empty()).unwrap();
-        request.extensions_mut().insert(ConnectInfo(std::net::SocketAddr::from(([192, 0, 2, 7], 1))));
+        request
+            .extensions_mut()
+            .insert(ConnectInfo(std::net::SocketAddr::from(([192, 0, 2, 7], 1))));
         let (parts, body) = router(app.clone()).oneshot(request).await.unwrap().into_parts();
         (parts.status, parts.headers, to_bytes(body, usize::MAX).await.unwrap().to_vec())
     }
@@ -67,7 +80,9 @@ mod tests {
     #[tokio::test]
     async fn the_list_has_no_descriptions_and_is_sent_compressed_or_not_at_all() {
         let dir = std::env::temp_dir().join(format!("flashsale-sales-{}", order_id()));
-        let config = Config::load(None, [("FLASHSALE_DATA_DIR".to_owned(), dir.display().to_string())], []).unwrap();
+        let config =
+            Config::load(None, [("FLASHSALE_DATA_DIR".to_owned(), dir.display().to_string())], [])
+                .unwrap();
         let app = App::new(config.clone(), wire::connect(&config).await.unwrap()).await.unwrap();
         let now = app.now();
         let new = |title: &str| NewSale {
@@ -85,40 +100,60 @@ mod tests {
         let sale = app.create_sale(new("Kettle")).await.unwrap();
 
         let (status, headers, plain) = get(&app, "/api/sales", &[]).await;
-        assert_eq!((status, &headers[header::CONTENT_TYPE]), (StatusCode::OK, &"application/json".parse().unwrap()));
+        assert_eq!(
+            (status, &headers[header::CONTENT_TYPE]),
+            (StatusCode::OK, &"application/json".parse().unwrap())
+        );
         assert_eq!(
             (&headers[header::CACHE_CONTROL], &headers[header::VARY]),
             (&"no-cache".parse().unwrap(), &"accept-encoding".parse().unwrap())
         );
         let list: Value = serde_json::from_slice(&plain).unwrap();
-        assert_eq!((&list["sales"][0]["title"], &list["next_cursor"]), (&"Kettle".into(), &Value::Null));
+        assert_eq!(
+            (&list["sales"][0]["title"], &list["next_cursor"]),
+            (&"Kettle".into(), &Value::Null)
+        );
         assert!(!String::from_utf8_lossy(&plain).contains("description"));
         let (_, _, page) = get(&app, &format!("/api/sales/{}", sale.sale_id), &[]).await;
         let page: Value = serde_json::from_slice(&page).unwrap();
-        let mut fields: Vec<&String> = page.as_object().unwrap().keys().filter(|name| *name != "description").collect();
+        let mut fields: Vec<&String> =
+            page.as_object().unwrap().keys().filter(|name| *name != "description").collect();
         let mut listed: Vec<&String> = list["sales"][0].as_object().unwrap().keys().collect();
         fields.sort();
         listed.sort();
         assert_eq!(listed, fields, "all else that a sale's own page has");
 
-        let (status, packed_headers, packed) = get(&app, "/api/sales", &[(header::ACCEPT_ENCODING, "br, gzip")]).await;
-        assert_eq!((status, &packed_headers[header::CONTENT_ENCODING]), (StatusCode::OK, &"gzip".parse().unwrap()));
+        let (status, packed_headers, packed) =
+            get(&app, "/api/sales", &[(header::ACCEPT_ENCODING, "br, gzip")]).await;
+        assert_eq!(
+            (status, &packed_headers[header::CONTENT_ENCODING]),
+            (StatusCode::OK, &"gzip".parse().unwrap())
+        );
         let mut unpacked = Vec::new();
         flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut unpacked).unwrap();
-        assert_eq!(serde_json::from_slice::<Value>(&unpacked).unwrap()["sales"][0]["title"], "Kettle");
+        assert_eq!(
+            serde_json::from_slice::<Value>(&unpacked).unwrap()["sales"][0]["title"],
+            "Kettle"
+        );
 
         let tag = headers[header::ETAG].to_str().unwrap();
-        let (status, headers, body) = get(&app, "/api/sales", &[(header::IF_NONE_MATCH, tag)]).await;
+        let (status, headers, body) =
+            get(&app, "/api/sales", &[(header::IF_NONE_MATCH, tag)]).await;
         assert_eq!((status, body.len()), (StatusCode::NOT_MODIFIED, 0));
         assert_eq!(headers[header::ETAG].to_str().unwrap(), tag);
-        let told: Timestamp = headers[flashsale::http::SERVER_TIME].to_str().unwrap().parse().unwrap();
+        let told: Timestamp =
+            headers[flashsale::http::SERVER_TIME].to_str().unwrap().parse().unwrap();
         assert!(told >= now && told <= app.now(), "the time of this answer");
 
         app.create_sale(new("Watch")).await.unwrap();
-        let (status, headers, body) = get(&app, "/api/sales", &[(header::IF_NONE_MATCH, tag)]).await;
+        let (status, headers, body) =
+            get(&app, "/api/sales", &[(header::IF_NONE_MATCH, tag)]).await;
         assert_eq!(status, StatusCode::OK, "a new sale is seen at once here");
         assert_ne!(headers[header::ETAG].to_str().unwrap(), tag);
-        assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["sales"].as_array().unwrap().len(), 2);
+        assert_eq!(
+            serde_json::from_slice::<Value>(&body).unwrap()["sales"].as_array().unwrap().len(),
+            2
+        );
         drop(app);
         let _ = std::fs::remove_dir_all(dir);
     }

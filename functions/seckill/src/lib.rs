@@ -22,7 +22,10 @@ use serde::Deserialize;
 
 /// The function's routes.
 pub fn router(app: App) -> Router {
-    Router::new().route("/api/sales/{sale_id}/tickets", post(ticket)).route("/api/sales/{sale_id}/orders", post(order)).with_state(app)
+    Router::new()
+        .route("/api/sales/{sale_id}/tickets", post(ticket))
+        .route("/api/sales/{sale_id}/orders", post(order))
+        .with_state(app)
 }
 
 #[derive(Deserialize)]
@@ -47,7 +50,10 @@ async fn ticket(
     Params(sale_id): Params<SaleId>,
     Body(request): Body<TicketRequest>,
 ) -> Answer<(StatusCode, Json<Ticket>)> {
-    let captcha = request.captcha_id.zip(request.captcha_answer).map(|(captcha_id, answer)| CaptchaAnswer { captcha_id, answer });
+    let captcha = request
+        .captcha_id
+        .zip(request.captcha_answer)
+        .map(|(captcha_id, answer)| CaptchaAnswer { captcha_id, answer });
     Ok((StatusCode::CREATED, Json(app.issue_ticket(&who, &client, sale_id, captcha).await?)))
 }
 
@@ -59,7 +65,15 @@ async fn order(
     trace: Option<Extension<TraceContext>>,
     Body(request): Body<OrderRequest>,
 ) -> Answer<impl IntoResponse> {
-    let accepted = app.place_order(&who, &client, sale_id, &request.ticket, trace.map(|Extension(context)| context)).await?;
+    let accepted = app
+        .place_order(
+            &who,
+            &client,
+            sale_id,
+            &request.ticket,
+            trace.map(|Extension(context)| context),
+        )
+        .await?;
     let location = format!("/api/orders/{}", accepted.order_id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(accepted)))
 }

@@ -69,9 +69,9 @@ mod tests {
 
     use flashsale::{
         config::Config,
-        contract::order_id,
         domain::Timestamp,
         ports::{Lease, Locks, StoreError, Stored},
+        testing::order_id,
         wire,
     };
     use serde_json::json;
@@ -89,7 +89,10 @@ mod tests {
         async fn acquire(&self, _: &str, _: u128, _: u64, _: Timestamp) -> Stored<Option<Lease>> {
             let number = self.sweeps.fetch_add(1, Ordering::SeqCst);
             if self.fails.contains(&number) {
-                return Err(StoreError::Unavailable { store: "locks", cause: "a test's fault".to_owned() });
+                return Err(StoreError::Unavailable {
+                    store: "locks",
+                    cause: "a test's fault".to_owned(),
+                });
             }
             Ok(None)
         }
@@ -106,8 +109,12 @@ mod tests {
     /// Sweeps every 200 ms as `detail` asks for: how many sweeps there were, and how the function ended.
     async fn swept(detail: Value, fails: std::ops::Range<usize>) -> (usize, Result<(), String>) {
         let dir = std::env::temp_dir().join(format!("flashsale-sweeper-{}", order_id()));
-        let settings = [("FLASHSALE_DATA_DIR", dir.display().to_string()), ("FLASHSALE_SWEEPER__PERIOD_MS", "200".to_owned())];
-        let config = Config::load(None, settings.map(|(name, value)| (name.to_owned(), value)), []).unwrap();
+        let settings = [
+            ("FLASHSALE_DATA_DIR", dir.display().to_string()),
+            ("FLASHSALE_SWEEPER__PERIOD_MS", "200".to_owned()),
+        ];
+        let config =
+            Config::load(None, settings.map(|(name, value)| (name.to_owned(), value)), []).unwrap();
         let mut ports = wire::connect(&config).await.unwrap();
         let locks = Arc::new(Counted { sweeps: AtomicUsize::new(0), fails });
         ports.locks = Arc::clone(&locks) as Arc<dyn Locks>;
@@ -144,7 +151,12 @@ mod tests {
         for bad in [json!(841), json!(-1), json!(1.5), json!("55"), Value::Null] {
             let (sweeps, ended) = swept(json!({ "sweep_for_seconds": bad }), 0..0).await;
             assert_eq!(sweeps, 0);
-            assert!(ended.unwrap_err().starts_with("detail.sweep_for_seconds: expected a whole number of 0 to 840, got "), "{bad}");
+            assert!(
+                ended.unwrap_err().starts_with(
+                    "detail.sweep_for_seconds: expected a whole number of 0 to 840, got "
+                ),
+                "{bad}"
+            );
         }
     }
 }

@@ -41,13 +41,15 @@ impl DataDir {
         fs::set_permissions(dir, Permissions::from_mode(0o700)).trying(make)?;
         let root = dir.canonicalize().trying(make)?;
 
-        let mut owner_lock = open_private(&root.join(OWNER_LOCK)).trying(|| format!("open {OWNER_LOCK} in {}", root.display()))?;
+        let mut owner_lock = open_private(&root.join(OWNER_LOCK))
+            .trying(|| format!("open {OWNER_LOCK} in {}", root.display()))?;
         if !lock_within(&owner_lock, OWNER_PATIENCE)? {
             let mut pid = String::new();
             let _ = owner_lock.read_to_string(&mut pid);
             return Err(StartError::InUse { dir: root, pid: pid.trim().parse().ok() });
         }
-        let servers_lock = open_private(&root.join(SERVERS_LOCK)).trying(|| format!("open {SERVERS_LOCK} in {}", root.display()))?;
+        let servers_lock = open_private(&root.join(SERVERS_LOCK))
+            .trying(|| format!("open {SERVERS_LOCK} in {}", root.display()))?;
         // Urls of an owner that was killed.
         let _ = fs::remove_file(root.join(URLS));
         owner_lock
@@ -103,7 +105,12 @@ impl DataDir {
     }
 
     /// The port of that name: the one of last time if it is free and not `refused`, else a new one for which `fits` holds.
-    pub(crate) fn port(&self, name: &str, refused: bool, fits: impl Fn(u16) -> bool) -> io::Result<u16> {
+    pub(crate) fn port(
+        &self,
+        name: &str,
+        refused: bool,
+        fits: impl Fn(u16) -> bool,
+    ) -> io::Result<u16> {
         let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(&port) = ports.get(name)
             && !refused
@@ -145,7 +152,12 @@ pub(crate) fn published(dir: &Path) -> Option<Urls> {
 pub(crate) fn write_private(path: &Path, content: &str) -> io::Result<()> {
     let new = path.with_extension("new");
     let _ = fs::remove_file(&new);
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?.write_all(content.as_bytes())?;
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)?
+        .write_all(content.as_bytes())?;
     fs::rename(&new, path)
 }
 
@@ -165,7 +177,10 @@ fn lock_within(file: &File, patience: Duration) -> Result<bool, StartError> {
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(POLL),
             Err(TryLockError::WouldBlock) => return Ok(false),
             Err(TryLockError::Error(source)) => {
-                return Err(StartError::Io { action: "lock the servers' directory".to_owned(), source });
+                return Err(StartError::Io {
+                    action: "lock the servers' directory".to_owned(),
+                    source,
+                });
             }
         }
     }

@@ -55,8 +55,15 @@ impl Passwords {
 
 impl MySql {
     pub(crate) fn new(program: PathBuf, passwords: Passwords) -> io::Result<Self> {
-        let version = Command::new(&program).args(["--no-defaults", "--version"]).stdin(Stdio::null()).output()?;
-        let flavor = if String::from_utf8_lossy(&version.stdout).contains("MariaDB") { Flavor::MariaDb } else { Flavor::MySql };
+        let version = Command::new(&program)
+            .args(["--no-defaults", "--version"])
+            .stdin(Stdio::null())
+            .output()?;
+        let flavor = if String::from_utf8_lossy(&version.stdout).contains("MariaDB") {
+            Flavor::MariaDb
+        } else {
+            Flavor::MySql
+        };
         Ok(Self { program, flavor, passwords })
     }
 

@@ -46,7 +46,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn spawn(launch: &Launch, watchdog: &Arc<Watchdog>, lock: &File) -> io::Result<Self> {
+    pub(crate) fn spawn(
+        launch: &Launch,
+        watchdog: &Arc<Watchdog>,
+        lock: &File,
+    ) -> io::Result<Self> {
         let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&launch.log)?;
         // The environment starts empty: a RABBITMQ_* or ERL_* variable of the caller would redirect the server.
         let mut command = Command::new("/bin/sh");
@@ -57,7 +61,11 @@ impl Process {
             .env_clear()
             .env("PATH", search_path())
             .env("LC_ALL", "C.UTF-8")
-            .envs(["LD_LIBRARY_PATH", "TZ", "TMPDIR"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .envs(
+                ["LD_LIBRARY_PATH", "TZ", "TMPDIR"]
+                    .into_iter()
+                    .filter_map(|name| Some((name, std::env::var_os(name)?))),
+            )
             .envs(launch.env.iter().map(|(name, value)| (name, value)))
             .current_dir(&launch.cwd)
             .stdin(Stdio::piped())
@@ -66,7 +74,12 @@ impl Process {
             .process_group(0);
         let mut child = command.spawn()?;
         let gate = child.stdin.take();
-        let process = Self { group: Pid::from_child(&child), child, reaped: false, watchdog: Arc::clone(watchdog) };
+        let process = Self {
+            group: Pid::from_child(&child),
+            child,
+            reaped: false,
+            watchdog: Arc::clone(watchdog),
+        };
         process.watchdog.add(process.group, launch.order)?;
         if let Some(mut gate) = gate {
             gate.write_all(b"go\n")?;
@@ -116,7 +129,11 @@ impl Process {
     }
 
     /// Waits for a program that ends by itself; `None` when it did not in time or `give_up` turned true.
-    pub(crate) fn wait(&mut self, deadline: Instant, give_up: impl Fn() -> bool) -> Option<io::Result<bool>> {
+    pub(crate) fn wait(
+        &mut self,
+        deadline: Instant,
+        give_up: impl Fn() -> bool,
+    ) -> Option<io::Result<bool>> {
         while !self.has_ended() {
             if Instant::now() >= deadline || give_up() {
                 return None;
@@ -147,7 +164,10 @@ pub(crate) fn log_tail(log: &Path) -> Vec<String> {
     };
     let text = read().unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].iter().map(|line| (*line).to_owned()).collect()
+    lines[lines.len().saturating_sub(LOG_TAIL_LINES)..]
+        .iter()
+        .map(|line| (*line).to_owned())
+        .collect()
 }
 
 /// Whether the listener on this loopback port belongs to the group: another process may have taken

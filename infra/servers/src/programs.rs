@@ -55,11 +55,21 @@ pub(crate) fn missing_for(kinds: &[ServerKind]) -> Vec<Missing> {
             ServerKind::RabbitMq => ("rabbitmq-server", "rabbitmq-server"),
         };
         let absent: Vec<&'static str> = match kind {
-            ServerKind::Redis | ServerKind::RedisCluster => find_redis().err().into_iter().collect(),
+            ServerKind::Redis | ServerKind::RedisCluster => {
+                find_redis().err().into_iter().collect()
+            }
             ServerKind::MySql => find_mysql().err().into_iter().collect(),
-            ServerKind::RabbitMq => [find_rabbitmq(), find_epmd(), find_erl()].into_iter().filter_map(Result::err).collect(),
+            ServerKind::RabbitMq => [find_rabbitmq(), find_epmd(), find_erl()]
+                .into_iter()
+                .filter_map(Result::err)
+                .collect(),
         };
-        missing.extend(absent.into_iter().map(|program| Missing { kind, program, debian_package, rhel_package }));
+        missing.extend(absent.into_iter().map(|program| Missing {
+            kind,
+            program,
+            debian_package,
+            rhel_package,
+        }));
     }
     missing
 }
@@ -105,7 +115,8 @@ fn first_in(mut dirs: impl Iterator<Item = PathBuf>, names: &[&str]) -> Option<P
 
 fn search_dirs() -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path: Vec<PathBuf> = std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect();
+    let on_path: Vec<PathBuf> =
+        std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect();
     on_path.into_iter().chain(EXTRA_DIRS.into_iter().map(PathBuf::from))
 }
 
@@ -141,7 +152,9 @@ mod tests {
                 std::fs::write(place.join(name), "").unwrap();
             }
         }
-        let first = |dirs: &[&PathBuf]| first_in(dirs.iter().map(|dir| (*dir).clone()), &["mariadbd", "mysqld"]);
+        let first = |dirs: &[&PathBuf]| {
+            first_in(dirs.iter().map(|dir| (*dir).clone()), &["mariadbd", "mysqld"])
+        };
         assert_eq!(first(&[&front, &back]), Some(front.join("mysqld")));
         assert_eq!(first(&[&back, &front]), Some(back.join("mariadbd")));
         assert_eq!(first(&[&dir]), None);
@@ -150,9 +163,18 @@ mod tests {
 
     #[test]
     fn advice_names_each_program_and_each_package_once() {
-        let missing =
-            |program| Missing { kind: ServerKind::RabbitMq, program, debian_package: "rabbitmq-server", rhel_package: "rabbitmq-server" };
-        let redis = Missing { kind: ServerKind::Redis, program: "redis-server", debian_package: "redis-server", rhel_package: "redis" };
+        let missing = |program| Missing {
+            kind: ServerKind::RabbitMq,
+            program,
+            debian_package: "rabbitmq-server",
+            rhel_package: "rabbitmq-server",
+        };
+        let redis = Missing {
+            kind: ServerKind::Redis,
+            program: "redis-server",
+            debian_package: "redis-server",
+            rhel_package: "redis",
+        };
         let text = install_advice(&[missing("rabbitmq-server"), missing("epmd"), redis]);
         assert_eq!(
             text,

@@ -29,7 +29,10 @@ impl Recipe for RabbitMq {
     }
 
     fn ports(&self, host: &Host, refused: bool) -> io::Result<Vec<u16>> {
-        ["rabbitmq", "rabbitmq-distribution", "rabbitmq-epmd"].into_iter().map(|name| host.dir.port(name, refused, |_| true)).collect()
+        ["rabbitmq", "rabbitmq-distribution", "rabbitmq-epmd"]
+            .into_iter()
+            .map(|name| host.dir.port(name, refused, |_| true))
+            .collect()
     }
 
     fn helper(&self, host: &Host, ports: &[u16]) -> io::Result<Option<Launch>> {
@@ -98,7 +101,14 @@ impl Recipe for RabbitMq {
             ("ERL_AFLAGS", "-start_epmd false".into()),
             ("ERL_CRASH_DUMP_SECONDS", "0".into()),
         ];
-        Ok(Launch { program: self.program.clone(), args: Vec::new(), env, cwd: dir, log: host.dir.log(NAME)?, order: EndOrder::First })
+        Ok(Launch {
+            program: self.program.clone(),
+            args: Vec::new(),
+            env,
+            cwd: dir,
+            log: host.dir.log(NAME)?,
+            order: EndOrder::First,
+        })
     }
 
     fn is_ready(&self, port: u16) -> io::Result<bool> {

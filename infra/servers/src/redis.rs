@@ -86,7 +86,8 @@ impl Recipe for Redis {
             command(&mut redis, &slots)?;
         }
         // A node takes commands only 2 s after its start, to see whether it lost its place meanwhile.
-        Ok(info.contains("cluster_state:ok\r") && info.contains(&format!("cluster_slots_assigned:{SLOTS}\r")))
+        Ok(info.contains("cluster_state:ok\r")
+            && info.contains(&format!("cluster_slots_assigned:{SLOTS}\r")))
     }
 }
 

@@ -40,7 +40,8 @@ impl Host {
     }
 
     pub(crate) fn spawn(&self, launch: &Launch) -> Result<Process, StartError> {
-        Process::spawn(launch, &self.watchdog, self.dir.servers_lock()).trying(|| format!("start {}", launch.program.display()))
+        Process::spawn(launch, &self.watchdog, self.dir.servers_lock())
+            .trying(|| format!("start {}", launch.program.display()))
     }
 }
 
@@ -103,9 +104,15 @@ impl Server {
         let deadline = Instant::now() + self.host.limit;
         self.recipe.prepare(&self.host, deadline)?;
         for attempt in 1.. {
-            state.ports = self.recipe.ports(&self.host, attempt > 1).trying(|| format!("find a port for {}", self.kind()))?;
+            state.ports = self
+                .recipe
+                .ports(&self.host, attempt > 1)
+                .trying(|| format!("find a port for {}", self.kind()))?;
             match self.start_on_ports(&mut state, deadline) {
-                Err(StartError::Exited { .. }) if attempt < PORT_ATTEMPTS && !state.ports.iter().all(|&p| ports::is_free(p)) => {
+                Err(StartError::Exited { .. })
+                    if attempt < PORT_ATTEMPTS
+                        && !state.ports.iter().all(|&p| ports::is_free(p)) =>
+                {
                     // Somebody took a port after it was found free.
                     state.helper = None;
                 }
@@ -141,7 +148,12 @@ impl Server {
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), StartError> {
         let kind = self.kind();
-        self.state().main.as_ref().ok_or(StartError::NotRunning { kind })?.signal(signal).trying(|| format!("signal {kind}"))
+        self.state()
+            .main
+            .as_ref()
+            .ok_or(StartError::NotRunning { kind })?
+            .signal(signal)
+            .trying(|| format!("signal {kind}"))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -164,7 +176,13 @@ impl Server {
         Ok(())
     }
 
-    fn await_ready(&self, process: &Process, port: u16, deadline: Instant, log: PathBuf) -> Result<(), StartError> {
+    fn await_ready(
+        &self,
+        process: &Process,
+        port: u16,
+        deadline: Instant,
+        log: PathBuf,
+    ) -> Result<(), StartError> {
         let kind = self.kind();
         loop {
             let ready = self.recipe.is_ready(port).unwrap_or(false);

@@ -71,7 +71,11 @@ impl Urls {
     }
 
     pub(crate) fn to_lines(&self) -> String {
-        self.clone().fields().into_iter().filter_map(|(name, url)| Some(format!("{name}={}\n", url.as_ref()?))).collect()
+        self.clone()
+            .fields()
+            .into_iter()
+            .filter_map(|(name, url)| Some(format!("{name}={}\n", url.as_ref()?)))
+            .collect()
     }
 
     pub(crate) fn from_lines(text: &str) -> Option<Self> {
@@ -144,8 +148,14 @@ impl Builder {
             return Err(StartError::Missing { programs });
         }
         let dir = DataDir::claim(&self.dir)?;
-        let watchdog = Watchdog::start(Some(dir.servers_lock())).trying(|| "start the watchdog, a /bin/sh".to_owned())?;
-        let host = Arc::new(Host { watchdog: Arc::new(watchdog), dir, limit: self.limit, abandoned: AtomicBool::new(false) });
+        let watchdog = Watchdog::start(Some(dir.servers_lock()))
+            .trying(|| "start the watchdog, a /bin/sh".to_owned())?;
+        let host = Arc::new(Host {
+            watchdog: Arc::new(watchdog),
+            dir,
+            limit: self.limit,
+            abandoned: AtomicBool::new(false),
+        });
         let servers = self
             .kinds
             .iter()
@@ -190,7 +200,8 @@ fn recipe(kind: ServerKind, host: &Host) -> Result<Box<dyn Recipe>, StartError> 
         }),
         ServerKind::MySql => {
             let program = programs::find_mysql().unwrap_or_else(PathBuf::from);
-            let mysql = mysql::Passwords::of(host).and_then(|passwords| mysql::MySql::new(program, passwords));
+            let mysql = mysql::Passwords::of(host)
+                .and_then(|passwords| mysql::MySql::new(program, passwords));
             Box::new(mysql.trying(|| "configure MySQL".to_owned())?)
         }
         ServerKind::RabbitMq => Box::new(rabbitmq::RabbitMq {
@@ -300,7 +311,10 @@ impl Servers {
     }
 
     fn server(&self, kind: ServerKind) -> Result<&Server, StartError> {
-        self.servers.iter().find(|server| server.kind() == kind).ok_or(StartError::NotChosen { kind })
+        self.servers
+            .iter()
+            .find(|server| server.kind() == kind)
+            .ok_or(StartError::NotChosen { kind })
     }
 
     fn start_all(&self) -> Result<(), StartError> {
@@ -316,7 +330,11 @@ impl Servers {
                     })
                 })
                 .collect();
-            starts.into_iter().map(|start| start.join().expect("starting a server does not panic")).filter_map(Result::err).collect()
+            starts
+                .into_iter()
+                .map(|start| start.join().expect("starting a server does not panic"))
+                .filter_map(Result::err)
+                .collect()
         });
         errors.sort_by_key(|error| matches!(error, StartError::Abandoned { .. }));
         errors.into_iter().next().map_or(Ok(()), Err)
@@ -333,8 +351,8 @@ impl Servers {
                     urls.redis_cluster = Some(format!("redis+cluster://127.0.0.1:{port}"));
                 }
                 ServerKind::MySql => {
-                    let mysql::Passwords { user, admin } =
-                        mysql::Passwords::of(&self.host).trying(|| "read the passwords of MySQL".to_owned())?;
+                    let mysql::Passwords { user, admin } = mysql::Passwords::of(&self.host)
+                        .trying(|| "read the passwords of MySQL".to_owned())?;
                     let at = |name, password| format!("mysql://{name}:{password}@127.0.0.1:{port}");
                     urls.mysql = Some(at(mysql::USER, user) + "/" + mysql::DATABASE);
                     urls.mysql_admin = Some(at(mysql::ADMIN, admin));

@@ -101,7 +101,9 @@ impl Watchdog {
     fn tell(&self, op: &str, group: Pid) -> io::Result<()> {
         let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
         let line = format!("{op} {}\n", group.as_raw_nonzero());
-        pipe.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?.write_all(line.as_bytes())
+        pipe.as_mut()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?
+            .write_all(line.as_bytes())
     }
 }
 

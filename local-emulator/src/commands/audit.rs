@@ -35,9 +35,17 @@ pub async fn run(app: &App, within_ms: u64) -> anyhow::Result<ExitCode> {
 
 fn print(sale: &SaleBooks) -> anyhow::Result<()> {
     let SaleBooks { sale_id, stock, available, reserved, sold, .. } = sale;
-    cli::say(&format!("{sale_id}  stock {stock} = available {available} + reserved {reserved} + sold {sold}  {:?}", sale.title))?;
+    cli::say(&format!(
+        "{sale_id}  stock {stock} = available {available} + reserved {reserved} + sold {sold}  {:?}",
+        sale.title
+    ))?;
     for finding in &sale.findings {
-        cli::say(&format!("  promise {} is broken: {} {}", finding.promise, finding.what, finding.ids.join(" ")))?;
+        cli::say(&format!(
+            "  promise {} is broken: {} {}",
+            finding.promise,
+            finding.what,
+            finding.ids.join(" ")
+        ))?;
     }
     Ok(())
 }

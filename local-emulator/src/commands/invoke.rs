@@ -19,8 +19,12 @@ pub async fn run(app: &App, function: &str, file: &str) -> anyhow::Result<ExitCo
     let reply = match outcome {
         Ok(reply) => reply,
         Err(Refusal::NoSuchFunction) => {
-            let known: Vec<&str> = HTTP_FUNCTIONS.iter().map(|(name, _)| *name).chain(EVENT_FUNCTIONS).collect();
-            anyhow::bail!("no function {function:?}: expected one of {}, or one of the configuration", known.join(", "))
+            let known: Vec<&str> =
+                HTTP_FUNCTIONS.iter().map(|(name, _)| *name).chain(EVENT_FUNCTIONS).collect();
+            anyhow::bail!(
+                "no function {function:?}: expected one of {}, or one of the configuration",
+                known.join(", ")
+            )
         }
         Err(refusal) => anyhow::bail!("the function was not called: {refusal}"),
     };

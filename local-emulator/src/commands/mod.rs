@@ -34,8 +34,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     for flag in arguments.backend.with_passwords() {
-        let variable = format!("FLASHSALE_{}", flag.trim_start_matches('-').replace('-', "_").to_uppercase());
-        tracing::warn!("{flag}: its password shows in the list of processes (ps): give it as {variable}, or in a file with --config");
+        let variable =
+            format!("FLASHSALE_{}", flag.trim_start_matches('-').replace('-', "_").to_uppercase());
+        tracing::warn!(
+            "{flag}: its password shows in the list of processes (ps): give it as {variable}, or in a file with --config"
+        );
     }
     if let Command::Config = command {
         cli::say(config.shown().trim_end())?;
@@ -64,11 +67,25 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let backend = Backend::open(config).await?;
     let outcome = match &command {
         Command::Audit { within } => audit::run(&backend.app, *within).await,
-        Command::Users(UsersCommand::Seed { count, out }) => users::seed(&backend.app, *count, out).await,
-        Command::Users(UsersCommand::AddAdmin { phone }) => users::add_admin(&backend.app, phone).await,
+        Command::Users(UsersCommand::Seed { count, out }) => {
+            users::seed(&backend.app, *count, out).await
+        }
+        Command::Users(UsersCommand::AddAdmin { phone }) => {
+            users::add_admin(&backend.app, phone).await
+        }
         Command::Users(UsersCommand::Demote { phone }) => users::demote(&backend.app, phone).await,
-        Command::Users(UsersCommand::SetPassword { phone }) => users::set_password(&backend.app, phone).await,
-        Command::Sales(SalesCommand::Create { title, stock, price, currency, per_user_limit, starts_in, ends_in }) => {
+        Command::Users(UsersCommand::SetPassword { phone }) => {
+            users::set_password(&backend.app, phone).await
+        }
+        Command::Sales(SalesCommand::Create {
+            title,
+            stock,
+            price,
+            currency,
+            per_user_limit,
+            starts_in,
+            ends_in,
+        }) => {
             let wanted = sales::Wanted {
                 title: title.clone(),
                 stock: *stock,
@@ -81,7 +98,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             sales::create(&backend.app, wanted).await
         }
         Command::Invoke { function, event } => invoke::run(&backend.app, function, event).await,
-        Command::Serve | Command::Config | Command::Migrate { .. } | Command::Health { .. } => unreachable!("handled above"),
+        Command::Serve | Command::Config | Command::Migrate { .. } | Command::Health { .. } => {
+            unreachable!("handled above")
+        }
     };
     backend.close().await;
     outcome

@@ -32,7 +32,9 @@ impl Host {
     pub fn start(app: &App, wanted: Option<&str>) -> anyhow::Result<Self> {
         Ok(match app.config.host {
             HostMode::InProcess => Self::InProcess(app.clone()),
-            HostMode::Processes => Self::Processes(app.clone(), Arc::new(Fleet::start(app, wanted)?)),
+            HostMode::Processes => {
+                Self::Processes(app.clone(), Arc::new(Fleet::start(app, wanted)?))
+            }
         })
     }
 
@@ -47,7 +49,8 @@ impl Host {
 
     /// Every route of an HTTP function, with the function's name.
     pub fn routes(&self) -> Vec<(&str, &str)> {
-        let ours = HTTP_FUNCTIONS.iter().flat_map(|(name, paths)| paths.iter().map(|path| (*name, *path)));
+        let ours =
+            HTTP_FUNCTIONS.iter().flat_map(|(name, paths)| paths.iter().map(|path| (*name, *path)));
         match self {
             Self::InProcess(_) => ours.collect(),
             Self::Processes(_, fleet) => ours.chain(fleet.foreign_routes()).collect(),
@@ -73,8 +76,13 @@ impl Host {
     pub async fn invoke(&self, function: &str, invocation: Invocation) -> Result<Reply, Refusal> {
         match self {
             Self::InProcess(app) => {
-                let (request_id, log) = (new_id(app.ports.random.as_ref()), invocation.log_tail.then(Vec::new));
-                Ok(Reply { request_id, result: in_process::invoke(app, function, invocation.payload).await?, log })
+                let (request_id, log) =
+                    (new_id(app.ports.random.as_ref()), invocation.log_tail.then(Vec::new));
+                Ok(Reply {
+                    request_id,
+                    result: in_process::invoke(app, function, invocation.payload).await?,
+                    log,
+                })
             }
             Self::Processes(_, fleet) => fleet.invoke(function, invocation).await,
         }
@@ -83,7 +91,9 @@ impl Host {
     /// Gives a batch of messages to the order worker. An error says why the batch is to be given again.
     pub async fn work_off(&self, event: &RabbitMqEvent) -> Result<(), String> {
         match self {
-            Self::InProcess(app) => in_process::guarded(order_worker::handle(app.clone(), event.clone())).await,
+            Self::InProcess(app) => {
+                in_process::guarded(order_worker::handle(app.clone(), event.clone())).await
+            }
             Self::Processes(..) => self.call("order-worker", event).await.map(drop),
         }
     }
@@ -91,10 +101,13 @@ impl Host {
     /// Gives the sweeper its tick; returns what it did.
     pub async fn tick(&self, event: &EventBridgeEvent<Value>) -> Result<Swept, String> {
         match self {
-            Self::InProcess(app) => in_process::guarded(sweeper::handle(app.clone(), event.clone())).await,
+            Self::InProcess(app) => {
+                in_process::guarded(sweeper::handle(app.clone(), event.clone())).await
+            }
             Self::Processes(..) => {
                 let answer = self.call("sweeper", event).await?;
-                serde_json::from_slice(&answer).map_err(|error| format!("the sweeper's answer can't be read: {error}"))
+                serde_json::from_slice(&answer)
+                    .map_err(|error| format!("the sweeper's answer can't be read: {error}"))
             }
         }
     }

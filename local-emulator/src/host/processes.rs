@@ -21,7 +21,10 @@ use hyper::{
 };
 
 use super::Host;
-use crate::lambda::{Fleet, HTTP_FUNCTIONS, HttpEvent, Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply, answer_to_response};
+use crate::lambda::{
+    Fleet, HTTP_FUNCTIONS, HttpEvent, Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply,
+    answer_to_response,
+};
 
 /// Largest body for a function that is not ours: in base64 and with the rest of the event around it, it is still a payload.
 const FOREIGN_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -34,14 +37,32 @@ const THROTTLED_MS: u64 = 1_000;
 
 /// The routes of all HTTP functions, ours and those of the configuration.
 pub fn router(host: &Host, fleet: &Fleet) -> Router {
-    let ours = HTTP_FUNCTIONS.iter().flat_map(|(name, paths)| paths.iter().map(|path| (*name, *path)));
+    let ours =
+        HTTP_FUNCTIONS.iter().flat_map(|(name, paths)| paths.iter().map(|path| (*name, *path)));
     let mut router = Router::new();
     for (name, path) in ours.chain(fleet.foreign_routes()) {
         let (host, name) = (host.clone(), name.to_owned());
-        let handler = move |route: MatchedPath, parameters: RawPathParams, extra: Extra, request: Request| async move {
-            let path_parameters = parameters.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let handler = move |route: MatchedPath,
+                            parameters: RawPathParams,
+                            extra: Extra,
+                            request: Request| async move {
+            let path_parameters = parameters
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect();
             let path = request.uri().path().to_owned();
-            http(&host, Http { function: &name, path: &path, route: Some(route.as_str()), path_parameters, extra, request }).await
+            http(
+                &host,
+                Http {
+                    function: &name,
+                    path: &path,
+                    route: Some(route.as_str()),
+                    path_parameters,
+                    extra,
+                    request,
+                },
+            )
+            .await
         };
         router = router.route(path, any(handler));
     }
@@ -84,7 +105,10 @@ async fn answer(host: &Host, call: Http<'_>) -> Result<Response, Problem> {
     let bytes_max = if ours { BODY_BYTES_MAX } else { FOREIGN_BODY_BYTES_MAX };
     let body = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, bytes_max))
         .await
-        .map_err(|_| Problem::Invalid { field: "body".to_owned(), expected: "all of it within 10 seconds".to_owned() })?
+        .map_err(|_| Problem::Invalid {
+            field: "body".to_owned(),
+            expected: "all of it within 10 seconds".to_owned(),
+        })?
         .map_err(|_| Problem::BodyTooLarge)?;
     let request = Request::from_parts(parts, body);
     let event = HttpEvent {
@@ -106,7 +130,10 @@ async fn answer(host: &Host, call: Http<'_>) -> Result<Response, Problem> {
     if payload.len() > PAYLOAD_BYTES_MAX {
         return Err(Problem::BodyTooLarge);
     }
-    let reply = host.invoke(function, Invocation { payload, trace_id, ..Invocation::default() }).await.map_err(refused)?;
+    let reply = host
+        .invoke(function, Invocation { payload, trace_id, ..Invocation::default() })
+        .await
+        .map_err(refused)?;
     let payload = answered(function, reply)?;
     answer_to_response(&payload).map(|response| response.map(Body::from)).map_err(|error| {
         if let Some(left_out) = LINES.pass() {
@@ -128,7 +155,9 @@ fn answered(function: &str, reply: Reply) -> Result<Bytes, Problem> {
 fn refused(refusal: Refusal) -> Problem {
     match refusal {
         Refusal::NoSuchFunction => Problem::NotFound,
-        Refusal::Throttled => Problem::RateLimited { name: "concurrency", quota: None, retry_after_ms: THROTTLED_MS },
+        Refusal::Throttled => {
+            Problem::RateLimited { name: "concurrency", quota: None, retry_after_ms: THROTTLED_MS }
+        }
         Refusal::Stopping => Problem::Unavailable { retry_after_ms: THROTTLED_MS },
     }
 }
@@ -137,10 +166,15 @@ fn refused(refusal: Refusal) -> Problem {
 fn authority(parts: &Parts) -> Result<Authority, Problem> {
     let given = match (parts.uri.authority(), parts.headers.get(HOST)) {
         (Some(authority), _) => return Ok(authority.clone()),
-        (None, Some(host)) => Authority::try_from(host.as_bytes()).ok().filter(|authority| !authority.host().is_empty()),
+        (None, Some(host)) => Authority::try_from(host.as_bytes())
+            .ok()
+            .filter(|authority| !authority.host().is_empty()),
         (None, None) => Some(Authority::from_static("localhost")),
     };
-    given.ok_or_else(|| Problem::Invalid { field: "Host".to_owned(), expected: "a name or an address, and a port".to_owned() })
+    given.ok_or_else(|| Problem::Invalid {
+        field: "Host".to_owned(),
+        expected: "a name or an address, and a port".to_owned(),
+    })
 }
 
 fn trace(headers: &HeaderMap) -> Option<String> {

@@ -7,7 +7,15 @@ pub const HTTP_FUNCTIONS: [(&str, &[&str]); 6] = [
     ("login", &["/api/users", "/api/users/me/password", "/api/sessions", "/api/sessions/current"]),
     ("sales", &["/api/sales", "/api/sales/{sale_id}"]),
     ("seckill", &["/api/sales/{sale_id}/tickets", "/api/sales/{sale_id}/orders"]),
-    ("order-status", &["/api/orders", "/api/orders/{order_id}", "/api/orders/{order_id}/payment", "/api/orders/{order_id}/cancellation"]),
+    (
+        "order-status",
+        &[
+            "/api/orders",
+            "/api/orders/{order_id}",
+            "/api/orders/{order_id}/payment",
+            "/api/orders/{order_id}/cancellation",
+        ],
+    ),
     (
         "admin",
         &[
@@ -31,9 +39,9 @@ pub const EVENT_FUNCTIONS: [&str; 2] = ["order-worker", "sweeper"];
 pub fn reference(reference: &str) -> (&str, Option<&str>) {
     let parts: Vec<&str> = reference.split(':').collect();
     match parts.as_slice() {
-        ["arn", _, "lambda", _, _, "function", name, rest @ ..] | [_, "function", name, rest @ ..] | [name, rest @ ..] => {
-            (name, rest.first().copied())
-        }
+        ["arn", _, "lambda", _, _, "function", name, rest @ ..]
+        | [_, "function", name, rest @ ..]
+        | [name, rest @ ..] => (name, rest.first().copied()),
         [] => (reference, None),
     }
 }

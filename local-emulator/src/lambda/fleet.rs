@@ -42,14 +42,18 @@ impl Fleet {
         let common = Arc::new(Common {
             clock: Arc::clone(&app.ports.clock),
             random: Arc::clone(&app.ports.random),
-            watchdog: Arc::new(Watchdog::start(None).context("the watchdog, a /bin/sh, can't start")?),
+            watchdog: Arc::new(
+                Watchdog::start(None).context("the watchdog, a /bin/sh, can't start")?,
+            ),
             bare_logs: config.log_format == LogFormat::Json,
         });
         let ours = HTTP_FUNCTIONS.iter().map(|(name, _)| *name).chain(EVENT_FUNCTIONS);
         let foreign = config.function_names().filter(|name| !ours.clone().any(|own| own == *name));
         check_routes(config)?;
         let mut functions = BTreeMap::new();
-        for name in ours.clone().chain(foreign).filter(|name| wanted.is_none_or(|wanted| wanted == *name)) {
+        for name in
+            ours.clone().chain(foreign).filter(|name| wanted.is_none_or(|wanted| wanted == *name))
+        {
             let settings = config.function(name);
             let (program, args) = match settings.command.split_first() {
                 Some((program, args)) => (PathBuf::from(program), args.to_vec()),
@@ -58,7 +62,9 @@ impl Fleet {
             // What others wrote has no use for the keys and passwords of the product.
             let is_ours = ours.clone().any(|own| own == name);
             let mut variables = if is_ours { environment.clone() } else { Vec::new() };
-            variables.extend(settings.variables().map(|(name, value)| (name.to_owned(), value.to_owned())));
+            variables.extend(
+                settings.variables().map(|(name, value)| (name.to_owned(), value.to_owned())),
+            );
             let launch = Launch { program, args, variables, memory_mb: settings.memory_mb };
             let function = Function::new(name.to_owned(), settings, launch, Arc::clone(&common));
             tokio::spawn(Arc::clone(&function).care());
@@ -69,7 +75,9 @@ impl Fleet {
 
     /// The functions that the gateway gives more paths to than those of the product.
     pub fn foreign_routes(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.functions.values().flat_map(|function| function.settings.routes.iter().map(|route| (function.name.as_str(), route.as_str())))
+        self.functions.values().flat_map(|function| {
+            function.settings.routes.iter().map(|route| (function.name.as_str(), route.as_str()))
+        })
     }
 
     /// Whether there is such a function.
@@ -79,7 +87,11 @@ impl Fleet {
 
     /// Those that can't be started, as far as is known.
     pub fn unwell(&self) -> Vec<&str> {
-        self.functions.values().filter(|function| !function.is_well()).map(|function| function.name.as_str()).collect()
+        self.functions
+            .values()
+            .filter(|function| !function.is_well())
+            .map(|function| function.name.as_str())
+            .collect()
     }
 
     /// Calls a function.
@@ -126,9 +138,13 @@ fn check_routes(config: &Config) -> anyhow::Result<()> {
         for route in config.function(name).routes {
             let first = route.trim_start_matches('/').split('/').next().unwrap_or_default();
             if RESERVED.contains(&first) || first.starts_with('{') {
-                anyhow::bail!("functions.{name}.routes: {route} begins as addresses of the product do");
+                anyhow::bail!(
+                    "functions.{name}.routes: {route} begins as addresses of the product do"
+                );
             }
-            router.insert(&route, ()).with_context(|| format!("functions.{name}.routes: {route} can't be, or is there already"))?;
+            router.insert(&route, ()).with_context(|| {
+                format!("functions.{name}.routes: {route} can't be, or is there already")
+            })?;
         }
     }
     Ok(())
@@ -138,7 +154,9 @@ fn functions_dir(config: &Config) -> anyhow::Result<PathBuf> {
     if !config.functions_dir.as_os_str().is_empty() {
         return Ok(config.functions_dir.clone());
     }
-    let own = env::current_exe().context("--functions-dir is needed: where the emulator's own program is can't be found out")?;
+    let own = env::current_exe().context(
+        "--functions-dir is needed: where the emulator's own program is can't be found out",
+    )?;
     Ok(own.parent().unwrap_or(Path::new("/")).to_owned())
 }
 

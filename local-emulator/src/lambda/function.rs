@@ -9,7 +9,10 @@ use std::{
 
 use flashsale::{
     config::FunctionSettings,
-    metrics::{FUNCTION_CRASHES, FUNCTION_START_SECONDS, FUNCTION_STARTS, FUNCTION_THROTTLES, FUNCTION_TIMEOUTS, elapsed},
+    metrics::{
+        FUNCTION_CRASHES, FUNCTION_START_SECONDS, FUNCTION_STARTS, FUNCTION_THROTTLES,
+        FUNCTION_TIMEOUTS, elapsed,
+    },
     ports::{Clock, Random},
 };
 use flashsale_servers::Watchdog;
@@ -218,7 +221,12 @@ impl Instance {
 }
 
 impl Function {
-    pub fn new(name: String, settings: FunctionSettings, launch: Launch, common: Arc<Common>) -> Arc<Self> {
+    pub fn new(
+        name: String,
+        settings: FunctionSettings,
+        launch: Launch,
+        common: Arc<Common>,
+    ) -> Arc<Self> {
         let measures = Measures::new(&name);
         Arc::new(Self { name, settings, launch, common, state: Mutex::default(), measures })
     }
@@ -257,14 +265,19 @@ impl Function {
         let id = self.common.new_id();
         let _caller = Caller { function: self, id: &id };
         let (function, request) = (Arc::clone(self), id.clone());
-        let outcome = tokio::spawn(async move { function.carry_out(request, invocation).await }).await;
+        let outcome =
+            tokio::spawn(async move { function.carry_out(request, invocation).await }).await;
         outcome.unwrap_or_else(|error| {
             tracing::error!(%error, "an invocation");
             Err(Refusal::Stopping)
         })
     }
 
-    async fn carry_out(self: Arc<Self>, id: String, invocation: Invocation) -> Result<Reply, Refusal> {
+    async fn carry_out(
+        self: Arc<Self>,
+        id: String,
+        invocation: Invocation,
+    ) -> Result<Reply, Refusal> {
         let (answer, mut answered) = oneshot::channel();
         let log_tail = invocation.log_tail;
         let work = Work {
@@ -297,7 +310,11 @@ impl Function {
     }
 
     /// Waits until an instance begins with the work, and returns its deadline.
-    async fn wait(self: &Arc<Self>, id: &str, mut begun: oneshot::Receiver<Instant>) -> Result<Instant, Refusal> {
+    async fn wait(
+        self: &Arc<Self>,
+        id: &str,
+        mut begun: oneshot::Receiver<Instant>,
+    ) -> Result<Instant, Refusal> {
         let patience = Duration::from_millis(self.settings.queue_wait_ms);
         let outcome = match tokio::time::timeout(SCALE_WAIT.min(patience), &mut begun).await {
             Ok(outcome) => outcome,
@@ -337,7 +354,9 @@ impl Function {
         let (begun, beginning) = oneshot::channel();
         let mut waiting = Waiting { work, answer, begun };
         // The oldest first, so that the others become idle and can end. One whose caller has just gone is passed over.
-        for instance in state.instances.values_mut().filter(|instance| instance.phase == Phase::Ready) {
+        for instance in
+            state.instances.values_mut().filter(|instance| instance.phase == Phase::Ready)
+        {
             while let Some(idle) = instance.idle.pop() {
                 match self.hand_over(instance, idle, waiting) {
                     Handed::Begun(deadline) => return Ok(Placed::Running(deadline)),
@@ -358,14 +377,22 @@ impl Function {
     }
 
     /// Gives work to a call of `next`; gives it back when the caller has gone.
-    fn hand_over(&self, instance: &mut Instance, idle: oneshot::Sender<Work>, waiting: Waiting) -> Handed {
+    fn hand_over(
+        &self,
+        instance: &mut Instance,
+        idle: oneshot::Sender<Work>,
+        waiting: Waiting,
+    ) -> Handed {
         let Waiting { mut work, answer, begun } = waiting;
-        work.deadline_ms = u64::try_from(self.common.clock.now().epoch_ms()).unwrap_or(0) + self.settings.timeout_ms;
+        work.deadline_ms = u64::try_from(self.common.clock.now().epoch_ms()).unwrap_or(0)
+            + self.settings.timeout_ms;
         let id = work.id.clone();
         match idle.send(work) {
             Ok(()) => {
                 let deadline = Instant::now() + self.timeout();
-                instance.running.insert(id, Running { answer, deadline, log_mark: instance.logs.mark() });
+                instance
+                    .running
+                    .insert(id, Running { answer, deadline, log_mark: instance.logs.mark() });
                 // Whoever did not have to wait for it does not listen.
                 let _ = begun.send(deadline);
                 Handed::Begun(deadline)
@@ -378,19 +405,28 @@ impl Function {
     fn overdue(self: &Arc<Self>, id: &str) -> Instant {
         let mut state = self.lock();
         let now = Instant::now();
-        if let Some(instance) = state.instances.values_mut().find(|instance| instance.running.contains_key(id)) {
+        if let Some(instance) =
+            state.instances.values_mut().find(|instance| instance.running.contains_key(id))
+        {
             let deadline = instance.running[id].deadline;
             if now < deadline {
                 return deadline;
             }
             let running = instance.running.remove(id);
-            tracing::warn!(function = self.name, invocation = id, "timed out; the process is replaced");
+            tracing::warn!(
+                function = self.name,
+                invocation = id,
+                "timed out; the process is replaced"
+            );
             self.measures.timeouts.increment(1);
             // Whatever else it works on is left until its own deadline.
             instance.retire(Ask::Kill);
             if let Some(running) = running {
                 let log = Some((Arc::clone(&instance.logs), running.log_mark));
-                let _ = running.answer.send(Ok(Finished { result: Err(FunctionError::timed_out(id, self.timeout())), log }));
+                let _ = running.answer.send(Ok(Finished {
+                    result: Err(FunctionError::timed_out(id, self.timeout())),
+                    log,
+                }));
             }
             self.start_wanted(&mut state, true);
         }
@@ -404,7 +440,9 @@ impl Function {
         {
             let mut state = self.lock();
             let state = &mut *state;
-            if let Some(instance) = state.instances.get_mut(&id).filter(|instance| instance.phase != Phase::Retiring) {
+            if let Some(instance) =
+                state.instances.get_mut(&id).filter(|instance| instance.phase != Phase::Retiring)
+            {
                 if instance.phase == Phase::Starting {
                     instance.phase = Phase::Ready;
                     instance.idle_since = Instant::now();
@@ -426,12 +464,17 @@ impl Function {
     }
 
     /// An answer of an instance; whether it was waited for.
-    pub fn finish(self: &Arc<Self>, id: u64, request: &str, result: Result<Bytes, FunctionError>) -> bool {
+    pub fn finish(
+        self: &Arc<Self>,
+        id: u64,
+        request: &str,
+        result: Result<Bytes, FunctionError>,
+    ) -> bool {
         let mut state = self.lock();
         let state = &mut *state;
-        let Some((instance, running)) =
-            state.instances.get_mut(&id).and_then(|instance| instance.running.remove(request).map(|running| (instance, running)))
-        else {
+        let Some((instance, running)) = state.instances.get_mut(&id).and_then(|instance| {
+            instance.running.remove(request).map(|running| (instance, running))
+        }) else {
             return false;
         };
         state.failures = 0;
@@ -474,7 +517,9 @@ impl Function {
         };
         for (request, running) in instance.running {
             let log = Some((Arc::clone(&instance.logs), running.log_mark));
-            let _ = running.answer.send(Ok(Finished { result: Err(FunctionError::crashed(&request, how)), log }));
+            let _ = running
+                .answer
+                .send(Ok(Finished { result: Err(FunctionError::crashed(&request, how)), log }));
         }
         if instance.phase != Phase::Retiring && !state.stopping {
             tracing::warn!(function = self.name, how, "the process ended");
@@ -486,7 +531,10 @@ impl Function {
         if state.failures >= FAILURES_MAX && !alive {
             for waiting in state.waiting.drain(..) {
                 let error = match instance.phase {
-                    Phase::Starting => FunctionError::init(&waiting.work.id, &format!("the process ended before it was ready: {how}")),
+                    Phase::Starting => FunctionError::init(
+                        &waiting.work.id,
+                        &format!("the process ended before it was ready: {how}"),
+                    ),
                     _ => FunctionError::crashed(&waiting.work.id, how),
                 };
                 let _ = waiting.answer.send(Ok(Finished::failed(error)));
@@ -509,13 +557,17 @@ impl Function {
     /// instances that run, if there are any.
     fn start_wanted(self: &Arc<Self>, state: &mut State, beyond_first: bool) {
         let FunctionSettings { instances_min, instances_max, concurrency, .. } = self.settings;
-        let active = state.instances.values().filter(|instance| instance.phase != Phase::Retiring).count();
-        let starting = state.instances.values().filter(|instance| instance.phase == Phase::Starting).count();
-        let for_waiting = state.waiting.len().div_ceil(concurrency as usize).saturating_sub(starting);
+        let active =
+            state.instances.values().filter(|instance| instance.phase != Phase::Retiring).count();
+        let starting =
+            state.instances.values().filter(|instance| instance.phase == Phase::Starting).count();
+        let for_waiting =
+            state.waiting.len().div_ceil(concurrency as usize).saturating_sub(starting);
         let for_waiting = if active > 0 && !beyond_first { 0 } else { for_waiting };
         // One that could not be started is tried again even when nobody waits for it, or nobody would learn that it is well.
         let for_health = usize::from(state.start_failures > 0 && active == 0);
-        let wanted = for_waiting.max((instances_min as usize).saturating_sub(active)).max(for_health);
+        let wanted =
+            for_waiting.max((instances_min as usize).saturating_sub(active)).max(for_health);
         let allowed = (instances_max as usize).saturating_sub(active);
         if state.stopping || state.start_not_before.is_some_and(|at| Instant::now() < at) {
             return;
@@ -541,12 +593,15 @@ impl Function {
     }
 
     fn end_idle(&self, state: &mut State) {
-        let active = state.instances.values().filter(|instance| instance.phase != Phase::Retiring).count();
+        let active =
+            state.instances.values().filter(|instance| instance.phase != Phase::Retiring).count();
         let mut surplus = active.saturating_sub(self.settings.instances_min as usize);
         let idle = Duration::from_millis(self.settings.idle_ms);
         // The youngest first: work goes to the oldest.
         for instance in state.instances.values_mut().rev() {
-            let over = instance.phase == Phase::Ready && instance.running.is_empty() && instance.idle_since.elapsed() >= idle;
+            let over = instance.phase == Phase::Ready
+                && instance.running.is_empty()
+                && instance.idle_since.elapsed() >= idle;
             if over && surplus > 0 {
                 instance.retire(Ask::Terminate);
                 surplus -= 1;
@@ -556,10 +611,18 @@ impl Function {
 
     /// Ends instances that have answered and then never ask for work again: an invocation ends with the next call of `next`.
     fn end_silent(&self, state: &mut State) {
-        for instance in state.instances.values_mut().filter(|instance| instance.phase == Phase::Ready) {
+        for instance in
+            state.instances.values_mut().filter(|instance| instance.phase == Phase::Ready)
+        {
             instance.idle.retain(|idle| !idle.is_closed());
-            if instance.running.is_empty() && instance.idle.is_empty() && instance.idle_since.elapsed() >= self.timeout() {
-                tracing::warn!(function = self.name, "a process asks for no more work; it is replaced");
+            if instance.running.is_empty()
+                && instance.idle.is_empty()
+                && instance.idle_since.elapsed() >= self.timeout()
+            {
+                tracing::warn!(
+                    function = self.name,
+                    "a process asks for no more work; it is replaced"
+                );
                 instance.retire(Ask::Kill);
             }
         }
@@ -597,7 +660,8 @@ impl Function {
         let seconds = self.common.clock.now().epoch_ms() / 1_000;
         let mut bytes = [0; 24];
         self.common.random.fill(&mut bytes);
-        let [a, b, parent] = [0, 8, 16].map(|at| u64::from_ne_bytes(std::array::from_fn(|byte| bytes[at + byte])));
+        let [a, b, parent] =
+            [0, 8, 16].map(|at| u64::from_ne_bytes(std::array::from_fn(|byte| bytes[at + byte])));
         format!("Root=1-{seconds:08x}-{:08x}{b:016x};Parent={parent:016x};Sampled=0", a as u32)
     }
 }

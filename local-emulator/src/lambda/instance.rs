@@ -29,14 +29,20 @@ pub async fn run(function: Arc<Function>, id: u64, asked: watch::Receiver<Ask>, 
     function.ended(id, &how);
 }
 
-async fn start(function: &Arc<Function>, id: u64, asked: watch::Receiver<Ask>, logs: Arc<Logs>) -> std::io::Result<String> {
+async fn start(
+    function: &Arc<Function>,
+    id: u64,
+    asked: watch::Receiver<Ask>,
+    logs: Arc<Logs>,
+) -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let listening = listener.local_addr()?;
     let address = listening.to_string();
     let settings = &function.settings;
     let (memory, concurrency) = (settings.memory_mb.to_string(), settings.concurrency.to_string());
     let (group, stream) = (format!("/aws/lambda/{}", function.name), format!("[$LATEST]{id}"));
-    let root = function.launch.program.parent().map_or_else(String::new, |dir| dir.display().to_string());
+    let root =
+        function.launch.program.parent().map_or_else(String::new, |dir| dir.display().to_string());
     let mut variables = vec![
         ("AWS_LAMBDA_RUNTIME_API", address.as_str()),
         ("AWS_LAMBDA_FUNCTION_NAME", &function.name),
@@ -53,7 +59,8 @@ async fn start(function: &Arc<Function>, id: u64, asked: watch::Receiver<Ask>, l
     if settings.concurrency > 1 {
         variables.push(("AWS_LAMBDA_MAX_CONCURRENCY", &concurrency));
     }
-    let (process, output) = Process::spawn(&function.launch, &variables, &function.common.watchdog)?;
+    let (process, output) =
+        Process::spawn(&function.launch, &variables, &function.common.watchdog)?;
     let name = (!function.common.bare_logs).then(|| function.name.clone());
     let mut following = tokio::spawn(async move { logs.follow(output, name.as_deref()).await });
     let how = tokio::select! {
@@ -68,7 +75,12 @@ async fn start(function: &Arc<Function>, id: u64, asked: watch::Receiver<Ask>, l
 }
 
 /// Waits until the process ends, by itself or because it is asked to.
-async fn look_after(mut process: Process, function: &Arc<Function>, id: u64, mut asked: watch::Receiver<Ask>) -> std::io::Result<String> {
+async fn look_after(
+    mut process: Process,
+    function: &Arc<Function>,
+    id: u64,
+    mut asked: watch::Receiver<Ask>,
+) -> std::io::Result<String> {
     let init = async {
         tokio::time::sleep(INIT_TIMEOUT).await;
         if function.is_starting(id) {

@@ -62,13 +62,19 @@ impl FunctionError {
 
     /// Its time was over.
     pub fn timed_out(request_id: &str, after: Duration) -> Self {
-        let error = Self::ours("Sandbox.Timedout", request_id, &format!("Task timed out after {:.2} seconds", after.as_secs_f64()));
+        let error = Self::ours(
+            "Sandbox.Timedout",
+            request_id,
+            &format!("Task timed out after {:.2} seconds", after.as_secs_f64()),
+        );
         Self { timed_out: true, ..error }
     }
 
     /// The answer is larger than may be.
     pub fn response_too_large(request_id: &str) -> Self {
-        let what = format!("Response payload size exceeded maximum allowed payload size ({PAYLOAD_BYTES_MAX} bytes).");
+        let what = format!(
+            "Response payload size exceeded maximum allowed payload size ({PAYLOAD_BYTES_MAX} bytes)."
+        );
         Self::ours("Function.ResponseSizeTooLarge", request_id, &what)
     }
 

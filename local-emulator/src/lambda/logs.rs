@@ -32,7 +32,9 @@ impl Logs {
     /// What was written after the mark, at most its last 4 KiB.
     pub fn since(&self, mark: u64) -> Vec<u8> {
         let tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = usize::try_from(tail.written.saturating_sub(mark)).unwrap_or(usize::MAX).min(tail.bytes.len());
+        let wanted = usize::try_from(tail.written.saturating_sub(mark))
+            .unwrap_or(usize::MAX)
+            .min(tail.bytes.len());
         tail.bytes[tail.bytes.len() - wanted..].to_vec()
     }
 

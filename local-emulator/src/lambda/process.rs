@@ -20,7 +20,8 @@ use tokio::{
 };
 
 /// Variables of ours that a program may need to run at all; nothing else of our environment reaches a function.
-const PASSED_ON: [&str; 8] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+const PASSED_ON: [&str; 8] =
+    ["PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"];
 /// Waits for the end of the line that opens the gate; an end of file means that the emulator is gone.
 const GATE: &str = r#"read -r go || exit 1; exec "$@" </dev/null"#;
 
@@ -42,7 +43,11 @@ pub struct Process {
 
 impl Process {
     /// Starts the program. What it writes to both its outputs comes through the pipe.
-    pub fn spawn(launch: &Launch, more: &[(&str, &str)], watchdog: &Arc<Watchdog>) -> io::Result<(Self, pipe::Receiver)> {
+    pub fn spawn(
+        launch: &Launch,
+        more: &[(&str, &str)],
+        watchdog: &Arc<Watchdog>,
+    ) -> io::Result<(Self, pipe::Receiver)> {
         let (gate, mut opener) = io::pipe()?;
         let (output, writer) = io::pipe()?;
         let child = {
@@ -52,7 +57,9 @@ impl Process {
                 .arg(&launch.program)
                 .args(&launch.args)
                 .env_clear()
-                .envs(PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+                .envs(
+                    PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))),
+                )
                 .envs(more.iter().copied())
                 .envs(launch.variables.iter().map(|(name, value)| (name, value)))
                 .stdin(gate)
@@ -63,7 +70,10 @@ impl Process {
             command.spawn()?
             // The command ends here, and with it our copies of what the child writes to: the pipe ends with the child.
         };
-        let group = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)).ok_or_else(|| io::Error::other("no process id"))?;
+        let group = child
+            .id()
+            .and_then(|id| Pid::from_raw(id.try_into().ok()?))
+            .ok_or_else(|| io::Error::other("no process id"))?;
         let process = Self { child, group, watchdog: Arc::clone(watchdog) };
         process.watchdog.add(group, EndOrder::First)?;
         limit_memory(group, launch.memory_mb)?;
@@ -99,8 +109,9 @@ fn limit_memory(process: Pid, memory_mb: u32) -> io::Result<()> {
     // Nobody may raise what was set from above.
     let ours = getrlimit(Resource::Data).maximum;
     let bytes = Some((u64::from(memory_mb) * 1024 * 1024).min(ours.unwrap_or(u64::MAX)));
-    prlimit(Some(process), Resource::Data, Rlimit { current: bytes, maximum: bytes })
-        .map_err(|error| io::Error::other(format!("memory_mb = {memory_mb} can't be set: {error}")))?;
+    prlimit(Some(process), Resource::Data, Rlimit { current: bytes, maximum: bytes }).map_err(
+        |error| io::Error::other(format!("memory_mb = {memory_mb} can't be set: {error}")),
+    )?;
     Ok(())
 }
 

@@ -32,7 +32,12 @@ const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
 type Answer = Response<Full<Bytes>>;
 
 /// Serves one instance until dropped. `address` is the listener's.
-pub async fn serve(listener: TcpListener, address: SocketAddr, function: Arc<Function>, instance: u64) {
+pub async fn serve(
+    listener: TcpListener,
+    address: SocketAddr,
+    function: Arc<Function>,
+    instance: u64,
+) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
@@ -57,9 +62,18 @@ pub async fn serve(listener: TcpListener, address: SocketAddr, function: Arc<Fun
     }
 }
 
-async fn answer(function: Arc<Function>, instance: u64, address: SocketAddr, request: Request<Incoming>) -> Result<Answer, Infallible> {
+async fn answer(
+    function: Arc<Function>,
+    instance: u64,
+    address: SocketAddr,
+    request: Request<Incoming>,
+) -> Result<Answer, Infallible> {
     if !names_listener(request.headers(), request.uri(), address) {
-        return Ok(refusal(StatusCode::FORBIDDEN, "Forbidden", "Host must be what AWS_LAMBDA_RUNTIME_API says"));
+        return Ok(refusal(
+            StatusCode::FORBIDDEN,
+            "Forbidden",
+            "Host must be what AWS_LAMBDA_RUNTIME_API says",
+        ));
     }
     if ["origin", "sec-fetch-site"].iter().any(|name| request.headers().contains_key(*name)) {
         return Ok(refusal(StatusCode::FORBIDDEN, "Forbidden", "not for browsers"));
@@ -73,13 +87,21 @@ async fn answer(function: Arc<Function>, instance: u64, address: SocketAddr, req
                 Ok(body) => Ok(body),
                 Err(Unread::TooLarge) => Err(FunctionError::response_too_large(id)),
                 // The process is ending, which will be noticed by itself.
-                Err(Unread::Cut) => return Ok(refusal(StatusCode::BAD_REQUEST, "InvalidRequest", "the body did not come whole")),
+                Err(Unread::Cut) => {
+                    return Ok(refusal(
+                        StatusCode::BAD_REQUEST,
+                        "InvalidRequest",
+                        "the body did not come whole",
+                    ));
+                }
             };
             let too_large = result.is_err();
             match function.finish(instance, id, result) {
-                true if too_large => {
-                    refusal(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", "Exceeded maximum allowed payload size")
-                }
+                true if too_large => refusal(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "RequestEntityTooLarge",
+                    "Exceeded maximum allowed payload size",
+                ),
                 done => accepted(done),
             }
         }
@@ -91,10 +113,18 @@ async fn answer(function: Arc<Function>, instance: u64, address: SocketAddr, req
             let error = report(request).await;
             match function.init_failed(instance, &FunctionError::reported(error)) {
                 true => accepted(true),
-                false => refusal(StatusCode::FORBIDDEN, "InvalidStateTransition", "it was told already, or has asked for work"),
+                false => refusal(
+                    StatusCode::FORBIDDEN,
+                    "InvalidStateTransition",
+                    "it was told already, or has asked for work",
+                ),
             }
         }
-        _ => refusal(StatusCode::NOT_FOUND, "NotFound", "this Runtime API has next, response, error and init/error"),
+        _ => refusal(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            "this Runtime API has next, response, error and init/error",
+        ),
     })
 }
 
@@ -111,7 +141,8 @@ fn event(function: &Function, work: Work) -> Answer {
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     for (name, value) in headers {
         // A client context that no header can hold is left out, as one that was never sent.
-        if let Some(value) = value.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok())
+        {
             answer.headers_mut().insert(HeaderName::from_static(name), value);
         }
     }
@@ -145,12 +176,19 @@ async fn read(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, Unr
 
 /// The error as the function tells it; when it tells nothing usable, the type that stands in the header.
 async fn report(request: Request<Incoming>) -> Bytes {
-    let kind = request.headers().get("lambda-runtime-function-error-type").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let kind = request
+        .headers()
+        .get("lambda-runtime-function-error-type")
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
     match read(request, ERROR_BYTES_MAX).await {
         Ok(body) if serde_json::from_slice::<serde_json::Map<_, _>>(&body).is_ok() => body,
         _ => {
             let kind = kind.unwrap_or_else(|| "Runtime.UnknownReason".to_owned());
-            Bytes::from(serde_json::json!({ "errorType": kind, "errorMessage": "no usable error report" }).to_string())
+            Bytes::from(
+                serde_json::json!({ "errorType": kind, "errorMessage": "no usable error report" })
+                    .to_string(),
+            )
         }
     }
 }

@@ -3,10 +3,12 @@ use std::sync::atomic::AtomicUsize;
 use async_trait::async_trait;
 use flashsale::{
     config::Config,
-    contract,
     domain::{Order, OrderId, OrderRequest, SaleChange, UserId},
-    ports::{Changed, CreatedOnce, CreationKey, OrderLedger, Recorded, Sales, StoreError, Tally as OrderTally, Transition, Unrecordable},
-    wire,
+    ports::{
+        Changed, CreatedOnce, CreationKey, OrderLedger, Recorded, Sales, StoreError,
+        Tally as OrderTally, Transition, Unrecordable,
+    },
+    testing, wire,
 };
 
 use super::*;
@@ -16,7 +18,10 @@ fn latencies_fall_into_buckets_that_hold_them() {
     for micros in [1, 4, 5, 7, 8, 100, 999, 1_000, 1_001, 65_536, 1_000_000, 60_000_000] {
         let bucket = bucket(Duration::from_micros(micros));
         assert!(bound_ms(bucket) * 1e3 >= micros as f64, "{micros} µs in {bucket}");
-        assert!(bound_ms(bucket) * 1e3 <= (micros as f64 * 1.26).max(5.0), "{micros} µs in {bucket}: within a quarter");
+        assert!(
+            bound_ms(bucket) * 1e3 <= (micros as f64 * 1.26).max(5.0),
+            "{micros} µs in {bucket}: within a quarter"
+        );
     }
     assert!(bucket(Duration::MAX) < BUCKETS);
 }
@@ -26,14 +31,19 @@ fn quantiles_are_of_what_was_counted() {
     let tally = Tally::new();
     assert_eq!(quantile(&tally.now().latencies, 50), None);
     for _ in 0..98 {
-        tally.count("/api/sales/{sale_id}/tickets", StatusCode::CREATED, Duration::from_micros(1_000));
+        tally.count(
+            "/api/sales/{sale_id}/tickets",
+            StatusCode::CREATED,
+            Duration::from_micros(1_000),
+        );
     }
     for _ in 0..2 {
         tally.count("/api/orders", StatusCode::SERVICE_UNAVAILABLE, Duration::from_millis(200));
     }
     let counted = tally.now();
     assert_eq!((counted.outcomes[0][0], counted.outcomes[2][4]), (98, 2));
-    let (middle, late) = (quantile(&counted.latencies, 50).unwrap(), quantile(&counted.latencies, 99).unwrap());
+    let (middle, late) =
+        (quantile(&counted.latencies, 50).unwrap(), quantile(&counted.latencies, 99).unwrap());
     assert!((1.0..1.3).contains(&middle) && (200.0..260.0).contains(&late), "{middle} {late}");
 }
 
@@ -44,12 +54,20 @@ struct Guarded {
 }
 
 fn scanned<T>() -> Stored<T> {
-    Err(StoreError::Unavailable { store: "test", cause: "the live view reads no orders".to_owned() })
+    Err(StoreError::Unavailable {
+        store: "test",
+        cause: "the live view reads no orders".to_owned(),
+    })
 }
 
 #[async_trait]
 impl OrderLedger for Guarded {
-    async fn record(&self, _: &[OrderRequest], _: Timestamp, _: u64) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
+    async fn record(
+        &self,
+        _: &[OrderRequest],
+        _: Timestamp,
+        _: u64,
+    ) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
         scanned()
     }
 
@@ -69,7 +87,13 @@ impl OrderLedger for Guarded {
         scanned()
     }
 
-    async fn cancel(&self, _: OrderId, _: UserId, _: Option<&OrderRequest>, _: Timestamp) -> Stored<Transition> {
+    async fn cancel(
+        &self,
+        _: OrderId,
+        _: UserId,
+        _: Option<&OrderRequest>,
+        _: Timestamp,
+    ) -> Stored<Transition> {
         scanned()
     }
 
@@ -120,7 +144,12 @@ impl Sales for Guarded {
         self.sales.list(before, limit).await
     }
 
-    async fn ending_from(&self, ends_from: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
+    async fn ending_from(
+        &self,
+        ends_from: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<Sale>> {
         self.sales.ending_from(ends_from, after, limit).await
     }
 
@@ -129,7 +158,12 @@ impl Sales for Guarded {
         self.sales.ending_last(ends_from, limit).await
     }
 
-    async fn ended_before(&self, ends_before: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
+    async fn ended_before(
+        &self,
+        ends_before: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<Sale>> {
         self.sales.ended_before(ends_before, after, limit).await
     }
 
@@ -144,7 +178,7 @@ impl Sales for Guarded {
 
 #[tokio::test]
 async fn the_sales_that_end_last_are_shown_and_no_order_is_read_for_it() {
-    let dir = std::env::temp_dir().join(format!("flashsale-live-{}", contract::order_id()));
+    let dir = std::env::temp_dir().join(format!("flashsale-live-{}", testing::order_id()));
     let settings = [("FLASHSALE_DATA_DIR".to_owned(), dir.display().to_string())];
     let config = Config::load(None, settings, []).unwrap();
     let mut ports = wire::connect(&config).await.unwrap();
@@ -155,13 +189,17 @@ async fn the_sales_that_end_last_are_shown_and_no_order_is_read_for_it() {
     let mut ids = Vec::new();
     for n in 0..12 {
         // The ids grow with the hour of creation; those that end first are created last.
-        let sale = Sale { starts_at: now, ends_at: now.plus_ms(3_600_000 - n), ..contract::sale(7) };
+        let sale = Sale { starts_at: now, ends_at: now.plus_ms(3_600_000 - n), ..testing::sale(7) };
         ports.sales.create(&sale).await.unwrap();
         ids.push(sale.sale_id);
         if n == 1 {
             assert!(ports.admission.begin_rebuild(&sale.terms(), 1, now).await.unwrap());
             assert!(ports.admission.finish_rebuild(sale.sale_id, 1).await.unwrap());
-            ports.admission.settle(sale.sale_id, &[contract::request(&sale, contract::user_id())]).await.unwrap();
+            ports
+                .admission
+                .settle(sale.sale_id, &[testing::request(&sale, testing::user_id())])
+                .await
+                .unwrap();
         }
     }
     let live = Live {
@@ -174,8 +212,12 @@ async fn the_sales_that_end_last_are_shown_and_no_order_is_read_for_it() {
     let list = Mutex::default();
     for _ in 0..5 {
         let units = live.units(&list).await.unwrap();
-        assert_eq!(units.iter().map(|units| units.sale_id).collect::<Vec<_>>(), ids[..SALES_MAX as usize]);
-        let figures = |at: usize| (units[at].stock, units[at].available, units[at].reserved, units[at].sold);
+        assert_eq!(
+            units.iter().map(|units| units.sale_id).collect::<Vec<_>>(),
+            ids[..SALES_MAX as usize]
+        );
+        let figures =
+            |at: usize| (units[at].stock, units[at].available, units[at].reserved, units[at].sold);
         assert_eq!([figures(0), figures(1)], [(7, 0, 0, 0), (7, 6, 0, 1)]);
     }
     assert_eq!(guarded.lists.load(Ordering::SeqCst), 1, "the list is kept for some seconds");
@@ -184,7 +226,7 @@ async fn the_sales_that_end_last_are_shown_and_no_order_is_read_for_it() {
 
 #[test]
 fn a_sale_whose_store_does_not_answer_hides_no_other() {
-    let sales = [contract::sale(7), contract::sale(8)];
+    let sales = [testing::sale(7), testing::sale(8)];
     let silent = || Err(StoreError::Unavailable { store: "test", cause: String::new() });
     let units = shown(&sales, vec![silent(), Ok(AdmissionState::Missing)]).unwrap();
     assert_eq!(units.iter().map(|units| units.sale_id).collect::<Vec<_>>(), [sales[1].sale_id]);

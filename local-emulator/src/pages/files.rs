@@ -39,8 +39,9 @@ pub struct Ready {
 
 /// A file that browsers may have, by its path in the folder.
 pub fn find(path: &str) -> Option<Ready> {
-    static ALL: LazyLock<HashMap<String, Ready>> =
-        LazyLock::new(|| Embedded::iter().filter_map(|path| Some((path.to_string(), read(&path)?))).collect());
+    static ALL: LazyLock<HashMap<String, Ready>> = LazyLock::new(|| {
+        Embedded::iter().filter_map(|path| Some((path.to_string(), read(&path)?))).collect()
+    });
     if cfg!(debug_assertions) { read(path) } else { ALL.get(path).cloned() }
 }
 
@@ -53,7 +54,9 @@ pub fn text(path: &str) -> Option<String> {
 pub fn version() -> &'static str {
     static VERSION: LazyLock<String> = LazyLock::new(|| {
         let mut all = digest::Context::new(&digest::SHA256);
-        for (path, file) in Embedded::iter().filter_map(|path| Some((path.clone(), Embedded::get(&path)?))) {
+        for (path, file) in
+            Embedded::iter().filter_map(|path| Some((path.clone(), Embedded::get(&path)?)))
+        {
             all.update(path.as_bytes());
             all.update(&file.metadata.sha256_hash());
         }
@@ -83,11 +86,15 @@ fn read(path: &str) -> Option<Ready> {
 impl Ready {
     pub fn new(content_type: &'static str, plain: Bytes) -> Self {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-        let packed = encoder.write_all(&plain).and_then(|()| encoder.finish()).expect("writing to memory does not fail");
+        let packed = encoder
+            .write_all(&plain)
+            .and_then(|()| encoder.finish())
+            .expect("writing to memory does not fail");
         let gzip = (packed.len() < plain.len()).then(|| packed.into());
         // Weak, because it stands for the file with and without compression.
         let tag = format!("W/\"{}\"", hex(&digest::digest(&digest::SHA256, &plain)));
-        let tag = HeaderValue::try_from(tag).expect("hexadecimal digits and quotes make a header value");
+        let tag =
+            HeaderValue::try_from(tag).expect("hexadecimal digits and quotes make a header value");
         Self { content_type, plain, gzip, tag }
     }
 
@@ -110,15 +117,23 @@ impl Ready {
                 _ => (&self.plain, false),
             };
             let mut response = body.clone().into_response();
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
             if packed {
-                response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                response
+                    .headers_mut()
+                    .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             }
             response
         };
         let headers = response.headers_mut();
         headers.insert(header::ETAG, self.tag.clone());
-        for (name, value) in [(header::CACHE_CONTROL, keep), (header::VARY, "accept-encoding"), (header::CONTENT_SECURITY_POLICY, POLICY)] {
+        for (name, value) in [
+            (header::CACHE_CONTROL, keep),
+            (header::VARY, "accept-encoding"),
+            (header::CONTENT_SECURITY_POLICY, POLICY),
+        ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
         response

@@ -27,8 +27,13 @@ impl Page<'_> {
         let address = |path: &str| format!("/assets/{}/{path}", files::version());
         let modules = modules(self.module);
         // The page's own, and those of vendored modules, lie beside their modules.
-        let vendored = modules.iter().filter(|path| path.starts_with("vendor/")).map(|path| path.replace(".esm.js", ".min.css"));
-        let own = ["vendor/bootstrap/bootstrap.min.css", "common/base.css"].map(str::to_owned).into_iter();
+        let vendored = modules
+            .iter()
+            .filter(|path| path.starts_with("vendor/"))
+            .map(|path| path.replace(".esm.js", ".min.css"));
+        let own = ["vendor/bootstrap/bootstrap.min.css", "common/base.css"]
+            .map(str::to_owned)
+            .into_iter();
         let styles: String = own
             .chain(vendored)
             .chain([self.module.replace(".js", ".css")])
@@ -36,7 +41,10 @@ impl Page<'_> {
             .map(|path| format!("<link rel=\"stylesheet\" href=\"{}\">", address(&path)))
             .collect();
         // Named here, so that the browser need not read one module to learn of the next.
-        let preloads: String = modules.iter().map(|path| format!("<link rel=\"modulepreload\" href=\"{}\">", address(path))).collect();
+        let preloads: String = modules
+            .iter()
+            .map(|path| format!("<link rel=\"modulepreload\" href=\"{}\">", address(path)))
+            .collect();
         let html = layout
             .replace("{captcha}", if site.captcha { "on" } else { "off" })
             .replace("{assets}", address("").trim_end_matches('/'))
@@ -59,7 +67,9 @@ fn modules(entry: &str) -> BTreeSet<String> {
         }
         let text = files::text(&path).unwrap_or_default();
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        for import in text.lines().filter(|line| line.starts_with("import ") || line.starts_with("} from ")) {
+        for import in
+            text.lines().filter(|line| line.starts_with("import ") || line.starts_with("} from "))
+        {
             if let Some(name) = import.split('"').nth(1) {
                 waiting.push(resolve(folder, name));
             }

@@ -41,7 +41,12 @@ pub fn router(config: &Config) -> Router {
         .route("/orders/{order_id}", get(site.page("shop/order.js")))
         .route("/console", get(site.page("console/console.js")))
         .route("/problems", get(move |headers: HeaderMap| ready(list.problems(&headers))))
-        .route("/problems/{slug}", get(move |Path(slug): Path<String>, headers: HeaderMap| ready(one.problem(&slug, &headers))))
+        .route(
+            "/problems/{slug}",
+            get(move |Path(slug): Path<String>, headers: HeaderMap| {
+                ready(one.problem(&slug, &headers))
+            }),
+        )
         .route("/assets/{*path}", get(asset))
 }
 
@@ -56,10 +61,18 @@ struct Site {
 
 impl Site {
     /// A page that one module fills. A style sheet beside it that has the same name belongs to it.
-    fn page(&self, module: &'static str) -> impl Fn(HeaderMap) -> Ready<Response> + Clone + Send + Sync + 'static {
+    fn page(
+        &self,
+        module: &'static str,
+    ) -> impl Fn(HeaderMap) -> Ready<Response> + Clone + Send + Sync + 'static {
         let site = self.clone();
         move |headers| {
-            ready(site.once(module, || Page { module, title: "flashsale", main: layout::WAITING }.render(&site)).answer(&headers))
+            ready(
+                site.once(module, || {
+                    Page { module, title: "flashsale", main: layout::WAITING }.render(&site)
+                })
+                .answer(&headers),
+            )
         }
     }
 
@@ -68,7 +81,12 @@ impl Site {
         if cfg!(debug_assertions) {
             return make();
         }
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_insert_with(make).clone()
+        self.made
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(name)
+            .or_insert_with(make)
+            .clone()
     }
 
     fn problems(&self, headers: &HeaderMap) -> Response {

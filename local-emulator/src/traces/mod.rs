@@ -18,7 +18,8 @@ use flashsale::{
 use crate::lambda::HTTP_FUNCTIONS;
 
 /// Variables that other programs take a collector's address from.
-const OTEL_ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+const OTEL_ENDPOINTS: [&str; 2] =
+    ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 
 /// What has to be ended before the process is.
 #[derive(Default)]
@@ -53,7 +54,9 @@ pub fn start(config: &Config) -> anyhow::Result<Traces> {
     }
     logging::start(config)?;
     if let Some(name) = OTEL_ENDPOINTS.into_iter().find(|name| std::env::var_os(name).is_some()) {
-        tracing::warn!("{name} is not read: set traces.endpoint (FLASHSALE_TRACES__ENDPOINT) to export traces");
+        tracing::warn!(
+            "{name} is not read: set traces.endpoint (FLASHSALE_TRACES__ENDPOINT) to export traces"
+        );
     }
     Ok(Traces::default())
 }
@@ -87,9 +90,15 @@ mod tests {
 
     #[test]
     fn a_binary_without_traces_refuses_an_endpoint() {
-        let to = |endpoint: &str| Config::load(None, [("FLASHSALE_TRACES__ENDPOINT".to_owned(), endpoint.to_owned())], []).unwrap();
+        let to = |endpoint: &str| {
+            Config::load(None, [("FLASHSALE_TRACES__ENDPOINT".to_owned(), endpoint.to_owned())], [])
+                .unwrap()
+        };
         let told = check_built(&to("http://127.0.0.1:4318"), false).unwrap_err().to_string();
-        assert!(told.starts_with("traces.endpoint: this binary was built without traces"), "{told}");
+        assert!(
+            told.starts_with("traces.endpoint: this binary was built without traces"),
+            "{told}"
+        );
         check_built(&to(""), false).unwrap();
         check_built(&to("http://127.0.0.1:4318"), true).unwrap();
     }

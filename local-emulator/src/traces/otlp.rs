@@ -34,7 +34,10 @@ use opentelemetry_otlp::{Protocol, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
-    trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span as SdkSpan, SpanData, SpanExporter, SpanProcessor},
+    trace::{
+        BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span as SdkSpan,
+        SpanData, SpanExporter, SpanProcessor,
+    },
 };
 use tokio::runtime::Handle;
 use tracing::{Span, level_filters::LevelFilter};
@@ -60,11 +63,16 @@ pub fn start(config: &Config) -> anyhow::Result<(SpanLayer, Sender)> {
     let headers: HashMap<String, String> = settings
         .headers()?
         .iter()
-        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .map(|(name, value)| {
+            (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        })
         .collect();
     let sending = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
-        .with_shared_http_client(client(&settings.endpoint, Duration::from_millis(settings.timeout_ms))?)
+        .with_shared_http_client(client(
+            &settings.endpoint,
+            Duration::from_millis(settings.timeout_ms),
+        )?)
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(format!("{}/v1/traces", settings.endpoint.trim_end_matches('/')))
         .with_timeout(Duration::from_millis(settings.timeout_ms))
@@ -93,10 +101,15 @@ pub fn start(config: &Config) -> anyhow::Result<(SpanLayer, Sender)> {
         .with_tracked_inactivity(false);
     // No events: a log line is no attribute. A step belongs to a span that is exported, or is not made.
     let wanted = dynamic_filter_fn(|metadata, context| {
-        metadata.is_span() && (metadata.target() == TARGET || metadata.target() == STEP && context.lookup_current().is_some())
+        metadata.is_span()
+            && (metadata.target() == TARGET
+                || metadata.target() == STEP && context.lookup_current().is_some())
     });
     trace::install(Box::new(Otlp { sampled_per_million: settings.sampled_per_million }));
-    Ok((Box::new(layer.with_filter(wanted.with_max_level_hint(LevelFilter::INFO))), Sender(provider)))
+    Ok((
+        Box::new(layer.with_filter(wanted.with_max_level_hint(LevelFilter::INFO))),
+        Sender(provider),
+    ))
 }
 
 /// Who sends. The variables OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES are not read, as no other OTEL_ variable is that
@@ -117,7 +130,8 @@ fn resource(config: &Config) -> Resource {
 impl Sender {
     /// Sends what is left. What takes longer than a second is lost.
     pub async fn close(self) {
-        let closing = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(CLOSE_TIMEOUT));
+        let closing =
+            tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(CLOSE_TIMEOUT));
         match closing.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the last traces were not sent"),
@@ -183,7 +197,10 @@ impl Exporter for Otlp {
 }
 
 fn otel(context: TraceContext) -> SpanContext {
-    let (trace_id, span_id) = (TraceId::from_bytes(context.trace_id.to_be_bytes()), SpanId::from_bytes(context.span_id.to_be_bytes()));
+    let (trace_id, span_id) = (
+        TraceId::from_bytes(context.trace_id.to_be_bytes()),
+        SpanId::from_bytes(context.span_id.to_be_bytes()),
+    );
     let flags = if context.sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
     SpanContext::new(trace_id, span_id, flags, true, TraceState::default())
 }
@@ -206,7 +223,10 @@ impl SpanProcessor for Bounded {
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             if let Some(left_out) = FULL.pass() {
-                tracing::warn!(left_out, "spans are lost: the collector takes fewer than there are (traces.spans_waiting_max)");
+                tracing::warn!(
+                    left_out,
+                    "spans are lost: the collector takes fewer than there are (traces.spans_waiting_max)"
+                );
             }
             return;
         }
@@ -239,7 +259,11 @@ impl SpanExporter for Counted {
         for span in &mut batch {
             span.attributes.retain(|attribute| !LOGGED_ONLY.contains(&attribute.key.as_str()));
             // A request's span is also that of its log lines, which would show the field that else says it.
-            if span.attributes.iter().any(|attribute| attribute.key.as_str() == "http.request.method") {
+            if span
+                .attributes
+                .iter()
+                .any(|attribute| attribute.key.as_str() == "http.request.method")
+            {
                 span.span_kind = SpanKind::Server;
             }
         }
@@ -272,7 +296,8 @@ fn client(endpoint: &str, timeout: Duration) -> anyhow::Result<Arc<dyn HttpClien
     let connector = HttpsConnectorBuilder::new()
         .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
         .context("traces.endpoint: the certificates of this machine can't be read")?;
-    let client = Client::builder(TokioExecutor::new()).build(connector.https_only().enable_http1().build());
+    let client =
+        Client::builder(TokioExecutor::new()).build(connector.https_only().enable_http1().build());
     Ok(Arc::new(OnRuntime { client, runtime, timeout }))
 }
 
@@ -302,7 +327,11 @@ impl<C: Connect + Clone + std::fmt::Debug + Send + Sync + 'static> HttpClient fo
         if let Some(error) = cause
             && let Some(left_out) = LOST.pass()
         {
-            tracing::warn!(error, left_out, "spans are lost: the collector (traces.endpoint) does not take them");
+            tracing::warn!(
+                error,
+                left_out,
+                "spans are lost: the collector (traces.endpoint) does not take them"
+            );
         }
         outcome
     }
@@ -310,5 +339,8 @@ impl<C: Connect + Clone + std::fmt::Debug + Send + Sync + 'static> HttpClient fo
 
 /// hyper's own text leaves out what lies below.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }

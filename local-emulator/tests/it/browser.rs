@@ -27,7 +27,9 @@ fn play(place: impl Fn() -> Place, script: &str, scenario: &str) {
 fn play_once(place: &Place, script: &str, scenario: &str) -> Result<(), String> {
     let emulator = place.start(&["--demo", "--invoke-listen", "127.0.0.1:0"]);
     let (phone, password) = demo_admin(&emulator);
-    let python = env::var("TEST_PYTHON").expect("TEST_PYTHON names a Python with infra/requirements.txt installed: infra/test sets it");
+    let python = env::var("TEST_PYTHON").expect(
+        "TEST_PYTHON names a Python with infra/requirements.txt installed: infra/test sets it",
+    );
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
     let output = Command::new(python)
         .arg(script)
@@ -40,14 +42,20 @@ fn play_once(place: &Place, script: &str, scenario: &str) -> Result<(), String> 
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .unwrap();
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).join("\n");
+    let said = [output.stdout, output.stderr]
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .join("\n");
     emulator.stop();
     if output.status.success() { Ok(()) } else { Err(said) }
 }
 
 /// The administrator that `--demo` makes: number and password.
 fn demo_admin(emulator: &Emulator) -> (String, String) {
-    let line = emulator.said.iter().find_map(|line| line.strip_prefix("demo admin ")).expect("--demo makes an administrator");
+    let line = emulator
+        .said
+        .iter()
+        .find_map(|line| line.strip_prefix("demo admin "))
+        .expect("--demo makes an administrator");
     let (phone, password) = line.split_once(" password ").expect("number and password in one line");
     (phone.trim().to_owned(), password.to_owned())
 }

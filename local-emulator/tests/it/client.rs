@@ -39,14 +39,20 @@ impl Events {
     pub async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
-                let data = event.lines().find_map(|line| line.strip_prefix("data: ")).map(|data| serde_json::from_str(data).unwrap());
+                let data = event
+                    .lines()
+                    .find_map(|line| line.strip_prefix("data: "))
+                    .map(|data| serde_json::from_str(data).unwrap());
                 self.text = rest.to_owned();
                 if data.is_some() {
                     return data;
                 }
                 continue;
             }
-            let frame = tokio::time::timeout(TIMEOUT, self.body.frame()).await.expect("an event every second")?.ok()?;
+            let frame = tokio::time::timeout(TIMEOUT, self.body.frame())
+                .await
+                .expect("an event every second")?
+                .ok()?;
             self.text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
         }
     }
@@ -69,7 +75,11 @@ impl Answer {
     /// The last part of a problem's `type`; empty for an answer that is no problem.
     pub fn slug(&self) -> String {
         let json = self.json();
-        json["type"].as_str().and_then(|kind| kind.strip_prefix("/problems/")).unwrap_or_default().to_owned()
+        json["type"]
+            .as_str()
+            .and_then(|kind| kind.strip_prefix("/problems/"))
+            .unwrap_or_default()
+            .to_owned()
     }
 
     /// A text of the body's top level.
@@ -114,7 +124,13 @@ impl Client {
     }
 
     /// Sends one request. An error is one of the connection: the server may have worked or not.
-    pub async fn send(&self, method: &str, path: &str, token: Option<&str>, body: Option<Value>) -> Result<Answer, String> {
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<Value>,
+    ) -> Result<Answer, String> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
@@ -136,7 +152,8 @@ impl Client {
 
     pub async fn raw(&self, request: Request<Body>) -> Result<Answer, String> {
         let answer = tokio::time::timeout(self.patience, async {
-            let response = self.pool.request(request).await.map_err(|error| format!("{error:?}"))?;
+            let response =
+                self.pool.request(request).await.map_err(|error| format!("{error:?}"))?;
             let (parts, body) = response.into_parts();
             let bytes = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
             Ok(Answer { status: parts.status, headers: parts.headers, bytes })
@@ -151,7 +168,8 @@ impl Client {
 
     /// Opens a stream of server-sent events.
     pub async fn events(&self, path: &str, token: &str) -> Events {
-        let request = Request::get(format!("{}{path}", self.base)).header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let request = Request::get(format!("{}{path}", self.base))
+            .header(header::AUTHORIZATION, format!("Bearer {token}"));
         let response = self.pool.request(request.body(Body::empty()).unwrap()).await.unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");

@@ -19,7 +19,8 @@ const FUNCTIONS: [&str; 5] = ["seckill", "order-worker", "sweeper", "sales", "or
 
 #[track_caller]
 fn no_surprises(ends: &[(String, Bought)]) {
-    let surprises: Vec<_> = ends.iter().filter(|(_, end)| matches!(end, Bought::Surprise(_))).collect();
+    let surprises: Vec<_> =
+        ends.iter().filter(|(_, end)| matches!(end, Bought::Surprise(_))).collect();
     assert!(surprises.is_empty(), "{surprises:?}");
 }
 
@@ -64,7 +65,8 @@ async fn the_embedded_emulator_is_killed_and_started_again() {
     let (early, late) = tokens.split_at(600);
     let accepted = Accepted::default();
     let shoppers = tokio::spawn({
-        let (clients, sale, early, accepted) = (clients.clone(), sale.clone(), early.to_vec(), accepted.clone());
+        let (clients, sale, early, accepted) =
+            (clients.clone(), sale.clone(), early.to_vec(), accepted.clone());
         async move {
             let buying = rush_noting(&clients, &sale, &early, 32, &accepted);
             // After the crash nobody answers: who has not bought by then gives up here and tries again below.
@@ -88,8 +90,12 @@ async fn the_embedded_emulator_is_killed_and_started_again() {
     // Sold out or not, an emulator that did not take their orders tells the winners so.
     assert_winners_are_told(&clients, &sale, &accepted).await;
     let ends = rush(&clients, &sale, early, 32).await;
-    let surprises: Vec<_> =
-        ends.iter().filter(|(_, end)| matches!(end, Bought::Surprise(what) if !what.ends_with("already-bought"))).collect();
+    let surprises: Vec<_> = ends
+        .iter()
+        .filter(
+            |(_, end)| matches!(end, Bought::Surprise(what) if !what.ends_with("already-bought")),
+        )
+        .collect();
     assert!(surprises.is_empty(), "{surprises:?}");
     follow_all(&clients, &ends).await;
     // Units reserved at the moment of the crash, whose order was never published, are sold by the sweeper's republish.
@@ -122,7 +128,8 @@ async fn redis_is_emptied() {
     let clients = [emulator.client.clone()];
     let accepted = Accepted::default();
     let shoppers = tokio::spawn({
-        let (clients, sale, tokens, accepted) = (clients.clone(), sale.clone(), tokens.clone(), accepted.clone());
+        let (clients, sale, tokens, accepted) =
+            (clients.clone(), sale.clone(), tokens.clone(), accepted.clone());
         async move { rush_noting(&clients, &sale, &tokens, 16, &accepted).await }
     });
     wait_for_sales(&emulator.client, &sale, 300, 60).await;
@@ -173,11 +180,15 @@ async fn functions_are_killed_all_the_time() {
     let mut turn = 0;
     while !shoppers.is_finished() || kills < KILLS_MIN {
         let mut functions: Vec<(u64, String)> = emulator.children().into_iter().collect();
-        functions.retain(|(_, command)| FUNCTIONS.iter().any(|name| command.trim_end().ends_with(name)));
+        functions
+            .retain(|(_, command)| FUNCTIONS.iter().any(|name| command.trim_end().ends_with(name)));
         functions.sort();
         if let Some((pid, _)) = functions.get(turn % functions.len().max(1)) {
             // It may have ended meanwhile.
-            let killed = std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).output().unwrap();
+            let killed = std::process::Command::new("kill")
+                .args(["-KILL", &pid.to_string()])
+                .output()
+                .unwrap();
             kills += u32::from(killed.status.success());
         }
         turn += 1;
@@ -250,7 +261,11 @@ async fn winners_are_told_so_after_a_kill_and_a_restart_of(place: Place) {
     let winners = winners(&ends);
     assert_eq!(winners.len(), 150);
     // Losers come first and go on coming, so that the sale is known to be sold out.
-    let losers: Vec<_> = ends.iter().filter(|(_, end)| *end == Bought::SoldOut).map(|(token, _)| token.clone()).collect();
+    let losers: Vec<_> = ends
+        .iter()
+        .filter(|(_, end)| *end == Bought::SoldOut)
+        .map(|(token, _)| token.clone())
+        .collect();
     assert_eq!(losers.len(), 350);
     let crowd = tokio::spawn({
         let (clients, sale) = (clients.clone(), sale.clone());
@@ -281,7 +296,10 @@ async fn assert_winners_are_told(clients: &[Client], sale: &str, winners: &[(Str
     for (number, (order, token)) in winners.iter().enumerate() {
         let deadline = Instant::now() + Duration::from_secs(30);
         let (slug, told) = loop {
-            let answer = clients[number % clients.len()].send("POST", &path, Some(token), Some(json!({}))).await.unwrap();
+            let answer = clients[number % clients.len()]
+                .send("POST", &path, Some(token), Some(json!({})))
+                .await
+                .unwrap();
             let slug = answer.slug();
             // An emulator that has just started, or a client that hurries.
             if !["unavailable", "rate-limited"].contains(&slug.as_str()) {
@@ -312,7 +330,8 @@ async fn wait_for_sales(client: &Client, sale: &str, stock: u64, taken: u64) {
 
 pub fn flush(url: &str) {
     use std::io::{Read as _, Write as _};
-    let address = url.strip_prefix("redis://").unwrap().trim_end_matches('/').split('/').next().unwrap();
+    let address =
+        url.strip_prefix("redis://").unwrap().trim_end_matches('/').split('/').next().unwrap();
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     stream.write_all(b"FLUSHALL\r\n").unwrap();
     let mut answer = [0; 5];

@@ -16,7 +16,9 @@ async fn a_restart_signs_nobody_out_and_keeps_orders() {
     let token = &tokens[0];
     let emulator = place.start(&["--no-demo"]);
     let clients = [emulator.client.clone()];
-    let Bought::Order(order) = buy(&clients, &sale, token, false, 0).await else { panic!("not bought") };
+    let Bought::Order(order) = buy(&clients, &sale, token, false, 0).await else {
+        panic!("not bought")
+    };
     // At once: whether the worker was done or not, the order is kept.
     emulator.stop();
     let emulator = place.start(&["--no-demo"]);
@@ -54,14 +56,38 @@ async fn ten_thousand_users_are_seeded_in_seconds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sales_create_prints_one_object() {
     let place = Place::embedded();
-    let output = place.run(&["sales", "create", "--title", "T", "--stock", "7", "--price", "1", "--starts-in", "0s", "--ends-in", "1h"]);
+    let output = place.run(&[
+        "sales",
+        "create",
+        "--title",
+        "T",
+        "--stock",
+        "7",
+        "--price",
+        "1",
+        "--starts-in",
+        "0s",
+        "--ends-in",
+        "1h",
+    ]);
     let sale: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(sale["sale_id"].is_string());
     assert_eq!(sale["stock"], 7);
     let refused = place.run(&["sales", "create", "--title", "T", "--stock", "0", "--price", "1"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("stock: 1 to 10000000"));
-    let refused = place.run(&["sales", "create", "--title", "T", "--stock", "1", "--price", "1", "--ends-in", "soon"]);
+    let refused = place.run(&[
+        "sales",
+        "create",
+        "--title",
+        "T",
+        "--stock",
+        "1",
+        "--price",
+        "1",
+        "--ends-in",
+        "soon",
+    ]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--ends-in"));
 }
 
@@ -70,11 +96,17 @@ async fn configuration_is_shown_and_checked() {
     let place = Place::embedded();
     let shown = place.run(&["config"]);
     let text = String::from_utf8_lossy(&shown.stdout).into_owned();
-    assert!(text.contains("captcha = \"off\"") && text.contains("pay_within_seconds = 900"), "{text}");
+    assert!(
+        text.contains("captcha = \"off\"") && text.contains("pay_within_seconds = 900"),
+        "{text}"
+    );
     let place = Place::embedded().set("ORDERS__PAY_WITHIN_SECONDS", "soon").unaudited();
     let refused = place.run(&["config"]);
     assert_eq!(refused.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("FLASHSALE_ORDERS__PAY_WITHIN_SECONDS: expected a whole number"));
+    assert!(
+        String::from_utf8_lossy(&refused.stderr)
+            .contains("FLASHSALE_ORDERS__PAY_WITHIN_SECONDS: expected a whole number")
+    );
     let place = Place::embedded().set("PROFILE", "production").unaudited();
     assert!(String::from_utf8_lossy(&place.run(&[]).stderr).contains("session_keys"));
 }
@@ -84,11 +116,20 @@ async fn the_schema_is_brought_up_to_date() {
     let place = Place::embedded();
     let said = |arguments: &[&str]| {
         let output = place.run(arguments);
-        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned()
+                + &String::from_utf8_lossy(&output.stderr),
+        )
     };
     for _ in 0..2 {
         let (code, text) = said(&["migrate", "--check"]);
-        assert!(code == Some(1) && text.contains("pending: 0001 ledger\n") && text.contains("migrations are pending"), "{text}");
+        assert!(
+            code == Some(1)
+                && text.contains("pending: 0001 ledger\n")
+                && text.contains("migrations are pending"),
+            "{text}"
+        );
         assert!(!place.path().join("data").exists(), "it only looks");
     }
     let (code, text) = said(&["migrate"]);
@@ -119,7 +160,8 @@ async fn functions_are_invoked_with_lambda_events() {
     let file = place.path().join("event.json");
     std::fs::write(&file, event.to_string()).unwrap();
     let output = place.run(&["invoke", "sales", "--event", file.to_str().unwrap()]);
-    let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    let answer: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
     assert_eq!(answer["statusCode"], 200);
     let body: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
     assert_eq!(body["stock"], 3);
@@ -141,21 +183,30 @@ async fn unpaid_orders_expire_and_their_units_are_sold_again() {
     let (tokens, sale) = (place.seed(2), place.sale(1));
     let emulator = place.start(&["--no-demo"]);
     let clients = [emulator.client.clone()];
-    let Bought::Order(order) = buy(&clients, &sale, &tokens[0], false, 0).await else { panic!("not bought") };
+    let Bought::Order(order) = buy(&clients, &sale, &tokens[0], false, 0).await else {
+        panic!("not bought")
+    };
     follow(&clients, &order, &tokens[0]).await;
     let deadline = Instant::now() + Duration::from_secs(20);
     let again = loop {
         match buy(&clients, &sale, &tokens[1], false, 0).await {
             Bought::Order(order) => break order,
-            Bought::SoldOut if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(200)).await,
+            Bought::SoldOut if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(200)).await
+            }
             other => panic!("{other:?}"),
         }
     };
     assert_ne!(order, again);
-    let first = emulator.client.get(&format!("/api/orders/{order}"), Some(&tokens[0])).await.expect(200);
+    let first =
+        emulator.client.get(&format!("/api/orders/{order}"), Some(&tokens[0])).await.expect(200);
     assert_eq!(first.text("status"), "expired");
     let path = format!("/api/orders/{order}/payment");
-    emulator.client.post(&path, Some(&tokens[0]), json!({})).await.expect_problem(409, "order-final");
+    emulator
+        .client
+        .post(&path, Some(&tokens[0]), json!({}))
+        .await
+        .expect_problem(409, "order-final");
     emulator.stop();
 }
 
@@ -167,7 +218,8 @@ async fn metrics_are_on_the_admin_port_only() {
     let line = emulator.said.iter().find(|line| line.starts_with("metrics")).unwrap();
     let base = line.rsplit(' ').next().unwrap();
     let admin = crate::client::Client::new(base);
-    let text = String::from_utf8(admin.get("/metrics", None).await.expect(200).bytes.to_vec()).unwrap();
+    let text =
+        String::from_utf8(admin.get("/metrics", None).await.expect(200).bytes.to_vec()).unwrap();
     assert!(
         text.contains("flashsale_http_requests_total{function=\"sales\",method=\"GET\",route=\"/api/sales\",status=\"200\"} 1"),
         "{text}"
@@ -186,7 +238,9 @@ async fn a_batch_waits_for_its_window() {
     let begun = Instant::now();
     let mut orders = Vec::new();
     for token in &tokens {
-        let Bought::Order(order) = buy(&clients, &sale, token, false, 0).await else { panic!("not bought") };
+        let Bought::Order(order) = buy(&clients, &sale, token, false, 0).await else {
+            panic!("not bought")
+        };
         orders.push(order);
     }
     for (order, token) in orders.iter().zip(&tokens) {

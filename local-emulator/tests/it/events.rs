@@ -43,7 +43,9 @@ fn events() -> Vec<(String, PathBuf)> {
         let name = function.file_name().into_string().unwrap();
         let before = found.len();
         let folder = function.path().join("events");
-        for event in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        for event in std::fs::read_dir(&folder)
+            .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        {
             found.push((name.clone(), event.unwrap().path()));
         }
         assert!(found.len() > before, "{name} has no events");
@@ -59,8 +61,14 @@ fn ready_made_events_are_answered() {
     let mut tried = BTreeSet::new();
     for (function, file) in events() {
         let case = file.file_stem().unwrap().to_str().unwrap().to_owned();
-        assert!(case.starts_with(&format!("{function}-")), "{case}: expected {function}-<case>.json");
-        let (_, expected) = ANSWERS.iter().find(|(known, _)| *known == case).unwrap_or_else(|| panic!("{case}: its answer is not listed"));
+        assert!(
+            case.starts_with(&format!("{function}-")),
+            "{case}: expected {function}-<case>.json"
+        );
+        let (_, expected) = ANSWERS
+            .iter()
+            .find(|(known, _)| *known == case)
+            .unwrap_or_else(|| panic!("{case}: its answer is not listed"));
         let output = place.run(&["invoke", &function, "--event", file.to_str().unwrap()]);
         assert!(output.status.success(), "{case}: {}", String::from_utf8_lossy(&output.stderr));
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -81,7 +89,8 @@ fn ready_made_events_are_answered() {
 fn a_cookie_from_api_gateway_signs_in() {
     let place = Place::embedded();
     let token = place.seed(1).remove(0);
-    let (_, file) = events().into_iter().find(|(_, file)| file.ends_with("login-current-cookie.json")).unwrap();
+    let (_, file) =
+        events().into_iter().find(|(_, file)| file.ends_with("login-current-cookie.json")).unwrap();
     let event = std::fs::read_to_string(file).unwrap().replace("put.a.token.here", &token);
     let file = place.path().join("event.json");
     std::fs::write(&file, event).unwrap();

@@ -14,7 +14,9 @@ const PASSWORD: &str = "correct horse";
 /// One instance with these keys, the first of which signs.
 fn start(place: &Place, keys: &[&str]) -> Emulator {
     let list = keys.iter().map(|key| format!("\"{key}\"")).collect::<Vec<_>>().join(", ");
-    let file = place.path().join(format!("{}.toml", keys.iter().map(|key| &key[..3]).collect::<Vec<_>>().join("-")));
+    let file = place
+        .path()
+        .join(format!("{}.toml", keys.iter().map(|key| &key[..3]).collect::<Vec<_>>().join("-")));
     std::fs::write(&file, format!("session_keys = [{list}]\nticket_keys = [{list}]\n")).unwrap();
     place.start(&["--no-demo", "--config", file.to_str().unwrap()])
 }
@@ -26,7 +28,11 @@ async fn sign_up(client: &Client, phone: &str) -> String {
 }
 
 async fn ticket(client: &Client, sale: &str, token: &str) -> String {
-    client.post(&format!("/api/sales/{sale}/tickets"), Some(token), json!({})).await.expect(201).text("ticket")
+    client
+        .post(&format!("/api/sales/{sale}/tickets"), Some(token), json!({}))
+        .await
+        .expect(201)
+        .text("ticket")
 }
 
 async fn knows(client: &Client, token: &str) -> bool {
@@ -38,7 +44,8 @@ async fn knows(client: &Client, token: &str) -> bool {
 async fn keys_are_changed_while_a_sale_runs() {
     let place = Place::servers();
     let sale = place.sale(10);
-    let (old, new) = (format!("old:{}", STANDARD.encode([1; 32])), format!("new:{}", STANDARD.encode([2; 32])));
+    let (old, new) =
+        (format!("old:{}", STANDARD.encode([1; 32])), format!("new:{}", STANDARD.encode([2; 32])));
     let (old, new) = (old.as_str(), new.as_str());
     let orders = format!("/api/sales/{sale}/orders");
 
@@ -81,10 +88,23 @@ async fn keys_are_changed_while_a_sale_runs() {
     a = start(&place, &[new]);
     assert!(!knows(&a.client, &early).await, "the old key still counts");
     assert!(knows(&a.client, &late).await);
-    a.client.post(&orders, Some(&late), json!({ "ticket": early_ticket })).await.expect_problem(403, "bad-ticket");
+    a.client
+        .post(&orders, Some(&late), json!({ "ticket": early_ticket }))
+        .await
+        .expect_problem(403, "bad-ticket");
     // Who is signed out signs in again and finds the order.
-    let back =
-        a.client.post("/api/sessions", None, json!({ "phone": "+12015550101", "password": PASSWORD })).await.expect(201).text("token");
-    assert_eq!(a.client.get("/api/orders", Some(&back)).await.expect(200).json()["orders"].as_array().unwrap().len(), 1);
+    let back = a
+        .client
+        .post("/api/sessions", None, json!({ "phone": "+12015550101", "password": PASSWORD }))
+        .await
+        .expect(201)
+        .text("token");
+    assert_eq!(
+        a.client.get("/api/orders", Some(&back)).await.expect(200).json()["orders"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
     a.stop();
 }

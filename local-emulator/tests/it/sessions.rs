@@ -33,7 +33,8 @@ fn add_admin(place: &Place) {
     let weak = place.run_with_input(&["users", "add-admin", "--phone", ADMIN], "12345678\n");
     assert_eq!(weak.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&weak.stderr).contains("weak-password"), "{weak:?}");
-    let added = place.run_with_input(&["users", "add-admin", "--phone", ADMIN], &format!("{PASSWORD}\n"));
+    let added =
+        place.run_with_input(&["users", "add-admin", "--phone", ADMIN], &format!("{PASSWORD}\n"));
     assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
 }
 
@@ -58,12 +59,18 @@ async fn sessions_bans_and_roles_outlive_an_emptied_redis(place: Place) {
     let tokens = place.seed(30);
     let emulator = place.start(&["--no-demo"]);
     let client = &emulator.client;
-    client.post("/api/users", None, json!({ "phone": SHOPPER, "password": PASSWORD })).await.expect(201);
+    client
+        .post("/api/users", None, json!({ "phone": SHOPPER, "password": PASSWORD }))
+        .await
+        .expect(201);
     let admin = sign_in(client, ADMIN, PASSWORD).await;
     let (banned, ended, going) = (&tokens[0], &tokens[1], &tokens[2..]);
     let user = current(client, banned).await.expect(200).json()["user"]["user_id"].clone();
     let list = "/api/admin/blacklist";
-    for ban in [json!({ "kind": "user", "value": user, "reason": "resale" }), json!({ "kind": "phone", "value": SHOPPER, "reason": "x" })] {
+    for ban in [
+        json!({ "kind": "user", "value": user, "reason": "resale" }),
+        json!({ "kind": "phone", "value": SHOPPER, "reason": "x" }),
+    ] {
         client.post(list, Some(&admin), ban).await.expect(201);
     }
     client.call("DELETE", "/api/sessions/current", Some(ended), Value::Null).await.expect(204);
@@ -116,8 +123,10 @@ async fn ten_thousand_missed_sessions_come_back_on_servers() {
     let emulator = place.start(&["--no-demo", "--admin-listen", "127.0.0.1:0"]);
     empty_redis(&place);
     let took = poll_all(&emulator.client, &tokens, CONNECTIONS).await;
-    let (lookups, sessions) =
-        (figure(&emulator, "flashsale_session_lookups_total").await, figure(&emulator, "flashsale_sessions_looked_up_total").await);
+    let (lookups, sessions) = (
+        figure(&emulator, "flashsale_session_lookups_total").await,
+        figure(&emulator, "flashsale_sessions_looked_up_total").await,
+    );
     let at_once = figure(&emulator, "flashsale_session_lookups_at_once_max").await;
     assert!(sessions >= SHOPPERS as f64, "{sessions}");
     assert!((1.0..=LOOKUPS_AT_ONCE).contains(&at_once), "{at_once}");
@@ -153,7 +162,8 @@ async fn poll_all(client: &Client, tokens: &[String], connections: usize) -> Dur
 
 /// A figure of `/metrics`.
 async fn figure(emulator: &Emulator, name: &str) -> f64 {
-    let admin = emulator.said.iter().find_map(|line| line.strip_prefix("metrics and health on ")).unwrap();
+    let admin =
+        emulator.said.iter().find_map(|line| line.strip_prefix("metrics and health on ")).unwrap();
     let text = Client::new(admin).get("/metrics", None).await.expect(200).bytes;
     let text = String::from_utf8(text.to_vec()).unwrap();
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
@@ -169,10 +179,18 @@ async fn an_operator_sets_passwords_and_demotes() {
     emulator.client.get("/api/admin/blacklist", Some(&token)).await.expect(200);
     emulator.stop();
 
-    let set = place.run_with_input(&["users", "set-password", "--phone", ADMIN], "battery staple\n");
-    assert!(set.status.success() && String::from_utf8_lossy(&set.stdout).contains("user_id"), "{set:?}");
-    let nobody = place.run_with_input(&["users", "set-password", "--phone", SHOPPER], "battery staple\n");
-    assert!(String::from_utf8_lossy(&nobody.stderr).contains("--phone: no user has this number"), "{nobody:?}");
+    let set =
+        place.run_with_input(&["users", "set-password", "--phone", ADMIN], "battery staple\n");
+    assert!(
+        set.status.success() && String::from_utf8_lossy(&set.stdout).contains("user_id"),
+        "{set:?}"
+    );
+    let nobody =
+        place.run_with_input(&["users", "set-password", "--phone", SHOPPER], "battery staple\n");
+    assert!(
+        String::from_utf8_lossy(&nobody.stderr).contains("--phone: no user has this number"),
+        "{nobody:?}"
+    );
     let empty = place.run_with_input(&["users", "set-password", "--phone", ADMIN], "");
     assert!(String::from_utf8_lossy(&empty.stderr).contains("standard input"), "{empty:?}");
     let emulator = place.start(&["--no-demo"]);
@@ -183,17 +201,27 @@ async fn an_operator_sets_passwords_and_demotes() {
 
     assert!(place.run(&["users", "demote", "--phone", ADMIN]).status.success());
     let again = place.run(&["users", "demote", "--phone", ADMIN]);
-    assert!(String::from_utf8_lossy(&again.stderr).contains("--phone: no administrator has this number"), "{again:?}");
+    assert!(
+        String::from_utf8_lossy(&again.stderr)
+            .contains("--phone: no administrator has this number"),
+        "{again:?}"
+    );
     let emulator = place.start(&["--no-demo"]);
     current(&emulator.client, &token).await.expect_problem(401, "unauthenticated");
     let token = sign_in(&emulator.client, ADMIN, "battery staple").await;
-    emulator.client.get("/api/admin/blacklist", Some(&token)).await.expect_problem(403, "forbidden");
+    emulator
+        .client
+        .get("/api/admin/blacklist", Some(&token))
+        .await
+        .expect_problem(403, "forbidden");
     emulator.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_api_answers_only_in_its_networks() {
-    let place = Place::embedded().set("ADMIN_NETWORKS", "192.0.2.0/24").set("TRUSTED_PROXIES", "127.0.0.1/32");
+    let place = Place::embedded()
+        .set("ADMIN_NETWORKS", "192.0.2.0/24")
+        .set("TRUSTED_PROXIES", "127.0.0.1/32");
     add_admin(&place);
     let emulator = place.start(&["--no-demo"]);
     let token = sign_in(&emulator.client, ADMIN, PASSWORD).await;
@@ -203,6 +231,11 @@ async fn the_admin_api_answers_only_in_its_networks() {
     let request = hyper::Request::get(format!("{}/api/admin/blacklist", emulator.client.base))
         .header("authorization", format!("Bearer {token}"))
         .header("x-forwarded-for", "192.0.2.77");
-    emulator.client.raw(request.body(axum::body::Body::empty()).unwrap()).await.unwrap().expect(200);
+    emulator
+        .client
+        .raw(request.body(axum::body::Body::empty()).unwrap())
+        .await
+        .unwrap()
+        .expect(200);
     emulator.stop();
 }

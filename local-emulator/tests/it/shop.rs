@@ -22,7 +22,13 @@ pub enum Bought {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Buys one unit at whichever emulator answers. With `twice`, every order request is sent two times at once.
-pub async fn buy(emulators: &[Client], sale: &str, token: &str, twice: bool, first: usize) -> Bought {
+pub async fn buy(
+    emulators: &[Client],
+    sale: &str,
+    token: &str,
+    twice: bool,
+    first: usize,
+) -> Bought {
     let deadline = Instant::now() + PATIENCE;
     let mut turn = first;
     let mut ticket: Option<(String, String)> = None;
@@ -30,8 +36,13 @@ pub async fn buy(emulators: &[Client], sale: &str, token: &str, twice: bool, fir
         let client = &emulators[turn % emulators.len()];
         turn += 1;
         let Some((sent, order_id)) = &ticket else {
-            match client.send("POST", &format!("/api/sales/{sale}/tickets"), Some(token), Some(json!({}))).await {
-                Ok(answer) if answer.status == 201 => ticket = Some((answer.text("ticket"), answer.text("order_id"))),
+            match client
+                .send("POST", &format!("/api/sales/{sale}/tickets"), Some(token), Some(json!({})))
+                .await
+            {
+                Ok(answer) if answer.status == 201 => {
+                    ticket = Some((answer.text("ticket"), answer.text("order_id")))
+                }
                 Ok(answer) => match answer.slug().as_str() {
                     "sold-out" => return Bought::SoldOut,
                     "rate-limited" | "unavailable" => sleep(Duration::from_millis(200)).await,
@@ -65,7 +76,9 @@ pub async fn buy(emulators: &[Client], sale: &str, token: &str, twice: bool, fir
             }
             Ok(answer) => match answer.slug().as_str() {
                 "sold-out" => return Bought::SoldOut,
-                "rate-limited" | "unavailable" | "not-durable-yet" => sleep(Duration::from_millis(200)).await,
+                "rate-limited" | "unavailable" | "not-durable-yet" => {
+                    sleep(Duration::from_millis(200)).await
+                }
                 "function-failed" => {}
                 other => return Bought::Surprise(format!("order: {} {other}", answer.status)),
             },
@@ -82,7 +95,10 @@ pub async fn follow(emulators: &[Client], order: &str, token: &str) -> String {
     let mut last = String::new();
     while Instant::now() < deadline {
         turn += 1;
-        match emulators[turn % emulators.len()].send("GET", &format!("/api/orders/{order}"), Some(token), None).await {
+        match emulators[turn % emulators.len()]
+            .send("GET", &format!("/api/orders/{order}"), Some(token), None)
+            .await
+        {
             Ok(answer) if answer.status == 200 => {
                 last = answer.text("status");
                 if last != "queued" {

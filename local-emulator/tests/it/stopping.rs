@@ -15,14 +15,17 @@ async fn an_end_in_good_order_is_quiet(place: Place) {
         let emulator = place.start(&["--no-demo"]);
         let clients = [emulator.client.clone()];
         for (number, token) in tokens.iter().enumerate() {
-            let Bought::Order(order) = buy(&clients, &sale, token, false, number).await else { panic!("there is one for each") };
+            let Bought::Order(order) = buy(&clients, &sale, token, false, number).await else {
+                panic!("there is one for each")
+            };
             assert_eq!(follow(&clients, &order, token).await, "confirmed");
         }
         emulator.stop();
         let log = place.log();
         // What is said at the start, of captchas that are off say, is another matter.
         let (_, end) = log[read..].split_once("stopping").expect("it says that it stops");
-        let loud: Vec<_> = end.lines().filter(|line| line.contains("ERROR") || line.contains("WARN")).collect();
+        let loud: Vec<_> =
+            end.lines().filter(|line| line.contains("ERROR") || line.contains("WARN")).collect();
         assert!(loud.is_empty(), "{loud:#?}");
         read = log.len();
     }

@@ -14,7 +14,12 @@ use crate::{
 pub type Accepted = Arc<std::sync::Mutex<Vec<(String, String)>>>;
 
 /// Lets every token buy, `connections` at a time; every third sends its orders twice.
-pub async fn rush(emulators: &[Client], sale: &str, tokens: &[String], connections: usize) -> Vec<(String, Bought)> {
+pub async fn rush(
+    emulators: &[Client],
+    sale: &str,
+    tokens: &[String],
+    connections: usize,
+) -> Vec<(String, Bought)> {
     rush_noting(emulators, sale, tokens, connections, &Accepted::default()).await
 }
 
@@ -26,10 +31,12 @@ pub async fn rush_noting(
     connections: usize,
     accepted: &Accepted,
 ) -> Vec<(String, Bought)> {
-    let waiting: Arc<Mutex<Vec<(usize, String)>>> = Arc::new(Mutex::new(tokens.iter().cloned().enumerate().collect()));
+    let waiting: Arc<Mutex<Vec<(usize, String)>>> =
+        Arc::new(Mutex::new(tokens.iter().cloned().enumerate().collect()));
     let shoppers: Vec<_> = (0..connections)
         .map(|_| {
-            let (waiting, emulators, sale) = (Arc::clone(&waiting), emulators.to_vec(), sale.to_owned());
+            let (waiting, emulators, sale) =
+                (Arc::clone(&waiting), emulators.to_vec(), sale.to_owned());
             let accepted = Arc::clone(accepted);
             tokio::spawn(async move {
                 let mut ends = Vec::new();
@@ -71,7 +78,8 @@ async fn storm(place: &Place) {
     let clients = [emulator.client.clone()];
     let ends = rush(&clients, &sale, &tokens, 64).await;
     let losers = ends.iter().filter(|(_, end)| *end == Bought::SoldOut).count();
-    let surprises: Vec<_> = ends.iter().filter(|(_, end)| matches!(end, Bought::Surprise(_))).collect();
+    let surprises: Vec<_> =
+        ends.iter().filter(|(_, end)| matches!(end, Bought::Surprise(_))).collect();
     assert!(surprises.is_empty(), "{surprises:?}");
     assert_eq!(follow_all(&clients, &ends).await, 500);
     assert_eq!(losers, 1_500);

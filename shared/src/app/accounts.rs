@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{
     App, CaptchaAnswer, Client, SessionClaims,
-    fair_turns::Turn,
+    fair_queue::Turn,
     finish,
     passwords::{NO_PASSWORD, Queue, check_strength},
 };
@@ -76,13 +76,16 @@ impl App {
         let limits = vec![self.phone_limit(&phone, client)];
         self.enter_unknown(client, "register", self.config.limits.register, limits).await?;
         self.check_captcha(Purpose::Login, given.captcha).await?;
-        self.refuse_banned(&[Subject::Phone(phone.clone()), Subject::address(client.address)]).await?;
+        self.refuse_banned(&[Subject::Phone(phone.clone()), Subject::address(client.address)])
+            .await?;
         if self.ports.users.by_phone(&phone).await?.is_some() {
             return Err(Problem::PhoneTaken);
         }
         let prefix = AddressPrefix::of(client.address);
-        let password_hash = self.passwords.hash(Queue::Registration, prefix, given.password, self.salt()).await;
-        let password_hash = password_hash.inspect_err(|problem| self.note_refused(problem, client, None))?;
+        let password_hash =
+            self.passwords.hash(Queue::Registration, prefix, given.password, self.salt()).await;
+        let password_hash =
+            password_hash.inspect_err(|problem| self.note_refused(problem, client, None))?;
         let user = self.store_user(phone, password_hash, Role::Shopper).await?;
         Ok(UserView::from(&user))
     }
@@ -91,16 +94,34 @@ impl App {
     ///
     /// # Errors
     /// `weak-password`, `phone-taken`.
-    pub async fn add_user(&self, phone: Phone, password: String, role: Role) -> Result<User, Problem> {
+    pub async fn add_user(
+        &self,
+        phone: Phone,
+        password: String,
+        role: Role,
+    ) -> Result<User, Problem> {
         check_strength("password", &password, &phone)?;
         let here = AddressPrefix::of(std::net::Ipv4Addr::LOCALHOST.into());
-        let password_hash = self.passwords.hash(Queue::Registration, here, password, self.salt()).await?;
+        let password_hash =
+            self.passwords.hash(Queue::Registration, here, password, self.salt()).await?;
         self.store_user(phone, password_hash, role).await
     }
 
-    async fn store_user(&self, phone: Phone, password_hash: String, role: Role) -> Result<User, Problem> {
+    async fn store_user(
+        &self,
+        phone: Phone,
+        password_hash: String,
+        role: Role,
+    ) -> Result<User, Problem> {
         let now = self.now();
-        let user = User { user_id: UserId::new(now, &self.ten()), phone, password_hash, role, created_at: now, generation: 0 };
+        let user = User {
+            user_id: UserId::new(now, &self.ten()),
+            phone,
+            password_hash,
+            role,
+            created_at: now,
+            generation: 0,
+        };
         match self.ports.users.create(&user).await? {
             Created::Created => Ok(user),
             Created::PhoneTaken => Err(Problem::PhoneTaken),
@@ -115,7 +136,11 @@ impl App {
         SIGN_INS.note("opened", self.check_credentials(client, given).await)
     }
 
-    async fn check_credentials(&self, client: &Client, given: Credentials) -> Result<SignedIn, Problem> {
+    async fn check_credentials(
+        &self,
+        client: &Client,
+        given: Credentials,
+    ) -> Result<SignedIn, Problem> {
         let phone = Phone::parse(&given.phone, given.country)?;
         let limits = vec![self.phone_limit(&phone, client)];
         self.enter_unknown(client, "login", self.config.limits.login, limits).await?;
@@ -128,7 +153,8 @@ impl App {
         let turn = turn.inspect_err(|problem| self.note_refused(problem, client, None))?;
         let (app, client) = (self.clone(), client.clone());
         // From here on also when the client goes away: otherwise whoever hangs up early guesses uncounted.
-        finish(async move { app.sign_in_in_turn(turn, &client, phone, given.password, user).await }).await
+        finish(async move { app.sign_in_in_turn(turn, &client, phone, given.password, user).await })
+            .await
     }
 
     /// Verifies the password, and counts a failure or opens the session.
@@ -148,8 +174,10 @@ impl App {
             security::sign_in_failed(client.address, user_id);
             let (window_ms, now) = (self.config.login.failures_window_seconds * 1_000, self.now());
             let from = Subject::address(client.address);
-            let added =
-                futures_util::join!(self.ports.failures.add(&failures_of, window_ms, now), self.ports.failures.add(&from, window_ms, now));
+            let added = futures_util::join!(
+                self.ports.failures.add(&failures_of, window_ms, now),
+                self.ports.failures.add(&from, window_ms, now)
+            );
             added.0?;
             added.1?;
             return Err(Problem::BadCredentials);
@@ -166,9 +194,14 @@ impl App {
         let admitted = async {
             // After the session was opened: a ban that is put from here on finds the session and ends it. And from the ledger,
             // because the fast store may just have lost its bans.
-            let subjects = [Subject::User(user.user_id), Subject::Phone(user.phone.clone()), Subject::address(client.address)];
+            let subjects = [
+                Subject::User(user.user_id),
+                Subject::Phone(user.phone.clone()),
+                Subject::address(client.address),
+            ];
             self.refuse_banned(&subjects).await?;
-            let shared = self.share_sessions(vec![session.clone()]).await?.remove(&session.session_id);
+            let shared =
+                self.share_sessions(vec![session.clone()]).await?.remove(&session.session_id);
             if shared.transpose()?.is_none() {
                 // It has ended in between: most likely by such a ban.
                 self.refuse_banned(&subjects).await?;
@@ -177,7 +210,9 @@ impl App {
             self.enter(&claims, client, "account", self.config.limits.account).await
         };
         match admitted.await {
-            Ok(()) => Ok(SignedIn { token, expires_at: session.expires_at, user: UserView::from(&user) }),
+            Ok(()) => {
+                Ok(SignedIn { token, expires_at: session.expires_at, user: UserView::from(&user) })
+            }
             Err(problem) => {
                 self.end_session(claims.user_id, claims.session_id).await?;
                 Err(problem)
@@ -196,7 +231,9 @@ impl App {
             }
             // Signed out everywhere, or changed, since the user was read. What was verified still counts if the hash is the same.
             let current = self.ports.users.by_id(user.user_id).await?;
-            user = current.filter(|current| current.password_hash == user.password_hash).ok_or(Problem::BadCredentials)?;
+            user = current
+                .filter(|current| current.password_hash == user.password_hash)
+                .ok_or(Problem::BadCredentials)?;
         }
         Err(Problem::Unavailable { retry_after_ms: 1_000 })
     }
@@ -231,9 +268,16 @@ impl App {
 
     /// Whether a sign-in is hashed only with a captcha: after failures with the phone or from the address, and while so
     /// many wait to be hashed that those without one must not take the places of those with one.
-    async fn sign_in_needs_captcha(&self, phone: &Subject, client: &Client) -> Result<bool, Problem> {
+    async fn sign_in_needs_captcha(
+        &self,
+        phone: &Subject,
+        client: &Client,
+    ) -> Result<bool, Problem> {
         let (from, now, login) = (Subject::address(client.address), self.now(), self.config.login);
-        let (of_phone, of_address) = futures_util::join!(self.ports.failures.count(phone, now), self.ports.failures.count(&from, now));
+        let (of_phone, of_address) = futures_util::join!(
+            self.ports.failures.count(phone, now),
+            self.ports.failures.count(&from, now)
+        );
         Ok(of_phone? >= login.failures_before_captcha
             || of_address? >= login.address_failures_before_captcha
             || self.passwords.sign_ins_pile_up())
@@ -243,7 +287,11 @@ impl App {
     ///
     /// # Errors
     /// `unauthenticated`, `rate-limited`, `banned`.
-    pub async fn current_session(&self, who: &SessionClaims, client: &Client) -> Result<(UserView, Timestamp), Problem> {
+    pub async fn current_session(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+    ) -> Result<(UserView, Timestamp), Problem> {
         self.enter(who, client, "account", self.config.limits.account).await?;
         let user = self.ports.users.by_id(who.user_id).await?.ok_or(Problem::Unauthenticated)?;
         Ok((UserView::from(&user), Timestamp::from_epoch_ms(who.exp.saturating_mul(1_000))))
@@ -253,7 +301,12 @@ impl App {
     ///
     /// # Errors
     /// `unauthenticated`, `rate-limited`, `banned`.
-    pub async fn sign_out(&self, who: &SessionClaims, client: &Client, everywhere: bool) -> Result<(), Problem> {
+    pub async fn sign_out(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        everywhere: bool,
+    ) -> Result<(), Problem> {
         self.enter(who, client, "account", self.config.limits.account).await?;
         let (app, user_id, session_id) = (self.clone(), who.user_id, who.session_id);
         finish(async move {
@@ -270,15 +323,23 @@ impl App {
     ///
     /// # Errors
     /// `bad-credentials`, `weak-password`, `unauthenticated`, `rate-limited`, `banned`.
-    pub async fn change_password(&self, who: &SessionClaims, client: &Client, old: String, new: String) -> Result<(), Problem> {
+    pub async fn change_password(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        old: String,
+        new: String,
+    ) -> Result<(), Problem> {
         self.enter(who, client, "account", self.config.limits.account).await?;
         let user = self.ports.users.by_id(who.user_id).await?.ok_or(Problem::Unauthenticated)?;
         let limits = vec![self.phone_limit(&user.phone, client)];
         self.enter_unknown(client, "login", self.config.limits.login, limits).await?;
         let prefix = AddressPrefix::of(client.address);
         let turn = self.passwords.turn(Queue::SignIn, prefix).await;
-        let turn = turn.inspect_err(|problem| self.note_refused(problem, client, Some(who.user_id)))?;
-        let (app, address, user_id, old_hash) = (self.clone(), client.address, user.user_id, user.password_hash);
+        let turn =
+            turn.inspect_err(|problem| self.note_refused(problem, client, Some(who.user_id)))?;
+        let (app, address, user_id, old_hash) =
+            (self.clone(), client.address, user.user_id, user.password_hash);
         finish(async move {
             if app.passwords.verify(turn, old, Some(old_hash)).await? {
                 return Ok(());
@@ -289,8 +350,12 @@ impl App {
         .await?;
         check_strength("new_password", &new, &user.phone)?;
         let hash = self.passwords.hash(Queue::SignIn, prefix, new, self.salt()).await?;
-        let change =
-            UserChange { only_generation: Some(user.generation), password_hash: Some(hash), role: None, keep: Some(who.session_id) };
+        let change = UserChange {
+            only_generation: Some(user.generation),
+            password_hash: Some(hash),
+            role: None,
+            keep: Some(who.session_id),
+        };
         let (app, user_id) = (self.clone(), user.user_id);
         let changed = finish(async move { app.change_user(user_id, change).await }).await?;
         // Another change came first: the old password may not be right any more.
@@ -307,7 +372,11 @@ impl App {
         let here = AddressPrefix::of(std::net::Ipv4Addr::LOCALHOST.into());
         let hash = self.passwords.hash(Queue::Registration, here, password, self.salt()).await?;
         let change = UserChange { password_hash: Some(hash), ..UserChange::default() };
-        if self.change_user(user.user_id, change).await? { Ok(user) } else { Err(Problem::NotFound) }
+        if self.change_user(user.user_id, change).await? {
+            Ok(user)
+        } else {
+            Err(Problem::NotFound)
+        }
     }
 
     /// Makes an administrator a shopper, for the operator's command line; all of the user's sessions end.
@@ -315,9 +384,19 @@ impl App {
     /// # Errors
     /// `not-found`, also when the user is no administrator.
     pub async fn demote(&self, phone: &Phone) -> Result<User, Problem> {
-        let user = self.ports.users.by_phone(phone).await?.filter(|user| user.role == Role::Admin).ok_or(Problem::NotFound)?;
+        let user = self
+            .ports
+            .users
+            .by_phone(phone)
+            .await?
+            .filter(|user| user.role == Role::Admin)
+            .ok_or(Problem::NotFound)?;
         let change = UserChange { role: Some(Role::Shopper), ..UserChange::default() };
-        if self.change_user(user.user_id, change).await? { Ok(user) } else { Err(Problem::NotFound) }
+        if self.change_user(user.user_id, change).await? {
+            Ok(user)
+        } else {
+            Err(Problem::NotFound)
+        }
     }
 
     /// Stores `count` shoppers that no password opens, each with a session; for load tests.
@@ -335,13 +414,23 @@ impl App {
             let number = u64::from_be_bytes(digits) % 100_000_000;
             let phone = Phone::from_e164(&format!("+86139{number:08}")).map_err(Problem::from)?;
             let user_id = UserId::new(now, &self.ten());
-            users.push(User { user_id, phone, password_hash: NO_PASSWORD.to_owned(), role: Role::Shopper, created_at: now, generation: 0 });
+            users.push(User {
+                user_id,
+                phone,
+                password_hash: NO_PASSWORD.to_owned(),
+                role: Role::Shopper,
+                created_at: now,
+                generation: 0,
+            });
         }
         let mut seeded = Vec::new();
         for chunk in users.chunks(CHUNK) {
-            let stored: std::collections::HashSet<UserId> = self.ports.users.create_many(chunk).await?.into_iter().collect();
-            let chunk: Vec<&User> = chunk.iter().filter(|user| stored.contains(&user.user_id)).collect();
-            let (mut sessions, mut openings) = (Vec::with_capacity(chunk.len()), Vec::with_capacity(chunk.len()));
+            let stored: std::collections::HashSet<UserId> =
+                self.ports.users.create_many(chunk).await?.into_iter().collect();
+            let chunk: Vec<&User> =
+                chunk.iter().filter(|user| stored.contains(&user.user_id)).collect();
+            let (mut sessions, mut openings) =
+                (Vec::with_capacity(chunk.len()), Vec::with_capacity(chunk.len()));
             for user in chunk {
                 let (session, token) = self.new_session(user);
                 openings.push(Opening { session: session.clone(), generation: user.generation });
@@ -363,11 +452,18 @@ impl App {
         let session_id = SessionId::new(now, &self.ten());
         let claims = SessionClaims { user_id: user.user_id, session_id, role: user.role, iat, exp };
         let expires_at = Timestamp::from_epoch_ms(exp * 1_000);
-        (Session { session_id, user_id: user.user_id, role: user.role, expires_at }, self.session_keys.sign(&claims))
+        (
+            Session { session_id, user_id: user.user_id, role: user.role, expires_at },
+            self.session_keys.sign(&claims),
+        )
     }
 
     fn phone_limit(&self, phone: &Phone, client: &Client) -> Limit {
-        Limit { name: "login-phone", subject: Subject::phone_at(phone.clone(), client.address), quota: self.config.limits.login_phone }
+        Limit {
+            name: "login-phone",
+            subject: Subject::phone_at(phone.clone(), client.address),
+            quota: self.config.limits.login_phone,
+        }
     }
 
     fn salt(&self) -> [u8; 16] {
@@ -385,7 +481,12 @@ mod tests {
     use crate::{config::Config, domain::CaptchaId, ports::Captcha};
 
     fn given(phone: &str, captcha: Option<CaptchaAnswer>) -> Credentials {
-        Credentials { phone: phone.to_owned(), country: None, password: "correct horse".to_owned(), captcha }
+        Credentials {
+            phone: phone.to_owned(),
+            country: None,
+            password: "correct horse".to_owned(),
+            captcha,
+        }
     }
 
     fn client(number: u8) -> Client {
@@ -402,13 +503,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_of_unknown_numbers_does_not_close_sign_in_or_registration() {
-        let dir = std::env::temp_dir().join(format!("flashsale-sign-in-{}", crate::contract::order_id()));
+        let dir =
+            std::env::temp_dir().join(format!("flashsale-sign-in-{}", crate::testing::order_id()));
         let settings = [("DATA_DIR", dir.to_str().unwrap()), ("LOGIN__HASHES_WAITING_MAX", "16")];
         let env = settings.map(|(name, value)| (format!("FLASHSALE_{name}"), value.to_owned()));
         let config = Config::load(None, env, []).unwrap();
-        let app = App::new(config.clone(), crate::wire::connect(&config).await.unwrap()).await.unwrap();
+        let app =
+            App::new(config.clone(), crate::wire::connect(&config).await.unwrap()).await.unwrap();
         let phone = "+12015550123";
-        app.add_user(Phone::from_e164(phone).unwrap(), "correct horse".to_owned(), Role::Shopper).await.unwrap();
+        app.add_user(Phone::from_e164(phone).unwrap(), "correct horse".to_owned(), Role::Shopper)
+            .await
+            .unwrap();
         let right_answer = async || {
             let captcha = Captcha {
                 captcha_id: CaptchaId::new(app.now(), &app.ten()),
@@ -424,14 +529,23 @@ mod tests {
         let flood: Vec<_> = (0..8_u8)
             .map(|number| {
                 let app = app.clone();
-                tokio::spawn(async move { app.sign_in(&client(number), given(&format!("+1201555016{number}"), None)).await.map(drop) })
+                tokio::spawn(async move {
+                    app.sign_in(&client(number), given(&format!("+1201555016{number}"), None))
+                        .await
+                        .map(drop)
+                })
             })
             .collect();
-        until("the flood fills half of the queue", || app.passwords.waiting(Queue::SignIn) == 8).await;
+        until("the flood fills half of the queue", || app.passwords.waiting(Queue::SignIn) == 8)
+            .await;
 
         // Without a captcha nobody takes a place any more, with one the honest shopper does.
         let stranger = client(100);
-        let refused = tokio::time::timeout(Duration::from_secs(20), app.sign_in(&stranger, given(phone, None))).await;
+        let refused = tokio::time::timeout(
+            Duration::from_secs(20),
+            app.sign_in(&stranger, given(phone, None)),
+        )
+        .await;
         let refused = refused.expect("it does not wait for a turn").map(drop).unwrap_err();
         assert!(matches!(refused, Problem::CaptchaRequired), "{refused:?}");
         assert_eq!(app.passwords.waiting(Queue::SignIn), 8);
@@ -445,7 +559,10 @@ mod tests {
             let (app, captcha) = (app.clone(), right_answer().await);
             async move { app.register(&client(101), given("+12015550199", captcha)).await.map(drop) }
         });
-        until("the registration waits elsewhere", || app.passwords.waiting(Queue::Registration) == 1).await;
+        until("the registration waits elsewhere", || {
+            app.passwords.waiting(Queue::Registration) == 1
+        })
+        .await;
         assert_eq!(app.passwords.waiting(Queue::SignIn), 9);
 
         drop(held);

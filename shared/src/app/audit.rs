@@ -90,23 +90,51 @@ impl App {
             return Ok(None);
         };
         let mut findings = audit_ledger(&sale, &tally);
-        let looked_after = self.now() < sale.ends_at.plus_ms(self.config.sweeper.tail_seconds * 1_000);
+        let looked_after =
+            self.now() < sale.ends_at.plus_ms(self.config.sweeper.tail_seconds * 1_000);
         let (mut available, mut reserved) = (sale.stock.saturating_sub(sale.sold), 0);
         if let AdmissionState::Open { stock, reserved: unsettled, settled, .. } = state {
             available = stock.saturating_sub(unsettled + settled);
             reserved = unsettled;
             findings.extend(self.audit_admission(&sale).await?);
             if stock != sale.stock {
-                findings.push(finding(4, sale_id, format!("the admission store has a stock of {stock}, the ledger {}", sale.stock), []));
+                findings.push(finding(
+                    4,
+                    sale_id,
+                    format!(
+                        "the admission store has a stock of {stock}, the ledger {}",
+                        sale.stock
+                    ),
+                    [],
+                ));
             }
-            if u64::from(available) + u64::from(unsettled) + u64::from(settled) != u64::from(stock) {
+            if u64::from(available) + u64::from(unsettled) + u64::from(settled) != u64::from(stock)
+            {
                 let held = unsettled + settled;
-                findings.push(finding(1, sale_id, format!("{held} units are held of a stock of {stock}"), []));
+                findings.push(finding(
+                    1,
+                    sale_id,
+                    format!("{held} units are held of a stock of {stock}"),
+                    [],
+                ));
             }
         } else if looked_after {
-            findings.push(finding(4, sale_id, "the admission store has not been rebuilt".to_owned(), []));
+            findings.push(finding(
+                4,
+                sale_id,
+                "the admission store has not been rebuilt".to_owned(),
+                [],
+            ));
         }
-        Ok(Some(SaleBooks { sale_id, title: sale.title, stock: sale.stock, available, reserved, sold: sale.sold, findings }))
+        Ok(Some(SaleBooks {
+            sale_id,
+            title: sale.title,
+            stock: sale.stock,
+            available,
+            reserved,
+            sold: sale.sold,
+            findings,
+        }))
     }
 
     /// The sale, and what its rows add up to. They are read one after the other: when they differ, again, because an order
@@ -129,15 +157,21 @@ impl App {
     /// page by page, each against what the other side says of the same orders; only ids to be named are kept.
     async fn audit_admission(&self, sale: &Sale) -> Stored<Vec<Finding>> {
         let mut pauses = PAUSES_MAX;
-        let (mut leaked, mut open, mut unheld) = (Suspects::default(), Suspects::default(), Suspects::default());
+        let (mut leaked, mut open, mut unheld) =
+            (Suspects::default(), Suspects::default(), Suspects::default());
         let mut cursor = 0;
         loop {
             let page = self.ports.admission.reservations(sale.sale_id, cursor, PAGE).await?;
-            let (settled, waiting): (Vec<_>, Vec<_>) = page.reservations.into_iter().partition(|reservation| reservation.settled);
+            let (settled, waiting): (Vec<_>, Vec<_>) =
+                page.reservations.into_iter().partition(|reservation| reservation.settled);
             leaked.extend(self.leaked(sale.sale_id, &ids(&settled), &mut pauses).await?);
             let now = self.now();
-            let late = |reservation: &&Reservation| now.since_ms(reservation.request.admitted_at) > FINAL_WITHIN_MS;
-            open.extend(waiting.iter().filter(late).map(|reservation| reservation.request.order_id));
+            let late = |reservation: &&Reservation| {
+                now.since_ms(reservation.request.admitted_at) > FINAL_WITHIN_MS
+            };
+            open.extend(
+                waiting.iter().filter(late).map(|reservation| reservation.request.order_id),
+            );
             match page.next {
                 Some(next) => cursor = next,
                 None => break,
@@ -156,23 +190,45 @@ impl App {
         let mut findings = Vec::new();
         let mut found = |promise, what: &str, suspects: Suspects| {
             if suspects.count > 0 {
-                findings.push(finding(promise, sale.sale_id, format!("{} {what}", suspects.count), suspects.named));
+                findings.push(finding(
+                    promise,
+                    sale.sale_id,
+                    format!("{} {what}", suspects.count),
+                    suspects.named,
+                ));
             }
         };
         found(4, "active orders whose unit the admission store does not hold as settled", unheld);
         found(4, "units held by orders that are not active", leaked);
         if open.count > 0 && self.ports.queue.depth().await?.waiting == 0 {
-            found(5, "orders admitted more than 30 s ago that are neither final nor in the queue", open);
+            found(
+                5,
+                "orders admitted more than 30 s ago that are neither final nor in the queue",
+                open,
+            );
         }
         Ok(findings)
     }
 
     /// Those of the settled reservations whose orders are not active, after a second look at both stores: an order that
     /// has just ended still holds its unit for a moment.
-    async fn leaked(&self, sale_id: SaleId, settled: &[OrderId], pauses: &mut u32) -> Stored<Vec<OrderId>> {
+    async fn leaked(
+        &self,
+        sale_id: SaleId,
+        settled: &[OrderId],
+        pauses: &mut u32,
+    ) -> Stored<Vec<OrderId>> {
         let not_active = async |asked: &[OrderId]| -> Stored<Vec<OrderId>> {
-            let rows = if asked.is_empty() { Vec::new() } else { self.ports.orders.get_many(asked).await? };
-            let active: HashSet<OrderId> = rows.iter().filter(|order| order.status.is_active()).map(|order| order.order_id).collect();
+            let rows = if asked.is_empty() {
+                Vec::new()
+            } else {
+                self.ports.orders.get_many(asked).await?
+            };
+            let active: HashSet<OrderId> = rows
+                .iter()
+                .filter(|order| order.status.is_active())
+                .map(|order| order.order_id)
+                .collect();
             Ok(asked.iter().copied().filter(|id| !active.contains(id)).collect())
         };
         let mut suspects = not_active(settled).await?;
@@ -190,11 +246,23 @@ impl App {
 
     /// Those of the active orders that are not held as settled, after a second look at both stores: an order that has
     /// just been recorded is settled a moment later.
-    async fn unheld(&self, sale_id: SaleId, active: &[OrderId], pauses: &mut u32) -> Stored<Vec<OrderId>> {
+    async fn unheld(
+        &self,
+        sale_id: SaleId,
+        active: &[OrderId],
+        pauses: &mut u32,
+    ) -> Stored<Vec<OrderId>> {
         let not_held = async |asked: &[OrderId]| -> Stored<Vec<OrderId>> {
-            let found = if asked.is_empty() { Vec::new() } else { self.ports.admission.find_many(sale_id, asked).await? };
-            let held: HashSet<OrderId> =
-                found.iter().filter(|reservation| reservation.settled).map(|reservation| reservation.request.order_id).collect();
+            let found = if asked.is_empty() {
+                Vec::new()
+            } else {
+                self.ports.admission.find_many(sale_id, asked).await?
+            };
+            let held: HashSet<OrderId> = found
+                .iter()
+                .filter(|reservation| reservation.settled)
+                .map(|reservation| reservation.request.order_id)
+                .collect();
             Ok(asked.iter().copied().filter(|id| !held.contains(id)).collect())
         };
         let mut suspects = not_held(active).await?;
@@ -204,7 +272,11 @@ impl App {
             }
             pause(pauses).await;
             let rows = self.ports.orders.get_many(&suspects).await?;
-            let active: Vec<OrderId> = rows.iter().filter(|order| order.status.is_active()).map(|order| order.order_id).collect();
+            let active: Vec<OrderId> = rows
+                .iter()
+                .filter(|order| order.status.is_active())
+                .map(|order| order.order_id)
+                .collect();
             suspects = not_held(&active).await?;
         }
         Ok(suspects)
@@ -245,19 +317,39 @@ fn audit_ledger(sale: &Sale, tally: &Tally) -> Vec<Finding> {
     let mut findings = Vec::new();
     let active = tally.active;
     if active > u64::from(sale.stock) {
-        findings.push(finding(1, sale.sale_id, format!("{active} active orders, stock {}", sale.stock), []));
+        findings.push(finding(
+            1,
+            sale.sale_id,
+            format!("{active} active orders, stock {}", sale.stock),
+            [],
+        ));
     }
     if active != u64::from(sale.sold) {
-        findings.push(finding(1, sale.sale_id, format!("{active} active orders, but the sale says {} sold", sale.sold), []));
+        findings.push(finding(
+            1,
+            sale.sale_id,
+            format!("{active} active orders, but the sale says {} sold", sale.sold),
+            [],
+        ));
     }
     if !tally.users_over_limit.is_empty() {
         let greedy = tally.users_over_limit.iter().map(ToString::to_string);
-        findings.push(finding(2, sale.sale_id, format!("users with more than {} active orders", sale.per_user_limit), greedy));
+        findings.push(finding(
+            2,
+            sale.sale_id,
+            format!("users with more than {} active orders", sale.per_user_limit),
+            greedy,
+        ));
     }
     findings
 }
 
-fn finding(promise: u8, sale_id: SaleId, what: String, ids: impl IntoIterator<Item = String>) -> Finding {
+fn finding(
+    promise: u8,
+    sale_id: SaleId,
+    what: String,
+    ids: impl IntoIterator<Item = String>,
+) -> Finding {
     let mut ids: Vec<String> = ids.into_iter().collect();
     ids.sort_unstable();
     ids.truncate(IDS_MAX);

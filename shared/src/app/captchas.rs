@@ -44,10 +44,17 @@ impl App {
     ///
     /// # Errors
     /// `rate-limited`, `banned`.
-    pub async fn draw_captcha(&self, client: &Client, purpose: Purpose) -> Result<DrawnCaptcha, Problem> {
+    pub async fn draw_captcha(
+        &self,
+        client: &Client,
+        purpose: Purpose,
+    ) -> Result<DrawnCaptcha, Problem> {
         self.enter_unknown(client, "captcha", self.config.limits.captcha, Vec::new()).await?;
-        let drawn =
-            self.studio.draw(AddressPrefix::of(client.address)).await.inspect_err(|problem| self.note_refused(problem, client, None))?;
+        let drawn = self
+            .studio
+            .draw(AddressPrefix::of(client.address))
+            .await
+            .inspect_err(|problem| self.note_refused(problem, client, None))?;
         let now = self.now();
         let captcha = Captcha {
             captcha_id: CaptchaId::new(now, &self.ten()),
@@ -57,35 +64,63 @@ impl App {
         };
         self.ports.captchas.put(&captcha, now).await?;
         DRAWN.increment(1);
-        Ok(DrawnCaptcha { captcha_id: captcha.captcha_id, image: drawn.image, expires_at: captcha.expires_at })
+        Ok(DrawnCaptcha {
+            captcha_id: captcha.captcha_id,
+            image: drawn.image,
+            expires_at: captcha.expires_at,
+        })
     }
 
     /// The captcha's sound, WAV.
     ///
     /// # Errors
     /// `captcha-gone`, `rate-limited`, `banned`.
-    pub async fn speak_captcha(&self, client: &Client, captcha_id: CaptchaId) -> Result<Vec<u8>, Problem> {
+    pub async fn speak_captcha(
+        &self,
+        client: &Client,
+        captcha_id: CaptchaId,
+    ) -> Result<Vec<u8>, Problem> {
         self.enter_unknown(client, "captcha", self.config.limits.captcha, Vec::new()).await?;
-        let captcha = self.ports.captchas.peek(captcha_id, self.now()).await?.ok_or(Problem::CaptchaGone)?;
-        let spoken = self.studio.speak(AddressPrefix::of(client.address), captcha_id, captcha.answer).await;
+        let captcha =
+            self.ports.captchas.peek(captcha_id, self.now()).await?.ok_or(Problem::CaptchaGone)?;
+        let spoken =
+            self.studio.speak(AddressPrefix::of(client.address), captcha_id, captcha.answer).await;
         spoken.inspect_err(|problem| self.note_refused(problem, client, None))
     }
 
     /// Takes the captcha and checks the answer; whatever the outcome, the captcha is used up.
-    pub(super) async fn check_captcha(&self, purpose: Purpose, answer: Option<CaptchaAnswer>) -> Result<(), Problem> {
+    pub(super) async fn check_captcha(
+        &self,
+        purpose: Purpose,
+        answer: Option<CaptchaAnswer>,
+    ) -> Result<(), Problem> {
         if self.config.captcha == CaptchaMode::Off {
             return Ok(());
         }
         ANSWERS.note("solved", self.take_captcha(purpose, answer).await)
     }
 
-    async fn take_captcha(&self, purpose: Purpose, answer: Option<CaptchaAnswer>) -> Result<(), Problem> {
+    async fn take_captcha(
+        &self,
+        purpose: Purpose,
+        answer: Option<CaptchaAnswer>,
+    ) -> Result<(), Problem> {
         let given = answer.ok_or(Problem::CaptchaRequired)?;
-        let captcha = self.ports.captchas.take(given.captcha_id, self.now()).await?.ok_or(Problem::CaptchaGone)?;
+        let captcha = self
+            .ports
+            .captchas
+            .take(given.captcha_id, self.now())
+            .await?
+            .ok_or(Problem::CaptchaGone)?;
         if captcha.purpose != purpose {
             return Err(Problem::CaptchaGone);
         }
-        let typed: String = given.answer.chars().filter(|char| !char.is_whitespace()).flat_map(char::to_lowercase).collect();
+        let typed: String = given
+            .answer
+            .chars()
+            .filter(|char| !char.is_whitespace())
+            .flat_map(char::to_lowercase)
+            .collect();
         let right = typed.as_bytes().ct_eq(captcha.answer.as_bytes());
         if bool::from(right) { Ok(()) } else { Err(Problem::CaptchaWrong) }
     }

@@ -2,47 +2,41 @@
 //!
 //! Functions call these and nothing below; adapters are met only as ports.
 
+mod access;
 mod accounts;
+mod admin_sales;
 mod audit;
-mod buying;
+mod bans;
+mod captcha_pool;
 mod captchas;
-mod catalog;
-mod clocks;
-mod entering;
-mod fair_turns;
-mod finding;
+mod checkout;
+mod clock_check;
+mod dead_letters;
+mod fair_queue;
+mod order_lookup;
 mod orders;
-mod parking;
 mod passwords;
 mod publisher;
-mod queue_barrier;
-mod rebuilding;
-mod reconciling;
 mod recording;
-mod refusals;
-mod sale_list;
-mod selling;
+mod refusal_cache;
+mod sales;
 mod sessions;
-mod sharing;
-mod studio;
-mod sweeping;
+mod sweeper;
 mod tokens;
-mod worked_off;
 
 use std::{future::Future, ops::Deref, sync::Arc, time::Duration};
 
+pub use access::{Admin, Client};
 pub use accounts::{Credentials, SignedIn, UserView};
+pub use admin_sales::{NewSale, SaleStats};
 pub use audit::{Finding, SaleBooks};
-pub use buying::{OrderAccepted, Ticket};
+pub use bans::{BanView, NewBan};
 pub use captchas::{CaptchaAnswer, DrawnCaptcha};
-pub use catalog::SaleView;
-pub use entering::Client;
-pub use parking::ParkedView;
-pub use sale_list::{CachedJson, ListedSale, SaleList};
-pub use selling::{Admin, BanView, NewBan, NewSale, SaleStats};
+pub use checkout::{OrderAccepted, Ticket};
+pub use dead_letters::ParkedView;
+pub use sales::{CachedJson, ListedSale, SaleList, SaleView};
 pub use sessions::LookupFigures;
-pub use sweeping::Swept;
-pub(crate) use tokens::install_crypto;
+pub use sweeper::Swept;
 pub use tokens::{SessionClaims, TicketClaims};
 
 use tracing::Instrument as _;
@@ -54,17 +48,16 @@ use crate::{
     problem::Problem,
     security,
 };
-use catalog::Catalog;
-use clocks::ClockMemory;
-use finding::OrderMemory;
-use parking::ParkedLately;
+use captcha_pool::Studio;
+use clock_check::ClockMemory;
+use dead_letters::ParkedLately;
+use order_lookup::OrderMemory;
 use passwords::Passwords;
 use publisher::Publisher;
-use refusals::Refusals;
+use refusal_cache::Refusals;
+use sales::Catalog;
 use sessions::Lookups;
-use sharing::SharingMemory;
-use studio::Studio;
-use sweeping::SweepMemory;
+use sweeper::{SharingMemory, SweepMemory};
 use tokens::Keyring;
 
 /// What one process was given: its configuration, its ports and its caches. Cheap to clone.
@@ -111,22 +104,34 @@ impl App {
     /// # Errors
     /// When a configured key is bad, or none is configured and the ledger does not answer.
     pub async fn new(config: Config, ports: Ports) -> Result<Self, AppError> {
-        tokens::install_crypto();
+        crate::crypto::install();
         let session_keys = keys(config.session_keys()?, "session", &ports).await?;
         let ticket_keys = keys(config.ticket_keys()?, "ticket", &ports).await?;
-        let passwords = Passwords::new(config.login.hashes_at_once, config.login.hashes_waiting_max);
-        let at_once = fair_turns::half_of_the_processors();
-        let studio = Studio::new(Arc::clone(&ports.artist), Arc::clone(&ports.random), at_once, &config.captchas);
+        let passwords =
+            Passwords::new(config.login.hashes_at_once, config.login.hashes_waiting_max);
+        let at_once = fair_queue::half_of_the_processors();
+        let studio = Studio::new(
+            Arc::clone(&ports.artist),
+            Arc::clone(&ports.random),
+            at_once,
+            &config.captchas,
+        );
         let refusals = Refusals::new(config.abuse);
         let refused = security::Refused::default();
         let catalog = Catalog::new(&config.cache);
         let orders = &config.orders;
         let wait_max = Duration::from_millis(orders.publish_wait_ms);
-        let publisher = Publisher::spawn(Arc::clone(&ports.queue), orders.publish_group_max, orders.publish_waiting_max, wait_max);
+        let publisher = Publisher::spawn(
+            Arc::clone(&ports.queue),
+            orders.publish_group_max,
+            orders.publish_waiting_max,
+            wait_max,
+        );
         let sweep = SweepMemory::new(ports.random.as_ref());
         let parked_lately = ParkedLately::default();
         let clocks = ClockMemory::default();
-        let lookups = Lookups::new(config.sessions.lookups_at_once, config.sessions.lookups_waiting_max);
+        let lookups =
+            Lookups::new(config.sessions.lookups_at_once, config.sessions.lookups_waiting_max);
         let sharing = SharingMemory::new(ports.random.as_ref());
         let app = Self(Arc::new(Inner {
             config,
@@ -157,10 +162,13 @@ impl App {
     /// requests wait for, status polls above all.
     #[must_use]
     pub fn background(&self) -> Self {
-        let Some(Background { ledger_clock, session_ledger, ban_ledger, sales, orders }) = self.ports.background.clone() else {
+        let Some(Background { ledger_clock, session_ledger, ban_ledger, sales, orders }) =
+            self.ports.background.clone()
+        else {
             return self.clone();
         };
-        let ports = Ports { ledger_clock, session_ledger, ban_ledger, sales, orders, ..self.ports.clone() };
+        let ports =
+            Ports { ledger_clock, session_ledger, ban_ledger, sales, orders, ..self.ports.clone() };
         Self(Arc::new(Inner { ports, ..Inner::clone(self) }))
     }
 
@@ -193,14 +201,20 @@ impl Deref for App {
 
 /// Runs the part of a use case that must not be left half done, as a task of its own: a client that goes away drops the
 /// request's future, and with it only the waiting for this task.
-async fn finish<T: Send + 'static>(work: impl Future<Output = Result<T, Problem>> + Send + 'static) -> Result<T, Problem> {
+async fn finish<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
     tokio::spawn(work.in_current_span()).await.unwrap_or_else(|error| {
         tracing::error!(%error, "a use case ended early");
         Err(Problem::Internal)
     })
 }
 
-async fn keys(configured: Vec<SigningKey>, what: &str, ports: &Ports) -> Result<Keyring, StoreError> {
+async fn keys(
+    configured: Vec<SigningKey>,
+    what: &str,
+    ports: &Ports,
+) -> Result<Keyring, StoreError> {
     if !configured.is_empty() {
         return Ok(Keyring::new(&configured));
     }
@@ -220,7 +234,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_second_half_of_a_use_case_outlives_its_caller() {
-        let (begun, go, done) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let (begun, go, done) =
+            (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let work = {
             let (begun, go, done) = (Arc::clone(&begun), Arc::clone(&go), Arc::clone(&done));
             async move {
@@ -235,7 +250,11 @@ mod tests {
         caller.abort();
         assert!(caller.await.unwrap_err().is_cancelled());
         go.add_permits(1);
-        tokio::time::timeout(Duration::from_secs(10), done.acquire()).await.expect("the work goes on").unwrap().forget();
+        tokio::time::timeout(Duration::from_secs(10), done.acquire())
+            .await
+            .expect("the work goes on")
+            .unwrap()
+            .forget();
     }
 
     #[tokio::test]

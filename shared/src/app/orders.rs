@@ -17,7 +17,12 @@ impl App {
     /// # Errors
     /// `not-found` (also for another user's), `unauthenticated`, `rate-limited`, `banned`; `unavailable` while it can't be
     /// said whether there is such an order.
-    pub async fn order(&self, who: &SessionClaims, client: &Client, order_id: OrderId) -> Result<Order, Problem> {
+    pub async fn order(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        order_id: OrderId,
+    ) -> Result<Order, Problem> {
         self.enter(who, client, "order-status", self.config.limits.order_status).await?;
         self.find_order(order_id, who.user_id).await?.ok_or(Problem::NotFound)
     }
@@ -44,14 +49,26 @@ impl App {
     ///
     /// # Errors
     /// `not-found`, `order-queued`, `order-final`, `unauthenticated`, `rate-limited`, `banned`, `unavailable`.
-    pub async fn pay_order(&self, who: &SessionClaims, client: &Client, order_id: OrderId) -> Result<Order, Problem> {
+    pub async fn pay_order(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        order_id: OrderId,
+    ) -> Result<Order, Problem> {
         PAYMENTS.note("paid", self.pay(who, client, order_id).await)
     }
 
-    async fn pay(&self, who: &SessionClaims, client: &Client, order_id: OrderId) -> Result<Order, Problem> {
+    async fn pay(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        order_id: OrderId,
+    ) -> Result<Order, Problem> {
         self.enter(who, client, "order-status", self.config.limits.order_status).await?;
         let transition = self.ports.orders.pay(order_id, who.user_id, self.now()).await?;
-        if transition == Transition::NotFound && self.find_queued(order_id, who.user_id).await?.is_some() {
+        if transition == Transition::NotFound
+            && self.find_queued(order_id, who.user_id).await?.is_some()
+        {
             return Err(Problem::OrderQueued);
         }
         self.after(transition).await
@@ -61,27 +78,47 @@ impl App {
     ///
     /// # Errors
     /// `not-found`, `order-final`, `unauthenticated`, `rate-limited`, `banned`, `unavailable`.
-    pub async fn cancel_order(&self, who: &SessionClaims, client: &Client, order_id: OrderId) -> Result<Order, Problem> {
+    pub async fn cancel_order(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        order_id: OrderId,
+    ) -> Result<Order, Problem> {
         CANCELLATIONS.note("cancelled", self.cancel(who, client, order_id).await)
     }
 
-    async fn cancel(&self, who: &SessionClaims, client: &Client, order_id: OrderId) -> Result<Order, Problem> {
+    async fn cancel(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        order_id: OrderId,
+    ) -> Result<Order, Problem> {
         self.enter(who, client, "order-status", self.config.limits.order_status).await?;
         let (app, user_id) = (self.clone(), who.user_id);
         finish(async move { app.cancel_and_release(order_id, user_id).await }).await
     }
 
-    async fn cancel_and_release(&self, order_id: OrderId, user_id: UserId) -> Result<Order, Problem> {
+    async fn cancel_and_release(
+        &self,
+        order_id: OrderId,
+        user_id: UserId,
+    ) -> Result<Order, Problem> {
         let mut transition = self.ports.orders.cancel(order_id, user_id, None, self.now()).await?;
         if transition == Transition::NotFound
             && let Some(reservation) = self.find_queued(order_id, user_id).await?
         {
-            transition = self.ports.orders.cancel(order_id, user_id, Some(&reservation.request), self.now()).await?;
+            transition = self
+                .ports
+                .orders
+                .cancel(order_id, user_id, Some(&reservation.request), self.now())
+                .await?;
         }
         if let Transition::Done(order) = &transition {
             // The ledger remembers that a unit is to be given back; the sweeper does what fails here.
             match self.ports.admission.release(order.sale_id, &[order.order_id]).await {
-                Ok(()) => self.ports.orders.mark_stock_returned(&[order.order_id], self.now()).await?,
+                Ok(()) => {
+                    self.ports.orders.mark_stock_returned(&[order.order_id], self.now()).await?
+                }
                 Err(error) => tracing::warn!(%error, %order_id, "release; the sweeper will do it"),
             }
         }
@@ -95,7 +132,9 @@ impl App {
                 Ok(order)
             }
             // Still confirmed, but too late to be paid: the sweeper is about to say so.
-            Transition::Refused(Order { status: OrderStatus::Confirmed, .. }) => Err(Problem::OrderFinal { status: OrderStatus::Expired }),
+            Transition::Refused(Order { status: OrderStatus::Confirmed, .. }) => {
+                Err(Problem::OrderFinal { status: OrderStatus::Expired })
+            }
             Transition::Refused(order) => Err(Problem::OrderFinal { status: order.status }),
             Transition::NotFound => Err(Problem::NotFound),
         }

@@ -6,7 +6,7 @@ use argon2::{
     password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
 };
 
-use super::fair_turns::{FairTurns, Turn, half_of_the_processors};
+use super::fair_queue::{FairTurns, Turn, half_of_the_processors};
 use crate::{
     domain::{AddressPrefix, Phone},
     problem::Problem,
@@ -47,7 +47,13 @@ impl Passwords {
     }
 
     /// The hash of a new password, in PHC string form.
-    pub(super) async fn hash(&self, queue: Queue, prefix: AddressPrefix, password: String, salt: [u8; 16]) -> Result<String, Problem> {
+    pub(super) async fn hash(
+        &self,
+        queue: Queue,
+        prefix: AddressPrefix,
+        password: String,
+        salt: [u8; 16],
+    ) -> Result<String, Problem> {
         let turn = self.turn(queue, prefix).await?;
         run(turn, move || {
             let hash = Argon2::default().hash_password_with_salt(password.as_bytes(), &salt);
@@ -60,7 +66,12 @@ impl Passwords {
     }
 
     /// Whether the password is the one behind `hash`; always `false`, after the same time, without a hash.
-    pub(super) async fn verify(&self, turn: Turn, password: String, hash: Option<String>) -> Result<bool, Problem> {
+    pub(super) async fn verify(
+        &self,
+        turn: Turn,
+        password: String,
+        hash: Option<String>,
+    ) -> Result<bool, Problem> {
         let usable = hash.filter(|hash| hash != NO_PASSWORD);
         let known = usable.is_some();
         let hash = usable.unwrap_or_else(|| self.decoy.clone());
@@ -83,7 +94,7 @@ impl Passwords {
 
     /// Takes all turns away from everybody else.
     #[cfg(test)]
-    pub(super) fn hold_all(&self) -> Vec<super::fair_turns::Turn> {
+    pub(super) fn hold_all(&self) -> Vec<super::fair_queue::Turn> {
         std::iter::from_fn(|| self.turns.idle_turn()).collect()
     }
 
@@ -93,7 +104,10 @@ impl Passwords {
     }
 }
 
-async fn run<T: Send + 'static>(turn: Turn, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+async fn run<T: Send + 'static>(
+    turn: Turn,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
     let done = tokio::task::spawn_blocking(move || {
         // Given back when the work ends, not when the caller goes away.
         let _turn = turn;
@@ -106,7 +120,11 @@ async fn run<T: Send + 'static>(turn: Turn, work: impl FnOnce() -> T + Send + 's
 }
 
 /// The rules for a new password: length, as NIST SP 800-63B asks for, and none that is guessed first.
-pub(super) fn check_strength(field: &'static str, password: &str, phone: &Phone) -> Result<(), Problem> {
+pub(super) fn check_strength(
+    field: &'static str,
+    password: &str,
+    phone: &Phone,
+) -> Result<(), Problem> {
     let weak = |rule| Err(Problem::WeakPassword { field, rule });
     const CHARS_MIN: usize = 8;
     const CHARS_MAX: usize = 128;
@@ -120,12 +138,23 @@ pub(super) fn check_strength(field: &'static str, password: &str, phone: &Phone)
     let lower = password.to_lowercase();
     let first = lower.chars().next();
     let digits = phone.as_str().trim_start_matches('+');
-    let guessed = ["password", "12345678", "qwertyui", "iloveyou", "11111111", "88888888", "woaini1314", "5201314"];
+    let guessed = [
+        "password",
+        "12345678",
+        "qwertyui",
+        "iloveyou",
+        "11111111",
+        "88888888",
+        "woaini1314",
+        "5201314",
+    ];
     if lower.chars().all(|char| Some(char) == first)
         || digits.contains(lower.as_str())
         || guessed.iter().any(|word| lower.starts_with(word) && chars < word.chars().count() + 4)
     {
-        return weak("not a password that is tried first: a repeated character, the phone number, or a common one");
+        return weak(
+            "not a password that is tried first: a repeated character, the phone number, or a common one",
+        );
     }
     Ok(())
 }
@@ -140,7 +169,11 @@ mod tests {
         AddressPrefix::of(std::net::Ipv4Addr::LOCALHOST.into())
     }
 
-    async fn verify(passwords: &Passwords, password: &str, hash: Option<&str>) -> Result<bool, Problem> {
+    async fn verify(
+        passwords: &Passwords,
+        password: &str,
+        hash: Option<&str>,
+    ) -> Result<bool, Problem> {
         let turn = passwords.turn(Queue::SignIn, here()).await?;
         passwords.verify(turn, password.to_owned(), hash.map(str::to_owned)).await
     }
@@ -148,7 +181,10 @@ mod tests {
     #[tokio::test]
     async fn a_hash_opens_only_with_its_password() {
         let passwords = Passwords::new(1, 8);
-        let hash = passwords.hash(Queue::Registration, here(), "correct horse".to_owned(), [7; 16]).await.unwrap();
+        let hash = passwords
+            .hash(Queue::Registration, here(), "correct horse".to_owned(), [7; 16])
+            .await
+            .unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
         assert!(verify(&passwords, "correct horse", Some(&hash)).await.unwrap());
         assert!(!verify(&passwords, "wrong horse", Some(&hash)).await.unwrap());

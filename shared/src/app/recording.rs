@@ -51,7 +51,11 @@ impl App {
         let mut corrupt = None;
         for chunk in requests.chunks(self.config.worker.record_orders_max) {
             let spans = BatchSpans::begin(chunk);
-            match self.record_sale_by_sale(chunk, &mut unusable, &spans).instrument(spans.batch.clone()).await {
+            match self
+                .record_sale_by_sale(chunk, &mut unusable, &spans)
+                .instrument(spans.batch.clone())
+                .await
+            {
                 Err(error @ StoreError::Corrupt { .. }) => corrupt = Some(error),
                 outcome => outcome?,
             }
@@ -65,7 +69,12 @@ impl App {
 
     /// Records the orders in one go. When the ledger can't read what it holds, those of each sale by themselves: the
     /// broken row of one sale does not hold up the orders of others.
-    async fn record_sale_by_sale(&self, requests: &[OrderRequest], unusable: &mut Unusable, spans: &BatchSpans) -> Stored<()> {
+    async fn record_sale_by_sale(
+        &self,
+        requests: &[OrderRequest],
+        unusable: &mut Unusable,
+        spans: &BatchSpans,
+    ) -> Stored<()> {
         let together = self.record(requests, unusable, spans).await;
         if !matches!(together, Err(StoreError::Corrupt { .. })) {
             return together;
@@ -88,10 +97,19 @@ impl App {
     }
 
     /// Records the orders and tells what came of it. Those that can never be recorded become `unusable`.
-    async fn record(&self, requests: &[OrderRequest], unusable: &mut Unusable, spans: &BatchSpans) -> Stored<()> {
-        let (step, recording) = (tracing::info_span!(target: STEP, "ledger.record", otel.kind = "client"), spans.recording(requests));
+    async fn record(
+        &self,
+        requests: &[OrderRequest],
+        unusable: &mut Unusable,
+        spans: &BatchSpans,
+    ) -> Stored<()> {
+        let (step, recording) = (
+            tracing::info_span!(target: STEP, "ledger.record", otel.kind = "client"),
+            spans.recording(requests),
+        );
         let pay_within_ms = self.config.orders.pay_within_seconds * 1_000;
-        let outcomes = self.ports.orders.record(requests, self.now(), pay_within_ms).instrument(step).await;
+        let outcomes =
+            self.ports.orders.record(requests, self.now(), pay_within_ms).instrument(step).await;
         drop(recording);
         let outcomes = outcomes?;
         self.measure(&outcomes);
@@ -100,14 +118,17 @@ impl App {
             match outcome {
                 Ok(outcome) => {
                     if tracing::enabled!(tracing::Level::DEBUG) {
-                        let (status, trace_id) = (outcome.order.status.as_str(), trace::trace_id(request));
+                        let (status, trace_id) =
+                            (outcome.order.status.as_str(), trace::trace_id(request));
                         tracing::debug!(order_id = %request.order_id, status, trace_id, "recorded");
                     }
                     recorded.push((outcome, request));
                 }
                 Err(Unrecordable(reason)) => {
-                    let message = QueueMessage { v: QueueMessage::VERSION, orders: vec![request.clone()] };
-                    let body = serde_json::to_vec(&message).expect("a message can be written as JSON");
+                    let message =
+                        QueueMessage { v: QueueMessage::VERSION, orders: vec![request.clone()] };
+                    let body =
+                        serde_json::to_vec(&message).expect("a message can be written as JSON");
                     unusable.insert(body, reason);
                 }
             }
@@ -147,15 +168,19 @@ impl App {
             }
             news.orders.push(order);
         }
-        let telling = stream::iter(sales).for_each_concurrent(TOLD_AT_ONCE, async |(sale_id, news)| {
-            let sharing = join_all(news.orders.iter().map(|order| self.share_order(order)));
-            let told = timeout(TELL_WITHIN, join(self.tell_admission(sale_id, &news, spans), sharing)).await;
-            if told.is_err() {
-                let cause = format!("no answer within {} ms", TELL_WITHIN.as_millis());
-                let error = StoreError::Unavailable { store: "admission store or cache", cause };
-                left_to_the_sweeper(sale_id, news.orders.len(), Err(error));
-            }
-        });
+        let telling =
+            stream::iter(sales).for_each_concurrent(TOLD_AT_ONCE, async |(sale_id, news)| {
+                let sharing = join_all(news.orders.iter().map(|order| self.share_order(order)));
+                let told =
+                    timeout(TELL_WITHIN, join(self.tell_admission(sale_id, &news, spans), sharing))
+                        .await;
+                if told.is_err() {
+                    let cause = format!("no answer within {} ms", TELL_WITHIN.as_millis());
+                    let error =
+                        StoreError::Unavailable { store: "admission store or cache", cause };
+                    left_to_the_sweeper(sale_id, news.orders.len(), Err(error));
+                }
+            });
         telling.await;
     }
 
@@ -163,11 +188,19 @@ impl App {
         if !news.active.is_empty() {
             let step = tracing::info_span!(target: STEP, "admission.settle", otel.kind = "client");
             let settling = spans.settling(&news.active);
-            left_to_the_sweeper(sale_id, news.active.len(), self.ports.admission.settle(sale_id, &news.active).instrument(step).await);
+            left_to_the_sweeper(
+                sale_id,
+                news.active.len(),
+                self.ports.admission.settle(sale_id, &news.active).instrument(step).await,
+            );
             drop(settling);
         }
         if !news.ended.is_empty() {
-            left_to_the_sweeper(sale_id, news.ended.len(), self.ports.admission.release(sale_id, &news.ended).await);
+            left_to_the_sweeper(
+                sale_id,
+                news.ended.len(),
+                self.ports.admission.release(sale_id, &news.ended).await,
+            );
         }
     }
 }
@@ -197,7 +230,8 @@ fn read(body: &[u8]) -> Result<QueueMessage, String> {
     struct Version {
         v: u32,
     }
-    let version: Version = serde_json::from_slice(body).map_err(|error| format!("not a message of ours: {error}"))?;
+    let version: Version =
+        serde_json::from_slice(body).map_err(|error| format!("not a message of ours: {error}"))?;
     if version.v != QueueMessage::VERSION {
         return Err(format!(
             "message version {} is unknown, this worker reads version {}: a newer release has written it, and can use it when it is tried again",
@@ -211,12 +245,13 @@ fn read(body: &[u8]) -> Result<QueueMessage, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract;
+    use crate::testing;
 
     #[test]
     fn only_messages_of_version_1_are_read() {
-        let sale = contract::sale(1);
-        let message = QueueMessage { v: 1, orders: vec![contract::request(&sale, contract::user_id())] };
+        let sale = testing::sale(1);
+        let message =
+            QueueMessage { v: 1, orders: vec![testing::request(&sale, testing::user_id())] };
         let body = serde_json::to_vec(&message).unwrap();
         assert_eq!(read(&body), Ok(message));
         assert!(read(br#"{"v":2,"orders":[],"new":1}"#).unwrap_err().contains("version 2"));
@@ -228,7 +263,10 @@ mod tests {
 
     #[test]
     fn fields_that_a_newer_release_has_added_are_ignored() {
-        let message = QueueMessage { v: 1, orders: vec![contract::request(&contract::sale(1), contract::user_id())] };
+        let message = QueueMessage {
+            v: 1,
+            orders: vec![testing::request(&testing::sale(1), testing::user_id())],
+        };
         let mut newer = serde_json::to_value(&message).unwrap();
         newer["sent_by"] = "0.9.0".into();
         newer["orders"][0]["gift_wrap"] = serde_json::json!({ "paper": "red" });

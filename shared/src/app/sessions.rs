@@ -7,7 +7,7 @@
 //!
 //! Whoever copies a session into the fast store reads the ledger again afterwards and takes the session out when it has
 //! ended meanwhile. Whoever ends one tells the ledger first. So, whichever comes first, an ended session does not stay;
-//! and should a process die in between, the sweeper tells the fast store of every end again ([`super::sharing`]).
+//! and should a process die in between, the sweeper tells the fast store of every end again ([`super::sweeper`]).
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -104,7 +104,11 @@ impl Lookups {
             }
             state.waiting.push_back(session_id);
         }
-        let asked = state.asked.entry(session_id).or_insert_with(|| Asked { user_id, addresses: Vec::new(), replies: Vec::new() });
+        let asked = state.asked.entry(session_id).or_insert_with(|| Asked {
+            user_id,
+            addresses: Vec::new(),
+            replies: Vec::new(),
+        });
         asked.replies.push(reply);
         if asked.addresses.len() < ADDRESSES_MAX && !asked.addresses.contains(&address) {
             asked.addresses.push(address);
@@ -139,7 +143,9 @@ impl Lookups {
     async fn answer(&self, ids: Vec<SessionId>, outcome: &Stored<Living>) {
         for session_id in ids {
             let alive = match outcome {
-                Ok(living) => living.get(&session_id).map_or(Ok(false), |shared| shared.clone().map(|()| true)),
+                Ok(living) => living
+                    .get(&session_id)
+                    .map_or(Ok(false), |shared| shared.clone().map(|()| true)),
                 Err(error) => Err(error.clone()),
             };
             if let Ok(false) = alive {
@@ -168,7 +174,11 @@ impl App {
     ///
     /// # Errors
     /// `rate-limited` and `banned` for the address, `unavailable` when the ledger does not answer or too many wait.
-    pub(super) async fn look_up_session(&self, who: &SessionClaims, address: IpAddr) -> Result<bool, Problem> {
+    pub(super) async fn look_up_session(
+        &self,
+        who: &SessionClaims,
+        address: IpAddr,
+    ) -> Result<bool, Problem> {
         if self.lookups.gone.contains_key(&who.session_id) {
             return Ok(false);
         }
@@ -179,7 +189,11 @@ impl App {
             session: None,
             role: None,
             not_banned: vec![address.clone()],
-            limits: vec![Limit { name: "session-lookup", subject: address.clone(), quota: self.config.limits.address }],
+            limits: vec![Limit {
+                name: "session-lookup",
+                subject: address.clone(),
+                quota: self.config.limits.address,
+            }],
             abuse: None,
             now: self.now(),
         })
@@ -192,8 +206,10 @@ impl App {
             // A task of its own: the caller may go away, those that wait with it may not.
             tokio::spawn(async move { app.work_off_lookups().await });
         }
-        let answer =
-            place.answer.await.map_err(|_| StoreError::Unknown { store: "ledger", cause: "the look-up ended early".to_owned() })?;
+        let answer = place.answer.await.map_err(|_| StoreError::Unknown {
+            store: "ledger",
+            cause: "the look-up ended early".to_owned(),
+        })?;
         Ok(answer?)
     }
 
@@ -215,7 +231,10 @@ impl App {
             let outcome = tokio::spawn(async move { app.bring_back(&wanted).await }).await;
             let outcome = outcome.unwrap_or_else(|error| {
                 tracing::error!(%error, "a look-up of sessions ended early");
-                Err(StoreError::Unknown { store: "ledger", cause: "the look-up ended early".to_owned() })
+                Err(StoreError::Unknown {
+                    store: "ledger",
+                    cause: "the look-up ended early".to_owned(),
+                })
             });
             self.lookups.answer(ids, &outcome).await;
         }
@@ -225,16 +244,23 @@ impl App {
     async fn bring_back(&self, wanted: &[Wanted]) -> Stored<Living> {
         let ids: Vec<SessionId> = wanted.iter().map(|wanted| wanted.session_id).collect();
         let now = self.now();
-        let of: HashMap<SessionId, &Wanted> = wanted.iter().map(|wanted| (wanted.session_id, wanted)).collect();
+        let of: HashMap<SessionId, &Wanted> =
+            wanted.iter().map(|wanted| (wanted.session_id, wanted)).collect();
         let kept = self.ports.session_ledger.get_many(&ids).await?;
-        let alive: Vec<Session> = kept.into_iter().filter(|kept| kept.alive(now)).map(|kept| kept.session).collect();
         let alive: Vec<Session> =
-            alive.into_iter().filter(|session| of.get(&session.session_id).is_some_and(|of| of.user_id == session.user_id)).collect();
+            kept.into_iter().filter(|kept| kept.alive(now)).map(|kept| kept.session).collect();
+        let alive: Vec<Session> = alive
+            .into_iter()
+            .filter(|session| {
+                of.get(&session.session_id).is_some_and(|of| of.user_id == session.user_id)
+            })
+            .collect();
         if alive.is_empty() {
             return Ok(Living::new());
         }
         let subjects_of = |session: &Session| {
-            let addresses = of.get(&session.session_id).into_iter().flat_map(|of| of.addresses.iter().cloned());
+            let addresses =
+                of.get(&session.session_id).into_iter().flat_map(|of| of.addresses.iter().cloned());
             addresses.chain([Subject::User(session.user_id)]).collect::<Vec<_>>()
         };
         let subjects: HashSet<Subject> = alive.iter().flat_map(subjects_of).collect();
@@ -261,13 +287,20 @@ impl App {
         let ids: Vec<SessionId> = sessions.iter().map(|session| session.session_id).collect();
         // One by one, to know which of them failed.
         let opened: Vec<_> = stream::iter(sessions)
-            .map(|session| async move { (self.ports.sessions.open(std::slice::from_ref(&session), now).await, session) })
+            .map(|session| async move {
+                (self.ports.sessions.open(std::slice::from_ref(&session), now).await, session)
+            })
             .buffer_unordered(TOGETHER_MAX)
             .collect()
             .await;
         let kept = self.ports.session_ledger.get_many(&ids).await;
         let now = self.now();
-        let alive: HashSet<SessionId> = kept.iter().flatten().filter(|kept| kept.alive(now)).map(|kept| kept.session.session_id).collect();
+        let alive: HashSet<SessionId> = kept
+            .iter()
+            .flatten()
+            .filter(|kept| kept.alive(now))
+            .map(|kept| kept.session.session_id)
+            .collect();
         let mut living = Living::new();
         let mut ended = Vec::new();
         for (outcome, session) in opened {
@@ -279,7 +312,12 @@ impl App {
             }
         }
         let mut ends = stream::iter(ended)
-            .map(|session| async move { (self.ports.sessions.end(session.user_id, session.session_id).await, session.session_id) })
+            .map(|session| async move {
+                (
+                    self.ports.sessions.end(session.user_id, session.session_id).await,
+                    session.session_id,
+                )
+            })
             .buffer_unordered(TOGETHER_MAX);
         while let Some((outcome, session_id)) = ends.next().await {
             if let Err(error) = outcome {
@@ -293,7 +331,7 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract;
+    use crate::testing;
 
     fn address() -> Subject {
         Subject::address("192.0.2.7".parse().unwrap())
@@ -302,34 +340,57 @@ mod tests {
     #[test]
     fn look_ups_are_bounded_and_shared() {
         let lookups = Lookups::new(2, 1_000);
-        let ids: Vec<SessionId> = (0..600).map(|_| contract::session_id()).collect();
-        let user = contract::user_id();
-        let places: Vec<Place> = ids.iter().chain(&ids[..10]).map(|id| lookups.ask(user, *id, address()).expect("there is room")).collect();
-        assert_eq!(places.iter().filter(|place| place.start_worker).count(), 2, "no more workers than look-ups at once");
+        let ids: Vec<SessionId> = (0..600).map(|_| testing::session_id()).collect();
+        let user = testing::user_id();
+        let places: Vec<Place> = ids
+            .iter()
+            .chain(&ids[..10])
+            .map(|id| lookups.ask(user, *id, address()).expect("there is room"))
+            .collect();
+        assert_eq!(
+            places.iter().filter(|place| place.start_worker).count(),
+            2,
+            "no more workers than look-ups at once"
+        );
         assert_eq!(lookups.take().len(), TOGETHER_MAX);
         assert_eq!(lookups.take().len(), TOGETHER_MAX);
-        assert_eq!(lookups.take().len(), 600 - 2 * TOGETHER_MAX, "each session once, however many wait for it");
+        assert_eq!(
+            lookups.take().len(),
+            600 - 2 * TOGETHER_MAX,
+            "each session once, however many wait for it"
+        );
         assert!(!lookups.ask(user, ids[0], address()).expect("it is being looked up").start_worker);
         assert!(lookups.take().is_empty() && lookups.take().is_empty(), "both workers end");
-        assert!(lookups.ask(user, contract::session_id(), address()).expect("there is room").start_worker);
+        assert!(
+            lookups
+                .ask(user, testing::session_id(), address())
+                .expect("there is room")
+                .start_worker
+        );
         assert_eq!(lookups.session_figures(), (600, 3, 2));
     }
 
     #[test]
     fn too_many_waiting_sessions_are_refused() {
         let lookups = Lookups::new(1, 3);
-        let user = contract::user_id();
-        let first = contract::session_id();
-        let _places: Vec<Option<Place>> =
-            [first, contract::session_id(), contract::session_id()].iter().map(|id| lookups.ask(user, *id, address())).collect();
-        assert!(lookups.ask(user, contract::session_id(), address()).is_none());
-        assert!(lookups.ask(user, first, address()).is_some(), "one that waits already takes no more room");
+        let user = testing::user_id();
+        let first = testing::session_id();
+        let _places: Vec<Option<Place>> = [first, testing::session_id(), testing::session_id()]
+            .iter()
+            .map(|id| lookups.ask(user, *id, address()))
+            .collect();
+        assert!(lookups.ask(user, testing::session_id(), address()).is_none());
+        assert!(
+            lookups.ask(user, first, address()).is_some(),
+            "one that waits already takes no more room"
+        );
     }
 
     #[tokio::test]
     async fn all_who_wait_are_told_and_ended_sessions_are_remembered() {
         let lookups = Lookups::new(1, 10);
-        let (user, alive, ended) = (contract::user_id(), contract::session_id(), contract::session_id());
+        let (user, alive, ended) =
+            (testing::user_id(), testing::session_id(), testing::session_id());
         let mut places = Vec::new();
         for id in [alive, ended, alive, ended] {
             places.push((id, lookups.ask(user, id, address()).unwrap()));
@@ -341,12 +402,17 @@ mod tests {
         }
         assert!(lookups.gone.contains_key(&ended) && !lookups.gone.contains_key(&alive));
 
-        let unknown = contract::session_id();
+        let unknown = testing::session_id();
         let place = lookups.ask(user, unknown, address()).unwrap();
         let ids = lookups.take().into_iter().map(|wanted| wanted.session_id).collect();
-        lookups.answer(ids, &Err(StoreError::Unavailable { store: "test", cause: String::new() })).await;
+        lookups
+            .answer(ids, &Err(StoreError::Unavailable { store: "test", cause: String::new() }))
+            .await;
         assert!(place.answer.await.unwrap().is_err());
-        assert!(!lookups.gone.contains_key(&unknown), "a ledger that does not answer ends no session");
+        assert!(
+            !lookups.gone.contains_key(&unknown),
+            "a ledger that does not answer ends no session"
+        );
     }
 
     impl Lookups {

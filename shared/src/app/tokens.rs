@@ -3,14 +3,8 @@
 //! A token's signature is checked here and costs no store. Its life is judged by the caller with the clock, because an
 //! expired ticket still names an order that may have been made of it.
 
-use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey, Header, Validation,
-    crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils},
-    errors::{Error, ErrorKind},
-};
-use ring::hmac;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use signature::{Signer, Verifier};
 
 use crate::{
     config::SigningKey,
@@ -93,7 +87,8 @@ impl Keyring {
 
     pub(super) fn sign<T: Serialize>(&self, claims: &T) -> String {
         let key = self.keys.first().expect("a keyring has at least one key");
-        jsonwebtoken::encode(&key.header, claims, &key.signing).expect("claims of plain fields can be written as JSON")
+        jsonwebtoken::encode(&key.header, claims, &key.signing)
+            .expect("claims of plain fields can be written as JSON")
     }
 
     /// What the token says, if one of the keys signed it.
@@ -109,61 +104,10 @@ impl Keyring {
     }
 }
 
-/// Makes `ring` the one cryptography of this process, for tokens as for TLS. Calling it again does nothing.
-pub(crate) fn install_crypto() {
-    // An error says only that another call was first.
-    let _ = PROVIDER.install_default();
-    let _ = rustls::crypto::ring::default_provider().install_default();
-}
-
-static PROVIDER: CryptoProvider =
-    CryptoProvider { signer_factory: signer, verifier_factory: verifier, key_utils: KeyUtils::new_unimplemented() };
-
-struct Hs256(hmac::Key);
-
-fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error> {
-    if *algorithm != Algorithm::HS256 {
-        return Err(ErrorKind::InvalidAlgorithm.into());
-    }
-    Ok(Box::new(Hs256(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()))))
-}
-
-fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
-    if *algorithm != Algorithm::HS256 {
-        return Err(ErrorKind::InvalidAlgorithm.into());
-    }
-    Ok(Box::new(Hs256(hmac::Key::new(hmac::HMAC_SHA256, key.try_get_as_bytes()?))))
-}
-
-impl Signer<Vec<u8>> for Hs256 {
-    fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, signature::Error> {
-        Ok(hmac::sign(&self.0, message).as_ref().to_vec())
-    }
-}
-
-impl JwtSigner for Hs256 {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::HS256
-    }
-}
-
-impl Verifier<Vec<u8>> for Hs256 {
-    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
-        // Compares in constant time.
-        hmac::verify(&self.0, message, signature).map_err(|_| signature::Error::new())
-    }
-}
-
-impl JwtVerifier for Hs256 {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::HS256
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract;
+    use crate::testing;
 
     fn key(kid: &str, byte: u8) -> SigningKey {
         SigningKey { kid: kid.to_owned(), secret: vec![byte; 32] }
@@ -171,20 +115,23 @@ mod tests {
 
     fn claims() -> TicketClaims {
         TicketClaims {
-            order_id: contract::order_id(),
-            user_id: contract::user_id(),
-            session_id: contract::session_id(),
-            sale_id: contract::sale_id(),
+            order_id: testing::order_id(),
+            user_id: testing::user_id(),
+            session_id: testing::session_id(),
+            sale_id: testing::sale_id(),
             exp_ms: 1,
         }
     }
 
     #[test]
     fn only_our_unchanged_tokens_verify() {
-        install_crypto();
+        crate::crypto::install();
         let ring = Keyring::new(&[key("a", 1)]);
         let token = ring.sign(&claims());
-        assert!(ring.verify::<TicketClaims>(&token).is_some(), "an expired one too: the caller judges life");
+        assert!(
+            ring.verify::<TicketClaims>(&token).is_some(),
+            "an expired one too: the caller judges life"
+        );
         assert!(Keyring::new(&[key("a", 2)]).verify::<TicketClaims>(&token).is_none());
         let (signed, mac) = token.rsplit_once('.').unwrap();
         assert!(ring.verify::<TicketClaims>(&format!("{signed}x.{mac}")).is_none());
@@ -195,12 +142,14 @@ mod tests {
 
     #[test]
     fn keys_can_be_rotated() {
-        install_crypto();
+        crate::crypto::install();
         let old = Keyring::new(&[key("old", 1)]).sign(&claims());
         let both = Keyring::new(&[key("new", 2), key("old", 1)]);
         assert!(both.verify::<TicketClaims>(&old).is_some());
         let new = both.sign(&claims());
         assert!(Keyring::new(&[key("new", 2)]).verify::<TicketClaims>(&new).is_some());
-        assert!(Keyring::new(&[key("new", 2), key("newer", 3)]).verify::<TicketClaims>(&old).is_none());
+        assert!(
+            Keyring::new(&[key("new", 2), key("newer", 3)]).verify::<TicketClaims>(&old).is_none()
+        );
     }
 }

@@ -64,21 +64,38 @@ impl FunctionDefaults {
 impl FunctionOverrides {
     /// What can be checked without the defaults.
     pub(super) fn validate(&self, name: &str, is_ours: bool) -> Result<(), ConfigError> {
-        let usable = !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        let usable = !name.is_empty()
+            && name.len() <= 64
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
         if !usable {
-            return Err(bad(format!("functions.{name}"), "a function's name has 1 to 64 letters, digits, hyphens and underscores"));
+            return Err(bad(
+                format!("functions.{name}"),
+                "a function's name has 1 to 64 letters, digits, hyphens and underscores",
+            ));
         }
         if self.command.as_ref().is_some_and(Vec::is_empty) {
-            return Err(bad(format!("functions.{name}.command"), "expected a program and its arguments"));
+            return Err(bad(
+                format!("functions.{name}.command"),
+                "expected a program and its arguments",
+            ));
         }
         if !is_ours && self.command.is_none() {
-            return Err(bad(format!("functions.{name}.command"), "needed, because the product has no function of this name"));
+            return Err(bad(
+                format!("functions.{name}.command"),
+                "needed, because the product has no function of this name",
+            ));
         }
         if is_ours && self.routes.is_some() {
-            return Err(bad(format!("functions.{name}.routes"), "the routes of the product's own functions are in their code"));
+            return Err(bad(
+                format!("functions.{name}.routes"),
+                "the routes of the product's own functions are in their code",
+            ));
         }
         if self.routes.iter().flatten().any(|route| !route.starts_with('/')) {
-            return Err(bad(format!("functions.{name}.routes"), "expected paths such as /hello or /hello/{name}"));
+            return Err(bad(
+                format!("functions.{name}.routes"),
+                "expected paths such as /hello or /hello/{name}",
+            ));
         }
         Ok(())
     }
@@ -115,7 +132,8 @@ impl FunctionSettings {
         };
         settings.instances_max = own.instances_max.unwrap_or(settings.instances_max);
         // Who lowers only the upper bound must not have to know of the lower.
-        settings.instances_min = own.instances_min.unwrap_or(settings.instances_min.min(settings.instances_max));
+        settings.instances_min =
+            own.instances_min.unwrap_or(settings.instances_min.min(settings.instances_max));
         // Runtime clients of other languages start a whole process for each.
         let concurrency = if own.command.is_some() { 1 } else { settings.concurrency };
         settings.concurrency = own.concurrency.unwrap_or(concurrency);
@@ -144,14 +162,27 @@ impl FunctionSettings {
         ];
         for (name, value, min, max) in ranges {
             if !(min..=max).contains(&value) {
-                return Err(bad(format!("{key}.{name}"), format!("expected {min} to {max}, got {value}")));
+                return Err(bad(
+                    format!("{key}.{name}"),
+                    format!("expected {min} to {max}, got {value}"),
+                ));
             }
         }
-        if self.environment.iter().any(|variable| variable.split_once('=').is_none_or(|(name, _)| name.is_empty())) {
+        if self
+            .environment
+            .iter()
+            .any(|variable| variable.split_once('=').is_none_or(|(name, _)| name.is_empty()))
+        {
             return Err(bad(format!("{key}.environment"), "expected NAME=value in each"));
         }
-        if let Some((name, _)) = self.variables().find(|(name, _)| name.starts_with("AWS_LAMBDA_") || *name == "_HANDLER") {
-            return Err(bad(format!("{key}.environment"), format!("{name} is set by the emulator")));
+        if let Some((name, _)) = self
+            .variables()
+            .find(|(name, _)| name.starts_with("AWS_LAMBDA_") || *name == "_HANDLER")
+        {
+            return Err(bad(
+                format!("{key}.environment"),
+                format!("{name} is set by the emulator"),
+            ));
         }
         Ok(())
     }

@@ -356,13 +356,19 @@ impl Config {
         flags: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<Self, ConfigError> {
         let mut table: Table = DEFAULTS.parse().expect("the defaults are checked by a test");
-        let ours: Vec<(String, String)> =
-            env.into_iter().filter(|(name, _)| name.starts_with(ENV_PREFIX) && !ENV_OF_FLAGS.contains(&name.as_str())).collect();
+        let ours: Vec<(String, String)> = env
+            .into_iter()
+            .filter(|(name, _)| {
+                name.starts_with(ENV_PREFIX) && !ENV_OF_FLAGS.contains(&name.as_str())
+            })
+            .collect();
         let named = ours.iter().find(|(name, _)| name == ENV_FILE).map(|(_, path)| path.as_str());
         if let Some(path) = file.or(named) {
             let failed = |cause: String| ConfigError::File { path: path.to_owned(), cause };
             let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-            let over: Table = text.parse().map_err(|error: toml::de::Error| failed(error.message().to_owned()))?;
+            let over: Table = text
+                .parse()
+                .map_err(|error: toml::de::Error| failed(error.message().to_owned()))?;
             overlay(&mut table, over, "")?;
         }
         for (name, text) in ours.iter().filter(|(name, _)| name != ENV_FILE) {
@@ -373,8 +379,9 @@ impl Config {
             set(&mut table, &[key], &format!("--{}", key.replace('_', "-")), &text)?;
         }
         let effective = Effective::new(table.clone());
-        let mut config: Self =
-            table.try_into().map_err(|error: toml::de::Error| bad("configuration", error.to_string().replace('\n', " ")))?;
+        let mut config: Self = table.try_into().map_err(|error: toml::de::Error| {
+            bad("configuration", error.to_string().replace('\n', " "))
+        })?;
         config.effective = effective;
         config.validate()?;
         Ok(config)
@@ -382,7 +389,9 @@ impl Config {
 
     /// The variables of this process's environment that are ours. Others may hold anything, also what is no text.
     pub fn environment() -> impl Iterator<Item = (String, String)> {
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+        })
     }
 
     /// The defaults alone, for tests and tools.
@@ -399,10 +408,16 @@ impl Config {
 
     /// From here on the state is on these servers.
     pub fn use_servers(&mut self, redis_url: String, database_url: String, amqp_url: String) {
-        for (key, value) in [("servers", "external"), ("redis_url", &redis_url), ("database_url", &database_url), ("amqp_url", &amqp_url)] {
+        for (key, value) in [
+            ("servers", "external"),
+            ("redis_url", &redis_url),
+            ("database_url", &database_url),
+            ("amqp_url", &amqp_url),
+        ] {
             self.effective.put(key, value);
         }
-        (self.redis_url, self.database_url, self.amqp_url) = (redis_url.into(), database_url.into(), amqp_url.into());
+        (self.redis_url, self.database_url, self.amqp_url) =
+            (redis_url.into(), database_url.into(), amqp_url.into());
     }
 
     /// The environment variables that give a function's process this same configuration; those with the default are left out.
@@ -425,7 +440,10 @@ impl Config {
     #[must_use]
     pub fn amqp_vhost(&self) -> String {
         let url = self.amqp_url.expose_secret();
-        let path = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+        let path = url
+            .split_once("://")
+            .and_then(|(_, rest)| rest.split_once('/'))
+            .map_or("", |(_, path)| path);
         let name = path.split('?').next().unwrap_or_default();
         if name.is_empty() { "/".to_owned() } else { name.replace("%2f", "/").replace("%2F", "/") }
     }
@@ -470,12 +488,24 @@ impl Config {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        self.listen.parse::<SocketAddr>().map_err(|_| bad("listen", "expected address:port such as 127.0.0.1:8080"))?;
+        self.listen
+            .parse::<SocketAddr>()
+            .map_err(|_| bad("listen", "expected address:port such as 127.0.0.1:8080"))?;
         if !self.admin_listen.is_empty() {
-            self.admin_listen.parse::<SocketAddr>().map_err(|_| bad("admin_listen", "expected address:port, or nothing"))?;
+            self.admin_listen
+                .parse::<SocketAddr>()
+                .map_err(|_| bad("admin_listen", "expected address:port, or nothing"))?;
         }
-        if !self.invoke_listen.is_empty() && !self.invoke_listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback()) {
-            return Err(bad("invoke_listen", "expected a loopback address and a port such as 127.0.0.1:9001, or nothing"));
+        if !self.invoke_listen.is_empty()
+            && !self
+                .invoke_listen
+                .parse::<SocketAddr>()
+                .is_ok_and(|address| address.ip().is_loopback())
+        {
+            return Err(bad(
+                "invoke_listen",
+                "expected a loopback address and a port such as 127.0.0.1:9001, or nothing",
+            ));
         }
         if self.drain_ms > 60_000 {
             return Err(bad("drain_ms", format!("expected 0 to 60000, got {}", self.drain_ms)));
@@ -507,13 +537,28 @@ impl Config {
         let rebuild_wait_min_ms = self.orders.publish_wait_ms.saturating_add(PUBLISH_LIMIT_MS + 1);
         let ranges = [
             ("gateway.connections_max", self.gateway.connections_max as u64, 16, 1_000_000),
-            ("gateway.connections_per_address_max", self.gateway.connections_per_address_max as u64, 1, 1_000_000),
+            (
+                "gateway.connections_per_address_max",
+                self.gateway.connections_per_address_max as u64,
+                1,
+                1_000_000,
+            ),
             ("gateway.idle_timeout_ms", self.gateway.idle_timeout_ms, 100, 3_600_000),
             ("gateway.write_timeout_ms", self.gateway.write_timeout_ms, 100, 3_600_000),
             ("sessions.lifetime_seconds", self.sessions.lifetime_seconds, 60, YEAR_SECONDS),
-            ("sessions.admin_lifetime_seconds", self.sessions.admin_lifetime_seconds, 60, YEAR_SECONDS),
+            (
+                "sessions.admin_lifetime_seconds",
+                self.sessions.admin_lifetime_seconds,
+                60,
+                YEAR_SECONDS,
+            ),
             ("sessions.lookups_at_once", self.sessions.lookups_at_once as u64, 1, 8),
-            ("sessions.lookups_waiting_max", self.sessions.lookups_waiting_max as u64, 1, 1_000_000),
+            (
+                "sessions.lookups_waiting_max",
+                self.sessions.lookups_waiting_max as u64,
+                1,
+                1_000_000,
+            ),
             ("tickets.lifetime_seconds", self.tickets.lifetime_seconds, 1, 3_600),
             ("captchas.lifetime_seconds", self.captchas.lifetime_seconds, 10, 3_600),
             ("captchas.drawn_ahead_max", self.captchas.drawn_ahead_max as u64, 0, 10_000),
@@ -522,7 +567,12 @@ impl Config {
             ("orders.publish_group_max", self.orders.publish_group_max as u64, 1, 5_000),
             ("orders.publish_waiting_max", self.orders.publish_waiting_max as u64, 1, 1_000_000),
             ("orders.publish_wait_ms", self.orders.publish_wait_ms, 1, 60_000),
-            ("login.address_failures_before_captcha", u64::from(self.login.address_failures_before_captcha), 1, 1_000_000),
+            (
+                "login.address_failures_before_captcha",
+                u64::from(self.login.address_failures_before_captcha),
+                1,
+                1_000_000,
+            ),
             ("login.failures_window_seconds", self.login.failures_window_seconds, 1, 86_400),
             ("login.hashes_at_once", self.login.hashes_at_once as u64, 0, 1_024),
             ("sweeper.tail_seconds", self.sweeper.tail_seconds, 60, YEAR_SECONDS),
@@ -544,8 +594,18 @@ impl Config {
             ("sweeper.batch_max", self.sweeper.batch_max.into(), 1, 5_000),
             ("sweeper.overdue_ms", self.sweeper.overdue_ms, 100, 600_000),
             ("sweeper.reconcile_ms", self.sweeper.reconcile_ms, 100, 3_600_000),
-            ("sweeper.rebuild_wait_min_ms", self.sweeper.rebuild_wait_min_ms, rebuild_wait_min_ms, 600_000),
-            ("sweeper.rebuild_wait_max_ms", self.sweeper.rebuild_wait_max_ms, self.sweeper.rebuild_wait_min_ms, 600_000),
+            (
+                "sweeper.rebuild_wait_min_ms",
+                self.sweeper.rebuild_wait_min_ms,
+                rebuild_wait_min_ms,
+                600_000,
+            ),
+            (
+                "sweeper.rebuild_wait_max_ms",
+                self.sweeper.rebuild_wait_max_ms,
+                self.sweeper.rebuild_wait_min_ms,
+                600_000,
+            ),
         ];
         for (key, value, min, max) in ranges {
             if !(min..=max).contains(&value) {
@@ -561,12 +621,19 @@ impl Config {
             self.function(name).validate(&format!("functions.{name}"))?;
         }
         if self.host == HostMode::Processes && self.servers == ServersMode::Embedded {
-            return Err(bad("--host", "\"processes\" needs --servers local or external: embedded state belongs to one process"));
+            return Err(bad(
+                "--host",
+                "\"processes\" needs --servers local or external: embedded state belongs to one process",
+            ));
         }
         let session_keys = self.session_keys()?;
         let ticket_keys = self.ticket_keys()?;
         if self.servers == ServersMode::External {
-            for (key, url) in [("redis-url", &self.redis_url), ("database-url", &self.database_url), ("amqp-url", &self.amqp_url)] {
+            for (key, url) in [
+                ("redis-url", &self.redis_url),
+                ("database-url", &self.database_url),
+                ("amqp-url", &self.amqp_url),
+            ] {
                 if url.expose_secret().is_empty() {
                     return Err(bad(format!("--{key}"), "needed with --servers external"));
                 }
@@ -583,7 +650,8 @@ fn signing_keys(key: &'static str, list: &[SecretString]) -> Result<Vec<SigningK
     const SECRET_BYTES_MIN: usize = 32;
     list.iter()
         .map(|entry| {
-            let wrong = || bad(key, "expected \"kid:secret\" with the secret in base64, at least 32 bytes");
+            let wrong =
+                || bad(key, "expected \"kid:secret\" with the secret in base64, at least 32 bytes");
             let (kid, secret) = entry.expose_secret().split_once(':').ok_or_else(wrong)?;
             let secret = BASE64.decode(secret).map_err(|_| wrong())?;
             if kid.is_empty() || secret.len() < SECRET_BYTES_MIN {
@@ -616,9 +684,15 @@ mod tests {
 
     #[test]
     fn flags_win_over_variables() {
-        let config = Config::load(None, env(&[("FLASHSALE_LISTEN", "0.0.0.0:1")]), [("listen", "0.0.0.0:2".to_owned())]).unwrap();
+        let config = Config::load(
+            None,
+            env(&[("FLASHSALE_LISTEN", "0.0.0.0:1")]),
+            [("listen", "0.0.0.0:2".to_owned())],
+        )
+        .unwrap();
         assert_eq!(config.listen, "0.0.0.0:2");
-        let config = Config::load(None, env(&[("FLASHSALE_ORDERS__PAY_WITHIN_SECONDS", "7")]), []).unwrap();
+        let config =
+            Config::load(None, env(&[("FLASHSALE_ORDERS__PAY_WITHIN_SECONDS", "7")]), []).unwrap();
         assert_eq!(config.orders.pay_within_seconds, 7);
     }
 
@@ -628,16 +702,24 @@ mod tests {
             error(&[("FLASHSALE_ORDERS__PAY_WITHIN_SECONDS", "soon")])
                 .starts_with("FLASHSALE_ORDERS__PAY_WITHIN_SECONDS: expected a whole")
         );
-        assert!(error(&[("FLASHSALE_ORDRES", "1")]).starts_with("FLASHSALE_ORDRES: no such setting"));
+        assert!(
+            error(&[("FLASHSALE_ORDRES", "1")]).starts_with("FLASHSALE_ORDRES: no such setting")
+        );
         assert!(error(&[("FLASHSALE_LISTEN", "here")]).starts_with("listen: expected"));
         assert!(error(&[("FLASHSALE_TRUSTED_PROXIES", "10.0.0.0/33")]).contains("10.0.0.0/33"));
         assert!(error(&[("FLASHSALE_ADMIN_NETWORKS", "10.0.0.0/8,office")]).contains("office"));
-        assert!(error(&[("FLASHSALE_SESSIONS__ADMIN_LIFETIME_SECONDS", "1")]).starts_with("sessions.admin_lifetime_seconds"));
+        assert!(
+            error(&[("FLASHSALE_SESSIONS__ADMIN_LIFETIME_SECONDS", "1")])
+                .starts_with("sessions.admin_lifetime_seconds")
+        );
         assert!(error(&[("FLASHSALE_SERVERS", "external")]).starts_with("--redis-url: needed"));
         assert!(error(&[("FLASHSALE_CAPTCHA", "no")]).contains("captcha"));
         assert!(error(&[("FLASHSALE_LIMITS__TICKET__LIMIT", "0")]).starts_with("limits.ticket"));
         let too_soon = [("FLASHSALE_SWEEPER__REBUILD_WAIT_MIN_MS", "8000")];
-        assert!(error(&too_soon).starts_with("sweeper.rebuild_wait_min_ms: expected 8001 to"), "a publish may take longer");
+        assert!(
+            error(&too_soon).starts_with("sweeper.rebuild_wait_min_ms: expected 8001 to"),
+            "a publish may take longer"
+        );
         let waits_longer = [("FLASHSALE_ORDERS__PUBLISH_WAIT_MS", "3000")];
         assert!(error(&waits_longer).starts_with("sweeper.rebuild_wait_min_ms: expected 9001 to"));
     }
@@ -657,28 +739,60 @@ mod tests {
             [],
         )
         .unwrap();
-        assert_eq!((config.function("seckill").concurrency, config.function("seckill").instances_max), (7, 3));
+        assert_eq!(
+            (config.function("seckill").concurrency, config.function("seckill").instances_max),
+            (7, 3)
+        );
         let worker = config.function("order-worker");
-        assert_eq!((worker.timeout_ms, worker.concurrency), (4_321, 1), "its own default concurrency stays");
+        assert_eq!(
+            (worker.timeout_ms, worker.concurrency),
+            (4_321, 1),
+            "its own default concurrency stays"
+        );
         assert_eq!(config.function("order-status").timeout_ms, 99);
         assert_eq!(config.function_names().filter(|name| name.starts_with("order")).count(), 2);
         let hello = config.function("hello");
-        assert_eq!(hello.concurrency, 1, "many runtime clients start as many processes as they are told");
+        assert_eq!(
+            hello.concurrency, 1,
+            "many runtime clients start as many processes as they are told"
+        );
         assert_eq!(hello.command, ["python3", "-m", "awslambdaric", "hello.handler"]);
         assert_eq!(hello.variables().collect::<Vec<_>>(), [("A", "1"), ("B", "2=3")]);
         assert!(config.function_names().any(|name| name == "hello"));
         assert!(!config.shown().contains("2=3"), "an environment may hold secrets");
 
-        assert!(error(&[("FLASHSALE_FUNCTIONS__SECKILL__COLOUR", "1")]).starts_with("FLASHSALE_FUNCTIONS__SECKILL__COLOUR: no such"));
-        assert!(error(&[("FLASHSALE_FUNCTIONS__SECKILL__CONCURRENCY", "0")]).starts_with("functions.seckill.concurrency: expected 1"));
-        assert!(error(&[("FLASHSALE_FUNCTIONS__SALES__INSTANCES_MIN", "9")]).starts_with("functions.sales.instances_min: expected 0 to 2"));
-        assert!(error(&[("FLASHSALE_FUNCTIONS__SEKILL__TIMEOUT_MS", "9")]).starts_with("functions.sekill.command: needed"));
         assert!(
-            error(&[("FLASHSALE_FUNCTIONS__SALES__ENVIRONMENT", "AWS_LAMBDA_RUNTIME_API=x")]).starts_with("functions.sales.environment")
+            error(&[("FLASHSALE_FUNCTIONS__SECKILL__COLOUR", "1")])
+                .starts_with("FLASHSALE_FUNCTIONS__SECKILL__COLOUR: no such")
         );
-        assert!(error(&[("FLASHSALE_FUNCTION_DEFAULTS__ENVIRONMENT", "A")]).starts_with("function_defaults.environment: expected"));
-        assert!(error(&[("FLASHSALE_FUNCTIONS__SALES__ROUTES", "/hello")]).starts_with("functions.sales.routes: the routes of"));
-        assert!(error(&[("FLASHSALE_HOST", "processes")]).starts_with("--host: \"processes\" needs --servers"));
+        assert!(
+            error(&[("FLASHSALE_FUNCTIONS__SECKILL__CONCURRENCY", "0")])
+                .starts_with("functions.seckill.concurrency: expected 1")
+        );
+        assert!(
+            error(&[("FLASHSALE_FUNCTIONS__SALES__INSTANCES_MIN", "9")])
+                .starts_with("functions.sales.instances_min: expected 0 to 2")
+        );
+        assert!(
+            error(&[("FLASHSALE_FUNCTIONS__SEKILL__TIMEOUT_MS", "9")])
+                .starts_with("functions.sekill.command: needed")
+        );
+        assert!(
+            error(&[("FLASHSALE_FUNCTIONS__SALES__ENVIRONMENT", "AWS_LAMBDA_RUNTIME_API=x")])
+                .starts_with("functions.sales.environment")
+        );
+        assert!(
+            error(&[("FLASHSALE_FUNCTION_DEFAULTS__ENVIRONMENT", "A")])
+                .starts_with("function_defaults.environment: expected")
+        );
+        assert!(
+            error(&[("FLASHSALE_FUNCTIONS__SALES__ROUTES", "/hello")])
+                .starts_with("functions.sales.routes: the routes of")
+        );
+        assert!(
+            error(&[("FLASHSALE_HOST", "processes")])
+                .starts_with("--host: \"processes\" needs --servers")
+        );
     }
 
     #[test]
@@ -699,16 +813,28 @@ mod tests {
     fn a_file_may_name_new_functions_but_no_new_settings() {
         let dir = std::env::temp_dir();
         let load = |text: &str| {
-            let path = dir.join(format!("flashsale-config-{}-{}.toml", std::process::id(), text.len()));
+            let path =
+                dir.join(format!("flashsale-config-{}-{}.toml", std::process::id(), text.len()));
             std::fs::write(&path, text).unwrap();
             let loaded = Config::load(path.to_str(), [], []);
             std::fs::remove_file(path).unwrap();
             loaded
         };
-        let config = load("[functions.hello]\ncommand = [\"./hello\"]\n[functions.sweeper]\nmemory_mb = 100\n").unwrap();
+        let config = load(
+            "[functions.hello]\ncommand = [\"./hello\"]\n[functions.sweeper]\nmemory_mb = 100\n",
+        )
+        .unwrap();
         assert_eq!(config.function("hello").command, ["./hello"]);
-        assert_eq!((config.function("sweeper").memory_mb, config.function("sweeper").instances_max), (100, 1));
-        assert!(load("[functions.hello]\ncolour = 1\n").unwrap_err().to_string().starts_with("functions.hello.colour: no such"));
+        assert_eq!(
+            (config.function("sweeper").memory_mb, config.function("sweeper").instances_max),
+            (100, 1)
+        );
+        assert!(
+            load("[functions.hello]\ncolour = 1\n")
+                .unwrap_err()
+                .to_string()
+                .starts_with("functions.hello.colour: no such")
+        );
         assert!(
             load("[functions.hello]\nmemory_mb = \"x\"\n")
                 .unwrap_err()
@@ -729,7 +855,11 @@ mod tests {
             ("FLASHSALE_FUNCTIONS__SECKILL__CONCURRENCY", "3"),
         ];
         let mut config = Config::load(None, env(&given), []).unwrap();
-        config.use_servers("redis://r:1".to_owned(), "mysql://u:p@m:2/d".to_owned(), "amqp://u:p@q:3".to_owned());
+        config.use_servers(
+            "redis://r:1".to_owned(),
+            "mysql://u:p@m:2/d".to_owned(),
+            "amqp://u:p@q:3".to_owned(),
+        );
         let variables = config.environment_for_functions();
         assert_eq!(variables.len(), 7, "only what differs: {variables:?}");
         let there = Config::load(None, variables, []).unwrap();
@@ -737,14 +867,24 @@ mod tests {
         assert_eq!((there.limits.ticket.limit, there.trusted_proxies.len()), (77, 2));
         assert_eq!(there.servers, ServersMode::External);
         assert_eq!(there.database_url.expose_secret(), "mysql://u:p@m:2/d");
-        assert_eq!((there.listen.as_str(), there.function("seckill").concurrency), ("127.0.0.1:8080", 32));
+        assert_eq!(
+            (there.listen.as_str(), there.function("seckill").concurrency),
+            ("127.0.0.1:8080", 32)
+        );
     }
 
     #[test]
     fn secrets_are_masked() {
         let key = format!("a:{}", BASE64.encode([7; 32]));
-        let config =
-            Config::load(None, env(&[("FLASHSALE_REDIS_URL", "redis://u:geheim@h:1"), ("FLASHSALE_SESSION_KEYS", &key)]), []).unwrap();
+        let config = Config::load(
+            None,
+            env(&[
+                ("FLASHSALE_REDIS_URL", "redis://u:geheim@h:1"),
+                ("FLASHSALE_SESSION_KEYS", &key),
+            ]),
+            [],
+        )
+        .unwrap();
         let shown = format!("{}{config:?}", config.shown());
         assert!(!shown.contains("geheim") && !shown.contains(&key), "{shown}");
         assert!(config.shown().contains("redis://***@h:1"));

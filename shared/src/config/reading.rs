@@ -62,7 +62,12 @@ impl Effective {
         let defaults: Table = DEFAULTS.parse().expect("the defaults are checked by a test");
         let mut variables = Vec::new();
         for (key, value) in self.0.iter().filter(|(key, _)| !left_out.contains(&key.as_str())) {
-            collect(ENV_PREFIX.to_owned() + &key.to_ascii_uppercase(), value, defaults.get(key), &mut variables);
+            collect(
+                ENV_PREFIX.to_owned() + &key.to_ascii_uppercase(),
+                value,
+                defaults.get(key),
+                &mut variables,
+            );
         }
         variables
     }
@@ -71,12 +76,18 @@ impl Effective {
 /// Leaves of each `name<separator>secret` only the name.
 fn mask(list: Option<&mut Value>, separator: char) {
     for entry in list.and_then(Value::as_array_mut).into_iter().flatten() {
-        let name = entry.as_str().and_then(|text| text.split_once(separator)).map_or("", |(name, _)| name);
+        let name =
+            entry.as_str().and_then(|text| text.split_once(separator)).map_or("", |(name, _)| name);
         *entry = Value::String(format!("{name}{separator}***"));
     }
 }
 
-fn collect(name: String, value: &Value, default: Option<&Value>, variables: &mut Vec<(String, String)>) {
+fn collect(
+    name: String,
+    value: &Value,
+    default: Option<&Value>,
+    variables: &mut Vec<(String, String)>,
+) {
     match value {
         Value::Table(table) => {
             for (key, value) in table {
@@ -101,7 +112,8 @@ pub(super) fn overlay(table: &mut Table, over: Table, path: &str) -> Result<(), 
         if let (FUNCTIONS, Value::Table(function)) = (path, &value) {
             for (setting, value) in function {
                 let full = format!("{full}.{setting}");
-                let default = function_setting(table, &key, setting).ok_or_else(|| ConfigError::UnknownKey(full.clone()))?;
+                let default = function_setting(table, &key, setting)
+                    .ok_or_else(|| ConfigError::UnknownKey(full.clone()))?;
                 if !default.same_type(value) {
                     return Err(bad(full, format!("expected {}", kind(&default))));
                 }
@@ -135,13 +147,27 @@ fn function_setting(functions: &Table, name: &str, setting: &str) -> Option<Valu
 }
 
 /// Sets one value given as text, read as what the default at its place is.
-pub(super) fn set(table: &mut Table, path: &[&str], given: &str, text: &str) -> Result<(), ConfigError> {
+pub(super) fn set(
+    table: &mut Table,
+    path: &[&str],
+    given: &str,
+    text: &str,
+) -> Result<(), ConfigError> {
     let unknown = || ConfigError::UnknownKey(given.to_owned());
-    if let ([FUNCTIONS, name, setting], Some(Value::Table(functions))) = (path, table.get_mut(FUNCTIONS)) {
+    if let ([FUNCTIONS, name, setting], Some(Value::Table(functions))) =
+        (path, table.get_mut(FUNCTIONS))
+    {
         // A variable's name can't have the hyphen that a function's may have.
-        let name = functions.keys().find(|known| known.replace('-', "_") == **name).cloned().unwrap_or_else(|| (*name).to_owned());
-        let value = read(&function_setting(functions, &name, setting).ok_or_else(unknown)?, given, text)?;
-        if let Value::Table(function) = functions.entry(name).or_insert_with(|| Value::Table(Table::new())) {
+        let name = functions
+            .keys()
+            .find(|known| known.replace('-', "_") == **name)
+            .cloned()
+            .unwrap_or_else(|| (*name).to_owned());
+        let value =
+            read(&function_setting(functions, &name, setting).ok_or_else(unknown)?, given, text)?;
+        if let Value::Table(function) =
+            functions.entry(name).or_insert_with(|| Value::Table(Table::new()))
+        {
             function.insert((*setting).to_owned(), value);
         }
         return Ok(());
@@ -160,9 +186,15 @@ pub(super) fn set(table: &mut Table, path: &[&str], given: &str, text: &str) -> 
 fn read(like: &Value, given: &str, text: &str) -> Result<Value, ConfigError> {
     Ok(match like {
         Value::String(_) => Value::String(text.to_owned()),
-        Value::Integer(_) => Value::Integer(text.parse().map_err(|_| bad(given, format!("expected {}", kind(like))))?),
+        Value::Integer(_) => Value::Integer(
+            text.parse().map_err(|_| bad(given, format!("expected {}", kind(like))))?,
+        ),
         Value::Array(_) => Value::Array(
-            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| Value::String(item.to_owned())).collect(),
+            text.split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .map(|item| Value::String(item.to_owned()))
+                .collect(),
         ),
         _ => return Err(ConfigError::UnknownKey(given.to_owned())),
     })

@@ -8,7 +8,11 @@ use super::{Currency, OrderId, SaleId, Timestamp, UserId};
 /// Where an order stands. `Queued` lives only in the admission store and the queue; the ledger knows the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(description = "Where an order stands."))]
+#[cfg_attr(
+    feature = "openapi",
+    derive(utoipa::ToSchema),
+    schema(description = "Where an order stands.")
+)]
 pub enum OrderStatus {
     /// Durable in the queue, not yet in the ledger.
     Queued,
@@ -26,7 +30,8 @@ pub enum OrderStatus {
 
 impl OrderStatus {
     /// Every status, in the order of an order's life.
-    pub const ALL: [Self; 6] = [Self::Queued, Self::Confirmed, Self::Paid, Self::Cancelled, Self::Expired, Self::Rejected];
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Confirmed, Self::Paid, Self::Cancelled, Self::Expired, Self::Rejected];
 
     /// The word of the API and of the ledger.
     #[must_use]
@@ -52,7 +57,10 @@ impl FromStr for OrderStatus {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text).ok_or_else(|| format!("unknown order status {text:?}"))
+        Self::ALL
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or_else(|| format!("unknown order status {text:?}"))
     }
 }
 
@@ -188,7 +196,9 @@ mod tests {
             assert_eq!(status.as_str().parse(), Ok(status));
             assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
         }
-        for reason in [RejectReason::SoldOut, RejectReason::AlreadyBought, RejectReason::UnknownSale] {
+        for reason in
+            [RejectReason::SoldOut, RejectReason::AlreadyBought, RejectReason::UnknownSale]
+        {
             assert_eq!(reason.as_str().parse(), Ok(reason));
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
         }

@@ -34,7 +34,9 @@ pub struct Phone(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PhoneError {
     /// No number can be read from it.
-    #[error("not a phone number: expected digits such as +1 201-555-0123 or 138 1234 5678 with country CN")]
+    #[error(
+        "not a phone number: expected digits such as +1 201-555-0123 or 138 1234 5678 with country CN"
+    )]
     Unreadable,
     /// A national number whose country is not known.
     #[error("country is needed: write the number with +1 or +86, or say country US or CN")]
@@ -46,7 +48,9 @@ pub enum PhoneError {
     #[error("only numbers of the United States (+1) and of mainland China (+86) can sign in")]
     OtherCountry,
     /// A toll-free, premium-rate or other number that belongs to no person, or a Chinese number that is no mobile.
-    #[error("must be a person's own number: an ordinary number in the United States, a mobile number in China")]
+    #[error(
+        "must be a person's own number: an ordinary number in the United States, a mobile number in China"
+    )]
     NotPersonal,
 }
 
@@ -64,11 +68,18 @@ impl Phone {
         // The international prefix is written `00` where no default region says so.
         let digits = text.trim().strip_prefix("00").map(|rest| format!("+{rest}"));
         let text = digits.as_deref().unwrap_or(text);
-        let number = PhoneNumber::parse(text, country.map(Country::region)).map_err(|error| match error {
-            rlibphonenumber::ParseError::InvalidCountryCode if country.is_none() && !has_plus(text) => PhoneError::CountryNeeded,
-            rlibphonenumber::ParseError::InvalidCountryCode => PhoneError::OtherCountry,
-            _ => PhoneError::Unreadable,
-        })?;
+        let number =
+            PhoneNumber::parse(text, country.map(Country::region)).map_err(
+                |error| match error {
+                    rlibphonenumber::ParseError::InvalidCountryCode
+                        if country.is_none() && !has_plus(text) =>
+                    {
+                        PhoneError::CountryNeeded
+                    }
+                    rlibphonenumber::ParseError::InvalidCountryCode => PhoneError::OtherCountry,
+                    _ => PhoneError::Unreadable,
+                },
+            )?;
         if number.extension.is_some() {
             return Err(PhoneError::NotPersonal);
         }
@@ -81,11 +92,18 @@ impl Phone {
         let kind = number.get_type();
         match number.get_region_code() {
             Some(Region::US)
-                if matches!(kind, PhoneNumberType::Mobile | PhoneNumberType::FixedLine | PhoneNumberType::FixedLineOrMobile) =>
+                if matches!(
+                    kind,
+                    PhoneNumberType::Mobile
+                        | PhoneNumberType::FixedLine
+                        | PhoneNumberType::FixedLineOrMobile
+                ) =>
             {
                 Self::from_e164(&number.format_as(PhoneNumberFormat::E164))
             }
-            Some(Region::CN) if kind == PhoneNumberType::Mobile => Self::from_e164(&number.format_as(PhoneNumberFormat::E164)),
+            Some(Region::CN) if kind == PhoneNumberType::Mobile => {
+                Self::from_e164(&number.format_as(PhoneNumberFormat::E164))
+            }
             Some(Region::US | Region::CN) => Err(PhoneError::NotPersonal),
             _ => Err(PhoneError::OtherCountry),
         }
@@ -158,7 +176,11 @@ mod tests {
             ("＋８６ １３８ １２３４ ５６７８", None, "+8613812345678"),
         ];
         for (text, country, expected) in cases {
-            assert_eq!(Phone::parse(text, country).map(|phone| phone.0), Ok(expected.to_owned()), "{text} {country:?}");
+            assert_eq!(
+                Phone::parse(text, country).map(|phone| phone.0),
+                Ok(expected.to_owned()),
+                "{text} {country:?}"
+            );
         }
     }
 
@@ -179,7 +201,10 @@ mod tests {
         for (text, country, expected) in cases {
             assert_eq!(Phone::parse(text, country), Err(expected), "{text} {country:?}");
         }
-        assert_eq!(Phone::parse(&"1".repeat(10_000), Some(Country::US)), Err(PhoneError::Unreadable));
+        assert_eq!(
+            Phone::parse(&"1".repeat(10_000), Some(Country::US)),
+            Err(PhoneError::Unreadable)
+        );
     }
 
     #[test]

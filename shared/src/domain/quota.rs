@@ -131,7 +131,10 @@ impl Subject {
             "phone" => value.parse().map(Self::Phone).map_err(|_| SubjectError),
             "phone-at" => {
                 let (phone, ip) = value.split_once('@').ok_or(SubjectError)?;
-                Ok(Self::phone_at(phone.parse().map_err(|_| SubjectError)?, ip.parse().map_err(|_| SubjectError)?))
+                Ok(Self::phone_at(
+                    phone.parse().map_err(|_| SubjectError)?,
+                    ip.parse().map_err(|_| SubjectError)?,
+                ))
             }
             kind => Self::parse(kind, value),
         }
@@ -199,7 +202,12 @@ mod tests {
         let phone = Phone::from_e164("+15550000000").unwrap();
         let ip = "2001:db8:1:2::1".parse().unwrap();
         let user = UserId::new(Timestamp::from_epoch_ms(1), &[7; 10]);
-        for subject in [Subject::User(user), Subject::address(ip), Subject::Phone(phone.clone()), Subject::phone_at(phone, ip)] {
+        for subject in [
+            Subject::User(user),
+            Subject::address(ip),
+            Subject::Phone(phone.clone()),
+            Subject::phone_at(phone, ip),
+        ] {
             assert_eq!(Subject::from_stored(subject.kind(), &subject.value()), Ok(subject));
         }
         assert_eq!(Subject::from_stored("phone", "12"), Err(SubjectError));

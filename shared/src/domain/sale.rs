@@ -88,7 +88,10 @@ pub struct SaleChange {
     #[cfg_attr(feature = "openapi", schema(max_length = 4000))]
     pub description: Option<String>,
     /// New picture.
-    #[cfg_attr(feature = "openapi", schema(max_length = 2000, pattern = "^($|https://|/($|[^/]))"))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(max_length = 2000, pattern = "^($|https://|/($|[^/]))")
+    )]
     pub image_url: Option<String>,
     /// New price in minor units; orders already admitted keep theirs.
     #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1000000000000i64))]
@@ -133,18 +136,30 @@ impl Sale {
     /// # Errors
     /// Names the first field that breaks a rule.
     pub fn validate(&self) -> Result<(), SaleError> {
-        let rule = |holds: bool, field, expected| if holds { Ok(()) } else { Err(SaleError { field, expected }) };
+        let rule = |holds: bool, field, expected| {
+            if holds { Ok(()) } else { Err(SaleError { field, expected }) }
+        };
         let title = self.title.trim();
-        rule(!title.is_empty() && self.title.chars().count() <= 200, "title", "1 to 200 characters")?;
+        rule(
+            !title.is_empty() && self.title.chars().count() <= 200,
+            "title",
+            "1 to 200 characters",
+        )?;
         rule(self.description.chars().count() <= 4_000, "description", "at most 4000 characters")?;
         let image = self.image_url.as_str();
         rule(
             image.len() <= 2_000
-                && (image.is_empty() || image.starts_with("https://") || (image.starts_with('/') && !image.starts_with("//"))),
+                && (image.is_empty()
+                    || image.starts_with("https://")
+                    || (image.starts_with('/') && !image.starts_with("//"))),
             "image_url",
             "empty, an https:// address, or a path starting with /, at most 2000 bytes",
         )?;
-        rule((0..=Self::PRICE_MAX).contains(&self.price), "price", "0 to 1000000000000 minor units")?;
+        rule(
+            (0..=Self::PRICE_MAX).contains(&self.price),
+            "price",
+            "0 to 1000000000000 minor units",
+        )?;
         rule(
             (self.price..=Self::PRICE_MAX).contains(&self.original_price),
             "original_price",
@@ -152,7 +167,11 @@ impl Sale {
         )?;
         rule((1..=Self::STOCK_MAX).contains(&self.stock), "stock", "1 to 10000000 units")?;
         rule(self.sold <= self.stock, "stock", "not below the units already sold")?;
-        rule((1..=Self::PER_USER_LIMIT_MAX).contains(&self.per_user_limit), "per_user_limit", "1 to 100")?;
+        rule(
+            (1..=Self::PER_USER_LIMIT_MAX).contains(&self.per_user_limit),
+            "per_user_limit",
+            "1 to 100",
+        )?;
         rule(self.starts_at < self.ends_at, "ends_at", "later than starts_at")
     }
 
@@ -162,7 +181,17 @@ impl Sale {
     /// Names the field whose new value breaks a rule: of [`Sale::validate`], or that the limit per user stays once units
     /// are sold. Buyers who kept to the limit must not be over it afterwards.
     pub fn changed(&self, change: &SaleChange) -> Result<Self, SaleError> {
-        let SaleChange { title, description, image_url, price, original_price, stock, per_user_limit, starts_at, ends_at } = change.clone();
+        let SaleChange {
+            title,
+            description,
+            image_url,
+            price,
+            original_price,
+            stock,
+            per_user_limit,
+            starts_at,
+            ends_at,
+        } = change.clone();
         let sale = Self {
             title: title.unwrap_or_else(|| self.title.clone()),
             description: description.unwrap_or_else(|| self.description.clone()),
@@ -177,7 +206,10 @@ impl Sale {
             ..self.clone()
         };
         if self.sold > 0 && sale.per_user_limit < self.per_user_limit {
-            return Err(SaleError { field: "per_user_limit", expected: "not lowered once units are sold" });
+            return Err(SaleError {
+                field: "per_user_limit",
+                expected: "not lowered once units are sold",
+            });
         }
         sale.validate()?;
         Ok(sale)

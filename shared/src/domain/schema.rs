@@ -114,7 +114,9 @@ pub enum SchemaError {
         release: Version,
     },
     /// A contracting migration that names no release.
-    #[error("migration {0} of a newer release does not say which releases still work after it: use the newer release")]
+    #[error(
+        "migration {0} of a newer release does not say which releases still work after it: use the newer release"
+    )]
     NoRelease(Migration),
     /// Somebody changed a migration that has been run.
     #[error("migration {0} is not the one that was run on this database")]
@@ -132,27 +134,43 @@ impl Schema {
     ///
     /// # Errors
     /// When the release must not work on that schema.
-    pub fn compare(known: &[Known], noted: &[Noted], release: &Version) -> Result<Self, SchemaError> {
+    pub fn compare(
+        known: &[Known],
+        noted: &[Noted],
+        release: &Version,
+    ) -> Result<Self, SchemaError> {
         let mut newer = Vec::new();
         for noted in noted {
             let Noted { migration, checksum, complete } = noted;
             match known.iter().find(|known| known.migration.number == migration.number) {
                 Some(_) if !complete => return Err(SchemaError::Interrupted(migration.clone())),
-                Some(known) if known.checksum != *checksum => return Err(SchemaError::Altered(migration.clone())),
+                Some(known) if known.checksum != *checksum => {
+                    return Err(SchemaError::Altered(migration.clone()));
+                }
                 Some(_) => {}
                 None => {
                     // Also one that was interrupted: half of an expansion does no harm to a release that does not use it.
                     if let Some(oldest) = migration.oldest_release()?
                         && *release < oldest
                     {
-                        return Err(SchemaError::TooOld { migration: migration.clone(), oldest, release: release.clone() });
+                        return Err(SchemaError::TooOld {
+                            migration: migration.clone(),
+                            oldest,
+                            release: release.clone(),
+                        });
                     }
                     newer.push(migration.clone());
                 }
             }
         }
-        let is_noted = |known: &&Known| noted.iter().any(|noted| noted.migration.number == known.migration.number);
-        let pending = known.iter().filter(|known| !is_noted(known)).map(|known| known.migration.clone()).collect();
+        let is_noted = |known: &&Known| {
+            noted.iter().any(|noted| noted.migration.number == known.migration.number)
+        };
+        let pending = known
+            .iter()
+            .filter(|known| !is_noted(known))
+            .map(|known| known.migration.clone())
+            .collect();
         Ok(Self { last: noted.last().map(|noted| noted.migration.clone()), pending, newer })
     }
 }
@@ -182,7 +200,10 @@ mod tests {
         let schema = compare(&[]).unwrap();
         assert_eq!((schema.last, schema.pending.len()), (None, 2));
         let schema = compare(&[noted(1, "a table")]).unwrap();
-        assert_eq!((schema.last, schema.pending), (Some(migration(1, "a table")), vec![migration(2, "a table")]));
+        assert_eq!(
+            (schema.last, schema.pending),
+            (Some(migration(1, "a table")), vec![migration(2, "a table")])
+        );
         let schema = compare(&[noted(1, "a table"), noted(2, "a table")]).unwrap();
         assert!(schema.pending.is_empty() && schema.newer.is_empty());
     }
@@ -197,16 +218,28 @@ mod tests {
 
     #[test]
     fn a_release_is_refused_on_what_no_longer_holds_what_it_needs() {
-        for (name, works) in [("contract 0.3.1 drop it", true), ("contract 0.2.9 drop it", true), ("contract 0.3.2 drop it", false)] {
+        for (name, works) in [
+            ("contract 0.3.1 drop it", true),
+            ("contract 0.2.9 drop it", true),
+            ("contract 0.3.2 drop it", false),
+        ] {
             assert_eq!(compare(&[noted(9, name)]).is_ok(), works, "{name}");
         }
         let refused = compare(&[noted(9, "contract 1.0.0 drop it")]).unwrap_err().to_string();
-        assert!(refused.contains("0009 contract 1.0.0 drop it") && refused.contains("this is release 0.3.1: use 1.0.0"), "{refused}");
+        assert!(
+            refused.contains("0009 contract 1.0.0 drop it")
+                && refused.contains("this is release 0.3.1: use 1.0.0"),
+            "{refused}"
+        );
         // Begun is as good as done: half of it may be gone.
         let begun = Noted { complete: false, ..noted(9, "contract 1.0.0 drop it") };
         assert!(matches!(compare(&[begun]), Err(SchemaError::TooOld { .. })));
         for name in ["contract", "contract drop it", "contract 1 drop it"] {
-            assert_eq!(compare(&[noted(9, name)]), Err(SchemaError::NoRelease(migration(9, name))), "in doubt, no");
+            assert_eq!(
+                compare(&[noted(9, name)]),
+                Err(SchemaError::NoRelease(migration(9, name))),
+                "in doubt, no"
+            );
         }
     }
 

@@ -27,7 +27,10 @@ impl FromRequestParts<App> for ClientAddress {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let peer = match (parts.extensions.get::<ConnectInfo<SocketAddr>>(), parts.extensions.get::<RequestContext>()) {
+        let peer = match (
+            parts.extensions.get::<ConnectInfo<SocketAddr>>(),
+            parts.extensions.get::<RequestContext>(),
+        ) {
             (Some(ConnectInfo(peer)), _) => Some(peer.ip()),
             (None, Some(RequestContext::ApiGatewayV2(context))) => {
                 context.http.source_ip.as_deref().and_then(|address| address.parse().ok())
@@ -65,10 +68,15 @@ pub(super) fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
 /// The right-most address of the chain that is no trusted proxy: whatever stands left of it may be made up. An entry that a
 /// trusted proxy added and that can't be read is refused: falling back to the proxy's address would exempt the
 /// client from its own bans and limits.
-fn behind_proxies(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> Result<IpAddr, Problem> {
+fn behind_proxies(
+    peer: IpAddr,
+    headers: &HeaderMap,
+    trusted: &[Network],
+) -> Result<IpAddr, Problem> {
     let mut address = peer.to_canonical();
     // Several lines are one list. Bytes, because one byte that is no ASCII must not hide the entries beside it.
-    let lines: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+    let lines: Vec<&[u8]> =
+        headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
     if lines.iter().all(|line| line.trim_ascii().is_empty()) {
         return Ok(address);
     }
@@ -86,8 +94,13 @@ fn behind_proxies(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> Res
 /// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`.
 fn hop_address(hop: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(hop).ok()?.trim();
-    let address = text.parse::<IpAddr>().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
-    let address = address.or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6));
+    let address = text
+        .parse::<IpAddr>()
+        .ok()
+        .or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
+    let address = address.or_else(|| {
+        text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+    });
     address.map(|address| address.to_canonical())
 }
 
@@ -95,7 +108,10 @@ fn hop_address(hop: &[u8]) -> Option<IpAddr> {
 /// configuration lacks. An API gateway adds the address itself.
 fn forwards_untrusted(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> bool {
     let peer = peer.to_canonical();
-    let mut hops = headers.get_all(FORWARDED_FOR).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let mut hops = headers
+        .get_all(FORWARDED_FOR)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     is_private(peer) && !is_trusted(peer, trusted) && hops.any(|hop| hop_address(hop) != Some(peer))
 }
 
@@ -108,7 +124,10 @@ mod tests {
     }
 
     fn headers(forwarded: &[&[u8]]) -> HeaderMap {
-        forwarded.iter().map(|value| (FORWARDED_FOR.parse().unwrap(), HeaderValue::from_bytes(value).unwrap())).collect()
+        forwarded
+            .iter()
+            .map(|value| (FORWARDED_FOR.parse().unwrap(), HeaderValue::from_bytes(value).unwrap()))
+            .collect()
     }
 
     fn seen_bytes(peer: &str, forwarded: &[&[u8]], trusted: &[&str]) -> String {
@@ -119,7 +138,11 @@ mod tests {
     }
 
     fn seen(peer: &str, forwarded: &[&str], trusted: &[&str]) -> String {
-        seen_bytes(peer, &forwarded.iter().map(|value| value.as_bytes()).collect::<Vec<_>>(), trusted)
+        seen_bytes(
+            peer,
+            &forwarded.iter().map(|value| value.as_bytes()).collect::<Vec<_>>(),
+            trusted,
+        )
     }
 
     #[test]
@@ -128,7 +151,11 @@ mod tests {
         assert_eq!(seen("192.0.2.1", &["203.0.113.9"], &own), "192.0.2.1");
         assert_eq!(seen("127.0.0.1", &["203.0.113.9"], &[]), "127.0.0.1");
         assert_eq!(seen("127.0.0.1", &["203.0.113.9"], &own), "203.0.113.9");
-        assert_eq!(seen("127.0.0.1", &["6.6.6.6, 203.0.113.9"], &own), "203.0.113.9", "the left one is the client's own word");
+        assert_eq!(
+            seen("127.0.0.1", &["6.6.6.6, 203.0.113.9"], &own),
+            "203.0.113.9",
+            "the left one is the client's own word"
+        );
         assert_eq!(seen("127.0.0.1", &["6.6.6.6, 203.0.113.9, 10.1.2.3"], &own), "203.0.113.9");
         assert_eq!(seen("127.0.0.1", &["6.6.6.6", "203.0.113.9"], &own), "203.0.113.9");
         assert_eq!(seen("::ffff:127.0.0.1", &["203.0.113.9"], &own), "203.0.113.9");
@@ -143,15 +170,24 @@ mod tests {
         assert_eq!(seen("127.0.0.1", &["\u{e9}", "203.0.113.9"], &own), "203.0.113.9");
         // As an event carries it: whole lines joined, invalid bytes replaced.
         assert_eq!(seen("127.0.0.1", &["\u{fffd},203.0.113.9"], &own), "203.0.113.9");
-        assert_eq!(seen_bytes("203.0.113.9", &[b"\xff"], &own), "203.0.113.9", "nobody asks what a client writes");
+        assert_eq!(
+            seen_bytes("203.0.113.9", &[b"\xff"], &own),
+            "203.0.113.9",
+            "nobody asks what a client writes"
+        );
     }
 
     #[test]
     fn what_a_trusted_proxy_adds_must_be_an_address() {
         let own = ["127.0.0.1/32", "10.0.0.0/8"];
-        for unreadable in
-            ["garbage", "203.0.113.9,", "203.0.113.9, unknown", "203.0.113.9, \u{e9}", "6.6.6.6, _hidden, 10.1.2.3", "1.2.3.4:x"]
-        {
+        for unreadable in [
+            "garbage",
+            "203.0.113.9,",
+            "203.0.113.9, unknown",
+            "203.0.113.9, \u{e9}",
+            "6.6.6.6, _hidden, 10.1.2.3",
+            "1.2.3.4:x",
+        ] {
             let told = seen("127.0.0.1", &[unreadable], &own);
             assert!(told.starts_with("400 X-Forwarded-For: "), "{unreadable}: {told}");
         }
@@ -177,7 +213,15 @@ mod tests {
         let noticed = |peer: &str, forwarded: &[&[u8]], trusted: &[&str]| {
             forwards_untrusted(peer.parse().unwrap(), &headers(forwarded), &networks(trusted))
         };
-        for private in ["127.0.0.1", "10.0.0.1", "192.168.1.1", "172.16.0.1", "::1", "fd00::1", "::ffff:10.0.0.1"] {
+        for private in [
+            "127.0.0.1",
+            "10.0.0.1",
+            "192.168.1.1",
+            "172.16.0.1",
+            "::1",
+            "fd00::1",
+            "::ffff:10.0.0.1",
+        ] {
             assert!(noticed(private, &[b"203.0.113.9"], &[]), "{private}");
             assert!(!noticed(private, &[], &[]), "{private}");
         }

@@ -42,24 +42,37 @@ pub fn finish(router: Router, source: TraceSource) -> Router {
 }
 
 async fn common(State(source): State<TraceSource>, mut request: Request, next: Next) -> Response {
-    let id = request.headers().get(&REQUEST_ID).filter(|id| is_usable(id)).cloned().unwrap_or_else(new_id);
+    let id = request
+        .headers()
+        .get(&REQUEST_ID)
+        .filter(|id| is_usable(id))
+        .cloned()
+        .unwrap_or_else(new_id);
     request.extensions_mut().insert(RequestId(id.clone()));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let RequestSpan { span, context, exporter } = RequestSpan::begin(&request, id.to_str().unwrap_or_default(), &source);
+    let RequestSpan { span, context, exporter } =
+        RequestSpan::begin(&request, id.to_str().unwrap_or_default(), &source);
     if let Some(context) = context {
         request.extensions_mut().insert(context);
     }
     // With or without a session: a page of another site must not sign its visitor in as somebody else either.
-    let foreign = path.starts_with("/api/") && !method.is_safe() && is_from_another_site(request.headers());
+    let foreign =
+        path.starts_with("/api/") && !method.is_safe() && is_from_another_site(request.headers());
     let mut response = match foreign {
-        true => Problem::Forbidden("a request that changes something must not come from a page of another site").into_response(),
+        true => Problem::Forbidden(
+            "a request that changes something must not come from a page of another site",
+        )
+        .into_response(),
         false => next.run(request).instrument(span.clone()).await,
     };
     let _entered = span.enter();
     let status = response.status();
     if let Some(exporter) = exporter {
         let route = response.extensions_mut().remove::<Route>();
-        exporter.answered(&span, &Answered { method: &method, status: status.as_u16(), route: route.as_ref() });
+        exporter.answered(
+            &span,
+            &Answered { method: &method, status: status.as_u16(), route: route.as_ref() },
+        );
     }
     // A 503 is an outage: thousands of the same, told once a second by whoever met it.
     if status == StatusCode::INTERNAL_SERVER_ERROR {
@@ -69,20 +82,26 @@ async fn common(State(source): State<TraceSource>, mut request: Request, next: N
     }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
-    for (name, value) in
-        [(header::X_CONTENT_TYPE_OPTIONS, "nosniff"), (header::X_FRAME_OPTIONS, "DENY"), (header::REFERRER_POLICY, "no-referrer")]
-    {
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
     // Pages set their own; the API shows nothing and is not to be kept.
-    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
 fn is_usable(id: &HeaderValue) -> bool {
     const BYTES_MAX: usize = 64;
-    !id.is_empty() && id.len() <= BYTES_MAX && id.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+    !id.is_empty()
+        && id.len() <= BYTES_MAX
+        && id.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }
 
 /// A number of this process behind random bytes of this process: unique, and made without a call of the kernel.
@@ -91,7 +110,9 @@ fn new_id() -> HeaderValue {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let process = PROCESS.get_or_init(|| {
         let mut bytes = [0; 8];
-        SystemRandom::new().fill(&mut bytes).expect("the kernel's generator does not fail once the machine has started");
+        SystemRandom::new()
+            .fill(&mut bytes)
+            .expect("the kernel's generator does not fail once the machine has started");
         u64::from_ne_bytes(bytes)
     });
     let text = format!("{process:016x}-{:x}", NUMBER.fetch_add(1, Ordering::Relaxed));

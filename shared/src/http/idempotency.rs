@@ -12,7 +12,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Idempotency {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let invalid = |expected: String| Problem::Invalid { field: IdempotencyKey::HEADER.to_owned(), expected };
+        let invalid = |expected: String| Problem::Invalid {
+            field: IdempotencyKey::HEADER.to_owned(),
+            expected,
+        };
         let mut values = parts.headers.get_all(IdempotencyKey::HEADER).iter();
         let Some(value) = values.next() else { return Ok(Self(None)) };
         if values.next().is_some() {

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        Content, Header, HttpMethod, KnownFormat, ObjectBuilder, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder, Schema,
-        SchemaFormat, SecurityRequirement, Type,
+        Content, Header, HttpMethod, KnownFormat, ObjectBuilder, OpenApi, Ref, RefOr, Required,
+        Response, ResponseBuilder, Schema, SchemaFormat, SecurityRequirement, Type,
         extensions::Extensions,
         path::{OperationBuilder, ParameterBuilder, ParameterIn},
         request_body::RequestBodyBuilder,
@@ -28,7 +28,15 @@ use crate::{
 };
 
 /// What every endpoint can answer: its own faults, those of the host it runs on, and refusals of an address.
-const ALWAYS: [&str; 7] = ["bad-header", "banned", "rate-limited", "internal", "function-failed", "unavailable", "function-timeout"];
+const ALWAYS: [&str; 7] = [
+    "bad-header",
+    "banned",
+    "rate-limited",
+    "internal",
+    "function-failed",
+    "unavailable",
+    "function-timeout",
+];
 /// What reading a body can end in.
 const OF_A_BODY: [&str; 3] = ["invalid", "body-too-large", "unsupported-media-type"];
 
@@ -79,11 +87,23 @@ impl Operation {
         for name in path.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
             let format = (name != "parked_id").then(|| SchemaFormat::Custom("uuid".to_owned()));
             let id = ObjectBuilder::new().schema_type(Type::String).format(format);
-            builder = builder
-                .parameter(ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True).schema(Some(id)));
+            builder = builder.parameter(
+                ParameterBuilder::new()
+                    .name(name)
+                    .parameter_in(ParameterIn::Path)
+                    .required(Required::True)
+                    .schema(Some(id)),
+            );
             problems.push("not-found");
         }
-        Self { method, path, builder, answer: (204, ResponseBuilder::new()), problems, schemas: Vec::new() }
+        Self {
+            method,
+            path,
+            builder,
+            answer: (204, ResponseBuilder::new()),
+            problems,
+            schemas: Vec::new(),
+        }
     }
 
     /// More than the summary says.
@@ -112,10 +132,14 @@ impl Operation {
     /// Reads a body. An empty one stands for `{}`, so it is needed where one of its fields is.
     #[must_use]
     pub fn body<T: ToSchema>(mut self) -> Self {
-        let needed = matches!(T::schema(), RefOr::T(Schema::Object(object)) if !object.required.is_empty());
+        let needed =
+            matches!(T::schema(), RefOr::T(Schema::Object(object)) if !object.required.is_empty());
         let required = if needed { Required::True } else { Required::False };
         let content = Content::new(Some(self.reference::<T>()));
-        let body = RequestBodyBuilder::new().content("application/json", content).required(Some(required)).build();
+        let body = RequestBodyBuilder::new()
+            .content("application/json", content)
+            .required(Some(required))
+            .build();
         self.builder = self.builder.request_body(Some(body));
         self.refuses(&OF_A_BODY)
     }
@@ -123,8 +147,11 @@ impl Operation {
     /// Is a page of a list; `Cursor` is what `next_cursor` holds.
     #[must_use]
     pub fn paged<Cursor: PartialSchema>(self) -> Self {
-        let limit =
-            ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(LIMIT_MAX)).default(Some(LIMIT_DEFAULT.into()));
+        let limit = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1))
+            .maximum(Some(LIMIT_MAX))
+            .default(Some(LIMIT_DEFAULT.into()));
         self.asks("limit", Required::False, "Items wanted.", limit).asks(
             "cursor",
             Required::False,
@@ -142,14 +169,26 @@ impl Operation {
     /// Has a header that may be left out.
     #[must_use]
     pub fn header(mut self, name: &str, what: &str, schema: impl Into<RefOr<Schema>>) -> Self {
-        let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header).required(Required::False);
-        self.builder = self.builder.parameter(parameter.description(Some(what)).schema(Some(schema)));
+        let parameter = ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False);
+        self.builder =
+            self.builder.parameter(parameter.description(Some(what)).schema(Some(schema)));
         self.refuses(&["invalid"])
     }
 
-    fn asks(mut self, name: &str, required: Required, what: &str, schema: impl Into<RefOr<Schema>>) -> Self {
-        let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query).required(required);
-        self.builder = self.builder.parameter(parameter.description(Some(what)).schema(Some(schema)));
+    fn asks(
+        mut self,
+        name: &str,
+        required: Required,
+        what: &str,
+        schema: impl Into<RefOr<Schema>>,
+    ) -> Self {
+        let parameter =
+            ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query).required(required);
+        self.builder =
+            self.builder.parameter(parameter.description(Some(what)).schema(Some(schema)));
         self.refuses(&["invalid"])
     }
 
@@ -157,16 +196,20 @@ impl Operation {
     #[must_use]
     pub fn gives<T: ToSchema>(mut self, status: u16, what: &str) -> Self {
         let content = Content::new(Some(self.reference::<T>()));
-        self.answer = (status, ResponseBuilder::new().description(what).content("application/json", content));
+        self.answer =
+            (status, ResponseBuilder::new().description(what).content("application/json", content));
         self
     }
 
     /// Answers with bytes of a media type when all is well.
     #[must_use]
     pub fn gives_bytes(mut self, status: u16, media_type: &str, what: &str) -> Self {
-        let bytes = ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)));
+        let bytes = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)));
         let content = Content::new(Some(bytes));
-        self.answer = (status, ResponseBuilder::new().description(what).content(media_type, content));
+        self.answer =
+            (status, ResponseBuilder::new().description(what).content(media_type, content));
         self
     }
 
@@ -204,11 +247,17 @@ impl Operation {
 /// When an operation names an unknown problem, or two types have one name.
 pub fn describe(document: &mut OpenApi, group: &str, about: &str, operations: Vec<Operation>) {
     let (mut schemas, mut responses) = (Vec::new(), BTreeMap::<String, RefOr<Response>>::new());
-    for Operation { method, path, mut builder, answer: (status, answer), problems, schemas: own } in operations {
+    for Operation { method, path, mut builder, answer: (status, answer), problems, schemas: own } in
+        operations
+    {
         builder = builder.tag(group).response(status.to_string(), answer);
-        let mut lines: Vec<&Explained> = EXPLAINED.iter().filter(|line| problems.contains(&line.slug)).collect();
+        let mut lines: Vec<&Explained> =
+            EXPLAINED.iter().filter(|line| problems.contains(&line.slug)).collect();
         for slug in problems {
-            assert!(lines.iter().any(|line| line.slug == slug), "{path}: there is no problem {slug:?}");
+            assert!(
+                lines.iter().any(|line| line.slug == slug),
+                "{path}: there is no problem {slug:?}"
+            );
         }
         lines.sort_by_key(|line| line.status);
         for same in lines.chunk_by(|one, other| one.status == other.status) {
@@ -217,7 +266,10 @@ pub fn describe(document: &mut OpenApi, group: &str, about: &str, operations: Ve
                 // Most statuses have one meaning, the same for all operations that give them.
                 [one] => {
                     responses.insert(problem_name(one.slug), refusal.into());
-                    builder.response(one.status.to_string(), Ref::from_response_name(problem_name(one.slug)))
+                    builder.response(
+                        one.status.to_string(),
+                        Ref::from_response_name(problem_name(one.slug)),
+                    )
                 }
                 several => builder.response(several[0].status.to_string(), refusal),
             };
@@ -234,7 +286,10 @@ pub fn describe(document: &mut OpenApi, group: &str, about: &str, operations: Ve
         }
         components.schemas.insert(name, schema);
     }
-    document.tags.get_or_insert_default().push(TagBuilder::new().name(group).description(Some(about)).build());
+    document
+        .tags
+        .get_or_insert_default()
+        .push(TagBuilder::new().name(group).description(Some(about)).build());
 }
 
 /// The ways to show a session, as `Operation::signed` names them.
@@ -251,27 +306,46 @@ pub fn security(document: &mut OpenApi) {
 
 /// The answer of one status, which several problems may share.
 fn refusal(lines: &[&Explained]) -> ResponseBuilder {
-    let text: Vec<String> = lines.iter().map(|line| format!("`{}`: {}", line.slug, line.meaning)).collect();
+    let text: Vec<String> =
+        lines.iter().map(|line| format!("`{}`: {}", line.slug, line.meaning)).collect();
     let content = match lines {
         [one] => Content::new(Some(Ref::from_schema_name(problem_name(one.slug)))),
         several => {
-            let one_of = several
-                .iter()
-                .fold(utoipa::openapi::OneOfBuilder::new(), |one_of, line| one_of.item(Ref::from_schema_name(problem_name(line.slug))));
+            let one_of =
+                several.iter().fold(utoipa::openapi::OneOfBuilder::new(), |one_of, line| {
+                    one_of.item(Ref::from_schema_name(problem_name(line.slug)))
+                });
             Content::new(Some(one_of))
         }
     };
-    let mut response = ResponseBuilder::new().description(text.join("\n\n")).content("application/problem+json", content);
+    let mut response = ResponseBuilder::new()
+        .description(text.join("\n\n"))
+        .content("application/problem+json", content);
     let slugs: Vec<&str> = lines.iter().map(|line| line.slug).collect();
-    let retried = |slug: &&str| matches!(*slug, "rate-limited" | "unavailable" | "not-durable-yet" | "order-queued");
+    let retried = |slug: &&str| {
+        matches!(*slug, "rate-limited" | "unavailable" | "not-durable-yet" | "order-queued")
+    };
     if slugs.iter().any(retried) {
         let always = slugs.iter().all(retried);
-        response = response.header("Retry-After", header(Type::Integer, "Seconds until it is worth another try.", always));
+        response = response.header(
+            "Retry-After",
+            header(Type::Integer, "Seconds until it is worth another try.", always),
+        );
     }
     if slugs.contains(&"rate-limited") {
         response = response
-            .header("RateLimit", header(Type::String, "The limit's name, `r` what is left (0) and `t` as `Retry-After`.", true))
-            .header("RateLimit-Policy", header(Type::String, "The limit's name, `q` requests in `w` seconds.", true));
+            .header(
+                "RateLimit",
+                header(
+                    Type::String,
+                    "The limit's name, `r` what is left (0) and `t` as `Retry-After`.",
+                    true,
+                ),
+            )
+            .header(
+                "RateLimit-Policy",
+                header(Type::String, "The limit's name, `q` requests in `w` seconds.", true),
+            );
     }
     if lines[0].status == 401 {
         response = response.header("WWW-Authenticate", header(Type::String, "`Bearer`.", true));
@@ -294,7 +368,8 @@ fn problem_name(slug: &str) -> String {
 }
 
 fn problem_schema(line: &Explained) -> RefOr<Schema> {
-    let word = |text: String| ObjectBuilder::new().schema_type(Type::String).enum_values(Some([text]));
+    let word =
+        |text: String| ObjectBuilder::new().schema_type(Type::String).enum_values(Some([text]));
     let text = || RefOr::from(ObjectBuilder::new().schema_type(Type::String).build());
     let status = ObjectBuilder::new().schema_type(Type::Integer).enum_values(Some([line.status]));
     let mut schema = ObjectBuilder::new()
@@ -333,7 +408,7 @@ mod tests {
 
     #[test]
     fn problems_are_described_as_they_are_written() {
-        let (id, time) = (crate::contract::order_id(), crate::contract::START);
+        let (id, time) = (crate::testing::order_id(), crate::testing::START);
         let told = [
             Problem::Invalid { field: "limit".to_owned(), expected: "1 to 100".to_owned() },
             Problem::InvalidPhone(PhoneError::Unreadable),
@@ -342,14 +417,21 @@ mod tests {
             Problem::SaleNotOpen { starts_at: time },
             Problem::AlreadyBought { order_id: id },
             Problem::OrderFinal { status: OrderStatus::Paid },
-            Problem::RateLimited { name: "ticket", quota: Some(Quota::per(1, 1)), retry_after_ms: 1 },
+            Problem::RateLimited {
+                name: "ticket",
+                quota: Some(Quota::per(1, 1)),
+                retry_after_ms: 1,
+            },
             Problem::NotDurableYet { retry_after_ms: 1 },
             Problem::OrderQueued,
             Problem::Unavailable { retry_after_ms: 1 },
         ];
         for line in EXPLAINED {
-            let RefOr::T(Schema::Object(schema)) = problem_schema(line) else { panic!("{}", line.slug) };
-            let mut described: BTreeSet<&str> = schema.properties.keys().map(String::as_str).collect();
+            let RefOr::T(Schema::Object(schema)) = problem_schema(line) else {
+                panic!("{}", line.slug)
+            };
+            let mut described: BTreeSet<&str> =
+                schema.properties.keys().map(String::as_str).collect();
             for standard in ["type", "title", "status", "detail"] {
                 assert!(described.remove(standard));
             }

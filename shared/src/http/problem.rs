@@ -31,11 +31,17 @@ impl IntoResponse for Problem {
         }
         if let Self::RateLimited { name, quota, retry_after_ms } = &self {
             let seconds = retry_after_ms.div_ceil(1_000);
-            let (limit, window) = quota.map_or((1, 1), |quota| (quota.limit, quota.window_ms.div_ceil(1_000)));
-            for (header, value) in
-                [("ratelimit", format!("\"{name}\";r=0;t={seconds}")), ("ratelimit-policy", format!("\"{name}\";q={limit};w={window}"))]
-            {
-                headers.insert(header, HeaderValue::from_str(&value).expect("digits and a name of ours make a header value"));
+            let (limit, window) =
+                quota.map_or((1, 1), |quota| (quota.limit, quota.window_ms.div_ceil(1_000)));
+            for (header, value) in [
+                ("ratelimit", format!("\"{name}\";r=0;t={seconds}")),
+                ("ratelimit-policy", format!("\"{name}\";q={limit};w={window}")),
+            ] {
+                headers.insert(
+                    header,
+                    HeaderValue::from_str(&value)
+                        .expect("digits and a name of ours make a header value"),
+                );
             }
         }
         if line.status == 401 {
@@ -52,7 +58,11 @@ mod tests {
 
     #[test]
     fn a_refusal_by_a_limit_says_when_to_come_back() {
-        let problem = Problem::RateLimited { name: "ticket", quota: Some(Quota::per(10, 10_000)), retry_after_ms: 1_001 };
+        let problem = Problem::RateLimited {
+            name: "ticket",
+            quota: Some(Quota::per(10, 10_000)),
+            retry_after_ms: 1_001,
+        };
         let response = problem.into_response();
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "2");

@@ -29,7 +29,9 @@ impl FromRequestParts<App> for Signed {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let token = bearer(&parts.headers).or_else(|| cookie(app, &parts.headers)).ok_or(Problem::Unauthenticated)?;
+        let token = bearer(&parts.headers)
+            .or_else(|| cookie(app, &parts.headers))
+            .ok_or(Problem::Unauthenticated)?;
         app.read_session(token).map(Self)
     }
 }
@@ -38,8 +40,13 @@ impl FromRequestParts<App> for SignedWriter {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        if bearer(&parts.headers).is_none() && cookie(app, &parts.headers).is_some() && !same_origin(&parts.headers) {
-            return Err(Problem::Forbidden("a request with only the session cookie must come from this site's own pages"));
+        if bearer(&parts.headers).is_none()
+            && cookie(app, &parts.headers).is_some()
+            && !same_origin(&parts.headers)
+        {
+            return Err(Problem::Forbidden(
+                "a request with only the session cookie must come from this site's own pages",
+            ));
         }
         Signed::from_request_parts(parts, app).await.map(|Signed(claims)| Self(claims))
     }
@@ -55,10 +62,15 @@ fn cookie<'a>(app: &App, headers: &'a HeaderMap) -> Option<&'a str> {
 }
 
 fn named<'a>(wanted: &str, headers: &'a HeaderMap) -> Option<&'a str> {
-    headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(';')).find_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        (name == wanted && !value.is_empty()).then_some(value)
-    })
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .find_map(|pair| {
+            let (name, value) = pair.trim().split_once('=')?;
+            (name == wanted && !value.is_empty()).then_some(value)
+        })
 }
 
 /// Whether a browser says that the request comes from this site's own pages.
@@ -80,13 +92,22 @@ pub(super) fn is_from_another_site(headers: &HeaderMap) -> bool {
 
 fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    let authority = origin
+        .to_str()
+        .ok()
+        .and_then(|origin| origin.split_once("://"))
+        .map(|(_, authority)| authority);
     authority.zip(host).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
 }
 
 /// The headers that give the browser a session token.
 #[must_use]
-pub fn session_cookie(app: &App, headers: &HeaderMap, token: &str, expires_at: Timestamp) -> [(HeaderName, String); 1] {
+pub fn session_cookie(
+    app: &App,
+    headers: &HeaderMap,
+    token: &str,
+    expires_at: Timestamp,
+) -> [(HeaderName, String); 1] {
     let max_age_seconds = expires_at.since_ms(app.now()) / 1_000;
     [set_cookie(is_secure(app, headers), token, max_age_seconds)]
 }
@@ -98,7 +119,12 @@ pub fn no_session_cookie() -> AppendHeaders<[(HeaderName, String); 2]> {
 
 fn set_cookie(secure: bool, value: &str, max_age_seconds: u64) -> (HeaderName, String) {
     let (name, secure) = if secure { (SECURE_COOKIE, "; Secure") } else { (COOKIE, "") };
-    (header::SET_COOKIE, format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={max_age_seconds}{secure}"))
+    (
+        header::SET_COOKIE,
+        format!(
+            "{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={max_age_seconds}{secure}"
+        ),
+    )
 }
 
 fn is_secure(app: &App, headers: &HeaderMap) -> bool {
@@ -112,7 +138,11 @@ fn is_secure(app: &App, headers: &HeaderMap) -> bool {
 
 fn on_loopback(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let name = if host.starts_with('[') { host.split(']').next().unwrap_or_default() } else { host.split(':').next().unwrap_or_default() };
+    let name = if host.starts_with('[') {
+        host.split(']').next().unwrap_or_default()
+    } else {
+        host.split(':').next().unwrap_or_default()
+    };
     name == "localhost" || name == "127.0.0.1" || name == "[::1"
 }
 
@@ -121,7 +151,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (header::HeaderName::from_static(name), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (header::HeaderName::from_static(name), value.parse().unwrap()))
+            .collect()
     }
 
     #[test]
@@ -129,17 +162,37 @@ mod tests {
         assert_eq!(bearer(&headers(&[("authorization", "bearer abc")])), Some("abc"));
         assert_eq!(bearer(&headers(&[("authorization", "Basic abc")])), None);
         assert_eq!(named(COOKIE, &headers(&[("cookie", "a=b; session=abc; c=d")])), Some("abc"));
-        assert_eq!(named(COOKIE, &headers(&[("cookie", "xsession=abc; session=; __Host-session=abc")])), None);
-        assert_eq!(named(SECURE_COOKIE, &headers(&[("cookie", "session=abc; __Host-session=def")])), Some("def"));
-        assert_eq!(named(SECURE_COOKIE, &headers(&[("cookie", "session=abc")])), None, "any page of the domain may have set it");
+        assert_eq!(
+            named(COOKIE, &headers(&[("cookie", "xsession=abc; session=; __Host-session=abc")])),
+            None
+        );
+        assert_eq!(
+            named(SECURE_COOKIE, &headers(&[("cookie", "session=abc; __Host-session=def")])),
+            Some("def")
+        );
+        assert_eq!(
+            named(SECURE_COOKIE, &headers(&[("cookie", "session=abc")])),
+            None,
+            "any page of the domain may have set it"
+        );
     }
 
     #[test]
     fn a_cookie_alone_counts_only_from_our_pages() {
         assert!(same_origin(&headers(&[("sec-fetch-site", "same-origin")])));
-        assert!(!same_origin(&headers(&[("sec-fetch-site", "same-site"), ("origin", "http://a"), ("host", "a")])));
-        assert!(same_origin(&headers(&[("origin", "https://shop.example"), ("host", "shop.example")])));
-        assert!(!same_origin(&headers(&[("origin", "https://evil.example"), ("host", "shop.example")])));
+        assert!(!same_origin(&headers(&[
+            ("sec-fetch-site", "same-site"),
+            ("origin", "http://a"),
+            ("host", "a")
+        ])));
+        assert!(same_origin(&headers(&[
+            ("origin", "https://shop.example"),
+            ("host", "shop.example")
+        ])));
+        assert!(!same_origin(&headers(&[
+            ("origin", "https://evil.example"),
+            ("host", "shop.example")
+        ])));
         assert!(!same_origin(&headers(&[("host", "shop.example")])));
     }
 
@@ -166,7 +219,10 @@ mod tests {
             "__Host-session=abc; Path=/; HttpOnly; SameSite=Lax; Max-Age=7; Secure",
             "the prefix needs Secure and Path=/, and no Domain"
         );
-        assert_eq!(set_cookie(false, "abc", 7).1, "session=abc; Path=/; HttpOnly; SameSite=Lax; Max-Age=7");
+        assert_eq!(
+            set_cookie(false, "abc", 7).1,
+            "session=abc; Path=/; HttpOnly; SameSite=Lax; Max-Age=7"
+        );
     }
 
     #[test]

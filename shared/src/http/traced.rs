@@ -36,19 +36,25 @@ impl TraceSource {
     /// What the gateway believes.
     #[must_use]
     pub fn of_gateway(config: &Config) -> Self {
-        Self::Proxies { networks: config.trusted_proxies.clone().into(), decide: config.traces.sampling == Sampling::Proxy }
+        Self::Proxies {
+            networks: config.trusted_proxies.clone().into(),
+            decide: config.traces.sampling == Sampling::Proxy,
+        }
     }
 
     /// The context that the request brings, if it is believed.
     fn believed(&self, request: &Request) -> Option<TraceContext> {
-        let from = |headers: &HeaderMap| headers.get(TRACEPARENT)?.to_str().ok()?.parse::<TraceContext>().ok();
+        let from = |headers: &HeaderMap| {
+            headers.get(TRACEPARENT)?.to_str().ok()?.parse::<TraceContext>().ok()
+        };
         match self {
             Self::Nobody => None,
             Self::Gateway => from(request.headers()),
             Self::Proxies { networks, decide } => {
                 let context = from(request.headers())?;
                 let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
-                is_trusted(peer.ip().to_canonical(), networks).then_some(TraceContext { sampled: context.sampled && *decide, ..context })
+                is_trusted(peer.ip().to_canonical(), networks)
+                    .then_some(TraceContext { sampled: context.sampled && *decide, ..context })
             }
         }
     }
@@ -66,10 +72,15 @@ pub(super) struct RequestSpan {
 impl RequestSpan {
     pub(super) fn begin(request: &Request, request_id: &str, source: &TraceSource) -> Self {
         if !trace::wanted() {
-            return Self { span: tracing::error_span!("request", request_id), context: None, exporter: None };
+            return Self {
+                span: tracing::error_span!("request", request_id),
+                context: None,
+                exporter: None,
+            };
         }
         let incoming = source.believed(request);
-        let decided = incoming.filter(|_| matches!(source, TraceSource::Proxies { decide: true, .. }));
+        let decided =
+            incoming.filter(|_| matches!(source, TraceSource::Proxies { decide: true, .. }));
         let exporter = match decided {
             Some(incoming) => trace::exporter().filter(|_| incoming.sampled),
             None if NOT_EXPORTED.contains(&request.uri().path()) => None,
@@ -82,7 +93,8 @@ impl RequestSpan {
                 exporter.continues(&span, incoming);
             }
             if let Some(context) = exporter.context(&span) {
-                span.record("trace_id", context.trace_id_text()).record("span_id", context.span_id_text());
+                span.record("trace_id", context.trace_id_text())
+                    .record("span_id", context.span_id_text());
                 return Self { span, context: Some(context), exporter: Some(exporter) };
             }
         }
@@ -103,7 +115,11 @@ mod tests {
 
     fn request(peer: &str, traceparent: &str) -> Request {
         let peer = ConnectInfo(SocketAddr::new(peer.parse().unwrap(), 4711));
-        Request::get("/").header(TRACEPARENT, traceparent).extension(peer).body(Body::empty()).unwrap()
+        Request::get("/")
+            .header(TRACEPARENT, traceparent)
+            .extension(peer)
+            .body(Body::empty())
+            .unwrap()
     }
 
     fn proxies(sampling: &str) -> TraceSource {
@@ -120,7 +136,13 @@ mod tests {
         assert_eq!(source.believed(&request("::ffff:10.0.0.1", GIVEN)), Some(believed));
         assert_eq!(source.believed(&request("192.0.2.1", GIVEN)), None);
         assert_eq!(source.believed(&request("10.0.0.1", "00-4bf9")), None);
-        assert_eq!(source.believed(&Request::get("/").header(TRACEPARENT, GIVEN).body(Body::empty()).unwrap()), None, "from nowhere");
+        assert_eq!(
+            source.believed(
+                &Request::get("/").header(TRACEPARENT, GIVEN).body(Body::empty()).unwrap()
+            ),
+            None,
+            "from nowhere"
+        );
     }
 
     #[test]

@@ -14,7 +14,10 @@ use flashsale::{
     app::{App, Client, Credentials, NewBan, SessionClaims, SignedIn},
     config::Config,
     domain::{Phone, Role, SessionId, Subject, Timestamp, UserId},
-    ports::{BanLedger as _, KeptSession, Opening, Ports, Session, SessionLedger, Sessions, StoreError, Stored, UserChange, Users as _},
+    ports::{
+        BanLedger as _, KeptSession, Opening, Ports, Session, SessionLedger, Sessions, StoreError,
+        Stored, UserChange, Users as _,
+    },
     problem::Problem,
 };
 use tokio::sync::Semaphore;
@@ -48,7 +51,11 @@ impl Default for Reached {
 
 impl Reached {
     async fn wait(&self) {
-        tokio::time::timeout(PATIENCE, self.0.acquire()).await.expect("it comes to that").unwrap().forget();
+        tokio::time::timeout(PATIENCE, self.0.acquire())
+            .await
+            .expect("it comes to that")
+            .unwrap()
+            .forget();
     }
 }
 
@@ -94,7 +101,11 @@ impl SessionLedger for PausedLedger {
         self.inner.ends_due(now, limit).await
     }
 
-    async fn note_ends(&self, session_ids: &[SessionId], again_at: Option<Timestamp>) -> Stored<()> {
+    async fn note_ends(
+        &self,
+        session_ids: &[SessionId],
+        again_at: Option<Timestamp>,
+    ) -> Stored<()> {
         self.inner.note_ends(session_ids, again_at).await
     }
 
@@ -150,16 +161,25 @@ struct Paused {
 impl Paused {
     async fn open() -> Self {
         let shop = Shop::without_captchas().await;
-        let ledger = Arc::new(PausedLedger { inner: shop.app.ports.session_ledger.clone(), opening: Pause::default() });
+        let ledger = Arc::new(PausedLedger {
+            inner: shop.app.ports.session_ledger.clone(),
+            opening: Pause::default(),
+        });
         let sessions = Arc::new(PausedSessions {
             inner: shop.app.ports.sessions.clone(),
             opening: Pause::default(),
             ending_all: Pause::default(),
             ends_fail: AtomicBool::new(false),
         });
-        let ports = Ports { session_ledger: ledger.clone(), sessions: sessions.clone(), ..shop.app.ports.clone() };
+        let ports = Ports {
+            session_ledger: ledger.clone(),
+            sessions: sessions.clone(),
+            ..shop.app.ports.clone()
+        };
         let app = App::new(settings(&[]), ports).await.unwrap();
-        app.add_user(Phone::from_e164(PHONE).unwrap(), PASSWORD.to_owned(), Role::Shopper).await.unwrap();
+        app.add_user(Phone::from_e164(PHONE).unwrap(), PASSWORD.to_owned(), Role::Shopper)
+            .await
+            .unwrap();
         Self { shop, app, ledger, sessions }
     }
 
@@ -173,18 +193,38 @@ impl Paused {
     }
 
     fn ban_phone(&self) -> impl Future<Output = Result<(), Problem>> {
-        let (app, unpaused, client, new) = (self.app.clone(), self.shop.app.clone(), self.shop.client.clone(), ban("phone", PHONE));
+        let (app, unpaused, client, new) = (
+            self.app.clone(),
+            self.shop.app.clone(),
+            self.shop.client.clone(),
+            ban("phone", PHONE),
+        );
         async move { app.put_ban(admin(&unpaused, &client).await, new).await.map(drop) }
     }
 }
 
 fn settings(more: &[(&str, &str)]) -> Config {
     let given = [("CAPTCHA", "off")].iter().chain(more);
-    Config::load(None, given.map(|(name, value)| (format!("FLASHSALE_{name}"), (*value).to_owned())), []).unwrap()
+    Config::load(
+        None,
+        given.map(|(name, value)| (format!("FLASHSALE_{name}"), (*value).to_owned())),
+        [],
+    )
+    .unwrap()
 }
 
-async fn sign_in(app: &App, client: &Client, phone: &str, password: &str) -> Result<SignedIn, Problem> {
-    let given = Credentials { phone: phone.to_owned(), country: None, password: password.to_owned(), captcha: None };
+async fn sign_in(
+    app: &App,
+    client: &Client,
+    phone: &str,
+    password: &str,
+) -> Result<SignedIn, Problem> {
+    let given = Credentials {
+        phone: phone.to_owned(),
+        country: None,
+        password: password.to_owned(),
+        captcha: None,
+    };
     app.sign_in(client, given).await
 }
 
@@ -198,7 +238,12 @@ async fn alive(app: &App, client: &Client, who: &SessionClaims) -> bool {
 }
 
 fn ban(kind: &str, value: &str) -> NewBan {
-    NewBan { kind: kind.to_owned(), value: value.to_owned(), reason: "resale".to_owned(), expires_at: None }
+    NewBan {
+        kind: kind.to_owned(),
+        value: value.to_owned(),
+        reason: "resale".to_owned(),
+        expires_at: None,
+    }
 }
 
 /// The same shop on a fast store that was emptied.
@@ -222,8 +267,12 @@ async fn a_password_change_is_finished_when_its_client_goes_away() {
     let (changing, other) = (paused.sign_in().await, paused.sign_in().await);
     paused.sessions.ending_all.arm();
     let request = tokio::spawn({
-        let (app, client, changing) = (paused.app.clone(), paused.shop.client.clone(), changing.clone());
-        async move { app.change_password(&changing, &client, PASSWORD.to_owned(), NEW_PASSWORD.to_owned()).await }
+        let (app, client, changing) =
+            (paused.app.clone(), paused.shop.client.clone(), changing.clone());
+        async move {
+            app.change_password(&changing, &client, PASSWORD.to_owned(), NEW_PASSWORD.to_owned())
+                .await
+        }
     });
     paused.sessions.ending_all.reached.wait().await;
     request.abort();
@@ -243,9 +292,18 @@ async fn a_password_change_is_finished_when_its_client_goes_away() {
 #[tokio::test]
 async fn the_sweeper_ends_what_a_failing_fast_store_did_not() {
     let paused = Paused::open().await;
-    let (changing, other, banned) = (paused.sign_in().await, paused.sign_in().await, paused.shop.shoppers(1).await.remove(0));
+    let (changing, other, banned) =
+        (paused.sign_in().await, paused.sign_in().await, paused.shop.shoppers(1).await.remove(0));
     paused.sessions.ends_fail.store(true, Ordering::SeqCst);
-    let changed = paused.app.change_password(&changing, &paused.shop.client, PASSWORD.to_owned(), NEW_PASSWORD.to_owned()).await;
+    let changed = paused
+        .app
+        .change_password(
+            &changing,
+            &paused.shop.client,
+            PASSWORD.to_owned(),
+            NEW_PASSWORD.to_owned(),
+        )
+        .await;
     changed.expect("the password is the new one, whatever the fast store says");
     assert!(paused.is_alive(&other).await);
     refused(paused.app.sign_out(&banned, &paused.shop.client, false).await, "unavailable");
@@ -259,7 +317,12 @@ async fn the_sweeper_ends_what_a_failing_fast_store_did_not() {
     assert!(paused.is_alive(&changing).await);
 
     // Told once more after a minute, for a copy that was on its way from an older state of the ledger; then never again.
-    let session = Session { session_id: other.session_id, user_id: other.user_id, role: Role::Shopper, expires_at: Timestamp::MAX };
+    let session = Session {
+        session_id: other.session_id,
+        user_id: other.user_id,
+        role: Role::Shopper,
+        expires_at: Timestamp::MAX,
+    };
     for told in [true, false] {
         paused.sessions.open(std::slice::from_ref(&session), paused.app.now()).await.unwrap();
         assert!(paused.is_alive(&other).await);
@@ -279,7 +342,11 @@ async fn a_sign_in_that_verified_the_old_password_opens_no_session() {
         async move { sign_in(&app, &client, PHONE, PASSWORD).await.map(drop) }
     });
     paused.ledger.opening.reached.wait().await;
-    paused.app.change_password(&who, &paused.shop.client, PASSWORD.to_owned(), NEW_PASSWORD.to_owned()).await.unwrap();
+    paused
+        .app
+        .change_password(&who, &paused.shop.client, PASSWORD.to_owned(), NEW_PASSWORD.to_owned())
+        .await
+        .unwrap();
     paused.ledger.opening.release();
     refused(late.await.unwrap(), "bad-credentials");
 
@@ -312,7 +379,14 @@ async fn a_sign_in_that_passed_the_ban_check_opens_no_session_after_the_ban() {
         paused.ban_phone().await.unwrap();
         pause.release();
         refused(late.await.unwrap(), "banned");
-        let user = paused.app.ports.users.by_phone(&Phone::from_e164(PHONE).unwrap()).await.unwrap().unwrap();
+        let user = paused
+            .app
+            .ports
+            .users
+            .by_phone(&Phone::from_e164(PHONE).unwrap())
+            .await
+            .unwrap()
+            .unwrap();
         assert!(user.generation >= 1, "the ban ends sessions");
     }
 }
@@ -351,7 +425,10 @@ async fn an_emptied_fast_store_signs_nobody_out_and_forgets_no_ban() {
     let attacker = Client { address: "198.51.100.1".parse().unwrap() };
     shop.app.put_ban(shop.admin().await, ban("address", "198.51.100.1")).await.unwrap();
     shop.app.put_ban(shop.admin().await, ban("phone", PHONE)).await.unwrap();
-    shop.app.put_ban(shop.admin().await, ban("user", &shoppers[3].user_id.to_string())).await.unwrap();
+    shop.app
+        .put_ban(shop.admin().await, ban("user", &shoppers[3].user_id.to_string()))
+        .await
+        .unwrap();
     shop.app.lift_ban(shop.admin().await, "user", &shoppers[3].user_id.to_string()).await.unwrap();
 
     // At once, before anything else was done, and with one look-up each, however many requests wait for it.
@@ -422,7 +499,12 @@ async fn the_sweeper_finishes_a_ban_whose_process_died() {
     let who = paused.sign_in().await;
     let phone = Subject::Phone(Phone::from_e164(PHONE).unwrap());
     let now = paused.app.now();
-    let put = flashsale::domain::Ban { subject: phone.clone(), reason: "resale".to_owned(), created_at: now, expires_at: None };
+    let put = flashsale::domain::Ban {
+        subject: phone.clone(),
+        reason: "resale".to_owned(),
+        created_at: now,
+        expires_at: None,
+    };
     paused.shop.store.put(&put).await.unwrap();
     assert!(paused.is_alive(&who).await);
     assert_eq!(paused.app.sweep().await.unwrap().failed, 0);
@@ -464,7 +546,10 @@ impl GetManySessions for flashsale::adapters::sqlite::Sqlite {
 async fn an_administrator_is_who_the_ledger_says() {
     let shop = Shop::without_captchas().await;
     let phone = Phone::from_e164(PHONE).unwrap();
-    refused(shop.app.add_user(phone.clone(), "12345678".to_owned(), Role::Admin).await, "weak-password");
+    refused(
+        shop.app.add_user(phone.clone(), "12345678".to_owned(), Role::Admin).await,
+        "weak-password",
+    );
     shop.app.add_user(phone.clone(), PASSWORD.to_owned(), Role::Admin).await.unwrap();
     let signed = sign_in(&shop.app, &shop.client, PHONE, PASSWORD).await.unwrap();
     assert_eq!(signed.expires_at, shop.app.now().plus_ms(3_600_000), "an hour");
@@ -482,7 +567,10 @@ async fn an_administrator_is_who_the_ledger_says() {
     refused(emptied(&shop, &[]).await.enter_admin(&admin, &shop.client).await, "unauthenticated");
     refused(shop.app.demote(&phone).await, "not-found");
     let signed = sign_in(&shop.app, &shop.client, PHONE, PASSWORD).await.unwrap();
-    assert_eq!((signed.user.role, signed.expires_at), (Role::Shopper, shop.app.now().plus_ms(43_200_000)));
+    assert_eq!(
+        (signed.user.role, signed.expires_at),
+        (Role::Shopper, shop.app.now().plus_ms(43_200_000))
+    );
     let who = shop.app.read_session(&signed.token).unwrap();
     refused(shop.app.enter_admin(&who, &shop.client).await, "forbidden");
 
@@ -493,12 +581,18 @@ async fn an_administrator_is_who_the_ledger_says() {
     assert!(!alive(&shop.app, &shop.client, &who).await);
     refused(sign_in(&shop.app, &shop.client, PHONE, PASSWORD).await, "bad-credentials");
     sign_in(&shop.app, &shop.client, PHONE, NEW_PASSWORD).await.unwrap();
-    refused(shop.app.set_password(&Phone::from_e164("+12015550177").unwrap(), NEW_PASSWORD.to_owned()).await, "not-found");
+    refused(
+        shop.app
+            .set_password(&Phone::from_e164("+12015550177").unwrap(), NEW_PASSWORD.to_owned())
+            .await,
+        "not-found",
+    );
 }
 
 #[tokio::test]
 async fn the_admin_api_answers_in_its_networks() {
-    let shop = Shop::open(&[("CAPTCHA", "off"), ("ADMIN_NETWORKS", "10.0.0.0/8,2001:db8::/32")]).await;
+    let shop =
+        Shop::open(&[("CAPTCHA", "off"), ("ADMIN_NETWORKS", "10.0.0.0/8,2001:db8::/32")]).await;
     let phone = Phone::from_e164(PHONE).unwrap();
     shop.app.add_user(phone, PASSWORD.to_owned(), Role::Admin).await.unwrap();
     let signed = sign_in(&shop.app, &shop.client, PHONE, PASSWORD).await.unwrap();
@@ -513,10 +607,16 @@ async fn the_admin_api_answers_in_its_networks() {
 #[tokio::test]
 async fn a_change_that_comes_second_is_told() {
     let shop = Shop::without_captchas().await;
-    let user = shop.app.add_user(Phone::from_e164(PHONE).unwrap(), PASSWORD.to_owned(), Role::Shopper).await.unwrap();
+    let user = shop
+        .app
+        .add_user(Phone::from_e164(PHONE).unwrap(), PASSWORD.to_owned(), Role::Shopper)
+        .await
+        .unwrap();
     let signed = sign_in(&shop.app, &shop.client, PHONE, PASSWORD).await.unwrap();
     let who = shop.app.read_session(&signed.token).unwrap();
-    let change = |new: &str| shop.app.change_password(&who, &shop.client, PASSWORD.to_owned(), new.to_owned());
+    let change = |new: &str| {
+        shop.app.change_password(&who, &shop.client, PASSWORD.to_owned(), new.to_owned())
+    };
     let (one, other) = tokio::join!(change(NEW_PASSWORD), change("another horse"));
     assert_ne!(one.is_ok(), other.is_ok(), "{one:?} {other:?}");
     refused(one.and(other), "bad-credentials");

@@ -7,7 +7,10 @@ mod property;
 
 use std::{sync::Arc, time::Duration};
 
-use flashsale::{adapters::memory::MemoryAdmission, contract::admission, domain::SaleId, ports::Admission};
+use flashsale::{
+    adapters::memory::MemoryAdmission, domain::SaleId, ports::Admission,
+    testing::contract::admission,
+};
 use futures_util::future::BoxFuture;
 use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
 use tokio::runtime::Runtime;
@@ -74,7 +77,9 @@ fn memory() -> Subject {
 async fn sqlite(dir: &TempDir) -> Subject {
     let port = Arc::new(dir.sqlite().await);
     // The port has no way to lose anything, so it is done behind its back.
-    let options = SqliteConnectOptions::new().filename(dir.path().join("flashsale.sqlite")).busy_timeout(Duration::from_secs(5));
+    let options = SqliteConnectOptions::new()
+        .filename(dir.path().join("flashsale.sqlite"))
+        .busy_timeout(Duration::from_secs(5));
     let pool = SqlitePool::connect_lazy_with(options);
     let lose = Box::new(move |sale_id: SaleId| -> BoxFuture<'static, ()> {
         let pool = pool.clone();

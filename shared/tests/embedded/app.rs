@@ -11,13 +11,13 @@ use flashsale::{
     },
     app::{Admin, App, CaptchaAnswer, Client, Credentials, NewSale, SessionClaims, Swept},
     config::Config,
-    contract::{self, ManualClock, START},
     domain::{OrderId, OrderRequest, OrderStatus, Phone, QueueMessage, Role, SaleId},
     ports::{
-        Admission as _, CaptchaArtist, Clock, Depth, LedgerClock, OrderLedger, OrderQueue as _, OrderSource as _, Ports, Purpose, Random,
-        StoreError, Stored,
+        Admission as _, CaptchaArtist, Clock, Depth, LedgerClock, OrderLedger, OrderQueue as _,
+        OrderSource as _, Ports, Purpose, Random, StoreError, Stored,
     },
     problem::Problem,
+    testing::{self, ManualClock, START},
 };
 
 use crate::{
@@ -93,7 +93,10 @@ impl Shop {
             background: None,
         };
         change(&mut ports);
-        let settings: Vec<_> = settings.iter().map(|(name, value)| (format!("FLASHSALE_{name}"), (*value).to_owned())).collect();
+        let settings: Vec<_> = settings
+            .iter()
+            .map(|(name, value)| (format!("FLASHSALE_{name}"), (*value).to_owned()))
+            .collect();
         let config = Config::load(None, settings.clone(), []).unwrap();
         let app = App::new(config, ports).await.unwrap();
         let client = Client { address: "192.0.2.7".parse().unwrap() };
@@ -139,8 +142,16 @@ impl Shop {
         self.app.issue_ticket(who, &self.client, sale, None).await.map(|ticket| ticket.ticket)
     }
 
-    pub async fn order(&self, who: &SessionClaims, sale: SaleId, ticket: &str) -> Result<OrderId, Problem> {
-        self.app.place_order(who, &self.client, sale, ticket, None).await.map(|accepted| accepted.order_id)
+    pub async fn order(
+        &self,
+        who: &SessionClaims,
+        sale: SaleId,
+        ticket: &str,
+    ) -> Result<OrderId, Problem> {
+        self.app
+            .place_order(who, &self.client, sale, ticket, None)
+            .await
+            .map(|accepted| accepted.order_id)
     }
 
     pub async fn buy(&self, who: &SessionClaims, sale: SaleId) -> OrderId {
@@ -157,7 +168,10 @@ impl Shop {
         let batch = self.store.receive(100, 10).await.unwrap();
         let bodies: Vec<Vec<u8>> = batch.iter().map(|delivery| delivery.body.clone()).collect();
         self.app.record_messages(&bodies).await.unwrap();
-        self.store.ack(&batch.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
+        self.store
+            .ack(&batch.iter().map(|delivery| delivery.tag).collect::<Vec<_>>())
+            .await
+            .unwrap();
         batch.len()
     }
 
@@ -220,7 +234,8 @@ async fn sold_out_is_answered_from_memory_and_seen_to_end() {
     let order = shop.buy(&shoppers[0], sale).await;
     refused(shop.ticket(&shoppers[1], sale).await, "sold-out");
     // Only who was seen to hold no order is answered from memory, here without a look at the session.
-    let ended = SessionClaims { session_id: flashsale::contract::session_id(), ..shoppers[2].clone() };
+    let ended =
+        SessionClaims { session_id: flashsale::testing::session_id(), ..shoppers[2].clone() };
     refused(shop.ticket(&ended, sale).await, "unauthenticated");
     refused(shop.ticket(&shoppers[2], sale).await, "sold-out");
     refused(shop.ticket(&ended, sale).await, "sold-out");
@@ -293,7 +308,10 @@ async fn a_queued_order_can_be_cancelled_but_not_paid() {
     let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
     let order = shop.buy(who, sale).await;
     refused(shop.app.pay_order(who, &shop.client, order).await, "order-queued");
-    assert_eq!(shop.app.cancel_order(who, &shop.client, order).await.unwrap().status, OrderStatus::Cancelled);
+    assert_eq!(
+        shop.app.cancel_order(who, &shop.client, order).await.unwrap().status,
+        OrderStatus::Cancelled
+    );
     assert_eq!(shop.work().await, 1, "the message still comes");
     assert_eq!(shop.status(who, order).await, OrderStatus::Cancelled);
     assert_eq!(shop.app.sale_page(&shop.client, sale).await.unwrap().available, 1);
@@ -306,7 +324,8 @@ async fn poison_messages_are_parked_and_the_others_recorded() {
     let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
     let order = shop.buy(who, sale).await;
     let good = shop.store.receive(10, 10).await.unwrap();
-    let bodies = vec![b"nonsense".to_vec(), good[0].body.clone(), br#"{"v":9,"orders":[]}"#.to_vec()];
+    let bodies =
+        vec![b"nonsense".to_vec(), good[0].body.clone(), br#"{"v":9,"orders":[]}"#.to_vec()];
     shop.app.record_messages(&bodies).await.unwrap();
     shop.app.record_messages(&bodies[1..2]).await.unwrap();
     shop.store.ack(&[good[0].tag]).await.unwrap();
@@ -327,7 +346,10 @@ async fn an_order_in_a_message_of_an_unknown_version_is_recorded_all_the_same() 
     shop.app.record_messages(&[newer.into_bytes()]).await.unwrap();
     shop.store.ack(&[published[0].tag]).await.unwrap();
     let parked = shop.app.parked(10).await.unwrap();
-    assert!(parked[0].reason.contains("message version 2 is unknown") && parked[0].order_ids == [order], "{parked:?}");
+    assert!(
+        parked[0].reason.contains("message version 2 is unknown") && parked[0].order_ids == [order],
+        "{parked:?}"
+    );
     assert_eq!(shop.status(who, order).await, OrderStatus::Queued);
     shop.clock.advance_ms(5_001);
     assert_eq!(shop.sweep().await.republished, 1);
@@ -338,7 +360,11 @@ async fn an_order_in_a_message_of_an_unknown_version_is_recorded_all_the_same() 
 
 /// What an order would be that no code of ours admits: its price is below zero.
 fn unrecordable(sale: SaleId) -> Vec<u8> {
-    let order = OrderRequest { sale_id: sale, price: -1, ..contract::request(&contract::sale(1), contract::user_id()) };
+    let order = OrderRequest {
+        sale_id: sale,
+        price: -1,
+        ..testing::request(&testing::sale(1), testing::user_id())
+    };
     serde_json::to_vec(&QueueMessage { v: QueueMessage::VERSION, orders: vec![order] }).unwrap()
 }
 
@@ -370,7 +396,8 @@ async fn a_broken_row_of_one_sale_makes_no_order_poison_and_holds_up_no_other_sa
     let (waiting, confirmed) = (shop.buy(&who[0], broken).await, shop.buy(&who[1], sound).await);
     let set_stock = async |stock: u64| {
         let mut connection = raw(&shop.dir).await;
-        let update = sqlx::query("UPDATE sales SET stock = ? WHERE sale_id = ?").bind(i64::try_from(stock).unwrap());
+        let update = sqlx::query("UPDATE sales SET stock = ? WHERE sale_id = ?")
+            .bind(i64::try_from(stock).unwrap());
         update.bind(broken.to_string()).execute(&mut connection).await.unwrap();
     };
     // More than the field can hold.
@@ -383,7 +410,11 @@ async fn a_broken_row_of_one_sale_makes_no_order_poison_and_holds_up_no_other_sa
         assert!(matches!(refused, Err(StoreError::Corrupt { .. })), "{refused:?}");
     }
     assert_eq!(shop.status(&who[1], confirmed).await, OrderStatus::Confirmed);
-    assert_eq!(shop.app.ports.queue.depth().await.unwrap().parked, 0, "and nothing is parked before the rest is recorded");
+    assert_eq!(
+        shop.app.ports.queue.depth().await.unwrap().parked,
+        0,
+        "and nothing is parked before the rest is recorded"
+    );
     set_stock(5).await;
     shop.app.record_messages(&bodies).await.unwrap();
     shop.store.ack(&batch.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
@@ -399,14 +430,21 @@ async fn a_sale_whose_admission_fails_holds_up_no_other_and_is_mended_by_the_swe
     let (failing, sound) = (shop.sale(1).await, shop.sale(1).await);
     let orders = [shop.buy(&who[0], failing).await, shop.buy(&who[1], sound).await];
     // Refused by the ledger, because the unit is taken: to be released.
-    let late = OrderRequest { sale_id: failing, price: 100, ..contract::request(&contract::sale(1), who[2].user_id) };
+    let late = OrderRequest {
+        sale_id: failing,
+        price: 100,
+        ..testing::request(&testing::sale(1), who[2].user_id)
+    };
     shop.store.publish(std::slice::from_ref(&late)).await.unwrap();
     shop.admission.fail(failing);
     assert_eq!(shop.work().await, 3, "recorded and acknowledged");
     assert_eq!(shop.app.ports.queue.depth().await.unwrap(), Depth { waiting: 0, parked: 0 });
     let settled = async |sale, order| shop.store.find(sale, order).await.unwrap().unwrap().settled;
     assert_eq!([settled(failing, orders[0]).await, settled(sound, orders[1]).await], [false, true]);
-    assert_eq!(OrderLedger::get(&shop.store, orders[0]).await.unwrap().unwrap().status, OrderStatus::Confirmed);
+    assert_eq!(
+        OrderLedger::get(&shop.store, orders[0]).await.unwrap().unwrap().status,
+        OrderStatus::Confirmed
+    );
     shop.admission.mend();
     shop.clock.advance_ms(5_001);
     let swept = shop.sweep().await;
@@ -423,7 +461,8 @@ async fn captchas_are_good_for_one_answer_and_one_purpose() {
         let drawn = shop.app.draw_captcha(&shop.client, purpose).await.unwrap();
         CaptchaAnswer { captcha_id: drawn.captcha_id, answer: text.to_owned() }
     };
-    let ask = async |captcha| shop.app.issue_ticket(who, &shop.client, sale, captcha).await.map(drop);
+    let ask =
+        async |captcha| shop.app.issue_ticket(who, &shop.client, sale, captcha).await.map(drop);
     refused(ask(None).await, "captcha-required");
     let wrong = answer(Purpose::Purchase, "wrong").await;
     refused(ask(Some(wrong.clone())).await, "captcha-wrong");
@@ -444,7 +483,12 @@ async fn guessing_is_slowed_and_the_owner_is_not_locked_out() {
     shop.app.add_user(phone, "correct horse".to_owned(), Role::Shopper).await.unwrap();
     let attacker = Client { address: "198.51.100.1".parse().unwrap() };
     let sign_in = async |client: &Client, password: &str, captcha| {
-        let given = Credentials { phone: "+12015550123".to_owned(), country: None, password: password.to_owned(), captcha };
+        let given = Credentials {
+            phone: "+12015550123".to_owned(),
+            country: None,
+            password: password.to_owned(),
+            captcha,
+        };
         shop.app.sign_in(client, given).await.map(drop)
     };
     let captcha = async |client: &Client| {
@@ -483,7 +527,8 @@ async fn repeated_abuse_is_banned_for_a_while() {
 #[tokio::test]
 async fn one_of_two_sweepers_leads() {
     let shop = Shop::without_captchas().await;
-    let other = App::new(Config::load(None, [], []).unwrap(), shop.app.ports.clone()).await.unwrap();
+    let other =
+        App::new(Config::load(None, [], []).unwrap(), shop.app.ports.clone()).await.unwrap();
     assert!(shop.sweep().await.leader);
     assert!(!other.sweep().await.unwrap().leader);
     shop.clock.advance_ms(4_999);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use flashsale::{
     adapters::memory::MemoryAdmission,
     app::{App, SessionClaims},
-    contract::session_id,
     domain::{OrderId, SaleChange, SaleId},
     ports::{Admission, AdmissionState},
     problem::Problem,
+    testing::session_id,
 };
 
 use crate::{
@@ -16,14 +16,22 @@ use crate::{
     spies::SpiedOrders,
 };
 
-async fn ticket(app: &App, shop: &Shop, who: &SessionClaims, sale: SaleId) -> Result<String, Problem> {
+async fn ticket(
+    app: &App,
+    shop: &Shop,
+    who: &SessionClaims,
+    sale: SaleId,
+) -> Result<String, Problem> {
     app.issue_ticket(who, &shop.client, sale, None).await.map(|ticket| ticket.ticket)
 }
 
 #[track_caller]
 fn already_bought<T>(outcome: Result<T, Problem>, order: OrderId) {
     let problem = refused(outcome, "already-bought");
-    assert!(matches!(problem, Problem::AlreadyBought { order_id } if order_id == order), "{problem:?}");
+    assert!(
+        matches!(problem, Problem::AlreadyBought { order_id } if order_id == order),
+        "{problem:?}"
+    );
 }
 
 /// The same user, signed out: a request that reaches the gate is refused there.
@@ -97,7 +105,8 @@ async fn who_buys_a_returned_unit_elsewhere_is_told_so_when_the_flag_is_looked_a
     shop.app.cancel_order(&shoppers[0], &shop.client, order).await.unwrap();
     let other = shop.another().await;
     let ticket = ticket(&other, &shop, &shoppers[1], sale).await.unwrap();
-    let order = other.place_order(&shoppers[1], &shop.client, sale, &ticket, None).await.unwrap().order_id;
+    let order =
+        other.place_order(&shoppers[1], &shop.client, sale, &ticket, None).await.unwrap().order_id;
     shop.work().await;
     assert_eq!(shop.app.ports.admission.state(sale).await.unwrap(), before);
     shop.clock.advance_ms(250);
@@ -162,7 +171,10 @@ async fn a_refused_ticket_whose_order_only_the_ledger_knows_gives_that_order() {
     assert_eq!(shop.order(&shoppers[0], sale, &ticket).await.unwrap(), order);
     // The sale has ended, or has been put off.
     let change = |starts_at, ends_at| SaleChange { starts_at, ends_at, ..SaleChange::default() };
-    for change in [change(None, Some(shop.app.now())), change(Some(shop.app.now().plus_ms(1)), Some(shop.app.now().plus_ms(2)))] {
+    for change in [
+        change(None, Some(shop.app.now())),
+        change(Some(shop.app.now().plus_ms(1)), Some(shop.app.now().plus_ms(2))),
+    ] {
         shop.app.change_sale(shop.admin().await, sale, &change).await.unwrap();
         assert_eq!(shop.order(&shoppers[0], sale, &ticket).await.unwrap(), order, "{change:?}");
     }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use flashsale::{
-    contract,
     domain::{OrderId, OrderStatus, SaleChange, SaleId},
     ports::{Admission as _, AdmissionState, OrderQueue as _},
+    testing,
 };
 
 use crate::{
@@ -22,14 +22,19 @@ const CACHE_LOST_MS: u64 = 60_001;
 async fn lose_admission(shop: &Shop, sale: SaleId) {
     let mut connection = raw(&shop.dir).await;
     for table in ["admission_orders", "admission_ended", "admission_sales"] {
-        let delete = sqlx::query(sqlx::AssertSqlSafe(format!("DELETE FROM {table} WHERE sale_id = ?")));
+        let delete =
+            sqlx::query(sqlx::AssertSqlSafe(format!("DELETE FROM {table} WHERE sale_id = ?")));
         delete.bind(sale.to_string()).execute(&mut connection).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn an_accepted_order_is_never_not_found_while_admission_is_lost_or_rebuilt() {
-    let many = [("CAPTCHA", "off"), ("LIMITS__ORDER_STATUS__LIMIT", "1000"), ("LIMITS__ORDER_STATUS__BURST", "1000")];
+    let many = [
+        ("CAPTCHA", "off"),
+        ("LIMITS__ORDER_STATUS__LIMIT", "1000"),
+        ("LIMITS__ORDER_STATUS__BURST", "1000"),
+    ];
     let shop = Shop::open(&many).await;
     let who = &shop.shoppers(2).await;
     let (sale, other) = (shop.sale(5).await, shop.sale(5).await);
@@ -46,7 +51,12 @@ async fn an_accepted_order_is_never_not_found_while_admission_is_lost_or_rebuilt
             refused(shop.app.cancel_order(&who[0], &shop.client, id).await, "unavailable");
         }
         assert_eq!(shop.status(&who[1], elsewhere).await, OrderStatus::Queued, "of another sale");
-        refused(shop.app.order(&who[0], &shop.client, OrderId::for_sale(shop.app.now(), other, &[7; 10])).await, "not-found");
+        refused(
+            shop.app
+                .order(&who[0], &shop.client, OrderId::for_sale(shop.app.now(), other, &[7; 10]))
+                .await,
+            "not-found",
+        );
     };
     shop.clock.advance_ms(500);
     shop.admission.fail(sale);
@@ -58,7 +68,11 @@ async fn an_accepted_order_is_never_not_found_while_admission_is_lost_or_rebuilt
     assert!(matches!(shop.store.state(sale).await.unwrap(), AdmissionState::Rebuilding { .. }));
     in_doubt().await;
     shop.work().await;
-    assert_eq!(shop.status(&who[0], order).await, OrderStatus::Confirmed, "at once: doubt is not remembered");
+    assert_eq!(
+        shop.status(&who[0], order).await,
+        OrderStatus::Confirmed,
+        "at once: doubt is not remembered"
+    );
     for _ in 0..10 {
         shop.clock.advance_ms(2_000);
         shop.sweep().await;
@@ -76,7 +90,8 @@ async fn an_order_that_outlasts_its_sale_in_the_queue_is_never_not_found() {
     let order = shop.buy(who, sale).await;
     let made_up = OrderId::for_sale(shop.app.now(), sale, &[7; 10]);
     // The sale ended long ago, the shared cache has forgotten the order, and so has the admission store.
-    let ends = SaleChange { ends_at: Some(shop.app.now().plus_ms(60_000)), ..SaleChange::default() };
+    let ends =
+        SaleChange { ends_at: Some(shop.app.now().plus_ms(60_000)), ..SaleChange::default() };
     shop.app.change_sale(shop.admin().await, sale, &ends).await.unwrap();
     lose_admission(&shop, sale).await;
     shop.clock.advance_ms(600_000);
@@ -116,14 +131,21 @@ async fn old_made_up_orders_cost_one_look_at_the_shared_cache_in_half_a_second()
     let settings = [("CAPTCHA", "off"), ("SWEEPER__TAIL_SECONDS", "60")];
     let shop = Shop::open_with(&settings, |ports| ports.cache = cache.clone()).await;
     let who = &shop.shoppers(1).await[0];
-    let (sale, made_at) = (contract::sale_id(), shop.app.now());
+    let (sale, made_at) = (testing::sale_id(), shop.app.now());
     shop.clock.advance_ms(600_000);
     shop.sweep().await;
     let _ = (shop.admission.calls.calls(), cache.gets.calls());
     for n in 0..20 {
-        refused(shop.app.order(who, &shop.client, OrderId::for_sale(made_at, sale, &[n; 10])).await, "not-found");
+        refused(
+            shop.app.order(who, &shop.client, OrderId::for_sale(made_at, sale, &[n; 10])).await,
+            "not-found",
+        );
     }
-    assert_eq!((shop.admission.calls.calls(), cache.gets.calls()), (0, 20 + 1), "each id is looked for, and the queue once for all");
+    assert_eq!(
+        (shop.admission.calls.calls(), cache.gets.calls()),
+        (0, 20 + 1),
+        "each id is looked for, and the queue once for all"
+    );
 }
 
 #[tokio::test]
@@ -140,14 +162,15 @@ async fn a_made_up_order_costs_no_call_per_sale_and_is_remembered() {
         (shop.admission.calls.calls(), ledger.got.calls())
     };
     let of_none = loop {
-        let id = contract::order_id();
+        let id = testing::order_id();
         if !sales.iter().any(|sale| id.may_be_of(*sale)) {
             break id;
         }
     };
     assert_eq!(cost(of_none).await, (0, 1));
     // The sale's last bytes are public, so anybody can make up an id of it. Other sales hardly ever share them.
-    let sharing = sales.iter().filter(|sale| sales[149].as_bytes()[14..] == sale.as_bytes()[14..]).count();
+    let sharing =
+        sales.iter().filter(|sale| sales[149].as_bytes()[14..] == sale.as_bytes()[14..]).count();
     let of_one = OrderId::for_sale(shop.app.now(), sales[149], &[7; 10]);
     assert_eq!(cost(of_one).await, (2 * sharing, 1));
     shop.clock.advance_ms(499);
@@ -173,7 +196,11 @@ async fn a_queued_order_is_read_from_the_ledger_twice_a_second_at_most() {
         assert_eq!(shop.status(who, order).await, OrderStatus::Queued);
         shop.clock.advance_ms(100);
     }
-    assert_eq!(ledger.got.calls(), 1, "the first 1.5 seconds need no look, and then one serves for half a second");
+    assert_eq!(
+        ledger.got.calls(),
+        1,
+        "the first 1.5 seconds need no look, and then one serves for half a second"
+    );
     for _ in 0..20 {
         assert_eq!(shop.status(who, order).await, OrderStatus::Queued);
         shop.clock.advance_ms(100);

@@ -16,10 +16,10 @@ use flashsale::{
     },
     app::{App, Client, Credentials, NewBan, NewSale, SessionClaims},
     config::Config,
-    contract::{ManualClock, START},
     domain::{Ban, Phone, Role, SaleId, Subject},
     ports::{Blacklist as _, Entered, Entry, Gate, Ports, Stored},
     problem::Problem,
+    testing::{ManualClock, START},
 };
 use tracing::{Dispatch, subscriber::DefaultGuard};
 use tracing_subscriber::fmt::MakeWriter;
@@ -84,7 +84,10 @@ impl Shop {
             health: Vec::new(),
             background: None,
         };
-        let env = [("CAPTCHA", "off")].iter().chain(settings).map(|(name, value)| (format!("FLASHSALE_{name}"), (*value).to_owned()));
+        let env = [("CAPTCHA", "off")]
+            .iter()
+            .chain(settings)
+            .map(|(name, value)| (format!("FLASHSALE_{name}"), (*value).to_owned()));
         let app = App::new(Config::load(None, env, []).unwrap(), ports).await.unwrap();
         Self { app, clock, gate, client: at("192.0.2.7"), _dir: dir }
     }
@@ -119,7 +122,12 @@ impl Shop {
     }
 
     async fn sign_in(&self, client: &Client, phone: &str, password: &str) -> Result<(), Problem> {
-        let given = Credentials { phone: phone.to_owned(), country: None, password: password.to_owned(), captcha: None };
+        let given = Credentials {
+            phone: phone.to_owned(),
+            country: None,
+            password: password.to_owned(),
+            captcha: None,
+        };
         self.app.sign_in(client, given).await.map(drop)
     }
 }
@@ -146,7 +154,10 @@ async fn a_request_refused_by_a_limit_asks_the_gate_again_only_when_its_time_has
     let asked = shop.asked();
     for _ in 0..100 {
         let problem = refused(shop.ticket(who, sale).await, "rate-limited");
-        assert!(matches!(problem, Problem::RateLimited { name: "ticket", retry_after_ms: 1_000, .. }), "{problem:?}");
+        assert!(
+            matches!(problem, Problem::RateLimited { name: "ticket", retry_after_ms: 1_000, .. }),
+            "{problem:?}"
+        );
     }
     assert_eq!(shop.asked(), asked, "from memory");
     shop.clock.advance_ms(999);
@@ -212,7 +223,12 @@ async fn a_ban_is_remembered_for_a_second() {
     let shop = Shop::open(&[]).await;
     let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(100).await);
     // By another process: this one only meets it.
-    let ban = Ban { subject: Subject::User(who.user_id), reason: "resells".to_owned(), created_at: START, expires_at: None };
+    let ban = Ban {
+        subject: Subject::User(who.user_id),
+        reason: "resells".to_owned(),
+        created_at: START,
+        expires_at: None,
+    };
     shop.gate.gate.ban(&ban).await.unwrap();
     refused(shop.ticket(who, sale).await, "banned");
     let asked = shop.asked();
@@ -232,7 +248,12 @@ async fn a_ban_lifted_here_is_seen_at_once() {
     let shop = Shop::open(&[]).await;
     let (shoppers, sale) = (shop.shoppers(1).await, shop.sale(100).await);
     let value = shoppers[0].user_id.to_string();
-    let ban = NewBan { kind: "user".to_owned(), value: value.clone(), reason: "resells".to_owned(), expires_at: None };
+    let ban = NewBan {
+        kind: "user".to_owned(),
+        value: value.clone(),
+        reason: "resells".to_owned(),
+        expires_at: None,
+    };
     shop.app.put_ban(admin(&shop.app, &shop.client).await, ban).await.unwrap();
     refused(shop.ticket(&shoppers[0], sale).await, "banned");
     shop.app.lift_ban(admin(&shop.app, &shop.client).await, "user", &value).await.unwrap();
@@ -246,7 +267,10 @@ async fn a_banned_address_is_refused_from_memory_whichever_phone_it_tries() {
     let ban = Ban { subject, reason: "guesses".to_owned(), created_at: START, expires_at: None };
     shop.gate.gate.ban(&ban).await.unwrap();
     for number in 0..50 {
-        refused(shop.sign_in(&shop.client, &format!("+120155501{number:02}"), PASSWORD).await, "banned");
+        refused(
+            shop.sign_in(&shop.client, &format!("+120155501{number:02}"), PASSWORD).await,
+            "banned",
+        );
     }
     assert_eq!(shop.asked(), 2);
     // A banned phone does not close its address.
@@ -264,7 +288,8 @@ async fn a_limit_of_one_phone_does_not_close_its_address() {
     for _ in 0..10 {
         refused(shop.sign_in(&shop.client, &banned_phone(1), PASSWORD).await, "bad-credentials");
     }
-    let problem = refused(shop.sign_in(&shop.client, &banned_phone(1), PASSWORD).await, "rate-limited");
+    let problem =
+        refused(shop.sign_in(&shop.client, &banned_phone(1), PASSWORD).await, "rate-limited");
     assert!(matches!(problem, Problem::RateLimited { name: "login-phone", .. }), "{problem:?}");
     refused(shop.sign_in(&shop.client, &banned_phone(2), PASSWORD).await, "bad-credentials");
 }
@@ -294,7 +319,8 @@ async fn polling_a_sold_out_sale_is_limited_in_the_process() {
 
 #[tokio::test]
 async fn the_list_of_sales_is_limited_when_it_is_in_memory_too() {
-    let shop = Shop::open(&[("LIMITS__ADDRESS__LIMIT", "5"), ("LIMITS__ADDRESS__BURST", "5")]).await;
+    let shop =
+        Shop::open(&[("LIMITS__ADDRESS__LIMIT", "5"), ("LIMITS__ADDRESS__BURST", "5")]).await;
     shop.sale(1).await;
     let mut listed = 0;
     let problem = loop {
@@ -310,9 +336,13 @@ async fn the_list_of_sales_is_limited_when_it_is_in_memory_too() {
 
 #[tokio::test]
 async fn many_failures_from_one_address_ask_for_a_captcha_whichever_phones_it_tries() {
-    let shop = Shop::open(&[("CAPTCHA", "image"), ("LOGIN__ADDRESS_FAILURES_BEFORE_CAPTCHA", "5")]).await;
+    let shop =
+        Shop::open(&[("CAPTCHA", "image"), ("LOGIN__ADDRESS_FAILURES_BEFORE_CAPTCHA", "5")]).await;
     for number in 0..5 {
-        refused(shop.sign_in(&shop.client, &format!("+120155501{number:02}"), PASSWORD).await, "bad-credentials");
+        refused(
+            shop.sign_in(&shop.client, &format!("+120155501{number:02}"), PASSWORD).await,
+            "bad-credentials",
+        );
     }
     refused(shop.sign_in(&shop.client, "+12015550177", PASSWORD).await, "captcha-required");
     refused(shop.sign_in(&at("198.51.100.1"), "+12015550177", PASSWORD).await, "bad-credentials");
@@ -328,7 +358,11 @@ impl Lines {
         let lines = Self::default();
         // With only one dispatcher, a line that another test's thread reaches first would be switched off for all threads.
         let other = Dispatch::new(tracing_subscriber::fmt().with_writer(io::sink).finish());
-        let log = tracing_subscriber::fmt().json().flatten_event(true).with_max_level(tracing::Level::TRACE).with_writer(lines.clone());
+        let log = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(lines.clone());
         (lines, (tracing::subscriber::set_default(log.finish()), other))
     }
 
@@ -339,8 +373,12 @@ impl Lines {
     /// Those with the event, which must be of the security log.
     pub fn of(&self, event: &str) -> Vec<String> {
         let wanted = format!("\"event\":\"{event}\"");
-        let lines: Vec<String> = self.text().lines().filter(|line| line.contains(&wanted)).map(str::to_owned).collect();
-        assert!(lines.iter().all(|line| line.contains("\"target\":\"flashsale::security\"")), "{lines:?}");
+        let lines: Vec<String> =
+            self.text().lines().filter(|line| line.contains(&wanted)).map(str::to_owned).collect();
+        assert!(
+            lines.iter().all(|line| line.contains("\"target\":\"flashsale::security\"")),
+            "{lines:?}"
+        );
         lines
     }
 }
@@ -369,14 +407,21 @@ async fn the_security_log_tells_who_did_what_and_no_secret() {
     let (lines, _log) = Lines::keep();
     let shop = Shop::open(&[("ABUSE__REFUSALS_MAX", "5")]).await;
     let (shoppers, sale) = (shop.shoppers(2).await, shop.sale(100).await);
-    let user = shop.app.add_user(Phone::from_e164(PHONE).unwrap(), PASSWORD.to_owned(), Role::Shopper).await.unwrap();
+    let user = shop
+        .app
+        .add_user(Phone::from_e164(PHONE).unwrap(), PASSWORD.to_owned(), Role::Shopper)
+        .await
+        .unwrap();
 
     refused(shop.sign_in(&shop.client, PHONE, "wrong horse").await, "bad-credentials");
     refused(shop.sign_in(&shop.client, "+12015550177", "wrong horse").await, "bad-credentials");
     let failed = lines.of("sign-in-failed");
     assert_eq!(failed.len(), 2);
     assert!(failed.iter().all(|line| line.contains("\"address\":\"192.0.2.0/24\"")), "{failed:?}");
-    assert!(failed[0].contains(&user.user_id.to_string()) && !failed[1].contains("user_id"), "{failed:?}");
+    assert!(
+        failed[0].contains(&user.user_id.to_string()) && !failed[1].contains("user_id"),
+        "{failed:?}"
+    );
 
     let who = &shoppers[0];
     for _ in 0..10 {
@@ -402,21 +447,44 @@ async fn the_security_log_tells_who_did_what_and_no_secret() {
 
     let admin_phone = Phone::from_e164("+12015550142").unwrap();
     shop.app.add_user(admin_phone, PASSWORD.to_owned(), Role::Admin).await.unwrap();
-    let given = Credentials { phone: "+12015550142".to_owned(), country: None, password: PASSWORD.to_owned(), captcha: None };
+    let given = Credentials {
+        phone: "+12015550142".to_owned(),
+        country: None,
+        password: PASSWORD.to_owned(),
+        captcha: None,
+    };
     let token = shop.app.sign_in(&shop.client, given).await.unwrap().token;
     let claims = shop.app.read_session(&token).unwrap();
     let admin = shop.app.enter_admin(&claims, &shop.client).await.unwrap();
-    let ban = NewBan { kind: "phone".to_owned(), value: PHONE.to_owned(), reason: "resale".to_owned(), expires_at: None };
+    let ban = NewBan {
+        kind: "phone".to_owned(),
+        value: PHONE.to_owned(),
+        reason: "resale".to_owned(),
+        expires_at: None,
+    };
     shop.app.put_ban(admin, ban).await.unwrap();
     shop.app.lift_ban(admin, "phone", PHONE).await.unwrap();
     for (event, object) in [("ban-put", "phone"), ("ban-lifted", "phone")] {
         let found = lines.of(event);
         assert_eq!(found.len(), 1, "{event}");
-        assert!(found[0].contains(&claims.user_id.to_string()) && found[0].contains(&format!("\"object\":\"{object}\"")), "{found:?}");
+        assert!(
+            found[0].contains(&claims.user_id.to_string())
+                && found[0].contains(&format!("\"object\":\"{object}\"")),
+            "{found:?}"
+        );
     }
 
     let text = lines.text();
-    for secret in [&PHONE[1..], "2015550123", "2015550177", "2015550142", PASSWORD, "wrong horse", "192.0.2.7", token.as_str()] {
+    for secret in [
+        &PHONE[1..],
+        "2015550123",
+        "2015550177",
+        "2015550142",
+        PASSWORD,
+        "wrong horse",
+        "192.0.2.7",
+        token.as_str(),
+    ] {
         assert!(!text.contains(secret), "{secret} is in the log");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::memory::{MemoryCache, MemoryGate, MemoryLocks},
-    contract::gate::{self, Doors},
+    testing::contract::gate::{self, Doors},
 };
 
 fn doors(memory: &Arc<MemoryGate>) -> Doors {

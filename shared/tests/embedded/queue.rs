@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::sqlite::Sqlite,
-    contract::queue::{self, carried, gather, orders},
     ports::{Backlog, Depth, OrderQueue as _, OrderSource as _},
     private_files::Loose,
+    testing::contract::queue::{self, carried, gather, orders},
 };
 
 use crate::support::TempDir;
@@ -78,7 +78,8 @@ async fn many_publish_at_once() {
 async fn two_consumers_share() {
     let dir = TempDir::new();
     let store = dir.sqlite().await;
-    queue::two_consumers_share(Arc::new(store.clone()), [Arc::new(store.clone()), Arc::new(store)]).await;
+    queue::two_consumers_share(Arc::new(store.clone()), [Arc::new(store.clone()), Arc::new(store)])
+        .await;
 }
 
 #[tokio::test]
@@ -96,7 +97,10 @@ async fn a_restart_makes_everything_visible_again() {
     let store = reopened(&dir).await;
     store.ack(&[before[0].tag, before[2].tag]).await.unwrap();
     let after = gather(&store, 2).await;
-    assert_eq!(after.iter().map(carried).collect::<Vec<_>>(), [messages[0].clone(), messages[2].clone()]);
+    assert_eq!(
+        after.iter().map(carried).collect::<Vec<_>>(),
+        [messages[0].clone(), messages[2].clone()]
+    );
     assert!(after.iter().all(|delivery| delivery.redelivered));
     store.publish(&messages[1]).await.unwrap();
     let new = gather(&store, 1).await;
@@ -117,7 +121,7 @@ async fn reopened(dir: &TempDir) -> Sqlite {
 
 #[tokio::test]
 async fn memory_keeps_reports_of_consumers() {
-    flashsale::contract::holders(&flashsale::adapters::memory::MemoryHolders::new()).await;
+    flashsale::testing::contract::holders(&flashsale::adapters::memory::MemoryHolders::new()).await;
 }
 
 #[tokio::test]
@@ -127,7 +131,11 @@ async fn what_a_consumer_holds_is_in_the_backlog() {
     assert_eq!(store.backlog().await.unwrap(), Backlog::default());
     store.publish(&orders(1)).await.unwrap();
     let given = store.receive(1, 1_000).await.unwrap();
-    assert_eq!(store.backlog().await.unwrap(), Backlog { ready: 1, consumers: 0 }, "nobody else needs to tell");
+    assert_eq!(
+        store.backlog().await.unwrap(),
+        Backlog { ready: 1, consumers: 0 },
+        "nobody else needs to tell"
+    );
     assert_eq!(store.held(), None);
     store.ack(&[given[0].tag]).await.unwrap();
     assert_eq!(store.backlog().await.unwrap(), Backlog::default());

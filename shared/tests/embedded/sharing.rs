@@ -16,8 +16,9 @@ use flashsale::{
     app::{Credentials, NewBan},
     domain::{Ban, Phone, Role, Sale, SaleChange, SaleId, SessionId, Subject, Timestamp, UserId},
     ports::{
-        Admission as _, AdmissionState, BanLedger as _, Blacklist, Changed, CreatedOnce, CreationKey, Failures, KeptSession, Opening,
-        Sales, Session, SessionLedger, Sessions, StoreError, Stored,
+        Admission as _, AdmissionState, BanLedger as _, Blacklist, Changed, CreatedOnce,
+        CreationKey, Failures, KeptSession, Opening, Sales, Session, SessionLedger, Sessions,
+        StoreError, Stored,
     },
 };
 use tokio::sync::Semaphore;
@@ -143,20 +144,31 @@ async fn a_node_that_does_not_answer_holds_up_no_ends_of_others() {
             nodes.fail(Subject::User(who.user_id));
         }
         shop.clock.advance_ms(1);
-        shop.app.ports.session_ledger.end(who.user_id, who.session_id, shop.app.now()).await.unwrap();
+        shop.app
+            .ports
+            .session_ledger
+            .end(who.user_id, who.session_id, shop.app.now())
+            .await
+            .unwrap();
     }
     for _ in 0..4 {
         assert!(shop.app.sweep().await.unwrap().leader);
         shop.clock.advance_ms(1_000);
     }
-    assert!(shoppers[5..].iter().all(|who| !nodes.is_open(who.session_id)), "the others' ends were told");
+    assert!(
+        shoppers[5..].iter().all(|who| !nodes.is_open(who.session_id)),
+        "the others' ends were told"
+    );
     assert!(shoppers[..5].iter().all(|who| nodes.is_open(who.session_id)));
     nodes.mend();
     for _ in 0..10 {
         shop.clock.advance_ms(1_000);
         assert_eq!(shop.sweep().await.failed, 0);
     }
-    assert!(shoppers.iter().all(|who| !nodes.is_open(who.session_id)), "and these when their node answered");
+    assert!(
+        shoppers.iter().all(|who| !nodes.is_open(who.session_id)),
+        "and these when their node answered"
+    );
 }
 
 fn address(n: u32) -> Subject {
@@ -231,7 +243,8 @@ async fn bans_of_a_node_that_does_not_answer_hold_up_no_page_of_others() {
 async fn old_bans_are_looked_for_once_a_minute_and_then_page_by_page() {
     const KEPT_MS: u64 = 30 * 86_400_000;
     let (shop, _) = with_nodes(&[("SWEEPER__BATCH_MAX", "2")]).await;
-    let kept = async || shop.store.of(&(0..6).map(address).collect::<Vec<_>>()).await.unwrap().len();
+    let kept =
+        async || shop.store.of(&(0..6).map(address).collect::<Vec<_>>()).await.unwrap().len();
     for n in 0..6 {
         // The last one a second later.
         let created_at = if n == 5 { shop.app.now().plus_ms(1_000) } else { shop.app.now() };
@@ -260,7 +273,12 @@ async fn what_an_administrator_has_done_is_logged_also_when_the_fast_store_fails
     let (shop, nodes) = with_nodes(&[]).await;
     let admin = shop.admin().await;
     nodes.fail(address(1));
-    let new = NewBan { kind: "address".to_owned(), value: address(1).value(), reason: "resale".to_owned(), expires_at: None };
+    let new = NewBan {
+        kind: "address".to_owned(),
+        value: address(1).value(),
+        reason: "resale".to_owned(),
+        expires_at: None,
+    };
     refused(shop.app.put_ban(admin, new.clone()).await, "unavailable");
     assert_eq!(lines.of("ban-put").len(), 1);
     refused(shop.app.lift_ban(admin, "address", &new.value).await, "unavailable");
@@ -287,7 +305,10 @@ async fn a_lifting_that_is_told_again_leaves_a_ban_that_was_put_since() {
     // Before the sweeper has told of the lifting, and again before it tells of it a second time.
     for wait_ms in [1_000, 61_000] {
         shop.clock.advance_ms(1);
-        let automatic = Ban { reason: "too many refused requests".to_owned(), ..ban(&address(1), shop.app.now()) };
+        let automatic = Ban {
+            reason: "too many refused requests".to_owned(),
+            ..ban(&address(1), shop.app.now())
+        };
         shop.app.ports.blacklist.ban(&automatic).await.unwrap();
         shop.clock.advance_ms(wait_ms);
         assert!(shop.sweep().await.shared > 0, "the lifting was told");
@@ -312,7 +333,10 @@ async fn a_node_that_does_not_answer_fails_no_look_ups_of_others() {
             nodes.fail(Subject::User(who.user_id));
         }
     }
-    let answers = futures_util::future::join_all(shoppers.iter().map(|who| shop.app.current_session(who, &shop.client))).await;
+    let answers = futures_util::future::join_all(
+        shoppers.iter().map(|who| shop.app.current_session(who, &shop.client)),
+    )
+    .await;
     for (nth, answer) in answers.into_iter().enumerate() {
         if nth % 2 == 0 {
             refused(answer, "unavailable");
@@ -353,7 +377,11 @@ impl SessionLedger for FailingReads {
         self.inner.ends_due(now, limit).await
     }
 
-    async fn note_ends(&self, session_ids: &[SessionId], again_at: Option<Timestamp>) -> Stored<()> {
+    async fn note_ends(
+        &self,
+        session_ids: &[SessionId],
+        again_at: Option<Timestamp>,
+    ) -> Stored<()> {
         self.inner.note_ends(session_ids, again_at).await
     }
 
@@ -365,7 +393,10 @@ impl SessionLedger for FailingReads {
 #[tokio::test]
 async fn a_session_whose_second_look_up_fails_is_not_left_open() {
     let (mut shop, nodes) = with_nodes(&[]).await;
-    let ledger = Arc::new(FailingReads { inner: shop.app.ports.session_ledger.clone(), until: AtomicU32::new(0) });
+    let ledger = Arc::new(FailingReads {
+        inner: shop.app.ports.session_ledger.clone(),
+        until: AtomicU32::new(0),
+    });
     let mut ports = shop.app.ports.clone();
     ports.session_ledger = ledger.clone();
     shop.app = flashsale::app::App::new(shop.app.config.clone(), ports).await.unwrap();
@@ -406,7 +437,11 @@ impl Failures for PausedFailures {
 async fn a_failed_sign_in_is_counted_when_its_client_goes_away() {
     let mut failures = None;
     let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| {
-        let of = Arc::new(PausedFailures { inner: ports.failures.clone(), reached: Semaphore::new(0), go: Semaphore::new(0) });
+        let of = Arc::new(PausedFailures {
+            inner: ports.failures.clone(),
+            reached: Semaphore::new(0),
+            go: Semaphore::new(0),
+        });
         ports.failures = of.clone();
         failures = Some(of);
     })
@@ -416,10 +451,19 @@ async fn a_failed_sign_in_is_counted_when_its_client_goes_away() {
     shop.app.add_user(phone.clone(), "correct horse".to_owned(), Role::Shopper).await.unwrap();
     let request = tokio::spawn({
         let (app, client) = (shop.app.clone(), shop.client.clone());
-        let given = Credentials { phone: phone.as_str().to_owned(), country: None, password: "wrong horse".to_owned(), captcha: None };
+        let given = Credentials {
+            phone: phone.as_str().to_owned(),
+            country: None,
+            password: "wrong horse".to_owned(),
+            captcha: None,
+        };
         async move { app.sign_in(&client, given).await.map(drop) }
     });
-    tokio::time::timeout(Duration::from_secs(20), failures.reached.acquire()).await.expect("it is about to count").unwrap().forget();
+    tokio::time::timeout(Duration::from_secs(20), failures.reached.acquire())
+        .await
+        .expect("it is about to count")
+        .unwrap()
+        .forget();
     request.abort();
     assert!(request.await.unwrap_err().is_cancelled());
     failures.go.add_permits(2);
@@ -456,7 +500,12 @@ impl Sales for FailingPages {
         self.inner.list(before, limit).await
     }
 
-    async fn ending_from(&self, ends_from: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
+    async fn ending_from(
+        &self,
+        ends_from: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<Sale>> {
         if self.fails.swap(0, Ordering::SeqCst) > 0 {
             return Err(fault());
         }
@@ -467,7 +516,12 @@ impl Sales for FailingPages {
         self.inner.ending_last(ends_from, limit).await
     }
 
-    async fn ended_before(&self, ends_before: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
+    async fn ended_before(
+        &self,
+        ends_before: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<Sale>> {
         self.inner.ended_before(ends_before, after, limit).await
     }
 
@@ -499,5 +553,8 @@ async fn a_page_of_sales_that_can_not_be_read_starts_no_wait_anew() {
     assert_eq!(shop.app.sweep().await.unwrap().failed, 1);
     shop.clock.advance_ms(5_000);
     shop.sweep().await;
-    assert!(matches!(memory.state(sale).await.unwrap(), AdmissionState::Open { .. }), "nine seconds have passed since it began");
+    assert!(
+        matches!(memory.state(sale).await.unwrap(), AdmissionState::Open { .. }),
+        "nine seconds have passed since it began"
+    );
 }

@@ -14,8 +14,8 @@ use flashsale::{
     domain::Order,
     domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
     ports::{
-        Admission, AdmissionState, Admitted, Cache, Claim, Look, OrderLedger, Recorded, Reservation, ReservationPage, StoreError, Stored,
-        Tally, Transition, Unrecordable,
+        Admission, AdmissionState, Admitted, Cache, Claim, Look, OrderLedger, Recorded,
+        Reservation, ReservationPage, StoreError, Stored, Tally, Transition, Unrecordable,
     },
 };
 
@@ -60,7 +60,14 @@ pub struct SpiedAdmission {
 impl SpiedAdmission {
     pub fn new(inner: Arc<dyn Admission>) -> Self {
         let (fails, silent) = (Mutex::default(), Mutex::default());
-        Self { inner, fails, silent, calls: Count::default(), pages: Count::default(), found: Count::default() }
+        Self {
+            inner,
+            fails,
+            silent,
+            calls: Count::default(),
+            pages: Count::default(),
+            found: Count::default(),
+        }
     }
 
     /// From now on it fails for this sale, as a cluster does of which one shard is down.
@@ -121,12 +128,23 @@ impl Admission for SpiedAdmission {
         self.inner.release(sale_id, order_ids).await
     }
 
-    async fn claim_overdue(&self, sale_id: SaleId, before: Timestamp, now: Timestamp, limit: u32) -> Stored<Vec<Reservation>> {
+    async fn claim_overdue(
+        &self,
+        sale_id: SaleId,
+        before: Timestamp,
+        now: Timestamp,
+        limit: u32,
+    ) -> Stored<Vec<Reservation>> {
         self.works(sale_id).await?;
         self.inner.claim_overdue(sale_id, before, now, limit).await
     }
 
-    async fn reservations(&self, sale_id: SaleId, cursor: u64, limit: u32) -> Stored<ReservationPage> {
+    async fn reservations(
+        &self,
+        sale_id: SaleId,
+        cursor: u64,
+        limit: u32,
+    ) -> Stored<ReservationPage> {
         self.works(sale_id).await?;
         let page = self.inner.reservations(sale_id, cursor, limit).await?;
         self.pages.note(page.reservations.len());
@@ -185,7 +203,14 @@ impl Cache for SilentCache {
         self.inner.get(key, now).await
     }
 
-    async fn put(&self, key: &str, version: u64, value: &[u8], ttl_ms: u64, now: Timestamp) -> Stored<()> {
+    async fn put(
+        &self,
+        key: &str,
+        version: u64,
+        value: &[u8],
+        ttl_ms: u64,
+        now: Timestamp,
+    ) -> Stored<()> {
         self.answers().await;
         self.inner.put(key, version, value, ttl_ms, now).await
     }
@@ -205,7 +230,14 @@ impl Cache for CountedCache {
         self.inner.get(key, now).await
     }
 
-    async fn put(&self, key: &str, version: u64, value: &[u8], ttl_ms: u64, now: Timestamp) -> Stored<()> {
+    async fn put(
+        &self,
+        key: &str,
+        version: u64,
+        value: &[u8],
+        ttl_ms: u64,
+        now: Timestamp,
+    ) -> Stored<()> {
         self.inner.put(key, version, value, ttl_ms, now).await
     }
 }
@@ -236,7 +268,12 @@ impl SpiedOrders {
 
 #[async_trait]
 impl OrderLedger for SpiedOrders {
-    async fn record(&self, requests: &[OrderRequest], now: Timestamp, pay_within_ms: u64) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
+    async fn record(
+        &self,
+        requests: &[OrderRequest],
+        now: Timestamp,
+        pay_within_ms: u64,
+    ) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
         self.inner.record(requests, now, pay_within_ms).await
     }
 
@@ -250,7 +287,12 @@ impl OrderLedger for SpiedOrders {
         self.inner.get_many(order_ids).await
     }
 
-    async fn of_user(&self, user_id: UserId, before: Option<OrderId>, limit: u32) -> Stored<Vec<Order>> {
+    async fn of_user(
+        &self,
+        user_id: UserId,
+        before: Option<OrderId>,
+        limit: u32,
+    ) -> Stored<Vec<Order>> {
         self.inner.of_user(user_id, before, limit).await
     }
 
@@ -258,21 +300,45 @@ impl OrderLedger for SpiedOrders {
         self.inner.pay(order_id, user_id, now).await
     }
 
-    async fn cancel(&self, order_id: OrderId, user_id: UserId, queued: Option<&OrderRequest>, now: Timestamp) -> Stored<Transition> {
+    async fn cancel(
+        &self,
+        order_id: OrderId,
+        user_id: UserId,
+        queued: Option<&OrderRequest>,
+        now: Timestamp,
+    ) -> Stored<Transition> {
         self.inner.cancel(order_id, user_id, queued, now).await
     }
 
     async fn expire_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<Order>> {
         let due = self.inner.sales_with_due(now, None, 1_000).await?;
-        if due.into_iter().all(|sale_id| self.expires(sale_id)) { self.inner.expire_due(now, limit).await } else { Err(fault()) }
+        if due.into_iter().all(|sale_id| self.expires(sale_id)) {
+            self.inner.expire_due(now, limit).await
+        } else {
+            Err(fault())
+        }
     }
 
-    async fn sales_with_due(&self, now: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<SaleId>> {
+    async fn sales_with_due(
+        &self,
+        now: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<SaleId>> {
         self.inner.sales_with_due(now, after, limit).await
     }
 
-    async fn expire_due_of(&self, sale_id: SaleId, now: Timestamp, limit: u32) -> Stored<Vec<Order>> {
-        if self.expires(sale_id) { self.inner.expire_due_of(sale_id, now, limit).await } else { Err(fault()) }
+    async fn expire_due_of(
+        &self,
+        sale_id: SaleId,
+        now: Timestamp,
+        limit: u32,
+    ) -> Stored<Vec<Order>> {
+        if self.expires(sale_id) {
+            self.inner.expire_due_of(sale_id, now, limit).await
+        } else {
+            Err(fault())
+        }
     }
 
     async fn stock_to_return(&self, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>> {
@@ -283,7 +349,12 @@ impl OrderLedger for SpiedOrders {
         self.inner.mark_stock_returned(order_ids, now).await
     }
 
-    async fn active(&self, sale_id: SaleId, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>> {
+    async fn active(
+        &self,
+        sale_id: SaleId,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> Stored<Vec<Order>> {
         let page = self.inner.active(sale_id, after, limit).await?;
         self.active.note(page.len());
         Ok(page)

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::memory::MemoryAdmission,
-    contract::{self, ManualClock, START, request, user_id},
     domain::{OrderRequest, OrderStatus, SaleId},
-    ports::{Admission as _, AdmissionState, LedgerClock, OrderLedger as _, OrderQueue as _, OrderSource as _},
+    ports::{
+        Admission as _, AdmissionState, LedgerClock, OrderLedger as _, OrderQueue as _,
+        OrderSource as _,
+    },
+    testing::{self, ManualClock, START, request, user_id},
 };
 
 use crate::{
@@ -102,7 +105,10 @@ async fn a_sale_that_fails_does_not_hold_up_the_sweep_of_others() {
 #[tokio::test]
 async fn a_process_whose_clock_is_wrong_does_not_lead_and_expires_nothing() {
     let ledger_clock = Arc::new(ManualClock::at(START));
-    let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| ports.ledger_clock = ledger_clock.clone() as Arc<dyn LedgerClock>).await;
+    let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| {
+        ports.ledger_clock = ledger_clock.clone() as Arc<dyn LedgerClock>
+    })
+    .await;
     let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
     let order = shop.buy(who, sale).await;
     shop.work().await;
@@ -122,7 +128,11 @@ async fn a_process_whose_clock_is_wrong_does_not_lead_and_expires_nothing() {
         shop.clock.advance_ms(10_000);
         ledger_clock.advance_ms(10_000);
         let swept = shop.sweep().await;
-        assert_eq!((swept.leader, swept.clock_wrong, swept.expired), (true, false, 0), "two seconds are borne");
+        assert_eq!(
+            (swept.leader, swept.clock_wrong, swept.expired),
+            (true, false, 0),
+            "two seconds are borne"
+        );
     }
     assert_eq!(shop.status(who, order).await, OrderStatus::Confirmed);
 }
@@ -130,7 +140,10 @@ async fn a_process_whose_clock_is_wrong_does_not_lead_and_expires_nothing() {
 #[tokio::test]
 async fn a_leader_whose_clock_goes_wrong_leaves_the_lead_to_another() {
     let ledger_clock = Arc::new(ManualClock::at(START));
-    let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| ports.ledger_clock = ledger_clock.clone() as Arc<dyn LedgerClock>).await;
+    let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| {
+        ports.ledger_clock = ledger_clock.clone() as Arc<dyn LedgerClock>
+    })
+    .await;
     let mut ports = shop.app.ports.clone();
     ports.clock = ledger_clock.clone();
     let other = flashsale::app::App::new(shop.app.config.clone(), ports).await.unwrap();
@@ -150,7 +163,12 @@ async fn a_clock_set_back_does_not_put_off_reconciling() {
     assert_eq!(shop.sweep().await.reconciled, 0);
     // An order that the admission store does not know of.
     let row = shop.app.ports.sales.get(sale).await.unwrap().unwrap();
-    shop.app.ports.orders.record(&[request(&row, user_id())], shop.app.now(), 900_000).await.unwrap();
+    shop.app
+        .ports
+        .orders
+        .record(&[request(&row, user_id())], shop.app.now(), 900_000)
+        .await
+        .unwrap();
     shop.clock.set_by_ms(-600_000);
     let mut reconciled = 0;
     for _ in 0..3 {
@@ -177,7 +195,10 @@ async fn a_large_sale_is_compared_page_by_page_over_several_ticks() {
     let memory = Arc::new(MemoryAdmission::default());
     let mut spies = None;
     let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| {
-        let (admission, orders) = (Arc::new(SpiedAdmission::new(memory.clone())), Arc::new(SpiedOrders::new(ports.orders.clone())));
+        let (admission, orders) = (
+            Arc::new(SpiedAdmission::new(memory.clone())),
+            Arc::new(SpiedOrders::new(ports.orders.clone())),
+        );
         ports.admission = admission.clone();
         ports.orders = orders.clone();
         spies = Some((admission, orders));
@@ -204,7 +225,12 @@ async fn a_large_sale_is_compared_page_by_page_over_several_ticks() {
         let page = orders.active(sale, after, 500).await.unwrap();
         after = page.last().map(|order| order.order_id);
         for order in &page {
-            shop.app.ports.orders.cancel(order.order_id, order.user_id, None, shop.app.now()).await.unwrap();
+            shop.app
+                .ports
+                .orders
+                .cancel(order.order_id, order.user_id, None, shop.app.now())
+                .await
+                .unwrap();
         }
         let ids: Vec<_> = page.iter().map(|order| order.order_id).collect();
         shop.app.ports.orders.mark_stock_returned(&ids, shop.app.now()).await.unwrap();
@@ -222,7 +248,12 @@ async fn a_large_sale_is_compared_page_by_page_over_several_ticks() {
     }
     let books = shop.app.audit().await.unwrap();
     assert!(books[0].findings.is_empty(), "{:?}", books[0].findings);
-    for most in [admission.pages.most(), admission.found.most(), orders.active.most(), orders.got_many.most()] {
+    for most in [
+        admission.pages.most(),
+        admission.found.most(),
+        orders.active.most(),
+        orders.got_many.most(),
+    ] {
         assert!((1..=500).contains(&most), "a page is all that is asked for at once: {most}");
     }
 }
@@ -275,7 +306,11 @@ async fn a_reservation_of_a_sale_that_ended_long_ago_is_settled() {
     shop.store.ack(&lost.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
     shop.clock.advance_ms(3 * DAY_MS);
     let books = shop.app.audit().await.unwrap();
-    assert_eq!(books.iter().filter(|sale| !sale.findings.is_empty()).count(), 2, "the books do not balance");
+    assert_eq!(
+        books.iter().filter(|sale| !sale.findings.is_empty()).count(),
+        2,
+        "the books do not balance"
+    );
     let mut republished = 0;
     for _ in 0..3 {
         republished += shop.sweep().await.republished;
@@ -283,7 +318,10 @@ async fn a_reservation_of_a_sale_that_ended_long_ago_is_settled() {
     }
     assert_eq!(republished, 2);
     shop.work().await;
-    let [one, two] = [shop.app.ports.orders.get(orders[0]).await.unwrap(), shop.app.ports.orders.get(orders[1]).await.unwrap()];
+    let [one, two] = [
+        shop.app.ports.orders.get(orders[0]).await.unwrap(),
+        shop.app.ports.orders.get(orders[1]).await.unwrap(),
+    ];
     assert!(one.unwrap().status.is_active() && two.unwrap().status.is_active());
     shop.sweep().await;
     shop.books_balance().await;
@@ -292,7 +330,8 @@ async fn a_reservation_of_a_sale_that_ended_long_ago_is_settled() {
 #[tokio::test]
 async fn a_rebuild_waits_for_publishes_under_way_whoever_begins_and_ends_it() {
     let memory = Arc::new(MemoryAdmission::default());
-    let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| ports.admission = memory.clone()).await;
+    let shop =
+        Shop::open_with(&[("CAPTCHA", "off")], |ports| ports.admission = memory.clone()).await;
     let sale = shop.sale(1).await;
     let is_open = async || matches!(memory.state(sale).await.unwrap(), AdmissionState::Open { .. });
     memory.lose_everything();
@@ -310,7 +349,10 @@ async fn a_rebuild_waits_for_publishes_under_way_whoever_begins_and_ends_it() {
     assert!(other.sweep().await.unwrap().leader);
     assert!(is_open().await, "an embedded queue knows at once that it is worked off");
     // The longest wait counts from the beginning, whoever leads.
-    shop.store.publish(&[request(&shop.app.ports.sales.get(sale).await.unwrap().unwrap(), user_id())]).await.unwrap();
+    shop.store
+        .publish(&[request(&shop.app.ports.sales.get(sale).await.unwrap().unwrap(), user_id())])
+        .await
+        .unwrap();
     memory.lose_everything();
     other.sweep().await.unwrap();
     shop.clock.advance_ms(19_999);
@@ -330,7 +372,8 @@ async fn a_silent_shard_of_the_stores_holds_a_batch_up_for_a_moment_only() {
     let (silent, sound) = (shop.sale(1).await, shop.sale(1).await);
     let orders = [shop.buy(&who[0], silent).await, shop.buy(&who[1], sound).await];
     // Refused by the ledger, because the unit is taken: to be released.
-    let late = OrderRequest { sale_id: silent, price: 100, ..request(&contract::sale(1), who[2].user_id) };
+    let late =
+        OrderRequest { sale_id: silent, price: 100, ..request(&testing::sale(1), who[2].user_id) };
     shop.store.publish(std::slice::from_ref(&late)).await.unwrap();
     shop.admission.silence(silent);
     cache.silence(true);

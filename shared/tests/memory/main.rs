@@ -16,12 +16,14 @@ use async_trait::async_trait;
 use flashsale::{
     app::App,
     config::Config,
-    contract::{self, ManualClock, START, user_id},
-    domain::{Order, OrderId, OrderRequest, OrderStatus, Sale, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{
-        Admission, AdmissionState, Admitted, Claim, Look, OrderLedger, Recorded, Reservation, ReservationPage, Stored, Tally, Transition,
-        Unrecordable,
+    domain::{
+        Order, OrderId, OrderRequest, OrderStatus, Sale, SaleId, SaleTerms, Timestamp, UserId,
     },
+    ports::{
+        Admission, AdmissionState, Admitted, Claim, Look, OrderLedger, Recorded, Reservation,
+        ReservationPage, Stored, Tally, Transition, Unrecordable,
+    },
+    testing::{self, ManualClock, START, user_id},
     wire,
 };
 
@@ -51,7 +53,7 @@ struct Made {
 
 impl Made {
     fn request(&self, number: u32) -> OrderRequest {
-        OrderRequest { order_id: id(number), ..contract::request(&self.sale, self.user) }
+        OrderRequest { order_id: id(number), ..testing::request(&self.sale, self.user) }
     }
 
     fn reservation(&self, number: u32) -> Option<Reservation> {
@@ -88,7 +90,10 @@ impl Admission for Made {
     }
 
     async fn settle(&self, _: SaleId, active: &[OrderRequest]) -> Stored<()> {
-        assert_eq!(active.iter().map(|request| number(request.order_id)).collect::<Vec<_>>(), [FORGOTTEN]);
+        assert_eq!(
+            active.iter().map(|request| number(request.order_id)).collect::<Vec<_>>(),
+            [FORGOTTEN]
+        );
         self.settled.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
@@ -99,7 +104,13 @@ impl Admission for Made {
         Ok(())
     }
 
-    async fn claim_overdue(&self, _: SaleId, _: Timestamp, _: Timestamp, _: u32) -> Stored<Vec<Reservation>> {
+    async fn claim_overdue(
+        &self,
+        _: SaleId,
+        _: Timestamp,
+        _: Timestamp,
+        _: u32,
+    ) -> Stored<Vec<Reservation>> {
         Ok(Vec::new())
     }
 
@@ -112,7 +123,13 @@ impl Admission for Made {
 
     async fn state(&self, _: SaleId) -> Stored<AdmissionState> {
         // The figures differ from those of the ledger's row, and stand still: a reason to compare the orders.
-        Ok(AdmissionState::Open { epoch: 1, version: self.sale.version, stock: self.sale.stock, reserved: 0, settled: ORDERS - 1 })
+        Ok(AdmissionState::Open {
+            epoch: 1,
+            version: self.sale.version,
+            stock: self.sale.stock,
+            reserved: 0,
+            settled: ORDERS - 1,
+        })
     }
 
     async fn begin_rebuild(&self, _: &SaleTerms, _: u64, _: Timestamp) -> Stored<bool> {
@@ -134,7 +151,12 @@ impl Admission for Made {
 
 #[async_trait]
 impl OrderLedger for Made {
-    async fn record(&self, _: &[OrderRequest], _: Timestamp, _: u64) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
+    async fn record(
+        &self,
+        _: &[OrderRequest],
+        _: Timestamp,
+        _: u64,
+    ) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
         unreachable!()
     }
 
@@ -154,7 +176,13 @@ impl OrderLedger for Made {
         unreachable!()
     }
 
-    async fn cancel(&self, _: OrderId, _: UserId, _: Option<&OrderRequest>, _: Timestamp) -> Stored<Transition> {
+    async fn cancel(
+        &self,
+        _: OrderId,
+        _: UserId,
+        _: Option<&OrderRequest>,
+        _: Timestamp,
+    ) -> Stored<Transition> {
         unreachable!()
     }
 
@@ -180,7 +208,11 @@ impl OrderLedger for Made {
 
     async fn active(&self, _: SaleId, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>> {
         let from = after.map_or(0, |id| number(id) + 1);
-        Ok((from..ORDERS).filter(|number| *number != ENDED).take(limit as usize).map(|number| self.order(number)).collect())
+        Ok((from..ORDERS)
+            .filter(|number| *number != ENDED)
+            .take(limit as usize)
+            .map(|number| self.order(number))
+            .collect())
     }
 
     async fn tally(&self, _: SaleId) -> Stored<Tally> {
@@ -197,14 +229,22 @@ fn status_kib(name: &str) -> u64 {
 
 #[tokio::test]
 async fn three_million_orders_are_checked_in_64_mib() {
-    let dir = std::env::temp_dir().join(format!("flashsale-memory-{}", contract::order_id()));
-    let config = Config::load(None, [("FLASHSALE_DATA_DIR".to_owned(), dir.display().to_string())], []).unwrap();
+    let dir = std::env::temp_dir().join(format!("flashsale-memory-{}", testing::order_id()));
+    let config =
+        Config::load(None, [("FLASHSALE_DATA_DIR".to_owned(), dir.display().to_string())], [])
+            .unwrap();
     let mut ports = wire::connect(&config).await.unwrap();
-    let sale = contract::sale(ORDERS);
+    let sale = testing::sale(ORDERS);
     ports.sales.create(&sale).await.unwrap();
-    let made = Arc::new(Made { sale: sale.clone(), user: user_id(), released: AtomicUsize::new(0), settled: AtomicUsize::new(0) });
+    let made = Arc::new(Made {
+        sale: sale.clone(),
+        user: user_id(),
+        released: AtomicUsize::new(0),
+        settled: AtomicUsize::new(0),
+    });
     let clock = Arc::new(ManualClock::at(START));
-    (ports.admission, ports.orders, ports.clock, ports.ledger_clock) = (made.clone(), made.clone(), clock.clone(), clock.clone());
+    (ports.admission, ports.orders, ports.clock, ports.ledger_clock) =
+        (made.clone(), made.clone(), clock.clone(), clock.clone());
     let app = App::new(config, ports).await.unwrap();
     app.sweep().await.unwrap();
 
@@ -212,7 +252,12 @@ async fn three_million_orders_are_checked_in_64_mib() {
     // From here on the peak is counted anew.
     fs::write("/proc/self/clear_refs", "5").unwrap();
     let books = app.sale_books(sale.sale_id).await.unwrap();
-    let named: Vec<_> = books.findings.iter().filter(|finding| finding.promise == 4).flat_map(|finding| &finding.ids).collect();
+    let named: Vec<_> = books
+        .findings
+        .iter()
+        .filter(|finding| finding.promise == 4)
+        .flat_map(|finding| &finding.ids)
+        .collect();
     assert_eq!(named, [&id(FORGOTTEN).to_string(), &id(ENDED).to_string()]);
 
     let mut ticks = 0;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::{redis::Redis, system::SystemClock},
-    contract::{self, START, admission},
     domain::{Sale, SaleId},
     ports::{Admission, AdmissionState, Admitted, Claim, Clock as _},
+    testing::{self, START, contract::admission},
 };
 use futures_util::future::BoxFuture;
 use tokio::runtime::Runtime;
@@ -21,7 +21,10 @@ use property::Subject;
 
 /// The single server and the cluster, as each test runs on both.
 fn redis_urls() -> [String; 2] {
-    [servers().redis_url().expect("a Redis was started"), servers().redis_cluster_url().expect("a Redis cluster was started")]
+    [
+        servers().redis_url().expect("a Redis was started"),
+        servers().redis_cluster_url().expect("a Redis cluster was started"),
+    ]
 }
 
 /// Stores of their own on the single server and on the cluster.
@@ -82,7 +85,8 @@ impl Behind {
 
     /// The keys of a sale: sale, held, overdue.
     fn keys(&self, sale_id: SaleId) -> [String; 3] {
-        ["", ":held", ":overdue"].map(|part| format!("{}admission:{{{sale_id}}}{part}", self.prefix))
+        ["", ":held", ":overdue"]
+            .map(|part| format!("{}admission:{{{sale_id}}}{part}", self.prefix))
     }
 
     async fn command<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
@@ -149,7 +153,7 @@ async fn redis_collects_every_key_in_the_end() {
         let port = &*behind.port;
         let now = SystemClock.now();
         let days = |days: i64| now.plus_ms((days * DAY_MS).unsigned_abs());
-        let mut sale = Sale { starts_at: now, ends_at: days(30), ..contract::sale(9) };
+        let mut sale = Sale { starts_at: now, ends_at: days(30), ..testing::sale(9) };
         let close = |lives: &[Option<i64>], expected: [Option<i64>; 3]| {
             for (life, days) in lives.iter().zip(expected) {
                 let agree = match (life, days) {
@@ -160,16 +164,17 @@ async fn redis_collects_every_key_in_the_end() {
             }
         };
         // What ended in a sale that is not loaded.
-        port.release(sale.sale_id, &[contract::order_id()]).await.unwrap();
+        port.release(sale.sale_id, &[testing::order_id()]).await.unwrap();
         close(&behind.lives(sale.sale_id).await, [Some(8), None, None]);
         assert!(port.begin_rebuild(&sale.terms(), 1, now).await.unwrap());
         close(&behind.lives(sale.sale_id).await, [Some(38), None, None]);
-        port.settle(sale.sale_id, &[contract::request(&sale, contract::user_id())]).await.unwrap();
+        port.settle(sale.sale_id, &[testing::request(&sale, testing::user_id())]).await.unwrap();
         close(&behind.lives(sale.sale_id).await, [Some(38), Some(38), None]);
         assert!(port.finish_rebuild(sale.sale_id, 1).await.unwrap());
         let reserve = async || {
-            let (order_id, user_id) = (contract::order_id(), contract::user_id());
-            let claim = Claim { sale_id: sale.sale_id, order_id, user_id, ticket_expired: false, now };
+            let (order_id, user_id) = (testing::order_id(), testing::user_id());
+            let claim =
+                Claim { sale_id: sale.sale_id, order_id, user_id, ticket_expired: false, now };
             assert!(matches!(port.reserve(&claim).await.unwrap(), Admitted::Reserved(_)));
             order_id
         };
@@ -177,14 +182,23 @@ async fn redis_collects_every_key_in_the_end() {
         close(&behind.lives(sale.sale_id).await, [Some(38), Some(38), Some(38)]);
         // Keys that were emptied come again with their life.
         let held = port.reservations(sale.sale_id, 0, 10).await.unwrap().reservations;
-        port.release(sale.sale_id, &held.iter().map(|held| held.request.order_id).collect::<Vec<_>>()).await.unwrap();
-        assert!(held.len() == 3 && orders.iter().all(|id| held.iter().any(|held| held.request.order_id == *id)));
+        port.release(
+            sale.sale_id,
+            &held.iter().map(|held| held.request.order_id).collect::<Vec<_>>(),
+        )
+        .await
+        .unwrap();
+        assert!(
+            held.len() == 3
+                && orders.iter().all(|id| held.iter().any(|held| held.request.order_id == *id))
+        );
         close(&behind.lives(sale.sale_id).await, [Some(38), None, None]);
         reserve().await;
         close(&behind.lives(sale.sale_id).await, [Some(38), Some(38), Some(38)]);
         // New terms move it; a sale that is over keeps eight days from now on.
         for (ends, expected) in [(50, 58), (20, 28), (-20, 8)] {
-            (sale.ends_at, sale.version) = (if ends < 0 { now.minus_ms(1) } else { days(ends) }, sale.version + 1);
+            (sale.ends_at, sale.version) =
+                (if ends < 0 { now.minus_ms(1) } else { days(ends) }, sale.version + 1);
             assert!(port.set_terms(&sale.terms()).await.unwrap());
             close(&behind.lives(sale.sale_id).await, [Some(expected); 3]);
         }
@@ -195,8 +209,8 @@ async fn redis_collects_every_key_in_the_end() {
 #[ignore = "needs servers: infra/test runs it"]
 async fn redis_may_be_lost_at_any_moment_of_a_rebuild() {
     for behind in Behind::all() {
-        let (port, sale) = (&*behind.port, contract::sale(3));
-        let order = contract::request(&sale, contract::user_id());
+        let (port, sale) = (&*behind.port, testing::sale(3));
+        let order = testing::request(&sale, testing::user_id());
         let active = std::slice::from_ref(&order);
         assert!(port.begin_rebuild(&sale.terms(), 1, START).await.unwrap());
         behind.lose(sale.sale_id).await;
@@ -222,11 +236,11 @@ async fn redis_may_be_lost_at_any_moment_of_a_rebuild() {
 #[ignore = "needs servers: infra/test runs it"]
 async fn redis_may_fall_back_to_an_older_state() {
     for behind in Behind::all() {
-        let (port, sale) = (&*behind.port, contract::sale(2));
+        let (port, sale) = (&*behind.port, testing::sale(2));
         assert!(port.begin_rebuild(&sale.terms(), 1, START).await.unwrap());
         assert!(port.finish_rebuild(sale.sale_id, 1).await.unwrap());
         let claims = [(); 3].map(|()| {
-            let (order_id, user_id) = (contract::order_id(), contract::user_id());
+            let (order_id, user_id) = (testing::order_id(), testing::user_id());
             Claim { sale_id: sale.sale_id, order_id, user_id, ticket_expired: false, now: START }
         });
         assert!(matches!(port.reserve(&claims[0]).await.unwrap(), Admitted::Reserved(_)));
@@ -242,7 +256,9 @@ async fn redis_may_fall_back_to_an_older_state() {
         behind.lose(sale.sale_id).await;
         assert!(port.begin_rebuild(&sale.terms(), 2, START).await.unwrap());
         for (key, value) in &older {
-            let _: String = behind.command(redis::cmd("RESTORE").arg(key).arg(0).arg(value.as_slice()).arg("REPLACE")).await;
+            let _: String = behind
+                .command(redis::cmd("RESTORE").arg(key).arg(0).arg(value.as_slice()).arg("REPLACE"))
+                .await;
         }
         assert!(!port.restore(sale.sale_id, 2, std::slice::from_ref(&lost.request)).await.unwrap());
         assert!(!port.finish_rebuild(sale.sale_id, 2).await.unwrap());

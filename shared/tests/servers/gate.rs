@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::redis::Redis,
-    contract::{
-        START,
-        gate::{self, Doors},
-        user_id,
-    },
     domain::{Ban, Subject, Timestamp},
     ports::{Blacklist, Health as _, StoreError},
+    testing::{
+        START,
+        contract::gate::{self, Doors},
+        user_id,
+    },
 };
 
 use crate::support::{servers, unique};
@@ -77,7 +77,7 @@ on_redis! {
     locks: |redis| gate::locks(&*redis);
     lock_exclusion: |redis| gate::lock_exclusion(redis);
     cache: |redis| gate::cache(redis);
-    reports_of_consumers: |redis| async move { flashsale::contract::holders(&*redis).await };
+    reports_of_consumers: |redis| async move { flashsale::testing::contract::holders(&*redis).await };
     long_list_of_bans: |redis| put_and_list_many_bans(&*redis);
     health: |redis| async move {
         assert_eq!(redis.name(), "redis");
@@ -111,7 +111,13 @@ async fn put_and_list_many_bans(blacklist: &dyn Blacklist) {
     let listed = blacklist.list(START.plus_ms(500), 0, 1_000).await.expect("bans are listed");
     let newest_first: Vec<_> = subjects.iter().rev().collect();
     assert_eq!(listed.iter().map(|ban| &ban.subject).collect::<Vec<_>>(), newest_first);
-    let holding: Vec<_> = subjects.iter().enumerate().filter(|(n, _)| n % 3 != 0).map(|(_, subject)| subject).rev().collect();
+    let holding: Vec<_> = subjects
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| n % 3 != 0)
+        .map(|(_, subject)| subject)
+        .rev()
+        .collect();
     let page = blacklist.list(START.plus_ms(1_000), 190, 60).await.expect("bans are listed");
     assert_eq!(page.iter().map(|ban| &ban.subject).collect::<Vec<_>>(), holding[190..250]);
 }
@@ -125,10 +131,17 @@ async fn gate_bans_are_listed_as_they_hold() {
     let url = servers.redis_url().unwrap();
     let prefix = format!("{}:", unique("gate"));
     let redis = Redis::new(&url, &prefix).unwrap();
-    let mut raw = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut raw =
+        redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
     let lists = raw.clone();
     let listed = async |key: &str| -> Vec<String> {
-        redis::cmd("ZRANGE").arg(format!("{prefix}{key}")).arg(0).arg(-1).query_async(&mut lists.clone()).await.unwrap()
+        redis::cmd("ZRANGE")
+            .arg(format!("{prefix}{key}"))
+            .arg(0)
+            .arg(-1)
+            .query_async(&mut lists.clone())
+            .await
+            .unwrap()
     };
     let member = |ban: &Ban| format!("user:{}", ban.subject.value());
 
@@ -174,8 +187,10 @@ async fn gate_leaves_nothing_behind() {
     gate::captchas(redis.clone()).await;
     gate::locks(&*redis).await;
     gate::cache(redis.clone()).await;
-    let mut raw = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
-    let keys: Vec<String> = redis::cmd("KEYS").arg(format!("{prefix}*")).query_async(&mut raw).await.unwrap();
+    let mut raw =
+        redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let keys: Vec<String> =
+        redis::cmd("KEYS").arg(format!("{prefix}*")).query_async(&mut raw).await.unwrap();
     let mut kinds = std::collections::BTreeSet::new();
     for key in keys {
         let life_ms: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut raw).await.unwrap();
@@ -189,5 +204,8 @@ async fn gate_leaves_nothing_behind() {
         kinds.insert(kind);
     }
     let expected = ["ban", "bans", "cache", "failures", "fence", "limit", "sessions", "strikes"];
-    assert_eq!(kinds.into_iter().filter(|kind| kind != "lock" && kind != "captcha").collect::<Vec<_>>(), expected);
+    assert_eq!(
+        kinds.into_iter().filter(|kind| kind != "lock" && kind != "captcha").collect::<Vec<_>>(),
+        expected
+    );
 }

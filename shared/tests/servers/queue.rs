@@ -11,9 +11,9 @@ use std::{
 
 use flashsale::{
     adapters::rabbitmq::RabbitMq,
-    contract::queue::{self, carried, gather, orders},
     domain::{OrderId, OrderRequest},
     ports::{Depth, Health as _, OrderQueue as _, OrderSource as _, PUBLISH_LIMIT_MS, StoreError},
+    testing::contract::queue::{self, carried, gather, orders},
 };
 use tokio::{task::JoinSet, time::sleep};
 
@@ -101,14 +101,18 @@ async fn two_consumers_share() {
 
 /// The library's own connection, to do to a queue what an administrator would.
 async fn administrator(url: &str) -> (lapin::Connection, lapin::Channel) {
-    let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await.unwrap();
+    let connection =
+        lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     (connection, channel)
 }
 
 async fn delete(url: &str, queue: &str) {
     let (_connection, channel) = administrator(url).await;
-    channel.queue_delete(queue.into(), lapin::options::QueueDeleteOptions::default()).await.unwrap();
+    channel
+        .queue_delete(queue.into(), lapin::options::QueueDeleteOptions::default())
+        .await
+        .unwrap();
 }
 
 /// Everything that waits in the queue, taken off it.
@@ -131,7 +135,10 @@ async fn drain(url: &str, queue: &str) -> Vec<OrderId> {
 async fn publish_in_the_end(rabbit: &RabbitMq, orders: &[OrderRequest], limit: Duration) {
     let begun = Instant::now();
     while let Err(error) = rabbit.publish(orders).await {
-        assert!(matches!(error, StoreError::Unavailable { .. } | StoreError::Unknown { .. }), "{error:?}");
+        assert!(
+            matches!(error, StoreError::Unavailable { .. } | StoreError::Unknown { .. }),
+            "{error:?}"
+        );
         assert!(begun.elapsed() < limit, "still {error}");
         sleep(Duration::from_millis(50)).await;
     }
@@ -186,13 +193,21 @@ async fn unroutable_among_many_is_never_ok() {
 
 /// Lets the queue hold one message.
 fn bound(queue: &str) {
-    rabbitmqctl(&["set_policy", queue, &format!("^{queue}$"), r#"{"max-length":1}"#, "--apply-to", "queues"]);
+    rabbitmqctl(&[
+        "set_policy",
+        queue,
+        &format!("^{queue}$"),
+        r#"{"max-length":1}"#,
+        "--apply-to",
+        "queues",
+    ]);
 }
 
 /// Quorum queues of RabbitMQ before 3.8.10 can't refuse.
 fn full_queues_refuse() -> bool {
     let version = rabbitmqctl(&["version"]);
-    let numbers: Vec<u32> = version.trim().split('.').map(|number| number.parse().unwrap()).collect();
+    let numbers: Vec<u32> =
+        version.trim().split('.').map(|number| number.parse().unwrap()).collect();
     numbers >= vec![3, 8, 10]
 }
 
@@ -215,7 +230,10 @@ async fn a_refused_message_is_published_again_until_there_is_room_or_no_time() {
             break (refused, begun.elapsed());
         }
     };
-    assert!(matches!(&refused, StoreError::Unavailable { cause, .. } if cause.contains("refused")), "{refused:?}");
+    assert!(
+        matches!(&refused, StoreError::Unavailable { cause, .. } if cause.contains("refused")),
+        "{refused:?}"
+    );
     let limit = Duration::from_millis(PUBLISH_LIMIT_MS);
     assert!(took > limit / 2 && took < limit + Duration::from_secs(1), "{took:?}");
 
@@ -229,7 +247,11 @@ async fn a_refused_message_is_published_again_until_there_is_room_or_no_time() {
     let before = drain(&url, &name).await;
     publishing.await.unwrap().unwrap();
     let found = [before, drain(&url, &name).await].concat();
-    assert_eq!(found.iter().filter(|order_id| **order_id == kept[0].order_id).count(), 1, "it is there once");
+    assert_eq!(
+        found.iter().filter(|order_id| **order_id == kept[0].order_id).count(),
+        1,
+        "it is there once"
+    );
 }
 
 /// What a full queue that can't refuse does: nothing is lost.
@@ -257,7 +279,14 @@ async fn a_queue_of_an_old_server_is_used() {
     settings.insert("x-delivery-limit".into(), lapin::types::AMQPValue::LongInt(50));
     settings.insert("x-dead-letter-exchange".into(), text(""));
     settings.insert("x-dead-letter-routing-key".into(), text(&format!("{name}.parked")));
-    channel.queue_declare(name.as_str().into(), lapin::options::QueueDeclareOptions::durable(), settings).await.unwrap();
+    channel
+        .queue_declare(
+            name.as_str().into(),
+            lapin::options::QueueDeclareOptions::durable(),
+            settings,
+        )
+        .await
+        .unwrap();
     let rabbit = RabbitMq::new(&url, &name).unwrap();
     queue::handed_back_too_often_is_parked(&rabbit, &rabbit).await;
 }
@@ -268,7 +297,11 @@ async fn a_queue_with_other_settings_is_refused() {
     let (url, name) = (shared_url(), unique("q"));
     let (_connection, channel) = administrator(&url).await;
     channel
-        .queue_declare(name.as_str().into(), lapin::options::QueueDeclareOptions::durable(), lapin::types::FieldTable::default())
+        .queue_declare(
+            name.as_str().into(),
+            lapin::options::QueueDeclareOptions::durable(),
+            lapin::types::FieldTable::default(),
+        )
         .await
         .unwrap();
     let rabbit = RabbitMq::new(&url, &name).unwrap();
@@ -336,8 +369,16 @@ async fn closing_hands_back() {
     let other = RabbitMq::new(&url, &name).unwrap();
     assert_eq!(other.depth().await.unwrap(), Depth { waiting: 4, parked: 0 }, "at once");
     let again = gather(&other, 4).await;
-    assert_eq!(again.iter().map(carried).collect::<Vec<_>>(), messages[1..], "also what was only fetched ahead");
-    for outcome in [rabbit.publish(&messages[0]).await, rabbit.receive(1, 0).await.map(drop), rabbit.check().await] {
+    assert_eq!(
+        again.iter().map(carried).collect::<Vec<_>>(),
+        messages[1..],
+        "also what was only fetched ahead"
+    );
+    for outcome in [
+        rabbit.publish(&messages[0]).await,
+        rabbit.receive(1, 0).await.map(drop),
+        rabbit.check().await,
+    ] {
         assert!(matches!(outcome, Err(StoreError::Unavailable { .. })), "{outcome:?}");
     }
     rabbit.ack(&[deliveries[1].tag]).await.unwrap();
@@ -362,7 +403,10 @@ async fn rate<F: Future<Output = ()> + Send + 'static>(
         });
     }
     publishers.join_all().await;
-    println!("{what}, {in_flight} in flight: {:.0} confirmed publishes/s", (in_flight * each) as f64 / begun.elapsed().as_secs_f64());
+    println!(
+        "{what}, {in_flight} in flight: {:.0} confirmed publishes/s",
+        (in_flight * each) as f64 / begun.elapsed().as_secs_f64()
+    );
 }
 
 /// No assertion: prints how fast single confirmed publishes are, beside the library's own pace on one channel.
@@ -374,13 +418,20 @@ async fn publish_rates() {
     rabbit.publish(&orders(1)).await.unwrap();
     let (_connection, channel) = administrator(&url).await;
     channel.confirm_select(lapin::options::ConfirmSelectOptions::default()).await.unwrap();
-    let body = serde_json::to_vec(&flashsale::domain::QueueMessage { v: 1, orders: orders(1) }).unwrap();
+    let body =
+        serde_json::to_vec(&flashsale::domain::QueueMessage { v: 1, orders: orders(1) }).unwrap();
     let plain = move || {
         let (channel, name, body) = (channel.clone(), name.clone(), body.clone());
         async move {
-            let options = lapin::options::BasicPublishOptions { mandatory: true, ..Default::default() };
+            let options =
+                lapin::options::BasicPublishOptions { mandatory: true, ..Default::default() };
             let properties = lapin::BasicProperties::default().with_delivery_mode(2);
-            channel.basic_publish("".into(), name.into(), options, &body, properties).await.unwrap().await.unwrap();
+            channel
+                .basic_publish("".into(), name.into(), options, &body, properties)
+                .await
+                .unwrap()
+                .await
+                .unwrap();
         }
     };
     let message = orders(1);

@@ -18,10 +18,13 @@ use flashsale::{
     },
     app::App,
     config::Config,
-    contract::{ManualClock, START, request, sale, user_id},
     domain::{OrderRequest, Sale},
-    ports::{Admission as _, AdmissionState, Clock, Delivery, LedgerClock, OrderSource as _, Ports, Sales as _},
+    ports::{
+        Admission as _, AdmissionState, Clock, Delivery, LedgerClock, OrderSource as _, Ports,
+        Sales as _,
+    },
     private_files::Loose,
+    testing::{ManualClock, START, request, sale, user_id},
 };
 use tokio::{task::JoinHandle, time::sleep};
 
@@ -54,7 +57,10 @@ impl Two {
         let clock = Arc::new(ManualClock::at(START));
         let (admission, gate) = (Arc::new(MemoryAdmission::default()), Arc::new(MemoryGate::new()));
         let queue = unique("q");
-        let redis = Arc::new(Redis::new(&servers().redis_url().unwrap(), &format!("{}:", unique("rebuild"))).unwrap());
+        let redis = Arc::new(
+            Redis::new(&servers().redis_url().unwrap(), &format!("{}:", unique("rebuild")))
+                .unwrap(),
+        );
         let locks = Arc::new(MemoryLocks::new());
         let ports = || {
             let rabbit = Arc::new(RabbitMq::new(&servers().amqp_url().unwrap(), &queue).unwrap());
@@ -87,10 +93,17 @@ impl Two {
         };
         let config = || {
             // The longest wait is not to be the reason for anything here.
-            let env = [("FLASHSALE_CAPTCHA", "off"), ("FLASHSALE_SWEEPER__REBUILD_WAIT_MAX_MS", "600000")];
-            Config::load(None, env.map(|(name, value)| (name.to_owned(), value.to_owned())), []).unwrap()
+            let env = [
+                ("FLASHSALE_CAPTCHA", "off"),
+                ("FLASHSALE_SWEEPER__REBUILD_WAIT_MAX_MS", "600000"),
+            ];
+            Config::load(None, env.map(|(name, value)| (name.to_owned(), value.to_owned())), [])
+                .unwrap()
         };
-        let (leader, worker) = (App::new(config(), ports()).await.unwrap(), App::new(config(), ports()).await.unwrap());
+        let (leader, worker) = (
+            App::new(config(), ports()).await.unwrap(),
+            App::new(config(), ports()).await.unwrap(),
+        );
         let sale = sale(5);
         ledger.create(&sale).await.unwrap();
         Self { clock, admission, queue, leader, worker, sale, dir }
@@ -128,7 +141,12 @@ impl Two {
     async fn record(&self, given: &[Delivery]) {
         let bodies: Vec<_> = given.iter().map(|delivery| delivery.body.clone()).collect();
         self.worker.record_messages(&bodies).await.unwrap();
-        self.worker.ports.source.ack(&given.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
+        self.worker
+            .ports
+            .source
+            .ack(&given.iter().map(|delivery| delivery.tag).collect::<Vec<_>>())
+            .await
+            .unwrap();
     }
 
     /// The admission store is empty, and the leader has seen it long enough ago for every publish to have ended.
@@ -160,13 +178,27 @@ impl Two {
 
     /// Sweeps until the worker has reported often enough for every look, and checks that the store stays closed.
     async fn stays_closed(&self) {
-        let beat = async || self.leader.ports.holders.reports().await.unwrap().iter().map(|report| report.beat).max().unwrap_or(0);
+        let beat = async || {
+            self.leader
+                .ports
+                .holders
+                .reports()
+                .await
+                .unwrap()
+                .iter()
+                .map(|report| report.beat)
+                .max()
+                .unwrap_or(0)
+        };
         let (first, begun) = (beat().await, Instant::now());
         let mut sweeps = 0;
         while beat().await < first + 15 || sweeps < 15 {
             assert!(begun.elapsed() < PATIENCE, "the worker reports");
             self.sweep().await;
-            assert!(matches!(self.state().await, AdmissionState::Rebuilding { .. }), "after {sweeps} sweeps");
+            assert!(
+                matches!(self.state().await, AdmissionState::Rebuilding { .. }),
+                "after {sweeps} sweeps"
+            );
             sweeps += 1;
         }
     }
@@ -174,7 +206,10 @@ impl Two {
     /// The store that was opened knows the order.
     async fn knows(&self, order: &OrderRequest) {
         let found = self.admission.find(self.sale.sale_id, order.order_id).await.unwrap();
-        assert!(found.is_some_and(|reservation| reservation.settled), "the order's unit was not sold again");
+        assert!(
+            found.is_some_and(|reservation| reservation.settled),
+            "the order's unit was not sold again"
+        );
     }
 }
 
@@ -225,7 +260,12 @@ async fn a_rebuild_looks_anew_when_a_message_is_handed_back() {
     let reporting = two.reporting();
     two.begin().await;
     two.sweep().await;
-    two.worker.ports.source.hand_back(&held.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
+    two.worker
+        .ports
+        .source
+        .hand_back(&held.iter().map(|delivery| delivery.tag).collect::<Vec<_>>())
+        .await
+        .unwrap();
     // It is with the consumer again, under another number.
     let held = two.receive().await;
     two.stays_closed().await;

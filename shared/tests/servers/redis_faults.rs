@@ -11,8 +11,8 @@ use std::{
 
 use flashsale::{
     adapters::redis::Redis,
-    contract::{Fault, FaultProxy, START},
     ports::{Cache as _, Health as _, StoreError},
+    testing::{Fault, FaultProxy, START},
 };
 use flashsale_servers::{ServerKind, Servers};
 use tokio::{task::JoinSet, time::sleep};
@@ -50,7 +50,8 @@ async fn announced(node: SocketAddr, address: &str) {
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let begun = Instant::now();
     loop {
-        let nodes: String = redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await.unwrap();
+        let nodes: String =
+            redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await.unwrap();
         if nodes.contains(&format!(" {address}@")) {
             return;
         }
@@ -98,7 +99,10 @@ async fn a_silent_connection_is_replaced(proxy: &FaultProxy, redis: &Redis) {
         let since = Instant::now();
         proxy.silence();
         let answer = writes(redis).await;
-        assert!(matches!(answer, Err(StoreError::Unknown { .. })), "the command may have arrived: {answer:?}");
+        assert!(
+            matches!(answer, Err(StoreError::Unknown { .. })),
+            "the command may have arrived: {answer:?}"
+        );
         comes_back(redis, since).await;
     }
 }
@@ -126,7 +130,10 @@ async fn calls_end(redis: &Redis) {
         callers.spawn(async move { writes(&redis).await });
     }
     for answer in callers.join_all().await {
-        assert!(matches!(answer, Err(StoreError::Unavailable { .. } | StoreError::Unknown { .. })), "{answer:?}");
+        assert!(
+            matches!(answer, Err(StoreError::Unavailable { .. } | StoreError::Unknown { .. })),
+            "{answer:?}"
+        );
     }
     assert!(begun.elapsed() < CALL_MAX, "{:?}", begun.elapsed());
 }
@@ -141,7 +148,10 @@ async fn an_unreachable_start_is_not_waited_for(proxy: &FaultProxy, redis: &Redi
         callers.spawn(async move { writes(&redis).await });
     }
     for answer in callers.join_all().await {
-        assert!(matches!(answer, Err(StoreError::Unavailable { .. })), "nothing was sent: {answer:?}");
+        assert!(
+            matches!(answer, Err(StoreError::Unavailable { .. })),
+            "nothing was sent: {answer:?}"
+        );
     }
     assert!(begun.elapsed() < CALL_MAX, "{:?}", begun.elapsed());
     // Until the attempt itself has failed.
@@ -208,11 +218,16 @@ async fn redis_leaves_a_demoted_primary() {
     let old = own().redis().start().unwrap();
     let demoted = address_of(&old.redis_url().unwrap());
     let proxy = FaultProxy::start(demoted).await;
-    let redis = Redis::new(&format!("redis://{}", proxy.address()), &format!("{}:", unique("demoted"))).unwrap();
+    let redis =
+        Redis::new(&format!("redis://{}", proxy.address()), &format!("{}:", unique("demoted")))
+            .unwrap();
     writes(&redis).await.unwrap();
     tell(demoted, &["REPLICAOF", "127.0.0.1", "1"]).await;
     let answer = writes(&redis).await;
-    assert!(matches!(answer, Err(StoreError::Unavailable { .. })), "nothing was written: {answer:?}");
+    assert!(
+        matches!(answer, Err(StoreError::Unavailable { .. })),
+        "nothing was written: {answer:?}"
+    );
     // The name leads to the demoted server for a while.
     let until = Instant::now() + Duration::from_secs(2);
     while Instant::now() < until {
@@ -229,7 +244,11 @@ async fn redis_leaves_a_demoted_primary() {
 #[ignore = "needs servers: infra/test runs it"]
 async fn redis_tries_a_refused_handshake_again() {
     for cluster in [false, true] {
-        let (own, scheme) = if cluster { (own().redis_cluster(), "redis+cluster") } else { (own().redis(), "redis") };
+        let (own, scheme) = if cluster {
+            (own().redis_cluster(), "redis+cluster")
+        } else {
+            (own().redis(), "redis")
+        };
         let own = own.start().unwrap();
         let address = address_of(&own.redis_url().or_else(|| own.redis_cluster_url()).unwrap());
         let redis = Redis::new(&format!("{scheme}://:hunter2@{address}"), "x:").unwrap();
@@ -250,11 +269,13 @@ async fn redis_cluster_is_used_from_the_start_while_one_of_its_nodes_is_down() {
     const HALF: u16 = 8_192;
     let start = || tokio::task::spawn_blocking(|| own().redis_cluster().start().unwrap());
     let (low, high) = (start().await.unwrap(), start().await.unwrap());
-    let [low_address, high_address] = [&low, &high].map(|servers| address_of(&servers.redis_cluster_url().unwrap()));
+    let [low_address, high_address] =
+        [&low, &high].map(|servers| address_of(&servers.redis_cluster_url().unwrap()));
     // Two clusters of one node, with all slots each, become one with half of them each.
     for (address, given_up) in [(low_address, HALF..2 * HALF), (high_address, 0..HALF)] {
         let slots: Vec<String> = given_up.map(|slot| slot.to_string()).collect();
-        let words: Vec<&str> = ["CLUSTER", "DELSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect();
+        let words: Vec<&str> =
+            ["CLUSTER", "DELSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect();
         tell(address, &words).await;
         tell(address, &["CONFIG", "SET", "cluster-require-full-coverage", "no"]).await;
     }
@@ -265,7 +286,8 @@ async fn redis_cluster_is_used_from_the_start_while_one_of_its_nodes_is_down() {
         let mut writes = JoinSet::new();
         for key in 0..16 {
             let redis = redis.clone();
-            writes.spawn(async move { redis.put(&format!("k{key}"), 1, b"v", 60_000, START).await });
+            writes
+                .spawn(async move { redis.put(&format!("k{key}"), 1, b"v", 60_000, START).await });
         }
         writes.join_all().await.iter().filter(|answer| answer.is_ok()).count()
     };
@@ -279,5 +301,8 @@ async fn redis_cluster_is_used_from_the_start_while_one_of_its_nodes_is_down() {
     high.stop_hard(ServerKind::RedisCluster).unwrap();
     tell(low_address, &["SCRIPT", "FLUSH"]).await;
     let written = writes_of(&Redis::new(&url, "x:").unwrap()).await;
-    assert!((1..16).contains(&written), "the keys of the node that is left, and no other: {written} of 16");
+    assert!(
+        (1..16).contains(&written),
+        "the keys of the node that is left, and no other: {written} of 16"
+    );
 }

@@ -4,14 +4,20 @@
 
 use std::{path::PathBuf, process::Command, sync::OnceLock};
 
-use flashsale::contract;
+use flashsale::testing;
 use flashsale_servers::Servers;
 
 /// The servers, started at first use. Tests keep apart by using names of their own ([`unique`]).
 pub fn servers() -> &'static Servers {
     static SERVERS: OnceLock<Servers> = OnceLock::new();
     SERVERS.get_or_init(|| {
-        Servers::builder(dir()).redis().redis_cluster().mysql().rabbitmq().start().unwrap_or_else(|error| panic!("{error}"))
+        Servers::builder(dir())
+            .redis()
+            .redis_cluster()
+            .mysql()
+            .rabbitmq()
+            .start()
+            .unwrap_or_else(|error| panic!("{error}"))
     })
 }
 
@@ -28,7 +34,8 @@ pub fn rabbitmqctl(arguments: &[&str]) -> String {
     let node = format!("flashsale-{}@localhost", &read("secrets/rabbitmq-node")[..12]);
     // The one in /usr/sbin changes to a user of its own, who knows nothing of our server: it comes last.
     let own = std::env::var("PATH").unwrap();
-    let others: Vec<&str> = own.split(':').filter(|dir| !["/usr/sbin", "/sbin"].contains(dir)).collect();
+    let others: Vec<&str> =
+        own.split(':').filter(|dir| !["/usr/sbin", "/sbin"].contains(dir)).collect();
     let path = format!("{}:/usr/lib/rabbitmq/bin:/usr/sbin", others.join(":"));
     let output = Command::new("rabbitmqctl")
         .args(["--node", &node])
@@ -46,5 +53,5 @@ pub fn rabbitmqctl(arguments: &[&str]) -> String {
 
 /// A name that no other test uses: a key prefix, a database, a queue.
 pub fn unique(what: &str) -> String {
-    format!("{what}_{}", contract::order_id().to_string().replace('-', ""))
+    format!("{what}_{}", testing::order_id().to_string().replace('-', ""))
 }

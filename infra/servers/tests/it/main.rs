@@ -18,7 +18,9 @@ impl TestDir {
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("flashsale servers {}-{number}", std::process::id())).join("a".repeat(100));
+        let path = std::env::temp_dir()
+            .join(format!("flashsale servers {}-{number}", std::process::id()))
+            .join("a".repeat(100));
         Self(path)
     }
 

@@ -120,7 +120,11 @@ fn all_servers_end_when_the_owner_is_killed_and_the_next_start_finds_the_data() 
     for url in [urls.redis, urls.redis_cluster, urls.mysql, urls.amqp] {
         TcpStream::connect(parse(&url.unwrap()).address).unwrap_err();
     }
-    assert!(eventually(Duration::from_secs(5), || processes_of(dir.path()).is_empty()), "{:#?}", processes_of(dir.path()));
+    assert!(
+        eventually(Duration::from_secs(5), || processes_of(dir.path()).is_empty()),
+        "{:#?}",
+        processes_of(dir.path())
+    );
     assert_nobody_holds(dir.path());
 }
 
@@ -134,7 +138,8 @@ fn nothing_is_left_of_an_owner_that_is_killed_while_it_starts() {
         owner.kill().unwrap();
         owner.wait().unwrap();
         assert!(
-            eventually(Duration::from_secs(10), || processes_of(dir.path()).is_empty() && holders(dir.path()).is_empty()),
+            eventually(Duration::from_secs(10), || processes_of(dir.path()).is_empty()
+                && holders(dir.path()).is_empty()),
             "{delay} ms: {:#?}",
             processes_of(dir.path())
         );

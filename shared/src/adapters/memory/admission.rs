@@ -9,7 +9,9 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{Admission, AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage, Stored},
+    ports::{
+        Admission, AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage, Stored,
+    },
 };
 
 /// [`Admission`] in the memory of this process.
@@ -150,12 +152,21 @@ impl Book {
     }
 
     fn claim_overdue(&mut self, before: Timestamp, now: Timestamp, limit: u32) -> Vec<Reservation> {
-        let due: Vec<_> = self.overdue.iter().take_while(|(time, _)| *time <= before).take(limit as usize).copied().collect();
+        let due: Vec<_> = self
+            .overdue
+            .iter()
+            .take_while(|(time, _)| *time <= before)
+            .take(limit as usize)
+            .copied()
+            .collect();
         due.into_iter()
             .map(|(time, order_id)| {
                 self.overdue.remove(&(time, order_id));
                 self.overdue.insert((now, order_id));
-                let held = self.held.get_mut(&order_id).expect("only held orders are in the overdue index");
+                let held = self
+                    .held
+                    .get_mut(&order_id)
+                    .expect("only held orders are in the overdue index");
                 held.watched = Some(now);
                 held.reservation()
             })
@@ -172,7 +183,13 @@ impl Book {
         }
         let reserved = count(self.overdue.len());
         let settled = count(self.held.len() - self.overdue.len());
-        AdmissionState::Open { epoch, version: terms.version, stock: terms.stock, reserved, settled }
+        AdmissionState::Open {
+            epoch,
+            version: terms.version,
+            stock: terms.stock,
+            reserved,
+            settled,
+        }
     }
 }
 
@@ -196,7 +213,10 @@ impl MemoryAdmission {
 impl Admission for MemoryAdmission {
     async fn reserve(&self, claim: &Claim) -> Stored<Admitted> {
         // A sale that nobody loaded gets no entry: made-up ids must not fill the memory.
-        Ok(self.books().get_mut(&claim.sale_id).map_or(Admitted::Closed, |book| book.reserve(claim)))
+        Ok(self
+            .books()
+            .get_mut(&claim.sale_id)
+            .map_or(Admitted::Closed, |book| book.reserve(claim)))
     }
 
     async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
@@ -212,7 +232,11 @@ impl Admission for MemoryAdmission {
     }
 
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {
-        Ok(self.books().get(&sale_id).and_then(|book| book.held.get(&order_id)).map(Held::reservation))
+        Ok(self
+            .books()
+            .get(&sale_id)
+            .and_then(|book| book.held.get(&order_id))
+            .map(Held::reservation))
     }
 
     async fn find_many(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<Vec<Reservation>> {
@@ -221,7 +245,11 @@ impl Admission for MemoryAdmission {
             return Ok(Vec::new());
         };
         let asked: BTreeSet<OrderId> = order_ids.iter().copied().collect();
-        Ok(asked.iter().filter_map(|order_id| book.held.get(order_id)).map(Held::reservation).collect())
+        Ok(asked
+            .iter()
+            .filter_map(|order_id| book.held.get(order_id))
+            .map(Held::reservation)
+            .collect())
     }
 
     async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {
@@ -240,11 +268,25 @@ impl Admission for MemoryAdmission {
         Ok(())
     }
 
-    async fn claim_overdue(&self, sale_id: SaleId, before: Timestamp, now: Timestamp, limit: u32) -> Stored<Vec<Reservation>> {
-        Ok(self.books().get_mut(&sale_id).map_or_else(Vec::new, |book| book.claim_overdue(before, now, limit)))
+    async fn claim_overdue(
+        &self,
+        sale_id: SaleId,
+        before: Timestamp,
+        now: Timestamp,
+        limit: u32,
+    ) -> Stored<Vec<Reservation>> {
+        Ok(self
+            .books()
+            .get_mut(&sale_id)
+            .map_or_else(Vec::new, |book| book.claim_overdue(before, now, limit)))
     }
 
-    async fn reservations(&self, sale_id: SaleId, cursor: u64, limit: u32) -> Stored<ReservationPage> {
+    async fn reservations(
+        &self,
+        sale_id: SaleId,
+        cursor: u64,
+        limit: u32,
+    ) -> Stored<ReservationPage> {
         let books = self.books();
         let Some(book) = books.get(&sale_id) else {
             return Ok(ReservationPage { reservations: Vec::new(), next: None });
@@ -253,7 +295,13 @@ impl Admission for MemoryAdmission {
         let mut places = book.places.range(cursor + 1..);
         let page: Vec<_> = places.by_ref().take(limit).collect();
         let next = places.next().and_then(|_| page.last()).map(|(place, _)| **place);
-        Ok(ReservationPage { reservations: page.into_iter().map(|(_, order_id)| book.held[order_id].reservation()).collect(), next })
+        Ok(ReservationPage {
+            reservations: page
+                .into_iter()
+                .map(|(_, order_id)| book.held[order_id].reservation())
+                .collect(),
+            next,
+        })
     }
 
     async fn state(&self, sale_id: SaleId) -> Stored<AdmissionState> {
@@ -274,7 +322,9 @@ impl Admission for MemoryAdmission {
 
     async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool> {
         let mut books = self.books();
-        let rebuilding = |book: &&mut Book| book.known.as_ref().is_some_and(|known| !known.open && known.epoch == epoch);
+        let rebuilding = |book: &&mut Book| {
+            book.known.as_ref().is_some_and(|known| !known.open && known.epoch == epoch)
+        };
         let Some(book) = books.get_mut(&sale_id).filter(rebuilding) else {
             return Ok(false);
         };
@@ -284,7 +334,10 @@ impl Admission for MemoryAdmission {
 
     async fn finish_rebuild(&self, sale_id: SaleId, epoch: u64) -> Stored<bool> {
         let mut books = self.books();
-        let known = books.get_mut(&sale_id).and_then(|book| book.known.as_mut()).filter(|known| known.epoch == epoch);
+        let known = books
+            .get_mut(&sale_id)
+            .and_then(|book| book.known.as_mut())
+            .filter(|known| known.epoch == epoch);
         Ok(known.map(|known| known.open = true).is_some())
     }
 

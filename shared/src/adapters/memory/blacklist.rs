@@ -41,7 +41,9 @@ impl Blacklist for MemoryGate {
         for shard in self.shards.each() {
             all.extend(shard.bans.values().filter(|ban| ban.holds(now)).cloned());
         }
-        all.sort_by_cached_key(|ban| Reverse((ban.created_at, ban.subject.kind(), ban.subject.value())));
+        all.sort_by_cached_key(|ban| {
+            Reverse((ban.created_at, ban.subject.kind(), ban.subject.value()))
+        });
         Ok(all.into_iter().skip(offset as usize).take(limit as usize).collect())
     }
 
@@ -52,7 +54,8 @@ impl Blacklist for MemoryGate {
                 (Some(_), None) => false,
                 (Some(earlier), Some(end)) => earlier >= end,
             };
-            let known = self.shards.of(&ban.subject).bans.get(&ban.subject).is_some_and(lasts_as_long);
+            let known =
+                self.shards.of(&ban.subject).bans.get(&ban.subject).is_some_and(lasts_as_long);
             if !known {
                 self.keep_ban(ban);
             }

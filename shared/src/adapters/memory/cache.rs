@@ -53,11 +53,22 @@ impl Default for MemoryCache {
 impl Cache for MemoryCache {
     async fn get(&self, key: &str, now: Timestamp) -> Stored<Option<Vec<u8>>> {
         // The copy is made after the section.
-        let value = self.kept().get(&key.to_owned()).filter(|kept| !kept.over(now)).map(|kept| Arc::clone(&kept.value));
+        let value = self
+            .kept()
+            .get(&key.to_owned())
+            .filter(|kept| !kept.over(now))
+            .map(|kept| Arc::clone(&kept.value));
         Ok(value.map(|value| value.to_vec()))
     }
 
-    async fn put(&self, key: &str, version: u64, value: &[u8], ttl_ms: u64, now: Timestamp) -> Stored<()> {
+    async fn put(
+        &self,
+        key: &str,
+        version: u64,
+        value: &[u8],
+        ttl_ms: u64,
+        now: Timestamp,
+    ) -> Stored<()> {
         let new = Kept { version, value: value.into(), expires_at: now.plus_ms(ttl_ms.max(1)) };
         let mut kept = self.kept();
         let key = key.to_owned();

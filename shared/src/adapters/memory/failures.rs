@@ -12,7 +12,11 @@ use crate::{
 impl Failures for MemoryGate {
     async fn count(&self, subject: &Subject, now: Timestamp) -> Stored<u32> {
         let shard = self.shards.of(subject);
-        Ok(shard.failures.get(subject).filter(|window| !window.over(now)).map_or(0, |window| window.count))
+        Ok(shard
+            .failures
+            .get(subject)
+            .filter(|window| !window.over(now))
+            .map_or(0, |window| window.count))
     }
 
     async fn add(&self, subject: &Subject, window_ms: u64, now: Timestamp) -> Stored<u32> {

@@ -27,18 +27,26 @@ impl Gate for MemoryGate {
 impl MemoryGate {
     /// The answer, and whom it has banned.
     fn decide<'e>(&self, entry: &'e Entry) -> (Entered, Option<&'e Subject>) {
-        let session = entry.session.map(|(user_id, session_id)| (Subject::User(user_id), user_id, session_id));
+        let session = entry
+            .session
+            .map(|(user_id, session_id)| (Subject::User(user_id), user_id, session_id));
         let subjects = session.iter().map(|(subject, ..)| subject);
-        let subjects = subjects.chain(&entry.not_banned).chain(entry.limits.iter().map(|limit| &limit.subject));
-        let mut held = self.shards.all(subjects.fold(0, |places, subject| places | 1 << place(subject)));
+        let subjects = subjects
+            .chain(&entry.not_banned)
+            .chain(entry.limits.iter().map(|limit| &limit.subject));
+        let mut held =
+            self.shards.all(subjects.fold(0, |places, subject| places | 1 << place(subject)));
         let now = entry.now;
 
         if let Some((subject, user_id, session_id)) = &session {
             let sessions = held.of(subject).sessions.get(user_id);
-            let alive = sessions.and_then(|all| all.iter().find(|(end, id, _)| id == session_id && now < *end));
+            let alive = sessions
+                .and_then(|all| all.iter().find(|(end, id, _)| id == session_id && now < *end));
             match (alive, entry.role) {
                 (None, _) => return (Entered::NoSession, None),
-                (Some((.., role)), Some(needed)) if *role != needed => return (Entered::WrongRole, None),
+                (Some((.., role)), Some(needed)) if *role != needed => {
+                    return (Entered::WrongRole, None);
+                }
                 (Some(_), _) => {}
             }
         }
@@ -68,7 +76,10 @@ impl MemoryGate {
         if let Some((limit, wait_us)) = refused {
             let subject = &entry.limits[limit].subject;
             let banned = entry.abuse.is_some_and(|abuse| strike(&mut held, subject, abuse, now));
-            return (Entered::Limited { limit, retry_after_ms: wait_us.div_ceil(1_000) }, banned.then_some(subject));
+            return (
+                Entered::Limited { limit, retry_after_ms: wait_us.div_ceil(1_000) },
+                banned.then_some(subject),
+            );
         }
 
         for limit in &entry.limits {
@@ -99,10 +110,19 @@ fn strike(held: &mut Held<'_>, subject: &Subject, abuse: AbusePolicy, now: Times
     }
     let ends = now.plus_ms(abuse.ban_ms);
     shard.strikes.remove(subject);
-    if shard.bans.get(subject).is_some_and(|earlier| earlier.expires_at.is_none_or(|earlier_ends| earlier_ends >= ends)) {
+    if shard
+        .bans
+        .get(subject)
+        .is_some_and(|earlier| earlier.expires_at.is_none_or(|earlier_ends| earlier_ends >= ends))
+    {
         return false;
     }
-    let ban = Ban { subject: subject.clone(), reason: AUTOMATIC_REASON.to_owned(), created_at: now, expires_at: Some(ends) };
+    let ban = Ban {
+        subject: subject.clone(),
+        reason: AUTOMATIC_REASON.to_owned(),
+        created_at: now,
+        expires_at: Some(ends),
+    };
     shard.bans.put(subject.clone(), ban, |ban| !ban.holds(now));
     true
 }

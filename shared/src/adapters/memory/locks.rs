@@ -57,7 +57,13 @@ impl Default for MemoryLocks {
 
 #[async_trait]
 impl Locks for MemoryLocks {
-    async fn acquire(&self, name: &str, token: u128, lease_ms: u64, now: Timestamp) -> Stored<Option<Lease>> {
+    async fn acquire(
+        &self,
+        name: &str,
+        token: u128,
+        lease_ms: u64,
+        now: Timestamp,
+    ) -> Stored<Option<Lease>> {
         let mut state = self.state();
         let earlier = state.held.get(&name.to_owned()).copied().filter(|held| held.holds(now));
         let fence = match earlier {

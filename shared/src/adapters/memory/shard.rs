@@ -122,7 +122,9 @@ impl Held<'_> {
 /// Which part keeps a subject. Needs no secret: whoever makes all subjects fall into one part shares its bounds.
 pub(super) fn place(subject: &Subject) -> usize {
     fn fold(bytes: &[u8]) -> usize {
-        bytes.iter().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte)))
+        bytes
+            .iter()
+            .fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte)))
     }
     fn ip(ip: &std::net::IpAddr) -> usize {
         match ip {
@@ -134,7 +136,9 @@ pub(super) fn place(subject: &Subject) -> usize {
         Subject::User(user_id) => return place_of_id(user_id.as_bytes()),
         Subject::Address(address) => ip(address),
         Subject::Phone(phone) => fold(phone.as_str().as_bytes()),
-        Subject::PhoneAt(phone, address) => fold(phone.as_str().as_bytes()).wrapping_add(ip(address)),
+        Subject::PhoneAt(phone, address) => {
+            fold(phone.as_str().as_bytes()).wrapping_add(ip(address))
+        }
     };
     hash % SHARDS
 }

@@ -87,7 +87,12 @@ mod tests {
         let mut map = Swept::new(usize::MAX);
         for now in 0..100_000 {
             put(&mut map, now, now + 100, now);
-            assert!(map.map.len() <= 200 && map.queue.len() <= 400, "{} {}", map.map.len(), map.queue.len());
+            assert!(
+                map.map.len() <= 200 && map.queue.len() <= 400,
+                "{} {}",
+                map.map.len(),
+                map.queue.len()
+            );
         }
         assert_eq!(map.get(&99_999), Some(&100_099));
         assert_eq!(map.get(&0), None);

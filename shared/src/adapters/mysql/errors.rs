@@ -47,9 +47,19 @@ pub(super) fn ends_connection(error: &Error) -> bool {
     match database(error) {
         Some(error) => matches!(
             error.number(),
-            code::SERVER_SHUTDOWN | code::QUERY_INTERRUPTED | code::READ_ONLY_OPTION | code::READ_ONLY_MODE | code::CONNECTION_KILLED
+            code::SERVER_SHUTDOWN
+                | code::QUERY_INTERRUPTED
+                | code::READ_ONLY_OPTION
+                | code::READ_ONLY_MODE
+                | code::CONNECTION_KILLED
         ),
-        None => !matches!(error, Error::ColumnDecode { .. } | Error::Decode(_) | Error::ColumnNotFound(_) | Error::Encode(_)),
+        None => !matches!(
+            error,
+            Error::ColumnDecode { .. }
+                | Error::Decode(_)
+                | Error::ColumnNotFound(_)
+                | Error::Encode(_)
+        ),
     }
 }
 
@@ -69,12 +79,25 @@ pub(super) fn before_commit(error: &Error) -> StoreError {
         Some(database) => {
             database.code().is_some_and(|state| state.starts_with("22") || state.starts_with("23"))
                 || error.as_database_error().is_some_and(|error| error.is_check_violation())
-                || matches!(database.number(), code::CANNOT_CONVERT_STRING | code::IMPOSSIBLE_CONVERSION)
+                || matches!(
+                    database.number(),
+                    code::CANNOT_CONVERT_STRING | code::IMPOSSIBLE_CONVERSION
+                )
         }
-        None => matches!(error, Error::ColumnDecode { .. } | Error::Decode(_) | Error::ColumnNotFound(_) | Error::Encode(_)),
+        None => matches!(
+            error,
+            Error::ColumnDecode { .. }
+                | Error::Decode(_)
+                | Error::ColumnNotFound(_)
+                | Error::Encode(_)
+        ),
     };
     let cause = cause(error);
-    if is_corrupt { StoreError::Corrupt { store: STORE, cause } } else { StoreError::Unavailable { store: STORE, cause } }
+    if is_corrupt {
+        StoreError::Corrupt { store: STORE, cause }
+    } else {
+        StoreError::Unavailable { store: STORE, cause }
+    }
 }
 
 /// An error of the commit itself.
@@ -92,7 +115,9 @@ fn cause(error: &Error) -> String {
         return format!("error {number}, value refused: a character that its column can't hold");
     }
     let message = database.message();
-    let named = [" for key ", " for column "].into_iter().find_map(|mark| message.rfind(mark).map(|at| &message[at..]));
+    let named = [" for key ", " for column "]
+        .into_iter()
+        .find_map(|mark| message.rfind(mark).map(|at| &message[at..]));
     match named {
         Some(place) => format!("error {number}, value refused{place}"),
         None => format!("error {number}: {message}"),

@@ -71,9 +71,15 @@ impl MySql {
         if schema.pending.is_empty() {
             return Ok(Migrated { run, schema });
         }
-        connection.ensure_migrations_table(schema::TABLE).await.map_err(|error| failed(error, 0))?;
+        connection
+            .ensure_migrations_table(schema::TABLE)
+            .await
+            .map_err(|error| failed(error, 0))?;
         let wait = format!("SET SESSION lock_wait_timeout = {TABLE_WAIT_SECONDS}");
-        connection.execute(sqlx::AssertSqlSafe(wait)).await.map_err(|error| MySqlMigrationError::store(&error))?;
+        connection
+            .execute(sqlx::AssertSqlSafe(wait))
+            .await
+            .map_err(|error| MySqlMigrationError::store(&error))?;
         for migration in schema::pending(&MIGRATOR, &schema) {
             let named = schema::named(migration);
             tracing::info!(migration = %named, "changing the database's schema");
@@ -89,11 +95,18 @@ impl MySql {
     /// # Errors
     /// When the server can't be reached, or this release must not work on that schema.
     pub async fn schema(&self) -> Result<Schema, MySqlMigrationError> {
-        let mut connection = self.pool.acquire().await.map_err(|error| MySqlMigrationError::store(&error))?;
+        let mut connection =
+            self.pool.acquire().await.map_err(|error| MySqlMigrationError::store(&error))?;
         let standing = standing(&mut connection).await;
         if matches!(standing, Err(MySqlMigrationError::Schema(SchemaError::Interrupted(_)))) {
-            let used = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT IS_USED_LOCK({LOCK}) IS NOT NULL")));
-            if used.fetch_one(&mut *connection).await.map_err(|error| MySqlMigrationError::store(&error))? {
+            let used = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+                "SELECT IS_USED_LOCK({LOCK}) IS NOT NULL"
+            )));
+            if used
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(|error| MySqlMigrationError::store(&error))?
+            {
                 return Err(MySqlMigrationError::Changing);
             }
         }
@@ -101,13 +114,18 @@ impl MySql {
     }
 
     /// A connection that holds the lock until it is dropped.
-    async fn migrating_connection(&self) -> Result<PoolConnection<sqlx::MySql>, MySqlMigrationError> {
-        let mut connection = self.pool.acquire().await.map_err(|error| MySqlMigrationError::store(&error))?;
+    async fn migrating_connection(
+        &self,
+    ) -> Result<PoolConnection<sqlx::MySql>, MySqlMigrationError> {
+        let mut connection =
+            self.pool.acquire().await.map_err(|error| MySqlMigrationError::store(&error))?;
         // Ends with the connection, and so the lock is given up however this ends.
         connection.close_on_drop();
         // The migrator's own lock waits for -1 seconds, which MariaDB refuses, and the migrator does not look.
         let lock = format!("SELECT GET_LOCK({LOCK}, ?)");
-        let lock = sqlx::query_scalar(sqlx::AssertSqlSafe(lock)).bind(MIGRATION_WAIT.as_secs()).fetch_one(&mut *connection);
+        let lock = sqlx::query_scalar(sqlx::AssertSqlSafe(lock))
+            .bind(MIGRATION_WAIT.as_secs())
+            .fetch_one(&mut *connection);
         // The server gives up after that time, or does not answer at all.
         let Ok(locked) = timeout(MIGRATION_WAIT + ACQUIRE_TIMEOUT, lock).await else {
             return Err(MySqlMigrationError::Locked);
@@ -118,20 +136,31 @@ impl MySql {
 }
 
 async fn standing(connection: &mut MySqlConnection) -> Result<Schema, MySqlMigrationError> {
-    let is_there =
-        sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?");
-    let is_there = is_there.bind(schema::TABLE).fetch_one(&mut *connection).await.map_err(|error| MySqlMigrationError::store(&error))?;
+    let is_there = sqlx::query_scalar::<_, i64>(
+        "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?",
+    );
+    let is_there = is_there
+        .bind(schema::TABLE)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|error| MySqlMigrationError::store(&error))?;
     let rows = if is_there == 0 {
         Vec::new()
     } else {
-        sqlx::query_as(schema::SELECT).fetch_all(connection).await.map_err(|error| MySqlMigrationError::store(&error))?
+        sqlx::query_as(schema::SELECT)
+            .fetch_all(connection)
+            .await
+            .map_err(|error| MySqlMigrationError::store(&error))?
     };
     Ok(schema::compared(&MIGRATOR, rows)?)
 }
 
 /// Runs one migration. A statement that needs a table for itself waits only for a moment and is tried again: while it waits,
 /// so does every request that uses the table.
-async fn apply(connection: &mut MySqlConnection, migration: &Migration) -> Result<(), MySqlMigrationError> {
+async fn apply(
+    connection: &mut MySqlConnection,
+    migration: &Migration,
+) -> Result<(), MySqlMigrationError> {
     let mut attempt = 1;
     loop {
         let error = match connection.apply(schema::TABLE, migration).await {
@@ -161,7 +190,12 @@ async fn apply(connection: &mut MySqlConnection, migration: &Migration) -> Resul
 fn failed(error: MigrateError, number: i64) -> MySqlMigrationError {
     match error {
         MigrateError::Execute(error) => MySqlMigrationError::store(&error),
-        MigrateError::ExecuteMigration(error, number) => MySqlMigrationError::Refused(number, errors::before_commit(&error)),
-        other => MySqlMigrationError::Refused(number, StoreError::Unavailable { store: STORE, cause: other.to_string() }),
+        MigrateError::ExecuteMigration(error, number) => {
+            MySqlMigrationError::Refused(number, errors::before_commit(&error))
+        }
+        other => MySqlMigrationError::Refused(
+            number,
+            StoreError::Unavailable { store: STORE, cause: other.to_string() },
+        ),
     }
 }

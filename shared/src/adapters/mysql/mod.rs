@@ -65,7 +65,10 @@ impl Lost {
     }
 
     fn lately(&self) -> bool {
-        self.0.lock().expect("nothing panics while it is locked").is_some_and(|lost| lost.elapsed() < SUSPICION)
+        self.0
+            .lock()
+            .expect("nothing panics while it is locked")
+            .is_some_and(|lost| lost.elapsed() < SUSPICION)
     }
 }
 
@@ -82,14 +85,17 @@ impl MySql {
     /// # Errors
     /// When the address can't be read.
     pub fn new(url: &str) -> Result<Self, MySqlUrlError> {
-        const EXPECTED: MySqlUrlError = MySqlUrlError("expected mysql://user[:password]@host[:port]/database");
+        const EXPECTED: MySqlUrlError =
+            MySqlUrlError("expected mysql://user[:password]@host[:port]/database");
         if !url.starts_with("mysql://") {
             return Err(EXPECTED);
         }
         // The library's message may repeat the address.
         let options = MySqlConnectOptions::from_str(url).map_err(|_| EXPECTED)?;
         if options.get_database().is_none_or(str::is_empty) {
-            return Err(MySqlUrlError("names no database: expected mysql://user[:password]@host[:port]/database"));
+            return Err(MySqlUrlError(
+                "names no database: expected mysql://user[:password]@host[:port]/database",
+            ));
         }
         let options = options
             .charset("utf8mb4")
@@ -109,7 +115,11 @@ impl MySql {
     pub fn with_own_connections(&self) -> Self {
         let options = (*self.pool.connect_options()).clone();
         let measures = Arc::new(Measures::new("background", OWN_CONNECTIONS_MAX));
-        Self { pool: pool(options, OWN_CONNECTIONS_MAX, &self.lost), lost: self.lost.clone(), measures }
+        Self {
+            pool: pool(options, OWN_CONNECTIONS_MAX, &self.lost),
+            lost: self.lost.clone(),
+            measures,
+        }
     }
 }
 
@@ -168,9 +178,14 @@ impl LedgerClock for MySql {
             }
         }
         // No function that knows of time zones: what the session's is does not matter.
-        let select = Statement::new("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000 AS now_ms");
+        let select = Statement::new(
+            "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000 AS now_ms",
+        );
         let row = self.fetch::<Now>(select).await?.pop();
-        row.map(|Now(now)| now).ok_or_else(|| StoreError::Corrupt { store: STORE, cause: "it does not tell the time".to_owned() })
+        row.map(|Now(now)| now).ok_or_else(|| StoreError::Corrupt {
+            store: STORE,
+            cause: "it does not tell the time".to_owned(),
+        })
     }
 }
 

@@ -43,7 +43,8 @@ impl Store for MySql {
             for attempt in 1.. {
                 match attempt_once(&mut call.connection, &work).await {
                     Err(Attempt::Undone(failure))
-                        if attempt < errors::attempts_max(&failure) && Instant::now() + backoff + ATTEMPT_TIME < deadline =>
+                        if attempt < errors::attempts_max(&failure)
+                            && Instant::now() + backoff + ATTEMPT_TIME < deadline =>
                     {
                         sleep(backoff).await;
                         backoff *= 2;
@@ -113,7 +114,10 @@ impl Drop for Call {
 }
 
 fn timed_out() -> StoreError {
-    StoreError::Unknown { store: STORE, cause: format!("no answer within {} s", CALL_TIMEOUT.as_secs()) }
+    StoreError::Unknown {
+        store: STORE,
+        cause: format!("no answer within {} s", CALL_TIMEOUT.as_secs()),
+    }
 }
 
 /// How a transaction failed.
@@ -126,8 +130,12 @@ enum Attempt {
     AtCommit(sqlx::Error),
 }
 
-async fn attempt_once<W: Work>(connection: &mut MySqlConnection, work: &W) -> Result<W::Output, Attempt> {
-    let mut transaction = connection.begin().await.map_err(|error| Attempt::Torn(Failure::Sql(error)))?;
+async fn attempt_once<W: Work>(
+    connection: &mut MySqlConnection,
+    work: &W,
+) -> Result<W::Output, Attempt> {
+    let mut transaction =
+        connection.begin().await.map_err(|error| Attempt::Torn(Failure::Sql(error)))?;
     match work.run(&mut transaction).await {
         Ok(output) => transaction.commit().await.map(|()| output).map_err(Attempt::AtCommit),
         Err(failure) => Err(match transaction.rollback().await {
@@ -149,13 +157,17 @@ impl Session for MySqlTransaction<'_> {
     }
 }
 
-async fn fetch<T: FromRow>(connection: &mut MySqlConnection, statement: &Statement) -> Result<Vec<T>, Failure> {
+async fn fetch<T: FromRow>(
+    connection: &mut MySqlConnection,
+    statement: &Statement,
+) -> Result<Vec<T>, Failure> {
     let rows = query(statement).fetch_all(connection).await?;
     rows.iter().map(|row| T::from_row(row)).collect()
 }
 
 fn query(statement: &Statement) -> Query<'static, sqlx::MySql, MySqlArguments> {
-    let query = sqlx::query(AssertSqlSafe(statement.text().to_owned())).persistent(statement.is_reusable());
+    let query =
+        sqlx::query(AssertSqlSafe(statement.text().to_owned())).persistent(statement.is_reusable());
     statement.values().iter().fold(query, |query, value| match value {
         Value::Text(text) => query.bind(text),
         Value::Int(number) => query.bind(number),

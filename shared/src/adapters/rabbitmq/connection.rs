@@ -47,7 +47,12 @@ pub(super) struct Dial {
 }
 
 impl Dial {
-    pub(super) fn new(mut uri: AMQPUri, purpose: &'static str, queue: ShortString, parked: ShortString) -> Self {
+    pub(super) fn new(
+        mut uri: AMQPUri,
+        purpose: &'static str,
+        queue: ShortString,
+        parked: ShortString,
+    ) -> Self {
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
         Self { uri, purpose, queue, parked, attempts: Arc::default() }
     }
@@ -69,7 +74,8 @@ impl Dial {
         let plug = Plug::default();
         let turn = self.attempts.fetch_add(1, Ordering::Relaxed);
         let wire = Wire(plug.clone());
-        let properties = ConnectionProperties::default().with_connection_name(format!("flashsale {}", self.purpose).into());
+        let properties = ConnectionProperties::default()
+            .with_connection_name(format!("flashsale {}", self.purpose).into());
         let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
         let connection = Connection::connector(
             self.uri.clone(),
@@ -77,7 +83,9 @@ impl Dial {
             async move |uri: AMQPUri, runtime| {
                 let connecting = async {
                     let mut addresses: Vec<SocketAddr> =
-                        tokio::net::lookup_host((uri.authority.host.as_str(), uri.authority.port)).await?.collect();
+                        tokio::net::lookup_host((uri.authority.host.as_str(), uri.authority.port))
+                            .await?
+                            .collect();
                     // The nodes of a cluster under one name. Those behind the first are tried when it refuses; when its host
                     // does not answer at all, this attempt ends, and the next begins with another.
                     let first = turn % addresses.len().max(1);
@@ -88,18 +96,29 @@ impl Dial {
                     }
                     match uri.scheme {
                         AMQPScheme::AMQP => Ok(stream),
-                        AMQPScheme::AMQPS => stream.into_tls(&uri.authority.host, OwnedTLSConfig::default().as_ref()).await,
+                        AMQPScheme::AMQPS => {
+                            stream
+                                .into_tls(&uri.authority.host, OwnedTLSConfig::default().as_ref())
+                                .await
+                        }
                     }
                 };
                 // The library's thread waits here without hearing that its caller has given up.
-                let opened = timeout(CONNECT_LIMIT, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                let opened = timeout(CONNECT_LIMIT, connecting)
+                    .await
+                    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
                 Ok(opened?)
             },
             properties,
         )
         .await
         .map_err(|error| error.to_string())?;
-        let live = Live { connection: Arc::new(connection), wire: Some(wire), idle: Mutex::default(), slots: Semaphore::new(CHANNELS_MAX) };
+        let live = Live {
+            connection: Arc::new(connection),
+            wire: Some(wire),
+            idle: Mutex::default(),
+            slots: Semaphore::new(CHANNELS_MAX),
+        };
         topology::declare(&live, &self.queue, &self.parked).await?;
         Ok(live)
     }
@@ -184,7 +203,10 @@ impl Live {
                 Some(channel) => channel,
                 None => {
                     let channel = self.channel().await.map_err(|error| not_done(&error))?;
-                    channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(|error| not_done(&error))?;
+                    channel
+                        .confirm_select(ConfirmSelectOptions::default())
+                        .await
+                        .map_err(|error| not_done(&error))?;
                     channel
                 }
             };

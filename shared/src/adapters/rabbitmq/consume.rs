@@ -76,7 +76,10 @@ impl Consuming {
 
     /// Messages that this process has and that wait for their verdict.
     pub(super) fn unacknowledged(&self) -> u64 {
-        self.current().as_ref().filter(|session| session.alive()).map_or(0, |session| session.unacknowledged())
+        self.current()
+            .as_ref()
+            .filter(|session| session.alive())
+            .map_or(0, |session| session.unacknowledged())
     }
 
     async fn receive(&self, limit: u32, wait: Duration) -> Stored<Vec<Delivery>> {
@@ -85,7 +88,8 @@ impl Consuming {
         }
         let deadline = Instant::now() + wait;
         let largest = self.largest.fetch_max(limit, Ordering::Relaxed).max(limit);
-        let prefetch = u16::try_from(largest.saturating_mul(2)).unwrap_or(PREFETCH_MAX).min(PREFETCH_MAX);
+        let prefetch =
+            u16::try_from(largest.saturating_mul(2)).unwrap_or(PREFETCH_MAX).min(PREFETCH_MAX);
         loop {
             let session = self.session(prefetch).await?;
             if let Some(deliveries) = session.take(limit as usize, deadline).await {
@@ -113,7 +117,11 @@ impl Consuming {
         }
         let live = self.link.live().await?;
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
-        let opened = timeout(CALL_LIMIT, Session::open(Arc::clone(&live), self.queue.clone(), generation, prefetch)).await;
+        let opened = timeout(
+            CALL_LIMIT,
+            Session::open(Arc::clone(&live), self.queue.clone(), generation, prefetch),
+        )
+        .await;
         match opened.unwrap_or_else(|_| Err(unavailable("no consumer in time"))) {
             Ok(session) => {
                 let session = Arc::new(session);

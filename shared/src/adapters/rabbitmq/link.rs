@@ -24,8 +24,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = CONNECT_LIMIT.saturating_add(Duration::from_millis(500));
 
 /// Attempts to connect, by what came of them.
-static CONNECTED: LazyLock<[Counter; 2]> =
-    LazyLock::new(|| ["connected", "failed"].map(|outcome| CONNECTS.counter(&["rabbitmq", outcome])));
+static CONNECTED: LazyLock<[Counter; 2]> = LazyLock::new(|| {
+    ["connected", "failed"].map(|outcome| CONNECTS.counter(&["rabbitmq", outcome]))
+});
 
 pub(super) struct Link {
     dial: Dial,
@@ -108,8 +109,12 @@ impl Link {
 
 /// Tries until there is a connection or nobody can want one any more.
 async fn keep_trying(dial: Dial, link: Weak<Sender<State>>) {
-    let mut pauses =
-        ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_delay(LONGEST_PAUSE).with_jitter().without_max_times().build();
+    let mut pauses = ExponentialBuilder::new()
+        .with_min_delay(FIRST_PAUSE)
+        .with_max_delay(LONGEST_PAUSE)
+        .with_jitter()
+        .without_max_times()
+        .build();
     let mut told = String::new();
     loop {
         let dialled = dial.connect().await;

@@ -49,7 +49,9 @@ struct Inner {
 #[derive(Debug, thiserror::Error)]
 pub enum AmqpUrlError {
     /// Not an AMQP address. The address is not shown, because it may hold a password.
-    #[error("amqp-url: expected amqp://[user:password@]host[:port][/virtual-host] or amqps://, with the host `/` written as %2f")]
+    #[error(
+        "amqp-url: expected amqp://[user:password@]host[:port][/virtual-host] or amqps://, with the host `/` written as %2f"
+    )]
     Url,
     /// The name is empty or too long.
     #[error("amqp queue name: expected 1 to {QUEUE_NAME_MAX} bytes")]
@@ -72,7 +74,9 @@ impl RabbitMq {
         }
         let queue = ShortString::from(queue);
         let parked = ShortString::from(format!("{queue}.parked"));
-        let link = |purpose| Arc::new(Link::new(Dial::new(uri.clone(), purpose, queue.clone(), parked.clone())));
+        let link = |purpose| {
+            Arc::new(Link::new(Dial::new(uri.clone(), purpose, queue.clone(), parked.clone())))
+        };
         let publishing = link("publish");
         let consuming = Consuming::new(link("consume"), queue.clone());
         Ok(Self { inner: Arc::new(Inner { queue, parked, publishing, consuming }) })
@@ -101,7 +105,12 @@ fn not_done(error: &lapin::Error) -> StoreError {
 
 /// Whether the library refused the call itself, because it knew the connection or channel to be gone.
 fn never_sent(error: &lapin::Error) -> bool {
-    matches!(error.kind(), ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidConnectionState(_) | ErrorKind::InvalidChannel(_))
+    matches!(
+        error.kind(),
+        ErrorKind::InvalidChannelState(..)
+            | ErrorKind::InvalidConnectionState(_)
+            | ErrorKind::InvalidChannel(_)
+    )
 }
 
 #[cfg(test)]
@@ -110,16 +119,24 @@ mod tests {
 
     #[test]
     fn addresses_are_read() {
-        for url in ["amqp://localhost", "amqp://user:pa%2Fss@10.0.0.1:5673/%2f", "amqps://broker.example.com/shop"] {
+        for url in [
+            "amqp://localhost",
+            "amqp://user:pa%2Fss@10.0.0.1:5673/%2f",
+            "amqps://broker.example.com/shop",
+        ] {
             assert!(RabbitMq::new(url, "q").is_ok(), "{url}");
         }
     }
 
     #[test]
     fn a_bad_address_names_the_flag_and_hides_the_password() {
-        for url in
-            ["http://user:s3cret@host", "amqp:s3cret", "s3cret", "amqp://user:s3cret@host:99999", "amqp://u:s3cret@h?heartbeat=s3cret"]
-        {
+        for url in [
+            "http://user:s3cret@host",
+            "amqp:s3cret",
+            "s3cret",
+            "amqp://user:s3cret@host:99999",
+            "amqp://u:s3cret@h?heartbeat=s3cret",
+        ] {
             let error = RabbitMq::new(url, "q").err().expect(url);
             assert!(error.to_string().starts_with("amqp-url:"), "{error}");
             assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");

@@ -46,21 +46,34 @@ impl ParkedMessages for RabbitMq {
 
     async fn retry(&self, id: &str) -> Stored<bool> {
         let queue = self.inner.queue.clone();
-        self.look(SEARCH_MAX, |parked| if parked.id == id { Verdict::Take(Some(queue.clone())) } else { Verdict::Leave }).await
+        self.look(SEARCH_MAX, |parked| {
+            if parked.id == id { Verdict::Take(Some(queue.clone())) } else { Verdict::Leave }
+        })
+        .await
     }
 
     async fn discard(&self, id: &str) -> Stored<bool> {
-        self.look(SEARCH_MAX, |parked| if parked.id == id { Verdict::Take(None) } else { Verdict::Leave }).await
+        self.look(
+            SEARCH_MAX,
+            |parked| if parked.id == id { Verdict::Take(None) } else { Verdict::Leave },
+        )
+        .await
     }
 }
 
 impl RabbitMq {
     /// Shows up to `limit` messages, oldest first, until one is taken; says whether one was.
     async fn look(&self, limit: u32, see: impl FnMut(Parked) -> Verdict + Send) -> Stored<bool> {
-        timeout(LOOK_LIMIT, self.look_through(limit, see)).await.map_err(|_| unavailable("the parked messages can't be read in time"))?
+        timeout(LOOK_LIMIT, self.look_through(limit, see))
+            .await
+            .map_err(|_| unavailable("the parked messages can't be read in time"))?
     }
 
-    async fn look_through(&self, limit: u32, mut see: impl FnMut(Parked) -> Verdict + Send) -> Stored<bool> {
+    async fn look_through(
+        &self,
+        limit: u32,
+        mut see: impl FnMut(Parked) -> Verdict + Send,
+    ) -> Stored<bool> {
         let live = self.inner.publishing.live().await?;
         let channel = live.channel().await.map_err(|error| not_done(&error))?;
         let parked = &self.inner.parked;
@@ -71,7 +84,10 @@ impl RabbitMq {
             if left == Some(0) {
                 break;
             }
-            let got = channel.basic_get(parked.clone(), BasicGetOptions::default()).await.map_err(|error| not_done(&error))?;
+            let got = channel
+                .basic_get(parked.clone(), BasicGetOptions::default())
+                .await
+                .map_err(|error| not_done(&error))?;
             let Some(message) = got else { break };
             left = Some(left.map_or(message.message_count, |left: u32| left - 1));
             let to = match see(read(&message)) {
@@ -111,7 +127,10 @@ fn read(message: &BasicGetMessage) -> Parked {
 }
 
 fn deliveries(properties: &BasicProperties) -> i64 {
-    let count = properties.headers().as_ref().and_then(|headers| headers.inner().get(DELIVERY_COUNT).cloned());
+    let count = properties
+        .headers()
+        .as_ref()
+        .and_then(|headers| headers.inner().get(DELIVERY_COUNT).cloned());
     match count {
         Some(AMQPValue::LongLongInt(count)) => count,
         Some(AMQPValue::LongInt(count)) => count.into(),

@@ -53,7 +53,8 @@ impl OrderQueue for RabbitMq {
         let mut headers = FieldTable::default();
         let reason: String = reason.chars().take(REASON_MAX).collect();
         headers.insert(REASON.into(), AMQPValue::LongString(reason.into()));
-        let properties = BasicProperties::default().with_delivery_mode(PERSISTENT).with_headers(headers);
+        let properties =
+            BasicProperties::default().with_delivery_mode(PERSISTENT).with_headers(headers);
         self.send(self.inner.parked.clone(), body.to_vec(), properties).await
     }
 
@@ -62,12 +63,15 @@ impl OrderQueue for RabbitMq {
     async fn depth(&self) -> Stored<Depth> {
         let held = self.inner.consuming.unacknowledged();
         let counted = self.inner.count();
-        let [orders, parked] = timeout(CALL_LIMIT, counted).await.map_err(|_| unavailable("no answer in time"))??;
+        let [orders, parked] =
+            timeout(CALL_LIMIT, counted).await.map_err(|_| unavailable("no answer in time"))??;
         Ok(Depth { waiting: orders.ready + held, parked: parked.ready })
     }
 
     async fn backlog(&self) -> Stored<Backlog> {
-        let [orders, _] = timeout(CALL_LIMIT, self.inner.count()).await.map_err(|_| unavailable("no answer in time"))??;
+        let [orders, _] = timeout(CALL_LIMIT, self.inner.count())
+            .await
+            .map_err(|_| unavailable("no answer in time"))??;
         Ok(orders)
     }
 }
@@ -85,9 +89,16 @@ impl Health for RabbitMq {
 
 impl RabbitMq {
     /// Publishes in a task of its own, so that a caller who goes away leaves no channel with half a message.
-    pub(super) async fn send(&self, to: ShortString, body: Vec<u8>, properties: BasicProperties) -> Stored<()> {
+    pub(super) async fn send(
+        &self,
+        to: ShortString,
+        body: Vec<u8>,
+        properties: BasicProperties,
+    ) -> Stored<()> {
         let inner = Arc::clone(&self.inner);
-        tokio::spawn(async move { inner.send(to, &body, properties).await }).await.unwrap_or_else(|error| Err(unknown(error)))
+        tokio::spawn(async move { inner.send(to, &body, properties).await })
+            .await
+            .unwrap_or_else(|error| Err(unknown(error)))
     }
 }
 
@@ -114,12 +125,21 @@ impl Inner {
             .build();
         loop {
             let published = async {
-                let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+                let options =
+                    BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
                 let confirm = slot
                     .channel()
-                    .basic_publish(ShortString::default(), to.clone(), options, body, properties.clone())
+                    .basic_publish(
+                        ShortString::default(),
+                        to.clone(),
+                        options,
+                        body,
+                        properties.clone(),
+                    )
                     .await
-                    .map_err(|error| if never_sent(&error) { not_done(&error) } else { unknown(error) })?;
+                    .map_err(
+                        |error| if never_sent(&error) { not_done(&error) } else { unknown(error) },
+                    )?;
                 confirm.await.map_err(unknown)
             };
             match timeout_at(call_deadline(), published).await {
@@ -142,7 +162,9 @@ impl Inner {
                     }
                     sleep(pause).await;
                 }
-                Ok(Ok(Confirmation::NotRequested)) => return Err(unknown("the channel gives no confirms")),
+                Ok(Ok(Confirmation::NotRequested)) => {
+                    return Err(unknown("the channel gives no confirms"));
+                }
                 Ok(Err(error)) => {
                     self.publishing.retire(&live);
                     return Err(error);
@@ -167,9 +189,18 @@ impl Inner {
         let slot = live.slot().await?;
         let mut counts = [Backlog::default(); 2];
         for (name, count) in [&self.queue, &self.parked].into_iter().zip(&mut counts) {
-            let asked = slot.channel().queue_declare(name.clone(), QueueDeclareOptions::durable().passive(), FieldTable::default());
+            let asked = slot.channel().queue_declare(
+                name.clone(),
+                QueueDeclareOptions::durable().passive(),
+                FieldTable::default(),
+            );
             match asked.await {
-                Ok(queue) => *count = Backlog { ready: queue.message_count().into(), consumers: queue.consumer_count() },
+                Ok(queue) => {
+                    *count = Backlog {
+                        ready: queue.message_count().into(),
+                        consumers: queue.consumer_count(),
+                    }
+                }
                 Err(error) => {
                     // Most likely a queue is gone; the next connection makes it again.
                     self.publishing.retire(&live);

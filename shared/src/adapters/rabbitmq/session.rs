@@ -64,12 +64,23 @@ struct Letters {
 
 impl Session {
     /// Starts a consumer that holds at most `prefetch` messages.
-    pub(super) async fn open(live: Arc<Live>, queue: ShortString, generation: u64, prefetch: u16) -> Stored<Self> {
+    pub(super) async fn open(
+        live: Arc<Live>,
+        queue: ShortString,
+        generation: u64,
+        prefetch: u16,
+    ) -> Stored<Self> {
         let begun = async {
             let channel = live.channel().await?;
             channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-            let consumer =
-                channel.basic_consume(queue, ShortString::default(), BasicConsumeOptions::default(), FieldTable::default()).await?;
+            let consumer = channel
+                .basic_consume(
+                    queue,
+                    ShortString::default(),
+                    BasicConsumeOptions::default(),
+                    FieldTable::default(),
+                )
+                .await?;
             Ok::<_, lapin::Error>((channel, consumer))
         };
         let (channel, consumer) = begun.await.map_err(|error| not_done(&error))?;
@@ -100,7 +111,12 @@ impl Session {
         let waiting = letters.ready.front().map(|delivery| number_of(delivery.tag));
         let first_open = letters.held.first().copied().into_iter().chain(waiting).min();
         let done = first_open.map_or(letters.received, |number| number - 1);
-        Held { session: self.generation, handed_back: letters.handed_back, received: letters.received, done }
+        Held {
+            session: self.generation,
+            handed_back: letters.handed_back,
+            received: letters.received,
+            done,
+        }
     }
 
     /// Gives out what is there, at most `limit`, waiting for the first until `deadline`. `None` when the session is
@@ -136,7 +152,9 @@ impl Session {
     pub(super) async fn settle(&self, tags: &[u64], verdict: Verdict) -> Stored<()> {
         let settled = async {
             let turn = self.turn.lock().await;
-            let (numbers, kept) = self.inbox.let_go(tags.iter().filter(|&&tag| tag >> NUMBER_BITS == self.generation), verdict);
+            let (numbers, kept) = self
+                .inbox
+                .let_go(tags.iter().filter(|&&tag| tag >> NUMBER_BITS == self.generation), verdict);
             let mut sending = self.send(numbers, kept, verdict);
             // The first poll puts a frame into the library's queue. All are put there before anything can interrupt
             // this function: what `held` has forgotten is on its way, in order.
@@ -154,26 +172,34 @@ impl Session {
             }
             Ok(())
         };
-        timeout(CALL_LIMIT, settled).await.unwrap_or_else(|_| Err(unknown("acknowledgements can't be sent")))
+        timeout(CALL_LIMIT, settled)
+            .await
+            .unwrap_or_else(|_| Err(unknown("acknowledgements can't be sent")))
     }
 
     /// The frames for `numbers`, which are in order; `kept` is the smallest number that stays without a verdict.
     fn send(&self, numbers: Vec<u64>, kept: Option<u64>, verdict: Verdict) -> Vec<Sending<'_>> {
         let one = |number| -> Sending<'_> {
             match verdict {
-                Verdict::Done => Box::pin(self.channel.basic_ack(number, BasicAckOptions { multiple: false })),
+                Verdict::Done => {
+                    Box::pin(self.channel.basic_ack(number, BasicAckOptions { multiple: false }))
+                }
                 // Not `nack`: from 4.3 on the server counts only rejected messages towards the delivery limit.
-                Verdict::HandBack => Box::pin(self.channel.basic_reject(number, BasicRejectOptions { requeue: true })),
+                Verdict::HandBack => Box::pin(
+                    self.channel.basic_reject(number, BasicRejectOptions { requeue: true }),
+                ),
             }
         };
         if verdict == Verdict::HandBack {
             return numbers.into_iter().map(one).collect();
         }
         // Numbers are given out in order, so everything up to here has its verdict, and one frame does for all.
-        let together = kept.map_or(numbers.len(), |kept| numbers.partition_point(|&number| number < kept));
+        let together =
+            kept.map_or(numbers.len(), |kept| numbers.partition_point(|&number| number < kept));
         let mut sending: Vec<Sending<'_>> = Vec::new();
         if let Some(&last) = numbers[..together].last() {
-            sending.push(Box::pin(self.channel.basic_ack(last, BasicAckOptions { multiple: true })));
+            sending
+                .push(Box::pin(self.channel.basic_ack(last, BasicAckOptions { multiple: true })));
         }
         sending.extend(numbers[together..].iter().copied().map(one));
         sending
@@ -194,9 +220,14 @@ impl Inbox {
     }
 
     /// Forgets what is held of `tags`; returns those numbers in order, and the smallest that is still held.
-    fn let_go<'t>(&self, tags: impl Iterator<Item = &'t u64>, verdict: Verdict) -> (Vec<u64>, Option<u64>) {
+    fn let_go<'t>(
+        &self,
+        tags: impl Iterator<Item = &'t u64>,
+        verdict: Verdict,
+    ) -> (Vec<u64>, Option<u64>) {
         let mut letters = self.letters();
-        let mut numbers: Vec<u64> = tags.map(|&tag| number_of(tag)).filter(|number| letters.held.remove(number)).collect();
+        let mut numbers: Vec<u64> =
+            tags.map(|&tag| number_of(tag)).filter(|number| letters.held.remove(number)).collect();
         if verdict == Verdict::HandBack {
             letters.handed_back += numbers.len() as u64;
         }
@@ -212,7 +243,11 @@ async fn pump(mut consumer: Consumer, generation: u64, inbox: Arc<Inbox>) {
         {
             let mut letters = inbox.letters();
             letters.received = message.delivery_tag;
-            letters.ready.push_back(Delivery { tag, body: message.data, redelivered: message.redelivered });
+            letters.ready.push_back(Delivery {
+                tag,
+                body: message.data,
+                redelivered: message.redelivered,
+            });
         }
         inbox.changed.notify_one();
     }

@@ -10,7 +10,11 @@ use super::{DELIVERY_LIMIT, connection::Live};
 
 /// Makes the queues where they are missing. Quorum queues refuse to overflow in this way before RabbitMQ 3.8.10, and ignore
 /// the dead-letter strategy before 3.10.
-pub(super) async fn declare(live: &Live, queue: &ShortString, parked: &ShortString) -> Result<(), String> {
+pub(super) async fn declare(
+    live: &Live,
+    queue: &ShortString,
+    parked: &ShortString,
+) -> Result<(), String> {
     let mut aside = FieldTable::default();
     aside.insert("x-queue-type".into(), text("quorum"));
     let mut orders = aside.clone();
@@ -44,7 +48,11 @@ fn text(text: &str) -> AMQPValue {
 }
 
 /// On a channel of its own, which the server closes when it refuses.
-async fn declare_queue(live: &Live, name: &ShortString, arguments: FieldTable) -> lapin::Result<()> {
+async fn declare_queue(
+    live: &Live,
+    name: &ShortString,
+    arguments: FieldTable,
+) -> lapin::Result<()> {
     let channel = live.channel().await?;
     channel.queue_declare(name.clone(), QueueDeclareOptions::durable(), arguments).await?;
     channel.close(200, "OK".into()).await
@@ -60,7 +68,9 @@ fn is_refused(error: &lapin::Error) -> bool {
 
 fn explain(name: &ShortString, error: &lapin::Error) -> String {
     if is_refused(error) {
-        format!("queue {name} exists with other settings than flashsale needs; work it off and delete it, or use another name: {error}")
+        format!(
+            "queue {name} exists with other settings than flashsale needs; work it off and delete it, or use another name: {error}"
+        )
     } else {
         format!("queue {name} can't be declared: {error}")
     }

@@ -19,7 +19,10 @@ use redis::Cmd;
 use super::{Redis, script::Script};
 use crate::{
     domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{Admission, AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage, StoreError, Stored},
+    ports::{
+        Admission, AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage, StoreError,
+        Stored,
+    },
 };
 
 /// Orders per script: a script holds up every other client, and Lua's `unpack` has its limits.
@@ -39,7 +42,12 @@ script!(STATE, "admission_state", "lua/admission_state.lua");
 script!(SETTLE, "admission_settle", "lua/admission_settle.lua");
 script!(RELEASE, "admission_release", "lua/admission_release.lua");
 script!(CLAIM_OVERDUE, "admission_claim_overdue", "lua/admission_claim_overdue.lua");
-script!(BEGIN_REBUILD, "admission_begin_rebuild", "lua/admission_terms.lua", "lua/admission_begin_rebuild.lua");
+script!(
+    BEGIN_REBUILD,
+    "admission_begin_rebuild",
+    "lua/admission_terms.lua",
+    "lua/admission_begin_rebuild.lua"
+);
 script!(FINISH_REBUILD, "admission_finish_rebuild", "lua/admission_finish_rebuild.lua");
 script!(SET_TERMS, "admission_set_terms", "lua/admission_terms.lua", "lua/admission_set_terms.lua");
 
@@ -54,8 +62,20 @@ fn argument(value: impl Display) -> Vec<u8> {
 /// A reservation as it is kept: `r` or, once settled, `s`; user, time of admission in ms, price, currency and, where
 /// there is one, the trace context, with spaces between. The scripts rely on the first character and on the place of the user.
 fn encoded(request: &OrderRequest, settled: bool) -> String {
-    let OrderRequest { order_id: _, sale_id: _, user_id, price, currency, admitted_at, traceparent } = request;
-    let mut text = format!("{} {user_id} {} {price} {currency}", if settled { 's' } else { 'r' }, admitted_at.epoch_ms());
+    let OrderRequest {
+        order_id: _,
+        sale_id: _,
+        user_id,
+        price,
+        currency,
+        admitted_at,
+        traceparent,
+    } = request;
+    let mut text = format!(
+        "{} {user_id} {} {price} {currency}",
+        if settled { 's' } else { 'r' },
+        admitted_at.epoch_ms()
+    );
     if let Some(trace) = traceparent {
         text.push(' ');
         text.push_str(trace);
@@ -87,20 +107,28 @@ fn decoded(sale_id: SaleId, order_id: OrderId, text: &str) -> Stored<Reservation
 }
 
 fn decoded_pairs(sale_id: SaleId, pairs: &[(String, String)]) -> Stored<Vec<Reservation>> {
-    pairs.iter().map(|(order_id, text)| decoded(sale_id, order_id.parse().map_err(corrupt)?, text)).collect()
+    pairs
+        .iter()
+        .map(|(order_id, text)| decoded(sale_id, order_id.parse().map_err(corrupt)?, text))
+        .collect()
 }
 
 fn admitted(claim: &Claim, reply: &[String]) -> Stored<Admitted> {
-    let carried = || reply.get(1).ok_or_else(|| corrupt("the answer to a reservation is too short"));
+    let carried =
+        || reply.get(1).ok_or_else(|| corrupt("the answer to a reservation is too short"));
     let reservation = || decoded(claim.sale_id, claim.order_id, carried()?);
     Ok(match reply.first().map(String::as_str) {
         Some("again") => Admitted::Again(reservation()?),
         Some("ended") => Admitted::Ended,
         Some("closed") => Admitted::Closed,
         Some("ticket-expired") => Admitted::TicketExpired,
-        Some("not-open") => Admitted::NotOpen { starts_at: Timestamp::from_epoch_ms(carried()?.parse().map_err(corrupt)?) },
+        Some("not-open") => Admitted::NotOpen {
+            starts_at: Timestamp::from_epoch_ms(carried()?.parse().map_err(corrupt)?),
+        },
         Some("sale-ended") => Admitted::SaleEnded,
-        Some("already-bought") => Admitted::AlreadyBought { order_id: carried()?.parse().map_err(corrupt)? },
+        Some("already-bought") => {
+            Admitted::AlreadyBought { order_id: carried()?.parse().map_err(corrupt)? }
+        }
         Some("sold-out") => Admitted::SoldOut,
         Some("reserved") => Admitted::Reserved(reservation()?),
         _ => return Err(corrupt("the answer to a reservation is none that is known")),
@@ -108,7 +136,16 @@ fn admitted(claim: &Claim, reply: &[String]) -> Stored<Admitted> {
 }
 
 fn terms_arguments(terms: &SaleTerms) -> impl Iterator<Item = Vec<u8>> {
-    let SaleTerms { sale_id: _, stock, per_user_limit, price, currency, starts_at, ends_at, version } = terms;
+    let SaleTerms {
+        sale_id: _,
+        stock,
+        per_user_limit,
+        price,
+        currency,
+        starts_at,
+        ends_at,
+        version,
+    } = terms;
     [
         argument(version),
         argument(stock),
@@ -129,10 +166,19 @@ impl Redis {
     }
 
     /// One batch of `settle` (epoch `None`) or `restore`; whether the state allowed it.
-    async fn settle_batch(&self, sale_id: SaleId, epoch: Option<u64>, active: &[OrderRequest]) -> Stored<bool> {
+    async fn settle_batch(
+        &self,
+        sale_id: SaleId,
+        epoch: Option<u64>,
+        active: &[OrderRequest],
+    ) -> Stored<bool> {
         let mut arguments = vec![epoch.map_or_else(Vec::new, argument)];
         for request in active {
-            arguments.extend([argument(request.order_id), argument(request.user_id), encoded(request, true).into_bytes()]);
+            arguments.extend([
+                argument(request.order_id),
+                argument(request.user_id),
+                encoded(request, true).into_bytes(),
+            ]);
         }
         self.run(&SETTLE, &self.admission_keys(sale_id), &arguments).await
     }
@@ -141,19 +187,26 @@ impl Redis {
 #[async_trait]
 impl Admission for Redis {
     async fn reserve(&self, claim: &Claim) -> Stored<Admitted> {
-        let arguments =
-            [argument(claim.order_id), argument(claim.user_id), argument(u8::from(claim.ticket_expired)), argument(claim.now.epoch_ms())];
-        let reply: Vec<String> = self.run(&RESERVE, &self.admission_keys(claim.sale_id), &arguments).await?;
+        let arguments = [
+            argument(claim.order_id),
+            argument(claim.user_id),
+            argument(u8::from(claim.ticket_expired)),
+            argument(claim.now.epoch_ms()),
+        ];
+        let reply: Vec<String> =
+            self.run(&RESERVE, &self.admission_keys(claim.sale_id), &arguments).await?;
         admitted(claim, &reply)
     }
 
     async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
         let [sale, held, _] = self.admission_keys(sale_id);
-        let seen: Option<(u32, String, u64)> = self.run(&LOOK, &[sale, held], &[argument(user_id)]).await?;
+        let seen: Option<(u32, String, u64)> =
+            self.run(&LOOK, &[sale, held], &[argument(user_id)]).await?;
         let Some((available, bought, admissions)) = seen else {
             return Ok(None);
         };
-        let already_bought = if bought.is_empty() { None } else { Some(bought.parse().map_err(corrupt)?) };
+        let already_bought =
+            if bought.is_empty() { None } else { Some(bought.parse().map_err(corrupt)?) };
         Ok(Some(Look { available, already_bought, admissions }))
     }
 
@@ -167,7 +220,8 @@ impl Admission for Redis {
 
     async fn find_many(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<Vec<Reservation>> {
         let [_, held, _] = self.admission_keys(sale_id);
-        let asked: Vec<OrderId> = order_ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let asked: Vec<OrderId> =
+            order_ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
         let mut found = Vec::with_capacity(asked.len());
         for batch in asked.chunks(BATCH_MAX) {
             let mut get = Cmd::new();
@@ -197,20 +251,29 @@ impl Admission for Redis {
     async fn release(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()> {
         let keys = self.admission_keys(sale_id);
         for batch in order_ids.chunks(BATCH_MAX) {
-            let arguments: Vec<_> = std::iter::once(argument(UNLOADED_LIFE_MS)).chain(batch.iter().map(argument)).collect();
+            let arguments: Vec<_> = std::iter::once(argument(UNLOADED_LIFE_MS))
+                .chain(batch.iter().map(argument))
+                .collect();
             let _: u8 = self.run(&RELEASE, &keys, &arguments).await?;
         }
         Ok(())
     }
 
-    async fn claim_overdue(&self, sale_id: SaleId, before: Timestamp, now: Timestamp, limit: u32) -> Stored<Vec<Reservation>> {
+    async fn claim_overdue(
+        &self,
+        sale_id: SaleId,
+        before: Timestamp,
+        now: Timestamp,
+        limit: u32,
+    ) -> Stored<Vec<Reservation>> {
         let [_, held, overdue] = self.admission_keys(sale_id);
         let keys = [held, overdue];
         let mut claimed = Vec::new();
         let mut left = limit as usize;
         while left > 0 {
             let batch = left.min(BATCH_MAX);
-            let arguments = [argument(before.epoch_ms()), argument(now.epoch_ms()), argument(batch)];
+            let arguments =
+                [argument(before.epoch_ms()), argument(now.epoch_ms()), argument(batch)];
             let pairs: Vec<(String, String)> = self.run(&CLAIM_OVERDUE, &keys, &arguments).await?;
             claimed.extend(decoded_pairs(sale_id, &pairs)?);
             // Times put to a `now` that is itself overdue would be handed out again by the next batch.
@@ -223,12 +286,24 @@ impl Admission for Redis {
     }
 
     /// A page may hold some more than `limit`, or none at all before the last page, as HSCAN pleases.
-    async fn reservations(&self, sale_id: SaleId, cursor: u64, limit: u32) -> Stored<ReservationPage> {
+    async fn reservations(
+        &self,
+        sale_id: SaleId,
+        cursor: u64,
+        limit: u32,
+    ) -> Stored<ReservationPage> {
         let [_, held, _] = self.admission_keys(sale_id);
         let mut scan = Cmd::new();
-        scan.arg("HSCAN").arg(held).arg(cursor).arg("COUNT").arg((limit as usize).clamp(1, BATCH_MAX));
+        scan.arg("HSCAN")
+            .arg(held)
+            .arg(cursor)
+            .arg("COUNT")
+            .arg((limit as usize).clamp(1, BATCH_MAX));
         let (next, pairs): (u64, Vec<(String, String)>) = self.command(&scan).await?;
-        Ok(ReservationPage { reservations: decoded_pairs(sale_id, &pairs)?, next: Some(next).filter(|cursor| *cursor != 0) })
+        Ok(ReservationPage {
+            reservations: decoded_pairs(sale_id, &pairs)?,
+            next: Some(next).filter(|cursor| *cursor != 0),
+        })
     }
 
     async fn state(&self, sale_id: SaleId) -> Stored<AdmissionState> {
@@ -238,9 +313,13 @@ impl Admission for Redis {
             return Ok(AdmissionState::Missing);
         };
         match state.as_str() {
-            "rebuilding" => Ok(AdmissionState::Rebuilding { epoch, since: Timestamp::from_epoch_ms(since) }),
+            "rebuilding" => {
+                Ok(AdmissionState::Rebuilding { epoch, since: Timestamp::from_epoch_ms(since) })
+            }
             "open" => {
-                let settled = held.checked_sub(reserved).ok_or_else(|| corrupt("more reservations are overdue than there are"))?;
+                let settled = held
+                    .checked_sub(reserved)
+                    .ok_or_else(|| corrupt("more reservations are overdue than there are"))?;
                 Ok(AdmissionState::Open { epoch, version, stock, reserved, settled })
             }
             _ => Err(corrupt(format_args!("state of sale {sale_id}"))),
@@ -248,7 +327,10 @@ impl Admission for Redis {
     }
 
     async fn begin_rebuild(&self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> Stored<bool> {
-        let arguments: Vec<_> = [argument(epoch), argument(now.epoch_ms())].into_iter().chain(terms_arguments(terms)).collect();
+        let arguments: Vec<_> = [argument(epoch), argument(now.epoch_ms())]
+            .into_iter()
+            .chain(terms_arguments(terms))
+            .collect();
         self.run(&BEGIN_REBUILD, &self.admission_keys(terms.sale_id), &arguments).await
     }
 
@@ -281,9 +363,14 @@ mod tests {
 
     #[test]
     fn reservations_are_read_back() {
-        let (sale_id, order_id) = (SaleId::new(Timestamp::from_epoch_ms(1), &[1; 10]), OrderId::new(Timestamp::from_epoch_ms(2), &[2; 10]));
-        for (settled, traceparent) in [(false, None), (true, Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 x".to_owned()))]
-        {
+        let (sale_id, order_id) = (
+            SaleId::new(Timestamp::from_epoch_ms(1), &[1; 10]),
+            OrderId::new(Timestamp::from_epoch_ms(2), &[2; 10]),
+        );
+        for (settled, traceparent) in [
+            (false, None),
+            (true, Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 x".to_owned())),
+        ] {
             let request = OrderRequest {
                 order_id,
                 sale_id,
@@ -296,7 +383,10 @@ mod tests {
             let text = encoded(&request, settled);
             // The scripts cut the user out of this place.
             assert_eq!(&text[2..38], request.user_id.to_string());
-            assert_eq!(decoded(sale_id, order_id, &text).unwrap(), Reservation { request, settled });
+            assert_eq!(
+                decoded(sale_id, order_id, &text).unwrap(),
+                Reservation { request, settled }
+            );
         }
         assert!(matches!(decoded(sale_id, order_id, "x"), Err(StoreError::Corrupt { .. })));
     }

@@ -20,12 +20,18 @@ use crate::{
     ports::{Blacklist, StoreError, Stored},
 };
 
-static PUT: LazyLock<Script> = LazyLock::new(|| Script::new("ban_put", include_str!("lua/ban_put.lua")));
-static LIFT: LazyLock<Script> = LazyLock::new(|| Script::new("ban_lift", include_str!("lua/ban_lift.lua")));
-static INDEX_PUT: LazyLock<Script> = LazyLock::new(|| Script::new("ban_index_put", include_str!("lua/ban_index_put.lua")));
-static LOADING: LazyLock<Script> = LazyLock::new(|| Script::new("bans_loading", include_str!("lua/bans_loading.lua")));
-static LOADED: LazyLock<Script> = LazyLock::new(|| Script::new("bans_loaded", include_str!("lua/bans_loaded.lua")));
-static INDEX_REMOVE: LazyLock<Script> = LazyLock::new(|| Script::new("ban_index_remove", include_str!("lua/ban_index_remove.lua")));
+static PUT: LazyLock<Script> =
+    LazyLock::new(|| Script::new("ban_put", include_str!("lua/ban_put.lua")));
+static LIFT: LazyLock<Script> =
+    LazyLock::new(|| Script::new("ban_lift", include_str!("lua/ban_lift.lua")));
+static INDEX_PUT: LazyLock<Script> =
+    LazyLock::new(|| Script::new("ban_index_put", include_str!("lua/ban_index_put.lua")));
+static LOADING: LazyLock<Script> =
+    LazyLock::new(|| Script::new("bans_loading", include_str!("lua/bans_loading.lua")));
+static LOADED: LazyLock<Script> =
+    LazyLock::new(|| Script::new("bans_loaded", include_str!("lua/bans_loaded.lua")));
+static INDEX_REMOVE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("ban_index_remove", include_str!("lua/ban_index_remove.lua")));
 
 /// Listed subjects read at a time.
 const PAGE: usize = 200;
@@ -51,7 +57,8 @@ impl Blacklist for Redis {
         let [put, _] = self.ban_index_keys();
         // Read first: a ban that is put while this one is lifted stays listed.
         let seen: Option<f64> = self.command(redis::cmd("ZSCORE").arg(put).arg(&member)).await?;
-        let lifted: i32 = self.run(&LIFT, &[self.ban_key(subject)], &[arg(put_until.epoch_ms())]).await?;
+        let lifted: i32 =
+            self.run(&LIFT, &[self.ban_key(subject)], &[arg(put_until.epoch_ms())]).await?;
         if let Some(seen) = seen.filter(|_| lifted >= 0) {
             self.unlist(&member, seen).await?;
         }
@@ -85,7 +92,9 @@ impl Blacklist for Redis {
     async fn restore(&self, bans: &[Ban]) -> Stored<()> {
         // Owned, because a stream of borrowed work inside an async trait is beyond what the compiler can prove `Send`.
         let bans: Vec<Ban> = bans.to_vec();
-        let put = stream::iter(bans).map(|ban| async move { self.put_ban(&ban, true).await }).buffer_unordered(READS_MAX);
+        let put = stream::iter(bans)
+            .map(|ban| async move { self.put_ban(&ban, true).await })
+            .buffer_unordered(READS_MAX);
         put.collect::<Vec<Stored<()>>>().await.into_iter().collect()
     }
 
@@ -111,13 +120,19 @@ impl Redis {
                 return Ok(());
             }
         }
-        let until = ban.expires_at.map_or_else(|| "never".to_owned(), |end| end.epoch_ms().to_string());
-        let index =
-            [arg(Tag(&ban.subject)), arg(ban.created_at.epoch_ms()), arg(&until), arg(ban.created_at.minus_ms(ENDED_MS).epoch_ms())];
+        let until =
+            ban.expires_at.map_or_else(|| "never".to_owned(), |end| end.epoch_ms().to_string());
+        let index = [
+            arg(Tag(&ban.subject)),
+            arg(ban.created_at.epoch_ms()),
+            arg(&until),
+            arg(ban.created_at.minus_ms(ENDED_MS).epoch_ms()),
+        ];
         let _: u32 = self.run(&INDEX_PUT, &self.ban_index_keys(), &index).await?;
         let kept = format!("{until} {} {}", ban.created_at.epoch_ms(), ban.reason);
         let life = ban.expires_at.map_or(0, |end| life_ms(end, ban.created_at));
-        let arguments = [arg(until), arg(kept), arg(life), arg(if automatic { "automatic" } else { "" })];
+        let arguments =
+            [arg(until), arg(kept), arg(life), arg(if automatic { "automatic" } else { "" })];
         let _: u32 = self.run(&PUT, &[key, self.strikes_key(&ban.subject)], &arguments).await?;
         Ok(())
     }
@@ -156,19 +171,30 @@ impl<'r> Listed<'r> {
         if self.ahead.is_empty() {
             let [put, _] = self.redis.ban_index_keys();
             let from = self.read - self.dropped;
-            let command = redis::cmd("ZREVRANGE").arg(put).arg(from).arg(from + PAGE - 1).arg("WITHSCORES").to_owned();
+            let command = redis::cmd("ZREVRANGE")
+                .arg(put)
+                .arg(from)
+                .arg(from + PAGE - 1)
+                .arg("WITHSCORES")
+                .to_owned();
             let members: Vec<(String, f64)> = self.redis.command(&command).await?;
             self.read += members.len();
             let last = self.last.take();
             self.last = members.last().map(|(member, put)| (*put, member.clone()));
             let members = members.into_iter().filter(move |(member, put)| {
-                last.as_ref().is_none_or(|(last_put, last_member)| put < last_put || (put == last_put && member < last_member))
+                last.as_ref().is_none_or(|(last_put, last_member)| {
+                    put < last_put || (put == last_put && member < last_member)
+                })
             });
             let redis = self.redis;
             let bans = stream::iter(members).map(|(member, put)| async move {
-                let subject = member.split_once(':').and_then(|(kind, value)| Subject::from_stored(kind, value).ok());
-                let subject = subject.ok_or_else(|| corrupt("the list of bans names what is no subject"))?;
-                let text: Option<String> = redis.command(&Cmd::get(redis.ban_key(&subject))).await?;
+                let subject = member
+                    .split_once(':')
+                    .and_then(|(kind, value)| Subject::from_stored(kind, value).ok());
+                let subject =
+                    subject.ok_or_else(|| corrupt("the list of bans names what is no subject"))?;
+                let text: Option<String> =
+                    redis.command(&Cmd::get(redis.ban_key(&subject))).await?;
                 Ok((member, put, text.map(|text| read(subject, &text)).transpose()?))
             });
             self.ahead = bans.buffered(READS_MAX).try_collect().await?;

@@ -24,7 +24,10 @@ pub(super) struct Calls {
 
 impl Calls {
     pub(super) fn new(name: &'static str) -> Self {
-        Self { seconds: REDIS_SECONDS.histogram(&[name]), failures: REDIS_FAILURES.counter(&[name]) }
+        Self {
+            seconds: REDIS_SECONDS.histogram(&[name]),
+            failures: REDIS_FAILURES.counter(&[name]),
+        }
     }
 
     /// Measures one call.

@@ -11,14 +11,27 @@ use crate::{
     ports::{Captcha, Captchas, Purpose, StoreError, Stored},
 };
 
-static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new("captcha_take", include_str!("lua/captcha_take.lua")));
+static TAKE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("captcha_take", include_str!("lua/captcha_take.lua")));
 
 #[async_trait]
 impl Captchas for Redis {
     async fn put(&self, captcha: &Captcha, now: Timestamp) -> Stored<()> {
-        let text = format!("{} {} {}", captcha.purpose.as_str(), captcha.expires_at.epoch_ms(), captcha.answer);
+        let text = format!(
+            "{} {} {}",
+            captcha.purpose.as_str(),
+            captcha.expires_at.epoch_ms(),
+            captcha.answer
+        );
         let life = life_ms(captcha.expires_at, now);
-        self.command(redis::cmd("SET").arg(self.captcha_key(captcha.captcha_id)).arg(text).arg("PX").arg(life)).await
+        self.command(
+            redis::cmd("SET")
+                .arg(self.captcha_key(captcha.captcha_id))
+                .arg(text)
+                .arg("PX")
+                .arg(life),
+        )
+        .await
     }
 
     async fn peek(&self, captcha_id: CaptchaId, now: Timestamp) -> Stored<Option<Captcha>> {
@@ -46,6 +59,9 @@ fn read(captcha_id: CaptchaId, text: Option<String>, now: Timestamp) -> Stored<O
         Some(Captcha { captcha_id, purpose, answer: words.next()?.to_owned(), expires_at })
     };
     // The text holds the answer, so it is not repeated.
-    let captcha = parse().ok_or_else(|| StoreError::Corrupt { store: "Redis", cause: format!("captcha {captcha_id} can't be read") })?;
+    let captcha = parse().ok_or_else(|| StoreError::Corrupt {
+        store: "Redis",
+        cause: format!("captcha {captcha_id} can't be read"),
+    })?;
     Ok((now < captcha.expires_at).then_some(captcha))
 }

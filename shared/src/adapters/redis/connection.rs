@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _, RedisError, RedisResult, ServerErrorKind,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _,
+    RedisError, RedisResult, ServerErrorKind,
     aio::{ConnectionLike, MultiplexedConnection},
     cluster::{ClusterClient, ClusterClientBuilder},
     cluster_async::ClusterConnection,
@@ -53,7 +54,9 @@ impl Dial for Client {
     const KEEPS_FAILED: bool = false;
 
     async fn dial(&self) -> Result<MultiplexedConnection, String> {
-        self.get_multiplexed_async_connection_with_config(&limits()).await.map_err(|error| error.to_string())
+        self.get_multiplexed_async_connection_with_config(&limits())
+            .await
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -69,7 +72,9 @@ impl Dial for ClusterClient {
 
 /// How long one server may take to be connected to, and to answer.
 fn limits() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(Some(RESPONSE_TIMEOUT))
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT))
 }
 
 /// Makes the system notice a host that vanished without a word.
@@ -96,8 +101,12 @@ impl Redis {
     /// When the address can't be read.
     pub fn new(url: &str, prefix: &str) -> Result<Self, RedisUrlError> {
         // The library's message may repeat the address, and with it the password.
-        let unreadable =
-            |_: RedisError| RedisUrlError("expected redis://[user:password@]host[:port][/db], rediss:// or redis+cluster://".to_owned());
+        let unreadable = |_: RedisError| {
+            RedisUrlError(
+                "expected redis://[user:password@]host[:port][/db], rediss:// or redis+cluster://"
+                    .to_owned(),
+            )
+        };
         let sentinels = [("redis+sentinel://", false), ("rediss+sentinel://", true)]
             .into_iter()
             .find_map(|(scheme, tls)| url.strip_prefix(scheme).map(|rest| (rest, tls)));
@@ -105,10 +114,18 @@ impl Redis {
             .into_iter()
             .find_map(|(scheme, plain)| url.strip_prefix(scheme).map(|rest| (plain, rest)));
         let target = if let Some((rest, tls)) = sentinels {
-            let wrong = || RedisUrlError("expected redis+sentinel://[user:password@]host[:port],…/service".to_owned());
-            Target::Sentinel(Slot::new(Sentinels::new(rest, tls, &tcp_settings(), limits()).ok_or_else(wrong)?))
+            let wrong = || {
+                RedisUrlError(
+                    "expected redis+sentinel://[user:password@]host[:port],…/service".to_owned(),
+                )
+            };
+            Target::Sentinel(Slot::new(
+                Sentinels::new(rest, tls, &tcp_settings(), limits()).ok_or_else(wrong)?,
+            ))
         } else if let Some((scheme, rest)) = cluster {
-            let (credentials, hosts) = rest.rsplit_once('@').map_or(("", rest), |(before, after)| (&rest[..=before.len()], after));
+            let (credentials, hosts) = rest
+                .rsplit_once('@')
+                .map_or(("", rest), |(before, after)| (&rest[..=before.len()], after));
             let nodes = hosts.split(',').map(|host| format!("{scheme}{credentials}{host}"));
             let client = ClusterClientBuilder::new(nodes)
                 .connection_timeout(NODE_CONNECT_TIMEOUT)
@@ -119,7 +136,8 @@ impl Redis {
                 .map_err(unreadable)?;
             Target::Cluster(Slot::new(client))
         } else {
-            let info = url.into_connection_info().map_err(unreadable)?.set_tcp_settings(tcp_settings());
+            let info =
+                url.into_connection_info().map_err(unreadable)?.set_tcp_settings(tcp_settings());
             Target::Single(Slot::new(Client::open(info).map_err(unreadable)?))
         };
         Ok(Self { inner: Arc::new(Inner { target, prefix: prefix.to_owned() }) })
@@ -136,11 +154,21 @@ impl Redis {
     }
 
     /// Runs a script with its keys and arguments already set.
-    pub(super) async fn run<T: FromRedisValue>(&self, script: &Script, keys: &[String], arguments: &[Vec<u8>]) -> Stored<T> {
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        keys: &[String],
+        arguments: &[Vec<u8>],
+    ) -> Stored<T> {
         script.calls.measure(self.run_or_send(script, keys, arguments)).await
     }
 
-    async fn run_or_send<T: FromRedisValue>(&self, script: &Script, keys: &[String], arguments: &[Vec<u8>]) -> Stored<T> {
+    async fn run_or_send<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        keys: &[String],
+        arguments: &[Vec<u8>],
+    ) -> Stored<T> {
         match self.query(&script.by_hash(keys, arguments)).await? {
             // Sent with its text, the script is known to the server from then on. Only to this one: SCRIPT LOAD would go to
             // every node of a cluster, and fail where one of them is down.
@@ -182,7 +210,11 @@ async fn connected<D: Dial>(slot: &Arc<Slot<D>>) -> Stored<Arc<Live<D::Connectio
 }
 
 /// Has the connection replaced when the answer says that it is of no use.
-fn judge<D: Dial, T>(slot: &Arc<Slot<D>>, live: &Arc<Live<D::Connection>>, answer: &RedisResult<T>) {
+fn judge<D: Dial, T>(
+    slot: &Arc<Slot<D>>,
+    live: &Arc<Live<D::Connection>>,
+    answer: &RedisResult<T>,
+) {
     if let Err(error) = answer
         && let Some(age) = replaced_from(error)
     {

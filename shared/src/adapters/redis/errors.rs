@@ -17,8 +17,18 @@ const BROKEN_AGE: Duration = Duration::from_millis(200);
 const REFUSED_AGE: Duration = Duration::from_secs(1);
 
 /// Codes of a server that is not able to serve now; the command had no effect.
-const NOT_NOW: [&str; 10] =
-    ["BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOREPLICAS", "OOM", "READONLY", "TRYAGAIN"];
+const NOT_NOW: [&str; 10] = [
+    "BUSY",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "NOAUTH",
+    "NOREPLICAS",
+    "OOM",
+    "READONLY",
+    "TRYAGAIN",
+];
 /// Those of them that another server behind the same name may not answer.
 const WRONG_SERVER: [&str; 5] = ["CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOAUTH", "READONLY"];
 
@@ -68,7 +78,10 @@ mod tests {
     use super::*;
 
     fn said(line: &str) -> RedisError {
-        redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap().extract_error().unwrap_err()
+        redis::parse_redis_value(format!("-{line}\r\n").as_bytes())
+            .unwrap()
+            .extract_error()
+            .unwrap_err()
     }
 
     #[test]
@@ -78,13 +91,28 @@ mod tests {
         for (refusal, replaced) in [
             ("OOM command not allowed when used memory > 'maxmemory'.", None),
             ("READONLY You can't write against a read only replica.", Some(REFUSED_AGE)),
-            ("MISCONF Redis is configured to save RDB snapshots, but it is currently not able to persist on disk.", None),
-            ("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.", Some(REFUSED_AGE)),
+            (
+                "MISCONF Redis is configured to save RDB snapshots, but it is currently not able to persist on disk.",
+                None,
+            ),
+            (
+                "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+                Some(REFUSED_AGE),
+            ),
             ("NOREPLICAS Not enough good replicas to write.", None),
         ] {
-            for line in [refusal.to_owned(), format!("{wrapped}-{refusal}"), format!("{wrapped}{refusal}"), format!("{refusal}{on}")] {
+            for line in [
+                refusal.to_owned(),
+                format!("{wrapped}-{refusal}"),
+                format!("{wrapped}{refusal}"),
+                format!("{refusal}{on}"),
+            ] {
                 let error = said(&line);
-                assert!(matches!(stored(&error), StoreError::Unavailable { .. }), "{line}: {:?}", stored(&error));
+                assert!(
+                    matches!(stored(&error), StoreError::Unavailable { .. }),
+                    "{line}: {:?}",
+                    stored(&error)
+                );
                 assert_eq!(replaced_from(&error), replaced, "{line}");
             }
         }
@@ -98,7 +126,11 @@ mod tests {
             "ERR unknown command 'READONLY'",
         ] {
             let error = said(line);
-            assert!(matches!(stored(&error), StoreError::Corrupt { .. }), "{line}: {:?}", stored(&error));
+            assert!(
+                matches!(stored(&error), StoreError::Corrupt { .. }),
+                "{line}: {:?}",
+                stored(&error)
+            );
             assert_eq!(replaced_from(&error), None, "{line}");
         }
     }

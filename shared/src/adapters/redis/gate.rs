@@ -28,7 +28,8 @@ const AUTOMATIC_REASON: &str = "too many refused requests";
 /// Longest that a limit may run ahead, in microseconds (31 years): keeps times within what Lua's doubles hold exactly.
 const TOLERANCE_US_MAX: u64 = 1_000_000_000_000_000;
 
-static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new("gate", include_str!("lua/gate.lua")));
+static SCRIPT: LazyLock<Script> =
+    LazyLock::new(|| Script::new("gate", include_str!("lua/gate.lua")));
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -59,7 +60,11 @@ enum Answer {
 #[async_trait]
 impl Gate for Redis {
     async fn enter(&self, entry: &Entry) -> Stored<Entered> {
-        let answer = if self.is_cluster() { self.enter_by_tag(entry).await? } else { self.ask(entry, &whole(entry), Mode::Enter).await? };
+        let answer = if self.is_cluster() {
+            self.enter_by_tag(entry).await?
+        } else {
+            self.ask(entry, &whole(entry), Mode::Enter).await?
+        };
         if let Answer::Limited { limit, ban_due: true, .. } = answer
             && let Some(abuse) = entry.abuse
         {
@@ -71,7 +76,9 @@ impl Gate for Redis {
             Answer::NoSession => Entered::NoSession,
             Answer::WrongRole => Entered::WrongRole,
             Answer::Banned { until } => Entered::Banned { until },
-            Answer::Limited { limit, retry_after_ms, .. } => Entered::Limited { limit, retry_after_ms },
+            Answer::Limited { limit, retry_after_ms, .. } => {
+                Entered::Limited { limit, retry_after_ms }
+            }
         })
     }
 }
@@ -94,9 +101,12 @@ impl Redis {
                 }
                 Ok(Answer::Entered)
             }
-            Answer::Limited { limit, retry_after_ms, .. } if counts_refusals(entry, &entry.limits[limit]) => {
+            Answer::Limited { limit, retry_after_ms, .. }
+                if counts_refusals(entry, &entry.limits[limit]) =>
+            {
                 // Nothing was counted yet. Asked again to enter, the same limit refuses and counts.
-                let counting = parts.iter().find(|part| part.limits.iter().any(|(index, _)| *index == limit));
+                let counting =
+                    parts.iter().find(|part| part.limits.iter().any(|(index, _)| *index == limit));
                 let counted = match counting {
                     Some(part) => self.ask(entry, part, Mode::Enter).await?,
                     None => checked,
@@ -114,15 +124,25 @@ impl Redis {
         }
         let (keys, arguments) = self.call(entry, part, mode);
         let answer: Vec<i64> = self.run(&SCRIPT, &keys, &arguments).await?;
-        read(&answer, part).ok_or_else(|| StoreError::Corrupt { store: "Redis", cause: format!("the gate's script answered {answer:?}") })
+        read(&answer, part).ok_or_else(|| StoreError::Corrupt {
+            store: "Redis",
+            cause: format!("the gate's script answered {answer:?}"),
+        })
     }
 
     /// Keys and arguments, as the script's head says.
     fn call(&self, entry: &Entry, part: &Part<'_>, mode: Mode) -> (Vec<String>, Vec<Vec<u8>>) {
-        let abuse = entry.abuse.unwrap_or(AbusePolicy { refusals_max: 0, window_ms: 0, ban_ms: 0, also_refused: 0 });
+        let abuse = entry.abuse.unwrap_or(AbusePolicy {
+            refusals_max: 0,
+            window_ms: 0,
+            ban_ms: 0,
+            also_refused: 0,
+        });
         let mut keys = Vec::with_capacity(part.bans.len() + 2 * part.limits.len() + 1);
         keys.extend(part.bans.iter().map(|subject| self.ban_key(subject)));
-        keys.extend(part.limits.iter().map(|(_, limit)| self.limit_key(limit.name, &limit.subject)));
+        keys.extend(
+            part.limits.iter().map(|(_, limit)| self.limit_key(limit.name, &limit.subject)),
+        );
         let mut numbers = Numbers(Vec::with_capacity(8 * (8 + 3 * part.limits.len())));
         numbers.push(u64::from(mode == Mode::Enter));
         numbers.push(entry.now.epoch_ms().unsigned_abs());
@@ -139,7 +159,9 @@ impl Redis {
         ];
         for (_, limit) in &part.limits {
             let interval_us = limit.quota.interval_us().clamp(1, TOLERANCE_US_MAX);
-            let tolerance_us = interval_us.saturating_mul(u64::from(limit.quota.burst.max(1))).min(TOLERANCE_US_MAX);
+            let tolerance_us = interval_us
+                .saturating_mul(u64::from(limit.quota.burst.max(1)))
+                .min(TOLERANCE_US_MAX);
             numbers.push(interval_us);
             numbers.push(tolerance_us);
             if counts_refusals(entry, limit) {
@@ -155,7 +177,12 @@ impl Redis {
         (keys, arguments)
     }
 
-    async fn ban_automatically(&self, subject: &Subject, abuse: AbusePolicy, now: Timestamp) -> Stored<()> {
+    async fn ban_automatically(
+        &self,
+        subject: &Subject,
+        abuse: AbusePolicy,
+        now: Timestamp,
+    ) -> Stored<()> {
         let ban = Ban {
             subject: subject.clone(),
             reason: AUTOMATIC_REASON.to_owned(),
@@ -218,10 +245,15 @@ fn first(a: Answer, b: Answer) -> Answer {
     match (a, b) {
         (Answer::NoSession, _) | (_, Answer::NoSession) => Answer::NoSession,
         (Answer::WrongRole, _) | (_, Answer::WrongRole) => Answer::WrongRole,
-        (Answer::Banned { until: Some(a) }, Answer::Banned { until: Some(b) }) => Answer::Banned { until: Some(a.max(b)) },
+        (Answer::Banned { until: Some(a) }, Answer::Banned { until: Some(b) }) => {
+            Answer::Banned { until: Some(a.max(b)) }
+        }
         (Answer::Banned { .. }, Answer::Banned { .. }) => Answer::Banned { until: None },
         (banned @ Answer::Banned { .. }, _) | (_, banned @ Answer::Banned { .. }) => banned,
-        (Answer::Limited { limit, retry_after_ms, .. }, Answer::Limited { limit: other, retry_after_ms: other_ms, .. }) => {
+        (
+            Answer::Limited { limit, retry_after_ms, .. },
+            Answer::Limited { limit: other, retry_after_ms: other_ms, .. },
+        ) => {
             let a_is_first = (retry_after_ms, other) > (other_ms, limit);
             if a_is_first { a } else { b }
         }

@@ -18,7 +18,8 @@ const LOOK_EVERY: u64 = 50;
 impl Holders for Redis {
     async fn report(&self, report: &HolderReport, now: Timestamp) -> Stored<()> {
         let key = self.holders_key();
-        let HolderReport { holder, beat, held: Held { session, handed_back, received, done } } = report;
+        let HolderReport { holder, beat, held: Held { session, handed_back, received, done } } =
+            report;
         let value = format!("{beat} {session} {handed_back} {received} {done} {}", now.epoch_ms());
         let _: () = self.command(&Cmd::hset(&key, format!("{holder:032x}"), value)).await?;
         let _: () = self.command(&Cmd::pexpire(&key, FORGOTTEN_MS as i64)).await?;
@@ -27,7 +28,9 @@ impl Holders for Redis {
                 .rows()
                 .await?
                 .into_iter()
-                .filter(|(_, text)| read(text).is_none_or(|(.., at)| now.since_ms(at) >= FORGOTTEN_MS))
+                .filter(|(_, text)| {
+                    read(text).is_none_or(|(.., at)| now.since_ms(at) >= FORGOTTEN_MS)
+                })
                 .map(|(holder, _)| holder)
                 .collect();
             if !gone.is_empty() {
@@ -39,7 +42,10 @@ impl Holders for Redis {
     }
 
     async fn reports(&self) -> Stored<Vec<HolderReport>> {
-        let corrupt = || StoreError::Corrupt { store: "Redis", cause: "a consumer's report can't be read".to_owned() };
+        let corrupt = || StoreError::Corrupt {
+            store: "Redis",
+            cause: "a consumer's report can't be read".to_owned(),
+        };
         let rows = self.rows().await?;
         rows.into_iter()
             .map(|(holder, text)| {
@@ -61,6 +67,11 @@ impl Redis {
 fn read(text: &str) -> Option<(u64, Held, Timestamp)> {
     let mut numbers = text.split(' ').map(|number| number.parse::<u64>().ok());
     let mut next = || numbers.next().flatten();
-    let (beat, session, handed_back, received, done, at) = (next()?, next()?, next()?, next()?, next()?, next()?);
-    Some((beat, Held { session, handed_back, received, done }, Timestamp::from_epoch_ms(i64::try_from(at).ok()?)))
+    let (beat, session, handed_back, received, done, at) =
+        (next()?, next()?, next()?, next()?, next()?, next()?);
+    Some((
+        beat,
+        Held { session, handed_back, received, done },
+        Timestamp::from_epoch_ms(i64::try_from(at).ok()?),
+    ))
 }

@@ -1,7 +1,8 @@
 //! The primary that Redis Sentinel names: asked for whenever a connection is made, and so after every failover.
 
 use redis::{
-    AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo, RedisResult, TlsMode,
+    AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo,
+    RedisResult, TlsMode,
     aio::MultiplexedConnection,
     io::tcp::TcpSettings,
     sentinel::{Sentinel, SentinelNodeConnectionInfo},
@@ -20,17 +21,26 @@ pub(super) struct Sentinels {
 impl Sentinels {
     /// Reads `[user:password@]host[:port][,host[:port]…]/service`, the part of the address behind the scheme. The credentials
     /// are Redis' own; sentinels are asked without any. `None` when it can't be read.
-    pub(super) fn new(rest: &str, tls: bool, tcp: &TcpSettings, config: AsyncConnectionConfig) -> Option<Self> {
+    pub(super) fn new(
+        rest: &str,
+        tls: bool,
+        tcp: &TcpSettings,
+        config: AsyncConnectionConfig,
+    ) -> Option<Self> {
         let (authority, service) = rest.split_once('/')?;
-        let (credentials, hosts) =
-            authority.rsplit_once('@').map_or(("", authority), |(before, after)| (&authority[..=before.len()], after));
-        let named = !service.is_empty() && service.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+        let (credentials, hosts) = authority
+            .rsplit_once('@')
+            .map_or(("", authority), |(before, after)| (&authority[..=before.len()], after));
+        let named = !service.is_empty()
+            && service.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
         if !named {
             return None;
         }
         let scheme = if tls { "rediss" } else { "redis" };
         let read = |credentials: &str, host: &str| -> RedisResult<ConnectionInfo> {
-            Ok(format!("{scheme}://{credentials}{host}").into_connection_info()?.set_tcp_settings(tcp.clone()))
+            Ok(format!("{scheme}://{credentials}{host}")
+                .into_connection_info()?
+                .set_tcp_settings(tcp.clone()))
         };
         // A sentinel's port unless one is given.
         let node = |host: &str| {
@@ -39,8 +49,11 @@ impl Sentinels {
             read("", &host).ok()
         };
         let nodes = hosts.split(',').map(node).collect::<Option<Vec<_>>>()?;
-        let login: RedisConnectionInfo = read(credentials, "primary").ok()?.redis_settings().clone();
-        let mut primary = SentinelNodeConnectionInfo::default().set_redis_connection_info(login).set_tcp_settings(tcp.clone());
+        let login: RedisConnectionInfo =
+            read(credentials, "primary").ok()?.redis_settings().clone();
+        let mut primary = SentinelNodeConnectionInfo::default()
+            .set_redis_connection_info(login)
+            .set_tcp_settings(tcp.clone());
         if tls {
             primary = primary.set_tls_mode(TlsMode::Secure);
         }
@@ -75,17 +88,30 @@ mod tests {
     #[test]
     fn addresses_are_read() {
         let sentinels = read("user:pa%2Fss@a:1,b,[fd00::1],[fd00::1]:2/shop.1").unwrap();
-        let nodes: Vec<String> = sentinels.nodes.iter().map(|node| node.addr().to_string()).collect();
+        let nodes: Vec<String> =
+            sentinels.nodes.iter().map(|node| node.addr().to_string()).collect();
         assert_eq!(nodes, ["a:1", "b:26379", "fd00::1:26379", "fd00::1:2"]);
         assert_eq!(sentinels.service, "shop.1");
         assert!(sentinels.nodes.iter().all(|node| node.redis_settings().password().is_none()));
-        assert!(format!("{:?}", sentinels.primary).contains("\"user\""), "the credentials are for the primary");
+        assert!(
+            format!("{:?}", sentinels.primary).contains("\"user\""),
+            "the credentials are for the primary"
+        );
         assert!(read("a,b/shop").is_some());
     }
 
     #[test]
     fn what_is_no_list_of_sentinels_is_refused() {
-        for wrong in ["a:1,b:2", "a/", "/shop", "a,,b/shop", "a:port/shop", "a/shop/1", "a/shop?x=y", "u:p/w@a/shop"] {
+        for wrong in [
+            "a:1,b:2",
+            "a/",
+            "/shop",
+            "a,,b/shop",
+            "a:port/shop",
+            "a/shop/1",
+            "a/shop?x=y",
+            "u:p/w@a/shop",
+        ] {
             assert!(read(wrong).is_none(), "{wrong}");
         }
     }

@@ -16,8 +16,10 @@ use crate::{
     ports::{SESSIONS_PER_USER_MAX, Session, Sessions, Stored},
 };
 
-static OPEN: LazyLock<Script> = LazyLock::new(|| Script::new("sessions_open", include_str!("lua/sessions_open.lua")));
-static END_ALL: LazyLock<Script> = LazyLock::new(|| Script::new("sessions_end_all", include_str!("lua/sessions_end_all.lua")));
+static OPEN: LazyLock<Script> =
+    LazyLock::new(|| Script::new("sessions_open", include_str!("lua/sessions_open.lua")));
+static END_ALL: LazyLock<Script> =
+    LazyLock::new(|| Script::new("sessions_end_all", include_str!("lua/sessions_end_all.lua")));
 
 /// Users whose sessions are on the way at the same time when many are opened at once.
 const USERS_IN_FLIGHT: usize = 256;
@@ -42,7 +44,8 @@ impl Sessions for Redis {
         let calls: Vec<(String, Vec<Vec<u8>>)> = by_user
             .into_iter()
             .map(|(user_id, sessions)| {
-                let mut arguments = vec![arg(SESSIONS_PER_USER_MAX), arg(now.epoch_ms()), arg(SLACK_MS)];
+                let mut arguments =
+                    vec![arg(SESSIONS_PER_USER_MAX), arg(now.epoch_ms()), arg(SLACK_MS)];
                 for session in sessions {
                     arguments.extend([arg(session.session_id), record(session)]);
                 }

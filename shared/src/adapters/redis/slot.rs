@@ -66,7 +66,11 @@ struct Making<C> {
 impl<D: Dial> Slot<D> {
     /// An empty slot: the first call connects.
     pub(super) fn new(dial: D) -> Arc<Self> {
-        Arc::new(Self { dial, live: ArcSwapOption::empty(), making: Mutex::new(Making { attempt: None, failed: None }) })
+        Arc::new(Self {
+            dial,
+            live: ArcSwapOption::empty(),
+            making: Mutex::new(Making { attempt: None, failed: None }),
+        })
     }
 
     /// The connection, made first where there is none. The error is for people; no command has been sent then.
@@ -79,7 +83,11 @@ impl<D: Dial> Slot<D> {
             if let Some(live) = self.live.load_full() {
                 return Ok(live);
             }
-            let down = making.failed.as_ref().filter(|(at, _)| at.elapsed() < DOWN).map(|(_, cause)| cause.clone());
+            let down = making
+                .failed
+                .as_ref()
+                .filter(|(at, _)| at.elapsed() < DOWN)
+                .map(|(_, cause)| cause.clone());
             let attempt = self.attempt(&mut making);
             match (down, attempt) {
                 (Some(cause), _) | (None, Err(cause)) => return Err(cause),
@@ -110,7 +118,10 @@ impl<D: Dial> Slot<D> {
     }
 
     /// The attempt that runs, or a new one; the cause of the last failure when that was only just now.
-    fn attempt(self: &Arc<Self>, making: &mut Making<D::Connection>) -> Result<Attempt<D::Connection>, String> {
+    fn attempt(
+        self: &Arc<Self>,
+        making: &mut Making<D::Connection>,
+    ) -> Result<Attempt<D::Connection>, String> {
         if let Some(attempt) = &making.attempt {
             return Ok(attempt.clone());
         }
@@ -120,7 +131,9 @@ impl<D: Dial> Slot<D> {
         let (sender, receiver) = oneshot::channel();
         // A task, so that the attempt goes on when the call that began it is given up.
         tokio::spawn(Running { slot: Arc::clone(self), ended: false }.run(sender));
-        let attempt = async { receiver.await.unwrap_or_else(|_| Err("the attempt to connect was given up".to_owned())) };
+        let attempt = async {
+            receiver.await.unwrap_or_else(|_| Err("the attempt to connect was given up".to_owned()))
+        };
         let attempt = attempt.boxed().shared();
         making.attempt = Some(attempt.clone());
         Ok(attempt)

@@ -8,7 +8,8 @@ use crate::{
     ports::{BanLedger, KeptBan, Stored},
 };
 
-const COLUMNS: &str = "kind, value, reason, created_at_ms, expires_at_ms, lifted_at_ms, changed_at_ms, version";
+const COLUMNS: &str =
+    "kind, value, reason, created_at_ms, expires_at_ms, lifted_at_ms, changed_at_ms, version";
 
 #[async_trait]
 impl<S: Store> BanLedger for S {
@@ -26,20 +27,32 @@ impl<S: Store> BanLedger for S {
         kinds.dedup();
         let mut found = Vec::new();
         for kind in kinds {
-            let values: Vec<String> = subjects.iter().filter(|subject| subject.kind() == kind).map(Subject::value).collect();
+            let values: Vec<String> = subjects
+                .iter()
+                .filter(|subject| subject.kind() == kind)
+                .map(Subject::value)
+                .collect();
             for chunk in values.chunks(CHUNK) {
-                let select = Statement::new(format!("SELECT {COLUMNS} FROM bans WHERE kind = ? AND value IN "))
-                    .bind(kind)
-                    .list(chunk.iter().map(String::as_str));
+                let select = Statement::new(format!(
+                    "SELECT {COLUMNS} FROM bans WHERE kind = ? AND value IN "
+                ))
+                .bind(kind)
+                .list(chunk.iter().map(String::as_str));
                 found.extend(self.fetch(select).await?);
             }
         }
         Ok(found)
     }
 
-    async fn page(&self, now: Timestamp, after: Option<&Subject>, limit: u32) -> Stored<Vec<KeptBan>> {
+    async fn page(
+        &self,
+        now: Timestamp,
+        after: Option<&Subject>,
+        limit: u32,
+    ) -> Stored<Vec<KeptBan>> {
         // Sorts before every kind.
-        let (kind, value) = after.map_or(("", String::new()), |subject| (subject.kind(), subject.value()));
+        let (kind, value) =
+            after.map_or(("", String::new()), |subject| (subject.kind(), subject.value()));
         let select = Statement::new(format!(
             "SELECT {COLUMNS} FROM bans WHERE (kind > ? OR (kind = ? AND value > ?)) AND lifted_at_ms IS NULL \
              AND (expires_at_ms IS NULL OR expires_at_ms > ?) ORDER BY kind, value LIMIT ?"
@@ -53,13 +66,20 @@ impl<S: Store> BanLedger for S {
     }
 
     async fn shares_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<KeptBan>> {
-        let select = Statement::new(format!("SELECT {COLUMNS} FROM bans WHERE share_due_at_ms <= ? ORDER BY share_due_at_ms LIMIT ?"))
-            .bind(now)
-            .bind(limit);
+        let select = Statement::new(format!(
+            "SELECT {COLUMNS} FROM bans WHERE share_due_at_ms <= ? ORDER BY share_due_at_ms LIMIT ?"
+        ))
+        .bind(now)
+        .bind(limit);
         self.fetch(select).await
     }
 
-    async fn note_shared(&self, subject: &Subject, version: u64, again_at: Option<Timestamp>) -> Stored<()> {
+    async fn note_shared(
+        &self,
+        subject: &Subject,
+        version: u64,
+        again_at: Option<Timestamp>,
+    ) -> Stored<()> {
         self.transact(NoteShared { subject: subject.clone(), version, again_at }).await
     }
 
@@ -89,7 +109,10 @@ impl FromRow for KeptBan {
 
 /// The row of a subject.
 fn of_subject(statement: Statement, subject: &Subject) -> Statement {
-    statement.sql(" WHERE kind = ? AND value = ?").bind(subject.kind()).bind(subject.value().as_str())
+    statement
+        .sql(" WHERE kind = ? AND value = ?")
+        .bind(subject.kind())
+        .bind(subject.value().as_str())
 }
 
 /// See [`BanLedger::put`].
@@ -165,7 +188,9 @@ impl Work for NoteShared {
 
     async fn run<S: Session>(&self, session: &mut S) -> Result<(), Failure> {
         let update = Statement::new("UPDATE bans SET share_due_at_ms = ?").bind(self.again_at);
-        let update = of_subject(update, &self.subject).sql(" AND version = ?").bind(signed("version", self.version)?);
+        let update = of_subject(update, &self.subject)
+            .sql(" AND version = ?")
+            .bind(signed("version", self.version)?);
         session.execute(&update).await.map(drop)
     }
 }

@@ -8,7 +8,9 @@ use crate::ports::{SigningKeys, Stored};
 #[async_trait]
 impl<S: Store> SigningKeys for S {
     async fn get_or_create(&self, name: &str, candidate: &[u8]) -> Stored<Vec<u8>> {
-        let Secret(secret) = self.transact(GetOrCreate { name: name.to_owned(), candidate: candidate.to_vec() }).await?;
+        let Secret(secret) = self
+            .transact(GetOrCreate { name: name.to_owned(), candidate: candidate.to_vec() })
+            .await?;
         Ok(secret)
     }
 }
@@ -27,12 +29,11 @@ impl Work for GetOrCreate {
             .rows([[self.name.as_str().into(), self.candidate.as_slice().into()]])
             .sql(S::DIALECT.skip_duplicates("name"));
         session.execute(&insert).await?;
-        let select = Statement::new("SELECT secret FROM signing_keys WHERE name = ?").bind(self.name.as_str());
-        session
-            .fetch(&select)
-            .await?
-            .pop()
-            .ok_or_else(|| Failure::Corrupt(format!("signing key {:?} was stored but is not there", self.name)))
+        let select = Statement::new("SELECT secret FROM signing_keys WHERE name = ?")
+            .bind(self.name.as_str());
+        session.fetch(&select).await?.pop().ok_or_else(|| {
+            Failure::Corrupt(format!("signing key {:?} was stored but is not there", self.name))
+        })
     }
 }
 

@@ -97,10 +97,16 @@ pub(super) trait Session: Send {
     const DIALECT: Dialect;
 
     /// Runs a query.
-    fn fetch<T: FromRow>(&mut self, statement: &Statement) -> impl Future<Output = Result<Vec<T>, Failure>> + Send;
+    fn fetch<T: FromRow>(
+        &mut self,
+        statement: &Statement,
+    ) -> impl Future<Output = Result<Vec<T>, Failure>> + Send;
 
     /// Runs a change; returns how many rows met its condition.
-    fn execute(&mut self, statement: &Statement) -> impl Future<Output = Result<u64, Failure>> + Send;
+    fn execute(
+        &mut self,
+        statement: &Statement,
+    ) -> impl Future<Output = Result<u64, Failure>> + Send;
 }
 
 /// What is done in one transaction. It may be run again when the database gives up on it (a deadlock).
@@ -109,7 +115,10 @@ pub(super) trait Work: Send + Sync + 'static {
     type Output: Send + 'static;
 
     /// Does it; an error undoes all of it.
-    fn run<S: Session>(&self, session: &mut S) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
+    fn run<S: Session>(
+        &self,
+        session: &mut S,
+    ) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
 }
 
 /// A database that can hold the ledger.
@@ -118,7 +127,10 @@ pub(super) trait Store: Send + Sync {
     const DIALECT: Dialect;
 
     /// Runs one query on committed data.
-    fn fetch<T: FromRow>(&self, statement: Statement) -> impl Future<Output = Stored<Vec<T>>> + Send;
+    fn fetch<T: FromRow>(
+        &self,
+        statement: Statement,
+    ) -> impl Future<Output = Stored<Vec<T>>> + Send;
 
     /// Runs work in a transaction: all of it is durable when this returns `Ok`.
     fn transact<W: Work>(&self, work: W) -> impl Future<Output = Stored<W::Output>> + Send;

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::{
-    domain::{Currency, Order, OrderId, OrderRequest, OrderStatus, RejectReason, SaleId, Timestamp, UserId},
+    domain::{
+        Currency, Order, OrderId, OrderRequest, OrderStatus, RejectReason, SaleId, Timestamp,
+        UserId,
+    },
     ports::{Recorded, Unrecordable},
 };
 
@@ -71,7 +74,12 @@ impl Book {
     }
 
     /// Decides a batch in its order: who comes first gets the unit.
-    pub(super) fn decide(mut self, requests: &[OrderRequest], now: Timestamp, pay_by: Timestamp) -> Decided {
+    pub(super) fn decide(
+        mut self,
+        requests: &[OrderRequest],
+        now: Timestamp,
+        pay_by: Timestamp,
+    ) -> Decided {
         let mut decided = Decided::default();
         for request in requests {
             if let Some(order) = self.existing.get(&request.order_id) {
@@ -108,10 +116,15 @@ impl Book {
         let Some(sale) = self.sales.get(sale_id) else {
             return Ok(());
         };
-        if *currency == sale.currency && (*price == sale.price || self.earlier_prices.contains(&(*sale_id, *price))) {
+        if *currency == sale.currency
+            && (*price == sale.price || self.earlier_prices.contains(&(*sale_id, *price)))
+        {
             return Ok(());
         }
-        Err(Unrecordable(format!("order {order_id} has the price {price} {}, which its sale never had", currency.as_str())))
+        Err(Unrecordable(format!(
+            "order {order_id} has the price {price} {}, which its sale never had",
+            currency.as_str()
+        )))
     }
 
     /// Takes a unit for the user and says in which slot; the reasons are tried in the order of the admission store.
@@ -125,7 +138,9 @@ impl Book {
             return Err(RejectReason::SoldOut);
         }
         // The smallest free one: the unique key then refuses a slot that was somehow given twice.
-        let slot = (1..).find(|slot| !slots.contains(slot)).expect("a user holds fewer slots than there are numbers");
+        let slot = (1..)
+            .find(|slot| !slots.contains(slot))
+            .expect("a user holds fewer slots than there are numbers");
         slots.insert(slot);
         sale.sold += 1;
         Ok(slot)
@@ -179,7 +194,17 @@ mod tests {
     }
 
     fn held(n: u8, stock: u32, sold: u32, per_user_limit: u32) -> (SaleId, HeldSale) {
-        (sale(n), HeldSale { sale_id: sale(n), stock, sold, per_user_limit, price: 1, currency: Currency::USD })
+        (
+            sale(n),
+            HeldSale {
+                sale_id: sale(n),
+                stock,
+                sold,
+                per_user_limit,
+                price: 1,
+                currency: Currency::USD,
+            },
+        )
     }
 
     fn book<const N: usize>(sales: [(SaleId, HeldSale); N], slots: Vec<HeldSlot>) -> Book {
@@ -187,7 +212,13 @@ mod tests {
     }
 
     fn verdicts(decided: &Decided) -> Vec<(Option<RejectReason>, bool)> {
-        decided.outcomes.iter().map(|outcome| outcome.as_ref().map(|recorded| (recorded.order.reason, recorded.fresh)).unwrap()).collect()
+        decided
+            .outcomes
+            .iter()
+            .map(|outcome| {
+                outcome.as_ref().map(|recorded| (recorded.order.reason, recorded.fresh)).unwrap()
+            })
+            .collect()
     }
 
     #[test]
@@ -195,7 +226,14 @@ mod tests {
         use RejectReason::{AlreadyBought, SoldOut, UnknownSale};
         let slots = vec![HeldSlot { sale_id: sale(1), user_id: user(1), slot: 1 }];
         let book = book([held(1, 2, 1, 1)], slots);
-        let batch = [request(1, 1, 1), request(2, 1, 2), request(3, 1, 3), request(2, 1, 2), request(4, 9, 1), request(5, 1, 2)];
+        let batch = [
+            request(1, 1, 1),
+            request(2, 1, 2),
+            request(3, 1, 3),
+            request(2, 1, 2),
+            request(4, 9, 1),
+            request(5, 1, 2),
+        ];
         let decided = book.decide(&batch, NOW, PAY_BY);
         assert_eq!(
             verdicts(&decided),
@@ -215,7 +253,8 @@ mod tests {
     #[test]
     fn only_prices_that_the_sale_had_are_recorded() {
         let earlier = HashSet::from([(sale(1), 7), (sale(2), 9)]);
-        let book = Book::new(HashMap::from([held(1, 9, 0, 9)]), earlier, Vec::new(), HashMap::new());
+        let book =
+            Book::new(HashMap::from([held(1, 9, 0, 9)]), earlier, Vec::new(), HashMap::new());
         let at = |order, price, currency| OrderRequest { price, currency, ..request(order, 1, 1) };
         let batch = [
             at(1, 1, Currency::USD),
@@ -226,17 +265,39 @@ mod tests {
             OrderRequest { price: 0, ..request(6, 9, 1) },
         ];
         let decided = book.decide(&batch, NOW, PAY_BY);
-        let told: Vec<_> = decided.outcomes.iter().map(|outcome| outcome.as_ref().map(|recorded| recorded.order.reason)).collect();
-        assert!(matches!(told[..], [Ok(None), Ok(None), Err(_), Err(_), Err(_), Ok(Some(RejectReason::UnknownSale))]), "{told:?}");
+        let told: Vec<_> = decided
+            .outcomes
+            .iter()
+            .map(|outcome| outcome.as_ref().map(|recorded| recorded.order.reason))
+            .collect();
+        assert!(
+            matches!(
+                told[..],
+                [Ok(None), Ok(None), Err(_), Err(_), Err(_), Ok(Some(RejectReason::UnknownSale))]
+            ),
+            "{told:?}"
+        );
         assert!(told[2].unwrap_err().0.contains("the price 0 USD"), "{told:?}");
-        assert_eq!((decided.inserts.len(), &decided.taken), (3, &BTreeMap::from([(sale(1), 2)])), "they hold no unit");
+        assert_eq!(
+            (decided.inserts.len(), &decided.taken),
+            (3, &BTreeMap::from([(sale(1), 2)])),
+            "they hold no unit"
+        );
     }
 
     #[test]
     fn the_smallest_free_slot_is_given() {
-        let slots = [1, 3].map(|slot| HeldSlot { sale_id: sale(1), user_id: user(1), slot }).to_vec();
-        let decided = book([held(1, 9, 2, 4)], slots).decide(&[request(1, 1, 1), request(2, 1, 1), request(3, 1, 1)], NOW, PAY_BY);
-        assert_eq!(decided.inserts.iter().map(|new| new.slot).collect::<Vec<_>>(), [Some(2), Some(4), None]);
+        let slots =
+            [1, 3].map(|slot| HeldSlot { sale_id: sale(1), user_id: user(1), slot }).to_vec();
+        let decided = book([held(1, 9, 2, 4)], slots).decide(
+            &[request(1, 1, 1), request(2, 1, 1), request(3, 1, 1)],
+            NOW,
+            PAY_BY,
+        );
+        assert_eq!(
+            decided.inserts.iter().map(|new| new.slot).collect::<Vec<_>>(),
+            [Some(2), Some(4), None]
+        );
     }
 
     proptest! {

@@ -21,7 +21,9 @@ pub(in crate::adapters) trait Row {
     /// A number that fits.
     fn number<T: TryFrom<i64>>(&self, column: &'static str) -> Result<T, Failure> {
         let number = self.int(column)?;
-        T::try_from(number).map_err(|_| Failure::Corrupt(format!("column {column} holds {number}, which is out of range")))
+        T::try_from(number).map_err(|_| {
+            Failure::Corrupt(format!("column {column} holds {number}, which is out of range"))
+        })
     }
 
     /// Milliseconds since the epoch.
@@ -31,12 +33,16 @@ pub(in crate::adapters) trait Row {
 }
 
 fn parse<T: FromStr>(column: &'static str, text: &str) -> Result<T, Failure> {
-    text.parse().map_err(|_| Failure::Corrupt(format!("column {column} holds text that has no meaning there")))
+    text.parse().map_err(|_| {
+        Failure::Corrupt(format!("column {column} holds text that has no meaning there"))
+    })
 }
 
 /// A `u64` as the databases keep it.
 pub(super) fn signed(what: &'static str, number: u64) -> Result<Value, Failure> {
-    i64::try_from(number).map(Value::Int).map_err(|_| Failure::Corrupt(format!("{what} is {number}, which is out of range")))
+    i64::try_from(number)
+        .map(Value::Int)
+        .map_err(|_| Failure::Corrupt(format!("{what} is {number}, which is out of range")))
 }
 
 /// What can be made of a row.
@@ -44,7 +50,8 @@ pub(in crate::adapters) trait FromRow: Sized + Send + Unpin {
     fn from_row(row: &impl Row) -> Result<Self, Failure>;
 }
 
-pub(super) const USER_COLUMNS: &str = "user_id, phone, password_hash, role, created_at_ms, generation";
+pub(super) const USER_COLUMNS: &str =
+    "user_id, phone, password_hash, role, created_at_ms, generation";
 
 impl FromRow for User {
     fn from_row(row: &impl Row) -> Result<Self, Failure> {
@@ -84,8 +91,7 @@ impl FromRow for Sale {
     }
 }
 
-pub(super) const ORDER_COLUMNS: &str =
-    "order_id, sale_id, user_id, status, reason, price, currency, created_at_ms, pay_by_ms, updated_at_ms, version";
+pub(super) const ORDER_COLUMNS: &str = "order_id, sale_id, user_id, status, reason, price, currency, created_at_ms, pay_by_ms, updated_at_ms, version";
 
 impl FromRow for Order {
     fn from_row(row: &impl Row) -> Result<Self, Failure> {

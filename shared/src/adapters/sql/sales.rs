@@ -22,18 +22,26 @@ impl<S: Store> Sales for S {
     }
 
     async fn get(&self, sale_id: SaleId) -> Stored<Option<Sale>> {
-        let select = Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE sale_id = ?")).bind(sale_id);
+        let select = Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE sale_id = ?"))
+            .bind(sale_id);
         Ok(self.fetch(select).await?.pop())
     }
 
     async fn list(&self, before: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
-        let select = Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE sale_id < ? ORDER BY sale_id DESC LIMIT ?"))
-            .bind(before.map_or_else(|| Value::from(AFTER_ALL_IDS), Value::from))
-            .bind(limit);
+        let select = Statement::new(format!(
+            "SELECT {SALE_COLUMNS} FROM sales WHERE sale_id < ? ORDER BY sale_id DESC LIMIT ?"
+        ))
+        .bind(before.map_or_else(|| Value::from(AFTER_ALL_IDS), Value::from))
+        .bind(limit);
         self.fetch(select).await
     }
 
-    async fn ending_from(&self, ends_from: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
+    async fn ending_from(
+        &self,
+        ends_from: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<Sale>> {
         let select =
             Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE ends_at_ms >= ? AND sale_id > ? ORDER BY sale_id LIMIT ?"))
                 .bind(ends_from)
@@ -51,7 +59,12 @@ impl<S: Store> Sales for S {
         self.fetch(select).await
     }
 
-    async fn ended_before(&self, ends_before: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
+    async fn ended_before(
+        &self,
+        ends_before: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<Sale>> {
         let select =
             Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE ends_at_ms < ? AND sale_id > ? ORDER BY sale_id LIMIT ?"))
                 .bind(ends_before)
@@ -94,11 +107,16 @@ impl Work for CreateSaleOnce {
     async fn run<S: Session>(&self, session: &mut S) -> Result<CreatedOnce, Failure> {
         insert(session, &self.sale, Some(&self.once)).await?;
         // Whichever insert was first has won; another one waited for it.
-        let select = Statement::new("SELECT sale_id, created_at_ms, creation_request FROM sales WHERE creation_key = ?")
-            .bind(self.once.key.as_str())
-            .sql(S::DIALECT.for_update());
+        let select = Statement::new(
+            "SELECT sale_id, created_at_ms, creation_request FROM sales WHERE creation_key = ?",
+        )
+        .bind(self.once.key.as_str())
+        .sql(S::DIALECT.for_update());
         let Some(found) = session.fetch::<ByKey>(&select).await?.pop() else {
-            return Err(Failure::Corrupt(format!("sale {} is there without its key", self.sale.sale_id)));
+            return Err(Failure::Corrupt(format!(
+                "sale {} is there without its key",
+                self.sale.sale_id
+            )));
         };
         if found.request != self.once.request {
             return Ok(CreatedOnce::OtherRequest);
@@ -115,12 +133,20 @@ struct ByKey {
 
 impl FromRow for ByKey {
     fn from_row(row: &impl Row) -> Result<Self, Failure> {
-        Ok(Self { sale_id: row.parsed("sale_id")?, created_at: row.time("created_at_ms")?, request: row.text("creation_request")? })
+        Ok(Self {
+            sale_id: row.parsed("sale_id")?,
+            created_at: row.time("created_at_ms")?,
+            request: row.text("creation_request")?,
+        })
     }
 }
 
 /// Inserts a sale unless its id or its key is there already.
-async fn insert<S: Session>(session: &mut S, sale: &Sale, once: Option<&CreationKey>) -> Result<(), Failure> {
+async fn insert<S: Session>(
+    session: &mut S,
+    sale: &Sale,
+    once: Option<&CreationKey>,
+) -> Result<(), Failure> {
     let row = [
         sale.sale_id.into(),
         sale.title.as_str().into(),
@@ -141,9 +167,11 @@ async fn insert<S: Session>(session: &mut S, sale: &Sale, once: Option<&Creation
         once.map(|once| once.key.as_str()).into(),
         once.map(|once| once.request.as_str()).into(),
     ];
-    let insert = Statement::new(format!("INSERT INTO sales ({SALE_COLUMNS}, creation_key, creation_request) VALUES "))
-        .rows([row])
-        .sql(S::DIALECT.skip_duplicates("sale_id"));
+    let insert = Statement::new(format!(
+        "INSERT INTO sales ({SALE_COLUMNS}, creation_key, creation_request) VALUES "
+    ))
+    .rows([row])
+    .sql(S::DIALECT.skip_duplicates("sale_id"));
     session.execute(&insert).await?;
     keep_price(session, sale.sale_id).await
 }
@@ -168,8 +196,9 @@ impl Work for ChangeSale {
     type Output = Changed;
 
     async fn run<S: Session>(&self, session: &mut S) -> Result<Changed, Failure> {
-        let select =
-            Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE sale_id = ?")).bind(self.sale_id).sql(S::DIALECT.for_update());
+        let select = Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE sale_id = ?"))
+            .bind(self.sale_id)
+            .sql(S::DIALECT.for_update());
         let Some(before) = session.fetch::<Sale>(&select).await?.pop() else {
             return Ok(Changed::NotFound);
         };
@@ -215,7 +244,8 @@ impl Work for RaiseEpoch {
 
     async fn run<S: Session>(&self, session: &mut S) -> Result<Option<u64>, Failure> {
         // The update locks the row, so the read sees this epoch and no later one.
-        let update = Statement::new("UPDATE sales SET epoch = epoch + 1 WHERE sale_id = ?").bind(self.sale_id);
+        let update = Statement::new("UPDATE sales SET epoch = epoch + 1 WHERE sale_id = ?")
+            .bind(self.sale_id);
         if session.execute(&update).await? == 0 {
             return Ok(None);
         }

@@ -27,7 +27,9 @@ impl<S: Store> SessionLedger for S {
     async fn get_many(&self, session_ids: &[SessionId]) -> Stored<Vec<KeptSession>> {
         let mut found = Vec::with_capacity(session_ids.len());
         for chunk in session_ids.chunks(CHUNK) {
-            let select = Statement::new(format!("SELECT {COLUMNS} FROM sessions WHERE session_id IN ")).list(chunk.iter().copied());
+            let select =
+                Statement::new(format!("SELECT {COLUMNS} FROM sessions WHERE session_id IN "))
+                    .list(chunk.iter().copied());
             found.extend(self.fetch(select).await?);
         }
         Ok(found)
@@ -38,13 +40,19 @@ impl<S: Store> SessionLedger for S {
     }
 
     async fn ends_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<KeptSession>> {
-        let select = Statement::new(format!("SELECT {COLUMNS} FROM sessions WHERE end_due_at_ms <= ? ORDER BY end_due_at_ms LIMIT ?"))
-            .bind(now)
-            .bind(limit);
+        let select = Statement::new(format!(
+            "SELECT {COLUMNS} FROM sessions WHERE end_due_at_ms <= ? ORDER BY end_due_at_ms LIMIT ?"
+        ))
+        .bind(now)
+        .bind(limit);
         self.fetch(select).await
     }
 
-    async fn note_ends(&self, session_ids: &[SessionId], again_at: Option<Timestamp>) -> Stored<()> {
+    async fn note_ends(
+        &self,
+        session_ids: &[SessionId],
+        again_at: Option<Timestamp>,
+    ) -> Stored<()> {
         self.transact(NoteEnds { session_ids: session_ids.to_vec(), again_at }).await
     }
 
@@ -61,7 +69,10 @@ impl FromRow for KeptSession {
             role: row.parsed("role")?,
             expires_at: row.time("expires_at_ms")?,
         };
-        Ok(Self { session, ended_at: row.int_or_null("ended_at_ms")?.map(Timestamp::from_epoch_ms) })
+        Ok(Self {
+            session,
+            ended_at: row.int_or_null("ended_at_ms")?.map(Timestamp::from_epoch_ms),
+        })
     }
 }
 
@@ -84,40 +95,68 @@ impl Work for Open {
         let users: Vec<UserId> = by_user.keys().copied().collect();
         let mut alive: HashSet<SessionId> = HashSet::new();
         for chunk in users.chunks(CHUNK) {
-            let lock = Statement::new(format!("SELECT user_id, generation FROM users{} WHERE user_id IN ", S::DIALECT.through("PRIMARY")))
-                .list(chunk.iter().copied())
-                .sql(" ORDER BY user_id")
-                .sql(S::DIALECT.for_update());
-            let generations: HashMap<UserId, u64> =
-                session.fetch::<Generation>(&lock).await?.into_iter().map(|user| (user.user_id, user.generation)).collect();
+            let lock = Statement::new(format!(
+                "SELECT user_id, generation FROM users{} WHERE user_id IN ",
+                S::DIALECT.through("PRIMARY")
+            ))
+            .list(chunk.iter().copied())
+            .sql(" ORDER BY user_id")
+            .sql(S::DIALECT.for_update());
+            let generations: HashMap<UserId, u64> = session
+                .fetch::<Generation>(&lock)
+                .await?
+                .into_iter()
+                .map(|user| (user.user_id, user.generation))
+                .collect();
             let current: Vec<&Session> = chunk
                 .iter()
                 .flat_map(|user_id| &by_user[user_id])
-                .filter(|opening| generations.get(&opening.session.user_id) == Some(&opening.generation))
+                .filter(|opening| {
+                    generations.get(&opening.session.user_id) == Some(&opening.generation)
+                })
                 .map(|opening| &opening.session)
                 .collect();
             insert(session, &current).await?;
             alive.extend(bounded(session, &current, self.now).await?);
         }
-        opened.extend(self.openings.iter().map(|opening| opening.session.session_id).filter(|session_id| alive.contains(session_id)));
+        opened.extend(
+            self.openings
+                .iter()
+                .map(|opening| opening.session.session_id)
+                .filter(|session_id| alive.contains(session_id)),
+        );
         Ok(opened)
     }
 }
 
 async fn insert<S: Transaction>(session: &mut S, new: &[&Session]) -> Result<(), Failure> {
     for chunk in new.chunks(CHUNK) {
-        let rows = chunk.iter().map(|new| [new.session_id.into(), new.user_id.into(), new.role.as_str().into(), new.expires_at.into()]);
-        let insert = Statement::new("INSERT INTO sessions (session_id, user_id, role, expires_at_ms) VALUES ")
-            .rows(rows)
-            .sql(S::DIALECT.skip_duplicates("session_id"));
+        let rows = chunk.iter().map(|new| {
+            [
+                new.session_id.into(),
+                new.user_id.into(),
+                new.role.as_str().into(),
+                new.expires_at.into(),
+            ]
+        });
+        let insert = Statement::new(
+            "INSERT INTO sessions (session_id, user_id, role, expires_at_ms) VALUES ",
+        )
+        .rows(rows)
+        .sql(S::DIALECT.skip_duplicates("session_id"));
         session.execute(&insert).await?;
     }
     Ok(())
 }
 
 /// The living sessions of the users of `new`, after those that are too many were ended.
-async fn bounded<S: Transaction>(session: &mut S, new: &[&Session], now: Timestamp) -> Result<Vec<SessionId>, Failure> {
-    let users: Vec<UserId> = new.iter().map(|new| new.user_id).collect::<HashSet<_>>().into_iter().collect();
+async fn bounded<S: Transaction>(
+    session: &mut S,
+    new: &[&Session],
+    now: Timestamp,
+) -> Result<Vec<SessionId>, Failure> {
+    let users: Vec<UserId> =
+        new.iter().map(|new| new.user_id).collect::<HashSet<_>>().into_iter().collect();
     let mut living: HashMap<UserId, Vec<(Timestamp, SessionId)>> = HashMap::new();
     for chunk in users.chunks(CHUNK) {
         let select =
@@ -125,7 +164,10 @@ async fn bounded<S: Transaction>(session: &mut S, new: &[&Session], now: Timesta
                 .bind(now)
                 .list(chunk.iter().copied());
         for kept in session.fetch::<KeptSession>(&select).await? {
-            living.entry(kept.session.user_id).or_default().push((kept.session.expires_at, kept.session.session_id));
+            living
+                .entry(kept.session.user_id)
+                .or_default()
+                .push((kept.session.expires_at, kept.session.session_id));
         }
     }
     let (mut alive, mut too_many) = (Vec::new(), Vec::new());
@@ -144,7 +186,11 @@ async fn bounded<S: Transaction>(session: &mut S, new: &[&Session], now: Timesta
 
 /// The beginning of a statement that ends sessions. The fast store is to be told at once.
 fn ending(now: Timestamp) -> Statement {
-    Statement::new("UPDATE sessions SET ended_at_ms = ?, end_due_at_ms = ? WHERE ended_at_ms IS NULL AND ").bind(now).bind(now)
+    Statement::new(
+        "UPDATE sessions SET ended_at_ms = ?, end_due_at_ms = ? WHERE ended_at_ms IS NULL AND ",
+    )
+    .bind(now)
+    .bind(now)
 }
 
 /// Ends all sessions of a user but one.
@@ -183,7 +229,10 @@ impl Work for End {
     type Output = ();
 
     async fn run<S: Transaction>(&self, session: &mut S) -> Result<(), Failure> {
-        let update = ending(self.now).sql("session_id = ? AND user_id = ?").bind(self.session_id).bind(self.user_id);
+        let update = ending(self.now)
+            .sql("session_id = ? AND user_id = ?")
+            .bind(self.session_id)
+            .bind(self.user_id);
         session.execute(&update).await.map(drop)
     }
 }
@@ -218,13 +267,21 @@ impl Work for DeleteOver {
     type Output = u32;
 
     async fn run<S: Transaction>(&self, session: &mut S) -> Result<u32, Failure> {
-        let select = Statement::new(format!("SELECT {COLUMNS} FROM sessions WHERE expires_at_ms <= ? ORDER BY expires_at_ms LIMIT ?"))
-            .bind(self.before)
-            .bind(self.limit);
-        let over: Vec<SessionId> = session.fetch::<KeptSession>(&select).await?.into_iter().map(|kept| kept.session.session_id).collect();
+        let select = Statement::new(format!(
+            "SELECT {COLUMNS} FROM sessions WHERE expires_at_ms <= ? ORDER BY expires_at_ms LIMIT ?"
+        ))
+        .bind(self.before)
+        .bind(self.limit);
+        let over: Vec<SessionId> = session
+            .fetch::<KeptSession>(&select)
+            .await?
+            .into_iter()
+            .map(|kept| kept.session.session_id)
+            .collect();
         let mut deleted = 0;
         for chunk in over.chunks(CHUNK) {
-            let delete = Statement::new("DELETE FROM sessions WHERE session_id IN ").list(chunk.iter().copied());
+            let delete = Statement::new("DELETE FROM sessions WHERE session_id IN ")
+                .list(chunk.iter().copied());
             deleted += session.execute(&delete).await?;
         }
         Ok(u32::try_from(deleted).unwrap_or(u32::MAX))

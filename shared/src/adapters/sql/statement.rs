@@ -118,7 +118,10 @@ impl Statement {
     }
 
     /// Writes `(?, …), (?, …), …`, one list per row.
-    pub(super) fn rows<const N: usize>(mut self, rows: impl IntoIterator<Item = [Value; N]>) -> Self {
+    pub(super) fn rows<const N: usize>(
+        mut self,
+        rows: impl IntoIterator<Item = [Value; N]>,
+    ) -> Self {
         for (index, row) in rows.into_iter().enumerate() {
             if index > 0 {
                 self.sql.push_str(", ");
@@ -151,14 +154,19 @@ mod tests {
 
     #[test]
     fn placeholders_and_values_agree() {
-        let statement =
-            Statement::new("SELECT 1 FROM t WHERE a = ?").bind("x").sql(" AND b IN ").list([1_i64, 2, 3]).sql(" LIMIT ?").bind(4_u32);
+        let statement = Statement::new("SELECT 1 FROM t WHERE a = ?")
+            .bind("x")
+            .sql(" AND b IN ")
+            .list([1_i64, 2, 3])
+            .sql(" LIMIT ?")
+            .bind(4_u32);
         assert_eq!(statement.text(), "SELECT 1 FROM t WHERE a = ? AND b IN (?, ?, ?, ?) LIMIT ?");
         let [x, rest @ ..] = statement.values() else { panic!("it has values") };
         assert!(*x == Value::from("x") && *rest == [1, 2, 3, 3, 4].map(Value::Int));
         assert!(statement.is_reusable());
 
-        let rows = Statement::new("INSERT INTO t VALUES ").rows([[Value::Int(1), Value::Null], [Value::Int(2), Value::from("y")]]);
+        let rows = Statement::new("INSERT INTO t VALUES ")
+            .rows([[Value::Int(1), Value::Null], [Value::Int(2), Value::from("y")]]);
         assert_eq!(rows.text(), "INSERT INTO t VALUES (?, ?), (?, ?)");
         assert_eq!(rows.values().len(), 4);
         assert!(!rows.is_reusable());

@@ -33,9 +33,11 @@ impl Work for Pay {
         .bind(self.order_id)
         .bind(self.user_id)
         .bind(self.now);
-        let select = Statement::new(format!("SELECT {ORDER_COLUMNS} FROM orders WHERE order_id = ? AND user_id = ?"))
-            .bind(self.order_id)
-            .bind(self.user_id);
+        let select = Statement::new(format!(
+            "SELECT {ORDER_COLUMNS} FROM orders WHERE order_id = ? AND user_id = ?"
+        ))
+        .bind(self.order_id)
+        .bind(self.user_id);
         for _ in 0..2 {
             session.execute(&update).await?;
             let Some(order) = session.fetch::<Order>(&select).await?.pop() else {
@@ -48,7 +50,10 @@ impl Work for Pay {
                 _ => return Ok(Transition::Refused(order)),
             }
         }
-        Err(Failure::Corrupt(format!("order {} can be paid, but no update finds it so", self.order_id)))
+        Err(Failure::Corrupt(format!(
+            "order {} can be paid, but no update finds it so",
+            self.order_id
+        )))
     }
 }
 
@@ -65,9 +70,11 @@ impl Work for Cancel {
 
     async fn run<S: Session>(&self, session: &mut S) -> Result<Transition, Failure> {
         // An order's sale never changes, so a plain read is enough to know what to lock.
-        let select = Statement::new("SELECT order_id, sale_id FROM orders WHERE order_id = ?").bind(self.order_id);
+        let select = Statement::new("SELECT order_id, sale_id FROM orders WHERE order_id = ?")
+            .bind(self.order_id);
         let found = session.fetch::<OfSale>(&select).await?.pop().map(|found| found.sale_id);
-        let Some(sale_id) = found.or_else(|| self.queued.as_ref().map(|request| request.sale_id)) else {
+        let Some(sale_id) = found.or_else(|| self.queued.as_ref().map(|request| request.sale_id))
+        else {
             return Ok(Transition::NotFound);
         };
         lock_sales(session, BTreeSet::from([sale_id])).await?;
@@ -84,7 +91,8 @@ impl Work for Cancel {
             _ if order.user_id != self.user_id => Ok(Transition::NotFound),
             OrderStatus::Cancelled => Ok(Transition::Done(order)),
             OrderStatus::Confirmed => {
-                end(session, std::slice::from_ref(&order), OrderStatus::Cancelled, self.now).await?;
+                end(session, std::slice::from_ref(&order), OrderStatus::Cancelled, self.now)
+                    .await?;
                 Ok(Transition::Done(ended(order, OrderStatus::Cancelled, self.now)))
             }
             _ => Ok(Transition::Refused(order)),
@@ -118,15 +126,25 @@ impl Work for ExpireDue {
         }
         lock_sales(session, candidates.iter().map(|candidate| candidate.sale_id).collect()).await?;
         // Some may have been paid or cancelled since; their locked rows say so.
-        let mut due = lock_orders(session, candidates.iter().map(|candidate| candidate.order_id).collect()).await?;
-        due.retain(|order| order.status == OrderStatus::Confirmed && order.pay_by.is_some_and(|pay_by| pay_by <= self.now));
+        let mut due =
+            lock_orders(session, candidates.iter().map(|candidate| candidate.order_id).collect())
+                .await?;
+        due.retain(|order| {
+            order.status == OrderStatus::Confirmed
+                && order.pay_by.is_some_and(|pay_by| pay_by <= self.now)
+        });
         end(session, &due, OrderStatus::Expired, self.now).await?;
         Ok(due.into_iter().map(|order| ended(order, OrderStatus::Expired, self.now)).collect())
     }
 }
 
 /// Ends confirmed orders whose rows, and whose sales' rows, are locked: they give up their slots and units.
-async fn end<S: Session>(session: &mut S, orders: &[Order], status: OrderStatus, now: Timestamp) -> Result<(), Failure> {
+async fn end<S: Session>(
+    session: &mut S,
+    orders: &[Order],
+    status: OrderStatus,
+    now: Timestamp,
+) -> Result<(), Failure> {
     for chunk in orders.chunks(CHUNK) {
         // With a condition on the status SQLite would go through an index of it, over all that have it.
         let update = Statement::new(format!("UPDATE orders{} SET status = ?", S::DIALECT.through("PRIMARY")))
@@ -136,7 +154,10 @@ async fn end<S: Session>(session: &mut S, orders: &[Order], status: OrderStatus,
             .list(chunk.iter().map(|order| order.order_id));
         let changed = session.execute(&update).await?;
         if changed != chunk.len() as u64 {
-            return Err(Failure::Corrupt(format!("{changed} of {} locked orders could be changed", chunk.len())));
+            return Err(Failure::Corrupt(format!(
+                "{changed} of {} locked orders could be changed",
+                chunk.len()
+            )));
         }
     }
     let mut units = BTreeMap::<SaleId, i64>::new();

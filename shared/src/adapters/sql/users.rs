@@ -27,19 +27,24 @@ impl<S: Store> Users for S {
     async fn create_many(&self, users: &[User]) -> Stored<Vec<UserId>> {
         let mut stored = Vec::with_capacity(users.len());
         for users in users.chunks(USERS_PER_TRANSACTION) {
-            let ids = self.transact(CreateUsers { users: users.to_vec() }).await.map_err(|error| partly(error, &stored))?;
+            let ids = self
+                .transact(CreateUsers { users: users.to_vec() })
+                .await
+                .map_err(|error| partly(error, &stored))?;
             stored.extend(ids);
         }
         Ok(stored)
     }
 
     async fn by_phone(&self, phone: &Phone) -> Stored<Option<User>> {
-        let select = Statement::new(format!("SELECT {USER_COLUMNS} FROM users WHERE phone = ?")).bind(phone.as_str());
+        let select = Statement::new(format!("SELECT {USER_COLUMNS} FROM users WHERE phone = ?"))
+            .bind(phone.as_str());
         Ok(self.fetch(select).await?.pop())
     }
 
     async fn by_id(&self, user_id: UserId) -> Stored<Option<User>> {
-        let select = Statement::new(format!("SELECT {USER_COLUMNS} FROM users WHERE user_id = ?")).bind(user_id);
+        let select = Statement::new(format!("SELECT {USER_COLUMNS} FROM users WHERE user_id = ?"))
+            .bind(user_id);
         Ok(self.fetch(select).await?.pop())
     }
 
@@ -51,7 +56,9 @@ impl<S: Store> Users for S {
 /// What is sure after `done`: not that nothing happened.
 fn partly(error: StoreError, done: &[UserId]) -> StoreError {
     match error {
-        StoreError::Unavailable { store, cause } if !done.is_empty() => StoreError::Unknown { store, cause },
+        StoreError::Unavailable { store, cause } if !done.is_empty() => {
+            StoreError::Unknown { store, cause }
+        }
         error => error,
     }
 }
@@ -81,10 +88,22 @@ impl Work for CreateUsers {
                 .rows(rows.collect::<Result<Vec<_>, Failure>>()?)
                 .sql(S::DIALECT.skip_duplicates("user_id"));
             session.execute(&insert).await?;
-            let select = Statement::new("SELECT user_id FROM users WHERE user_id IN ").list(chunk.iter().map(|user| user.user_id));
-            stored.extend(session.fetch::<StoredId>(&select).await?.into_iter().map(|StoredId(user_id)| user_id));
+            let select = Statement::new("SELECT user_id FROM users WHERE user_id IN ")
+                .list(chunk.iter().map(|user| user.user_id));
+            stored.extend(
+                session
+                    .fetch::<StoredId>(&select)
+                    .await?
+                    .into_iter()
+                    .map(|StoredId(user_id)| user_id),
+            );
         }
-        Ok(self.users.iter().map(|user| user.user_id).filter(|user_id| stored.contains(user_id)).collect())
+        Ok(self
+            .users
+            .iter()
+            .map(|user| user.user_id)
+            .filter(|user_id| stored.contains(user_id))
+            .collect())
     }
 }
 

@@ -12,7 +12,10 @@ use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 use super::{Sqlite, stored};
 use crate::{
     domain::{Currency, OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{Admission, AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage, StoreError, Stored},
+    ports::{
+        Admission, AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage, StoreError,
+        Stored,
+    },
 };
 
 /// Orders per piece of work, so that a long list does not hold up everybody else.
@@ -106,11 +109,19 @@ async fn judge(connection: &mut SqliteConnection, claim: &Claim) -> Stored<Verdi
     if number::<i64>(&row, "held")? >= number(&row, "stock")? {
         return Ok(Verdict::Answer(Admitted::SoldOut));
     }
-    Ok(Verdict::Room { price: number(&row, "sale_price")?, currency: parsed(&row, "sale_currency")? })
+    Ok(Verdict::Room {
+        price: number(&row, "sale_price")?,
+        currency: parsed(&row, "sale_currency")?,
+    })
 }
 
 /// Adds an order unless it has ended. One that is there is left as it is, but settled when `watched` is `None`.
-async fn add(connection: &mut SqliteConnection, sale_id: SaleId, request: &OrderRequest, watched: Option<Timestamp>) -> Stored<()> {
+async fn add(
+    connection: &mut SqliteConnection,
+    sale_id: SaleId,
+    request: &OrderRequest,
+    watched: Option<Timestamp>,
+) -> Stored<()> {
     const SQL: &str = "
         INSERT INTO admission_orders (sale_id, order_id, user_id, price, currency, admitted_at_ms, traceparent, watched_ms)
         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
@@ -150,7 +161,10 @@ async fn reserve(connection: &mut SqliteConnection, claim: &Claim) -> Stored<Adm
 }
 
 /// State and epoch of a sale that the store knows.
-async fn known(connection: &mut SqliteConnection, sale_id: SaleId) -> Stored<Option<(String, u64)>> {
+async fn known(
+    connection: &mut SqliteConnection,
+    sale_id: SaleId,
+) -> Stored<Option<(String, u64)>> {
     let row = sqlx::query("SELECT state, epoch FROM admission_sales WHERE sale_id = ?")
         .bind(sale_id.to_string())
         .fetch_optional(connection)
@@ -180,19 +194,33 @@ async fn put_terms(connection: &mut SqliteConnection, terms: &SaleTerms) -> Stor
     Ok(())
 }
 
-async fn release(connection: &mut SqliteConnection, sale_id: SaleId, order_id: OrderId) -> Stored<()> {
+async fn release(
+    connection: &mut SqliteConnection,
+    sale_id: SaleId,
+    order_id: OrderId,
+) -> Stored<()> {
     for sql in [
         "INSERT OR IGNORE INTO admission_ended (sale_id, order_id) VALUES (?, ?)",
         "DELETE FROM admission_orders WHERE sale_id = ? AND order_id = ?",
     ] {
-        sqlx::query(sql).bind(sale_id.to_string()).bind(order_id.to_string()).execute(&mut *connection).await.map_err(stored)?;
+        sqlx::query(sql)
+            .bind(sale_id.to_string())
+            .bind(order_id.to_string())
+            .execute(&mut *connection)
+            .await
+            .map_err(stored)?;
     }
     Ok(())
 }
 
 impl Sqlite {
     /// One batch of `settle` (epoch `None`) or `restore`; whether the state allowed it.
-    async fn settle_batch(&self, sale_id: SaleId, epoch: Option<u64>, active: &[OrderRequest]) -> Stored<bool> {
+    async fn settle_batch(
+        &self,
+        sale_id: SaleId,
+        epoch: Option<u64>,
+        active: &[OrderRequest],
+    ) -> Stored<bool> {
         let active = active.to_vec();
         self.write(move |connection| {
             Box::pin(async move {
@@ -222,7 +250,8 @@ impl Admission for Sqlite {
         }
         drop(reader);
         let claim = claim.clone();
-        self.write(move |connection| Box::pin(async move { reserve(connection, &claim).await })).await
+        self.write(move |connection| Box::pin(async move { reserve(connection, &claim).await }))
+            .await
     }
 
     async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
@@ -232,15 +261,23 @@ impl Admission for Sqlite {
                    (SELECT COUNT(*) FROM admission_orders b WHERE b.sale_id = ?1 AND b.user_id = ?2) AS mine,
                    (SELECT b.order_id FROM admission_orders b WHERE b.sale_id = ?1 AND b.user_id = ?2 ORDER BY b.place LIMIT 1) AS bought
             FROM admission_sales s WHERE s.sale_id = ?1 AND s.state = 'open'";
-        let row =
-            sqlx::query(SQL).bind(sale_id.to_string()).bind(user_id.to_string()).fetch_optional(self.readers()).await.map_err(stored)?;
+        let row = sqlx::query(SQL)
+            .bind(sale_id.to_string())
+            .bind(user_id.to_string())
+            .fetch_optional(self.readers())
+            .await
+            .map_err(stored)?;
         let Some(row) = row else {
             return Ok(None);
         };
         let mine: i64 = number(&row, "mine")?;
         let full = mine > 0 && mine >= number(&row, "per_user_limit")?;
         let already_bought = if full { Some(parsed(&row, "bought")?) } else { None };
-        Ok(Some(Look { available: number(&row, "available")?, already_bought, admissions: number(&row, "admissions")? }))
+        Ok(Some(Look {
+            available: number(&row, "available")?,
+            already_bought,
+            admissions: number(&row, "admissions")?,
+        }))
     }
 
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {
@@ -255,9 +292,11 @@ impl Admission for Sqlite {
 
     async fn find_many(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<Vec<Reservation>> {
         let mut found = Vec::with_capacity(order_ids.len());
-        let asked: Vec<OrderId> = order_ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let asked: Vec<OrderId> =
+            order_ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
         for batch in asked.chunks(BATCH_MAX) {
-            let texts: Vec<String> = batch.iter().map(|order_id| format!("\"{order_id}\"")).collect();
+            let texts: Vec<String> =
+                batch.iter().map(|order_id| format!("\"{order_id}\"")).collect();
             let rows = sqlx::query("SELECT * FROM admission_orders WHERE sale_id = ? AND order_id IN (SELECT value FROM json_each(?))")
                 .bind(sale_id.to_string())
                 .bind(format!("[{}]", texts.join(",")))
@@ -296,7 +335,13 @@ impl Admission for Sqlite {
         Ok(())
     }
 
-    async fn claim_overdue(&self, sale_id: SaleId, before: Timestamp, now: Timestamp, limit: u32) -> Stored<Vec<Reservation>> {
+    async fn claim_overdue(
+        &self,
+        sale_id: SaleId,
+        before: Timestamp,
+        now: Timestamp,
+        limit: u32,
+    ) -> Stored<Vec<Reservation>> {
         const SQL: &str = "
             SELECT * FROM admission_orders
             WHERE sale_id = ? AND watched_ms IS NOT NULL AND watched_ms <= ? ORDER BY watched_ms, order_id LIMIT ?";
@@ -325,26 +370,43 @@ impl Admission for Sqlite {
         .await
     }
 
-    async fn reservations(&self, sale_id: SaleId, cursor: u64, limit: u32) -> Stored<ReservationPage> {
+    async fn reservations(
+        &self,
+        sale_id: SaleId,
+        cursor: u64,
+        limit: u32,
+    ) -> Stored<ReservationPage> {
         let limit = limit.max(1) as usize;
         // One more than asked for tells whether a page follows.
-        let mut rows = sqlx::query("SELECT * FROM admission_orders WHERE sale_id = ? AND place > ? ORDER BY place LIMIT ?")
-            .bind(sale_id.to_string())
-            .bind(signed(cursor)?)
-            .bind(i64::try_from(limit + 1).map_err(corrupt)?)
-            .fetch_all(self.readers())
-            .await
-            .map_err(stored)?;
+        let mut rows = sqlx::query(
+            "SELECT * FROM admission_orders WHERE sale_id = ? AND place > ? ORDER BY place LIMIT ?",
+        )
+        .bind(sale_id.to_string())
+        .bind(signed(cursor)?)
+        .bind(i64::try_from(limit + 1).map_err(corrupt)?)
+        .fetch_all(self.readers())
+        .await
+        .map_err(stored)?;
         let more = rows.len() > limit;
         rows.truncate(limit);
         let next = rows.last().filter(|_| more).map(|row| number(row, "place")).transpose()?;
-        Ok(ReservationPage { reservations: rows.iter().map(|row| reservation(sale_id, row)).collect::<Stored<_>>()?, next })
+        Ok(ReservationPage {
+            reservations: rows
+                .iter()
+                .map(|row| reservation(sale_id, row))
+                .collect::<Stored<_>>()?,
+            next,
+        })
     }
 
     async fn state(&self, sale_id: SaleId) -> Stored<AdmissionState> {
         const SQL: &str = "
             SELECT state, epoch, since_ms, version, stock, settled, held - settled AS reserved FROM admission_sales WHERE sale_id = ?";
-        let row = sqlx::query(SQL).bind(sale_id.to_string()).fetch_optional(self.readers()).await.map_err(stored)?;
+        let row = sqlx::query(SQL)
+            .bind(sale_id.to_string())
+            .fetch_optional(self.readers())
+            .await
+            .map_err(stored)?;
         let Some(row) = row else {
             return Ok(AdmissionState::Missing);
         };
@@ -403,12 +465,14 @@ impl Admission for Sqlite {
         let epoch = signed(epoch)?;
         self.write(move |connection| {
             Box::pin(async move {
-                let done = sqlx::query("UPDATE admission_sales SET state = 'open' WHERE sale_id = ? AND epoch = ?")
-                    .bind(sale_id.to_string())
-                    .bind(epoch)
-                    .execute(connection)
-                    .await
-                    .map_err(stored)?;
+                let done = sqlx::query(
+                    "UPDATE admission_sales SET state = 'open' WHERE sale_id = ? AND epoch = ?",
+                )
+                .bind(sale_id.to_string())
+                .bind(epoch)
+                .execute(connection)
+                .await
+                .map_err(stored)?;
                 Ok(done.rows_affected() > 0)
             })
         })

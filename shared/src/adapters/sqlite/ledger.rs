@@ -25,13 +25,19 @@ impl Store for Sqlite {
     async fn fetch<T: FromRow>(&self, statement: Statement) -> Stored<Vec<T>> {
         let rows = timeout(READ_TIMEOUT, query(&statement).fetch_all(self.readers()))
             .await
-            .map_err(|_| StoreError::Unavailable { store: STORE, cause: format!("no answer within {} s", READ_TIMEOUT.as_secs()) })?
+            .map_err(|_| StoreError::Unavailable {
+                store: STORE,
+                cause: format!("no answer within {} s", READ_TIMEOUT.as_secs()),
+            })?
             .map_err(stored)?;
         rows.iter().map(|row| T::from_row(row)).collect::<Result<_, _>>().map_err(undone)
     }
 
     async fn transact<W: Work>(&self, work: W) -> Stored<W::Output> {
-        self.write(move |connection| Box::pin(async move { work.run(&mut Transaction(connection)).await.map_err(undone) })).await
+        self.write(move |connection| {
+            Box::pin(async move { work.run(&mut Transaction(connection)).await.map_err(undone) })
+        })
+        .await
     }
 }
 
@@ -72,7 +78,8 @@ impl Session for Transaction<'_> {
 }
 
 fn query(statement: &Statement) -> Query<'static, Db, SqliteArguments> {
-    let query = sqlx::query(AssertSqlSafe(statement.text().to_owned())).persistent(statement.is_reusable());
+    let query =
+        sqlx::query(AssertSqlSafe(statement.text().to_owned())).persistent(statement.is_reusable());
     statement.values().iter().fold(query, |query, value| match value {
         Value::Text(text) => query.bind(text.clone()),
         Value::Int(number) => query.bind(*number),

@@ -58,7 +58,9 @@ struct Inner {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process holds it.
-    #[error("data directory {0} is in use by another process: stop that one, or give another --data-dir")]
+    #[error(
+        "data directory {0} is in use by another process: stop that one, or give another --data-dir"
+    )]
     InUse(String),
     /// Others may read it.
     #[error("data directory: {0}")]
@@ -80,7 +82,9 @@ pub enum OpenError {
 fn directory_hint(error: &std::io::Error) -> String {
     use std::io::ErrorKind;
     match error.kind() {
-        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => "it is, or lies below, a file that is no directory".to_owned(),
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+            "it is, or lies below, a file that is no directory".to_owned()
+        }
         ErrorKind::PermissionDenied => "this user may not write there".to_owned(),
         ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "the disk is full".to_owned(),
@@ -90,9 +94,15 @@ fn directory_hint(error: &std::io::Error) -> String {
 
 fn database_hint(error: &sqlx::Error) -> String {
     match primary_code(error) {
-        Some(code::NOT_A_DATABASE) => "it is no SQLite database; move it away, or give another --data-dir".to_owned(),
-        Some(code::CORRUPT) => "it is damaged; restore a copy, or give another --data-dir".to_owned(),
-        Some(code::CANNOT_OPEN | code::READ_ONLY | code::NO_PERMISSION) => "this user may not read and write it".to_owned(),
+        Some(code::NOT_A_DATABASE) => {
+            "it is no SQLite database; move it away, or give another --data-dir".to_owned()
+        }
+        Some(code::CORRUPT) => {
+            "it is damaged; restore a copy, or give another --data-dir".to_owned()
+        }
+        Some(code::CANNOT_OPEN | code::READ_ONLY | code::NO_PERMISSION) => {
+            "this user may not read and write it".to_owned()
+        }
         Some(code::FULL) => "the disk is full".to_owned(),
         Some(code::BUSY) => "another program has it locked".to_owned(),
         _ => error.to_string(),
@@ -101,7 +111,9 @@ fn database_hint(error: &sqlx::Error) -> String {
 
 fn migration_hint(error: &MigrateError) -> String {
     match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => database_hint(error),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+            database_hint(error)
+        }
         other => other.to_string(),
     }
 }
@@ -119,7 +131,8 @@ impl Sqlite {
     pub async fn open(data_dir: &Path, loose: Loose) -> Result<Self, OpenError> {
         let opened = Opened::open(data_dir, loose).await?;
         let Opened { mut writer, lock, shown, .. } = opened;
-        let queue = Queue::load(&mut writer).await.map_err(|error| OpenError::Database(shown, error))?;
+        let queue =
+            Queue::load(&mut writer).await.map_err(|error| OpenError::Database(shown, error))?;
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
             .acquire_timeout(Duration::from_secs(5))
@@ -150,7 +163,12 @@ impl Sqlite {
             Ok(false) => schema::compared(&MIGRATOR, Vec::new()),
             Ok(true) => {
                 let failed = |error| OpenError::Database(shown.clone(), error);
-                let mut reader = SqliteConnectOptions::new().filename(file).read_only(true).connect().await.map_err(failed)?;
+                let mut reader = SqliteConnectOptions::new()
+                    .filename(file)
+                    .read_only(true)
+                    .connect()
+                    .await
+                    .map_err(failed)?;
                 let rows = noted(&mut reader).await.map_err(failed)?;
                 reader.close().await.map_err(failed)?;
                 schema::compared(&MIGRATOR, rows)
@@ -209,11 +227,13 @@ impl Opened {
         let refused = |error| not_private(&shown, error);
         drop(private_files::file(&data_dir.join(FILE), loose).map_err(refused)?);
         for beside in ["-wal", "-shm"] {
-            private_files::file_if_any(&data_dir.join(format!("{FILE}{beside}")), loose).map_err(refused)?;
+            private_files::file_if_any(&data_dir.join(format!("{FILE}{beside}")), loose)
+                .map_err(refused)?;
         }
         let failed = |error| OpenError::Database(shown.clone(), error);
         // As much as the indexes of a busy sale need; taken only when there is so much to keep.
-        let options = options(&data_dir.join(FILE)).create_if_missing(true).pragma("cache_size", "-16000");
+        let options =
+            options(&data_dir.join(FILE)).create_if_missing(true).pragma("cache_size", "-16000");
         let mut writer = options.connect().await.map_err(failed)?;
         let migrated = migrate(&mut writer, &shown).await?;
         Ok(Self { writer, migrated, shown, lock })
@@ -242,7 +262,9 @@ async fn migrate(writer: &mut SqliteConnection, shown: &str) -> Result<Migrated,
 
 /// The migrations that the store has noted.
 async fn noted(connection: &mut SqliteConnection) -> Result<Vec<schema::Row>, sqlx::Error> {
-    let is_there = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = ?");
+    let is_there = sqlx::query_scalar::<_, i64>(
+        "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = ?",
+    );
     if is_there.bind(schema::TABLE).fetch_one(&mut *connection).await? == 0 {
         return Ok(Vec::new());
     }
@@ -258,9 +280,15 @@ async fn lock(data_dir: &Path, shown: &str, loose: Loose) -> Result<File, OpenEr
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(lock),
-            Err(std::fs::TryLockError::Error(error)) => return Err(OpenError::Directory(shown.to_owned(), error)),
-            Err(std::fs::TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => sleep(Duration::from_millis(10)).await,
-            Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::InUse(shown.to_owned())),
+            Err(std::fs::TryLockError::Error(error)) => {
+                return Err(OpenError::Directory(shown.to_owned(), error));
+            }
+            Err(std::fs::TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => {
+                sleep(Duration::from_millis(10)).await
+            }
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(OpenError::InUse(shown.to_owned()));
+            }
         }
     }
 }
@@ -295,13 +323,27 @@ fn primary_code(error: &sqlx::Error) -> Option<u32> {
 fn stored(error: sqlx::Error) -> StoreError {
     let is_corrupt = match primary_code(&error) {
         Some(primary) => {
-            matches!(primary, code::CONSTRAINT | code::MISMATCH | code::TOO_BIG | code::CORRUPT | code::NOT_A_DATABASE)
+            matches!(
+                primary,
+                code::CONSTRAINT
+                    | code::MISMATCH
+                    | code::TOO_BIG
+                    | code::CORRUPT
+                    | code::NOT_A_DATABASE
+            )
         }
         None => matches!(
             error,
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Encode(_)
+            sqlx::Error::ColumnDecode { .. }
+                | sqlx::Error::Decode(_)
+                | sqlx::Error::ColumnNotFound(_)
+                | sqlx::Error::Encode(_)
         ),
     };
     let cause = error.to_string();
-    if is_corrupt { StoreError::Corrupt { store: STORE, cause } } else { StoreError::Unavailable { store: STORE, cause } }
+    if is_corrupt {
+        StoreError::Corrupt { store: STORE, cause }
+    } else {
+        StoreError::Unavailable { store: STORE, cause }
+    }
 }

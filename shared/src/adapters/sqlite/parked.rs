@@ -9,15 +9,21 @@ use crate::ports::{Parked, ParkedMessages, Stored};
 #[async_trait]
 impl ParkedMessages for Sqlite {
     async fn list(&self, limit: u32) -> Stored<Vec<Parked>> {
-        let rows = sqlx::query("SELECT parked_id, body, reason FROM queue_parked ORDER BY parked_id LIMIT ?")
-            .bind(limit)
-            .fetch_all(self.readers())
-            .await
-            .map_err(stored)?;
+        let rows = sqlx::query(
+            "SELECT parked_id, body, reason FROM queue_parked ORDER BY parked_id LIMIT ?",
+        )
+        .bind(limit)
+        .fetch_all(self.readers())
+        .await
+        .map_err(stored)?;
         rows.into_iter()
             .map(|row| {
                 let id: i64 = row.try_get(0).map_err(stored)?;
-                Ok(Parked { id: id.to_string(), body: row.try_get(1).map_err(stored)?, reason: row.try_get(2).map_err(stored)? })
+                Ok(Parked {
+                    id: id.to_string(),
+                    body: row.try_get(1).map_err(stored)?,
+                    reason: row.try_get(2).map_err(stored)?,
+                })
             })
             .collect()
     }
@@ -41,10 +47,17 @@ impl Sqlite {
         self.write(move |connection| {
             Box::pin(async move {
                 if let Some(statement) = first {
-                    sqlx::query(statement).bind(id).execute(&mut *connection).await.map_err(stored)?;
+                    sqlx::query(statement)
+                        .bind(id)
+                        .execute(&mut *connection)
+                        .await
+                        .map_err(stored)?;
                 }
-                let gone =
-                    sqlx::query("DELETE FROM queue_parked WHERE parked_id = ?").bind(id).execute(connection).await.map_err(stored)?;
+                let gone = sqlx::query("DELETE FROM queue_parked WHERE parked_id = ?")
+                    .bind(id)
+                    .execute(connection)
+                    .await
+                    .map_err(stored)?;
                 Ok(gone.rows_affected() > 0)
             })
         })

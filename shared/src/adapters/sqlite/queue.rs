@@ -20,7 +20,10 @@ use tokio::{
 use super::{Sqlite, stored};
 use crate::{
     domain::{OrderRequest, QueueMessage},
-    ports::{Backlog, Delivery, Depth, Held, OrderQueue, OrderSource, PUBLISH_LIMIT_MS, StoreError, Stored},
+    ports::{
+        Backlog, Delivery, Depth, Held, OrderQueue, OrderSource, PUBLISH_LIMIT_MS, StoreError,
+        Stored,
+    },
 };
 
 /// How often a message is handed back before it is parked.
@@ -52,8 +55,16 @@ struct GivenOut {
 impl Queue {
     /// Reads what earlier runs have left.
     pub(super) async fn load(connection: &mut SqliteConnection) -> sqlx::Result<Self> {
-        let before = sqlx::query_scalar("SELECT coalesce(max(message_id), 0) FROM queue_messages").fetch_one(connection).await?;
-        Ok(Self { visible: Notify::new(), looking: tokio::sync::Mutex::default(), held: Mutex::default(), tags: AtomicU64::new(0), before })
+        let before = sqlx::query_scalar("SELECT coalesce(max(message_id), 0) FROM queue_messages")
+            .fetch_one(connection)
+            .await?;
+        Ok(Self {
+            visible: Notify::new(),
+            looking: tokio::sync::Mutex::default(),
+            held: Mutex::default(),
+            tags: AtomicU64::new(0),
+            before,
+        })
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<u64, GivenOut>> {
@@ -110,16 +121,27 @@ impl OrderQueue for Sqlite {
             return Ok(());
         }
         let message = QueueMessage { v: QueueMessage::VERSION, orders: orders.to_vec() };
-        let body = serde_json::to_vec(&message).map_err(|error| StoreError::Unavailable { store: "SQLite", cause: error.to_string() })?;
+        let body = serde_json::to_vec(&message).map_err(|error| StoreError::Unavailable {
+            store: "SQLite",
+            cause: error.to_string(),
+        })?;
         let written = self.write(move |connection| {
             Box::pin(async move {
-                sqlx::query("INSERT INTO queue_messages (body) VALUES (?)").bind(body).execute(connection).await.map_err(stored)?;
+                sqlx::query("INSERT INTO queue_messages (body) VALUES (?)")
+                    .bind(body)
+                    .execute(connection)
+                    .await
+                    .map_err(stored)?;
                 Ok(())
             })
         });
-        let outcome = timeout(Duration::from_millis(PUBLISH_LIMIT_MS), written)
-            .await
-            .unwrap_or_else(|_| Err(StoreError::Unknown { store: "SQLite", cause: format!("no answer within {PUBLISH_LIMIT_MS} ms") }));
+        let outcome =
+            timeout(Duration::from_millis(PUBLISH_LIMIT_MS), written).await.unwrap_or_else(|_| {
+                Err(StoreError::Unknown {
+                    store: "SQLite",
+                    cause: format!("no answer within {PUBLISH_LIMIT_MS} ms"),
+                })
+            });
         // Also after an error: the message may be there all the same.
         self.queue().visible.notify_one();
         outcome
@@ -142,17 +164,24 @@ impl OrderQueue for Sqlite {
     }
 
     async fn depth(&self) -> Stored<Depth> {
-        let row = sqlx::query("SELECT (SELECT count(*) FROM queue_messages), (SELECT count(*) FROM queue_parked)")
-            .fetch_one(self.readers())
-            .await
-            .map_err(stored)?;
-        let count = |column: usize| -> Stored<u64> { Ok(row.try_get::<i64, _>(column).map_err(stored)?.unsigned_abs()) };
+        let row = sqlx::query(
+            "SELECT (SELECT count(*) FROM queue_messages), (SELECT count(*) FROM queue_parked)",
+        )
+        .fetch_one(self.readers())
+        .await
+        .map_err(stored)?;
+        let count = |column: usize| -> Stored<u64> {
+            Ok(row.try_get::<i64, _>(column).map_err(stored)?.unsigned_abs())
+        };
         Ok(Depth { waiting: count(0)?, parked: count(1)? })
     }
 
     /// A message stays in the table until its work is done, so nothing is with a consumer that is not counted here.
     async fn backlog(&self) -> Stored<Backlog> {
-        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM queue_messages").fetch_one(self.readers()).await.map_err(stored)?;
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM queue_messages")
+            .fetch_one(self.readers())
+            .await
+            .map_err(stored)?;
         Ok(Backlog { ready: count.unsigned_abs(), consumers: 0 })
     }
 }
@@ -172,7 +201,8 @@ impl OrderSource for Sqlite {
             tokio::pin!(visible);
             visible.as_mut().enable();
             let deliveries = self.give_out(limit.min(RECEIVE_MAX)).await?;
-            if !deliveries.is_empty() || limit == 0 || timeout_at(deadline, visible).await.is_err() {
+            if !deliveries.is_empty() || limit == 0 || timeout_at(deadline, visible).await.is_err()
+            {
                 return Ok(deliveries);
             }
         }
@@ -277,26 +307,33 @@ async fn hand_back(connection: &mut SqliteConnection, ids: String) -> Stored<()>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{contract, ports::OrderLedger as _, private_files::Loose};
+    use crate::{ports::OrderLedger as _, private_files::Loose, testing};
 
     async fn pages_max(store: &Sqlite, pages: u32) {
         let pragma = format!("PRAGMA max_page_count = {pages}");
         let set = store.write(move |connection| {
-            Box::pin(async move { sqlx::query(sqlx::AssertSqlSafe(pragma)).execute(connection).await.map(drop).map_err(stored) })
+            Box::pin(async move {
+                sqlx::query(sqlx::AssertSqlSafe(pragma))
+                    .execute(connection)
+                    .await
+                    .map(drop)
+                    .map_err(stored)
+            })
         });
         set.await.unwrap();
     }
 
     #[tokio::test]
     async fn a_full_disk_refuses_what_is_new_and_loses_nothing() {
-        let dir = std::env::temp_dir().join(format!("flashsale-full-{}", contract::order_id()));
+        let dir = std::env::temp_dir().join(format!("flashsale-full-{}", testing::order_id()));
         let store = Sqlite::open(&dir, Loose::Tighten).await.unwrap();
-        let sale = contract::sale(10_000);
+        let sale = testing::sale(10_000);
         // SQLite takes the file's present size for a limit below it.
         pages_max(&store, 1).await;
         let mut published = Vec::new();
         let refused = loop {
-            let orders: Vec<_> = (0..20).map(|_| contract::request(&sale, contract::user_id())).collect();
+            let orders: Vec<_> =
+                (0..20).map(|_| testing::request(&sale, testing::user_id())).collect();
             match store.publish(&orders).await {
                 Ok(()) => published.push(orders),
                 Err(refused) => break refused,
@@ -305,8 +342,9 @@ mod tests {
         };
         let full = |error: &StoreError| matches!(error, StoreError::Unavailable { cause, .. } if cause.contains("full"));
         assert!(full(&refused), "{refused:?}");
-        let many: Vec<_> = (0..2_000).map(|_| contract::request(&sale, contract::user_id())).collect();
-        let refused = store.record(&many, contract::START, 1).await.unwrap_err();
+        let many: Vec<_> =
+            (0..2_000).map(|_| testing::request(&sale, testing::user_id())).collect();
+        let refused = store.record(&many, testing::START, 1).await.unwrap_err();
         assert!(full(&refused), "no poison: it can be recorded once there is room: {refused:?}");
 
         pages_max(&store, 1_000_000).await;
@@ -317,7 +355,9 @@ mod tests {
             let some = store.receive(100, 0).await.unwrap();
             assert!(!some.is_empty(), "{} are missing", published.len() - received.len());
             store.ack(&some.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
-            received.extend(some.into_iter().map(|delivery| serde_json::from_slice::<QueueMessage>(&delivery.body).unwrap().orders));
+            received.extend(some.into_iter().map(|delivery| {
+                serde_json::from_slice::<QueueMessage>(&delivery.body).unwrap().orders
+            }));
         }
         assert_eq!(received, published);
         drop(store);

@@ -55,7 +55,12 @@ where
             let result = AssertUnwindSafe(async { work(connection).await })
                 .catch_unwind()
                 .await
-                .unwrap_or_else(|_| Err(StoreError::Unavailable { store: STORE, cause: "the work panicked and was undone".to_owned() }));
+                .unwrap_or_else(|_| {
+                    Err(StoreError::Unavailable {
+                        store: STORE,
+                        cause: "the work panicked and was undone".to_owned(),
+                    })
+                });
             let kept = result.is_ok();
             let answer: Answer = Box::new(move |fate| {
                 // A caller that has gone away does not want the answer any more.
@@ -96,13 +101,29 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         match timeout_at(deadline, self.queue.send(Box::new(Pending { work, reply }))).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(StoreError::Unavailable { store: STORE, cause: "the writer has stopped".to_owned() }),
-            Err(_) => return Err(StoreError::Unavailable { store: STORE, cause: "too much is waiting to be written".to_owned() }),
+            Ok(Err(_)) => {
+                return Err(StoreError::Unavailable {
+                    store: STORE,
+                    cause: "the writer has stopped".to_owned(),
+                });
+            }
+            Err(_) => {
+                return Err(StoreError::Unavailable {
+                    store: STORE,
+                    cause: "too much is waiting to be written".to_owned(),
+                });
+            }
         }
         match timeout_at(deadline, answer).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(StoreError::Unknown { store: STORE, cause: "the writer has stopped".to_owned() }),
-            Err(_) => Err(StoreError::Unknown { store: STORE, cause: format!("no answer within {} s", CALL_TIMEOUT.as_secs()) }),
+            Ok(Err(_)) => Err(StoreError::Unknown {
+                store: STORE,
+                cause: "the writer has stopped".to_owned(),
+            }),
+            Err(_) => Err(StoreError::Unknown {
+                store: STORE,
+                cause: format!("no answer within {} s", CALL_TIMEOUT.as_secs()),
+            }),
         }
     }
 }
@@ -133,7 +154,11 @@ async fn run(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Box<dyn
 }
 
 /// Runs a group in one transaction. `answers` get those whose work was run; the others are told here.
-async fn commit(connection: &mut SqliteConnection, group: impl Iterator<Item = Box<dyn Job>>, answers: &mut Vec<Answer>) -> Stored<()> {
+async fn commit(
+    connection: &mut SqliteConnection,
+    group: impl Iterator<Item = Box<dyn Job>>,
+    answers: &mut Vec<Answer>,
+) -> Stored<()> {
     // The whole group must be answered even when the transaction breaks, so failures are carried to the end.
     let mut outcome = execute(connection, "BEGIN IMMEDIATE").await;
     for job in group {
@@ -148,15 +173,18 @@ async fn commit(connection: &mut SqliteConnection, group: impl Iterator<Item = B
         answers.push(answer);
         // Some errors (a full disk) make SQLite roll back the whole transaction by itself. The savepoint is gone then,
         // and this fails: the earlier work of the group is not mistaken for kept.
-        outcome = execute(connection, if kept { "RELEASE work" } else { "ROLLBACK TO work; RELEASE work" }).await;
+        outcome = execute(
+            connection,
+            if kept { "RELEASE work" } else { "ROLLBACK TO work; RELEASE work" },
+        )
+        .await;
     }
     outcome?;
     // A commit whose sync failed may still be found in the log after a crash.
-    connection
-        .execute("COMMIT")
-        .await
-        .map(drop)
-        .map_err(|error| StoreError::Unknown { store: STORE, cause: format!("the commit failed: {error}") })
+    connection.execute("COMMIT").await.map(drop).map_err(|error| StoreError::Unknown {
+        store: STORE,
+        cause: format!("the commit failed: {error}"),
+    })
 }
 
 async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Stored<()> {
@@ -172,7 +200,12 @@ mod tests {
     /// A writer on a database of its own, and a way to look into it.
     async fn writer() -> Writer {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        connection.execute("PRAGMA foreign_keys = ON; CREATE TABLE t (n INTEGER PRIMARY KEY CHECK (n > 0))").await.unwrap();
+        connection
+            .execute(
+                "PRAGMA foreign_keys = ON; CREATE TABLE t (n INTEGER PRIMARY KEY CHECK (n > 0))",
+            )
+            .await
+            .unwrap();
         let child = "CREATE TABLE child (n INTEGER REFERENCES t (n) DEFERRABLE INITIALLY DEFERRED)";
         connection.execute(child).await.unwrap();
         Writer::spawn(connection, File::open("/dev/null").unwrap())
@@ -185,7 +218,12 @@ mod tests {
     async fn numbers(writer: &Writer) -> Vec<i64> {
         writer
             .run(|connection| {
-                Box::pin(async { sqlx::query_scalar("SELECT n FROM t ORDER BY n").fetch_all(connection).await.map_err(stored) })
+                Box::pin(async {
+                    sqlx::query_scalar("SELECT n FROM t ORDER BY n")
+                        .fetch_all(connection)
+                        .await
+                        .map_err(stored)
+                })
             })
             .await
             .unwrap()
@@ -220,10 +258,17 @@ mod tests {
         let writer = writer().await;
         let outcomes = together(
             &writer,
-            &["INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2); INSERT INTO t VALUES (-2)", "INSERT INTO t VALUES (3)"],
+            &[
+                "INSERT INTO t VALUES (1)",
+                "INSERT INTO t VALUES (2); INSERT INTO t VALUES (-2)",
+                "INSERT INTO t VALUES (3)",
+            ],
         )
         .await;
-        assert!(matches!(outcomes[..], [Ok(()), Err(StoreError::Corrupt { .. }), Ok(())]), "{outcomes:?}");
+        assert!(
+            matches!(outcomes[..], [Ok(()), Err(StoreError::Corrupt { .. }), Ok(())]),
+            "{outcomes:?}"
+        );
         assert_eq!(numbers(&writer).await, [1, 3]);
     }
 
@@ -231,9 +276,24 @@ mod tests {
     async fn nobody_is_told_ok_when_the_commit_fails() {
         let writer = writer().await;
         // The foreign key is looked at when the transaction is committed, and not before.
-        let outcomes = together(&writer, &["INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (-1)", "INSERT INTO child VALUES (9)"]).await;
+        let outcomes = together(
+            &writer,
+            &[
+                "INSERT INTO t VALUES (1)",
+                "INSERT INTO t VALUES (-1)",
+                "INSERT INTO child VALUES (9)",
+            ],
+        )
+        .await;
         assert!(
-            matches!(outcomes[..], [Err(StoreError::Unknown { .. }), Err(StoreError::Corrupt { .. }), Err(StoreError::Unknown { .. })]),
+            matches!(
+                outcomes[..],
+                [
+                    Err(StoreError::Unknown { .. }),
+                    Err(StoreError::Corrupt { .. }),
+                    Err(StoreError::Unknown { .. })
+                ]
+            ),
             "{outcomes:?}"
         );
         assert_eq!(numbers(&writer).await, [0; 0]);
@@ -244,13 +304,27 @@ mod tests {
     #[tokio::test]
     async fn a_transaction_that_ends_by_itself_is_noticed() {
         let writer = writer().await;
-        let lost = ["INSERT INTO t VALUES (1)", "ROLLBACK; SELECT no_such_column", "INSERT INTO t VALUES (3)"];
+        let lost = [
+            "INSERT INTO t VALUES (1)",
+            "ROLLBACK; SELECT no_such_column",
+            "INSERT INTO t VALUES (3)",
+        ];
         let outcomes = together(&writer, &lost).await;
-        assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(StoreError::Unavailable { .. }))), "{outcomes:?}");
+        assert!(
+            outcomes.iter().all(|outcome| matches!(outcome, Err(StoreError::Unavailable { .. }))),
+            "{outcomes:?}"
+        );
         assert_eq!(numbers(&writer).await, [0; 0]);
         // The same when the work hides it.
-        let outcomes = together(&writer, &["INSERT INTO t VALUES (1)", "ROLLBACK", "INSERT INTO t VALUES (3)"]).await;
-        assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(StoreError::Unavailable { .. }))), "{outcomes:?}");
+        let outcomes = together(
+            &writer,
+            &["INSERT INTO t VALUES (1)", "ROLLBACK", "INSERT INTO t VALUES (3)"],
+        )
+        .await;
+        assert!(
+            outcomes.iter().all(|outcome| matches!(outcome, Err(StoreError::Unavailable { .. }))),
+            "{outcomes:?}"
+        );
         assert_eq!(numbers(&writer).await, [0; 0]);
         run_sql(&writer, "INSERT INTO t VALUES (4)").await.unwrap();
         assert_eq!(numbers(&writer).await, [4]);
@@ -265,7 +339,8 @@ mod tests {
                 panic!("on purpose");
             })
         });
-        let (panicked, beside) = tokio::join!(panicking, run_sql(&writer, "INSERT INTO t VALUES (2)"));
+        let (panicked, beside) =
+            tokio::join!(panicking, run_sql(&writer, "INSERT INTO t VALUES (2)"));
         assert!(matches!(panicked, Err(StoreError::Unavailable { .. })), "{panicked:?}");
         beside.unwrap();
         assert_eq!(numbers(&writer).await, [2]);

@@ -32,7 +32,10 @@ impl CaptchaArtist for Artist {
 
     fn draw(&self, answer: &str) -> Stored<Vec<u8>> {
         let mut captcha = spelled(answer);
-        captcha.apply_filter(Noise::new(0.2)).apply_filter(Wave::new(2.0, 8.0).horizontal()).apply_filter(Wave::new(2.0, 10.0).vertical());
+        captcha
+            .apply_filter(Noise::new(0.2))
+            .apply_filter(Wave::new(2.0, 8.0).horizontal())
+            .apply_filter(Wave::new(2.0, 10.0).vertical());
         captcha.view(220, 100).as_png().ok_or_else(|| corrupt("no picture could be drawn"))
     }
 
@@ -60,7 +63,8 @@ fn add_noise(samples: &mut [u8]) {
     let mut noise = vec![0; samples.len() / 2];
     SystemRandom.fill(&mut noise);
     for (sample, noise) in samples.chunks_exact_mut(2).zip(noise) {
-        let loud = i16::from_le_bytes([sample[0], sample[1]]).saturating_add((i16::from(noise) - 128) * 16);
+        let loud = i16::from_le_bytes([sample[0], sample[1]])
+            .saturating_add((i16::from(noise) - 128) * 16);
         sample.copy_from_slice(&loud.to_le_bytes());
     }
 }

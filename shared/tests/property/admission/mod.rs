@@ -26,7 +26,12 @@ pub struct Subject {
 
 fn runner(cases: u32) -> TestRunner {
     // A failure prints its shortest sequence; a file of old failures would be of no use, since ids are made anew.
-    TestRunner::new(Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() })
+    TestRunner::new(Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 2_000,
+        ..Config::default()
+    })
 }
 
 /// So many random sequences of calls (50 or more): each answer, and all that can be seen after it, is what the model says.
@@ -39,7 +44,11 @@ pub fn against_model(runtime: &Runtime, subject: &Subject, cases: u32) {
     if let Err(error) = outcome {
         panic!("{error}");
     }
-    assert_eq!(seen.into_inner().unwrap(), BTreeSet::from(sequence::ANSWERS), "the sequences reach every answer");
+    assert_eq!(
+        seen.into_inner().unwrap(),
+        BTreeSet::from(sequence::ANSWERS),
+        "the sequences reach every answer"
+    );
 }
 
 /// So many random sets of tasks that call at once: what may never be never is, and what is left at the end agrees.

@@ -41,7 +41,11 @@ impl Model {
     }
 
     pub fn find(&self, order_id: OrderId) -> Option<Reservation> {
-        self.orders.iter().map(|order| &order.reservation).find(|held| held.request.order_id == order_id).cloned()
+        self.orders
+            .iter()
+            .map(|order| &order.reservation)
+            .find(|held| held.request.order_id == order_id)
+            .cloned()
     }
 
     fn settled(&self) -> usize {
@@ -103,7 +107,11 @@ impl Model {
             return;
         }
         for request in active {
-            if let Some(order) = self.orders.iter_mut().find(|order| order.reservation.request.order_id == request.order_id) {
+            if let Some(order) = self
+                .orders
+                .iter_mut()
+                .find(|order| order.reservation.request.order_id == request.order_id)
+            {
                 order.reservation.settled = true;
             } else if !self.ended.contains(&request.order_id) {
                 let reservation = Reservation { request: request.clone(), settled: true };
@@ -117,8 +125,17 @@ impl Model {
         self.ended.extend(order_ids);
     }
 
-    pub fn claim_overdue(&mut self, before: Timestamp, now: Timestamp, limit: u32) -> Vec<Reservation> {
-        let mut due: Vec<_> = self.orders.iter_mut().filter(|order| !order.reservation.settled && order.time <= before).collect();
+    pub fn claim_overdue(
+        &mut self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: u32,
+    ) -> Vec<Reservation> {
+        let mut due: Vec<_> = self
+            .orders
+            .iter_mut()
+            .filter(|order| !order.reservation.settled && order.time <= before)
+            .collect();
         due.sort_by_key(|order| (order.time, order.reservation.request.order_id));
         due.truncate(limit as usize);
         due.iter_mut().for_each(|order| order.time = now);
@@ -133,7 +150,13 @@ impl Model {
             return AdmissionState::Rebuilding { epoch: *epoch, since: *since };
         }
         let (all, settled) = (self.orders.len() as u32, self.settled() as u32);
-        AdmissionState::Open { epoch: *epoch, version: terms.version, stock: terms.stock, reserved: all - settled, settled }
+        AdmissionState::Open {
+            epoch: *epoch,
+            version: terms.version,
+            stock: terms.stock,
+            reserved: all - settled,
+            settled,
+        }
     }
 
     pub fn begin_rebuild(&mut self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> bool {
@@ -151,7 +174,8 @@ impl Model {
     }
 
     pub fn restore(&mut self, epoch: u64, active: &[OrderRequest]) -> bool {
-        let allowed = self.loaded.as_ref().is_some_and(|loaded| !loaded.open && loaded.epoch == epoch);
+        let allowed =
+            self.loaded.as_ref().is_some_and(|loaded| !loaded.open && loaded.epoch == epoch);
         if allowed {
             self.settle(active);
         }

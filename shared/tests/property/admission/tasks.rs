@@ -10,9 +10,9 @@ use std::{
 };
 
 use flashsale::{
-    contract::{self, START},
     domain::{OrderId, OrderRequest, Sale, UserId},
     ports::{Admission, AdmissionState, Admitted, Claim},
+    testing::{self, START},
 };
 use proptest::{collection::vec, prelude::*};
 use tokio::task::JoinSet;
@@ -47,7 +47,11 @@ pub fn strategy() -> impl Strategy<Value = Plan> {
         1 => Just(Step::ClaimOverdue),
         1 => Just(Step::Rebuild),
     ];
-    (1..6_u32, 1..4_u32, vec(vec(step, 1..25), 2..6)).prop_map(|(stock, limit, tasks)| Plan { stock, limit, tasks })
+    (1..6_u32, 1..4_u32, vec(vec(step, 1..25), 2..6)).prop_map(|(stock, limit, tasks)| Plan {
+        stock,
+        limit,
+        tasks,
+    })
 }
 
 struct World {
@@ -89,13 +93,19 @@ impl World {
                     let claim = self.claim(order);
                     match port.reserve(&claim).await.unwrap() {
                         Admitted::Reserved(held) => {
-                            assert_eq!((held.request.user_id, held.settled), (claim.user_id, false));
+                            assert_eq!(
+                                (held.request.user_id, held.settled),
+                                (claim.user_id, false)
+                            );
                             log.reserved.push(claim.order_id);
                             log.admitted.insert(claim.order_id, held.request);
                         }
                         Admitted::Again(held) => {
                             assert_eq!(held.request.user_id, claim.user_id);
-                            assert!(!log.released.contains(&claim.order_id), "it had ended before the call");
+                            assert!(
+                                !log.released.contains(&claim.order_id),
+                                "it had ended before the call"
+                            );
                             log.admitted.insert(claim.order_id, held.request);
                         }
                         Admitted::AlreadyBought { order_id } => {
@@ -131,9 +141,11 @@ impl World {
 
 /// Runs the plan in a new sale.
 pub async fn run(port: &Arc<dyn Admission>, plan: &Plan) {
-    let sale = Sale { per_user_limit: plan.limit, ..contract::sale(plan.stock) };
-    let (users, orders) = ([(); USERS].map(|()| contract::user_id()), [(); ORDERS].map(|()| contract::order_id()));
-    let world = Arc::new(World { port: Arc::clone(port), sale, users, orders, epoch: AtomicU64::new(0) });
+    let sale = Sale { per_user_limit: plan.limit, ..testing::sale(plan.stock) };
+    let (users, orders) =
+        ([(); USERS].map(|()| testing::user_id()), [(); ORDERS].map(|()| testing::order_id()));
+    let world =
+        Arc::new(World { port: Arc::clone(port), sale, users, orders, epoch: AtomicU64::new(0) });
     assert!(world.rebuild(&[]).await);
 
     let done = Arc::new(AtomicBool::new(false));
@@ -151,7 +163,9 @@ pub async fn run(port: &Arc<dyn Admission>, plan: &Plan) {
 /// No moment shows more units held than there are: nothing in the plan lets the ledger know of more.
 async fn observe(world: Arc<World>, done: Arc<AtomicBool>) {
     while !done.load(Ordering::SeqCst) {
-        if let AdmissionState::Open { stock, reserved, settled, .. } = world.port.state(world.sale.sale_id).await.unwrap() {
+        if let AdmissionState::Open { stock, reserved, settled, .. } =
+            world.port.state(world.sale.sale_id).await.unwrap()
+        {
             assert!(reserved + settled <= stock, "{reserved} + {settled} of {stock}");
         }
         tokio::task::yield_now().await;
@@ -166,12 +180,23 @@ async fn check(world: &World, logs: &[Log]) {
     assert_eq!(won.len(), reserved.len(), "an order is reserved once");
     let page = port.reservations(sale_id, 0, 100).await.unwrap();
     assert_eq!(page.next, None);
-    let held: BTreeMap<_, _> = page.reservations.into_iter().map(|held| (held.request.order_id, held)).collect();
-    assert_eq!(held.keys().copied().collect::<BTreeSet<_>>(), &won - &released, "what was reserved and not given back, and nothing else");
+    let held: BTreeMap<_, _> =
+        page.reservations.into_iter().map(|held| (held.request.order_id, held)).collect();
+    assert_eq!(
+        held.keys().copied().collect::<BTreeSet<_>>(),
+        &won - &released,
+        "what was reserved and not given back, and nothing else"
+    );
 
     let settled = held.values().filter(|held| held.settled).count() as u32;
     let reserved = held.len() as u32 - settled;
-    let expected = AdmissionState::Open { epoch: 1, version: sale.version, stock: sale.stock, reserved, settled };
+    let expected = AdmissionState::Open {
+        epoch: 1,
+        version: sale.version,
+        stock: sale.stock,
+        reserved,
+        settled,
+    };
     assert_eq!(port.state(sale_id).await.unwrap(), expected);
     assert!(reserved + settled <= sale.stock);
 
@@ -184,7 +209,10 @@ async fn check(world: &World, logs: &[Log]) {
     }
     let overdue = port.claim_overdue(sale_id, START, START.plus_ms(1), 100).await.unwrap();
     let overdue: BTreeSet<_> = overdue.into_iter().map(|held| held.request.order_id).collect();
-    assert_eq!(overdue, held.values().filter(|held| !held.settled).map(|held| held.request.order_id).collect());
+    assert_eq!(
+        overdue,
+        held.values().filter(|held| !held.settled).map(|held| held.request.order_id).collect()
+    );
 
     for (index, order_id) in world.orders.iter().enumerate() {
         if released.contains(order_id) {
@@ -193,7 +221,8 @@ async fn check(world: &World, logs: &[Log]) {
     }
     // Exactly what is left can still be had.
     for left in (0..=sale.stock - reserved - settled).rev() {
-        let claim = Claim { order_id: contract::order_id(), user_id: contract::user_id(), ..world.claim(0) };
+        let claim =
+            Claim { order_id: testing::order_id(), user_id: testing::user_id(), ..world.claim(0) };
         let answer = port.reserve(&claim).await.unwrap();
         assert_eq!(matches!(answer, Admitted::Reserved(_)), left > 0, "{answer:?}");
     }

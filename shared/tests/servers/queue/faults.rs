@@ -12,11 +12,11 @@ use std::{
 
 use flashsale::{
     adapters::rabbitmq::RabbitMq,
-    contract::{
-        Fault, FaultProxy,
-        queue::{carried, gather, orders},
-    },
     ports::{Health as _, OrderQueue as _, OrderSource as _, PUBLISH_LIMIT_MS, StoreError},
+    testing::{
+        Fault, FaultProxy,
+        contract::queue::{carried, gather, orders},
+    },
 };
 use flashsale_servers::{ServerKind, Servers};
 use tokio::{
@@ -127,7 +127,10 @@ async fn a_consumer_opened_again_for_the_rest_of_a_batch_fetches_as_much_ahead_a
             if fetched == wanted {
                 return;
             }
-            assert!(begun.elapsed() < Duration::from_secs(20), "{fetched} are fetched, not {wanted}");
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "{fetched} are fetched, not {wanted}"
+            );
             sleep(Duration::from_millis(50)).await;
         }
     };
@@ -261,8 +264,14 @@ async fn confirmed_messages_survive_a_killed_server() {
     let confirmed: Vec<_> = confirmed.into_iter().flatten().collect();
     println!("{} confirmed, {} found", confirmed.len(), found.len());
     assert!(confirmed.len() > 10);
-    assert!(confirmed.iter().all(|order_id| found.contains(order_id)), "every confirmed message is there");
-    assert!(refused.iter().flatten().all(|order_id| !found.contains(order_id)), "nothing that was refused is there");
+    assert!(
+        confirmed.iter().all(|order_id| found.contains(order_id)),
+        "every confirmed message is there"
+    );
+    assert!(
+        refused.iter().flatten().all(|order_id| !found.contains(order_id)),
+        "nothing that was refused is there"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,320 @@
+//! The way in: session, bans and limits, checked together in one trip.
+
+use std::{fmt::Display, net::IpAddr};
+
+use tracing::Instrument as _;
+
+use super::{App, SessionClaims, refusal_cache::Recalled};
+use crate::{
+    domain::{Quota, Role, Subject, Timestamp, UserId},
+    ports::{AbusePolicy, Entered, Entry, Limit, StoreError},
+    problem::Problem,
+    security,
+    trace::STEP,
+};
+
+/// Who sends a request.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// The address, as the trusted proxies tell it.
+    pub address: IpAddr,
+}
+
+/// Look-ups of one request's session: the fast store may be emptied once more right after the first.
+const LOOKUPS_MAX: usize = 2;
+
+/// An administrator who was let in. The use cases that only an administrator may start take one, and write the security log's
+/// line right after what they do is stored: what fails later, or a client that goes away, must not leave it unsaid.
+#[derive(Debug, Clone, Copy)]
+pub struct Admin {
+    user_id: UserId,
+    address: IpAddr,
+}
+
+impl Admin {
+    /// Writes the security log's line about what the administrator has done; `object` names what it was done to, without
+    /// a person's data.
+    pub(super) fn did(&self, event: &'static str, object: &dyn Display) {
+        security::administered(event, self.address, self.user_id, object);
+    }
+
+    /// Who it is.
+    pub(super) const fn user_id(&self) -> UserId {
+        self.user_id
+    }
+}
+
+impl App {
+    /// What a session token says, when it is ours and not over. Costs no store: whether the session is alive is asked
+    /// by [`App::enter`].
+    ///
+    /// # Errors
+    /// `unauthenticated`.
+    pub fn read_session(&self, token: &str) -> Result<SessionClaims, Problem> {
+        let claims: SessionClaims =
+            self.session_keys.verify(token).ok_or(Problem::Unauthenticated)?;
+        (self.now().epoch_ms() / 1_000 < claims.exp)
+            .then_some(claims)
+            .ok_or(Problem::Unauthenticated)
+    }
+
+    /// Lets an administrator in, from where the admin API answers.
+    ///
+    /// # Errors
+    /// `forbidden`, `unauthenticated`, `rate-limited`, `banned`.
+    pub async fn enter_admin(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+    ) -> Result<Admin, Problem> {
+        let networks = &self.config.admin_networks;
+        if !networks.is_empty() && !networks.iter().any(|network| network.contains(client.address))
+        {
+            return Err(Problem::Forbidden("this does not answer in your network"));
+        }
+        // Costs no store; the session's record has the last word below.
+        if who.role != Role::Admin {
+            return Err(Problem::Forbidden("only an administrator may do this"));
+        }
+        self.enter_as(who, client, "admin", self.config.limits.admin, Some(Role::Admin)).await?;
+        Ok(Admin { user_id: who.user_id, address: client.address })
+    }
+
+    /// Lets a signed-in user in, or says why not.
+    pub(super) async fn enter(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        name: &'static str,
+        quota: Quota,
+    ) -> Result<(), Problem> {
+        self.enter_as(who, client, name, quota, None).await
+    }
+
+    /// As [`App::enter`], for sessions of one role. What the session's record says counts; the token's word is older.
+    pub(super) async fn enter_as(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        name: &'static str,
+        quota: Quota,
+        role: Option<Role>,
+    ) -> Result<(), Problem> {
+        let user = Subject::User(who.user_id);
+        let address = Subject::address(client.address);
+        let mut entry = Entry {
+            session: Some((who.user_id, who.session_id)),
+            role,
+            not_banned: vec![user.clone(), address.clone()],
+            limits: vec![
+                Limit { name, subject: user, quota },
+                Limit { name: "address", subject: address, quota: self.config.limits.address },
+            ],
+            abuse: Some(self.abuse_policy()),
+            now: self.now(),
+        };
+        let entered = match self.refusals.recall(&entry, self.monotonic_ms()).await {
+            Recalled::Refused(problem) => Err(problem),
+            Recalled::Nothing => self.enter_session(who, client, &mut entry).await,
+        };
+        entered.inspect_err(|problem| self.note_refused(problem, client, Some(who.user_id)))
+    }
+
+    /// Asks the gate, and where it does not know the session, the ledger.
+    async fn enter_session(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        entry: &mut Entry,
+    ) -> Result<(), Problem> {
+        for _ in 0..LOOKUPS_MAX {
+            match self.ask_gate(entry).await? {
+                Entered::NoSession => {}
+                entered => return told(entered, entry),
+            }
+            if !self.look_up_session(who, client.address).await? {
+                return Err(Problem::Unauthenticated);
+            }
+            entry.now = self.now();
+        }
+        match self.ask_gate(entry).await? {
+            // The ledger says that it is alive.
+            Entered::NoSession => Err(Problem::Unavailable { retry_after_ms: 1_000 }),
+            entered => told(entered, entry),
+        }
+    }
+
+    /// Lets somebody in who is not signed in; `also` are further limits and bans on a phone.
+    pub(super) async fn enter_unknown(
+        &self,
+        client: &Client,
+        name: &'static str,
+        quota: Quota,
+        also: Vec<Limit>,
+    ) -> Result<(), Problem> {
+        let address = Subject::address(client.address);
+        let mut limits = vec![
+            Limit { name: "address", subject: address.clone(), quota: self.config.limits.address },
+            Limit { name, subject: address.clone(), quota },
+        ];
+        let mut not_banned = vec![address];
+        for limit in also {
+            if let Subject::PhoneAt(phone, _) = &limit.subject {
+                not_banned.push(Subject::Phone(phone.clone()));
+            }
+            limits.push(limit);
+        }
+        self.pass(
+            client,
+            Entry { session: None, role: None, not_banned, limits, abuse: None, now: self.now() },
+        )
+        .await
+    }
+
+    /// Lets anybody in who asks for what is not in memory.
+    pub(super) async fn enter_reader(&self, client: &Client) -> Result<(), Problem> {
+        let address = Subject::address(client.address);
+        self.pass(
+            client,
+            Entry {
+                session: None,
+                role: None,
+                not_banned: vec![address.clone()],
+                limits: vec![Limit {
+                    name: "address",
+                    subject: address,
+                    quota: self.config.limits.address,
+                }],
+                abuse: None,
+                now: self.now(),
+            },
+        )
+        .await
+    }
+
+    fn abuse_policy(&self) -> AbusePolicy {
+        let abuse = self.config.abuse;
+        AbusePolicy {
+            refusals_max: abuse.refusals_max,
+            window_ms: abuse.window_seconds * 1_000,
+            ban_ms: abuse.ban_seconds * 1_000,
+            also_refused: 0,
+        }
+    }
+
+    /// Limits what is answered from this process's memory, by a count of this process.
+    pub(super) async fn enter_memory(
+        &self,
+        client: &Client,
+        user_id: Option<UserId>,
+        name: &'static str,
+        quota: Quota,
+    ) -> Result<(), Problem> {
+        let subject = user_id.map_or_else(|| Subject::address(client.address), Subject::User);
+        let counted = self.refusals.count(name, &subject, quota, self.now()).await;
+        counted.map_err(|retry_after_ms| {
+            let problem = Problem::RateLimited { name, quota: Some(quota), retry_after_ms };
+            self.note_refused(&problem, client, user_id);
+            problem
+        })
+    }
+
+    /// Writes the security log's line about a refusal by a limit or a ban.
+    pub(super) fn note_refused(&self, problem: &Problem, client: &Client, user_id: Option<UserId>) {
+        match problem {
+            Problem::RateLimited { name, .. } => {
+                self.refused.by_limit(name, client.address, user_id)
+            }
+            Problem::Banned { .. } => self.refused.by_ban(client.address, user_id),
+            _ => {}
+        }
+    }
+
+    /// Lets somebody in whose session is not asked for.
+    async fn pass(&self, client: &Client, entry: Entry) -> Result<(), Problem> {
+        self.pass_unnoted(entry)
+            .await
+            .inspect_err(|problem| self.note_refused(problem, client, None))
+    }
+
+    /// As [`App::pass`], for a part of a request whose refusal is noted as a whole.
+    pub(super) async fn pass_unnoted(&self, mut entry: Entry) -> Result<(), Problem> {
+        match self.refusals.recall(&entry, self.monotonic_ms()).await {
+            Recalled::Refused(problem) => Err(problem),
+            Recalled::Nothing => {
+                self.ask_gate(&mut entry).await.and_then(|entered| told(entered, &entry))
+            }
+        }
+    }
+
+    /// Asks the gate, reports refusals that were answered from memory, and remembers a refusal.
+    async fn ask_gate(&self, entry: &mut Entry) -> Result<Entered, Problem> {
+        let unreported = self.refusals.take_unreported(entry).await;
+        if let Some(abuse) = &mut entry.abuse {
+            abuse.also_refused = unreported;
+        }
+        // From before the question: what is remembered ends rather too early than too late.
+        let asked_at_ms = self.monotonic_ms();
+        let step = tracing::info_span!(target: STEP, "gate.enter", otel.kind = "client");
+        let entered = self.ports.gate.enter(entry).instrument(step).await;
+        if !matches!(entered, Ok(Entered::Limited { .. })) {
+            self.refusals.keep_unreported(entry, unreported).await;
+        }
+        let entered = entered?;
+        match entered {
+            Entered::Banned { until } => self.remember_ban(entry, until, asked_at_ms).await?,
+            Entered::Limited { limit, retry_after_ms } => {
+                if let Some(limit) = entry.limits.get(limit) {
+                    self.refusals
+                        .note_limited(entry, limit, retry_after_ms, unreported, asked_at_ms)
+                        .await;
+                }
+            }
+            Entered::Entered | Entered::NoSession | Entered::WrongRole => {}
+        }
+        Ok(entered)
+    }
+
+    /// Remembers who is banned. Where the store's answer may mean the address or somebody else, it is asked about the
+    /// address alone: a banned address that tries one phone after another is then refused from memory.
+    async fn remember_ban(
+        &self,
+        entry: &Entry,
+        until: Option<Timestamp>,
+        asked_at_ms: u64,
+    ) -> Result<(), Problem> {
+        self.refusals.note_banned(&entry.not_banned, until, asked_at_ms).await;
+        let address =
+            entry.not_banned.iter().find(|subject| matches!(subject, Subject::Address(_)));
+        let Some(address) = address.filter(|_| entry.not_banned.len() > 1) else { return Ok(()) };
+        let alone = Entry {
+            session: None,
+            role: None,
+            not_banned: vec![address.clone()],
+            limits: Vec::new(),
+            abuse: None,
+            now: entry.now,
+        };
+        if let Entered::Banned { until } = self.ports.gate.enter(&alone).await? {
+            self.refusals.note_banned(&alone.not_banned, until, asked_at_ms).await;
+        }
+        Ok(())
+    }
+}
+
+/// What the gate's answer means to the one who asked.
+fn told(entered: Entered, entry: &Entry) -> Result<(), Problem> {
+    match entered {
+        Entered::Entered => Ok(()),
+        Entered::NoSession => Err(Problem::Unauthenticated),
+        Entered::WrongRole => Err(Problem::Forbidden("only an administrator may do this")),
+        Entered::Banned { until } => Err(Problem::Banned { until }),
+        Entered::Limited { limit, retry_after_ms } => {
+            let limit = entry.limits.get(limit).ok_or(StoreError::Corrupt {
+                store: "gate",
+                cause: format!("refused by limit {limit} of {}", entry.limits.len()),
+            })?;
+            Err(Problem::RateLimited { name: limit.name, quota: Some(limit.quota), retry_after_ms })
+        }
+    }
+}

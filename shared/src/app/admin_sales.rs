@@ -1,0 +1,229 @@
+//! Sales as an administrator creates, changes and watches them.
+
+use std::collections::BTreeMap;
+
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+
+use super::{Admin, App, finish};
+use crate::{
+    domain::{Currency, IdempotencyKey, Sale, SaleChange, SaleId, Timestamp},
+    ports::{AdmissionState, Changed, CreatedOnce, CreationKey, Depth},
+    problem::Problem,
+};
+
+/// A sale to be created.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields of the API, see API.md")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({
+        "title": "Kettle", "price": 12900, "original_price": 25900, "currency": "CNY", "stock": 50, "per_user_limit": 2,
+        "starts_at": "2027-01-01T20:00:00+08:00", "ends_at": "2027-01-01T21:00:00+08:00"
+    })))]
+pub struct NewSale {
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 200))]
+    pub title: String,
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(max_length = 4000))]
+    pub description: String,
+    #[serde(default)]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(max_length = 2000, pattern = "^($|https://|/($|[^/]))")
+    )]
+    pub image_url: String,
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1000000000000i64))]
+    pub price: i64,
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1000000000000i64))]
+    pub original_price: Option<i64>,
+    pub currency: Option<Currency>,
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 10000000))]
+    pub stock: u32,
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
+    pub per_user_limit: Option<u32>,
+    pub starts_at: Timestamp,
+    pub ends_at: Timestamp,
+}
+
+/// The figures of a sale.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SaleStats {
+    /// The sale as the ledger has it.
+    pub sale: Sale,
+    /// `open`, `rebuilding` or `missing`.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(open|rebuilding|missing)$"))]
+    pub admission: &'static str,
+    /// Units that can be reserved now.
+    pub available: u32,
+    /// Units held by orders that the ledger has not confirmed yet.
+    pub reserved: u32,
+    /// Units held by orders that it has.
+    pub settled: u32,
+    /// Orders in the ledger by the word of their status.
+    pub orders: BTreeMap<String, u64>,
+    /// Messages in the queue, of all sales.
+    pub queue_waiting: u64,
+    /// Messages that were parked, of all sales.
+    pub queue_parked: u64,
+    /// When this was read.
+    pub server_time: Timestamp,
+}
+
+impl App {
+    /// Creates a sale and loads it into the admission store. For commands and the demo; see [`App::create_sale_as`].
+    ///
+    /// # Errors
+    /// `invalid`, `unavailable`.
+    pub async fn create_sale(&self, new: NewSale) -> Result<Sale, Problem> {
+        let (app, sale) = (self.clone(), self.new_sale(new)?);
+        finish(async move {
+            app.ports.sales.create(&sale).await?;
+            app.load_new(&sale).await;
+            Ok(sale)
+        })
+        .await
+    }
+
+    /// Creates a sale for an administrator, and only once for each of the administrator's keys: asked for again, the answer
+    /// is the first one, whatever has become of the sale since.
+    ///
+    /// # Errors
+    /// As [`App::create_sale`]; and `invalid` when the key was used for another request.
+    pub async fn create_sale_as(
+        &self,
+        admin: Admin,
+        new: NewSale,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Sale, Problem> {
+        let request = serde_json::to_vec(&new).expect("a new sale can be written as JSON");
+        // Digests have one length, whatever a key looks like, and a caller's key means nothing to another caller.
+        let digests = |key| CreationKey {
+            key: hex_sha256(format!("{} {key}", admin.user_id()).as_bytes()),
+            request: hex_sha256(&request),
+        };
+        let (app, sale, once) = (self.clone(), self.new_sale(new)?, key.map(digests));
+        finish(async move {
+            let created = match once {
+                Some(once) => app.ports.sales.create_once(&sale, &once).await?,
+                None => {
+                    app.ports.sales.create(&sale).await?;
+                    CreatedOnce::Created { sale_id: sale.sale_id, created_at: sale.created_at }
+                }
+            };
+            let CreatedOnce::Created { sale_id, created_at } = created else {
+                let expected = "a new key: this one was used for another sale".to_owned();
+                return Err(Problem::Invalid {
+                    field: IdempotencyKey::HEADER.to_owned(),
+                    expected,
+                });
+            };
+            admin.did("sale-created", &sale_id);
+            if sale_id == sale.sale_id {
+                app.load_new(&sale).await;
+            }
+            Ok(Sale { sale_id, created_at, ..sale })
+        })
+        .await
+    }
+
+    /// The sale that is asked for, with an id.
+    fn new_sale(&self, new: NewSale) -> Result<Sale, Problem> {
+        let now = self.now();
+        let sale = Sale {
+            sale_id: SaleId::new(now, &self.ten()),
+            title: new.title,
+            description: new.description,
+            image_url: new.image_url,
+            price: new.price,
+            original_price: new.original_price.unwrap_or(new.price),
+            currency: new.currency.unwrap_or(Currency::USD),
+            stock: new.stock,
+            sold: 0,
+            per_user_limit: new.per_user_limit.unwrap_or(1),
+            starts_at: new.starts_at,
+            ends_at: new.ends_at,
+            epoch: 0,
+            version: 1,
+            created_at: now,
+        };
+        sale.validate()?;
+        Ok(sale)
+    }
+
+    /// Loads a sale that was just stored into the admission store.
+    async fn load_new(&self, sale: &Sale) {
+        if let Err(error) = self.preheat(sale).await {
+            tracing::warn!(%error, sale_id = %sale.sale_id, "the sale is not loaded yet; the sweeper will do it");
+        }
+        self.catalog.forget(sale.sale_id).await;
+    }
+
+    /// Changes a sale, in the ledger first.
+    ///
+    /// # Errors
+    /// `not-found`, `invalid`, `unavailable`.
+    pub async fn change_sale(
+        &self,
+        admin: Admin,
+        sale_id: SaleId,
+        change: &SaleChange,
+    ) -> Result<Sale, Problem> {
+        let (app, change) = (self.clone(), change.clone());
+        finish(async move { app.apply_change(admin, sale_id, &change).await }).await
+    }
+
+    async fn apply_change(
+        &self,
+        admin: Admin,
+        sale_id: SaleId,
+        change: &SaleChange,
+    ) -> Result<Sale, Problem> {
+        match self.ports.sales.change(sale_id, change).await? {
+            Changed::NotFound => Err(Problem::NotFound),
+            Changed::Refused(error) => Err(error.into()),
+            Changed::Changed(sale) => {
+                admin.did("sale-changed", &sale_id);
+                if let Err(error) = self.ports.admission.set_terms(&sale.terms()).await {
+                    tracing::warn!(%error, %sale_id, "the new terms are not loaded yet; the sweeper will do it");
+                }
+                self.share_sale(&sale, self.now()).await;
+                self.catalog.forget(sale_id).await;
+                Ok(sale)
+            }
+        }
+    }
+
+    /// The figures of a sale, fresh.
+    ///
+    /// # Errors
+    /// `not-found`, `unavailable`.
+    pub async fn sale_stats(&self, sale_id: SaleId) -> Result<SaleStats, Problem> {
+        let sale = self.ports.sales.get(sale_id).await?.ok_or(Problem::NotFound)?;
+        let (admission, available, reserved, settled) =
+            match self.ports.admission.state(sale_id).await? {
+                AdmissionState::Open { stock, reserved, settled, .. } => {
+                    ("open", stock.saturating_sub(reserved + settled), reserved, settled)
+                }
+                AdmissionState::Rebuilding { .. } => ("rebuilding", 0, 0, 0),
+                AdmissionState::Missing => ("missing", 0, 0, 0),
+            };
+        let orders = self.ports.orders.tally(sale_id).await?.by_status.into_iter().collect();
+        let Depth { waiting, parked } = self.ports.queue.depth().await?;
+        Ok(SaleStats {
+            sale,
+            admission,
+            available,
+            reserved,
+            settled,
+            orders,
+            queue_waiting: waiting,
+            queue_parked: parked,
+            server_time: self.now(),
+        })
+    }
+}
+
+fn hex_sha256(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}

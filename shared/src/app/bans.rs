@@ -1,0 +1,147 @@
+//! Bans, as an administrator puts, lifts and lists them.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Admin, App, finish};
+use crate::{
+    domain::{Ban, Subject, Timestamp},
+    metrics::BANS,
+    problem::Problem,
+    security,
+};
+
+/// A ban as the operator sees it.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BanView {
+    /// `user`, `address` or `phone`.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(user|address|phone)$"))]
+    pub kind: &'static str,
+    /// The id, the address or the number.
+    pub value: String,
+    /// Why.
+    pub reason: String,
+    /// When it was put.
+    pub created_at: Timestamp,
+    /// When it ends, if it does.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub expires_at: Option<Timestamp>,
+}
+
+impl From<&Ban> for BanView {
+    fn from(ban: &Ban) -> Self {
+        Self {
+            kind: ban.subject.kind(),
+            value: ban.subject.value(),
+            reason: ban.reason.clone(),
+            created_at: ban.created_at,
+            expires_at: ban.expires_at,
+        }
+    }
+}
+
+/// A ban to be put.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the fields of the API, see API.md")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({ "kind": "phone", "value": "+1 201-555-0125", "reason": "resale" })))]
+pub struct NewBan {
+    #[cfg_attr(feature = "openapi", schema(pattern = "^(user|address|phone)$"))]
+    pub kind: String,
+    pub value: String,
+    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 500))]
+    pub reason: String,
+    pub expires_at: Option<Timestamp>,
+}
+
+impl App {
+    /// Puts a ban. A banned user's sessions stay, but let nobody in.
+    ///
+    /// # Errors
+    /// `invalid`, `unavailable`.
+    pub async fn put_ban(&self, admin: Admin, new: NewBan) -> Result<BanView, Problem> {
+        const REASON_CHARS_MAX: usize = 500;
+        let invalid = |field: &str, expected: &str| Problem::Invalid {
+            field: field.to_owned(),
+            expected: expected.to_owned(),
+        };
+        let subject = read_subject(&new.kind, &new.value)?;
+        if new.reason.trim().is_empty() || new.reason.chars().count() > REASON_CHARS_MAX {
+            return Err(invalid("reason", "1 to 500 characters"));
+        }
+        let now = self.now();
+        if new.expires_at.is_some_and(|end| end <= now) {
+            return Err(invalid("expires_at", "a time to come, or left out for a ban without end"));
+        }
+        let ban = Ban { subject, reason: new.reason, created_at: now, expires_at: new.expires_at };
+        let app = self.clone();
+        finish(async move {
+            app.ports.ban_ledger.put(&ban).await?;
+            BANS.counter(&["operator"]).increment(1);
+            admin.did("ban-put", &security::loggable(&ban.subject));
+            // Should the rest fail, the sweeper does it.
+            app.ports.blacklist.ban(&ban).await?;
+            app.refusals.forget_bans();
+            app.end_sessions_of(&ban.subject).await?;
+            Ok(BanView::from(&ban))
+        })
+        .await
+    }
+
+    /// Lifts a ban.
+    ///
+    /// # Errors
+    /// `invalid`, `not-found`, `unavailable`.
+    pub async fn lift_ban(&self, admin: Admin, kind: &str, value: &str) -> Result<(), Problem> {
+        let subject = read_subject(kind, value)?;
+        let app = self.clone();
+        finish(async move {
+            let lifted = app.ports.ban_ledger.lift(&subject, app.now()).await?;
+            if lifted {
+                admin.did("ban-lifted", &security::loggable(&subject));
+            }
+            // Also an automatic ban, of which the ledger knows nothing.
+            let lifted_here = app.ports.blacklist.lift(&subject).await?;
+            if !lifted {
+                if !lifted_here {
+                    return Err(Problem::NotFound);
+                }
+                admin.did("ban-lifted", &security::loggable(&subject));
+            }
+            app.refusals.forget_bans();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Bans that hold, newest first.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn bans(&self, offset: u32, limit: u32) -> Result<Vec<BanView>, Problem> {
+        Ok(self
+            .ports
+            .blacklist
+            .list(self.now(), offset, limit)
+            .await?
+            .iter()
+            .map(BanView::from)
+            .collect())
+    }
+}
+
+fn read_subject(kind: &str, value: &str) -> Result<Subject, Problem> {
+    let invalid = |field: &str, expected: &str| Problem::Invalid {
+        field: field.to_owned(),
+        expected: expected.to_owned(),
+    };
+    if !["user", "address", "phone"].contains(&kind) {
+        return Err(invalid("kind", "user, address or phone"));
+    }
+    Subject::parse(kind, value).map_err(|_| {
+        invalid(
+            "value",
+            "a user's id, an IP address, or a phone number with its country code, as kind says",
+        )
+    })
+}

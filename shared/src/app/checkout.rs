@@ -1,0 +1,242 @@
+//! The buy path: a ticket, then an order. The order of the steps is the order of their cost.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tracing::Instrument as _;
+
+use super::{App, CaptchaAnswer, Client, SessionClaims, TicketClaims};
+use crate::{
+    domain::{Order, OrderId, OrderRequest, OrderStatus, Sale, SaleId, Timestamp},
+    logging::OncePerSecond,
+    metrics::{self, Outcomes},
+    ports::{Admitted, Claim, Purpose},
+    problem::Problem,
+    trace::{self, STEP, TraceContext},
+};
+
+/// A buyer whose order could not be made durable asks again after this long.
+const RETRY_MS: u64 = 1_000;
+/// Longest wait of a refused ticket for its turn to be looked up in the ledger.
+const LOOKUP_WAIT: Duration = Duration::from_millis(250);
+
+static TICKETS: Outcomes = Outcomes::new(metrics::TICKETS);
+static ORDERS: Outcomes = Outcomes::new(metrics::ORDERS);
+
+/// A ticket, as a client gets it.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Ticket {
+    /// To be sent with the order, however often it takes.
+    pub ticket: String,
+    /// The order that it makes.
+    pub order_id: OrderId,
+    /// First instant at which no new order is made of it.
+    pub expires_at: Timestamp,
+}
+
+/// The answer to an order that is durable.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OrderAccepted {
+    /// Its id.
+    pub order_id: OrderId,
+    /// Always `queued`: GET the order to follow it.
+    pub status: OrderStatus,
+}
+
+impl App {
+    /// Issues a ticket.
+    ///
+    /// # Errors
+    /// `not-found`, `sale-not-open`, `sale-ended`, `sold-out`, `already-bought`, `captcha-*`, `unauthenticated`,
+    /// `rate-limited`, `banned`, `unavailable`.
+    pub async fn issue_ticket(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        sale_id: SaleId,
+        captcha: Option<CaptchaAnswer>,
+    ) -> Result<Ticket, Problem> {
+        TICKETS.note("issued", self.make_ticket(who, client, sale_id, captcha).await)
+    }
+
+    async fn make_ticket(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        sale_id: SaleId,
+        captcha: Option<CaptchaAnswer>,
+    ) -> Result<Ticket, Problem> {
+        // From memory: a request that can't win costs no store. What is not in memory is limited by address.
+        if !self.catalog.knows(sale_id) {
+            self.enter_reader(client).await?;
+        }
+        let sale = self.sale(sale_id).await?;
+        let now = self.now();
+        if now < sale.starts_at {
+            return Err(Problem::SaleNotOpen { starts_at: sale.starts_at });
+        }
+        if now >= sale.ends_at {
+            return Err(Problem::SaleEnded);
+        }
+        // From memory only for users who were seen to hold no order. The first refusal of each asks the store, behind the
+        // gate like everybody: this process may not have taken the order of a winner.
+        if let Some(flag) = self.sold_out_flag(sale_id, who.user_id).await?
+            && self.catalog.is_without(sale_id, who.user_id, flag, self.monotonic_ms()).await
+        {
+            self.enter_memory(client, Some(who.user_id), "ticket", self.config.limits.ticket)
+                .await?;
+            return Err(Problem::SoldOut);
+        }
+        self.enter(who, client, "ticket", self.config.limits.ticket).await?;
+        let step = tracing::info_span!(target: STEP, "admission.look", otel.kind = "client");
+        let look = self.ports.admission.look(sale_id, who.user_id).instrument(step).await?;
+        let look = look.ok_or(Problem::Unavailable { retry_after_ms: RETRY_MS })?;
+        if let Some(order_id) = look.already_bought {
+            return Err(Problem::AlreadyBought { order_id });
+        }
+        if look.available == 0 {
+            let flag = self.note_sold_out(sale_id, &look);
+            self.catalog.note_without(sale_id, who.user_id, flag, self.monotonic_ms()).await;
+            return Err(Problem::SoldOut);
+        }
+        // Last, because it uses the captcha up.
+        self.check_captcha(Purpose::Purchase, captcha).await?;
+        let order_id = OrderId::for_sale(now, sale_id, &self.ten());
+        let expires_at = now.plus_ms(self.config.tickets.ms());
+        let claims = TicketClaims {
+            order_id,
+            user_id: who.user_id,
+            session_id: who.session_id,
+            sale_id,
+            exp_ms: expires_at.epoch_ms(),
+        };
+        Ok(Ticket { ticket: self.ticket_keys.sign(&claims), order_id, expires_at })
+    }
+
+    /// Turns a ticket into an order and returns once the order is durable. The same ticket gives the same order. `request` is
+    /// the trace that the order takes along.
+    ///
+    /// # Errors
+    /// `bad-ticket`, `ticket-expired`, `not-durable-yet`, and those of [`App::issue_ticket`].
+    pub async fn place_order(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        sale_id: SaleId,
+        ticket: &str,
+        request: Option<TraceContext>,
+    ) -> Result<OrderAccepted, Problem> {
+        ORDERS.note("accepted", self.make_order(who, client, sale_id, ticket, request).await)
+    }
+
+    async fn make_order(
+        &self,
+        who: &SessionClaims,
+        client: &Client,
+        sale_id: SaleId,
+        ticket: &str,
+        request: Option<TraceContext>,
+    ) -> Result<OrderAccepted, Problem> {
+        let ticket: TicketClaims = self.ticket_keys.verify(ticket).ok_or(Problem::BadTicket)?;
+        if ticket.user_id != who.user_id
+            || ticket.session_id != who.session_id
+            || ticket.sale_id != sale_id
+        {
+            return Err(Problem::BadTicket);
+        }
+        self.enter(who, client, "order", self.config.limits.order).await?;
+        let now = self.now();
+        let ticket_expired = ticket.expired(now);
+        let claim =
+            Claim { sale_id, order_id: ticket.order_id, user_id: who.user_id, ticket_expired, now };
+        let accepted = OrderAccepted { order_id: ticket.order_id, status: OrderStatus::Queued };
+        match self.reserve(&claim).await? {
+            Admitted::Again(reservation) if reservation.settled => Ok(accepted),
+            Admitted::Ended => Ok(accepted),
+            // Also for `Again`: whether the first publish was confirmed nobody knows, and a second one is harmless.
+            Admitted::Reserved(reservation) | Admitted::Again(reservation) => {
+                self.hand_over(reservation.request, request).await?;
+                self.catalog.note_winner(sale_id, who.user_id).await;
+                Ok(accepted)
+            }
+            Admitted::Closed => Err(Problem::NotDurableYet { retry_after_ms: RETRY_MS }),
+            Admitted::TicketExpired => {
+                self.recorded_or(Problem::TicketExpired, &ticket, accepted).await
+            }
+            Admitted::NotOpen { starts_at } => {
+                self.recorded_or(Problem::SaleNotOpen { starts_at }, &ticket, accepted).await
+            }
+            Admitted::SaleEnded => self.recorded_or(Problem::SaleEnded, &ticket, accepted).await,
+            Admitted::AlreadyBought { order_id } => {
+                self.recorded_or(Problem::AlreadyBought { order_id }, &ticket, accepted).await
+            }
+            Admitted::SoldOut => self.recorded_or(Problem::SoldOut, &ticket, accepted).await,
+        }
+    }
+
+    async fn reserve(&self, claim: &Claim) -> Result<Admitted, Problem> {
+        let step = tracing::info_span!(target: STEP, "admission.reserve", otel.kind = "client");
+        self.ports.admission.reserve(claim).instrument(step).await.map_err(|error| {
+            static LINES: OncePerSecond = OncePerSecond::new();
+            if let Some(left_out) = LINES.pass() {
+                tracing::warn!(%error, order_id = %claim.order_id, left_out, "reserve");
+            }
+            // A unit may have been reserved: the same ticket finds it.
+            Problem::NotDurableYet { retry_after_ms: RETRY_MS }
+        })
+    }
+
+    /// Publishes the order, and puts it where its status is asked for.
+    async fn hand_over(
+        &self,
+        order: OrderRequest,
+        request: Option<TraceContext>,
+    ) -> Result<(), Problem> {
+        let step = tracing::info_span!(target: STEP, "orders.publish", otel.kind = "producer", flashsale.order_id = %order.order_id);
+        let publishing = OrderRequest { traceparent: trace::carried(&step, request), ..order };
+        let order = Order::queued(&publishing);
+        let (published, ()) = futures_util::join!(
+            self.publisher.publish(publishing).instrument(step),
+            self.share_order(&order)
+        );
+        published.map_err(|error| {
+            // The unit stays reserved: the retry finds it, and so does the sweeper.
+            tracing::debug!(%error, order_id = %order.order_id, "publish");
+            Problem::NotDurableYet { retry_after_ms: RETRY_MS }
+        })
+    }
+
+    /// A refused ticket may have become an order that only the ledger still knows: one that ended before the admission
+    /// store lost its data. So the ledger is asked only for a sale that was rebuilt, and for a ticket whose life has ended.
+    /// A miss is remembered for some seconds, few look-ups run at once, and nobody waits long for a turn, so that the crowd
+    /// of those who come too late neither reaches the ledger nor waits for it.
+    async fn recorded_or(
+        &self,
+        refusal: Problem,
+        ticket: &TicketClaims,
+        accepted: OrderAccepted,
+    ) -> Result<OrderAccepted, Problem> {
+        let order_id = ticket.order_id;
+        let rebuilt = self.sale(ticket.sale_id).await?.epoch > Sale::FIRST_EPOCH;
+        if !rebuilt && !matches!(refusal, Problem::TicketExpired) {
+            return Err(refusal);
+        }
+        if self.catalog.is_unrecorded(order_id, self.monotonic_ms()).await {
+            return Err(refusal);
+        }
+        let Ok(turn) = tokio::time::timeout(LOOKUP_WAIT, self.catalog.lookups.acquire()).await
+        else {
+            return Err(Problem::Unavailable { retry_after_ms: RETRY_MS });
+        };
+        let _turn = turn.expect("it is never closed");
+        match self.ports.orders.get(order_id).await? {
+            Some(order) if order.user_id == ticket.user_id => Ok(accepted),
+            _ => {
+                self.catalog.note_unrecorded(order_id, self.monotonic_ms()).await;
+                Err(refusal)
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The list of sales: put together once for all who ask within the life of its figures, and answered with the same bytes.
+
+use std::{
+    io::Write as _,
+    sync::{Arc, LazyLock, OnceLock},
+    time::Duration,
+};
+
+use flate2::{Compression, write::GzEncoder};
+use moka::future::Cache;
+use ring::digest;
+use serde::Serialize;
+
+use super::SaleView;
+use crate::app::{App, Client};
+use crate::{
+    config::CacheTimes,
+    domain::{Currency, Sale, SaleId, SaleState, Timestamp},
+    metrics::CacheCounts,
+    ports::StoreError,
+    problem::Problem,
+};
+
+static LIST: LazyLock<CacheCounts> = LazyLock::new(|| CacheCounts::new("sale_list"));
+
+/// Pages kept in memory.
+const PAGES_MAX: u64 = 100;
+
+/// Where a page begins, and how many sales it has at most.
+type Key = (Option<SaleId>, u32);
+
+/// A sale in the list: without its description, which its own page has.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "the fields of the API, see API.md")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ListedSale {
+    pub sale_id: SaleId,
+    pub title: String,
+    pub image_url: String,
+    pub price: i64,
+    pub original_price: i64,
+    pub currency: Currency,
+    pub stock: u32,
+    pub available: u32,
+    pub per_user_limit: u32,
+    pub starts_at: Timestamp,
+    pub ends_at: Timestamp,
+    pub state: SaleState,
+    pub server_time: Timestamp,
+}
+
+impl From<SaleView> for ListedSale {
+    fn from(sale: SaleView) -> Self {
+        Self {
+            sale_id: sale.sale_id,
+            title: sale.title,
+            image_url: sale.image_url,
+            price: sale.price,
+            original_price: sale.original_price,
+            currency: sale.currency,
+            stock: sale.stock,
+            available: sale.available,
+            per_user_limit: sale.per_user_limit,
+            starts_at: sale.starts_at,
+            ends_at: sale.ends_at,
+            state: sale.state,
+            server_time: sale.server_time,
+        }
+    }
+}
+
+/// A page of the list of sales.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SaleList {
+    /// The sales, newest first.
+    pub sales: Vec<ListedSale>,
+    /// Where the next page begins.
+    #[cfg_attr(feature = "openapi", schema(required))]
+    pub next_cursor: Option<SaleId>,
+}
+
+/// JSON that is sent to many.
+#[derive(Debug)]
+pub struct CachedJson {
+    plain: Arc<[u8]>,
+    gzip: OnceLock<Arc<[u8]>>,
+    tag: String,
+}
+
+impl CachedJson {
+    /// The bytes.
+    #[must_use]
+    pub fn plain(&self) -> Arc<[u8]> {
+        Arc::clone(&self.plain)
+    }
+
+    /// The same, compressed when first asked for.
+    #[must_use]
+    pub fn gzip(&self) -> Arc<[u8]> {
+        let compress = || {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            let written = encoder.write_all(&self.plain).and_then(|()| encoder.finish());
+            written.expect("writing to memory does not fail").into()
+        };
+        Arc::clone(self.gzip.get_or_init(compress))
+    }
+
+    /// A weak entity tag: the same for pages that differ only in `server_time`.
+    #[must_use]
+    pub fn tag(&self) -> &str {
+        &self.tag
+    }
+}
+
+impl SaleList {
+    fn cached(self) -> CachedJson {
+        let plain = serde_json::to_vec(&self).expect("a list of sales can be written as JSON");
+        let mut timeless = self;
+        for sale in &mut timeless.sales {
+            sale.server_time = Timestamp::from_epoch_ms(0);
+        }
+        let timeless =
+            serde_json::to_vec(&timeless).expect("a list of sales can be written as JSON");
+        let hash = digest::digest(&digest::SHA256, &timeless);
+        let hex: String = hash.as_ref().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+        CachedJson { plain: plain.into(), gzip: OnceLock::new(), tag: format!("W/\"{hex}\"") }
+    }
+}
+
+/// The pages in this process's memory.
+pub(in crate::app) struct SaleLists {
+    /// The sales of a page, as long as the text of a sale lives.
+    sales: Cache<Key, Arc<Vec<Sale>>>,
+    /// The page as it is sent, as long as its figures live.
+    pages: Cache<Key, Arc<CachedJson>>,
+}
+
+impl SaleLists {
+    pub(in crate::app) fn new(times: &CacheTimes) -> Self {
+        let page_ms = times.sold_out_ms.min(times.sale_local_ms);
+        Self {
+            sales: Cache::builder()
+                .max_capacity(PAGES_MAX)
+                .time_to_live(Duration::from_millis(times.sale_local_ms))
+                .build(),
+            pages: Cache::builder()
+                .max_capacity(PAGES_MAX)
+                .time_to_live(Duration::from_millis(page_ms))
+                .build(),
+        }
+    }
+
+    pub(in crate::app) fn forget(&self) {
+        self.sales.invalidate_all();
+        self.pages.invalidate_all();
+    }
+}
+
+impl App {
+    /// A page of the list of sales, newest first.
+    ///
+    /// # Errors
+    /// `rate-limited`, `banned`, `unavailable`.
+    pub async fn sale_list(
+        &self,
+        client: &Client,
+        before: Option<SaleId>,
+        limit: u32,
+    ) -> Result<Arc<CachedJson>, Problem> {
+        let (key, lists) = ((before, limit), self.catalog.lists());
+        if lists.sales.contains_key(&key) {
+            self.enter_memory(client, None, "address", self.config.limits.address).await?;
+        } else {
+            self.enter_reader(client).await?;
+        }
+        LIST.lookups.increment(1);
+        let page = lists
+            .pages
+            .try_get_with(key, async {
+                self.make_list(key).await.map(|list| Arc::new(list.cached()))
+            })
+            .await;
+        page.map_err(|problem: Arc<Problem>| (*problem).clone())
+    }
+
+    async fn make_list(&self, key: Key) -> Result<SaleList, Problem> {
+        LIST.misses.increment(1);
+        let (before, limit) = key;
+        let read = self
+            .catalog
+            .lists()
+            .sales
+            .try_get_with(key, async { self.ports.sales.list(before, limit).await.map(Arc::new) })
+            .await;
+        let sales = read.map_err(|error: Arc<StoreError>| Problem::from((*error).clone()))?;
+        let mut listed = Vec::with_capacity(sales.len());
+        for sale in sales.iter() {
+            listed.push(ListedSale::from(self.view(sale).await?));
+        }
+        let full = sales.len() == limit as usize;
+        Ok(SaleList {
+            sales: listed,
+            next_cursor: sales.last().filter(|_| full).map(|sale| sale.sale_id),
+        })
+    }
+}

@@ -1,0 +1,207 @@
+//! Whether all that was in the queue at one moment has reached the ledger by now.
+//!
+//! The queue knows what waits for a consumer, but not what its consumers have. So each process that consumes says in the
+//! shared store how far it has got ([`HolderReport`]), and the rebuild of an admission store looks at the queue and at the
+//! reports until they prove it:
+//!
+//! 1. At a first look nothing is ready: every message published before is with a consumer, or on its way to one.
+//! 2. Once a consumer has reported several times since then, so that what was on its way has come, the number of the
+//!    last message it has received is its mark.
+//! 3. When every consumer that the queue counts is done up to its mark, all those messages are recorded.
+//!
+//! If a consumer comes, goes, reconnects or hands something back in between, messages may be ready again: the looks
+//! begin anew. A consumer that does not report (stopped, or Lambda's own) makes the rebuild wait its longest time.
+//! No clocks are compared: reports are told apart by their beat.
+
+use std::collections::HashMap;
+
+use crate::app::App;
+use crate::ports::{Backlog, HolderReport, Stored};
+
+/// Reports of a consumer after the first look, the last of which gives its mark. The first may have been written
+/// before the look; those after it are [`App::report_held`]'s period apart, together more than a message is on its way.
+const BEATS: u64 = 3;
+/// Least time between the first look and the last one.
+const BETWEEN_LOOKS_MS: u64 = 1_000;
+
+/// The first look of one rebuild, and what has been seen since.
+#[derive(Debug)]
+pub(in crate::app) struct Looks {
+    begun_ms: u64,
+    consumers: u32,
+    holders: HashMap<u128, Holder>,
+}
+
+#[derive(Debug)]
+struct Holder {
+    first: HolderReport,
+    mark: Option<u64>,
+}
+
+impl Looks {
+    /// `None` while something is ready.
+    fn begin(backlog: Backlog, reports: &[HolderReport], now_ms: u64) -> Option<Self> {
+        let holders = reports
+            .iter()
+            .map(|report| (report.holder, Holder { first: *report, mark: None }))
+            .collect();
+        (backlog.ready == 0).then_some(Self {
+            begun_ms: now_ms,
+            consumers: backlog.consumers,
+            holders,
+        })
+    }
+
+    /// When the first look was, by the monotonic clock.
+    pub(in crate::app) const fn begun_ms(&self) -> u64 {
+        self.begun_ms
+    }
+
+    /// One more look: `None` when the looks must begin anew, else whether the queue is worked off.
+    fn look(&mut self, backlog: Backlog, reports: &[HolderReport], now_ms: u64) -> Option<bool> {
+        if backlog.consumers != self.consumers {
+            return None;
+        }
+        let (mut reporting, mut done) = (0, 0);
+        for report in reports {
+            let holder = self.holders.get_mut(&report.holder)?;
+            let (now, first) = (report.held, holder.first.held);
+            if (now.session, now.handed_back) != (first.session, first.handed_back) {
+                return None;
+            }
+            if report.beat < holder.first.beat + BEATS {
+                // Too early to say, or a process that has gone: then the queue does not count it.
+                continue;
+            }
+            reporting += 1;
+            let mark = *holder.mark.get_or_insert(now.received);
+            done += u32::from(now.done >= mark);
+        }
+        Some(
+            now_ms.saturating_sub(self.begun_ms) >= BETWEEN_LOOKS_MS
+                && reporting == self.consumers
+                && done == reporting,
+        )
+    }
+}
+
+impl App {
+    /// Tells the other processes how far this one has got with the messages that it consumes. To be called about twice a
+    /// second by a process that consumes; nothing is done where the queue itself knows.
+    ///
+    /// # Errors
+    /// When the shared store does not answer.
+    pub async fn report_held(&self) -> Stored<()> {
+        let Some(held) = self.ports.source.held() else {
+            return Ok(());
+        };
+        let report = HolderReport { holder: self.sweep.holder, beat: self.sweep.next_beat(), held };
+        self.ports.holders.report(&report, self.now()).await
+    }
+
+    /// One look at the queue. `looks` is what earlier calls have left; it begins as `None`. Returns the time of the monotonic
+    /// clock before which every published message is recorded by now, once that is known.
+    pub(in crate::app) async fn worked_off_until(
+        &self,
+        looks: &mut Option<Looks>,
+    ) -> Stored<Option<u64>> {
+        let now_ms = self.monotonic_ms();
+        // In this order: what the queue has given out by now is in the reports that come later.
+        let backlog = self.ports.queue.backlog().await?;
+        if backlog.consumers == 0 {
+            // The queue knows all, or nobody consumes: what is not ready is not there.
+            return Ok((backlog.ready == 0).then_some(now_ms));
+        }
+        let reports = self.ports.holders.reports().await?;
+        let seen = looks.as_mut().and_then(|looks| looks.look(backlog, &reports, now_ms));
+        if seen.is_none() {
+            *looks = Looks::begin(backlog, &reports, now_ms);
+        }
+        Ok(looks.as_ref().filter(|_| seen == Some(true)).map(|looks| looks.begun_ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::Held;
+
+    fn report(holder: u128, beat: u64, received: u64, done: u64) -> HolderReport {
+        HolderReport { holder, beat, held: Held { session: 1, handed_back: 0, received, done } }
+    }
+
+    fn backlog(ready: u64, consumers: u32) -> Backlog {
+        Backlog { ready, consumers }
+    }
+
+    #[test]
+    fn what_a_consumer_has_is_waited_for() {
+        assert!(
+            Looks::begin(backlog(1, 1), &[report(1, 1, 5, 5)], 0).is_none(),
+            "something is ready"
+        );
+        let mut looks = Looks::begin(backlog(0, 1), &[report(1, 1, 5, 5)], 0).unwrap();
+        assert_eq!(
+            looks.look(backlog(0, 1), &[report(1, 3, 5, 5)], 5_000),
+            Some(false),
+            "too few reports"
+        );
+        assert_eq!(
+            looks.look(backlog(0, 1), &[report(1, 4, 6, 5)], 5_000),
+            Some(false),
+            "one more was on its way"
+        );
+        assert_eq!(looks.look(backlog(9, 1), &[report(1, 5, 8, 5)], 5_000), Some(false));
+        assert_eq!(
+            looks.look(backlog(9, 1), &[report(1, 6, 9, 6)], 5_000),
+            Some(true),
+            "later ones do not count"
+        );
+    }
+
+    #[test]
+    fn looks_are_a_second_apart() {
+        let mut looks = Looks::begin(backlog(0, 1), &[report(1, 1, 5, 5)], 7).unwrap();
+        assert_eq!(looks.look(backlog(0, 1), &[report(1, 4, 5, 5)], 1_006), Some(false));
+        assert_eq!(looks.look(backlog(0, 1), &[report(1, 4, 5, 5)], 1_007), Some(true));
+    }
+
+    #[test]
+    fn a_consumer_that_does_not_report_is_not_believed_to_hold_nothing() {
+        let mut looks = Looks::begin(backlog(0, 2), &[report(1, 1, 5, 5)], 0).unwrap();
+        assert_eq!(
+            looks.look(backlog(0, 2), &[report(1, 9, 5, 5)], 60_000),
+            Some(false),
+            "one reports, two consume"
+        );
+        let both = |beat| [report(1, beat, 5, 5), report(2, 1, 5, 5)];
+        let mut looks = Looks::begin(backlog(0, 2), &both(1), 0).unwrap();
+        assert_eq!(looks.look(backlog(0, 2), &both(9), 60_000), Some(false), "one stands still");
+        let mut looks = Looks::begin(backlog(0, 1), &both(1), 0).unwrap();
+        assert_eq!(
+            looks.look(backlog(0, 1), &both(9), 60_000),
+            Some(true),
+            "one has gone, and the queue does not count it"
+        );
+    }
+
+    #[test]
+    fn looks_begin_anew_when_messages_may_be_ready_again() {
+        let first = report(1, 1, 5, 5);
+        let begun = || Looks::begin(backlog(0, 1), &[first], 0).unwrap();
+        let held = |session, handed_back| HolderReport {
+            beat: 9,
+            held: Held { session, handed_back, ..first.held },
+            ..first
+        };
+        assert_eq!(begun().look(backlog(0, 1), &[held(1, 0)], 5_000), Some(true));
+        assert_eq!(begun().look(backlog(0, 1), &[held(2, 0)], 5_000), None, "it has reconnected");
+        assert_eq!(begun().look(backlog(0, 1), &[held(1, 1)], 5_000), None, "it has handed back");
+        assert_eq!(begun().look(backlog(0, 2), &[held(1, 0)], 5_000), None, "another has come");
+        assert_eq!(
+            begun().look(backlog(0, 1), &[held(1, 0), report(2, 9, 0, 0)], 5_000),
+            None,
+            "another reports"
+        );
+    }
+}

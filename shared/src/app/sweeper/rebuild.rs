@@ -1,0 +1,132 @@
+//! Bringing back the admission store of one sale, when it is new or has lost its data.
+//!
+//! The ledger hands out a fencing token first (the sale's `epoch`); the store refuses whoever comes with an older one. Then
+//! the rebuild waits until the publishes that were under way have ended and the queue is worked off, because an order on
+//! its way to the ledger holds a unit that the ledger does not show yet. What slips through after the longest wait, the
+//! ledger refuses: the store is only the gate in front of it.
+
+use super::queue_barrier::Looks;
+use crate::app::App;
+use crate::{
+    domain::{Order, OrderRequest, Sale, SaleId},
+    ports::{AdmissionState, Stored},
+};
+
+/// Orders restored at a time.
+const PAGE: u32 = 500;
+
+/// A rebuild that this process waits for.
+#[derive(Debug)]
+pub(in crate::app) struct Waiting {
+    epoch: u64,
+    /// When this process first saw it, by the monotonic clock.
+    since_ms: u64,
+    looks: Option<Looks>,
+}
+
+impl App {
+    /// One step of a rebuild; called every tick until the store is open. Returns how many steps were taken.
+    pub(in crate::app) async fn rebuild(&self, sale: &Sale, state: &AdmissionState) -> Stored<u32> {
+        match state {
+            AdmissionState::Open { .. } => Ok(0),
+            AdmissionState::Rebuilding { epoch, since } if *epoch == sale.epoch => {
+                // Another process may have begun it, by a clock that differs from this one's: the longest wait bears that.
+                let longest =
+                    self.now().since_ms(*since) >= self.config.sweeper.rebuild_wait_max_ms;
+                if !longest && !self.has_waited(sale.sale_id, *epoch).await? {
+                    return Ok(0);
+                }
+                let open = self.restore(sale, *epoch).await?;
+                if open {
+                    self.sweep.rebuilds().remove(&sale.sale_id);
+                }
+                Ok(u32::from(open))
+            }
+            // Lost, or begun by someone whose token the ledger has overtaken.
+            AdmissionState::Missing | AdmissionState::Rebuilding { .. } => {
+                tracing::warn!(sale_id = %sale.sale_id, "the admission store has lost the sale: rebuilding it from the ledger");
+                let begun = self.begin_rebuild(sale).await?;
+                if let Some(epoch) = begun {
+                    self.sweep.rebuilds().insert(
+                        sale.sale_id,
+                        Waiting { epoch, since_ms: self.monotonic_ms(), looks: None },
+                    );
+                }
+                Ok(u32::from(begun.is_some()))
+            }
+        }
+    }
+
+    /// Whether the orders that were admitted before the rebuild are recorded: their publishes have ended, and the queue
+    /// is worked off.
+    async fn has_waited(&self, sale_id: SaleId, epoch: u64) -> Stored<bool> {
+        let now_ms = self.monotonic_ms();
+        let earlier =
+            self.sweep.rebuilds().remove(&sale_id).filter(|waiting| waiting.epoch == epoch);
+        let Waiting { since_ms, mut looks, .. } =
+            earlier.unwrap_or(Waiting { epoch, since_ms: now_ms, looks: None });
+        let published = now_ms.saturating_sub(since_ms) >= self.config.sweeper.rebuild_wait_min_ms;
+        let worked_off = if published {
+            self.worked_off_until(&mut looks).await.map(|until| until.is_some())
+        } else {
+            Ok(false)
+        };
+        self.sweep.rebuilds().insert(sale_id, Waiting { epoch, since_ms, looks });
+        worked_off
+    }
+
+    /// Loads a sale that can have no orders yet, all at once.
+    pub(in crate::app) async fn preheat(&self, sale: &Sale) -> Stored<()> {
+        if let Some(epoch) = self.begin_rebuild(sale).await? {
+            self.ports.admission.finish_rebuild(sale.sale_id, epoch).await?;
+        }
+        Ok(())
+    }
+
+    async fn begin_rebuild(&self, sale: &Sale) -> Stored<Option<u64>> {
+        let Some(epoch) = self.ports.sales.raise_epoch(sale.sale_id).await? else {
+            return Ok(None);
+        };
+        let begun = self.ports.admission.begin_rebuild(&sale.terms(), epoch, self.now()).await?;
+        Ok(begun.then_some(epoch))
+    }
+
+    async fn restore(&self, sale: &Sale, epoch: u64) -> Stored<bool> {
+        let mut after = None;
+        loop {
+            let page = self.ports.orders.active(sale.sale_id, after, PAGE).await?;
+            after = page.last().map(|order| order.order_id);
+            let requests: Vec<OrderRequest> = page.iter().map(request).collect();
+            if !requests.is_empty()
+                && !self.ports.admission.restore(sale.sale_id, epoch, &requests).await?
+            {
+                // Lost again, or somebody newer is at it.
+                return Ok(false);
+            }
+            if page.len() < PAGE as usize {
+                break;
+            }
+        }
+        let open = self.ports.admission.finish_rebuild(sale.sale_id, epoch).await?;
+        if open {
+            // The epoch tells every instance that the store has lost data.
+            self.share_sale(&Sale { epoch, ..sale.clone() }, self.now()).await;
+            self.catalog.forget(sale.sale_id).await;
+            tracing::info!(sale_id = %sale.sale_id, epoch, "the admission store is open again");
+        }
+        Ok(open)
+    }
+}
+
+/// The request that a recorded order came from.
+pub(in crate::app) fn request(order: &Order) -> OrderRequest {
+    OrderRequest {
+        order_id: order.order_id,
+        sale_id: order.sale_id,
+        user_id: order.user_id,
+        price: order.price,
+        currency: order.currency,
+        admitted_at: order.created_at,
+        traceparent: None,
+    }
+}

@@ -1,0 +1,292 @@
+//! Reserving a unit: each answer, and which comes first.
+
+use super::*;
+use crate::domain::Currency;
+
+/// Reserving, looking and finding, one caller at a time.
+pub async fn suite(port: &dyn Admission) {
+    a_unit_is_given_once_and_found_again(port).await;
+    nothing_is_known_of_a_sale_that_was_never_loaded(port).await;
+    the_window_is_kept(port).await;
+    an_expired_ticket_finds_only_what_it_got(port).await;
+    the_limit_holds_per_user(port).await;
+    the_limit_may_change_while_units_are_held(port).await;
+    stock_runs_out_and_may_change(port).await;
+    a_reservation_keeps_its_terms(port).await;
+    terms_are_replaced_by_newer_ones_only(port).await;
+    answers_come_in_their_order(port).await;
+    every_unit_that_is_given_is_counted(port).await;
+}
+
+async fn a_unit_is_given_once_and_found_again(port: &dyn Admission) {
+    let sale = opened(port, 2).await;
+    let first = claim(&sale, user_id());
+    let held = Reservation { request: admitted(&sale, &first), settled: false };
+    assert_eq!(port.reserve(&first).await.expect("store"), Admitted::Reserved(held.clone()));
+    assert_eq!(available(port, &sale).await, 1);
+    let later = Claim { now: at(5_000), ..first.clone() };
+    assert_eq!(
+        port.reserve(&later).await.expect("store"),
+        Admitted::Again(held.clone()),
+        "as it was admitted, not as it is repeated"
+    );
+    assert_eq!(available(port, &sale).await, 1);
+    assert_eq!(find(port, &held.request).await, Some(held));
+    assert_eq!(port.find(sale.sale_id, order_id()).await.expect("store"), None);
+    assert_held(port, sale.sale_id, 1, 0).await;
+}
+
+async fn nothing_is_known_of_a_sale_that_was_never_loaded(port: &dyn Admission) {
+    let sale = sale(1);
+    let claim = claim(&sale, user_id());
+    assert_eq!(port.state(sale.sale_id).await.expect("store"), AdmissionState::Missing);
+    assert_eq!(port.reserve(&claim).await.expect("store"), Admitted::Closed);
+    assert_eq!(look(port, sale.sale_id, claim.user_id).await, None);
+    assert_eq!(port.find(sale.sale_id, claim.order_id).await.expect("store"), None);
+    assert_eq!(port.claim_overdue(sale.sale_id, at(1), at(1), 10).await.expect("store"), []);
+    assert!(read_all(port, sale.sale_id, 10).await.is_empty());
+    assert!(!port.set_terms(&sale.terms()).await.expect("store"));
+    assert!(!port.restore(sale.sale_id, 1, &[]).await.expect("store"));
+    assert!(!port.finish_rebuild(sale.sale_id, 1).await.expect("store"));
+    assert_eq!(port.state(sale.sale_id).await.expect("store"), AdmissionState::Missing);
+}
+
+async fn the_window_is_kept(port: &dyn Admission) {
+    let sale = opened(port, 9).await;
+    let ask =
+        async |now| port.reserve(&Claim { now, ..claim(&sale, user_id()) }).await.expect("store");
+    assert_eq!(
+        ask(sale.starts_at.minus_ms(1)).await,
+        Admitted::NotOpen { starts_at: sale.starts_at }
+    );
+    assert!(
+        matches!(ask(sale.starts_at).await, Admitted::Reserved(_)),
+        "the start belongs to the window"
+    );
+    assert!(matches!(ask(sale.ends_at.minus_ms(1)).await, Admitted::Reserved(_)));
+    assert_eq!(ask(sale.ends_at).await, Admitted::SaleEnded, "the end does not");
+    assert_eq!(ask(sale.ends_at.plus_ms(1)).await, Admitted::SaleEnded);
+    assert_held(port, sale.sale_id, 2, 0).await;
+}
+
+async fn an_expired_ticket_finds_only_what_it_got(port: &dyn Admission) {
+    let sale = opened(port, 2).await;
+    let lives = claim(&sale, user_id());
+    let expired = Claim { ticket_expired: true, ..lives.clone() };
+    assert_eq!(port.reserve(&expired).await.expect("store"), Admitted::TicketExpired);
+    assert_held(port, sale.sale_id, 0, 0).await;
+    assert!(matches!(port.reserve(&lives).await.expect("store"), Admitted::Reserved(_)));
+    assert!(matches!(port.reserve(&expired).await.expect("store"), Admitted::Again(_)));
+    let after_the_sale = Claim { now: sale.ends_at.plus_ms(1), ..expired.clone() };
+    assert!(matches!(port.reserve(&after_the_sale).await.expect("store"), Admitted::Again(_)));
+    port.release(sale.sale_id, &[lives.order_id]).await.expect("store");
+    assert_eq!(port.reserve(&expired).await.expect("store"), Admitted::Ended);
+}
+
+async fn the_limit_holds_per_user(port: &dyn Admission) {
+    let mut sale = sale(10);
+    sale.per_user_limit = 2;
+    open(port, &sale).await;
+    let user = user_id();
+    let (one, two, three) = (claim(&sale, user), claim(&sale, user), claim(&sale, user));
+    assert!(matches!(port.reserve(&one).await.expect("store"), Admitted::Reserved(_)));
+    assert_eq!(look(port, sale.sale_id, user).await, Some((9, None)));
+    assert!(matches!(port.reserve(&two).await.expect("store"), Admitted::Reserved(_)));
+    let mine = [one.order_id, two.order_id];
+    let Admitted::AlreadyBought { order_id } = port.reserve(&three).await.expect("store") else {
+        panic!("the limit is reached");
+    };
+    assert!(mine.contains(&order_id));
+    let seen = port.look(sale.sale_id, user).await.expect("store").expect("open");
+    assert_eq!(seen.available, 8);
+    assert!(seen.already_bought.is_some_and(|id| mine.contains(&id)));
+    assert_eq!(
+        look(port, sale.sale_id, user_id()).await,
+        Some((8, None)),
+        "another user's orders are not mine"
+    );
+    // A settled order counts as much, and one given back makes room, whichever it was.
+    port.settle(sale.sale_id, &[admitted(&sale, &two)]).await.expect("store");
+    assert!(matches!(port.reserve(&three).await.expect("store"), Admitted::AlreadyBought { .. }));
+    port.release(sale.sale_id, &[one.order_id]).await.expect("store");
+    assert!(matches!(port.reserve(&three).await.expect("store"), Admitted::Reserved(_)));
+    port.release(sale.sale_id, &[two.order_id]).await.expect("store");
+    assert!(matches!(
+        port.reserve(&claim(&sale, user)).await.expect("store"),
+        Admitted::Reserved(_)
+    ));
+    assert!(matches!(
+        port.reserve(&claim(&sale, user)).await.expect("store"),
+        Admitted::AlreadyBought { .. }
+    ));
+}
+
+/// A look says whether somebody has bought since an earlier one, also when as many units are held as before.
+async fn every_unit_that_is_given_is_counted(port: &dyn Admission) {
+    let sale = opened(port, 1).await;
+    let admissions =
+        async || port.look(sale.sale_id, user_id()).await.expect("store").expect("open").admissions;
+    let mut last = admissions().await;
+    let mut grown = async || {
+        let before = std::mem::replace(&mut last, admissions().await);
+        last > before
+    };
+    let first = claim(&sale, user_id());
+    assert!(matches!(port.reserve(&first).await.expect("store"), Admitted::Reserved(_)));
+    assert!(grown().await, "reserved");
+    assert!(matches!(port.reserve(&first).await.expect("store"), Admitted::Again(_)));
+    assert_eq!(port.reserve(&claim(&sale, user_id())).await.expect("store"), Admitted::SoldOut);
+    port.settle(sale.sale_id, &[admitted(&sale, &first)]).await.expect("store");
+    assert!(!grown().await, "nobody has got another one");
+    port.release(sale.sale_id, &[first.order_id]).await.expect("store");
+    assert!(!grown().await, "given back");
+    let forgotten = request(&sale, user_id());
+    for _ in 0..2 {
+        port.settle(sale.sale_id, std::slice::from_ref(&forgotten)).await.expect("store");
+    }
+    assert!(grown().await, "added because the ledger has it");
+    port.release(sale.sale_id, &[forgotten.order_id]).await.expect("store");
+    take(port, &sale).await;
+    assert!(grown().await, "sold again");
+}
+
+async fn the_limit_may_change_while_units_are_held(port: &dyn Admission) {
+    let mut sale = sale(10);
+    sale.per_user_limit = 3;
+    open(port, &sale).await;
+    let user = user_id();
+    let claims = [claim(&sale, user), claim(&sale, user), claim(&sale, user)];
+    for claim in &claims {
+        assert!(matches!(port.reserve(claim).await.expect("store"), Admitted::Reserved(_)));
+    }
+    let set_limit = async |sale: &mut Sale, limit| {
+        assert!(
+            port.set_terms(&next_terms(sale, |sale| sale.per_user_limit = limit))
+                .await
+                .expect("store")
+        );
+    };
+    set_limit(&mut sale, 1).await;
+    assert_held(port, sale.sale_id, 3, 0).await;
+    let newest = claim(&sale, user);
+    // With the limit at 1, each of the three orders counts, whichever are given back.
+    for given_back in [&claims[0], &claims[1]] {
+        port.release(sale.sale_id, &[given_back.order_id]).await.expect("store");
+        assert!(matches!(
+            port.reserve(&newest).await.expect("store"),
+            Admitted::AlreadyBought { .. }
+        ));
+    }
+    assert_eq!(look(port, sale.sale_id, user).await, Some((9, Some(claims[2].order_id))));
+    set_limit(&mut sale, 2).await;
+    assert_eq!(look(port, sale.sale_id, user).await, Some((9, None)));
+    assert!(matches!(port.reserve(&newest).await.expect("store"), Admitted::Reserved(_)));
+    assert!(matches!(
+        port.reserve(&claim(&sale, user)).await.expect("store"),
+        Admitted::AlreadyBought { .. }
+    ));
+}
+
+async fn stock_runs_out_and_may_change(port: &dyn Admission) {
+    let mut sale = opened(port, 2).await;
+    let mine = take(port, &sale).await;
+    take(port, &sale).await;
+    let ask = async |sale: &Sale| port.reserve(&claim(sale, user_id())).await.expect("store");
+    assert_eq!(ask(&sale).await, Admitted::SoldOut);
+    assert_eq!(available(port, &sale).await, 0);
+    let again = Claim { order_id: mine.order_id, ..claim(&sale, mine.user_id) };
+    assert!(
+        matches!(port.reserve(&again).await.expect("store"), Admitted::Again(_)),
+        "a winner finds its order in a sale that is sold out"
+    );
+    // Lowered below what is held: nothing is available, nothing is taken away.
+    assert!(port.set_terms(&next_terms(&mut sale, |sale| sale.stock = 1)).await.expect("store"));
+    assert_eq!(available(port, &sale).await, 0);
+    assert_held(port, sale.sale_id, 2, 0).await;
+    port.release(sale.sale_id, &[mine.order_id]).await.expect("store");
+    assert_eq!(available(port, &sale).await, 0);
+    assert_eq!(ask(&sale).await, Admitted::SoldOut);
+    assert!(port.set_terms(&next_terms(&mut sale, |sale| sale.stock = 3)).await.expect("store"));
+    assert_eq!(available(port, &sale).await, 2);
+    take(port, &sale).await;
+    take(port, &sale).await;
+    assert_eq!(ask(&sale).await, Admitted::SoldOut);
+}
+
+async fn a_reservation_keeps_its_terms(port: &dyn Admission) {
+    let mut sale = sale(9);
+    sale.price = Sale::PRICE_MAX;
+    open(port, &sale).await;
+    let old = take(port, &sale).await;
+    assert_eq!(old.price, Sale::PRICE_MAX);
+    let terms = next_terms(&mut sale, |sale| (sale.price, sale.currency) = (0, Currency::CNY));
+    assert!(port.set_terms(&terms).await.expect("store"));
+    assert_eq!(find(port, &old).await, Some(Reservation { request: old, settled: false }));
+    let new = take(port, &sale).await;
+    assert_eq!((new.price, new.currency), (0, Currency::CNY));
+}
+
+async fn terms_are_replaced_by_newer_ones_only(port: &dyn Admission) {
+    let mut sale = sale(5);
+    let old = sale.terms();
+    assert!(port.begin_rebuild(&old, 1, START).await.expect("store"));
+    let new = next_terms(&mut sale, |sale| sale.stock = 7);
+    assert!(port.set_terms(&new).await.expect("store"), "also while the sale is being rebuilt");
+    // Not replaced by a rebuild whose ledger read came earlier.
+    assert!(port.begin_rebuild(&old, 2, at(1)).await.expect("store"));
+    assert!(port.finish_rebuild(sale.sale_id, 2).await.expect("store"));
+    let expected =
+        AdmissionState::Open { epoch: 2, version: new.version, stock: 7, reserved: 0, settled: 0 };
+    assert_eq!(port.state(sale.sale_id).await.expect("store"), expected);
+    assert!(
+        port.set_terms(&old).await.expect("store"),
+        "the sale is known, though its terms are newer"
+    );
+    assert_eq!(available(port, &sale).await, 7);
+    // By number, not by text.
+    sale.version = 8;
+    for stock in 9..=11 {
+        assert!(
+            port.set_terms(&next_terms(&mut sale, |sale| sale.stock = stock)).await.expect("store")
+        );
+        assert_eq!(available(port, &sale).await, stock);
+    }
+}
+
+async fn answers_come_in_their_order(port: &dyn Admission) {
+    let sale = opened(port, 1).await;
+    let winner = take(port, &sale).await;
+    let ask = async |claim: &Claim| port.reserve(claim).await.expect("store");
+    // A claim against which everything stands but the state; each step then takes the first thing away.
+    let mut worst = Claim {
+        ticket_expired: true,
+        now: sale.starts_at.minus_ms(1),
+        ..claim(&sale, winner.user_id)
+    };
+    assert_eq!(ask(&worst).await, Admitted::TicketExpired);
+    worst.ticket_expired = false;
+    assert_eq!(ask(&worst).await, Admitted::NotOpen { starts_at: sale.starts_at });
+    worst.now = sale.ends_at;
+    assert_eq!(ask(&worst).await, Admitted::SaleEnded);
+    worst.now = START;
+    assert_eq!(ask(&worst).await, Admitted::AlreadyBought { order_id: winner.order_id });
+    worst.user_id = user_id();
+    assert_eq!(ask(&worst).await, Admitted::SoldOut);
+    let held = Reservation { request: winner.clone(), settled: false };
+    assert_eq!(ask(&Claim { order_id: winner.order_id, ..worst }).await, Admitted::Again(held));
+    // Before all of that stands a closed sale, before that an order that has ended, before that one that holds a unit.
+    let closed = super::sale(1);
+    let (winner, ended) = (request(&closed, user_id()), order_id());
+    assert!(port.begin_rebuild(&closed.terms(), 1, START).await.expect("store"));
+    assert!(port.restore(closed.sale_id, 1, std::slice::from_ref(&winner)).await.expect("store"));
+    port.release(closed.sale_id, &[ended]).await.expect("store");
+    let worst = Claim {
+        ticket_expired: true,
+        now: closed.starts_at.minus_ms(1),
+        ..claim(&closed, winner.user_id)
+    };
+    assert_eq!(ask(&worst).await, Admitted::Closed);
+    assert_eq!(ask(&Claim { order_id: ended, ..worst.clone() }).await, Admitted::Ended);
+    let held = Reservation { request: winner.clone(), settled: true };
+    assert_eq!(ask(&Claim { order_id: winner.order_id, ..worst }).await, Admitted::Again(held));
+}

@@ -1,0 +1,64 @@
+//! Captchas.
+
+use std::sync::Arc;
+
+use crate::{
+    ports::{Captcha, Captchas, Purpose},
+    testing::{START, captcha_id},
+};
+
+fn captcha(purpose: Purpose) -> Captcha {
+    Captcha {
+        captcha_id: captcha_id(),
+        purpose,
+        answer: "k3 m".to_owned(),
+        expires_at: START.plus_ms(1_000),
+    }
+}
+
+/// A captcha can be looked at, and taken once, before it is over.
+pub async fn captchas(captchas: Arc<dyn Captchas>) {
+    let peek = async |captcha: &Captcha, now| {
+        captchas.peek(captcha.captcha_id, now).await.expect("a captcha is read")
+    };
+    let take = async |captcha: &Captcha, now| {
+        captchas.take(captcha.captcha_id, now).await.expect("a captcha is taken")
+    };
+    let last = START.plus_ms(999);
+    for purpose in [Purpose::Login, Purpose::Purchase] {
+        let drawn = captcha(purpose);
+        assert_eq!(peek(&drawn, START).await, None);
+        assert_eq!(take(&drawn, START).await, None);
+        for _ in 0..2 {
+            captchas.put(&drawn, START).await.expect("a captcha is kept");
+        }
+        for _ in 0..2 {
+            assert_eq!(peek(&drawn, last).await.as_ref(), Some(&drawn));
+        }
+        assert_eq!(peek(&drawn, drawn.expires_at).await, None);
+        assert_eq!(take(&drawn, last).await.as_ref(), Some(&drawn));
+        assert_eq!(take(&drawn, last).await, None);
+        assert_eq!(peek(&drawn, START).await, None);
+    }
+    let over = captcha(Purpose::Login);
+    captchas.put(&over, START).await.expect("a captcha is kept");
+    assert_eq!(take(&over, over.expires_at).await, None);
+
+    for _ in 0..5 {
+        let drawn = captcha(Purpose::Purchase);
+        captchas.put(&drawn, START).await.expect("a captcha is kept");
+        let tasks: Vec<_> = (0..50)
+            .map(|_| {
+                let (captchas, id) = (Arc::clone(&captchas), drawn.captcha_id);
+                tokio::spawn(
+                    async move { captchas.take(id, START).await.expect("a captcha is taken") },
+                )
+            })
+            .collect();
+        let mut taken = Vec::new();
+        for task in tasks {
+            taken.extend(task.await.expect("the task ends"));
+        }
+        assert_eq!(taken, [drawn], "of all takers one gets it");
+    }
+}

@@ -1,0 +1,206 @@
+//! Limits: how much gets in, when the next one does, and what is charged.
+
+use std::sync::Arc;
+
+use super::{address, enter, limited, nothing, retry_after_ms, user};
+use crate::{
+    domain::{Quota, Subject},
+    ports::{Entered, Entry, Gate, Limit},
+    testing::{START, phone},
+};
+
+/// A burst, then one per interval; nothing in between.
+pub async fn burst_and_rate(gate: &dyn Gate) {
+    let subjects =
+        [user(), address(), Subject::Phone(phone()), Subject::phone_at(phone(), super::ip())];
+    for subject in &subjects {
+        // One second per request, five at once: over a minute, 5 + 60.
+        let quota = Quota { limit: 60, window_ms: 60_000, burst: 5 };
+        let mut entered = Vec::new();
+        for elapsed_ms in (0..=60_000).step_by(250) {
+            for _ in 0..if elapsed_ms == 0 { 8 } else { 1 } {
+                if enter(gate, &limited(subject, quota, START.plus_ms(elapsed_ms))).await
+                    == Entered::Entered
+                {
+                    entered.push(elapsed_ms);
+                }
+            }
+        }
+        let expected: Vec<u64> =
+            [0; 4].into_iter().chain((0..=60).map(|second| second * 1_000)).collect();
+        assert_eq!(entered, expected, "{subject:?}");
+
+        // After a long pause the whole burst is back, and no more than that.
+        let later = START.plus_ms(3_600_000);
+        let mut at_once = 0;
+        for _ in 0..8 {
+            at_once +=
+                u32::from(enter(gate, &limited(subject, quota, later)).await == Entered::Entered);
+        }
+        assert_eq!(at_once, quota.burst, "{subject:?}");
+    }
+}
+
+/// `retry_after_ms` is exact: a millisecond less is refused, that long is let in.
+pub async fn exact_retry(gate: &dyn Gate) {
+    let quotas = [
+        Quota::per(1, 1_000),
+        Quota::per(3, 1_000),                             // 333,333 us
+        Quota { limit: 7, window_ms: 1_000, burst: 2 },   // no whole number of milliseconds
+        Quota { limit: 900, window_ms: 1_000, burst: 1 }, // hardly more than a millisecond
+        Quota { limit: 1, window_ms: 86_400_000, burst: 3 },
+    ];
+    for quota in quotas {
+        let subject = user();
+        let mut now = START.plus_ms(17);
+        for _ in 0..quota.burst {
+            assert_eq!(
+                enter(gate, &limited(&subject, quota, now)).await,
+                Entered::Entered,
+                "{quota:?}"
+            );
+        }
+        for _ in 0..5 {
+            let wait = retry_after_ms(&enter(gate, &limited(&subject, quota, now)).await);
+            assert!(wait >= 1, "{quota:?}");
+            if wait > 1 {
+                let early = enter(gate, &limited(&subject, quota, now.plus_ms(wait - 1))).await;
+                assert_eq!(early, Entered::Limited { limit: 0, retry_after_ms: 1 }, "{quota:?}");
+            }
+            now = now.plus_ms(wait);
+            assert_eq!(
+                enter(gate, &limited(&subject, quota, now)).await,
+                Entered::Entered,
+                "{quota:?}"
+            );
+        }
+    }
+
+    // More than one per microsecond is no limit in practice, and no division by zero either.
+    let subject = user();
+    let quota = Quota { limit: u32::MAX, window_ms: 1, burst: u32::MAX };
+    assert_eq!(enter(gate, &limited(&subject, quota, START)).await, Entered::Entered);
+    // Neither is the longest window.
+    let quota = Quota { limit: 1, window_ms: 1_000_000_000_000, burst: 1 };
+    assert_eq!(enter(gate, &limited(&user(), quota, START)).await, Entered::Entered);
+}
+
+/// Of a hundred at the same instant exactly as many get in as the quota allows.
+pub async fn quota_under_contention(gate: Arc<dyn Gate>) {
+    for subject in [user(), address()] {
+        let tasks: Vec<_> = (0..100)
+            .map(|_| {
+                let gate = Arc::clone(&gate);
+                let entry = limited(&subject, Quota::per(10, 60_000), START);
+                tokio::spawn(async move { enter(&*gate, &entry).await })
+            })
+            .collect();
+        let mut entered = 0;
+        for task in tasks {
+            match task.await.expect("the task ends") {
+                Entered::Entered => entered += 1,
+                refused => {
+                    assert_eq!(refused, Entered::Limited { limit: 0, retry_after_ms: 6_000 })
+                }
+            }
+        }
+        assert_eq!(entered, 10, "{subject:?}");
+    }
+}
+
+/// A refusal charges nothing; an entry charges everything. Limits with other names or subjects are apart.
+pub async fn charges_all_or_none(gate: &dyn Gate) {
+    let (wide, narrow) = (Quota::per(3, 60_000), Quota::per(1, 600_000));
+    for (one, other) in
+        [(user(), address()), (address(), user()), (user(), Subject::Phone(phone()))]
+    {
+        let limit =
+            |name, subject: &Subject, quota| Limit { name, subject: subject.clone(), quota };
+        let both = Entry {
+            limits: vec![limit("suite", &one, wide), limit("suite", &other, narrow)],
+            ..nothing(START)
+        };
+        let swapped = Entry { limits: both.limits.iter().rev().cloned().collect(), ..both.clone() };
+
+        assert_eq!(enter(gate, &both).await, Entered::Entered);
+        for _ in 0..10 {
+            assert_eq!(
+                enter(gate, &both).await,
+                Entered::Limited { limit: 1, retry_after_ms: 600_000 }
+            );
+            assert_eq!(
+                enter(gate, &swapped).await,
+                Entered::Limited { limit: 0, retry_after_ms: 600_000 }
+            );
+        }
+        // The other's limit has been charged once, by the entry, and not by the refusals.
+        for _ in 0..2 {
+            assert_eq!(enter(gate, &limited(&one, wide, START)).await, Entered::Entered);
+        }
+        assert_eq!(retry_after_ms(&enter(gate, &limited(&one, wide, START)).await), 20_000);
+
+        // Both are full: the one with the longer wait is named, wherever it stands, and after it the request is let in.
+        assert_eq!(
+            enter(gate, &both).await,
+            Entered::Limited { limit: 1, retry_after_ms: 600_000 }
+        );
+        assert_eq!(
+            enter(gate, &swapped).await,
+            Entered::Limited { limit: 0, retry_after_ms: 600_000 }
+        );
+        assert_eq!(
+            enter(gate, &Entry { now: START.plus_ms(600_000), ..both.clone() }).await,
+            Entered::Entered
+        );
+
+        let other_name = Entry { limits: vec![limit("other", &one, narrow)], ..nothing(START) };
+        assert_eq!(enter(gate, &other_name).await, Entered::Entered);
+        assert_eq!(enter(gate, &limited(&user(), narrow, START)).await, Entered::Entered);
+    }
+
+    // All addresses of a /64 are one subject.
+    let host = |last: u16| {
+        let std::net::IpAddr::V6(v6) = super::ip() else {
+            unreachable!("the suite's addresses are IPv6")
+        };
+        let [a, b, c, d, ..] = v6.segments();
+        move |other: u16| {
+            Subject::address(std::net::Ipv6Addr::new(a, b, c, d, 0, 0, last, other).into())
+        }
+    };
+    let in_network = host(7);
+    assert_eq!(enter(gate, &limited(&in_network(1), narrow, START)).await, Entered::Entered);
+    assert_eq!(
+        retry_after_ms(&enter(gate, &limited(&in_network(2), narrow, START)).await),
+        600_000
+    );
+}
+
+/// A clock that goes back neither lets more in nor locks anybody out for longer than it went back, and not at all once
+/// it is further back than clocks ever differ.
+pub async fn clock_set_back(gate: &dyn Gate) {
+    let quota = Quota::per(5, 5_000);
+    let subject = user();
+    let mut entered = 0;
+    // Two instances, a second apart, take turns.
+    for turn in 0..40 {
+        let now = if turn % 2 == 0 { START.plus_ms(1_000) } else { START };
+        entered += u32::from(enter(gate, &limited(&subject, quota, now)).await == Entered::Entered);
+    }
+    assert_eq!(entered, quota.burst);
+    // What the slower one is told is true for it.
+    let wait = retry_after_ms(&enter(gate, &limited(&subject, quota, START)).await);
+    assert_eq!(wait, 2_000);
+    assert_eq!(enter(gate, &limited(&subject, quota, START.plus_ms(wait))).await, Entered::Entered);
+
+    let subject = user();
+    for _ in 0..quota.burst {
+        assert_eq!(enter(gate, &limited(&subject, quota, START)).await, Entered::Entered);
+    }
+    let before = START.minus_ms(86_400_000);
+    assert_eq!(enter(gate, &limited(&subject, quota, before)).await, Entered::Entered);
+    for _ in 1..quota.burst {
+        assert_eq!(enter(gate, &limited(&subject, quota, before)).await, Entered::Entered);
+    }
+    assert_eq!(retry_after_ms(&enter(gate, &limited(&subject, quota, before)).await), 1_000);
+}

@@ -1,0 +1,121 @@
+//! Suites of the gate ports, and of locks and cache. Each sentence of a port's contract is a check; each
+//! suite uses subjects of its own, so that a store may be shared.
+
+mod blacklist;
+mod cache;
+mod captchas;
+mod failures;
+mod limits;
+mod locks;
+mod order;
+mod sessions;
+mod strikes;
+
+use std::{net::IpAddr, sync::Arc};
+
+pub use blacklist::{bans_put_back, blacklist};
+pub use cache::cache;
+pub use captchas::captchas;
+pub use failures::failures;
+pub use limits::{
+    burst_and_rate, charges_all_or_none, clock_set_back, exact_retry, quota_under_contention,
+};
+pub use locks::{lock_exclusion, locks};
+pub use order::order_of_checks;
+pub use sessions::{many_sessions, session_roles, sessions};
+pub use strikes::strikes;
+
+use crate::testing::{self, session_id};
+use crate::{
+    domain::{Ban, Quota, Role, SessionId, Subject, Timestamp, UserId},
+    ports::{Blacklist, Entered, Entry, Gate, Limit, Session, Sessions},
+};
+
+/// The ports that one gate is seen through.
+#[derive(Clone)]
+#[expect(missing_docs, reason = "each field is the port of its type")]
+pub struct Doors {
+    pub gate: Arc<dyn Gate>,
+    pub sessions: Arc<dyn Sessions>,
+    pub blacklist: Arc<dyn Blacklist>,
+}
+
+impl Doors {
+    async fn enter(&self, entry: &Entry) -> Entered {
+        enter(&*self.gate, entry).await
+    }
+
+    /// Whether the gate takes the session for alive.
+    async fn alive(&self, user_id: UserId, session_id: SessionId, now: Timestamp) -> bool {
+        let asked =
+            self.enter(&Entry { session: Some((user_id, session_id)), ..nothing(now) }).await;
+        match asked {
+            Entered::Entered => true,
+            Entered::NoSession => false,
+            other => panic!("only the session was asked for, got {other:?}"),
+        }
+    }
+
+    async fn open(&self, user_id: UserId, expires_at: Timestamp, now: Timestamp) -> SessionId {
+        let session =
+            Session { session_id: session_id(), user_id, role: Role::Shopper, expires_at };
+        self.sessions.open(std::slice::from_ref(&session), now).await.expect("a session is opened");
+        session.session_id
+    }
+}
+
+async fn enter(gate: &dyn Gate, entry: &Entry) -> Entered {
+    gate.enter(entry).await.expect("the gate answers")
+}
+
+/// An entry that checks nothing.
+fn nothing(now: Timestamp) -> Entry {
+    Entry {
+        session: None,
+        role: None,
+        not_banned: Vec::new(),
+        limits: Vec::new(),
+        abuse: None,
+        now,
+    }
+}
+
+fn limited(subject: &Subject, quota: Quota, now: Timestamp) -> Entry {
+    Entry { limits: vec![Limit { name: "suite", subject: subject.clone(), quota }], ..nothing(now) }
+}
+
+fn banned(subject: &Subject, now: Timestamp) -> Entry {
+    Entry { not_banned: vec![subject.clone()], ..nothing(now) }
+}
+
+fn ban(subject: &Subject, created_at: Timestamp, expires_at: Option<Timestamp>) -> Ban {
+    Ban {
+        subject: subject.clone(),
+        reason: "for a test, with spaces".to_owned(),
+        created_at,
+        expires_at,
+    }
+}
+
+fn user() -> Subject {
+    Subject::User(testing::user_id())
+}
+
+/// An address that nobody has, in a /64 of its own.
+fn ip() -> IpAddr {
+    let id = *testing::user_id().as_bytes();
+    let random = u64::from_be_bytes(id[8..].try_into().expect("eight of sixteen bytes"));
+    std::net::Ipv6Addr::from_bits((0x2001 << 112) | (u128::from(random) << 48) | 1).into()
+}
+
+fn address() -> Subject {
+    Subject::address(ip())
+}
+
+/// How long to wait, as the gate says.
+fn retry_after_ms(entered: &Entered) -> u64 {
+    match entered {
+        Entered::Limited { retry_after_ms, .. } => *retry_after_ms,
+        other => panic!("expected a refusal by a limit, got {other:?}"),
+    }
+}

@@ -1,0 +1,150 @@
+//! Automatic bans.
+
+use super::{Doors, ban, banned, limited, user};
+use crate::{
+    domain::{Ban, Quota, Subject, Timestamp},
+    ports::{AbusePolicy, Entered, Entry},
+    testing::START,
+};
+
+const ABUSE: AbusePolicy =
+    AbusePolicy { refusals_max: 3, window_ms: 10_000, ban_ms: 60_000, also_refused: 0 };
+
+async fn bans_of(doors: &Doors, subject: &Subject, now: Timestamp) -> Vec<Ban> {
+    let mut all = super::blacklist::all(&*doors.blacklist, now).await;
+    all.retain(|ban| ban.subject == *subject);
+    all
+}
+
+/// Who is refused more often than is borne within a window is banned, until the ban is over or lifted.
+pub async fn strikes(doors: &Doors) {
+    let entry = |subject: &Subject, now| Entry {
+        not_banned: vec![subject.clone()],
+        abuse: Some(ABUSE),
+        ..limited(subject, Quota::per(1, 3_600_000), now)
+    };
+    let refusals = async |subject: &Subject, now, times: u32| {
+        for _ in 0..times {
+            let entered = doors.enter(&entry(subject, now)).await;
+            assert!(matches!(entered, Entered::Limited { limit: 0, .. }), "{entered:?}");
+        }
+    };
+
+    // One more than is borne bans; the ban tells until when, is listed, and ends by itself.
+    let subject = user();
+    assert_eq!(doors.enter(&entry(&subject, START)).await, Entered::Entered);
+    refusals(&subject, START, ABUSE.refusals_max).await;
+    assert_eq!(bans_of(doors, &subject, START).await, []);
+    let now = START.plus_ms(9_999);
+    refusals(&subject, now, 1).await;
+    let until = now.plus_ms(ABUSE.ban_ms);
+    assert_eq!(doors.enter(&entry(&subject, now)).await, Entered::Banned { until: Some(until) });
+    let listed = bans_of(doors, &subject, now).await;
+    assert!(
+        matches!(listed.as_slice(), [ban] if ban.created_at == now && ban.expires_at == Some(until)),
+        "{listed:?}"
+    );
+    assert_eq!(listed[0].reason, "too many refused requests");
+    assert_eq!(
+        doors.enter(&entry(&subject, until.minus_ms(1))).await,
+        Entered::Banned { until: Some(until) }
+    );
+    // Then it starts anew: what was refused before the ban counts no more.
+    refusals(&subject, until, ABUSE.refusals_max).await;
+    assert_eq!(doors.enter(&banned(&subject, until)).await, Entered::Entered);
+    refusals(&subject, until, 1).await;
+    assert!(matches!(doors.enter(&banned(&subject, until)).await, Entered::Banned { .. }));
+    assert!(doors.blacklist.lift(&subject).await.expect("a ban is lifted"));
+    assert_eq!(doors.enter(&banned(&subject, until)).await, Entered::Entered);
+    assert_eq!(bans_of(doors, &subject, until).await, []);
+    // A lifted ban starts anew as well, and so does one that an operator put and lifted.
+    for by_operator in [true, false] {
+        refusals(&subject, until, ABUSE.refusals_max).await;
+        assert_eq!(doors.enter(&banned(&subject, until)).await, Entered::Entered);
+        if by_operator {
+            doors.blacklist.ban(&ban(&subject, until, None)).await.expect("a ban is put");
+            assert!(doors.blacklist.lift(&subject).await.expect("a ban is lifted"));
+        }
+    }
+
+    // Refusals that the caller answered by itself count with the next refusal, and not with an entry that is let in.
+    let subject = user();
+    let with_others = |now, also_refused| Entry {
+        abuse: Some(AbusePolicy { also_refused, ..ABUSE }),
+        ..entry(&subject, now)
+    };
+    assert_eq!(doors.enter(&with_others(START, 1_000)).await, Entered::Entered);
+    assert!(matches!(
+        doors.enter(&with_others(START, ABUSE.refusals_max - 1)).await,
+        Entered::Limited { .. }
+    ));
+    assert_eq!(doors.enter(&banned(&subject, START)).await, Entered::Entered);
+    let now = START.plus_ms(ABUSE.window_ms);
+    assert!(matches!(
+        doors.enter(&with_others(now, ABUSE.refusals_max)).await,
+        Entered::Limited { .. }
+    ));
+    assert_eq!(
+        doors.enter(&banned(&subject, now)).await,
+        Entered::Banned { until: Some(now.plus_ms(ABUSE.ban_ms)) }
+    );
+
+    // The window runs from its first refusal, and no longer.
+    let subject = user();
+    assert_eq!(doors.enter(&entry(&subject, START)).await, Entered::Entered);
+    refusals(&subject, START, 1).await;
+    refusals(&subject, START.plus_ms(9_000), 2).await;
+    refusals(&subject, START.plus_ms(10_000), ABUSE.refusals_max).await;
+    assert_eq!(doors.enter(&banned(&subject, START.plus_ms(10_000))).await, Entered::Entered);
+
+    // Refusals of a limit of another kind, or without a policy, count for nobody.
+    let subject = user();
+    let address = super::address();
+    let shared = Entry { limits: entry(&address, START).limits, ..entry(&subject, START) };
+    assert_eq!(doors.enter(&shared).await, Entered::Entered);
+    for _ in 0..10 {
+        assert!(matches!(doors.enter(&shared).await, Entered::Limited { .. }));
+    }
+    let lenient = Entry { abuse: None, ..entry(&subject, START) };
+    assert_eq!(doors.enter(&lenient).await, Entered::Entered);
+    for _ in 0..10 {
+        assert!(matches!(doors.enter(&lenient).await, Entered::Limited { .. }));
+    }
+    for unbanned in [&subject, &address] {
+        assert_eq!(doors.enter(&banned(unbanned, START)).await, Entered::Entered);
+    }
+
+    // Two kinds of limits in one entry: the user's refusal counts there too.
+    let both = Entry {
+        limits: [entry(&super::address(), START).limits, entry(&subject, START).limits].concat(),
+        ..entry(&subject, START)
+    };
+    for _ in 0..=ABUSE.refusals_max {
+        assert!(matches!(doors.enter(&both).await, Entered::Limited { limit: 1, .. }));
+    }
+    assert_eq!(
+        doors.enter(&both).await,
+        Entered::Banned { until: Some(START.plus_ms(ABUSE.ban_ms)) }
+    );
+
+    // An operator's ban that lasts longer is not touched; one that would end earlier gives way.
+    for (operator, holds) in [
+        (None, None),
+        (Some(START.plus_ms(ABUSE.ban_ms)), Some(START.plus_ms(ABUSE.ban_ms))),
+        (Some(START.plus_ms(ABUSE.ban_ms + 1)), Some(START.plus_ms(ABUSE.ban_ms + 1))),
+        (Some(START.plus_ms(1)), Some(START.plus_ms(ABUSE.ban_ms))),
+    ] {
+        let subject = user();
+        let unchecked = |now| Entry { not_banned: Vec::new(), ..entry(&subject, now) };
+        assert_eq!(doors.enter(&unchecked(START)).await, Entered::Entered);
+        let operators = ban(&subject, START.minus_ms(5), operator);
+        doors.blacklist.ban(&operators).await.expect("a ban is put");
+        for _ in 0..=ABUSE.refusals_max {
+            assert!(matches!(doors.enter(&unchecked(START)).await, Entered::Limited { .. }));
+        }
+        let listed = bans_of(doors, &subject, START).await;
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0] == operators, operator == holds, "{listed:?}");
+        assert_eq!(doors.enter(&banned(&subject, START)).await, Entered::Banned { until: holds });
+    }
+}

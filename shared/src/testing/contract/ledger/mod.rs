@@ -1,0 +1,175 @@
+//! Suites of the ledger ports: `Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`, `SigningKeys`.
+//!
+//! Each takes a ledger that others may be using too, save that `expire_due` ends whatever is due in it.
+
+#![expect(clippy::unwrap_used, reason = "suites are tests")]
+
+mod bans;
+mod forbidden;
+mod keys;
+mod orders;
+mod paging;
+mod races;
+mod recording;
+mod sales;
+mod sessions;
+mod users;
+
+use std::sync::Arc;
+
+pub use bans::kept_bans;
+pub use forbidden::forbidden;
+pub use keys::signing_keys;
+pub use orders::{cancellation, expiry, expiry_by_sale, payment, stock_return, tally};
+pub use paging::paging;
+pub use races::{ending_races, record_rate, recording_races};
+pub use recording::recording;
+pub use sales::sales;
+pub use sessions::{kept_sessions, session_races};
+pub use users::users;
+
+use crate::{
+    domain::{Order, OrderId, OrderRequest, OrderStatus, RejectReason, Sale, UserId},
+    ports::{
+        BanLedger, Health, OrderLedger, Recorded, Sales, SessionLedger, SigningKeys, StoreError,
+        Stored, Transition, Unrecordable, Users,
+    },
+    testing,
+};
+
+/// Until when orders of the suites are to be paid, counted from their recording.
+const PAY_WITHIN_MS: u64 = 900_000;
+
+/// The ports of one ledger.
+#[derive(Clone)]
+#[expect(missing_docs, reason = "each field is the port of its type")]
+pub struct Ledger {
+    pub users: Arc<dyn Users>,
+    pub sessions: Arc<dyn SessionLedger>,
+    pub bans: Arc<dyn BanLedger>,
+    pub sales: Arc<dyn Sales>,
+    pub orders: Arc<dyn OrderLedger>,
+    pub signing_keys: Arc<dyn SigningKeys>,
+    pub health: Arc<dyn Health>,
+}
+
+impl Ledger {
+    /// All ports of a store that has them all.
+    pub fn of<
+        S: Users + SessionLedger + BanLedger + Sales + OrderLedger + SigningKeys + Health + 'static,
+    >(
+        store: S,
+    ) -> Self {
+        let store = Arc::new(store);
+        Self {
+            users: store.clone(),
+            sessions: store.clone(),
+            bans: store.clone(),
+            sales: store.clone(),
+            orders: store.clone(),
+            signing_keys: store.clone(),
+            health: store,
+        }
+    }
+
+    /// Runs every suite, one after the other.
+    pub async fn run_all(&self) {
+        users(self).await;
+        kept_sessions(self).await;
+        session_races(self).await;
+        kept_bans(self).await;
+        sales(self).await;
+        signing_keys(self).await;
+        recording(self).await;
+        payment(self).await;
+        cancellation(self).await;
+        expiry(self).await;
+        expiry_by_sale(self).await;
+        stock_return(self).await;
+        tally(self).await;
+        paging(self).await;
+        recording_races(self).await;
+        ending_races(self).await;
+        assert_eq!(self.health.name(), "database");
+        self.health.check().await.unwrap();
+    }
+
+    async fn new_sale(&self, stock: u32, per_user_limit: u32) -> Sale {
+        let sale = Sale { per_user_limit, ..testing::sale(stock) };
+        self.sales.create(&sale).await.unwrap();
+        sale
+    }
+
+    async fn record(&self, requests: &[OrderRequest]) -> Vec<Recorded> {
+        all(self.orders.record(requests, testing::START, PAY_WITHIN_MS).await.unwrap())
+    }
+
+    /// Records one order that must be confirmed.
+    async fn confirmed(&self, sale: &Sale) -> Order {
+        let recorded =
+            self.record(&[testing::request(sale, testing::user_id())]).await.pop().unwrap();
+        assert_eq!(recorded.order.status, OrderStatus::Confirmed);
+        recorded.order
+    }
+
+    async fn get(&self, order_id: OrderId) -> Order {
+        self.orders.get(order_id).await.unwrap().unwrap()
+    }
+
+    /// Checks that the sale's row agrees with its orders' rows.
+    async fn assert_sold(&self, sale: &Sale, sold: u32) {
+        assert_eq!(self.sales.get(sale.sale_id).await.unwrap().unwrap().sold, sold);
+        let tally = self.orders.tally(sale.sale_id).await.unwrap();
+        assert_eq!(tally.active, u64::from(sold), "{tally:?}");
+        assert_eq!(tally.users_over_limit, [] as [UserId; 0]);
+    }
+}
+
+/// The outcomes of orders that can all be recorded.
+fn all(outcomes: Vec<Result<Recorded, Unrecordable>>) -> Vec<Recorded> {
+    outcomes.into_iter().map(Result::unwrap).collect()
+}
+
+/// The reason of each outcome, `None` for a confirmed one.
+fn reasons(recorded: &[Recorded]) -> Vec<Option<RejectReason>> {
+    recorded
+        .iter()
+        .map(|Recorded { order, .. }| {
+            let expected =
+                if order.reason.is_some() { OrderStatus::Rejected } else { OrderStatus::Confirmed };
+            assert_eq!(order.status, expected);
+            order.reason
+        })
+        .collect()
+}
+
+fn done(transition: Stored<Transition>) -> Order {
+    match transition {
+        Ok(Transition::Done(order)) => order,
+        other => panic!("expected Done, got {other:?}"),
+    }
+}
+
+fn refused(transition: Stored<Transition>) -> Order {
+    match transition {
+        Ok(Transition::Refused(order)) => order,
+        other => panic!("expected Refused, got {other:?}"),
+    }
+}
+
+fn assert_corrupt<T: std::fmt::Debug>(result: Stored<T>) {
+    assert!(matches!(result, Err(StoreError::Corrupt { .. })), "{result:?}");
+}
+
+/// Calls again after an error, as any caller may: what is done twice has the effect of once.
+async fn again<T, F: Future<Output = Stored<T>>>(call: impl Fn() -> F) -> T {
+    let mut last = None;
+    for _ in 0..20 {
+        match call().await {
+            Ok(value) => return value,
+            Err(error @ StoreError::Corrupt { .. }) => panic!("{error}"),
+            Err(error) => last = Some(error),
+        }
+    }
+    panic!("still failing: {last:?}")
+}

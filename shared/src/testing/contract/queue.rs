@@ -1,0 +1,382 @@
+//! Suites of the queue ports. Each wants a queue of its own that nobody else uses, empty at first.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::task::JoinSet;
+
+use crate::testing::{request, sale, user_id};
+use crate::{
+    domain::{OrderRequest, QueueMessage},
+    ports::{Delivery, Depth, OrderQueue, OrderSource, ParkedMessages},
+};
+
+/// Longest wait for a message that must come.
+const COMES_MS: u64 = 15_000;
+/// A wait for messages that must not come.
+const SILENCE_MS: u64 = 300;
+/// More often than any store hands a message back.
+const HAND_BACKS: usize = 200;
+
+/// Some orders.
+#[must_use]
+pub fn orders(count: usize) -> Vec<OrderRequest> {
+    let sale = sale(1_000);
+    (0..count).map(|_| request(&sale, user_id())).collect()
+}
+
+/// What a delivery carries.
+///
+/// # Panics
+/// When it carries anything but a message of version 1.
+#[must_use]
+pub fn carried(delivery: &Delivery) -> Vec<OrderRequest> {
+    let message: QueueMessage =
+        serde_json::from_slice(&delivery.body).expect("the body is a queue message");
+    assert_eq!(message.v, QueueMessage::VERSION);
+    message.orders
+}
+
+/// Receives until there are `count` messages (at most 100), or none comes any more.
+pub async fn gather(source: &dyn OrderSource, count: usize) -> Vec<Delivery> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        let some = source.receive(100, COMES_MS).await.expect("received");
+        if some.is_empty() {
+            break;
+        }
+        all.extend(some);
+    }
+    all
+}
+
+fn tags(deliveries: &[Delivery]) -> Vec<u64> {
+    deliveries.iter().map(|delivery| delivery.tag).collect()
+}
+
+async fn silent(source: &dyn OrderSource) {
+    let more = source.receive(10, SILENCE_MS).await.expect("received");
+    assert!(more.is_empty(), "nothing more comes: {more:?}");
+}
+
+/// Waits until the queue says so: what was acknowledged may still be counted for a moment.
+async fn settles(queue: &dyn OrderQueue, wanted: Depth) {
+    let begun = Instant::now();
+    loop {
+        let depth = queue.depth().await.expect("counted");
+        if depth == wanted {
+            return;
+        }
+        assert!(
+            begun.elapsed() < Duration::from_millis(COMES_MS),
+            "{depth:?} does not become {wanted:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What is published is received once, as it was, in order; acknowledged, it never comes again.
+pub async fn published_is_received_once(queue: &dyn OrderQueue, source: &dyn OrderSource) {
+    let mut first = orders(1);
+    first[0].traceparent =
+        Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
+    let mut messages = vec![first, orders(3)];
+    messages.extend((0..20).map(|_| orders(1)));
+    for message in &messages {
+        queue.publish(message).await.expect("published");
+    }
+    assert_eq!(queue.depth().await.expect("counted"), Depth { waiting: 22, parked: 0 });
+    let deliveries = gather(source, messages.len()).await;
+    assert_eq!(deliveries.iter().map(carried).collect::<Vec<_>>(), messages, "the same, in order");
+    assert!(deliveries.iter().all(|delivery| !delivery.redelivered), "for the first time");
+    assert_eq!(
+        tags(&deliveries).into_iter().collect::<HashSet<_>>().len(),
+        messages.len(),
+        "a tag each"
+    );
+    silent(source).await;
+    settles(queue, Depth { waiting: 22, parked: 0 }).await;
+    // The later ones first, which must not take the earlier ones with them.
+    source.ack(&tags(&deliveries[10..])).await.expect("acknowledged");
+    settles(queue, Depth { waiting: 10, parked: 0 }).await;
+    source.hand_back(&tags(&deliveries[..10])).await.expect("handed back");
+    let again = gather(source, 10).await;
+    assert_eq!(
+        again.iter().map(carried).collect::<Vec<_>>(),
+        messages[..10],
+        "and these come again"
+    );
+    source.ack(&tags(&again)).await.expect("acknowledged");
+    settles(queue, Depth::default()).await;
+    silent(source).await;
+    // Once more changes nothing.
+    source.ack(&tags(&deliveries)).await.expect("ignored");
+    source.hand_back(&tags(&deliveries)).await.expect("ignored");
+    silent(source).await;
+    queue.publish(&orders(1)).await.expect("published");
+    assert_eq!(gather(source, 1).await.len(), 1, "the source still works");
+}
+
+/// `receive` gives at most what it was asked for, and is empty after its time when there is nothing.
+pub async fn receive_is_bounded(queue: &dyn OrderQueue, source: &dyn OrderSource) {
+    let begun = Instant::now();
+    // The first call may have to make a connection.
+    assert!(source.receive(10, 0).await.expect("received").is_empty());
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    let begun = Instant::now();
+    assert!(source.receive(10, SILENCE_MS).await.expect("received").is_empty());
+    assert!(begun.elapsed() >= Duration::from_millis(SILENCE_MS), "it waits for a first message");
+    assert!(begun.elapsed() < Duration::from_secs(10), "and ends by itself");
+    for _ in 0..5 {
+        queue.publish(&orders(1)).await.expect("published");
+    }
+    assert!(source.receive(0, 0).await.expect("received").is_empty());
+    let mut seen = 0;
+    while seen < 5 {
+        let some = source.receive(2, COMES_MS).await.expect("received");
+        assert!((1..=2).contains(&some.len()), "{}", some.len());
+        seen += some.len();
+        source.ack(&tags(&some)).await.expect("acknowledged");
+    }
+    silent(source).await;
+}
+
+/// A receiver that waits is woken by a message, well before its time is over.
+pub async fn a_message_wakes_the_receiver(queue: &dyn OrderQueue, source: Arc<dyn OrderSource>) {
+    silent(&*source).await;
+    let receiver = tokio::spawn(async move { source.receive(10, 60_000).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let begun = Instant::now();
+    queue.publish(&orders(1)).await.expect("published");
+    let deliveries = receiver.await.expect("no panic").expect("received");
+    assert_eq!(deliveries.len(), 1);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+/// A receiver that goes away while it waits takes no message with it.
+pub async fn a_receiver_may_go_away(queue: &dyn OrderQueue, source: &dyn OrderSource) {
+    silent(source).await;
+    let mut seen = 0;
+    for _ in 0..20 {
+        let publish = async {
+            queue.publish(&orders(1)).await.expect("published");
+            // Long enough to be received at times, too short to be sure of it.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        };
+        tokio::select! {
+            biased;
+            received = source.receive(10, COMES_MS) => {
+                let deliveries = received.expect("received");
+                seen += deliveries.len();
+                source.ack(&tags(&deliveries)).await.expect("acknowledged");
+            }
+            () = publish => {}
+        }
+        // The publish that was given up with the other branch may or may not have happened.
+    }
+    loop {
+        let some = source.receive(10, SILENCE_MS).await.expect("received");
+        if some.is_empty() {
+            break;
+        }
+        seen += some.len();
+        assert!(seen <= 20, "none twice: {seen}");
+        source.ack(&tags(&some)).await.expect("acknowledged");
+    }
+    settles(queue, Depth::default()).await;
+}
+
+/// What is handed back comes again, and says so; what is not, does not.
+pub async fn handed_back_comes_again(queue: &dyn OrderQueue, source: &dyn OrderSource) {
+    let messages: Vec<_> = (0..3).map(|_| orders(2)).collect();
+    for message in &messages {
+        queue.publish(message).await.expect("published");
+    }
+    let first = gather(source, 3).await;
+    source.hand_back(&[first[0].tag, first[2].tag]).await.expect("handed back");
+    let again = gather(source, 2).await;
+    assert_eq!(again.len(), 2);
+    let carried_again: HashSet<_> =
+        again.iter().map(|delivery| carried(delivery)[0].order_id).collect();
+    assert_eq!(carried_again, HashSet::from([messages[0][0].order_id, messages[2][0].order_id]));
+    assert!(again.iter().all(|delivery| delivery.redelivered));
+    // The tags of the first delivery mean nothing for the second.
+    source.ack(&[first[0].tag, first[2].tag]).await.expect("ignored");
+    settles(queue, Depth { waiting: 3, parked: 0 }).await;
+    source.hand_back(&tags(&again)).await.expect("handed back");
+    let third = gather(source, 2).await;
+    assert_eq!(third.len(), 2, "they were not acknowledged by their old tags");
+    source.ack(&tags(&third)).await.expect("acknowledged");
+    source.ack(&[first[1].tag]).await.expect("acknowledged");
+    settles(queue, Depth::default()).await;
+    silent(source).await;
+}
+
+/// A message handed back too often is parked, and those beside it are not.
+pub async fn handed_back_too_often_is_parked(queue: &dyn OrderQueue, source: &dyn OrderSource) {
+    queue.publish(&orders(1)).await.expect("published");
+    let begun = Instant::now();
+    let mut rounds = 0;
+    while rounds < HAND_BACKS {
+        let delivery = source.receive(1, SILENCE_MS).await.expect("received");
+        if !delivery.is_empty() {
+            rounds += 1;
+            source.hand_back(&tags(&delivery)).await.expect("handed back");
+        } else if queue.depth().await.expect("counted").parked == 1 {
+            break;
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "neither parked nor given out again after {rounds}"
+        );
+    }
+    assert!((10..HAND_BACKS).contains(&rounds), "parked after {rounds}");
+    settles(queue, Depth { waiting: 0, parked: 1 }).await;
+    silent(source).await;
+    queue.publish(&orders(1)).await.expect("published");
+    let next = gather(source, 1).await;
+    assert!(!next[0].redelivered);
+    source.ack(&tags(&next)).await.expect("acknowledged");
+}
+
+/// What can't be used is put aside as it is, and counted.
+pub async fn parked_is_counted(queue: &dyn OrderQueue, source: &dyn OrderSource) {
+    queue.park(b"{ not json", "the body is no message").await.expect("parked");
+    queue.park(&[0xff, 0x00], &"long ".repeat(10_000)).await.expect("parked");
+    settles(queue, Depth { waiting: 0, parked: 2 }).await;
+    silent(source).await;
+}
+
+/// Parked messages can be looked at any number of times, put back once, or thrown away.
+pub async fn parked_is_shown_retried_and_discarded(
+    queue: &dyn OrderQueue,
+    source: &dyn OrderSource,
+    parked: &dyn ParkedMessages,
+) {
+    const LOOKS: usize = 60;
+    assert!(parked.list(10).await.expect("listed").is_empty());
+    for missing in ["1", "no such id", ""] {
+        assert!(!parked.retry(missing).await.expect("looked for"));
+        assert!(!parked.discard(missing).await.expect("looked for"));
+    }
+    for body in ["one", "two", "three"] {
+        queue.park(body.as_bytes(), &format!("because of {body}")).await.expect("parked");
+    }
+    settles(queue, Depth { waiting: 0, parked: 3 }).await;
+    assert_eq!(parked.list(2).await.expect("listed").len(), 2);
+    // A server may count how often a message was looked at; none may be lost by it.
+    for _ in 0..LOOKS {
+        assert_eq!(parked.list(10).await.expect("listed").len(), 3);
+    }
+    let all = parked.list(10).await.expect("listed");
+    let mut bodies: Vec<_> =
+        all.iter().map(|parked| (parked.body.as_slice(), parked.reason.as_str())).collect();
+    bodies.sort_unstable();
+    assert_eq!(
+        bodies,
+        [
+            (&b"one"[..], "because of one"),
+            (b"three", "because of three"),
+            (b"two", "because of two")
+        ]
+    );
+    let id = |body: &str| {
+        all.iter().find(|parked| parked.body == body.as_bytes()).expect("it is there").id.clone()
+    };
+    assert!(parked.discard(&id("two")).await.expect("discarded"));
+    assert!(!parked.discard(&id("two")).await.expect("looked for"));
+    assert!(parked.retry(&id("three")).await.expect("retried"));
+    assert!(!parked.retry(&id("three")).await.expect("looked for"));
+    let given = gather(source, 1).await;
+    assert_eq!(given[0].body, b"three");
+    source.ack(&[given[0].tag]).await.expect("acknowledged");
+    settles(queue, Depth { waiting: 0, parked: 1 }).await;
+    assert_eq!(parked.list(10).await.expect("listed")[0].body, b"one");
+}
+
+/// Many publish at once and nothing is missing; many orders fit into one message.
+pub async fn many_publish_at_once(queue: Arc<dyn OrderQueue>, source: &dyn OrderSource) {
+    const TASKS: usize = 50;
+    const EACH: usize = 20;
+    let mut publishers = JoinSet::new();
+    for _ in 0..TASKS {
+        let queue = Arc::clone(&queue);
+        publishers.spawn(async move {
+            let mut published = Vec::new();
+            for _ in 0..EACH {
+                let message = orders(1);
+                queue.publish(&message).await.expect("published");
+                published.push(message[0].order_id);
+            }
+            published
+        });
+    }
+    let published = publishers.join_all().await;
+    // Acknowledged on the way: a source gives out only so many at once.
+    let mut received = Vec::new();
+    while received.len() < TASKS * EACH {
+        let some = source.receive(100, COMES_MS).await.expect("received");
+        assert!(!some.is_empty(), "some are missing: {} came", received.len());
+        received.extend(some.iter().map(|delivery| carried(delivery)[0].order_id));
+        source.ack(&tags(&some)).await.expect("acknowledged");
+    }
+    let place: HashMap<_, _> =
+        received.iter().enumerate().map(|(place, order_id)| (*order_id, place)).collect();
+    assert_eq!((received.len(), place.len()), (TASKS * EACH, TASKS * EACH), "each once");
+    for mine in &published {
+        let places: Vec<_> = mine.iter().map(|order_id| place[order_id]).collect();
+        assert!(places.is_sorted(), "one publisher's order is kept");
+    }
+    let large = orders(2_000);
+    queue.publish(&large).await.expect("published");
+    let delivery = gather(source, 1).await;
+    assert_eq!(carried(&delivery[0]), large);
+    source.ack(&tags(&delivery)).await.expect("acknowledged");
+    settles(&*queue, Depth::default()).await;
+}
+
+/// Two consumers share the work: each message goes to one of them, also when its acknowledgements are mixed.
+pub async fn two_consumers_share(queue: Arc<dyn OrderQueue>, sources: [Arc<dyn OrderSource>; 2]) {
+    const MESSAGES: usize = 300;
+    let mut consumers = JoinSet::new();
+    for source in sources {
+        consumers.spawn(async move {
+            let (mut seen, mut failures) = (Vec::new(), 0);
+            loop {
+                // Long enough that a consumer does not end while the other is still being connected.
+                let some = match source.receive(10, 3_000).await {
+                    Ok(some) => some,
+                    // A server may fail to open a consumer of a queue that is just being made; the poller asks again, too.
+                    Err(crate::ports::StoreError::Unavailable { .. }) if failures < 20 => {
+                        failures += 1;
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    }
+                    Err(error) => panic!("{error}"),
+                };
+                if some.is_empty() {
+                    return seen;
+                }
+                seen.extend(some.iter().map(|delivery| carried(delivery)[0].order_id));
+                assert!(seen.len() <= MESSAGES, "none twice");
+                let (odd, even): (Vec<_>, Vec<_>) =
+                    tags(&some).into_iter().partition(|tag| tag % 2 == 1);
+                let (odd, even) = tokio::join!(source.ack(&odd), source.ack(&even));
+                odd.and(even).expect("acknowledged");
+            }
+        });
+    }
+    let mut published = HashSet::new();
+    for _ in 0..MESSAGES {
+        let message = orders(1);
+        queue.publish(&message).await.expect("published");
+        published.insert(message[0].order_id);
+    }
+    let seen: Vec<_> = consumers.join_all().await.into_iter().flatten().collect();
+    assert_eq!(seen.len(), MESSAGES, "none twice");
+    assert_eq!(seen.into_iter().collect::<HashSet<_>>(), published, "none missing");
+    settles(&*queue, Depth::default()).await;
+}

@@ -1,0 +1,84 @@
+//! A Lambda Runtime API that gives a function one event and takes its answer: enough to see that a function's binary
+//! really runs as a Lambda function.
+
+use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::Path as UrlPath,
+    http::{HeaderMap, StatusCode},
+    routing::{get, post},
+};
+use serde_json::Value;
+use tokio::{net::TcpListener, process::Command, sync::Mutex, sync::mpsc};
+
+/// Longest wait for a function to start and answer.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Starts the function's binary with embedded state in `data_dir`, gives it `event` and returns what it answers:
+/// `Ok(response)` or `Err(error)`, as it posted them. The process is ended afterwards.
+///
+/// # Panics
+/// When the function can't be started, or does not answer in time.
+pub async fn invoke(binary: &str, data_dir: &Path, event: &Value) -> Result<Value, Value> {
+    let (answered, mut answers) = mpsc::channel::<Result<Value, Value>>(2);
+    let event = Arc::new(Mutex::new(Some(event.to_string())));
+    let next = move || {
+        let event = Arc::clone(&event);
+        async move {
+            let Some(event) = event.lock().await.take() else {
+                // There is no second event: as in Lambda, the call waits.
+                return std::future::pending().await;
+            };
+            let headers = HeaderMap::from_iter(
+                [
+                    ("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd"),
+                    // Absolute, in milliseconds since 1970: the end of the year 9999.
+                    ("lambda-runtime-deadline-ms", "253402300799999"),
+                    (
+                        "lambda-runtime-invoked-function-arn",
+                        "arn:aws:lambda:us-east-1:000000000000:function:test",
+                    ),
+                ]
+                .map(|(name, value)| {
+                    (name.parse().expect("a header name"), value.parse().expect("a header value"))
+                }),
+            );
+            (headers, event)
+        }
+    };
+    let answer = move |UrlPath((_, kind)): UrlPath<(String, String)>, body: Bytes| {
+        let answered = answered.clone();
+        async move {
+            let json: Value = serde_json::from_slice(&body).expect("a function answers in JSON");
+            let answer = if kind == "response" { Ok(json) } else { Err(json) };
+            answered.send(answer).await.expect("the test waits for the answer");
+            StatusCode::ACCEPTED
+        }
+    };
+    let router = Router::new()
+        .route("/2018-06-01/runtime/invocation/next", get(next))
+        .route("/2018-06-01/runtime/invocation/{id}/{kind}", post(answer));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("a bound listener has an address");
+    let server = tokio::spawn(axum::serve(listener, router).into_future());
+    let mut child = Command::new(binary)
+        .env("AWS_LAMBDA_RUNTIME_API", address.to_string())
+        .env("AWS_LAMBDA_FUNCTION_NAME", "test")
+        .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
+        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
+        .env("FLASHSALE_DATA_DIR", data_dir)
+        .env("FLASHSALE_LOG", "error")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the function's binary starts");
+    let answer = tokio::time::timeout(TIMEOUT, answers.recv())
+        .await
+        .expect("the function answers in time")
+        .expect("the server lives");
+    child.kill().await.expect("our own child can be ended");
+    server.abort();
+    answer
+}
