@@ -110,7 +110,7 @@ fn only_wire_names_adapters() {
         for (name, text) in sources(folder) {
             let exempt = name == "shared/src/wire.rs"
                 || name.starts_with("shared/src/adapters")
-                || name.starts_with("shared/src/contract");
+                || name.starts_with("shared/src/testing");
             assert!(exempt || !product(&text).contains("adapters::"), "{name} names an adapter");
         }
     }
