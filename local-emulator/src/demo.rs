@@ -49,7 +49,8 @@ pub async fn prepare(app: &App, wish: Wish) -> anyhow::Result<()> {
     {
         let phone = Phone::from_e164(phone)?;
         if app.ports.users.by_phone(&phone).await?.is_none() {
-            match app.add_user(phone, password.clone(), role).await {
+            let added = app.add_user(phone, password.clone(), role).await;
+            match added.inspect_err(Problem::log_cause) {
                 Ok(_) | Err(Problem::PhoneTaken) => {}
                 Err(problem) => anyhow::bail!("demo user: {}", problem.detail()),
             }
@@ -78,6 +79,7 @@ pub async fn prepare(app: &App, wish: Wish) -> anyhow::Result<()> {
             };
             app.create_sale(sale)
                 .await
+                .inspect_err(Problem::log_cause)
                 .map_err(|problem| anyhow::anyhow!("demo sale: {}", problem.detail()))?
                 .sale_id
         }

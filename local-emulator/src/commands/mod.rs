@@ -108,5 +108,6 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 /// A refusal of the product, told on the command line.
 fn refused(problem: &flashsale::problem::Problem) -> anyhow::Error {
+    problem.log_cause();
     anyhow::anyhow!("{}: {}", problem.slug(), problem.detail())
 }

@@ -11,6 +11,7 @@ pub type Answer<T> = Result<T, Problem>;
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        self.log_cause();
         let line = self.explained();
         let mut body = self.members();
         for (name, value) in [
