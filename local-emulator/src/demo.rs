@@ -4,7 +4,8 @@ use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _};
 
 use anyhow::Context as _;
 use flashsale::{
-    app::{App, NewSale},
+    api::NewSale,
+    app::App,
     config::{CaptchaMode, ServersMode},
     domain::{Phone, Role},
     problem::Problem,

@@ -1,4 +1,7 @@
-//! Holds infra/OPERATE.md to the code: commands, settings, alerts, files and links that it names exist.
+//! Holds infra/OPERATE.md to the code: commands, settings, alerts, files and links that it names exist. [`routes`] does the
+//! same for the documents that name routes.
+
+mod routes;
 
 use std::{collections::BTreeSet, fs, path::Path};
 

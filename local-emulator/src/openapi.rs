@@ -20,6 +20,8 @@ use flashsale::{
 use hyper::body::Bytes;
 use utoipa::openapi::{ExternalDocs, Info, OpenApi, OpenApiBuilder, Server, info::License};
 
+use crate::lambda::HTTP_FUNCTIONS;
+
 /// Everything from here and nothing else; `data:` for the pictures in the style sheet.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -44,23 +46,16 @@ pub fn router() -> Router {
         .route("/explorer/{file}", get(file))
 }
 
-fn document() -> OpenApi {
+/// The document of all functions.
+pub fn document() -> OpenApi {
     let mut info = Info::new("flashsale", env!("CARGO_PKG_VERSION"));
     info.description = Some(ABOUT.to_owned());
     info.license = Some(License::new(env!("CARGO_PKG_LICENSE")));
     let mut document = OpenApiBuilder::new().info(info).servers(Some([Server::new("/")])).build();
     document.external_docs = Some(ExternalDocs::new("/problems"));
     security(&mut document);
-    let functions = [
-        (captcha_function::docs::GROUP, captcha_function::docs::operations()),
-        (login::docs::GROUP, login::docs::operations()),
-        (sales::docs::GROUP, sales::docs::operations()),
-        (seckill::docs::GROUP, seckill::docs::operations()),
-        (order_status::docs::GROUP, order_status::docs::operations()),
-        (admin::docs::GROUP, admin::docs::operations()),
-    ];
-    for ((name, about), operations) in functions {
-        describe(&mut document, name, about, operations);
+    for function in &HTTP_FUNCTIONS {
+        describe(&mut document, &(function.endpoints)());
     }
     document
 }

@@ -7,7 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     app::App,
     config::Config,
-    http::{self, TraceSource},
+    http::{self, TraceSource, endpoints::Endpoints},
     logging, wire,
 };
 
@@ -18,9 +18,9 @@ pub type Error = lambda_http::Error;
 ///
 /// # Errors
 /// When the configuration is bad or the Runtime API fails.
-pub async fn serve(router: fn(App) -> Router) -> Result<(), Error> {
+pub async fn serve(endpoints: Endpoints) -> Result<(), Error> {
     let app = start().await?;
-    let router = http::finish(router(app.clone()), TraceSource::Gateway);
+    let router = http::finish(endpoints.router(app.clone()), TraceSource::Gateway);
     let ended = lambda_http::run_concurrent(service_fn(move |request: Request| {
         answer(router.clone(), request)
     }))

@@ -1,39 +1,60 @@
-//! `POST /api/admin/sales`, `PATCH /api/admin/sales/{sale_id}`, `GET /api/admin/sales/{sale_id}/stats`,
-//! `GET /api/admin/sales/{sale_id}/books`, `GET|POST|DELETE /api/admin/blacklist`, `GET /api/admin/parked`,
-//! `DELETE /api/admin/parked/{parked_id}`, `POST /api/admin/parked/{parked_id}/retry`.
-
-#[cfg(feature = "openapi")]
-pub mod docs;
+//! The operator's side: sales, parked messages and the blacklist.
 
 use flashsale::{
-    app::{App, BanView, NewBan, NewSale, ParkedView, SaleBooks, SaleStats},
-    domain::{Sale, SaleChange, SaleId},
+    api::{
+        BanOffset, BanPage, BanView, LiftBan, NewBan, NewSale, ParkedList, SaleBooks, SaleStats,
+    },
+    app::App,
+    domain::{IdempotencyKey, Sale, SaleChange, SaleId},
     http::{
         Answer, Body, ClientAddress, Idempotency, PageQuery, Params, Signed, SignedWriter,
         axum::{
-            Json, Router,
+            Json,
             extract::{Query, State, rejection::QueryRejection},
             http::{StatusCode, header},
             response::IntoResponse,
-            routing::{delete, get, patch, post},
         },
+        endpoints::{Endpoint, Endpoints, delete, get, patch, post},
     },
-    problem::Problem,
+    problem::{Problem, ProblemKind},
 };
-use serde::{Deserialize, Serialize};
 
-/// The function's routes.
-pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/api/admin/sales", post(create_sale))
-        .route("/api/admin/sales/{sale_id}", patch(change_sale))
-        .route("/api/admin/sales/{sale_id}/stats", get(stats))
-        .route("/api/admin/sales/{sale_id}/books", get(books))
-        .route("/api/admin/parked", get(parked))
-        .route("/api/admin/parked/{parked_id}", delete(discard_parked))
-        .route("/api/admin/parked/{parked_id}/retry", post(retry_parked))
-        .route("/api/admin/blacklist", get(bans).post(ban).delete(lift))
-        .with_state(app)
+/// The function's endpoints.
+pub fn endpoints() -> Endpoints {
+    Endpoints::new(
+        "Administration",
+        "For users with the role `admin`.",
+        [
+            post_sales(),
+            patch_sale(),
+            get_stats(),
+            get_books(),
+            get_parked(),
+            post_retry(),
+            delete_parked(),
+            get_blacklist(),
+            post_blacklist(),
+            delete_blacklist(),
+        ],
+    )
+}
+
+fn post_sales() -> Endpoint {
+    post("/api/admin/sales", create_sale)
+        .called("create_sale", "Creates a sale.")
+        .about(
+            "A request with an `Idempotency-Key` may be sent again when its answer did not come: the same administrator's \
+             same key gives the sale that the first request has created, with the first answer. The key is kept with the sale. \
+             With another body it is refused as `invalid`.",
+        )
+        .admin()
+        .header::<IdempotencyKey>(
+            IdempotencyKey::HEADER,
+            "Names the request: visible ASCII characters.",
+        )
+        .body::<NewSale>()
+        .gives::<Sale>(201, "The sale as the ledger has it.")
+        .with_header("Location", "The sale's page.")
 }
 
 async fn create_sale(
@@ -49,6 +70,15 @@ async fn create_sale(
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(sale)))
 }
 
+fn patch_sale() -> Endpoint {
+    patch("/api/admin/sales/{sale_id}", change_sale)
+        .called("change_sale", "Changes a sale, also while it runs.")
+        .about("What is left out stays. `stock` can't fall below `sold`, nor `per_user_limit` at all once units are sold.")
+        .admin()
+        .body::<SaleChange>()
+        .gives::<Sale>(200, "The sale as it is now.")
+}
+
 async fn change_sale(
     State(app): State<App>,
     SignedWriter(who): SignedWriter,
@@ -58,6 +88,13 @@ async fn change_sale(
 ) -> Answer<Json<Sale>> {
     let admin = app.enter_admin(&who, &client).await?;
     Ok(Json(app.change_sale(admin, sale_id, &change).await?))
+}
+
+fn get_stats() -> Endpoint {
+    get("/api/admin/sales/{sale_id}/stats", stats)
+        .called("sale_stats", "The figures of a sale, uncached.")
+        .admin()
+        .gives::<SaleStats>(200, "The figures.")
 }
 
 async fn stats(
@@ -70,6 +107,13 @@ async fn stats(
     Ok(Json(app.sale_stats(sale_id).await?))
 }
 
+fn get_books() -> Endpoint {
+    get("/api/admin/sales/{sale_id}/books", books)
+        .called("sale_books", "Whether the books of a sale balance.")
+        .admin()
+        .gives::<SaleBooks>(200, "The books; `findings` is empty when every promise holds.")
+}
+
 async fn books(
     State(app): State<App>,
     Signed(who): Signed,
@@ -80,11 +124,11 @@ async fn books(
     Ok(Json(app.sale_books(sale_id).await?))
 }
 
-/// The parked messages. The list is bounded and not paged: it is short, or something is very wrong.
-#[derive(Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-struct ParkedList {
-    parked: Vec<ParkedView>,
+fn get_parked() -> Endpoint {
+    get("/api/admin/parked", parked)
+        .called("list_parked", "The messages of the order queue that could not be used.")
+        .admin()
+        .gives::<ParkedList>(200, "At most 50 of them.")
 }
 
 async fn parked(
@@ -95,6 +139,13 @@ async fn parked(
     const PARKED_MAX: u32 = 50;
     app.enter_admin(&who, &client).await?;
     Ok(Json(ParkedList { parked: app.parked(PARKED_MAX).await? }))
+}
+
+fn post_retry() -> Endpoint {
+    post("/api/admin/parked/{parked_id}/retry", retry_parked)
+        .called("retry_parked", "Puts a parked message back into the queue.")
+        .admin()
+        .gives_nothing("It is in the queue again.")
 }
 
 async fn retry_parked(
@@ -108,6 +159,13 @@ async fn retry_parked(
     Ok(StatusCode::NO_CONTENT)
 }
 
+fn delete_parked() -> Endpoint {
+    delete("/api/admin/parked/{parked_id}", discard_parked)
+        .called("discard_parked", "Throws a parked message away.")
+        .admin()
+        .gives_nothing("It is gone.")
+}
+
 async fn discard_parked(
     State(app): State<App>,
     SignedWriter(who): SignedWriter,
@@ -119,27 +177,35 @@ async fn discard_parked(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A page of the blacklist.
-#[derive(Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-struct BanPage {
-    bans: Vec<BanView>,
-    #[cfg_attr(feature = "openapi", schema(required))]
-    next_cursor: Option<String>,
+fn get_blacklist() -> Endpoint {
+    get("/api/admin/blacklist", bans)
+        .called("list_bans", "The bans that hold, newest first.")
+        .admin()
+        .paged::<BanOffset>()
+        .gives::<BanPage>(200, "A page of them.")
 }
 
 async fn bans(
     State(app): State<App>,
     Signed(who): Signed,
     ClientAddress(client): ClientAddress,
-    page: PageQuery<Offset>,
+    page: PageQuery<BanOffset>,
 ) -> Answer<Json<BanPage>> {
     app.enter_admin(&who, &client).await?;
-    let offset = page.cursor.map_or(0, |Offset(offset)| offset);
+    let offset = page.cursor.map_or(0, |BanOffset(offset)| offset);
     let bans = app.bans(offset, page.limit).await?;
     let full = bans.len() == page.limit as usize;
     let next_cursor = full.then(|| (offset + page.limit).to_string());
     Ok(Json(BanPage { bans, next_cursor }))
+}
+
+fn post_blacklist() -> Endpoint {
+    post("/api/admin/blacklist", ban)
+        .called("ban", "Bans a user, a phone number or an address.")
+        .about("A ban of the same again replaces the first.")
+        .admin()
+        .body::<NewBan>()
+        .gives::<BanView>(201, "The ban, `value` in its normal form.")
 }
 
 async fn ban(
@@ -152,26 +218,24 @@ async fn ban(
     Ok((StatusCode::CREATED, Json(app.put_ban(admin, new).await?)))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Lift {
-    kind: String,
-    value: String,
+fn delete_blacklist() -> Endpoint {
+    delete("/api/admin/blacklist", lift)
+        .called("lift_ban", "Lifts a ban.")
+        .admin()
+        .query("kind", "What is banned.", &["user", "address", "phone"])
+        .query("value", "The id, the address or the phone number.", &[])
+        .gives_nothing("The ban holds no more.")
+        .refuses(&[ProblemKind::NotFound])
 }
-
-/// A cursor of the blacklist: how many bans were seen.
-#[derive(Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(format = Int64, maximum = 4294967295i64))]
-struct Offset(u32);
 
 async fn lift(
     State(app): State<App>,
     SignedWriter(who): SignedWriter,
     ClientAddress(client): ClientAddress,
-    query: Result<Query<Lift>, QueryRejection>,
+    query: Result<Query<LiftBan>, QueryRejection>,
 ) -> Answer<StatusCode> {
     let admin = app.enter_admin(&who, &client).await?;
-    let Ok(Query(Lift { kind, value })) = query else {
+    let Ok(Query(LiftBan { kind, value })) = query else {
         let expected = "?kind=user|address|phone&value=...".to_owned();
         return Err(Problem::Invalid { field: "query".to_owned(), expected });
     };

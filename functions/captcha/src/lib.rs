@@ -1,58 +1,56 @@
-//! `POST /api/captchas`, `GET /api/captchas/{captcha_id}/audio`.
-
-#[cfg(feature = "openapi")]
-pub mod docs;
+//! Captchas: drawn and spoken.
 
 use flashsale::{
-    app::{App, DrawnCaptcha},
+    api::{DrawCaptcha, DrawnCaptcha, PurposeWord},
+    app::App,
     domain::CaptchaId,
     http::{
         Answer, Body, ClientAddress, Params,
         axum::{
-            Json, Router,
+            Json,
             extract::State,
             http::{StatusCode, header},
             response::IntoResponse,
-            routing::{get, post},
         },
+        endpoints::{Endpoint, Endpoints, get, post},
     },
     ports::Purpose,
+    problem::ProblemKind,
 };
-use serde::Deserialize;
 
-/// The function's routes.
-pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/api/captchas", post(draw))
-        .route("/api/captchas/{captcha_id}/audio", get(speak))
-        .with_state(app)
+/// The function's endpoints.
+pub fn endpoints() -> Endpoints {
+    Endpoints::new(
+        "Captchas",
+        "Lives 120 seconds and can be answered once.",
+        [post_captchas(), get_audio()],
+    )
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-struct Draw {
-    purpose: PurposeWord,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-enum PurposeWord {
-    Login,
-    Purchase,
+fn post_captchas() -> Endpoint {
+    post("/api/captchas", draw)
+        .called("draw_captcha", "Draws a captcha.")
+        .body::<DrawCaptcha>()
+        .gives::<DrawnCaptcha>(201, "The captcha; `image` is a PNG as a `data:` URI.")
 }
 
 async fn draw(
     State(app): State<App>,
     ClientAddress(client): ClientAddress,
-    Body(draw): Body<Draw>,
+    Body(draw): Body<DrawCaptcha>,
 ) -> Answer<(StatusCode, Json<DrawnCaptcha>)> {
     let purpose = match draw.purpose {
         PurposeWord::Login => Purpose::Login,
         PurposeWord::Purchase => Purpose::Purchase,
     };
     Ok((StatusCode::CREATED, Json(app.draw_captcha(&client, purpose).await?)))
+}
+
+fn get_audio() -> Endpoint {
+    get("/api/captchas/{captcha_id}/audio", speak)
+        .called("speak_captcha", "The same captcha, spoken.")
+        .gives_bytes(200, "audio/wav", "The sound.")
+        .refuses(&[ProblemKind::CaptchaGone])
 }
 
 async fn speak(

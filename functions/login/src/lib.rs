@@ -1,78 +1,50 @@
-//! `POST /api/users`, `PUT /api/users/me/password`, `POST|DELETE /api/sessions`, `GET|DELETE /api/sessions/current`.
-
-#[cfg(feature = "openapi")]
-pub mod docs;
+//! Accounts: registration, sessions and passwords.
 
 use flashsale::{
-    app::{App, CaptchaAnswer, Credentials, UserView},
-    domain::{CaptchaId, Country, Phone, Timestamp, UserId},
+    api::{Account, CurrentSession, PasswordChange, Registered, SignedIn},
+    app::App,
     http::{
         Answer, Body, ClientAddress, Signed, SignedWriter,
         axum::{
-            Json, Router,
+            Json,
             extract::State,
             http::{HeaderMap, StatusCode},
             response::IntoResponse,
-            routing::{get, post, put},
         },
+        endpoints::{Endpoint, Endpoints, delete, get, post, put},
         no_session_cookie, session_cookie,
     },
+    problem::ProblemKind,
 };
-use serde::{Deserialize, Serialize};
 
-/// The function's routes.
-pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/api/users", post(register))
-        .route("/api/users/me/password", put(change_password))
-        .route("/api/sessions", post(sign_in).delete(sign_out_everywhere))
-        .route("/api/sessions/current", get(current).delete(sign_out))
-        .with_state(app)
+/// The function's endpoints.
+pub fn endpoints() -> Endpoints {
+    Endpoints::new(
+        "Accounts",
+        "Registration, sessions and passwords.",
+        [
+            post_users(),
+            post_sessions(),
+            get_current_session(),
+            delete_current_session(),
+            delete_sessions(),
+            put_password(),
+        ],
+    )
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({ "phone": "+1 201-555-0124", "password": "correct horse" })))]
-struct Account {
-    phone: String,
-    country: Option<Country>,
-    password: String,
-    captcha_id: Option<CaptchaId>,
-    captcha_answer: Option<String>,
-}
+/// What a captcha can be refused for.
+const CAPTCHA: [ProblemKind; 3] =
+    [ProblemKind::CaptchaRequired, ProblemKind::CaptchaGone, ProblemKind::CaptchaWrong];
 
-impl From<Account> for Credentials {
-    fn from(account: Account) -> Self {
-        let Account { phone, country, password, captcha_id, captcha_answer } = account;
-        let captcha = captcha_id
-            .zip(captcha_answer)
-            .map(|(captcha_id, answer)| CaptchaAnswer { captcha_id, answer });
-        Self { phone, country, password, captcha }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({ "old_password": "correct horse", "new_password": "battery staple" })))]
-struct PasswordChange {
-    old_password: String,
-    new_password: String,
-}
-
-/// A new shopper.
-#[derive(Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-struct Registered {
-    user_id: UserId,
-    phone: Phone,
-}
-
-/// Whose session it is, and when it is over.
-#[derive(Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-struct CurrentSession {
-    user: UserView,
-    expires_at: Timestamp,
+fn post_users() -> Endpoint {
+    post("/api/users", register)
+        .called("register", "Registers a shopper.")
+        .about("Does not sign in. A captcha of purpose `login` is needed unless captchas are off.")
+        .body::<Account>()
+        .gives::<Registered>(201, "The new user.")
+        .refuses(&[ProblemKind::InvalidPhone, ProblemKind::WeakPassword, ProblemKind::PhoneTaken])
+        .refuses(&CAPTCHA)
 }
 
 async fn register(
@@ -82,6 +54,17 @@ async fn register(
 ) -> Answer<(StatusCode, Json<Registered>)> {
     let user = app.register(&client, account.into()).await?;
     Ok((StatusCode::CREATED, Json(Registered { user_id: user.user_id, phone: user.phone })))
+}
+
+fn post_sessions() -> Endpoint {
+    post("/api/sessions", sign_in)
+        .called("sign_in", "Signs in.")
+        .about("A captcha of purpose `login` is needed after 3 failures with one phone number within 15 minutes.")
+        .body::<Account>()
+        .gives::<SignedIn>(201, "The session's token, which the cookie holds too.")
+        .with_header("Set-Cookie", "The session, for browsers.")
+        .refuses(&[ProblemKind::InvalidPhone, ProblemKind::BadCredentials])
+        .refuses(&CAPTCHA)
 }
 
 async fn sign_in(
@@ -95,6 +78,13 @@ async fn sign_in(
     Ok((StatusCode::CREATED, cookie, Json(signed)))
 }
 
+fn get_current_session() -> Endpoint {
+    get("/api/sessions/current", current)
+        .called("current_session", "Whose session this is.")
+        .signed_in()
+        .gives::<CurrentSession>(200, "The user, and when the session is over.")
+}
+
 async fn current(
     State(app): State<App>,
     Signed(who): Signed,
@@ -102,6 +92,14 @@ async fn current(
 ) -> Answer<Json<CurrentSession>> {
     let (user, expires_at) = app.current_session(&who, &client).await?;
     Ok(Json(CurrentSession { user, expires_at }))
+}
+
+fn delete_current_session() -> Endpoint {
+    delete("/api/sessions/current", sign_out)
+        .called("sign_out", "Signs out.")
+        .signed_in()
+        .gives_nothing("The session is over.")
+        .with_header("Set-Cookie", "Clears the cookie.")
 }
 
 async fn sign_out(
@@ -113,6 +111,14 @@ async fn sign_out(
     Ok((StatusCode::NO_CONTENT, no_session_cookie()))
 }
 
+fn delete_sessions() -> Endpoint {
+    delete("/api/sessions", sign_out_everywhere)
+        .called("sign_out_everywhere", "Signs out on all devices, this one included.")
+        .signed_in()
+        .gives_nothing("All sessions of the user are over.")
+        .with_header("Set-Cookie", "Clears the cookie.")
+}
+
 async fn sign_out_everywhere(
     State(app): State<App>,
     SignedWriter(who): SignedWriter,
@@ -120,6 +126,15 @@ async fn sign_out_everywhere(
 ) -> Answer<impl IntoResponse> {
     app.sign_out(&who, &client, true).await?;
     Ok((StatusCode::NO_CONTENT, no_session_cookie()))
+}
+
+fn put_password() -> Endpoint {
+    put("/api/users/me/password", change_password)
+        .called("change_password", "Replaces the password; the user's other sessions end.")
+        .signed_in()
+        .body::<PasswordChange>()
+        .gives_nothing("The new password holds.")
+        .refuses(&[ProblemKind::BadCredentials, ProblemKind::WeakPassword])
 }
 
 async fn change_password(

@@ -1,75 +1,32 @@
-//! `GET /api/orders`, `GET /api/orders/{order_id}`, `POST /api/orders/{order_id}/payment|cancellation`.
-
-#[cfg(feature = "openapi")]
-pub mod docs;
+//! A user's orders: followed, paid, given up.
 
 use flashsale::{
+    api::{OrderPage, OrderView},
     app::App,
-    domain::{Currency, Order, OrderId, OrderStatus, RejectReason, SaleId, Timestamp},
+    domain::OrderId,
     http::{
         Answer, ClientAddress, PageQuery, Params, Signed, SignedWriter,
-        axum::{
-            Json, Router,
-            extract::State,
-            routing::{get, post},
-        },
+        axum::{Json, extract::State},
+        endpoints::{Endpoint, Endpoints, get, post},
     },
+    problem::ProblemKind,
 };
-use serde::Serialize;
 
-/// The function's routes.
-pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/api/orders", get(list))
-        .route("/api/orders/{order_id}", get(one))
-        .route("/api/orders/{order_id}/payment", post(pay))
-        .route("/api/orders/{order_id}/cancellation", post(cancel))
-        .with_state(app)
+/// The function's endpoints.
+pub fn endpoints() -> Endpoints {
+    Endpoints::new(
+        "Orders",
+        "Following, paying and giving up an order.",
+        [get_orders(), get_order(), post_payment(), post_cancellation()],
+    )
 }
 
-/// An order as its owner sees it.
-#[derive(Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-struct OrderView {
-    order_id: OrderId,
-    sale_id: SaleId,
-    status: OrderStatus,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(nullable = false))]
-    reason: Option<RejectReason>,
-    price: i64,
-    currency: Currency,
-    created_at: Timestamp,
-    #[cfg_attr(feature = "openapi", schema(required))]
-    pay_by: Option<Timestamp>,
-    updated_at: Timestamp,
-}
-
-impl From<Order> for OrderView {
-    fn from(order: Order) -> Self {
-        let Order {
-            order_id,
-            sale_id,
-            status,
-            reason,
-            price,
-            currency,
-            created_at,
-            pay_by,
-            updated_at,
-            ..
-        } = order;
-        Self { order_id, sale_id, status, reason, price, currency, created_at, pay_by, updated_at }
-    }
-}
-
-/// A page of the user's orders.
-#[derive(Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-struct OrderPage {
-    orders: Vec<OrderView>,
-    #[cfg_attr(feature = "openapi", schema(required))]
-    next_cursor: Option<OrderId>,
+fn get_orders() -> Endpoint {
+    get("/api/orders", list)
+        .called("list_orders", "The user's recorded orders, newest first.")
+        .signed_in()
+        .paged::<OrderId>()
+        .gives::<OrderPage>(200, "A page of them.")
 }
 
 async fn list(
@@ -82,6 +39,13 @@ async fn list(
     Ok(Json(OrderPage { orders: orders.into_iter().map(OrderView::from).collect(), next_cursor }))
 }
 
+fn get_order() -> Endpoint {
+    get("/api/orders/{order_id}", one)
+        .called("get_order", "One order of the user.")
+        .signed_in()
+        .gives::<OrderView>(200, "The order.")
+}
+
 async fn one(
     State(app): State<App>,
     Signed(who): Signed,
@@ -91,6 +55,14 @@ async fn one(
     Ok(Json(app.order(&who, &client, order_id).await?.into()))
 }
 
+fn post_payment() -> Endpoint {
+    post("/api/orders/{order_id}/payment", pay)
+        .called("pay_order", "Pays a confirmed order. The payment is simulated.")
+        .signed_in()
+        .gives::<OrderView>(200, "The order, paid.")
+        .refuses(&[ProblemKind::OrderQueued, ProblemKind::OrderFinal])
+}
+
 async fn pay(
     State(app): State<App>,
     SignedWriter(who): SignedWriter,
@@ -98,6 +70,14 @@ async fn pay(
     Params(order_id): Params<OrderId>,
 ) -> Answer<Json<OrderView>> {
     Ok(Json(app.pay_order(&who, &client, order_id).await?.into()))
+}
+
+fn post_cancellation() -> Endpoint {
+    post("/api/orders/{order_id}/cancellation", cancel)
+        .called("cancel_order", "Gives up an order that is queued or confirmed.")
+        .signed_in()
+        .gives::<OrderView>(200, "The order, cancelled.")
+        .refuses(&[ProblemKind::OrderFinal])
 }
 
 async fn cancel(

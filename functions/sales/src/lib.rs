@@ -1,24 +1,32 @@
-//! `GET /api/sales`, `GET /api/sales/{sale_id}`.
-
-#[cfg(feature = "openapi")]
-pub mod docs;
+//! Sale pages: the list, and each sale's own.
 
 use flashsale::{
-    app::{App, SaleView},
+    api::{SaleList, SaleView},
+    app::App,
     domain::SaleId,
     http::{
         Answer, ClientAddress, PageQuery, Params,
-        axum::{Json, Router, extract::State, http::HeaderMap, response::Response, routing::get},
+        axum::{Json, extract::State, http::HeaderMap, response::Response},
         cached_json,
+        endpoints::{Endpoint, Endpoints, get},
     },
 };
 
-/// The function's routes.
-pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/api/sales", get(list))
-        .route("/api/sales/{sale_id}", get(one))
-        .with_state(app)
+/// The function's endpoints.
+pub fn endpoints() -> Endpoints {
+    Endpoints::new("Sales", "Public, and cached for a moment.", [get_sales(), get_sale()])
+}
+
+fn get_sales() -> Endpoint {
+    get("/api/sales", list)
+        .called("list_sales", "All sales, newest first.")
+        .about(
+            "Without descriptions. Compressed for those who take gzip; 304 for those whose `If-None-Match` names the answer's `ETag`.",
+        )
+        .paged::<SaleId>()
+        .gives::<SaleList>(200, "A page of them.")
+        .with_header("ETag", "Names the answer; `server_time` does not count.")
+        .with_header("Server-Time", "The server's clock when it answered.")
 }
 
 async fn list(
@@ -29,6 +37,12 @@ async fn list(
 ) -> Answer<Response> {
     let list = app.sale_list(&client, page.cursor, page.limit).await?;
     Ok(cached_json(&app, &headers, &list))
+}
+
+fn get_sale() -> Endpoint {
+    get("/api/sales/{sale_id}", one)
+        .called("get_sale", "One sale.")
+        .gives::<SaleView>(200, "The sale.")
 }
 
 async fn one(
@@ -44,7 +58,7 @@ mod tests {
     use std::io::Read as _;
 
     use flashsale::{
-        app::NewSale,
+        api::NewSale,
         config::Config,
         domain::Timestamp,
         http::axum::{
@@ -73,7 +87,8 @@ mod tests {
         request
             .extensions_mut()
             .insert(ConnectInfo(std::net::SocketAddr::from(([192, 0, 2, 7], 1))));
-        let (parts, body) = router(app.clone()).oneshot(request).await.unwrap().into_parts();
+        let (parts, body) =
+            endpoints().router(app.clone()).oneshot(request).await.unwrap().into_parts();
         (parts.status, parts.headers, to_bytes(body, usize::MAX).await.unwrap().to_vec())
     }
 

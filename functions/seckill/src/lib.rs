@@ -1,46 +1,53 @@
-//! `POST /api/sales/{sale_id}/tickets`, `POST /api/sales/{sale_id}/orders`: the buy path.
-
-#[cfg(feature = "openapi")]
-pub mod docs;
+//! The buy path: a ticket, then an order of it.
 
 use flashsale::{
-    app::{App, CaptchaAnswer, Ticket},
-    domain::{CaptchaId, SaleId},
+    api::{OrderAccepted, PlaceOrder, Ticket, TicketRequest},
+    app::{App, CaptchaAnswer},
+    domain::SaleId,
     http::{
         Answer, Body, ClientAddress, Params, SignedWriter,
         axum::{
-            Json, Router,
+            Json,
             extract::{Extension, State},
             http::{StatusCode, header},
             response::IntoResponse,
-            routing::post,
         },
+        endpoints::{Endpoint, Endpoints, post},
     },
+    problem::ProblemKind,
     trace::TraceContext,
 };
-use serde::Deserialize;
 
-/// The function's routes.
-pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/api/sales/{sale_id}/tickets", post(ticket))
-        .route("/api/sales/{sale_id}/orders", post(order))
-        .with_state(app)
+/// The function's endpoints.
+pub fn endpoints() -> Endpoints {
+    Endpoints::new(
+        "Buying",
+        "A ticket, then an order of it. The same ticket gives the same order, however often it is sent.",
+        [post_tickets(), post_orders()],
+    )
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({})))]
-struct TicketRequest {
-    captcha_id: Option<CaptchaId>,
-    captcha_answer: Option<String>,
-}
+/// Why there may be nothing to buy.
+const NOTHING_TO_BUY: [ProblemKind; 4] = [
+    ProblemKind::SaleNotOpen,
+    ProblemKind::SaleEnded,
+    ProblemKind::SoldOut,
+    ProblemKind::AlreadyBought,
+];
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-struct OrderRequest {
-    ticket: String,
+fn post_tickets() -> Endpoint {
+    post("/api/sales/{sale_id}/tickets", ticket)
+        .called("issue_ticket", "Issues a ticket, good for 60 seconds. It reserves nothing.")
+        .about("A captcha of purpose `purchase` is needed unless captchas are off.")
+        .signed_in()
+        .body::<TicketRequest>()
+        .gives::<Ticket>(201, "The ticket, and the id of the order that it will make.")
+        .refuses(&NOTHING_TO_BUY)
+        .refuses(&[
+            ProblemKind::CaptchaRequired,
+            ProblemKind::CaptchaGone,
+            ProblemKind::CaptchaWrong,
+        ])
 }
 
 async fn ticket(
@@ -50,11 +57,20 @@ async fn ticket(
     Params(sale_id): Params<SaleId>,
     Body(request): Body<TicketRequest>,
 ) -> Answer<(StatusCode, Json<Ticket>)> {
-    let captcha = request
-        .captcha_id
-        .zip(request.captcha_answer)
-        .map(|(captcha_id, answer)| CaptchaAnswer { captcha_id, answer });
+    let captcha = CaptchaAnswer::given(request.captcha_id, request.captcha_answer);
     Ok((StatusCode::CREATED, Json(app.issue_ticket(&who, &client, sale_id, captcha).await?)))
+}
+
+fn post_orders() -> Endpoint {
+    post("/api/sales/{sale_id}/orders", order)
+        .called("place_order", "Makes the ticket's order, and answers when it is durable.")
+        .about("After a timeout, a 429 or a 503 send the same ticket again.")
+        .signed_in()
+        .body::<PlaceOrder>()
+        .gives::<OrderAccepted>(202, "The order is durable and will be recorded.")
+        .with_header("Location", "Where to follow the order.")
+        .refuses(&NOTHING_TO_BUY)
+        .refuses(&[ProblemKind::BadTicket, ProblemKind::TicketExpired, ProblemKind::NotDurableYet])
 }
 
 async fn order(
@@ -63,7 +79,7 @@ async fn order(
     ClientAddress(client): ClientAddress,
     Params(sale_id): Params<SaleId>,
     trace: Option<Extension<TraceContext>>,
-    Body(request): Body<OrderRequest>,
+    Body(request): Body<PlaceOrder>,
 ) -> Answer<impl IntoResponse> {
     let accepted = app
         .place_order(

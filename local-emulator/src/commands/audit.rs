@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use flashsale::app::{App, SaleBooks};
+use flashsale::{api::SaleBooks, app::App};
 use tokio::time::Instant;
 
 use crate::cli;

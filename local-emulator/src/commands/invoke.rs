@@ -8,7 +8,7 @@ use flashsale::app::App;
 use crate::{
     cli,
     host::Host,
-    lambda::{EVENT_FUNCTIONS, HTTP_FUNCTIONS, Invocation, Refusal},
+    lambda::{Invocation, Refusal, function_names},
 };
 
 pub async fn run(app: &App, function: &str, file: &str) -> anyhow::Result<ExitCode> {
@@ -19,8 +19,7 @@ pub async fn run(app: &App, function: &str, file: &str) -> anyhow::Result<ExitCo
     let reply = match outcome {
         Ok(reply) => reply,
         Err(Refusal::NoSuchFunction) => {
-            let known: Vec<&str> =
-                HTTP_FUNCTIONS.iter().map(|(name, _)| *name).chain(EVENT_FUNCTIONS).collect();
+            let known: Vec<&str> = function_names().collect();
             anyhow::bail!(
                 "no function {function:?}: expected one of {}, or one of the configuration",
                 known.join(", ")

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use flashsale::app::{App, NewSale};
+use flashsale::{api::NewSale, app::App};
 
 use super::refused;
 use crate::cli;

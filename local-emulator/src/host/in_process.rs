@@ -13,32 +13,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use tower::ServiceExt as _;
 
-use crate::lambda::{EVENT_FUNCTIONS, FunctionError, Refusal};
-
-/// The router of an HTTP function.
-fn function(app: &App, name: &str) -> Option<Router> {
-    let app = app.clone();
-    Some(match name {
-        "captcha" => captcha_function::router(app),
-        "login" => login::router(app),
-        "sales" => sales::router(app),
-        "seckill" => seckill::router(app),
-        "order-status" => order_status::router(app),
-        "admin" => admin::router(app),
-        _ => return None,
-    })
-}
+use crate::lambda::{FunctionError, HTTP_FUNCTIONS, Refusal, http_function};
 
 /// The routes of all HTTP functions.
 pub fn router(app: &App) -> Router {
-    let names = crate::lambda::HTTP_FUNCTIONS.iter().map(|(name, _)| *name);
-    names.filter_map(|name| function(app, name)).fold(Router::new(), Router::merge)
-}
-
-/// Whether there is such a function.
-pub fn has(name: &str) -> bool {
-    EVENT_FUNCTIONS.contains(&name)
-        || crate::lambda::HTTP_FUNCTIONS.iter().any(|(known, _)| *known == name)
+    let routers = HTTP_FUNCTIONS.iter().map(|function| (function.endpoints)().router(app.clone()));
+    routers.fold(Router::new(), Router::merge)
 }
 
 /// Runs a function's work as a task of its own, so that a panic in it is its failure and not our end.
@@ -67,7 +47,10 @@ pub async fn invoke(
             Ok(event) => outcome(guarded(sweeper::handle(app, event)).await),
             Err(error) => Err(error),
         },
-        _ => http_event(function(&app, name).ok_or(Refusal::NoSuchFunction)?, &payload).await,
+        _ => {
+            let function = http_function(name).ok_or(Refusal::NoSuchFunction)?;
+            http_event((function.endpoints)().router(app), &payload).await
+        }
     })
 }
 

@@ -16,7 +16,7 @@ use hyper::body::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::lambda::{Fleet, FunctionError, HTTP_FUNCTIONS, Invocation, Refusal, Reply, new_id};
+use crate::lambda::{self, Fleet, FunctionError, Invocation, Refusal, Reply, new_id};
 
 pub use processes::{Http, http};
 
@@ -49,11 +49,9 @@ impl Host {
 
     /// Every route of an HTTP function, with the function's name.
     pub fn routes(&self) -> Vec<(&str, &str)> {
-        let ours =
-            HTTP_FUNCTIONS.iter().flat_map(|(name, paths)| paths.iter().map(|path| (*name, *path)));
         match self {
-            Self::InProcess(_) => ours.collect(),
-            Self::Processes(_, fleet) => ours.chain(fleet.foreign_routes()).collect(),
+            Self::InProcess(_) => lambda::routes().collect(),
+            Self::Processes(_, fleet) => lambda::routes().chain(fleet.foreign_routes()).collect(),
         }
     }
 
@@ -67,7 +65,7 @@ impl Host {
     /// Whether there is such a function.
     pub fn has(&self, function: &str) -> bool {
         match self {
-            Self::InProcess(_) => in_process::has(function),
+            Self::InProcess(_) => lambda::is_ours(function),
             Self::Processes(_, fleet) => fleet.has(function),
         }
     }

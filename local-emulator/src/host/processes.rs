@@ -22,8 +22,8 @@ use hyper::{
 
 use super::Host;
 use crate::lambda::{
-    Fleet, HTTP_FUNCTIONS, HttpEvent, Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply,
-    answer_to_response,
+    Fleet, HttpEvent, Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply, answer_to_response,
+    http_function, routes,
 };
 
 /// Largest body for a function that is not ours: in base64 and with the rest of the event around it, it is still a payload.
@@ -37,10 +37,8 @@ const THROTTLED_MS: u64 = 1_000;
 
 /// The routes of all HTTP functions, ours and those of the configuration.
 pub fn router(host: &Host, fleet: &Fleet) -> Router {
-    let ours =
-        HTTP_FUNCTIONS.iter().flat_map(|(name, paths)| paths.iter().map(|path| (*name, *path)));
     let mut router = Router::new();
-    for (name, path) in ours.chain(fleet.foreign_routes()) {
+    for (name, path) in routes().chain(fleet.foreign_routes()) {
         let (host, name) = (host.clone(), name.to_owned());
         let handler = move |route: MatchedPath,
                             parameters: RawPathParams,
@@ -101,8 +99,8 @@ async fn answer(host: &Host, call: Http<'_>) -> Result<Response, Problem> {
     let trace_id = trace(&parts.headers);
     let authority = authority(&parts)?;
     // Ours refuse more themselves; that is no reason to take it from everybody first.
-    let ours = HTTP_FUNCTIONS.iter().any(|(name, _)| *name == function);
-    let bytes_max = if ours { BODY_BYTES_MAX } else { FOREIGN_BODY_BYTES_MAX };
+    let bytes_max =
+        if http_function(function).is_some() { BODY_BYTES_MAX } else { FOREIGN_BODY_BYTES_MAX };
     let body = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, bytes_max))
         .await
         .map_err(|_| Problem::Invalid {

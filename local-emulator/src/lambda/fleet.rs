@@ -16,7 +16,7 @@ use flashsale::{
 use flashsale_servers::Watchdog;
 
 use super::{
-    catalogue::{EVENT_FUNCTIONS, HTTP_FUNCTIONS},
+    catalogue::{function_names, is_ours},
     function::{Common, Function},
     invocation::{Invocation, Refusal, Reply},
     process::Launch,
@@ -47,12 +47,12 @@ impl Fleet {
             ),
             bare_logs: config.log_format == LogFormat::Json,
         });
-        let ours = HTTP_FUNCTIONS.iter().map(|(name, _)| *name).chain(EVENT_FUNCTIONS);
-        let foreign = config.function_names().filter(|name| !ours.clone().any(|own| own == *name));
+        let foreign = config.function_names().filter(|name| !is_ours(name));
         check_routes(config)?;
         let mut functions = BTreeMap::new();
-        for name in
-            ours.clone().chain(foreign).filter(|name| wanted.is_none_or(|wanted| wanted == *name))
+        for name in function_names()
+            .chain(foreign)
+            .filter(|name| wanted.is_none_or(|wanted| wanted == *name))
         {
             let settings = config.function(name);
             let (program, args) = match settings.command.split_first() {
@@ -60,8 +60,7 @@ impl Fleet {
                 None => (find(&dir, name)?, Vec::new()),
             };
             // What others wrote has no use for the keys and passwords of the product.
-            let is_ours = ours.clone().any(|own| own == name);
-            let mut variables = if is_ours { environment.clone() } else { Vec::new() };
+            let mut variables = if is_ours(name) { environment.clone() } else { Vec::new() };
             variables.extend(
                 settings.variables().map(|(name, value)| (name.to_owned(), value.to_owned())),
             );
@@ -112,27 +111,28 @@ impl Fleet {
     }
 }
 
+/// The first parts of the paths that are the emulator's own; a test knows if one is missing.
+pub const RESERVED: [&str; 16] = [
+    "",
+    "2015-03-31",
+    "api",
+    "assets",
+    "console",
+    "explorer",
+    "healthz",
+    "lambda-url",
+    "metrics",
+    "openapi.json",
+    "orders",
+    "problems",
+    "readyz",
+    "register",
+    "sales",
+    "sign-in",
+];
+
 /// Refuses routes that the gateway could not take: the router would panic, or they would hide what is the product's.
 fn check_routes(config: &Config) -> anyhow::Result<()> {
-    /// The first parts of the paths that are the emulator's own; a test knows if one is missing.
-    const RESERVED: [&str; 16] = [
-        "",
-        "2015-03-31",
-        "api",
-        "assets",
-        "console",
-        "explorer",
-        "healthz",
-        "lambda-url",
-        "metrics",
-        "openapi.json",
-        "orders",
-        "problems",
-        "readyz",
-        "register",
-        "sales",
-        "sign-in",
-    ];
     let mut router = matchit::Router::new();
     for name in config.function_names() {
         for route in config.function(name).routes {

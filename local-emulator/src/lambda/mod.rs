@@ -24,8 +24,10 @@ mod logs;
 mod process;
 mod runtime_api;
 
-pub use catalogue::{EVENT_FUNCTIONS, HTTP_FUNCTIONS, reference};
+pub use catalogue::{HTTP_FUNCTIONS, function_names, http_function, is_ours, reference, routes};
 pub use fleet::Fleet;
+#[cfg(test)]
+pub use fleet::RESERVED;
 pub use function::new_id;
 pub use http_event::{HttpEvent, answer_to_response};
 pub use invocation::{FunctionError, Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply};

@@ -4,6 +4,8 @@
 #[cfg(feature = "otlp")]
 mod otlp;
 
+use std::{collections::HashMap, sync::LazyLock};
+
 use axum::{
     extract::{MatchedPath, Request},
     middleware::Next,
@@ -15,7 +17,7 @@ use flashsale::{
     trace::{Route, TraceContext},
 };
 
-use crate::lambda::HTTP_FUNCTIONS;
+use crate::lambda::routes;
 
 /// Variables that other programs take a collector's address from.
 const OTEL_ENDPOINTS: [&str; 2] =
@@ -71,14 +73,18 @@ impl Traces {
     }
 }
 
+/// The product's function of each path.
+static FUNCTIONS_OF_PATHS: LazyLock<HashMap<&str, &str>> =
+    LazyLock::new(|| routes().map(|(name, path)| (path, name)).collect());
+
 /// Tells the request's span, where it is exported, which function answers.
 pub async fn name(route: MatchedPath, request: Request, next: Next) -> Response {
     let sampled = request.extensions().get::<TraceContext>().is_some_and(|context| context.sampled);
     let mut response = next.run(request).await;
     if sampled {
         let pattern = route.as_str();
-        let ours = HTTP_FUNCTIONS.iter().find(|(_, paths)| paths.contains(&pattern));
-        let function = ours.map_or("other", |(name, _)| name).to_owned();
+        let ours = FUNCTIONS_OF_PATHS.get(pattern);
+        let function = ours.map_or("other", |name| *name).to_owned();
         response.extensions_mut().insert(Route { function, pattern: pattern.to_owned() });
     }
     response

@@ -27,7 +27,7 @@ struct Section {
 }
 
 impl Section {
-    /// The sections on the functions' endpoints. A test in `shared/tests/tidy` holds their titles to the code.
+    /// The sections on the functions' endpoints. A test in `src/documents/routes.rs` holds their titles to the code.
     fn all() -> Vec<Self> {
         let document = include_str!("../../../API.md");
         let sections =

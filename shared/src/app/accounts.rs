@@ -1,7 +1,5 @@
 //! Registration, sign-in, sign-out.
 
-use serde::Serialize;
-
 use super::{
     App, CaptchaAnswer, Client, SessionClaims,
     fair_queue::Turn,
@@ -9,6 +7,7 @@ use super::{
     passwords::{NO_PASSWORD, Queue, check_strength},
 };
 use crate::{
+    api::{Account, SignedIn, UserView},
     domain::{AddressPrefix, Country, Phone, Role, SessionId, Subject, Timestamp, User, UserId},
     metrics::{self, Outcomes},
     ports::{Created, Limit, Opening, Purpose, Session, UserChange},
@@ -31,33 +30,10 @@ pub struct Credentials {
     pub captcha: Option<CaptchaAnswer>,
 }
 
-/// A new session.
-#[derive(Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct SignedIn {
-    /// The session token, a JWT.
-    pub token: String,
-    /// First instant at which it is over.
-    pub expires_at: Timestamp,
-    /// Who signed in.
-    pub user: UserView,
-}
-
-/// A user as shown to itself.
-#[derive(Debug, Clone, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct UserView {
-    /// Its id.
-    pub user_id: UserId,
-    /// E.164.
-    pub phone: Phone,
-    /// What it may do.
-    pub role: Role,
-}
-
-impl From<&User> for UserView {
-    fn from(user: &User) -> Self {
-        Self { user_id: user.user_id, phone: user.phone.clone(), role: user.role }
+impl From<Account> for Credentials {
+    fn from(account: Account) -> Self {
+        let Account { phone, country, password, captcha_id, captcha_answer } = account;
+        Self { phone, country, password, captcha: CaptchaAnswer::given(captcha_id, captcha_answer) }
     }
 }
 

@@ -1,74 +1,14 @@
 //! Sales as an administrator creates, changes and watches them.
 
-use std::collections::BTreeMap;
-
 use ring::digest::{SHA256, digest};
-use serde::{Deserialize, Serialize};
 
 use super::{Admin, App, finish};
 use crate::{
-    domain::{Currency, IdempotencyKey, Sale, SaleChange, SaleId, Timestamp},
+    api::{NewSale, SaleStats},
+    domain::{Currency, IdempotencyKey, Sale, SaleChange, SaleId},
     ports::{AdmissionState, Changed, CreatedOnce, CreationKey, Depth},
     problem::Problem,
 };
-
-/// A sale to be created.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the fields of the API, see API.md")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({
-        "title": "Kettle", "price": 12900, "original_price": 25900, "currency": "CNY", "stock": 50, "per_user_limit": 2,
-        "starts_at": "2027-01-01T20:00:00+08:00", "ends_at": "2027-01-01T21:00:00+08:00"
-    })))]
-pub struct NewSale {
-    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 200))]
-    pub title: String,
-    #[serde(default)]
-    #[cfg_attr(feature = "openapi", schema(max_length = 4000))]
-    pub description: String,
-    #[serde(default)]
-    #[cfg_attr(
-        feature = "openapi",
-        schema(max_length = 2000, pattern = "^($|https://|/($|[^/]))")
-    )]
-    pub image_url: String,
-    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1000000000000i64))]
-    pub price: i64,
-    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1000000000000i64))]
-    pub original_price: Option<i64>,
-    pub currency: Option<Currency>,
-    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 10000000))]
-    pub stock: u32,
-    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
-    pub per_user_limit: Option<u32>,
-    pub starts_at: Timestamp,
-    pub ends_at: Timestamp,
-}
-
-/// The figures of a sale.
-#[derive(Debug, Clone, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct SaleStats {
-    /// The sale as the ledger has it.
-    pub sale: Sale,
-    /// `open`, `rebuilding` or `missing`.
-    #[cfg_attr(feature = "openapi", schema(pattern = "^(open|rebuilding|missing)$"))]
-    pub admission: &'static str,
-    /// Units that can be reserved now.
-    pub available: u32,
-    /// Units held by orders that the ledger has not confirmed yet.
-    pub reserved: u32,
-    /// Units held by orders that it has.
-    pub settled: u32,
-    /// Orders in the ledger by the word of their status.
-    pub orders: BTreeMap<String, u64>,
-    /// Messages in the queue, of all sales.
-    pub queue_waiting: u64,
-    /// Messages that were parked, of all sales.
-    pub queue_parked: u64,
-    /// When this was read.
-    pub server_time: Timestamp,
-}
 
 impl App {
     /// Creates a sale and loads it into the admission store. For commands and the demo; see [`App::create_sale_as`].

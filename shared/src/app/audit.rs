@@ -5,10 +5,9 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use serde::Serialize;
-
 use super::App;
 use crate::{
+    api::{Finding, SaleBooks},
     domain::{OrderId, Sale, SaleId},
     ports::{AdmissionState, Reservation, Stored, Tally},
     problem::Problem,
@@ -27,34 +26,6 @@ const LOOKS_AGAIN: u32 = 3;
 /// the traffic of the moment that makes the difference.
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSES_MAX: u32 = 15;
-
-/// A promise that does not hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Finding {
-    /// Number of the promise in the design: 1 to 6.
-    pub promise: u8,
-    /// Which sale.
-    pub sale_id: SaleId,
-    /// What is wrong.
-    pub what: String,
-    /// Whose ids: orders or users, at most twenty of them.
-    pub ids: Vec<String>,
-}
-
-/// The books of one sale.
-#[derive(Debug, Clone, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct SaleBooks {
-    pub sale_id: SaleId,
-    pub title: String,
-    pub stock: u32,
-    pub available: u32,
-    pub reserved: u32,
-    pub sold: u32,
-    pub findings: Vec<Finding>,
-}
 
 impl App {
     /// The books of all sales, newest first.

@@ -1,58 +1,13 @@
 //! Bans, as an administrator puts, lifts and lists them.
 
-use serde::{Deserialize, Serialize};
-
 use super::{Admin, App, finish};
 use crate::{
-    domain::{Ban, Subject, Timestamp},
+    api::{BanView, NewBan},
+    domain::{Ban, Subject},
     metrics::BANS,
     problem::Problem,
     security,
 };
-
-/// A ban as the operator sees it.
-#[derive(Debug, Clone, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct BanView {
-    /// `user`, `address` or `phone`.
-    #[cfg_attr(feature = "openapi", schema(pattern = "^(user|address|phone)$"))]
-    pub kind: &'static str,
-    /// The id, the address or the number.
-    pub value: String,
-    /// Why.
-    pub reason: String,
-    /// When it was put.
-    pub created_at: Timestamp,
-    /// When it ends, if it does.
-    #[cfg_attr(feature = "openapi", schema(required))]
-    pub expires_at: Option<Timestamp>,
-}
-
-impl From<&Ban> for BanView {
-    fn from(ban: &Ban) -> Self {
-        Self {
-            kind: ban.subject.kind(),
-            value: ban.subject.value(),
-            reason: ban.reason.clone(),
-            created_at: ban.created_at,
-            expires_at: ban.expires_at,
-        }
-    }
-}
-
-/// A ban to be put.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the fields of the API, see API.md")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({ "kind": "phone", "value": "+1 201-555-0125", "reason": "resale" })))]
-pub struct NewBan {
-    #[cfg_attr(feature = "openapi", schema(pattern = "^(user|address|phone)$"))]
-    pub kind: String,
-    pub value: String,
-    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 500))]
-    pub reason: String,
-    pub expires_at: Option<Timestamp>,
-}
 
 impl App {
     /// Puts a ban. A banned user's sessions stay, but let nobody in.

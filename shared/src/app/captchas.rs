@@ -3,13 +3,13 @@
 use std::sync::LazyLock;
 
 use metrics::Counter;
-use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 
 use super::{App, Client};
 use crate::{
+    api::DrawnCaptcha,
     config::CaptchaMode,
-    domain::{AddressPrefix, CaptchaId, Timestamp},
+    domain::{AddressPrefix, CaptchaId},
     metrics::{CAPTCHA_ANSWERS, CAPTCHAS_DRAWN, Outcomes},
     ports::{Captcha, Purpose},
     problem::Problem,
@@ -27,16 +27,12 @@ pub struct CaptchaAnswer {
     pub answer: String,
 }
 
-/// A captcha as a client gets it.
-#[derive(Debug, Clone, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct DrawnCaptcha {
-    /// To be sent along with the answer.
-    pub captcha_id: CaptchaId,
-    /// PNG as a data URI.
-    pub image: String,
-    /// First instant at which it is gone.
-    pub expires_at: Timestamp,
+impl CaptchaAnswer {
+    /// The answer, if a request has both of its fields.
+    #[must_use]
+    pub fn given(captcha_id: Option<CaptchaId>, answer: Option<String>) -> Option<Self> {
+        captcha_id.zip(answer).map(|(captcha_id, answer)| Self { captcha_id, answer })
+    }
 }
 
 impl App {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
 use tracing::Instrument as _;
 
 use super::{App, CaptchaAnswer, Client, SessionClaims, TicketClaims};
 use crate::{
-    domain::{Order, OrderId, OrderRequest, OrderStatus, Sale, SaleId, Timestamp},
+    api::{OrderAccepted, Ticket},
+    domain::{Order, OrderId, OrderRequest, OrderStatus, Sale, SaleId},
     logging::OncePerSecond,
     metrics::{self, Outcomes},
     ports::{Admitted, Claim, Purpose},
@@ -22,28 +22,6 @@ const LOOKUP_WAIT: Duration = Duration::from_millis(250);
 
 static TICKETS: Outcomes = Outcomes::new(metrics::TICKETS);
 static ORDERS: Outcomes = Outcomes::new(metrics::ORDERS);
-
-/// A ticket, as a client gets it.
-#[derive(Debug, Clone, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Ticket {
-    /// To be sent with the order, however often it takes.
-    pub ticket: String,
-    /// The order that it makes.
-    pub order_id: OrderId,
-    /// First instant at which no new order is made of it.
-    pub expires_at: Timestamp,
-}
-
-/// The answer to an order that is durable.
-#[derive(Debug, Clone, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct OrderAccepted {
-    /// Its id.
-    pub order_id: OrderId,
-    /// Always `queued`: GET the order to follow it.
-    pub status: OrderStatus,
-}
 
 impl App {
     /// Issues a ticket.

@@ -8,13 +8,10 @@ use std::{
 
 use moka::future::Cache as LocalCache;
 use ring::digest::{SHA256, digest};
-use serde::Serialize;
 
 use super::{Admin, App, finish};
 use crate::{
-    domain::{OrderId, QueueMessage},
-    metrics::MESSAGES_PARKED,
-    ports::Stored,
+    api::ParkedView, domain::QueueMessage, metrics::MESSAGES_PARKED, ports::Stored,
     problem::Problem,
 };
 
@@ -28,22 +25,6 @@ const SEARCHED_MAX: u32 = 1_000;
 const SHOWN_BYTES: usize = 4_096;
 /// Orders of a message that are named.
 const ORDERS_MAX: usize = 20;
-
-/// A parked message as the operator sees it.
-#[derive(Debug, Clone, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct ParkedView {
-    /// Names the message.
-    pub parked_id: String,
-    /// Why it was put aside.
-    pub reason: String,
-    /// The ids of the first orders in it, when it can be read.
-    pub order_ids: Vec<OrderId>,
-    /// How many bytes it has.
-    pub bytes: usize,
-    /// Its beginning, as text.
-    pub body: String,
-}
 
 /// What this process has parked lately, by the SHA-256 of the body.
 pub(super) struct ParkedLately(LocalCache<[u8; 32], ()>);

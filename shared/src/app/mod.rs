@@ -27,14 +27,9 @@ mod tokens;
 use std::{future::Future, ops::Deref, sync::Arc, time::Duration};
 
 pub use access::{Admin, Client};
-pub use accounts::{Credentials, SignedIn, UserView};
-pub use admin_sales::{NewSale, SaleStats};
-pub use audit::{Finding, SaleBooks};
-pub use bans::{BanView, NewBan};
-pub use captchas::{CaptchaAnswer, DrawnCaptcha};
-pub use checkout::{OrderAccepted, Ticket};
-pub use dead_letters::ParkedView;
-pub use sales::{CachedJson, ListedSale, SaleList, SaleView};
+pub use accounts::Credentials;
+pub use captchas::CaptchaAnswer;
+pub use sales::CachedJson;
 pub use sessions::LookupFigures;
 pub use sweeper::Swept;
 pub use tokens::{SessionClaims, TicketClaims};

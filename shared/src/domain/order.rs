@@ -2,17 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
+use utoipa::ToSchema;
 
 use super::{Currency, OrderId, SaleId, Timestamp, UserId};
 
 /// Where an order stands. `Queued` lives only in the admission store and the queue; the ledger knows the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(
-    feature = "openapi",
-    derive(utoipa::ToSchema),
-    schema(description = "Where an order stands.")
-)]
+#[schema(description = "Where an order stands.")]
 pub enum OrderStatus {
     /// Durable in the queue, not yet in the ledger.
     Queued,
@@ -65,9 +62,8 @@ impl FromStr for OrderStatus {
 }
 
 /// Why the ledger refused an order that had been admitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum RejectReason {
     /// Every unit is held by another order.
     SoldOut,

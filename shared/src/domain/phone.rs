@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
+use utoipa::ToSchema;
 
 use rlibphonenumber::{PhoneNumber, PhoneNumberFormat, PhoneNumberType, Region};
 
 /// A country whose numbers can sign in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum Country {
     /// United States, `+1`.
     US,
@@ -25,9 +25,9 @@ impl Country {
 }
 
 /// A valid phone number in E.164 form, such as `+12015550123`. Its `Debug` form hides all but the last two digits.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(into = "String")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, pattern = r"^\+[0-9]{8,15}$", description = "A phone number in E.164 form, such as `+12015550123`."))]
+#[schema(value_type = String, pattern = r"^\+[0-9]{8,15}$", description = "A phone number in E.164 form, such as `+12015550123`.")]
 pub struct Phone(String);
 
 /// The text is not a phone number this product accepts.

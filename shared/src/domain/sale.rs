@@ -1,12 +1,12 @@
 //! A sale: so many units at one price, within one window of time.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Currency, SaleId, Timestamp};
 
 /// A sale as the ledger keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Sale {
     /// Its id.
     pub sale_id: SaleId,
@@ -62,9 +62,8 @@ pub struct SaleTerms {
 }
 
 /// Where a sale stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum SaleState {
     /// Before `starts_at`.
     Upcoming,
@@ -77,33 +76,30 @@ pub enum SaleState {
 }
 
 /// A change of a sale; `None` leaves the field as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({ "stock": 60 }), description = "What is left out or `null` stays."))]
+#[schema(example = json!({ "stock": 60 }), description = "What is left out or `null` stays.")]
 pub struct SaleChange {
     /// New title.
-    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 200))]
+    #[schema(min_length = 1, max_length = 200)]
     pub title: Option<String>,
     /// New description.
-    #[cfg_attr(feature = "openapi", schema(max_length = 4000))]
+    #[schema(max_length = 4000)]
     pub description: Option<String>,
     /// New picture.
-    #[cfg_attr(
-        feature = "openapi",
-        schema(max_length = 2000, pattern = "^($|https://|/($|[^/]))")
-    )]
+    #[schema(max_length = 2000, pattern = "^($|https://|/($|[^/]))")]
     pub image_url: Option<String>,
     /// New price in minor units; orders already admitted keep theirs.
-    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1000000000000i64))]
+    #[schema(minimum = 0, maximum = 1000000000000i64)]
     pub price: Option<i64>,
     /// New original price in minor units.
-    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1000000000000i64))]
+    #[schema(minimum = 0, maximum = 1000000000000i64)]
     pub original_price: Option<i64>,
     /// New stock; never below the units already sold.
-    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 10000000))]
+    #[schema(minimum = 1, maximum = 10000000)]
     pub stock: Option<u32>,
     /// New limit per user.
-    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
+    #[schema(minimum = 1, maximum = 100)]
     pub per_user_limit: Option<u32>,
     /// New start.
     pub starts_at: Option<Timestamp>,

@@ -2,11 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
+use utoipa::ToSchema;
 
 /// Milliseconds since the Unix epoch. On the wire it is RFC 3339 in UTC, such as `2026-11-11T20:00:00.000Z`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, ToSchema,
+)]
 #[serde(try_from = "String", into = "String")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, format = DateTime, description = "RFC 3339; in answers UTC with milliseconds, such as `2026-11-11T20:00:00.000Z`."))]
+#[schema(value_type = String, format = DateTime, description = "RFC 3339; in answers UTC with milliseconds, such as `2026-11-11T20:00:00.000Z`.")]
 pub struct Timestamp(i64);
 
 /// The text is not an RFC 3339 time between the years 1970 and 9999.

@@ -1,11 +1,12 @@
-//! What every HTTP function shares: reading requests, writing answers and problems, and the common finish of a router.
+//! What every HTTP function shares: declaring endpoints, reading requests, writing answers and problems, and the common
+//! finish of a router.
 
 mod body;
 mod cached;
 mod client;
+pub mod endpoints;
 mod finish;
 mod idempotency;
-#[cfg(feature = "openapi")]
 pub mod openapi;
 mod problem;
 mod session;

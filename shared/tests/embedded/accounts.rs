@@ -11,7 +11,8 @@ use std::{
 use async_trait::async_trait;
 use flashsale::{
     adapters::memory::{MemoryGate, MemoryLocks},
-    app::{App, Client, Credentials, NewBan, SessionClaims, SignedIn},
+    api::{NewBan, SignedIn},
+    app::{App, Client, Credentials, SessionClaims},
     config::Config,
     domain::{Phone, Role, SessionId, Subject, Timestamp, UserId},
     ports::{

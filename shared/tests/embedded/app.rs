@@ -9,7 +9,8 @@ use flashsale::{
         sqlite::Sqlite,
         system::SystemRandom,
     },
-    app::{Admin, App, CaptchaAnswer, Client, Credentials, NewSale, SessionClaims, Swept},
+    api::NewSale,
+    app::{Admin, App, CaptchaAnswer, Client, Credentials, SessionClaims, Swept},
     config::Config,
     domain::{OrderId, OrderRequest, OrderStatus, Phone, QueueMessage, Role, SaleId},
     ports::{

@@ -13,7 +13,8 @@ use std::{
 use async_trait::async_trait;
 use flashsale::{
     adapters::memory::MemoryAdmission,
-    app::{Credentials, NewBan},
+    api::NewBan,
+    app::Credentials,
     domain::{Ban, Phone, Role, Sale, SaleChange, SaleId, SessionId, Subject, Timestamp, UserId},
     ports::{
         Admission as _, AdmissionState, BanLedger as _, Blacklist, Changed, CreatedOnce,

@@ -1,11 +1,12 @@
-//! House rules that no compiler checks: who may use whom, and that the documents say what the code does.
+//! House rules that no compiler checks: who may use whom, and that the documents say what the code does. What they say of
+//! routes is compared in `local-emulator/src/documents/routes.rs`, where the values of all functions are at hand.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod metrics;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -67,12 +68,16 @@ fn uses(text: &str, module: &str) -> bool {
 
 #[test]
 fn layers_depend_downwards_only() {
-    let layers: [(&str, &[&str]); 4] = [
+    let layers: [(&str, &[&str]); 5] = [
         (
             "shared/src/domain",
+            &["api", "ports", "adapters", "app", "http", "wire", "config", "problem", "lambda"],
+        ),
+        (
+            "shared/src/api",
             &["ports", "adapters", "app", "http", "wire", "config", "problem", "lambda"],
         ),
-        ("shared/src/adapters", &["app", "http", "wire", "config", "problem", "lambda"]),
+        ("shared/src/adapters", &["api", "app", "http", "wire", "config", "problem", "lambda"]),
         ("shared/src/app", &["adapters", "http", "wire", "lambda"]),
         ("shared/src/http", &["adapters", "wire", "lambda"]),
     ];
@@ -84,8 +89,20 @@ fn layers_depend_downwards_only() {
         }
     }
     let ports = read("shared/src/ports.rs");
-    for module in ["adapters", "app", "http", "wire", "config", "problem"] {
+    for module in ["api", "adapters", "app", "http", "wire", "config", "problem"] {
         assert!(!uses(&ports, module), "ports.rs uses {module}");
+    }
+}
+
+#[test]
+fn the_json_of_the_api_is_in_one_folder() {
+    for folder in ["shared/src/app", "functions"] {
+        for (name, text) in sources(folder) {
+            assert!(
+                !product(&text).contains("ToSchema"),
+                "{name}: its JSON belongs in shared/src/api"
+            );
+        }
     }
 }
 
@@ -259,201 +276,6 @@ fn statements_name_the_columns_that_they_write() {
             );
         }
     }
-}
-
-/// `METHOD /path` of every route in the code.
-fn routes() -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let files =
-        FUNCTIONS.map(|function| format!("functions/{function}/src/lib.rs")).into_iter().chain(
-            ["health", "invoke_api", "live", "metrics", "openapi", "pages/mod"]
-                .map(|file| format!("local-emulator/src/{file}.rs")),
-        );
-    for file in files {
-        found.extend(routes_of(&file));
-    }
-    assert!(found.len() > 20, "{found:?}");
-    found
-}
-
-/// `METHOD /path` of every route in one file.
-fn routes_of(file: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for call in read(file).split(".route(").skip(1) {
-        let mut depth = 1;
-        let end = call
-            .char_indices()
-            .find(|(_, char)| {
-                depth += i32::from(*char == '(') - i32::from(*char == ')');
-                depth == 0
-            })
-            .unwrap()
-            .0;
-        let call = &call[..end];
-        let path = call.split('"').nth(1).unwrap();
-        for method in ["get", "post", "put", "patch", "delete"] {
-            if call.contains(&format!("{method}(")) {
-                found.insert(format!("{} {path}", method.to_uppercase()));
-            }
-        }
-    }
-    found
-}
-
-/// What the SAM template says of one function.
-#[derive(Debug, Default)]
-struct Deployed {
-    paths: BTreeSet<String>,
-    memory: Option<i64>,
-    timeout: Option<i64>,
-}
-
-/// The functions of `infra/sam/template.yaml` by their names in the code, and what holds for all of them. The template is
-/// written so that its lines can be read one by one.
-fn template() -> (BTreeMap<String, Deployed>, Deployed) {
-    let (mut functions, mut all) = (BTreeMap::<String, Deployed>::new(), Deployed::default());
-    let mut name = None;
-    for line in read("infra/sam/template.yaml").lines() {
-        let text = line.trim();
-        if let Some(folder) = text.strip_prefix("CodeUri: ") {
-            let function = folder
-                .strip_prefix("../../target/lambda/")
-                .and_then(|folder| folder.strip_suffix('/'))
-                .unwrap()
-                .to_owned();
-            assert!(
-                functions.insert(function.clone(), Deployed::default()).is_none(),
-                "{function} is in the template twice"
-            );
-            name = Some(function);
-        }
-        let here = name.as_ref().map_or(&mut all, |name| functions.get_mut(name).unwrap());
-        if let Some(memory) = text.strip_prefix("MemorySize: ") {
-            here.memory = Some(memory.parse().unwrap());
-        } else if let Some(timeout) = text.strip_prefix("Timeout: ") {
-            here.timeout = Some(timeout.parse().unwrap());
-        } else if text.contains("Type: HttpApi,") {
-            let path =
-                text.split("Method: ANY, Path: \"").nth(1).and_then(|rest| rest.split('"').next());
-            let path =
-                path.unwrap_or_else(|| panic!("not `Method: ANY, Path: \"…\"`: {text}")).to_owned();
-            assert!(here.paths.insert(path), "a route is there twice: {text}");
-        }
-    }
-    (functions, all)
-}
-
-#[test]
-fn functions_are_deployed_with_the_routes_of_their_code() {
-    let (functions, all) = template();
-    assert_eq!(
-        functions.keys().map(String::as_str).collect::<Vec<_>>(),
-        FUNCTIONS,
-        "the functions of infra/sam/template.yaml"
-    );
-    let workspace: toml::Table = read("Cargo.toml").parse().unwrap();
-    let mut watched = BTreeMap::<&str, BTreeSet<String>>::new();
-    for (path, function) in
-        workspace["workspace"]["metadata"]["lambda"]["watch"]["router"].as_table().unwrap()
-    {
-        watched.entry(function.as_str().unwrap()).or_default().insert(path.clone());
-    }
-    let catalogue = read("local-emulator/src/lambda/catalogue.rs");
-    let catalogue = catalogue.split("EVENT_FUNCTIONS").next().unwrap();
-    for function in FUNCTIONS {
-        let code: BTreeSet<String> = routes_of(&format!("functions/{function}/src/lib.rs"))
-            .iter()
-            .map(|route| route.split_once(' ').unwrap().1.to_owned())
-            .collect();
-        let deployed = &functions[function];
-        assert_eq!(deployed.paths, code, "{function}: infra/sam/template.yaml and the code");
-        assert_eq!(
-            watched.remove(function).unwrap_or_default(),
-            code,
-            "{function}: the router in Cargo.toml and the code"
-        );
-        let known = catalogue
-            .split(&format!("\"{function}\""))
-            .nth(1)
-            .map_or("", |rest| rest.split(']').next().unwrap());
-        let known: BTreeSet<String> =
-            known.split('"').filter(|part| part.starts_with('/')).map(str::to_owned).collect();
-        assert_eq!(known, code, "{function}: local-emulator/src/lambda/catalogue.rs and the code");
-        // `cargo lambda deploy` reads these; the two ways must not differ.
-        let manifest: toml::Table =
-            read(format!("functions/{function}/Cargo.toml")).parse().unwrap();
-        let deploy = &manifest["package"]["metadata"]["lambda"]["deploy"];
-        assert_eq!(
-            deploy["memory"].as_integer(),
-            deployed.memory.or(all.memory),
-            "{function}: memory"
-        );
-        assert_eq!(
-            deploy["timeout"].as_integer(),
-            deployed.timeout.or(all.timeout),
-            "{function}: timeout"
-        );
-    }
-    assert!(
-        watched.is_empty(),
-        "the router in Cargo.toml names functions that are not there: {watched:?}"
-    );
-}
-
-#[test]
-fn routes_of_the_configuration_can_not_hide_those_of_the_product() {
-    let reserved = read("local-emulator/src/lambda/fleet.rs");
-    for route in routes() {
-        let first = route.split('/').nth(1).unwrap();
-        assert!(
-            reserved.contains(&format!("\"{first}\"")),
-            "{route}: local-emulator/src/lambda/fleet.rs does not reserve it"
-        );
-    }
-}
-
-#[test]
-fn functions_describe_the_routes_of_their_code() {
-    // Those that take events have no routes, and nothing to describe.
-    for function in
-        FUNCTIONS.into_iter().filter(|function| !["order-worker", "sweeper"].contains(function))
-    {
-        let text = read(format!("functions/{function}/src/docs.rs"));
-        let mut described = BTreeSet::new();
-        for method in ["get", "post", "put", "patch", "delete"] {
-            let call = format!(" {method}(");
-            let paths = text
-                .split(&call)
-                .skip(1)
-                .filter_map(|call| call.trim_start().strip_prefix('"')?.split('"').next());
-            described.extend(paths.map(|path| format!("{} {path}", method.to_uppercase())));
-        }
-        assert_eq!(
-            described,
-            routes_of(&format!("functions/{function}/src/lib.rs")),
-            "{function}: docs.rs and lib.rs"
-        );
-    }
-}
-
-#[test]
-fn api_md_names_every_endpoint_with_an_example() {
-    let document = read("API.md");
-    let mut described = BTreeSet::new();
-    for section in document.split("\n### ").skip(1) {
-        let title = section.lines().next().unwrap().trim().trim_matches('`');
-        if title.starts_with(|char: char| char.is_ascii_uppercase()) && title.contains(" /") {
-            assert!(section.contains("```"), "{title} has no example");
-            described.insert(title.to_owned());
-        }
-    }
-    let code = routes();
-    let missing: Vec<_> = code.difference(&described).collect();
-    let invented: Vec<_> = described.difference(&code).collect();
-    assert!(
-        missing.is_empty() && invented.is_empty(),
-        "not in API.md: {missing:?}; not in the code: {invented:?}"
-    );
 }
 
 #[test]

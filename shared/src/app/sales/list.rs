@@ -9,13 +9,12 @@ use std::{
 use flate2::{Compression, write::GzEncoder};
 use moka::future::Cache;
 use ring::digest;
-use serde::Serialize;
 
-use super::SaleView;
-use crate::app::{App, Client};
 use crate::{
+    api::{ListedSale, SaleList},
+    app::{App, Client},
     config::CacheTimes,
-    domain::{Currency, Sale, SaleId, SaleState, Timestamp},
+    domain::{Sale, SaleId, Timestamp},
     metrics::CacheCounts,
     ports::StoreError,
     problem::Problem,
@@ -28,57 +27,6 @@ const PAGES_MAX: u64 = 100;
 
 /// Where a page begins, and how many sales it has at most.
 type Key = (Option<SaleId>, u32);
-
-/// A sale in the list: without its description, which its own page has.
-#[derive(Debug, Clone, Serialize)]
-#[expect(missing_docs, reason = "the fields of the API, see API.md")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct ListedSale {
-    pub sale_id: SaleId,
-    pub title: String,
-    pub image_url: String,
-    pub price: i64,
-    pub original_price: i64,
-    pub currency: Currency,
-    pub stock: u32,
-    pub available: u32,
-    pub per_user_limit: u32,
-    pub starts_at: Timestamp,
-    pub ends_at: Timestamp,
-    pub state: SaleState,
-    pub server_time: Timestamp,
-}
-
-impl From<SaleView> for ListedSale {
-    fn from(sale: SaleView) -> Self {
-        Self {
-            sale_id: sale.sale_id,
-            title: sale.title,
-            image_url: sale.image_url,
-            price: sale.price,
-            original_price: sale.original_price,
-            currency: sale.currency,
-            stock: sale.stock,
-            available: sale.available,
-            per_user_limit: sale.per_user_limit,
-            starts_at: sale.starts_at,
-            ends_at: sale.ends_at,
-            state: sale.state,
-            server_time: sale.server_time,
-        }
-    }
-}
-
-/// A page of the list of sales.
-#[derive(Debug, Clone, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct SaleList {
-    /// The sales, newest first.
-    pub sales: Vec<ListedSale>,
-    /// Where the next page begins.
-    #[cfg_attr(feature = "openapi", schema(required))]
-    pub next_cursor: Option<SaleId>,
-}
 
 /// JSON that is sent to many.
 #[derive(Debug)]

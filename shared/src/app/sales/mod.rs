@@ -13,18 +13,18 @@ use std::{
 };
 
 use moka::future::Cache as LocalCache;
-use serde::Serialize;
 use tokio::sync::Semaphore;
 
 mod list;
 
+pub use list::CachedJson;
 use list::SaleLists;
-pub use list::{CachedJson, ListedSale, SaleList};
 
 use super::{App, Client};
 use crate::{
+    api::SaleView,
     config::CacheTimes,
-    domain::{Currency, OrderId, Sale, SaleId, SaleState, Timestamp, UserId},
+    domain::{OrderId, Sale, SaleId, Timestamp, UserId},
     metrics::CacheCounts,
     ports::{AdmissionState, Look, StoreError},
     problem::Problem,
@@ -42,27 +42,6 @@ const LOOKUPS_MAX: usize = 8;
 const FLAGS_MAX: usize = 10_000;
 /// Sales kept in a process's memory.
 const LOCAL_SALES_MAX: u64 = 10_000;
-
-/// A sale as a shopper sees it.
-#[derive(Debug, Clone, Serialize)]
-#[expect(missing_docs, reason = "the fields of the API, see API.md")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct SaleView {
-    pub sale_id: SaleId,
-    pub title: String,
-    pub description: String,
-    pub image_url: String,
-    pub price: i64,
-    pub original_price: i64,
-    pub currency: Currency,
-    pub stock: u32,
-    pub available: u32,
-    pub per_user_limit: u32,
-    pub starts_at: Timestamp,
-    pub ends_at: Timestamp,
-    pub state: SaleState,
-    pub server_time: Timestamp,
-}
 
 pub(super) struct Catalog {
     sales: LocalCache<SaleId, Option<Arc<Sale>>>,
