@@ -158,6 +158,8 @@ fn the_root_shows_the_architecture() {
         "functions",
         "infra",
         "local-emulator",
+        // rustup looks for it under this name only.
+        "rust-toolchain.toml",
         "shared",
         "target",
     ];
