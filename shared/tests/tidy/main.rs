@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod documents;
 mod metrics;
 
 use std::{
@@ -175,6 +176,8 @@ fn the_root_shows_the_architecture() {
         "functions",
         "infra",
         "local-emulator",
+        // rustup looks for it under this name only.
+        "rust-toolchain.toml",
         "shared",
         "target",
     ];
