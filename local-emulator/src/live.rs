@@ -26,10 +26,10 @@ use axum::{
 };
 use flashsale::{
     app::App,
-    domain::{Sale, SaleId, Timestamp},
+    domain::{AdmissionState, Depth, Sale, SaleId, Timestamp},
     http::{Answer, ClientAddress, Signed},
     logging::OncePerSecond,
-    ports::{AdmissionState, Depth, Stored},
+    ports::Stored,
     problem::Problem,
 };
 use futures_util::{future::join_all, stream};

@@ -8,9 +8,9 @@ use std::{collections::HashMap, time::Duration};
 use aws_lambda_events::event::rabbitmq::{RabbitMqBasicProperties, RabbitMqEvent, RabbitMqMessage};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use flashsale::{
-    domain::Timestamp,
+    domain::{Delivery, Timestamp},
     metrics::{BATCH_SECONDS, HANDED_BACK, elapsed},
-    ports::{Delivery, Stored},
+    ports::Stored,
 };
 use metrics::{Counter, Histogram};
 use serde::Deserialize;
@@ -269,8 +269,8 @@ mod tests {
     use flashsale::{
         app::App,
         config::Config,
-        domain::OrderRequest,
-        ports::{Backlog, Depth, Held, OrderQueue, OrderSource, Ports, StoreError},
+        domain::{Backlog, Depth, Held, OrderRequest},
+        ports::{OrderQueue, OrderSource, Ports, StoreError},
         testing, wire,
     };
 

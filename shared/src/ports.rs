@@ -10,8 +10,11 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::domain::{
-    Ban, CaptchaId, Order, OrderId, OrderRequest, Phone, Quota, Role, Sale, SaleChange, SaleError,
-    SaleId, SaleTerms, SessionId, Subject, Timestamp, User, UserId,
+    AdmissionState, Admitted, Backlog, Ban, Captcha, CaptchaId, Changed, Claim, Created,
+    CreatedOnce, CreationKey, Delivery, Depth, Entered, Entry, Held, HolderReport, KeptBan,
+    KeptSession, Lease, Look, Opening, Order, OrderId, OrderRequest, Parked, Phone, Recorded,
+    Reservation, ReservationPage, Sale, SaleChange, SaleId, SaleTerms, Session, SessionId, Subject,
+    Tally, Timestamp, Transition, Unrecordable, User, UserChange, UserId,
 };
 
 /// What went wrong in a store, by what the caller can do.
@@ -72,28 +75,6 @@ pub trait Random: Send + Sync + fmt::Debug {
 // The ledger: SQL, the truth
 // ---------------------------------------------------------------------------------------------------------------
 
-/// The outcome of [`Users::create`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Created {
-    /// Stored now, or by an earlier call with the same id.
-    Created,
-    /// Another user has the phone.
-    PhoneTaken,
-}
-
-/// A change of a user that ends sessions. `Debug` is left out: it may hold a password's hash.
-#[derive(Clone, Default)]
-pub struct UserChange {
-    /// Change the user only while its generation is this one.
-    pub only_generation: Option<u64>,
-    /// The new password's hash.
-    pub password_hash: Option<String>,
-    /// The new role.
-    pub role: Option<Role>,
-    /// The one session that goes on.
-    pub keep: Option<SessionId>,
-}
-
 /// Registered users.
 #[async_trait]
 pub trait Users: Send + Sync {
@@ -110,40 +91,6 @@ pub trait Users: Send + Sync {
     /// but `keep` (see [`SessionLedger`]). `false`, and nothing changed, when there is no such user or the user's generation
     /// is not `only_generation`; so a repeat after an error may answer `false` for what the first call did.
     async fn change(&self, user_id: UserId, change: &UserChange, now: Timestamp) -> Stored<bool>;
-}
-
-/// The outcome of [`Sales::change`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Changed {
-    /// Stored; the sale as it is now.
-    Changed(Sale),
-    /// No such sale.
-    NotFound,
-    /// The change breaks a rule of [`Sale::changed`]; nothing was stored.
-    Refused(SaleError),
-}
-
-/// By what [`Sales::create_once`] recognises a creation that is asked for again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CreationKey {
-    /// A digest of the caller and the caller's key, 64 characters.
-    pub key: String,
-    /// A digest of what is asked for, 64 characters.
-    pub request: String,
-}
-
-/// The outcome of [`Sales::create_once`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CreatedOnce {
-    /// Stored now, or by an earlier call with the same key and request.
-    Created {
-        /// The id of the sale that is stored.
-        sale_id: SaleId,
-        /// When it was created.
-        created_at: Timestamp,
-    },
-    /// The key was used for another request; nothing was stored.
-    OtherRequest,
 }
 
 /// Sales, as the ledger keeps them.
@@ -179,42 +126,6 @@ pub trait Sales: Send + Sync {
     async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed>;
     /// Raises the sale's `epoch` and returns the new one: the fencing token of one rebuild. `None`: no such sale.
     async fn raise_epoch(&self, sale_id: SaleId) -> Stored<Option<u64>>;
-}
-
-/// An order that can never be recorded, whatever is tried: what is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unrecordable(pub String);
-
-/// An order that [`OrderLedger::record`] found in the ledger or put there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recorded {
-    /// The order as the ledger holds it now: its status is never `Queued`.
-    pub order: Order,
-    /// Whether this call inserted it; `false` when it was there already, in whatever status.
-    pub fresh: bool,
-}
-
-/// The outcome of [`OrderLedger::pay`] and [`OrderLedger::cancel`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Transition {
-    /// The order has the asked-for status now, by this call or by an earlier one like it.
-    Done(Order),
-    /// The order has another final status (or, to be paid, `pay_by` has passed); nothing changed.
-    Refused(Order),
-    /// The ledger has no such order of this user.
-    NotFound,
-}
-
-/// What the ledger says of a sale when all is added up from its order rows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Orders that are confirmed or paid, counted row by row.
-    pub active: u64,
-    /// Users holding more active orders than the sale's limit.
-    pub users_over_limit: Vec<UserId>,
-    /// Orders by the word of their status.
-    pub by_status: Vec<(String, u64)>,
 }
 
 /// Orders, as the ledger keeps them. Every method that changes how many units are held locks the sale's row first and
@@ -290,38 +201,12 @@ pub trait OrderLedger: Send + Sync {
     async fn tally(&self, sale_id: SaleId) -> Stored<Tally>;
 }
 
-/// A session to be opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Opening {
-    /// The session.
-    pub session: Session,
-    /// The generation that was read together with the user.
-    pub generation: u64,
-}
-
-/// A session as the ledger keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptSession {
-    /// The session.
-    pub session: Session,
-    /// When it was ended, if it was; an ended session never comes to life again.
-    pub ended_at: Option<Timestamp>,
-}
-
-impl KeptSession {
-    /// Whether the session is alive at `now`.
-    #[must_use]
-    pub fn alive(&self, now: Timestamp) -> bool {
-        self.ended_at.is_none() && now < self.session.expires_at
-    }
-}
-
 /// Sessions, as the ledger keeps them. A session is opened and ended here first and in the fast store ([`Sessions`])
 /// afterwards; a session that the fast store does not know is looked up here.
 #[async_trait]
 pub trait SessionLedger: Send + Sync {
     /// Opens sessions of users whose generation is still the given one, under the lock of the user's row that
-    /// [`Users::change`] takes too. A user holds at most [`SESSIONS_PER_USER_MAX`] living sessions; one more ends the one that
+    /// [`Users::change`] takes too. A user holds at most [`SESSIONS_PER_USER_MAX`](crate::domain::SESSIONS_PER_USER_MAX) living sessions; one more ends the one that
     /// would be over first. A repeat with the same id changes nothing. Returns the ids that are alive now, in the given order.
     async fn open(&self, openings: &[Opening], now: Timestamp) -> Stored<Vec<SessionId>>;
     /// Those of the sessions that exist, in no particular order.
@@ -336,34 +221,6 @@ pub trait SessionLedger: Send + Sync {
     -> Stored<()>;
     /// Deletes sessions that were over at `before`, at most `limit`. Returns how many.
     async fn delete_over(&self, before: Timestamp, limit: u32) -> Stored<u32>;
-}
-
-/// A ban as the ledger keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptBan {
-    /// The ban.
-    pub ban: Ban,
-    /// Whether it was lifted.
-    pub lifted: bool,
-    /// When it was put or lifted.
-    pub changed_at: Timestamp,
-    /// Counts its changes.
-    pub version: u64,
-}
-
-impl KeptBan {
-    /// Whether it bans at `now`.
-    #[must_use]
-    pub fn holds(&self, now: Timestamp) -> bool {
-        !self.lifted && self.ban.holds(now)
-    }
-
-    /// A ban of the subject that was put later than this is another one, such as an automatic one. The clocks of those who
-    /// put and lift may differ.
-    #[must_use]
-    pub fn put_until(&self) -> Timestamp {
-        self.changed_at.max(self.ban.created_at)
-    }
 }
 
 /// The operators' bans, as the ledger keeps them. A ban is put and lifted here first and in the fast store ([`Blacklist`])
@@ -409,72 +266,6 @@ pub trait SigningKeys: Send + Sync {
 // The gate: who may come in
 // ---------------------------------------------------------------------------------------------------------------
 
-/// One limit to be checked by [`Gate::enter`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limit {
-    /// What is limited, such as `ticket`; part of the key and of the `RateLimit` header.
-    pub name: &'static str,
-    /// Who is limited.
-    pub subject: Subject,
-    /// How much is allowed.
-    pub quota: Quota,
-}
-
-/// Bans a subject by itself when it is refused by limits too often.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AbusePolicy {
-    /// Refusals within the window that are still borne.
-    pub refusals_max: u32,
-    /// The window, in milliseconds, counted from the first refusal in it.
-    pub window_ms: u64,
-    /// How long the ban lasts, in milliseconds.
-    pub ban_ms: u64,
-    /// Refusals of the same user that the caller answered from its own memory: counted along when this entry is
-    /// refused by a limit of the user, and otherwise left to the caller.
-    pub also_refused: u32,
-}
-
-/// What [`Gate::enter`] checks, all in one round trip.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// The session that must be alive, if one must.
-    pub session: Option<(UserId, SessionId)>,
-    /// The role that the session's record must have, if it must have a certain one.
-    pub role: Option<Role>,
-    /// Subjects that must not be banned.
-    pub not_banned: Vec<Subject>,
-    /// Limits that must have room.
-    pub limits: Vec<Limit>,
-    /// Counts a refusal by a limit whose subject is a user against that user. `None`: no automatic ban.
-    pub abuse: Option<AbusePolicy>,
-    /// Now.
-    pub now: Timestamp,
-}
-
-/// The answer of [`Gate::enter`]. The first that applies, in this order; limits are charged only for `Entered`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entered {
-    /// The session is unknown, ended or over.
-    NoSession,
-    /// The session's record has another role.
-    WrongRole,
-    /// A subject is banned.
-    Banned {
-        /// Until when; `None` without end.
-        until: Option<Timestamp>,
-    },
-    /// A limit has no room.
-    Limited {
-        /// Index into `limits`: of those that have no room the one with the longest wait, the first of equals. So
-        /// this limit by itself refuses its subject for `retry_after_ms`.
-        limit: usize,
-        /// Time until one request would be let in, in milliseconds; at least 1.
-        retry_after_ms: u64,
-    },
-    /// Come in.
-    Entered,
-}
-
 /// Sessions, bans and limits, checked together.
 #[async_trait]
 pub trait Gate: Send + Sync {
@@ -482,26 +273,10 @@ pub trait Gate: Send + Sync {
     async fn enter(&self, entry: &Entry) -> Stored<Entered>;
 }
 
-/// A sign-in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
-    /// Its id.
-    pub session_id: SessionId,
-    /// Whose.
-    pub user_id: UserId,
-    /// What its user may do. A session's role never changes: another role ends the user's sessions.
-    pub role: Role,
-    /// First instant at which it is over.
-    pub expires_at: Timestamp,
-}
-
-/// Most sessions one user holds at a time.
-pub const SESSIONS_PER_USER_MAX: usize = 20;
-
 /// Sign-ins of all users in the fast store, seen by every instance at once. It may lose them: [`SessionLedger`] has them too.
 #[async_trait]
 pub trait Sessions: Send + Sync {
-    /// Stores sessions (one, or thousands at once for seeding). A user holds at most [`SESSIONS_PER_USER_MAX`]; one
+    /// Stores sessions (one, or thousands at once for seeding). A user holds at most [`SESSIONS_PER_USER_MAX`](crate::domain::SESSIONS_PER_USER_MAX); one
     /// more ends the one that would be over first. All are tried, also when one fails; then its error is returned.
     async fn open(&self, sessions: &[Session], now: Timestamp) -> Stored<()>;
     /// Ends one.
@@ -543,48 +318,6 @@ pub trait Failures: Send + Sync {
     async fn clear(&self, subject: &Subject) -> Stored<()>;
 }
 
-/// What a captcha was drawn for; it is good for nothing else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// Registration and sign-in.
-    Login,
-    /// A ticket.
-    Purchase,
-}
-
-impl Purpose {
-    /// The word of the API and of the stores.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Login => "login",
-            Self::Purchase => "purchase",
-        }
-    }
-}
-
-/// A drawn captcha. `Debug` hides the answer.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Captcha {
-    /// Its id.
-    pub captcha_id: CaptchaId,
-    /// What it is good for.
-    pub purpose: Purpose,
-    /// The right answer.
-    pub answer: String,
-    /// First instant at which it is gone.
-    pub expires_at: Timestamp,
-}
-
-impl fmt::Debug for Captcha {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Captcha")
-            .field("captcha_id", &self.captcha_id)
-            .field("purpose", &self.purpose)
-            .finish_non_exhaustive()
-    }
-}
-
 /// Captchas that wait for their answer.
 #[async_trait]
 pub trait Captchas: Send + Sync {
@@ -599,107 +332,6 @@ pub trait Captchas: Send + Sync {
 // ---------------------------------------------------------------------------------------------------------------
 // Admission: who gets a unit
 // ---------------------------------------------------------------------------------------------------------------
-
-/// A unit held in the admission store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reservation {
-    /// The order that holds it; its `price`, `currency` and `admitted_at` are those of the first admission.
-    pub request: OrderRequest,
-    /// Whether the ledger has said `confirmed`; before that the reservation is watched by the overdue index.
-    pub settled: bool,
-}
-
-/// What a buyer asks of [`Admission::reserve`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// Which sale.
-    pub sale_id: SaleId,
-    /// The order, from the ticket.
-    pub order_id: OrderId,
-    /// The buyer, from the session.
-    pub user_id: UserId,
-    /// Whether the ticket's life is over: then only an order that was admitted before is found again.
-    pub ticket_expired: bool,
-    /// Now.
-    pub now: Timestamp,
-}
-
-/// The answer of [`Admission::reserve`]: the first that applies, in this order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Admitted {
-    /// The order holds a unit since an earlier call.
-    Again(Reservation),
-    /// The order held a unit and has given it back (cancelled, expired or rejected).
-    Ended,
-    /// The sale is not loaded, or is being rebuilt: ask again soon.
-    Closed,
-    /// The ticket's life is over and its order never got a unit.
-    TicketExpired,
-    /// Before the window.
-    NotOpen {
-        /// When it opens.
-        starts_at: Timestamp,
-    },
-    /// After the window.
-    SaleEnded,
-    /// The user holds as many units as the limit allows.
-    AlreadyBought {
-        /// One of the orders that hold them.
-        order_id: OrderId,
-    },
-    /// No unit is left.
-    SoldOut,
-    /// The order holds a unit now.
-    Reserved(Reservation),
-}
-
-/// The answer of [`Admission::look`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Look {
-    /// Units that can be reserved now.
-    pub available: u32,
-    /// An order of the user, when the user holds as many units as the limit allows.
-    pub already_bought: Option<OrderId>,
-    /// Grows with every order that gets a unit. While it stays the same and the store keeps its data, nobody has bought.
-    pub admissions: u64,
-}
-
-/// Where the admission store stands with a sale.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdmissionState {
-    /// It knows nothing of the sale: never loaded, or lost.
-    Missing,
-    /// It is being rebuilt under `epoch` since `since`.
-    Rebuilding {
-        /// Fencing token of the rebuild.
-        epoch: u64,
-        /// When the rebuild began.
-        since: Timestamp,
-    },
-    /// It takes orders.
-    Open {
-        /// Fencing token of the last rebuild.
-        epoch: u64,
-        /// The sale's version that its terms have.
-        version: u64,
-        /// Units for sale.
-        stock: u32,
-        /// Units held by orders that are not settled.
-        reserved: u32,
-        /// Units held by settled orders.
-        settled: u32,
-    },
-}
-
-/// A page of reservations and where the next one begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReservationPage {
-    /// Some reservations; an id may come more than once in a whole reading, and one that is there all the time comes
-    /// at least once.
-    pub reservations: Vec<Reservation>,
-    /// To be given for the next page; `None` after the last.
-    pub next: Option<u64>,
-}
 
 /// The fast, conservative gate in front of the ledger. Stock is a set of order ids: what is available is the stock
 /// less the number of ids, so every change is by id and idempotent.
@@ -758,26 +390,8 @@ pub trait Admission: Send + Sync {
 // Hand-off: the order queue
 // ---------------------------------------------------------------------------------------------------------------
 
-/// How much waits in the queue.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Depth {
-    /// Messages that wait or are with a consumer, as far as the queue tells.
-    pub waiting: u64,
-    /// Messages that were put aside.
-    pub parked: u64,
-}
-
 /// Longest time of one [`OrderQueue::publish`], from the call to its answer, in milliseconds.
 pub const PUBLISH_LIMIT_MS: u64 = 6_000;
-
-/// What is between the publishers and the ledger, as far as the queue itself can tell.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// Messages that wait for a consumer; where `consumers` is 0 also those that a consumer has.
-    pub ready: u64,
-    /// Consumers that may have messages which `ready` does not count. Each should report to [`Holders`].
-    pub consumers: u32,
-}
 
 /// Where admitted orders are handed over.
 #[async_trait]
@@ -793,17 +407,6 @@ pub trait OrderQueue: Send + Sync {
     async fn backlog(&self) -> Stored<Backlog>;
 }
 
-/// A message that was put aside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parked {
-    /// Names the message in [`ParkedMessages::retry`] and [`ParkedMessages::discard`]. Equal bodies may share an id.
-    pub id: String,
-    /// Its body as it came.
-    pub body: Vec<u8>,
-    /// Why it was put aside.
-    pub reason: String,
-}
-
 /// The messages that were put aside, for the operator.
 #[async_trait]
 pub trait ParkedMessages: Send + Sync {
@@ -814,30 +417,6 @@ pub trait ParkedMessages: Send + Sync {
     async fn retry(&self, id: &str) -> Stored<bool>;
     /// Throws a message away. `false` when it is not parked.
     async fn discard(&self, id: &str) -> Stored<bool>;
-}
-
-/// One message as a consumer gets it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivery {
-    /// Names the delivery in [`OrderSource::ack`] and [`OrderSource::hand_back`]; good for this source only.
-    pub tag: u64,
-    /// The body, a [`crate::domain::QueueMessage`] in JSON.
-    pub body: Vec<u8>,
-    /// Whether it was delivered before.
-    pub redelivered: bool,
-}
-
-/// How far a consumer has got with the messages it was given. Messages are numbered from 1 on as they come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
-    /// Which of the consumer's connections this is about. The messages of an earlier one were given out again.
-    pub session: u64,
-    /// How many messages it has handed back: those were given out again, too.
-    pub handed_back: u64,
-    /// The number of the last message that came.
-    pub received: u64,
-    /// Every message up to this number is acknowledged or handed back.
-    pub done: u64,
 }
 
 /// The consuming side of the queue, for the poller.
@@ -862,17 +441,6 @@ pub trait OrderSource: Send + Sync {
 // Coordination and caching
 // ---------------------------------------------------------------------------------------------------------------
 
-/// What one process that consumes the queue says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HolderReport {
-    /// The process.
-    pub holder: u128,
-    /// Grows with every report of this process: a report with the same beat as before is not a new one.
-    pub beat: u64,
-    /// How far it has got.
-    pub held: Held,
-}
-
 /// Reports of all processes that consume the queue, shared by all: AMQP does not tell what its consumers hold.
 #[async_trait]
 pub trait Holders: Send + Sync {
@@ -880,17 +448,6 @@ pub trait Holders: Send + Sync {
     async fn report(&self, report: &HolderReport, now: Timestamp) -> Stored<()>;
     /// The last report of each process. Those that have gone stay for a while, with a beat that stands still.
     async fn reports(&self) -> Stored<Vec<HolderReport>>;
-}
-
-/// A held lock.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
-    /// Its name.
-    pub name: String,
-    /// The holder's secret.
-    pub token: u128,
-    /// Grows with every acquisition of this name; the guarded resource refuses smaller ones.
-    pub fence: u64,
 }
 
 /// Locks with a lease, for rebuild, preheat and sweeper leadership. Stock needs none.

@@ -12,10 +12,9 @@ use std::{
 };
 
 use crate::{
-    domain::{AddressPrefix, Subject, UserId},
+    domain::{AddressPrefix, Entry, Subject, UserId},
     logging::OncePerSecond,
     metrics::BANS,
-    ports::Entry,
 };
 
 /// The target of every line.

@@ -5,7 +5,7 @@ pub mod docs;
 
 use flashsale::{
     app::{App, DrawnCaptcha},
-    domain::CaptchaId,
+    domain::{CaptchaId, Purpose},
     http::{
         Answer, Body, ClientAddress, Params,
         axum::{
@@ -16,7 +16,6 @@ use flashsale::{
             routing::{get, post},
         },
     },
-    ports::Purpose,
 };
 use serde::Deserialize;
 

@@ -3,11 +3,11 @@ use std::sync::atomic::AtomicUsize;
 use async_trait::async_trait;
 use flashsale::{
     config::Config,
-    domain::{Order, OrderId, OrderRequest, SaleChange, UserId},
-    ports::{
-        Changed, CreatedOnce, CreationKey, OrderLedger, Recorded, Sales, StoreError,
-        Tally as OrderTally, Transition, Unrecordable,
+    domain::{
+        Changed, CreatedOnce, CreationKey, Order, OrderId, OrderRequest, Recorded, SaleChange,
+        Tally as OrderTally, Transition, Unrecordable, UserId,
     },
+    ports::{OrderLedger, Sales, StoreError},
     testing, wire,
 };
 

@@ -6,8 +6,8 @@ use tracing::Instrument as _;
 
 use super::{App, SessionClaims, refusal_cache::Recalled};
 use crate::{
-    domain::{Quota, Role, Subject, Timestamp, UserId},
-    ports::{AbusePolicy, Entered, Entry, Limit, StoreError},
+    domain::{AbusePolicy, Entered, Entry, Limit, Quota, Role, Subject, Timestamp, UserId},
+    ports::StoreError,
     problem::Problem,
     security,
     trace::STEP,

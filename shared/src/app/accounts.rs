@@ -9,9 +9,11 @@ use super::{
     passwords::{NO_PASSWORD, Queue, check_strength},
 };
 use crate::{
-    domain::{AddressPrefix, Country, Phone, Role, SessionId, Subject, Timestamp, User, UserId},
+    domain::{
+        AddressPrefix, Country, Created, Limit, Opening, Phone, Purpose, Role, Session, SessionId,
+        Subject, Timestamp, User, UserChange, UserId,
+    },
     metrics::{self, Outcomes},
-    ports::{Created, Limit, Opening, Purpose, Session, UserChange},
     problem::Problem,
     security,
 };
@@ -478,7 +480,10 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::{config::Config, domain::CaptchaId, ports::Captcha};
+    use crate::{
+        config::Config,
+        domain::{Captcha, CaptchaId},
+    };
 
     fn given(phone: &str, captcha: Option<CaptchaAnswer>) -> Credentials {
         Credentials {

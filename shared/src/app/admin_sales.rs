@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Admin, App, finish};
 use crate::{
-    domain::{Currency, IdempotencyKey, Sale, SaleChange, SaleId, Timestamp},
-    ports::{AdmissionState, Changed, CreatedOnce, CreationKey, Depth},
+    domain::{
+        AdmissionState, Changed, CreatedOnce, CreationKey, Currency, Depth, IdempotencyKey, Sale,
+        SaleChange, SaleId, Timestamp,
+    },
     problem::Problem,
 };
 

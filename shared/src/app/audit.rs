@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::App;
 use crate::{
-    domain::{OrderId, Sale, SaleId},
-    ports::{AdmissionState, Reservation, Stored, Tally},
+    domain::{AdmissionState, OrderId, Reservation, Sale, SaleId, Tally},
+    ports::Stored,
     problem::Problem,
 };
 

@@ -9,9 +9,8 @@ use subtle::ConstantTimeEq as _;
 use super::{App, Client};
 use crate::{
     config::CaptchaMode,
-    domain::{AddressPrefix, CaptchaId, Timestamp},
+    domain::{AddressPrefix, Captcha, CaptchaId, Purpose, Timestamp},
     metrics::{CAPTCHA_ANSWERS, CAPTCHAS_DRAWN, Outcomes},
-    ports::{Captcha, Purpose},
     problem::Problem,
 };
 

@@ -7,10 +7,12 @@ use tracing::Instrument as _;
 
 use super::{App, CaptchaAnswer, Client, SessionClaims, TicketClaims};
 use crate::{
-    domain::{Order, OrderId, OrderRequest, OrderStatus, Sale, SaleId, Timestamp},
+    domain::{
+        Admitted, Claim, Order, OrderId, OrderRequest, OrderStatus, Purpose, Sale, SaleId,
+        Timestamp,
+    },
     logging::OncePerSecond,
     metrics::{self, Outcomes},
-    ports::{Admitted, Claim, Purpose},
     problem::Problem,
     trace::{self, STEP, TraceContext},
 };

@@ -105,7 +105,7 @@ impl App {
     /// When the queue does not answer.
     pub async fn parked(&self, limit: u32) -> Result<Vec<ParkedView>, Problem> {
         let parked = self.ports.parked.list(limit).await?;
-        let view = |message: crate::ports::Parked| {
+        let view = |message: crate::domain::Parked| {
             let orders = serde_json::from_slice::<QueueMessage>(&message.body)
                 .map(|message| message.orders)
                 .unwrap_or_default();

@@ -9,8 +9,8 @@ use moka::future::Cache as LocalCache;
 
 use super::App;
 use crate::{
-    domain::{Order, OrderId, OrderStatus, SaleId, Timestamp, UserId},
-    ports::{AdmissionState, Reservation, StoreError},
+    domain::{AdmissionState, Order, OrderId, OrderStatus, Reservation, SaleId, Timestamp, UserId},
+    ports::StoreError,
     problem::Problem,
 };
 

@@ -2,9 +2,8 @@
 
 use super::{App, Client, SessionClaims, finish};
 use crate::{
-    domain::{Order, OrderId, OrderStatus, UserId},
+    domain::{Order, OrderId, OrderStatus, Transition, UserId},
     metrics::{self, Outcomes},
-    ports::Transition,
     problem::Problem,
 };
 

@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        ports::{Backlog, Depth},
+        domain::{Backlog, Depth},
         testing,
     };
 

@@ -13,10 +13,12 @@ use tracing::Instrument as _;
 
 use super::App;
 use crate::{
-    domain::{Order, OrderId, OrderRequest, QueueMessage, RejectReason, SaleId},
+    domain::{
+        Order, OrderId, OrderRequest, QueueMessage, Recorded, RejectReason, SaleId, Unrecordable,
+    },
     logging::OncePerSecond,
     metrics::{ORDER_SECONDS_TO_FINAL, ORDERS_RECORDED, Outcomes, elapsed},
-    ports::{Recorded, StoreError, Stored, Unrecordable},
+    ports::{StoreError, Stored},
     trace::{self, BatchSpans, STEP},
 };
 

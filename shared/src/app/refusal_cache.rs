@@ -21,8 +21,7 @@ use moka::future::Cache;
 
 use crate::{
     config::Abuse,
-    domain::{Quota, Subject, Timestamp},
-    ports::{Entry, Limit},
+    domain::{Entry, Limit, Quota, Subject, Timestamp},
     problem::Problem,
 };
 

@@ -22,8 +22,8 @@ use tokio::sync::oneshot;
 
 use super::{App, SessionClaims};
 use crate::{
-    domain::{SessionId, Subject, UserId},
-    ports::{Entry, Limit, Session, StoreError, Stored},
+    domain::{Entry, Limit, Session, SessionId, Subject, UserId},
+    ports::{StoreError, Stored},
     problem::Problem,
 };
 

@@ -3,25 +3,45 @@
 //! Nothing here reads a clock, draws a random number or talks to a store; times and random bytes come in as
 //! arguments, so every rule can be tested with plain values.
 
+mod admission;
+mod ban;
+mod captcha;
+mod gate;
 mod idempotency;
 mod ids;
+mod lease;
 mod money;
 mod order;
 mod phone;
 mod prefix;
+mod queue;
 mod quota;
+mod recording;
 mod sale;
 pub mod schema;
+mod session;
+mod subject;
 mod time;
 mod user;
 
+pub use admission::{AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage};
+pub use ban::{Ban, KeptBan};
+pub use captcha::{Captcha, Purpose};
+pub use gate::{AbusePolicy, Entered, Entry, Limit};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
 pub use ids::{CaptchaId, IdError, OrderId, SaleId, SessionId, UserId};
+pub use lease::Lease;
 pub use money::{Currency, CurrencyError};
-pub use order::{Order, OrderRequest, OrderStatus, QueueMessage, RejectReason};
+pub use order::{Order, OrderRequest, OrderStatus, RejectReason, Tally, Transition};
 pub use phone::{Country, Phone, PhoneError};
 pub use prefix::AddressPrefix;
-pub use quota::{Ban, Quota, Subject, SubjectError};
-pub use sale::{Sale, SaleChange, SaleError, SaleState, SaleTerms};
+pub use queue::{Backlog, Delivery, Depth, Held, HolderReport, Parked, QueueMessage};
+pub use quota::Quota;
+pub use recording::{Recorded, Unrecordable};
+pub use sale::{
+    Changed, CreatedOnce, CreationKey, Sale, SaleChange, SaleError, SaleState, SaleTerms,
+};
+pub use session::{KeptSession, Opening, SESSIONS_PER_USER_MAX, Session};
+pub use subject::{Subject, SubjectError};
 pub use time::{Timestamp, TimestampError};
-pub use user::{Role, User};
+pub use user::{Created, Role, User, UserChange};

@@ -13,11 +13,11 @@ use flashsale::{
     adapters::memory::{MemoryGate, MemoryLocks},
     app::{App, Client, Credentials, NewBan, SessionClaims, SignedIn},
     config::Config,
-    domain::{Phone, Role, SessionId, Subject, Timestamp, UserId},
-    ports::{
-        BanLedger as _, KeptSession, Opening, Ports, Session, SessionLedger, Sessions, StoreError,
-        Stored, UserChange, Users as _,
+    domain::{
+        KeptSession, Opening, Phone, Role, Session, SessionId, Subject, Timestamp, UserChange,
+        UserId,
     },
+    ports::{BanLedger as _, Ports, SessionLedger, Sessions, StoreError, Stored, Users as _},
     problem::Problem,
 };
 use tokio::sync::Semaphore;

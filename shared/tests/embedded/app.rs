@@ -11,10 +11,12 @@ use flashsale::{
     },
     app::{Admin, App, CaptchaAnswer, Client, Credentials, NewSale, SessionClaims, Swept},
     config::Config,
-    domain::{OrderId, OrderRequest, OrderStatus, Phone, QueueMessage, Role, SaleId},
+    domain::{
+        Depth, OrderId, OrderRequest, OrderStatus, Phone, Purpose, QueueMessage, Role, SaleId,
+    },
     ports::{
-        Admission as _, CaptchaArtist, Clock, Depth, LedgerClock, OrderLedger, OrderQueue as _,
-        OrderSource as _, Ports, Purpose, Random, StoreError, Stored,
+        Admission as _, CaptchaArtist, Clock, LedgerClock, OrderLedger, OrderQueue as _,
+        OrderSource as _, Ports, Random, StoreError, Stored,
     },
     problem::Problem,
     testing::{self, ManualClock, START},

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use flashsale::{
-    domain::{OrderId, OrderStatus, SaleChange, SaleId},
-    ports::{Admission as _, AdmissionState, OrderQueue as _},
+    domain::{AdmissionState, OrderId, OrderStatus, SaleChange, SaleId},
+    ports::{Admission as _, OrderQueue as _},
     testing,
 };
 

@@ -16,8 +16,8 @@ use flashsale::{
     },
     app::{App, Client, Credentials, NewBan, NewSale, SessionClaims},
     config::Config,
-    domain::{Ban, Phone, Role, SaleId, Subject},
-    ports::{Blacklist as _, Entered, Entry, Gate, Ports, Stored},
+    domain::{Ban, Entered, Entry, Phone, Role, SaleId, Subject},
+    ports::{Blacklist as _, Gate, Ports, Stored},
     problem::Problem,
     testing::{ManualClock, START},
 };

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::sqlite::Sqlite,
-    ports::{Backlog, Depth, OrderQueue as _, OrderSource as _},
+    domain::{Backlog, Depth},
+    ports::{OrderQueue as _, OrderSource as _},
     private_files::Loose,
     testing::contract::queue::{self, carried, gather, orders},
 };

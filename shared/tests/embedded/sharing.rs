@@ -14,10 +14,12 @@ use async_trait::async_trait;
 use flashsale::{
     adapters::memory::MemoryAdmission,
     app::{Credentials, NewBan},
-    domain::{Ban, Phone, Role, Sale, SaleChange, SaleId, SessionId, Subject, Timestamp, UserId},
+    domain::{
+        AdmissionState, Ban, Changed, CreatedOnce, CreationKey, KeptSession, Opening, Phone, Role,
+        Sale, SaleChange, SaleId, Session, SessionId, Subject, Timestamp, UserId,
+    },
     ports::{
-        Admission as _, AdmissionState, BanLedger as _, Blacklist, Changed, CreatedOnce,
-        CreationKey, Failures, KeptSession, Opening, Sales, Session, SessionLedger, Sessions,
+        Admission as _, BanLedger as _, Blacklist, Failures, Sales, SessionLedger, Sessions,
         StoreError, Stored,
     },
 };

@@ -11,12 +11,12 @@ use std::{
 use async_trait::async_trait;
 use flashsale::{
     adapters::memory::MemoryCache,
-    domain::Order,
-    domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{
-        Admission, AdmissionState, Admitted, Cache, Claim, Look, OrderLedger, Recorded,
-        Reservation, ReservationPage, StoreError, Stored, Tally, Transition, Unrecordable,
+    domain::{
+        AdmissionState, Admitted, Claim, Look, Order, Recorded, Reservation, ReservationPage,
+        Tally, Transition, Unrecordable,
     },
+    domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
+    ports::{Admission, Cache, OrderLedger, StoreError, Stored},
 };
 
 fn fault() -> StoreError {

@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::memory::MemoryAdmission,
-    domain::{OrderRequest, OrderStatus, SaleId},
-    ports::{
-        Admission as _, AdmissionState, LedgerClock, OrderLedger as _, OrderQueue as _,
-        OrderSource as _,
-    },
+    domain::{AdmissionState, OrderRequest, OrderStatus, SaleId},
+    ports::{Admission as _, LedgerClock, OrderLedger as _, OrderQueue as _, OrderSource as _},
     testing::{self, ManualClock, START, request, user_id},
 };
 

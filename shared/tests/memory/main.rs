@@ -17,12 +17,11 @@ use flashsale::{
     app::App,
     config::Config,
     domain::{
-        Order, OrderId, OrderRequest, OrderStatus, Sale, SaleId, SaleTerms, Timestamp, UserId,
+        AdmissionState, Admitted, Claim, Look, Order, OrderId, OrderRequest, OrderStatus, Recorded,
+        Reservation, ReservationPage, Sale, SaleId, SaleTerms, Tally, Timestamp, Transition,
+        Unrecordable, UserId,
     },
-    ports::{
-        Admission, AdmissionState, Admitted, Claim, Look, OrderLedger, Recorded, Reservation,
-        ReservationPage, Stored, Tally, Transition, Unrecordable,
-    },
+    ports::{Admission, OrderLedger, Stored},
     testing::{self, ManualClock, START, user_id},
     wire,
 };

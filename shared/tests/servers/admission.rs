@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::{redis::Redis, system::SystemClock},
-    domain::{Sale, SaleId},
-    ports::{Admission, AdmissionState, Admitted, Claim, Clock as _},
+    domain::{AdmissionState, Admitted, Claim, Sale, SaleId},
+    ports::{Admission, Clock as _},
     testing::{self, START, contract::admission},
 };
 use futures_util::future::BoxFuture;

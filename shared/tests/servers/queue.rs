@@ -11,8 +11,8 @@ use std::{
 
 use flashsale::{
     adapters::rabbitmq::RabbitMq,
-    domain::{OrderId, OrderRequest},
-    ports::{Depth, Health as _, OrderQueue as _, OrderSource as _, PUBLISH_LIMIT_MS, StoreError},
+    domain::{Depth, OrderId, OrderRequest},
+    ports::{Health as _, OrderQueue as _, OrderSource as _, PUBLISH_LIMIT_MS, StoreError},
     testing::contract::queue::{self, carried, gather, orders},
 };
 use tokio::{task::JoinSet, time::sleep};

@@ -18,11 +18,8 @@ use flashsale::{
     },
     app::App,
     config::Config,
-    domain::{OrderRequest, Sale},
-    ports::{
-        Admission as _, AdmissionState, Clock, Delivery, LedgerClock, OrderSource as _, Ports,
-        Sales as _,
-    },
+    domain::{AdmissionState, Delivery, OrderRequest, Sale},
+    ports::{Admission as _, Clock, LedgerClock, OrderSource as _, Ports, Sales as _},
     private_files::Loose,
     testing::{ManualClock, START, request, sale, user_id},
 };

@@ -8,10 +8,11 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{
-        Admission, AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage, Stored,
+    domain::{
+        AdmissionState, Admitted, Claim, Look, OrderId, OrderRequest, Reservation, ReservationPage,
+        SaleId, SaleTerms, Timestamp, UserId,
     },
+    ports::{Admission, Stored},
 };
 
 /// [`Admission`] in the memory of this process.

@@ -5,8 +5,8 @@ use async_trait::async_trait;
 use super::shard::{Held, Window, place};
 use super::{MemoryGate, SLACK_MS};
 use crate::{
-    domain::{Ban, Subject, Timestamp},
-    ports::{AbusePolicy, Entered, Entry, Gate, Stored},
+    domain::{AbusePolicy, Ban, Entered, Entry, Subject, Timestamp},
+    ports::{Gate, Stored},
     security,
 };
 

@@ -8,8 +8,8 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    domain::Timestamp,
-    ports::{HolderReport, Holders, Stored},
+    domain::{HolderReport, Timestamp},
+    ports::{Holders, Stored},
 };
 
 /// A process that has not reported for this long is forgotten, in milliseconds.

@@ -19,7 +19,10 @@ use super::{
     session::{Session, Verdict},
     unavailable,
 };
-use crate::ports::{Delivery, Held, OrderSource, Stored};
+use crate::{
+    domain::{Delivery, Held},
+    ports::{OrderSource, Stored},
+};
 
 /// Messages that a consumer may hold without a verdict, however large its batches.
 const PREFETCH_MAX: u16 = 2_000;

@@ -15,7 +15,10 @@ use ring::digest::{SHA256, digest};
 use tokio::time::timeout;
 
 use super::{RabbitMq, not_done, publish::REASON, unavailable};
-use crate::ports::{Parked, ParkedMessages, Stored};
+use crate::{
+    domain::Parked,
+    ports::{ParkedMessages, Stored},
+};
 
 /// Longest wait for one look.
 const LOOK_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Inner, RabbitMq, never_sent, not_done, unavailable, unknown};
 use crate::{
-    domain::{OrderRequest, QueueMessage},
-    ports::{Backlog, Depth, Health, OrderQueue, PUBLISH_LIMIT_MS, StoreError, Stored},
+    domain::{Backlog, Depth, OrderRequest, QueueMessage},
+    ports::{Health, OrderQueue, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
 /// Longest wait for a free channel, and then for the confirm.

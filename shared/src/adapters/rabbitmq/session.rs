@@ -20,7 +20,10 @@ use tokio::{
 };
 
 use super::{connection::Live, not_done, publish::CALL_LIMIT, unknown};
-use crate::ports::{Delivery, Held, Stored};
+use crate::{
+    domain::{Delivery, Held},
+    ports::Stored,
+};
 
 /// The lower bits of a tag are the server's number; those above it say of which session. 48 bits last a session for
 /// years at any rate; of the 65,536 sessions that differ, only one is alive.

@@ -18,11 +18,11 @@ use redis::Cmd;
 
 use super::{Redis, script::Script};
 use crate::{
-    domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{
-        Admission, AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage, StoreError,
-        Stored,
+    domain::{
+        AdmissionState, Admitted, Claim, Look, OrderId, OrderRequest, Reservation, ReservationPage,
+        SaleId, SaleTerms, Timestamp, UserId,
     },
+    ports::{Admission, StoreError, Stored},
 };
 
 /// Orders per script: a script holds up every other client, and Lua's `unpack` has its limits.

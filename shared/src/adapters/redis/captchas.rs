@@ -7,8 +7,8 @@ use redis::Cmd;
 
 use super::{Redis, keys::life_ms, script::Script};
 use crate::{
-    domain::{CaptchaId, Timestamp},
-    ports::{Captcha, Captchas, Purpose, StoreError, Stored},
+    domain::{Captcha, CaptchaId, Purpose, Timestamp},
+    ports::{Captchas, StoreError, Stored},
 };
 
 static TAKE: LazyLock<Script> =

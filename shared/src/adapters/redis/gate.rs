@@ -18,8 +18,10 @@ use super::{
     script::Script,
 };
 use crate::{
-    domain::{Ban, Role, SessionId, Subject, Timestamp, UserId},
-    ports::{AbusePolicy, Entered, Entry, Gate, Limit, StoreError, Stored},
+    domain::{
+        AbusePolicy, Ban, Entered, Entry, Limit, Role, SessionId, Subject, Timestamp, UserId,
+    },
+    ports::{Gate, StoreError, Stored},
     security,
 };
 

@@ -5,8 +5,8 @@ use redis::Cmd;
 
 use super::Redis;
 use crate::{
-    domain::Timestamp,
-    ports::{Held, HolderReport, Holders, StoreError, Stored},
+    domain::{Held, HolderReport, Timestamp},
+    ports::{Holders, StoreError, Stored},
 };
 
 /// A process that has not reported for this long is forgotten, in milliseconds; and so is the hash.

@@ -12,8 +12,10 @@ use super::{
     transitions::{Cancel, ExpireDue, Pay},
 };
 use crate::{
-    domain::{Order, OrderId, OrderRequest, OrderStatus, SaleId, Timestamp, UserId},
-    ports::{OrderLedger, Stored, Tally, Transition},
+    domain::{
+        Order, OrderId, OrderRequest, OrderStatus, SaleId, Tally, Timestamp, Transition, UserId,
+    },
+    ports::{OrderLedger, Stored},
 };
 
 #[async_trait]

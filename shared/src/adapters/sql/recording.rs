@@ -2,12 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use crate::{
-    domain::{
-        Currency, Order, OrderId, OrderRequest, OrderStatus, RejectReason, SaleId, Timestamp,
-        UserId,
-    },
-    ports::{Recorded, Unrecordable},
+use crate::domain::{
+    Currency, Order, OrderId, OrderRequest, OrderStatus, Recorded, RejectReason, SaleId, Timestamp,
+    Unrecordable, UserId,
 };
 
 /// A sale whose row is locked.

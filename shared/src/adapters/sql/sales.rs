@@ -7,8 +7,8 @@ use super::{
     rows::{SALE_COLUMNS, signed},
 };
 use crate::{
-    domain::{Sale, SaleChange, SaleId, Timestamp},
-    ports::{Changed, CreatedOnce, CreationKey, Sales, Stored},
+    domain::{Changed, CreatedOnce, CreationKey, Sale, SaleChange, SaleId, Timestamp},
+    ports::{Sales, Stored},
 };
 
 #[async_trait]

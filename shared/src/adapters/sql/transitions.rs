@@ -8,9 +8,8 @@ use super::{
     recording::{NewOrder, recorded, storable},
     rows::ORDER_COLUMNS,
 };
-use crate::{
-    domain::{Order, OrderId, OrderRequest, OrderStatus, SaleId, Timestamp, UserId},
-    ports::{Transition, Unrecordable},
+use crate::domain::{
+    Order, OrderId, OrderRequest, OrderStatus, SaleId, Timestamp, Transition, Unrecordable, UserId,
 };
 
 /// See [`crate::ports::OrderLedger::pay`].

@@ -10,8 +10,8 @@ use super::{
     sessions::end_all,
 };
 use crate::{
-    domain::{Phone, Timestamp, User, UserId},
-    ports::{Created, StoreError, Stored, UserChange, Users},
+    domain::{Created, Phone, Timestamp, User, UserChange, UserId},
+    ports::{StoreError, Stored, Users},
 };
 
 /// As many as are stored well within the time limit of one transaction.

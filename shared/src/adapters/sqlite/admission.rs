@@ -11,11 +11,11 @@ use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::{Sqlite, stored};
 use crate::{
-    domain::{Currency, OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{
-        Admission, AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage, StoreError,
-        Stored,
+    domain::{
+        AdmissionState, Admitted, Claim, Currency, Look, OrderId, OrderRequest, Reservation,
+        ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
     },
+    ports::{Admission, StoreError, Stored},
 };
 
 /// Orders per piece of work, so that a long list does not hold up everybody else.

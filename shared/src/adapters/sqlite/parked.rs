@@ -4,7 +4,10 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 
 use super::{Sqlite, stored};
-use crate::ports::{Parked, ParkedMessages, Stored};
+use crate::{
+    domain::Parked,
+    ports::{ParkedMessages, Stored},
+};
 
 #[async_trait]
 impl ParkedMessages for Sqlite {

@@ -19,11 +19,8 @@ use tokio::{
 
 use super::{Sqlite, stored};
 use crate::{
-    domain::{OrderRequest, QueueMessage},
-    ports::{
-        Backlog, Delivery, Depth, Held, OrderQueue, OrderSource, PUBLISH_LIMIT_MS, StoreError,
-        Stored,
-    },
+    domain::{Backlog, Delivery, Depth, Held, OrderRequest, QueueMessage},
+    ports::{OrderQueue, OrderSource, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
 /// How often a message is handed back before it is parked.

@@ -24,9 +24,9 @@ pub use list::{CachedJson, ListedSale, SaleList};
 use super::{App, Client};
 use crate::{
     config::CacheTimes,
-    domain::{Currency, OrderId, Sale, SaleId, SaleState, Timestamp, UserId},
+    domain::{AdmissionState, Currency, Look, OrderId, Sale, SaleId, SaleState, Timestamp, UserId},
     metrics::CacheCounts,
-    ports::{AdmissionState, Look, StoreError},
+    ports::StoreError,
     problem::Problem,
 };
 

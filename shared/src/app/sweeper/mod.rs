@@ -28,8 +28,8 @@ use reconcile::Look;
 
 use super::App;
 use crate::{
-    domain::{Order, OrderId, Sale, SaleId},
-    ports::{AdmissionState, Lease, Random, Reservation, StoreError, Stored},
+    domain::{AdmissionState, Lease, Order, OrderId, Reservation, Sale, SaleId},
+    ports::{Random, StoreError, Stored},
     trace::{self, STEP, TARGET},
 };
 

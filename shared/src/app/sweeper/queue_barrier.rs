@@ -16,7 +16,10 @@
 use std::collections::HashMap;
 
 use crate::app::App;
-use crate::ports::{Backlog, HolderReport, Stored};
+use crate::{
+    domain::{Backlog, HolderReport},
+    ports::Stored,
+};
 
 /// Reports of a consumer after the first look, the last of which gives its mark. The first may have been written
 /// before the look; those after it are [`App::report_held`]'s period apart, together more than a message is on its way.
@@ -124,7 +127,7 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ports::Held;
+    use crate::domain::Held;
 
     fn report(holder: u128, beat: u64, received: u64, done: u64) -> HolderReport {
         HolderReport { holder, beat, held: Held { session: 1, handed_back: 0, received, done } }

@@ -8,8 +8,8 @@
 use super::queue_barrier::Looks;
 use crate::app::App;
 use crate::{
-    domain::{Order, OrderRequest, Sale, SaleId},
-    ports::{AdmissionState, Stored},
+    domain::{AdmissionState, Order, OrderRequest, Sale, SaleId},
+    ports::Stored,
 };
 
 /// Orders restored at a time.

@@ -12,8 +12,8 @@ use std::collections::HashMap;
 use super::{count, rebuild::request};
 use crate::app::App;
 use crate::{
-    domain::{OrderId, OrderRequest, Sale},
-    ports::{AdmissionState, StoreError, Stored},
+    domain::{AdmissionState, OrderId, OrderRequest, Sale},
+    ports::{StoreError, Stored},
 };
 
 /// Orders compared at a time.

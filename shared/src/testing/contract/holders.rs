@@ -1,7 +1,10 @@
 //! Suite of [`Holders`]. It wants a store that nobody else reports to.
 
-use crate::ports::{Held, HolderReport, Holders};
 use crate::testing::START;
+use crate::{
+    domain::{Held, HolderReport},
+    ports::Holders,
+};
 
 /// Each process's last report is there, and a process that has gone is forgotten in the end.
 ///

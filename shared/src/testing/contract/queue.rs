@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 
 use crate::testing::{request, sale, user_id};
 use crate::{
-    domain::{OrderRequest, QueueMessage},
-    ports::{Delivery, Depth, OrderQueue, OrderSource, ParkedMessages},
+    domain::{Delivery, Depth, OrderRequest, QueueMessage},
+    ports::{OrderQueue, OrderSource, ParkedMessages},
 };
 
 /// Longest wait for a message that must come.

@@ -1,8 +1,8 @@
 //! The rules of the admission port, told as plainly as they can be: lists, and counting them.
 
-use flashsale::{
-    domain::{OrderId, OrderRequest, SaleTerms, Timestamp, UserId},
-    ports::{AdmissionState, Admitted, Claim, Reservation},
+use flashsale::domain::{
+    AdmissionState, Admitted, Claim, OrderId, OrderRequest, Reservation, SaleTerms, Timestamp,
+    UserId,
 };
 
 /// One sale in the store.

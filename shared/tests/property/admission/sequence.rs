@@ -6,8 +6,10 @@ use std::{
 };
 
 use flashsale::{
-    domain::{Currency, OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{Admission, Admitted, Claim},
+    domain::{
+        Admitted, Claim, Currency, OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId,
+    },
+    ports::Admission,
     testing::{self, START},
 };
 use proptest::{collection::vec, prelude::*};

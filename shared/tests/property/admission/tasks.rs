@@ -10,8 +10,8 @@ use std::{
 };
 
 use flashsale::{
-    domain::{OrderId, OrderRequest, Sale, UserId},
-    ports::{Admission, AdmissionState, Admitted, Claim},
+    domain::{AdmissionState, Admitted, Claim, OrderId, OrderRequest, Sale, UserId},
+    ports::Admission,
     testing::{self, START},
 };
 use proptest::{collection::vec, prelude::*};

@@ -9,8 +9,11 @@ use std::collections::BTreeMap;
 
 use crate::testing::{START, order_id, request, sale, user_id};
 use crate::{
-    domain::{OrderId, OrderRequest, Sale, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{Admission, AdmissionState, Admitted, Claim, Reservation},
+    domain::{
+        AdmissionState, Admitted, Claim, OrderId, OrderRequest, Reservation, Sale, SaleId,
+        SaleTerms, Timestamp, UserId,
+    },
+    ports::Admission,
 };
 
 pub use crowd::suite as crowd;

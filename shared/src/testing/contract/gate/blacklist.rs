@@ -2,8 +2,8 @@
 
 use super::{Doors, ban, banned, user};
 use crate::{
-    domain::{Ban, Subject, Timestamp},
-    ports::{Blacklist, Entered},
+    domain::{Ban, Entered, Subject, Timestamp},
+    ports::Blacklist,
     testing::{START, phone},
 };
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    ports::{Captcha, Captchas, Purpose},
+    domain::{Captcha, Purpose},
+    ports::Captchas,
     testing::{START, captcha_id},
 };
 

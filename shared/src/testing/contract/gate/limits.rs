@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{address, enter, limited, nothing, retry_after_ms, user};
 use crate::{
-    domain::{Quota, Subject},
-    ports::{Entered, Entry, Gate, Limit},
+    domain::{Entered, Entry, Limit, Quota, Subject},
+    ports::Gate,
     testing::{START, phone},
 };
 

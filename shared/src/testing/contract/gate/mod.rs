@@ -27,8 +27,10 @@ pub use strikes::strikes;
 
 use crate::testing::{self, session_id};
 use crate::{
-    domain::{Ban, Quota, Role, SessionId, Subject, Timestamp, UserId},
-    ports::{Blacklist, Entered, Entry, Gate, Limit, Session, Sessions},
+    domain::{
+        Ban, Entered, Entry, Limit, Quota, Role, Session, SessionId, Subject, Timestamp, UserId,
+    },
+    ports::{Blacklist, Gate, Sessions},
 };
 
 /// The ports that one gate is seen through.

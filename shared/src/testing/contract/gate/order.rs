@@ -2,8 +2,7 @@
 
 use super::{Doors, ban, nothing};
 use crate::{
-    domain::{Quota, Subject},
-    ports::{Entered, Entry, Limit},
+    domain::{Entered, Entry, Limit, Quota, Subject},
     testing::{START, session_id, user_id},
 };
 

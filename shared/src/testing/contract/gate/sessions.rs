@@ -2,8 +2,7 @@
 
 use super::{Doors, nothing};
 use crate::{
-    domain::{Role, Subject},
-    ports::{Entered, Entry, SESSIONS_PER_USER_MAX, Session},
+    domain::{Entered, Entry, Role, SESSIONS_PER_USER_MAX, Session, Subject},
     testing::{START, session_id, user_id},
 };
 

@@ -2,8 +2,7 @@
 
 use super::{Doors, ban, banned, limited, user};
 use crate::{
-    domain::{Ban, Quota, Subject, Timestamp},
-    ports::{AbusePolicy, Entered, Entry},
+    domain::{AbusePolicy, Ban, Entered, Entry, Quota, Subject, Timestamp},
     testing::START,
 };
 

@@ -29,10 +29,13 @@ pub use sessions::{kept_sessions, session_races};
 pub use users::users;
 
 use crate::{
-    domain::{Order, OrderId, OrderRequest, OrderStatus, RejectReason, Sale, UserId},
+    domain::{
+        Order, OrderId, OrderRequest, OrderStatus, Recorded, RejectReason, Sale, Transition,
+        Unrecordable, UserId,
+    },
     ports::{
-        BanLedger, Health, OrderLedger, Recorded, Sales, SessionLedger, SigningKeys, StoreError,
-        Stored, Transition, Unrecordable, Users,
+        BanLedger, Health, OrderLedger, Sales, SessionLedger, SigningKeys, StoreError, Stored,
+        Users,
     },
     testing,
 };

@@ -2,8 +2,7 @@
 
 use super::{Ledger, done, reasons, refused};
 use crate::{
-    domain::{Order, OrderId, OrderRequest, OrderStatus, RejectReason},
-    ports::{Tally, Transition},
+    domain::{Order, OrderId, OrderRequest, OrderStatus, RejectReason, Tally, Transition},
     testing::{self, START},
 };
 

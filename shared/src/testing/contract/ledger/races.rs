@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use super::{Ledger, PAY_WITHIN_MS, again, all};
 use crate::{
     adapters::system::SystemRandom,
-    domain::{OrderId, OrderRequest, OrderStatus, RejectReason},
-    ports::{Random as _, Recorded, Transition},
+    domain::{OrderId, OrderRequest, OrderStatus, Recorded, RejectReason, Transition},
+    ports::Random as _,
     testing::{self, START},
 };
 

@@ -3,9 +3,9 @@
 use super::{Ledger, PAY_WITHIN_MS, all, assert_corrupt, reasons};
 use crate::{
     domain::{
-        Currency, Order, OrderRequest, OrderStatus, RejectReason, Sale, SaleChange, Timestamp,
+        Currency, Order, OrderRequest, OrderStatus, Recorded, RejectReason, Sale, SaleChange,
+        Timestamp,
     },
-    ports::Recorded,
     testing::{self, START},
 };
 

@@ -4,8 +4,7 @@ use futures_util::future::join_all;
 
 use super::{Ledger, PAY_WITHIN_MS, again, all, assert_corrupt};
 use crate::{
-    domain::{Sale, SaleChange},
-    ports::{Changed, CreatedOnce, CreationKey},
+    domain::{Changed, CreatedOnce, CreationKey, Sale, SaleChange},
     testing::{self, START},
 };
 

@@ -4,8 +4,7 @@ use futures_util::future::join_all;
 
 use super::{Ledger, again};
 use crate::{
-    domain::{Role, User, UserId},
-    ports::{Created, UserChange},
+    domain::{Created, Role, User, UserChange, UserId},
     testing::{self, START},
 };
 
