@@ -11,8 +11,8 @@ use async_trait::async_trait;
 
 use crate::domain::{
     AdmissionState, Admitted, Backlog, Ban, Captcha, CaptchaId, Changed, Claim, Created,
-    CreatedOnce, CreationKey, Delivery, Depth, Entered, Entry, Held, HolderReport, KeptBan,
-    KeptSession, Lease, Look, Opening, Order, OrderId, OrderRequest, Parked, Phone, Recorded,
+    CreatedOnce, CreationKey, DeadLetter, Delivery, Depth, Entered, Entry, Held, HolderReport,
+    KeptBan, KeptSession, Lease, Look, Opening, Order, OrderId, OrderRequest, Phone, Recorded,
     Reservation, ReservationPage, Sale, SaleChange, SaleId, SaleTerms, Session, SessionId, Subject,
     Tally, Timestamp, Transition, Unrecordable, User, UserChange, UserId,
 };
@@ -409,9 +409,9 @@ pub trait OrderQueue: Send + Sync {
 
 /// The messages that were put aside, for the operator.
 #[async_trait]
-pub trait ParkedMessages: Send + Sync {
+pub trait DeadLetters: Send + Sync {
     /// Parked messages, at most `limit`, the oldest first as far as the queue keeps their order.
-    async fn list(&self, limit: u32) -> Stored<Vec<Parked>>;
+    async fn list(&self, limit: u32) -> Stored<Vec<DeadLetter>>;
     /// Puts a message back into the queue, as durably as [`OrderQueue::publish`], and takes it from the parked. After an
     /// error it may be in both, which does no harm: orders are recorded once. `false` when it is not parked.
     async fn retry(&self, id: &str) -> Stored<bool>;
@@ -539,7 +539,7 @@ pub struct Ports {
     pub queue: Arc<dyn OrderQueue>,
     pub source: Arc<dyn OrderSource>,
     pub holders: Arc<dyn Holders>,
-    pub parked: Arc<dyn ParkedMessages>,
+    pub dead_letters: Arc<dyn DeadLetters>,
     pub locks: Arc<dyn Locks>,
     pub cache: Arc<dyn Cache>,
     pub artist: Arc<dyn CaptchaArtist>,

@@ -16,9 +16,9 @@ use crate::{
     config::{Config, ServersMode},
     domain::schema::{Migrated, Schema},
     ports::{
-        Admission, Background, BanLedger, Blacklist, Cache, Captchas, Failures, Gate, Health,
-        Holders, LedgerClock, Locks, OrderLedger, OrderQueue, OrderSource, ParkedMessages, Ports,
-        Sales, SessionLedger, Sessions, SigningKeys, Users,
+        Admission, Background, BanLedger, Blacklist, Cache, Captchas, DeadLetters, Failures, Gate,
+        Health, Holders, LedgerClock, Locks, OrderLedger, OrderQueue, OrderSource, Ports, Sales,
+        SessionLedger, Sessions, SigningKeys, Users,
     },
 };
 
@@ -90,7 +90,7 @@ struct Front {
 struct Queue {
     queue: Arc<dyn OrderQueue>,
     source: Arc<dyn OrderSource>,
-    parked: Arc<dyn ParkedMessages>,
+    dead_letters: Arc<dyn DeadLetters>,
     health: Option<Arc<dyn Health>>,
 }
 
@@ -128,7 +128,7 @@ pub async fn connect(config: &Config) -> Result<Ports, WireError> {
         queue: queue.queue,
         source: queue.source,
         holders: front.holders,
-        parked: queue.parked,
+        dead_letters: queue.dead_letters,
         locks: front.locks,
         cache: front.cache,
         artist: Arc::new(Artist),
@@ -177,7 +177,7 @@ async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> 
     let queue = Queue {
         queue: Arc::clone(&store) as _,
         source: Arc::clone(&store) as _,
-        parked: Arc::clone(&store) as _,
+        dead_letters: Arc::clone(&store) as _,
         health: None,
     };
     Ok((whole_ledger(store, Arc::new(SystemClock)), front, queue))
@@ -240,7 +240,7 @@ fn queue(url: &str, name: &str) -> Result<Queue, WireError> {
             Ok(Queue {
                 queue: Arc::clone(&store) as _,
                 source: Arc::clone(&store) as _,
-                parked: Arc::clone(&store) as _,
+                dead_letters: Arc::clone(&store) as _,
                 health: Some(store),
             })
         }

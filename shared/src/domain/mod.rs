@@ -35,7 +35,7 @@ pub use money::{Currency, CurrencyError};
 pub use order::{Order, OrderRequest, OrderStatus, RejectReason, Tally, Transition};
 pub use phone::{Country, Phone, PhoneError};
 pub use prefix::AddressPrefix;
-pub use queue::{Backlog, Delivery, Depth, Held, HolderReport, Parked, QueueMessage};
+pub use queue::{Backlog, DeadLetter, Delivery, Depth, Held, HolderReport, QueueMessage};
 pub use quota::Quota;
 pub use recording::{Recorded, Unrecordable};
 pub use sale::{

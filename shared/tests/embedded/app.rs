@@ -87,7 +87,7 @@ impl Shop {
             queue: shared.clone(),
             source: shared.clone(),
             holders: Arc::new(MemoryHolders::new()),
-            parked: shared,
+            dead_letters: shared,
             locks: Arc::new(MemoryLocks::new()),
             cache: Arc::new(MemoryCache::new()),
             artist: Arc::new(KnownAnswer),
@@ -379,7 +379,7 @@ async fn poison_is_parked_once_however_often_its_batch_is_repeated() {
     for _ in 0..3 {
         shop.app.record_messages(&batch).await.unwrap();
     }
-    let parked = shop.app.ports.parked.list(10).await.unwrap();
+    let parked = shop.app.ports.dead_letters.list(10).await.unwrap();
     let mut bodies: Vec<_> = parked.iter().map(|parked| &parked.body).collect();
     bodies.sort_unstable();
     assert_eq!(bodies, [&batch[0], &poison]);

@@ -77,7 +77,7 @@ impl Shop {
             queue: store.clone(),
             source: store.clone(),
             holders: Arc::new(MemoryHolders::new()),
-            parked: store,
+            dead_letters: store,
             locks: Arc::new(MemoryLocks::new()),
             cache: Arc::new(MemoryCache::new()),
             artist: Arc::new(Artist),

@@ -80,7 +80,7 @@ impl Two {
                 queue: rabbit.clone(),
                 source: rabbit.clone(),
                 holders: redis.clone(),
-                parked: rabbit,
+                dead_letters: rabbit,
                 locks: locks.clone(),
                 cache: Arc::new(MemoryCache::new()),
                 artist: Arc::new(Artist),

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::testing::{request, sale, user_id};
 use crate::{
     domain::{Delivery, Depth, OrderRequest, QueueMessage},
-    ports::{OrderQueue, OrderSource, ParkedMessages},
+    ports::{DeadLetters, OrderQueue, OrderSource},
 };
 
 /// Longest wait for a message that must come.
@@ -254,7 +254,7 @@ pub async fn parked_is_counted(queue: &dyn OrderQueue, source: &dyn OrderSource)
 pub async fn parked_is_shown_retried_and_discarded(
     queue: &dyn OrderQueue,
     source: &dyn OrderSource,
-    parked: &dyn ParkedMessages,
+    parked: &dyn DeadLetters,
 ) {
     const LOOKS: usize = 60;
     assert!(parked.list(10).await.expect("listed").is_empty());

@@ -16,8 +16,8 @@ use tokio::time::timeout;
 
 use super::{RabbitMq, not_done, publish::REASON, unavailable};
 use crate::{
-    domain::Parked,
-    ports::{ParkedMessages, Stored},
+    domain::DeadLetter,
+    ports::{DeadLetters, Stored},
 };
 
 /// Longest wait for one look.
@@ -36,8 +36,8 @@ enum Verdict {
 }
 
 #[async_trait]
-impl ParkedMessages for RabbitMq {
-    async fn list(&self, limit: u32) -> Stored<Vec<Parked>> {
+impl DeadLetters for RabbitMq {
+    async fn list(&self, limit: u32) -> Stored<Vec<DeadLetter>> {
         let mut found = Vec::new();
         self.look(limit, |parked| {
             found.push(parked);
@@ -66,7 +66,11 @@ impl ParkedMessages for RabbitMq {
 
 impl RabbitMq {
     /// Shows up to `limit` messages, oldest first, until one is taken; says whether one was.
-    async fn look(&self, limit: u32, see: impl FnMut(Parked) -> Verdict + Send) -> Stored<bool> {
+    async fn look(
+        &self,
+        limit: u32,
+        see: impl FnMut(DeadLetter) -> Verdict + Send,
+    ) -> Stored<bool> {
         timeout(LOOK_LIMIT, self.look_through(limit, see))
             .await
             .map_err(|_| unavailable("the parked messages can't be read in time"))?
@@ -75,7 +79,7 @@ impl RabbitMq {
     async fn look_through(
         &self,
         limit: u32,
-        mut see: impl FnMut(Parked) -> Verdict + Send,
+        mut see: impl FnMut(DeadLetter) -> Verdict + Send,
     ) -> Stored<bool> {
         let live = self.inner.publishing.live().await?;
         let channel = live.channel().await.map_err(|error| not_done(&error))?;
@@ -126,7 +130,7 @@ fn read(message: &BasicGetMessage) -> Parked {
         Some(AMQPValue::LongString(reason)) => reason.to_string(),
         _ => "handed back too often".to_owned(),
     };
-    Parked { id, body: message.data.clone(), reason }
+    DeadLetter { id, body: message.data.clone(), reason }
 }
 
 fn deliveries(properties: &BasicProperties) -> i64 {
