@@ -269,7 +269,7 @@ mod tests {
     use flashsale::{
         app::App,
         config::Config,
-        domain::{Backlog, Depth, Held, OrderRequest},
+        domain::{AdmittedOrder, Backlog, Depth, Held},
         ports::{OrderQueue, OrderSource, Ports, StoreError},
         testing, wire,
     };
@@ -387,7 +387,7 @@ mod tests {
 
     #[async_trait]
     impl OrderQueue for NoPark {
-        async fn publish(&self, _: &[OrderRequest]) -> Stored<()> {
+        async fn publish(&self, _: &[AdmittedOrder]) -> Stored<()> {
             Ok(())
         }
 

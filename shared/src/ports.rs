@@ -10,9 +10,9 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::domain::{
-    AdmissionState, Admitted, Backlog, Ban, Captcha, CaptchaId, Changed, Claim, Created,
-    CreatedOnce, CreationKey, DeadLetter, Delivery, Depth, Entered, Entry, Held, HolderReport,
-    KeptBan, KeptSession, Lease, Look, Opening, Order, OrderId, OrderRequest, Phone, Recorded,
+    AdmissionState, Admitted, AdmittedOrder, Backlog, Ban, Captcha, CaptchaId, Changed, Claim,
+    Created, CreatedOnce, CreationKey, DeadLetter, Delivery, Depth, Entered, Entry, Held,
+    HolderReport, KeptBan, KeptSession, Lease, Look, Opening, Order, OrderId, Phone, Recorded,
     Reservation, ReservationPage, Sale, SaleChange, SaleId, SaleTerms, Session, SessionId, Subject,
     Tally, Timestamp, Transition, Unrecordable, User, UserChange, UserId,
 };
@@ -143,7 +143,7 @@ pub trait OrderLedger: Send + Sync {
     /// never about one of the orders.
     async fn record(
         &self,
-        requests: &[OrderRequest],
+        requests: &[AdmittedOrder],
         now: Timestamp,
         pay_within_ms: u64,
     ) -> Stored<Vec<Result<Recorded, Unrecordable>>>;
@@ -166,7 +166,7 @@ pub trait OrderLedger: Send + Sync {
         &self,
         order_id: OrderId,
         user_id: UserId,
-        queued: Option<&OrderRequest>,
+        queued: Option<&AdmittedOrder>,
         now: Timestamp,
     ) -> Stored<Transition>;
     /// `Confirmed` -> `Expired` for orders whose `pay_by` is at or before `now`, at most `limit` a call. Returns them.
@@ -351,7 +351,7 @@ pub trait Admission: Send + Sync {
     /// Marks the reservations of orders that the ledger holds as active, adding those that the store has forgotten
     /// (whatever the stock says: the ledger knows better), leaving out those that have ended. Nothing is done, without
     /// error, when the sale is `Missing`: the rebuild will find them in the ledger.
-    async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()>;
+    async fn settle(&self, sale_id: SaleId, active: &[AdmittedOrder]) -> Stored<()>;
     /// Gives back the units of orders that have ended, by id; each id is remembered as ended even when it held none.
     async fn release(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()>;
     /// Takes up to `limit` reservations that are not settled and were admitted (or last claimed) at or before `before`,
@@ -378,7 +378,7 @@ pub trait Admission: Send + Sync {
     async fn begin_rebuild(&self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> Stored<bool>;
     /// Adds settled reservations during a rebuild, leaving out those that have ended. `false` when the store is not
     /// rebuilding under exactly this epoch.
-    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool>;
+    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[AdmittedOrder]) -> Stored<bool>;
     /// Ends the rebuild: admission is open. `false` as for [`Admission::restore`]; `true` again when it is open under
     /// exactly this epoch.
     async fn finish_rebuild(&self, sale_id: SaleId, epoch: u64) -> Stored<bool>;
@@ -398,7 +398,7 @@ pub const PUBLISH_LIMIT_MS: u64 = 6_000;
 pub trait OrderQueue: Send + Sync {
     /// Makes the orders durable as one message. `Ok` only when the message was routed to the queue and confirmed by
     /// it (a majority of a quorum queue, or a synced commit). Ends within [`PUBLISH_LIMIT_MS`].
-    async fn publish(&self, orders: &[OrderRequest]) -> Stored<()>;
+    async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()>;
     /// Puts a message that can't be used aside, with the reason, as durably as [`OrderQueue::publish`].
     async fn park(&self, body: &[u8], reason: &str) -> Stored<()>;
     /// How much waits.

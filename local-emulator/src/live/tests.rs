@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use flashsale::{
     config::Config,
     domain::{
-        Changed, CreatedOnce, CreationKey, Order, OrderId, OrderRequest, Recorded, SaleChange,
+        AdmittedOrder, Changed, CreatedOnce, CreationKey, Order, OrderId, Recorded, SaleChange,
         Tally as OrderTally, Transition, Unrecordable, UserId,
     },
     ports::{OrderLedger, Sales, StoreError},
@@ -64,7 +64,7 @@ fn scanned<T>() -> Stored<T> {
 impl OrderLedger for Guarded {
     async fn record(
         &self,
-        _: &[OrderRequest],
+        _: &[AdmittedOrder],
         _: Timestamp,
         _: u64,
     ) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
@@ -91,7 +91,7 @@ impl OrderLedger for Guarded {
         &self,
         _: OrderId,
         _: UserId,
-        _: Option<&OrderRequest>,
+        _: Option<&AdmittedOrder>,
         _: Timestamp,
     ) -> Stored<Transition> {
         scanned()

@@ -167,11 +167,9 @@ impl App {
             leaked.extend(self.leaked(sale.sale_id, &ids(&settled), &mut pauses).await?);
             let now = self.now();
             let late = |reservation: &&Reservation| {
-                now.since_ms(reservation.request.admitted_at) > FINAL_WITHIN_MS
+                now.since_ms(reservation.order.admitted_at) > FINAL_WITHIN_MS
             };
-            open.extend(
-                waiting.iter().filter(late).map(|reservation| reservation.request.order_id),
-            );
+            open.extend(waiting.iter().filter(late).map(|reservation| reservation.order.order_id));
             match page.next {
                 Some(next) => cursor = next,
                 None => break,
@@ -261,7 +259,7 @@ impl App {
             let held: HashSet<OrderId> = found
                 .iter()
                 .filter(|reservation| reservation.settled)
-                .map(|reservation| reservation.request.order_id)
+                .map(|reservation| reservation.order.order_id)
                 .collect();
             Ok(asked.iter().copied().filter(|id| !held.contains(id)).collect())
         };
@@ -302,7 +300,7 @@ impl Suspects {
 }
 
 fn ids(reservations: &[Reservation]) -> Vec<OrderId> {
-    reservations.iter().map(|reservation| reservation.request.order_id).collect()
+    reservations.iter().map(|reservation| reservation.order.order_id).collect()
 }
 
 async fn pause(left: &mut u32) {

@@ -8,7 +8,7 @@ use tracing::Instrument as _;
 use super::{App, CaptchaAnswer, Client, SessionClaims, TicketClaims};
 use crate::{
     domain::{
-        Admitted, Claim, Order, OrderId, OrderRequest, OrderStatus, Purpose, Sale, SaleId,
+        Admitted, AdmittedOrder, Claim, Order, OrderId, OrderStatus, Purpose, Sale, SaleId,
         Timestamp,
     },
     logging::OncePerSecond,
@@ -159,7 +159,7 @@ impl App {
             Admitted::Ended => Ok(accepted),
             // Also for `Again`: whether the first publish was confirmed nobody knows, and a second one is harmless.
             Admitted::Reserved(reservation) | Admitted::Again(reservation) => {
-                self.hand_over(reservation.request, request).await?;
+                self.hand_over(reservation.order, request).await?;
                 self.catalog.note_winner(sale_id, who.user_id).await;
                 Ok(accepted)
             }
@@ -193,11 +193,11 @@ impl App {
     /// Publishes the order, and puts it where its status is asked for.
     async fn hand_over(
         &self,
-        order: OrderRequest,
+        order: AdmittedOrder,
         request: Option<TraceContext>,
     ) -> Result<(), Problem> {
         let step = tracing::info_span!(target: STEP, "orders.publish", otel.kind = "producer", flashsale.order_id = %order.order_id);
-        let publishing = OrderRequest { traceparent: trace::carried(&step, request), ..order };
+        let publishing = AdmittedOrder { traceparent: trace::carried(&step, request), ..order };
         let order = Order::queued(&publishing);
         let (published, ()) = futures_util::join!(
             self.publisher.publish(publishing).instrument(step),

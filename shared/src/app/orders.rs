@@ -109,7 +109,7 @@ impl App {
             transition = self
                 .ports
                 .orders
-                .cancel(order_id, user_id, Some(&reservation.request), self.now())
+                .cancel(order_id, user_id, Some(&reservation.order), self.now())
                 .await?;
         }
         if let Transition::Done(order) = &transition {

@@ -1,12 +1,12 @@
 //! Admission: who gets a unit.
 
-use super::{OrderId, OrderRequest, SaleId, Timestamp, UserId};
+use super::{AdmittedOrder, OrderId, SaleId, Timestamp, UserId};
 
 /// A unit held in the admission store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
     /// The order that holds it; its `price`, `currency` and `admitted_at` are those of the first admission.
-    pub request: OrderRequest,
+    pub order: AdmittedOrder,
     /// Whether the ledger has said `confirmed`; before that the reservation is watched by the overdue index.
     pub settled: bool,
 }

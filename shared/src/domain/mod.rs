@@ -32,7 +32,7 @@ pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
 pub use ids::{CaptchaId, IdError, OrderId, SaleId, SessionId, UserId};
 pub use lease::Lease;
 pub use money::{Currency, CurrencyError};
-pub use order::{Order, OrderRequest, OrderStatus, RejectReason, Tally, Transition};
+pub use order::{AdmittedOrder, Order, OrderStatus, RejectReason, Tally, Transition};
 pub use phone::{Country, Phone, PhoneError};
 pub use prefix::AddressPrefix;
 pub use queue::{Backlog, DeadLetter, Delivery, Depth, Held, HolderReport, QueueMessage};

@@ -102,7 +102,7 @@ impl FromStr for RejectReason {
 
 /// An admitted order on its way to the ledger: what the queue carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OrderRequest {
+pub struct AdmittedOrder {
     /// The idempotency key.
     pub order_id: OrderId,
     /// Which sale.
@@ -150,7 +150,7 @@ pub struct Order {
 impl Order {
     /// The order as a shopper sees it while it waits in the queue.
     #[must_use]
-    pub fn queued(request: &OrderRequest) -> Self {
+    pub fn queued(request: &AdmittedOrder) -> Self {
         Self {
             order_id: request.order_id,
             sale_id: request.sale_id,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::OrderRequest;
+use super::AdmittedOrder;
 
 /// Message version 1: the body of one queue message.
 ///
@@ -15,7 +15,7 @@ pub struct QueueMessage {
     /// Always 1.
     pub v: u32,
     /// The orders that were made durable together.
-    pub orders: Vec<OrderRequest>,
+    pub orders: Vec<AdmittedOrder>,
 }
 
 impl QueueMessage {

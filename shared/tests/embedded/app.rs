@@ -12,7 +12,7 @@ use flashsale::{
     app::{Admin, App, CaptchaAnswer, Client, Credentials, NewSale, SessionClaims, Swept},
     config::Config,
     domain::{
-        Depth, OrderId, OrderRequest, OrderStatus, Phone, Purpose, QueueMessage, Role, SaleId,
+        AdmittedOrder, Depth, OrderId, OrderStatus, Phone, Purpose, QueueMessage, Role, SaleId,
     },
     ports::{
         Admission as _, CaptchaArtist, Clock, LedgerClock, OrderLedger, OrderQueue as _,
@@ -362,7 +362,7 @@ async fn an_order_in_a_message_of_an_unknown_version_is_recorded_all_the_same() 
 
 /// What an order would be that no code of ours admits: its price is below zero.
 fn unrecordable(sale: SaleId) -> Vec<u8> {
-    let order = OrderRequest {
+    let order = AdmittedOrder {
         sale_id: sale,
         price: -1,
         ..testing::request(&testing::sale(1), testing::user_id())
@@ -432,7 +432,7 @@ async fn a_sale_whose_admission_fails_holds_up_no_other_and_is_mended_by_the_swe
     let (failing, sound) = (shop.sale(1).await, shop.sale(1).await);
     let orders = [shop.buy(&who[0], failing).await, shop.buy(&who[1], sound).await];
     // Refused by the ledger, because the unit is taken: to be released.
-    let late = OrderRequest {
+    let late = AdmittedOrder {
         sale_id: failing,
         price: 100,
         ..testing::request(&testing::sale(1), who[2].user_id)

@@ -15,7 +15,7 @@ use flashsale::{
         AdmissionState, Admitted, Claim, Look, Order, Recorded, Reservation, ReservationPage,
         Tally, Transition, Unrecordable,
     },
-    domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
+    domain::{AdmittedOrder, OrderId, SaleId, SaleTerms, Timestamp, UserId},
     ports::{Admission, Cache, OrderLedger, StoreError, Stored},
 };
 
@@ -118,7 +118,7 @@ impl Admission for SpiedAdmission {
         self.inner.find_many(sale_id, order_ids).await
     }
 
-    async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {
+    async fn settle(&self, sale_id: SaleId, active: &[AdmittedOrder]) -> Stored<()> {
         self.works(sale_id).await?;
         self.inner.settle(sale_id, active).await
     }
@@ -161,7 +161,7 @@ impl Admission for SpiedAdmission {
         self.inner.begin_rebuild(terms, epoch, now).await
     }
 
-    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool> {
+    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[AdmittedOrder]) -> Stored<bool> {
         self.works(sale_id).await?;
         self.inner.restore(sale_id, epoch, active).await
     }
@@ -270,7 +270,7 @@ impl SpiedOrders {
 impl OrderLedger for SpiedOrders {
     async fn record(
         &self,
-        requests: &[OrderRequest],
+        requests: &[AdmittedOrder],
         now: Timestamp,
         pay_within_ms: u64,
     ) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
@@ -304,7 +304,7 @@ impl OrderLedger for SpiedOrders {
         &self,
         order_id: OrderId,
         user_id: UserId,
-        queued: Option<&OrderRequest>,
+        queued: Option<&AdmittedOrder>,
         now: Timestamp,
     ) -> Stored<Transition> {
         self.inner.cancel(order_id, user_id, queued, now).await

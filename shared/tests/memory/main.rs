@@ -17,9 +17,9 @@ use flashsale::{
     app::App,
     config::Config,
     domain::{
-        AdmissionState, Admitted, Claim, Look, Order, OrderId, OrderRequest, OrderStatus, Recorded,
-        Reservation, ReservationPage, Sale, SaleId, SaleTerms, Tally, Timestamp, Transition,
-        Unrecordable, UserId,
+        AdmissionState, Admitted, AdmittedOrder, Claim, Look, Order, OrderId, OrderStatus,
+        Recorded, Reservation, ReservationPage, Sale, SaleId, SaleTerms, Tally, Timestamp,
+        Transition, Unrecordable, UserId,
     },
     ports::{Admission, OrderLedger, Stored},
     testing::{self, ManualClock, START, user_id},
@@ -51,8 +51,8 @@ struct Made {
 }
 
 impl Made {
-    fn request(&self, number: u32) -> OrderRequest {
-        OrderRequest { order_id: id(number), ..testing::request(&self.sale, self.user) }
+    fn request(&self, number: u32) -> AdmittedOrder {
+        AdmittedOrder { order_id: id(number), ..testing::request(&self.sale, self.user) }
     }
 
     fn reservation(&self, number: u32) -> Option<Reservation> {
@@ -61,7 +61,7 @@ impl Made {
             ENDED => self.released.load(Ordering::SeqCst) == 0,
             _ => number < ORDERS,
         };
-        held.then(|| Reservation { request: self.request(number), settled: true })
+        held.then(|| Reservation { order: self.request(number), settled: true })
     }
 
     fn order(&self, number: u32) -> Order {
@@ -88,7 +88,7 @@ impl Admission for Made {
         Ok(order_ids.iter().filter_map(|id| self.reservation(number(*id))).collect())
     }
 
-    async fn settle(&self, _: SaleId, active: &[OrderRequest]) -> Stored<()> {
+    async fn settle(&self, _: SaleId, active: &[AdmittedOrder]) -> Stored<()> {
         assert_eq!(
             active.iter().map(|request| number(request.order_id)).collect::<Vec<_>>(),
             [FORGOTTEN]
@@ -135,7 +135,7 @@ impl Admission for Made {
         unreachable!()
     }
 
-    async fn restore(&self, _: SaleId, _: u64, _: &[OrderRequest]) -> Stored<bool> {
+    async fn restore(&self, _: SaleId, _: u64, _: &[AdmittedOrder]) -> Stored<bool> {
         unreachable!()
     }
 
@@ -152,7 +152,7 @@ impl Admission for Made {
 impl OrderLedger for Made {
     async fn record(
         &self,
-        _: &[OrderRequest],
+        _: &[AdmittedOrder],
         _: Timestamp,
         _: u64,
     ) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
@@ -179,7 +179,7 @@ impl OrderLedger for Made {
         &self,
         _: OrderId,
         _: UserId,
-        _: Option<&OrderRequest>,
+        _: Option<&AdmittedOrder>,
         _: Timestamp,
     ) -> Stored<Transition> {
         unreachable!()

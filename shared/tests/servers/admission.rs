@@ -184,13 +184,13 @@ async fn redis_collects_every_key_in_the_end() {
         let held = port.reservations(sale.sale_id, 0, 10).await.unwrap().reservations;
         port.release(
             sale.sale_id,
-            &held.iter().map(|held| held.request.order_id).collect::<Vec<_>>(),
+            &held.iter().map(|held| held.order.order_id).collect::<Vec<_>>(),
         )
         .await
         .unwrap();
         assert!(
             held.len() == 3
-                && orders.iter().all(|id| held.iter().any(|held| held.request.order_id == *id))
+                && orders.iter().all(|id| held.iter().any(|held| held.order.order_id == *id))
         );
         close(&behind.lives(sale.sale_id).await, [Some(38), None, None]);
         reserve().await;
@@ -260,11 +260,11 @@ async fn redis_may_fall_back_to_an_older_state() {
                 .command(redis::cmd("RESTORE").arg(key).arg(0).arg(value.as_slice()).arg("REPLACE"))
                 .await;
         }
-        assert!(!port.restore(sale.sale_id, 2, std::slice::from_ref(&lost.request)).await.unwrap());
+        assert!(!port.restore(sale.sale_id, 2, std::slice::from_ref(&lost.order)).await.unwrap());
         assert!(!port.finish_rebuild(sale.sale_id, 2).await.unwrap());
         // The gate lets one more in than there are units; the ledger will not. What the ledger holds comes back.
         assert!(matches!(port.reserve(&claims[2]).await.unwrap(), Admitted::Reserved(_)));
-        port.settle(sale.sale_id, std::slice::from_ref(&lost.request)).await.unwrap();
+        port.settle(sale.sale_id, std::slice::from_ref(&lost.order)).await.unwrap();
         let open = AdmissionState::Open { epoch: 1, version: 1, stock: 2, reserved: 2, settled: 1 };
         assert_eq!(port.state(sale.sale_id).await.unwrap(), open);
         assert!(matches!(port.reserve(&claims[1]).await.unwrap(), Admitted::Again(_)));

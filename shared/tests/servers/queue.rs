@@ -11,7 +11,7 @@ use std::{
 
 use flashsale::{
     adapters::rabbitmq::RabbitMq,
-    domain::{Depth, OrderId, OrderRequest},
+    domain::{AdmittedOrder, Depth, OrderId},
     ports::{Health as _, OrderQueue as _, OrderSource as _, PUBLISH_LIMIT_MS, StoreError},
     testing::contract::queue::{self, carried, gather, orders},
 };
@@ -132,7 +132,7 @@ async fn drain(url: &str, queue: &str) -> Vec<OrderId> {
 }
 
 /// Publishes until it succeeds; what went before must not be worse than `Unavailable` or `Unknown`.
-async fn publish_in_the_end(rabbit: &RabbitMq, orders: &[OrderRequest], limit: Duration) {
+async fn publish_in_the_end(rabbit: &RabbitMq, orders: &[AdmittedOrder], limit: Duration) {
     let begun = Instant::now();
     while let Err(error) = rabbit.publish(orders).await {
         assert!(

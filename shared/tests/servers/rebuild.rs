@@ -18,7 +18,7 @@ use flashsale::{
     },
     app::App,
     config::Config,
-    domain::{AdmissionState, Delivery, OrderRequest, Sale},
+    domain::{AdmissionState, AdmittedOrder, Delivery, Sale},
     ports::{Admission as _, Clock, LedgerClock, OrderSource as _, Ports, Sales as _},
     private_files::Loose,
     testing::{ManualClock, START, request, sale, user_id},
@@ -112,7 +112,7 @@ impl Two {
     }
 
     /// An order that was admitted and published.
-    async fn publish(&self) -> OrderRequest {
+    async fn publish(&self) -> AdmittedOrder {
         let order = request(&self.sale, user_id());
         self.leader.ports.queue.publish(std::slice::from_ref(&order)).await.unwrap();
         order
@@ -201,7 +201,7 @@ impl Two {
     }
 
     /// The store that was opened knows the order.
-    async fn knows(&self, order: &OrderRequest) {
+    async fn knows(&self, order: &AdmittedOrder) {
         let found = self.admission.find(self.sale.sale_id, order.order_id).await.unwrap();
         assert!(
             found.is_some_and(|reservation| reservation.settled),

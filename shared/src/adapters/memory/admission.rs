@@ -9,8 +9,8 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{
-        AdmissionState, Admitted, Claim, Look, OrderId, OrderRequest, Reservation, ReservationPage,
-        SaleId, SaleTerms, Timestamp, UserId,
+        AdmissionState, Admitted, AdmittedOrder, Claim, Look, OrderId, Reservation,
+        ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
     },
     ports::{Admission, Stored},
 };
@@ -47,7 +47,7 @@ struct Known {
 
 #[derive(Debug)]
 struct Held {
-    request: OrderRequest,
+    request: AdmittedOrder,
     /// Its time in `overdue`; `None` once settled.
     watched: Option<Timestamp>,
     place: u64,
@@ -55,7 +55,7 @@ struct Held {
 
 impl Held {
     fn reservation(&self) -> Reservation {
-        Reservation { request: self.request.clone(), settled: self.watched.is_none() }
+        Reservation { order: self.request.clone(), settled: self.watched.is_none() }
     }
 }
 
@@ -99,7 +99,7 @@ impl Book {
         if self.available(terms) == 0 {
             return Admitted::SoldOut;
         }
-        let request = OrderRequest {
+        let request = AdmittedOrder {
             order_id: claim.order_id,
             sale_id: claim.sale_id,
             user_id: claim.user_id,
@@ -109,10 +109,10 @@ impl Book {
             traceparent: None,
         };
         self.add(request.clone(), Some(claim.now));
-        Admitted::Reserved(Reservation { request, settled: false })
+        Admitted::Reserved(Reservation { order: request, settled: false })
     }
 
-    fn add(&mut self, request: OrderRequest, watched: Option<Timestamp>) {
+    fn add(&mut self, request: AdmittedOrder, watched: Option<Timestamp>) {
         let order_id = request.order_id;
         self.last_place += 1;
         self.places.insert(self.last_place, order_id);
@@ -123,7 +123,7 @@ impl Book {
         self.held.insert(order_id, Held { request, watched, place: self.last_place });
     }
 
-    fn settle(&mut self, request: &OrderRequest) {
+    fn settle(&mut self, request: &AdmittedOrder) {
         let order_id = request.order_id;
         if let Some(held) = self.held.get_mut(&order_id) {
             if let Some(time) = held.watched.take() {
@@ -253,7 +253,7 @@ impl Admission for MemoryAdmission {
             .collect())
     }
 
-    async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {
+    async fn settle(&self, sale_id: SaleId, active: &[AdmittedOrder]) -> Stored<()> {
         if let Some(book) = self.books().get_mut(&sale_id).filter(|book| book.known.is_some()) {
             active.iter().for_each(|request| book.settle(request));
         }
@@ -321,7 +321,7 @@ impl Admission for MemoryAdmission {
         Ok(true)
     }
 
-    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool> {
+    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[AdmittedOrder]) -> Stored<bool> {
         let mut books = self.books();
         let rebuilding = |book: &&mut Book| {
             book.known.as_ref().is_some_and(|known| !known.open && known.epoch == epoch)

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Inner, RabbitMq, never_sent, not_done, unavailable, unknown};
 use crate::{
-    domain::{Backlog, Depth, OrderRequest, QueueMessage},
+    domain::{AdmittedOrder, Backlog, Depth, QueueMessage},
     ports::{Health, OrderQueue, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
@@ -36,7 +36,7 @@ const PERSISTENT: u8 = 2;
 impl OrderQueue for RabbitMq {
     /// Waits up to 3.5 s for a connection that is being made, and up to 3 s each for a free channel and a confirm. A message
     /// that the queue refuses is published again, until [`PUBLISH_LIMIT_MS`] have passed in all.
-    async fn publish(&self, orders: &[OrderRequest]) -> Stored<()> {
+    async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
         let Some(first) = orders.first() else { return Ok(()) };
         let message = QueueMessage { v: QueueMessage::VERSION, orders: orders.to_vec() };
         let body = serde_json::to_vec(&message).map_err(unavailable)?;

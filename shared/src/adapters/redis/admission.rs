@@ -19,8 +19,8 @@ use redis::Cmd;
 use super::{Redis, script::Script};
 use crate::{
     domain::{
-        AdmissionState, Admitted, Claim, Look, OrderId, OrderRequest, Reservation, ReservationPage,
-        SaleId, SaleTerms, Timestamp, UserId,
+        AdmissionState, Admitted, AdmittedOrder, Claim, Look, OrderId, Reservation,
+        ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
     },
     ports::{Admission, StoreError, Stored},
 };
@@ -61,8 +61,8 @@ fn argument(value: impl Display) -> Vec<u8> {
 
 /// A reservation as it is kept: `r` or, once settled, `s`; user, time of admission in ms, price, currency and, where
 /// there is one, the trace context, with spaces between. The scripts rely on the first character and on the place of the user.
-fn encoded(request: &OrderRequest, settled: bool) -> String {
-    let OrderRequest {
+fn encoded(request: &AdmittedOrder, settled: bool) -> String {
+    let AdmittedOrder {
         order_id: _,
         sale_id: _,
         user_id,
@@ -92,7 +92,7 @@ fn decoded(sale_id: SaleId, order_id: OrderId, text: &str) -> Stored<Reservation
             "r" => false,
             _ => return None,
         };
-        let request = OrderRequest {
+        let request = AdmittedOrder {
             order_id,
             sale_id,
             user_id: parts.next()?.parse().ok()?,
@@ -101,7 +101,7 @@ fn decoded(sale_id: SaleId, order_id: OrderId, text: &str) -> Stored<Reservation
             currency: parts.next()?.parse().ok()?,
             traceparent: parts.next().map(str::to_owned),
         };
-        Some(Reservation { request, settled })
+        Some(Reservation { order: request, settled })
     };
     read().ok_or_else(|| corrupt(format_args!("reservation of order {order_id} of sale {sale_id}")))
 }
@@ -170,7 +170,7 @@ impl Redis {
         &self,
         sale_id: SaleId,
         epoch: Option<u64>,
-        active: &[OrderRequest],
+        active: &[AdmittedOrder],
     ) -> Stored<bool> {
         let mut arguments = vec![epoch.map_or_else(Vec::new, argument)];
         for request in active {
@@ -239,7 +239,7 @@ impl Admission for Redis {
         Ok(found)
     }
 
-    async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {
+    async fn settle(&self, sale_id: SaleId, active: &[AdmittedOrder]) -> Stored<()> {
         for batch in active.chunks(BATCH_MAX) {
             if !self.settle_batch(sale_id, None, batch).await? {
                 break;
@@ -334,7 +334,7 @@ impl Admission for Redis {
         self.run(&BEGIN_REBUILD, &self.admission_keys(terms.sale_id), &arguments).await
     }
 
-    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool> {
+    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[AdmittedOrder]) -> Stored<bool> {
         // Also without orders the answer says whether the epoch holds.
         let empty = active.is_empty().then_some(active);
         for batch in active.chunks(BATCH_MAX).chain(empty) {
@@ -371,7 +371,7 @@ mod tests {
             (false, None),
             (true, Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 x".to_owned())),
         ] {
-            let request = OrderRequest {
+            let request = AdmittedOrder {
                 order_id,
                 sale_id,
                 user_id: UserId::new(Timestamp::from_epoch_ms(3), &[3; 10]),
@@ -385,7 +385,7 @@ mod tests {
             assert_eq!(&text[2..38], request.user_id.to_string());
             assert_eq!(
                 decoded(sale_id, order_id, &text).unwrap(),
-                Reservation { request, settled }
+                Reservation { order: request, settled }
             );
         }
         assert!(matches!(decoded(sale_id, order_id, "x"), Err(StoreError::Corrupt { .. })));

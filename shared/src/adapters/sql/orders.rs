@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::{
-        Order, OrderId, OrderRequest, OrderStatus, SaleId, Tally, Timestamp, Transition, UserId,
+        AdmittedOrder, Order, OrderId, OrderStatus, SaleId, Tally, Timestamp, Transition, UserId,
     },
     ports::{OrderLedger, Stored},
 };
@@ -22,7 +22,7 @@ use crate::{
 impl<S: Store> OrderLedger for S {
     async fn record(
         &self,
-        requests: &[OrderRequest],
+        requests: &[AdmittedOrder],
         now: Timestamp,
         pay_within_ms: u64,
     ) -> Stored<Vec<Outcome>> {
@@ -78,7 +78,7 @@ impl<S: Store> OrderLedger for S {
         &self,
         order_id: OrderId,
         user_id: UserId,
-        queued: Option<&OrderRequest>,
+        queued: Option<&AdmittedOrder>,
         now: Timestamp,
     ) -> Stored<Transition> {
         // A request that is not this order of this user says nothing about it.
@@ -218,7 +218,7 @@ impl FromRow for WithDue {
 
 /// See [`OrderLedger::record`].
 struct Record {
-    requests: Vec<OrderRequest>,
+    requests: Vec<AdmittedOrder>,
     now: Timestamp,
     pay_by: Timestamp,
 }
@@ -237,7 +237,7 @@ impl Work for Record {
         let existing: HashMap<_, _> =
             existing.into_iter().map(|order| (order.order_id, order)).collect();
         // Only of those whose orders may be confirmed: the others' rows are nobody's business here.
-        let is_open = |request: &&OrderRequest| {
+        let is_open = |request: &&AdmittedOrder| {
             sales.contains_key(&request.sale_id) && !existing.contains_key(&request.order_id)
         };
         let buyers = self
@@ -248,7 +248,7 @@ impl Work for Record {
             .collect();
         let slots = lock_slots(session, buyers).await?;
         // Seldom any: the price has changed since the order was admitted.
-        let differs = |request: &&OrderRequest| {
+        let differs = |request: &&AdmittedOrder| {
             sales.get(&request.sale_id).is_some_and(|sale| sale.price != request.price)
         };
         let earlier_prices = earlier_prices(

@@ -9,7 +9,7 @@ use super::{
     rows::ORDER_COLUMNS,
 };
 use crate::domain::{
-    Order, OrderId, OrderRequest, OrderStatus, SaleId, Timestamp, Transition, Unrecordable, UserId,
+    AdmittedOrder, Order, OrderId, OrderStatus, SaleId, Timestamp, Transition, Unrecordable, UserId,
 };
 
 /// See [`crate::ports::OrderLedger::pay`].
@@ -60,7 +60,7 @@ impl Work for Pay {
 pub(super) struct Cancel {
     pub(super) order_id: OrderId,
     pub(super) user_id: UserId,
-    pub(super) queued: Option<OrderRequest>,
+    pub(super) queued: Option<AdmittedOrder>,
     pub(super) now: Timestamp,
 }
 

@@ -12,7 +12,7 @@ use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 use super::{Sqlite, stored};
 use crate::{
     domain::{
-        AdmissionState, Admitted, Claim, Currency, Look, OrderId, OrderRequest, Reservation,
+        AdmissionState, Admitted, AdmittedOrder, Claim, Currency, Look, OrderId, Reservation,
         ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
     },
     ports::{Admission, StoreError, Stored},
@@ -45,7 +45,7 @@ fn parsed<T: std::str::FromStr<Err: Display>>(row: &SqliteRow, column: &str) -> 
 /// Reads `order_id, user_id, price, currency, admitted_at_ms, traceparent, watched_ms`.
 fn reservation(sale_id: SaleId, row: &SqliteRow) -> Stored<Reservation> {
     Ok(Reservation {
-        request: OrderRequest {
+        request: AdmittedOrder {
             order_id: parsed(row, "order_id")?,
             sale_id,
             user_id: parsed(row, "user_id")?,
@@ -119,7 +119,7 @@ async fn judge(connection: &mut SqliteConnection, claim: &Claim) -> Stored<Verdi
 async fn add(
     connection: &mut SqliteConnection,
     sale_id: SaleId,
-    request: &OrderRequest,
+    request: &AdmittedOrder,
     watched: Option<Timestamp>,
 ) -> Stored<()> {
     const SQL: &str = "
@@ -147,7 +147,7 @@ async fn reserve(connection: &mut SqliteConnection, claim: &Claim) -> Stored<Adm
         Verdict::Answer(answer) => return Ok(answer),
         Verdict::Room { price, currency } => (price, currency),
     };
-    let request = OrderRequest {
+    let request = AdmittedOrder {
         order_id: claim.order_id,
         sale_id: claim.sale_id,
         user_id: claim.user_id,
@@ -157,7 +157,7 @@ async fn reserve(connection: &mut SqliteConnection, claim: &Claim) -> Stored<Adm
         traceparent: None,
     };
     add(connection, claim.sale_id, &request, Some(claim.now)).await?;
-    Ok(Admitted::Reserved(Reservation { request, settled: false }))
+    Ok(Admitted::Reserved(Reservation { order: request, settled: false }))
 }
 
 /// State and epoch of a sale that the store knows.
@@ -219,7 +219,7 @@ impl Sqlite {
         &self,
         sale_id: SaleId,
         epoch: Option<u64>,
-        active: &[OrderRequest],
+        active: &[AdmittedOrder],
     ) -> Stored<bool> {
         let active = active.to_vec();
         self.write(move |connection| {
@@ -310,7 +310,7 @@ impl Admission for Sqlite {
         Ok(found)
     }
 
-    async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {
+    async fn settle(&self, sale_id: SaleId, active: &[AdmittedOrder]) -> Stored<()> {
         for batch in active.chunks(BATCH_MAX) {
             if !self.settle_batch(sale_id, None, batch).await? {
                 break;
@@ -450,7 +450,7 @@ impl Admission for Sqlite {
         .await
     }
 
-    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool> {
+    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[AdmittedOrder]) -> Stored<bool> {
         // Also without orders the answer says whether the epoch holds.
         let empty = active.is_empty().then_some(active);
         for batch in active.chunks(BATCH_MAX).chain(empty) {

@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{Sqlite, stored};
 use crate::{
-    domain::{Backlog, Delivery, Depth, Held, OrderRequest, QueueMessage},
+    domain::{AdmittedOrder, Backlog, Delivery, Depth, Held, QueueMessage},
     ports::{OrderQueue, OrderSource, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
@@ -113,7 +113,7 @@ fn json(ids: &[i64]) -> String {
 
 #[async_trait]
 impl OrderQueue for Sqlite {
-    async fn publish(&self, orders: &[OrderRequest]) -> Stored<()> {
+    async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
         if orders.is_empty() {
             return Ok(());
         }

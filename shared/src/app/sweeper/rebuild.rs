@@ -8,7 +8,7 @@
 use super::queue_barrier::Looks;
 use crate::app::App;
 use crate::{
-    domain::{AdmissionState, Order, OrderRequest, Sale, SaleId},
+    domain::{AdmissionState, AdmittedOrder, Order, Sale, SaleId},
     ports::Stored,
 };
 
@@ -96,7 +96,7 @@ impl App {
         loop {
             let page = self.ports.orders.active(sale.sale_id, after, PAGE).await?;
             after = page.last().map(|order| order.order_id);
-            let requests: Vec<OrderRequest> = page.iter().map(request).collect();
+            let requests: Vec<AdmittedOrder> = page.iter().map(request).collect();
             if !requests.is_empty()
                 && !self.ports.admission.restore(sale.sale_id, epoch, &requests).await?
             {
@@ -119,8 +119,8 @@ impl App {
 }
 
 /// The request that a recorded order came from.
-pub(in crate::app) fn request(order: &Order) -> OrderRequest {
-    OrderRequest {
+pub(in crate::app) fn request(order: &Order) -> AdmittedOrder {
+    AdmittedOrder {
         order_id: order.order_id,
         sale_id: order.sale_id,
         user_id: order.user_id,

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::testing::{request, sale, user_id};
 use crate::{
-    domain::{Delivery, Depth, OrderRequest, QueueMessage},
+    domain::{AdmittedOrder, Delivery, Depth, QueueMessage},
     ports::{DeadLetters, OrderQueue, OrderSource},
 };
 
@@ -23,7 +23,7 @@ const HAND_BACKS: usize = 200;
 
 /// Some orders.
 #[must_use]
-pub fn orders(count: usize) -> Vec<OrderRequest> {
+pub fn orders(count: usize) -> Vec<AdmittedOrder> {
     let sale = sale(1_000);
     (0..count).map(|_| request(&sale, user_id())).collect()
 }
@@ -33,7 +33,7 @@ pub fn orders(count: usize) -> Vec<OrderRequest> {
 /// # Panics
 /// When it carries anything but a message of version 1.
 #[must_use]
-pub fn carried(delivery: &Delivery) -> Vec<OrderRequest> {
+pub fn carried(delivery: &Delivery) -> Vec<AdmittedOrder> {
     let message: QueueMessage =
         serde_json::from_slice(&delivery.body).expect("the body is a queue message");
     assert_eq!(message.v, QueueMessage::VERSION);

@@ -7,7 +7,7 @@ use std::{
 
 use flashsale::{
     domain::{
-        Admitted, Claim, Currency, OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId,
+        Admitted, AdmittedOrder, Claim, Currency, OrderId, SaleId, SaleTerms, Timestamp, UserId,
     },
     ports::Admission,
     testing::{self, START},
@@ -111,8 +111,8 @@ fn at(ms: u64) -> Timestamp {
 }
 
 impl World<'_> {
-    fn requests(&self, orders: &[(usize, usize)]) -> Vec<OrderRequest> {
-        let request = |(order, user): &(usize, usize)| OrderRequest {
+    fn requests(&self, orders: &[(usize, usize)]) -> Vec<AdmittedOrder> {
+        let request = |(order, user): &(usize, usize)| AdmittedOrder {
             order_id: self.orders[*order],
             sale_id: self.sale_id,
             user_id: self.users[*user],
@@ -213,7 +213,7 @@ impl World<'_> {
         let (mut actual, mut cursor) = (BTreeMap::new(), 0);
         loop {
             let page = self.port.reservations(self.sale_id, cursor, 2).await.unwrap();
-            actual.extend(page.reservations.into_iter().map(|held| (held.request.order_id, held)));
+            actual.extend(page.reservations.into_iter().map(|held| (held.order.order_id, held)));
             match page.next {
                 Some(next) => cursor = next,
                 None => break,
@@ -223,7 +223,7 @@ impl World<'_> {
             .model
             .orders
             .iter()
-            .map(|order| (order.reservation.request.order_id, order.reservation.clone()))
+            .map(|order| (order.reservation.order.order_id, order.reservation.clone()))
             .collect();
         assert_eq!(actual, expected);
         for user_id in self.users {

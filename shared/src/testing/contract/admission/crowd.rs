@@ -55,9 +55,9 @@ async fn fifty_units_go_to_fifty_of_two_hundred(port: &Arc<dyn Admission>) {
     let all = read_all(&**port, sale.sale_id, 7).await;
     assert_eq!(all.len(), 50);
     for winner in winners {
-        let held = Reservation { request: admitted(&sale, winner), settled: false };
+        let held = Reservation { order: admitted(&sale, winner), settled: false };
         assert_eq!(all.get(&winner.order_id), Some(&held));
-        assert_eq!(find(&**port, &held.request).await.as_ref(), Some(&held));
+        assert_eq!(find(&**port, &held.order).await.as_ref(), Some(&held));
     }
     // Given back and reserved at once: as many as are given back, no more.
     let back: Vec<_> = all.keys().take(20).copied().collect();
@@ -103,7 +103,7 @@ async fn one_order_gets_one_unit(port: &Arc<dyn Admission>) {
     let [winner] = reserved(&answers)[..] else {
         panic!("one, and one only: {answers:?}");
     };
-    let held = Reservation { request: admitted(&sale, winner), settled: false };
+    let held = Reservation { order: admitted(&sale, winner), settled: false };
     for (claim, answer) in &answers {
         if claim.now != winner.now {
             assert_eq!(*answer, Admitted::Again(held.clone()));
@@ -122,7 +122,7 @@ async fn overdue_orders_go_to_one_claimer(port: &Arc<dyn Admission>) {
     })
     .await;
     let ids: Vec<_> =
-        claimed.iter().flatten().map(|reservation| reservation.request.order_id).collect();
+        claimed.iter().flatten().map(|reservation| reservation.order.order_id).collect();
     assert_eq!(ids.len(), 60, "all, and none twice");
     assert_eq!(ids.into_iter().collect::<BTreeSet<_>>().len(), 60);
 }

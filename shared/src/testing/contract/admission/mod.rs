@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crate::testing::{START, order_id, request, sale, user_id};
 use crate::{
     domain::{
-        AdmissionState, Admitted, Claim, OrderId, OrderRequest, Reservation, Sale, SaleId,
+        AdmissionState, Admitted, AdmittedOrder, Claim, OrderId, Reservation, Sale, SaleId,
         SaleTerms, Timestamp, UserId,
     },
     ports::Admission,
@@ -38,8 +38,8 @@ fn claim(sale: &Sale, user_id: UserId) -> Claim {
 }
 
 /// What a claim becomes when it gets a unit.
-fn admitted(sale: &Sale, claim: &Claim) -> OrderRequest {
-    OrderRequest {
+fn admitted(sale: &Sale, claim: &Claim) -> AdmittedOrder {
+    AdmittedOrder {
         order_id: claim.order_id,
         admitted_at: claim.now,
         ..request(sale, claim.user_id)
@@ -60,10 +60,10 @@ async fn opened(port: &dyn Admission, stock: u32) -> Sale {
 }
 
 /// A new user reserves a unit.
-async fn take(port: &dyn Admission, sale: &Sale) -> OrderRequest {
+async fn take(port: &dyn Admission, sale: &Sale) -> AdmittedOrder {
     let claim = claim(sale, user_id());
     let request = admitted(sale, &claim);
-    let reserved = Admitted::Reserved(Reservation { request: request.clone(), settled: false });
+    let reserved = Admitted::Reserved(Reservation { order: request.clone(), settled: false });
     assert_eq!(port.reserve(&claim).await.expect("store"), reserved);
     request
 }
@@ -72,7 +72,7 @@ async fn available(port: &dyn Admission, sale: &Sale) -> u32 {
     port.look(sale.sale_id, user_id()).await.expect("store").expect("the sale is open").available
 }
 
-async fn find(port: &dyn Admission, request: &OrderRequest) -> Option<Reservation> {
+async fn find(port: &dyn Admission, request: &AdmittedOrder) -> Option<Reservation> {
     port.find(request.sale_id, request.order_id).await.expect("store")
 }
 
@@ -104,7 +104,7 @@ async fn read_all(
         all.extend(
             page.reservations
                 .into_iter()
-                .map(|reservation| (reservation.request.order_id, reservation)),
+                .map(|reservation| (reservation.order.order_id, reservation)),
         );
         match page.next {
             Some(next) => cursor = next,

@@ -33,10 +33,7 @@ async fn a_rebuild_closes_and_opens(port: &dyn Admission) {
         assert!(port.restore(sale.sale_id, 4, std::slice::from_ref(&order)).await.expect("store"));
     }
     assert!(port.restore(sale.sale_id, 4, &[]).await.expect("store"));
-    assert_eq!(
-        find(port, &order).await,
-        Some(Reservation { request: order.clone(), settled: true })
-    );
+    assert_eq!(find(port, &order).await, Some(Reservation { order: order.clone(), settled: true }));
     for _ in 0..2 {
         assert!(
             port.finish_rebuild(sale.sale_id, 4).await.expect("store"),
@@ -79,10 +76,7 @@ async fn an_open_sale_stays_open(port: &dyn Admission) {
         );
         assert_eq!(port.state(sale.sale_id).await.expect("store"), open, "epoch {epoch}");
     }
-    assert_eq!(
-        find(port, &reserved).await,
-        Some(Reservation { request: reserved, settled: false })
-    );
+    assert_eq!(find(port, &reserved).await, Some(Reservation { order: reserved, settled: false }));
 }
 
 async fn what_is_there_stays(port: &dyn Admission) {

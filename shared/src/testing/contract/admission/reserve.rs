@@ -21,7 +21,7 @@ pub async fn suite(port: &dyn Admission) {
 async fn a_unit_is_given_once_and_found_again(port: &dyn Admission) {
     let sale = opened(port, 2).await;
     let first = claim(&sale, user_id());
-    let held = Reservation { request: admitted(&sale, &first), settled: false };
+    let held = Reservation { order: admitted(&sale, &first), settled: false };
     assert_eq!(port.reserve(&first).await.expect("store"), Admitted::Reserved(held.clone()));
     assert_eq!(available(port, &sale).await, 1);
     let later = Claim { now: at(5_000), ..first.clone() };
@@ -31,7 +31,7 @@ async fn a_unit_is_given_once_and_found_again(port: &dyn Admission) {
         "as it was admitted, not as it is repeated"
     );
     assert_eq!(available(port, &sale).await, 1);
-    assert_eq!(find(port, &held.request).await, Some(held));
+    assert_eq!(find(port, &held.order).await, Some(held));
     assert_eq!(port.find(sale.sale_id, order_id()).await.expect("store"), None);
     assert_held(port, sale.sale_id, 1, 0).await;
 }
@@ -221,7 +221,7 @@ async fn a_reservation_keeps_its_terms(port: &dyn Admission) {
     assert_eq!(old.price, Sale::PRICE_MAX);
     let terms = next_terms(&mut sale, |sale| (sale.price, sale.currency) = (0, Currency::CNY));
     assert!(port.set_terms(&terms).await.expect("store"));
-    assert_eq!(find(port, &old).await, Some(Reservation { request: old, settled: false }));
+    assert_eq!(find(port, &old).await, Some(Reservation { order: old, settled: false }));
     let new = take(port, &sale).await;
     assert_eq!((new.price, new.currency), (0, Currency::CNY));
 }
@@ -272,7 +272,7 @@ async fn answers_come_in_their_order(port: &dyn Admission) {
     assert_eq!(ask(&worst).await, Admitted::AlreadyBought { order_id: winner.order_id });
     worst.user_id = user_id();
     assert_eq!(ask(&worst).await, Admitted::SoldOut);
-    let held = Reservation { request: winner.clone(), settled: false };
+    let held = Reservation { order: winner.clone(), settled: false };
     assert_eq!(ask(&Claim { order_id: winner.order_id, ..worst }).await, Admitted::Again(held));
     // Before all of that stands a closed sale, before that an order that has ended, before that one that holds a unit.
     let closed = super::sale(1);
@@ -287,6 +287,6 @@ async fn answers_come_in_their_order(port: &dyn Admission) {
     };
     assert_eq!(ask(&worst).await, Admitted::Closed);
     assert_eq!(ask(&Claim { order_id: ended, ..worst.clone() }).await, Admitted::Ended);
-    let held = Reservation { request: winner.clone(), settled: true };
+    let held = Reservation { order: winner.clone(), settled: true };
     assert_eq!(ask(&Claim { order_id: winner.order_id, ..worst }).await, Admitted::Again(held));
 }

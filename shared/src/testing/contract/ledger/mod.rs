@@ -30,7 +30,7 @@ pub use users::users;
 
 use crate::{
     domain::{
-        Order, OrderId, OrderRequest, OrderStatus, Recorded, RejectReason, Sale, Transition,
+        AdmittedOrder, Order, OrderId, OrderStatus, Recorded, RejectReason, Sale, Transition,
         Unrecordable, UserId,
     },
     ports::{
@@ -103,7 +103,7 @@ impl Ledger {
         sale
     }
 
-    async fn record(&self, requests: &[OrderRequest]) -> Vec<Recorded> {
+    async fn record(&self, requests: &[AdmittedOrder]) -> Vec<Recorded> {
         all(self.orders.record(requests, testing::START, PAY_WITHIN_MS).await.unwrap())
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Ledger, done, reasons, refused};
 use crate::{
-    domain::{Order, OrderId, OrderRequest, OrderStatus, RejectReason, Tally, Transition},
+    domain::{AdmittedOrder, Order, OrderId, OrderStatus, RejectReason, Tally, Transition},
     testing::{self, START},
 };
 
@@ -419,7 +419,7 @@ pub async fn tally(ledger: &Ledger) {
     assert_eq!(found, expected, "each once, however often it is asked for");
 
     let sale = ledger.new_sale(2_000, 1).await;
-    let many: Vec<OrderRequest> =
+    let many: Vec<AdmittedOrder> =
         (0..1_100).map(|_| testing::request(&sale, testing::user_id())).collect();
     ledger.record(&many).await;
     let ids: Vec<OrderId> = many.iter().map(|request| request.order_id).collect();
