@@ -269,7 +269,7 @@ mod tests {
     use flashsale::{
         app::App,
         config::Config,
-        domain::{AdmittedOrder, Backlog, Depth, Held},
+        domain::{AdmittedOrder, ConsumerProgress, QueueBacklog, QueueDepth},
         ports::{OrderQueue, OrderSource, Ports, StoreError},
         testing, wire,
     };
@@ -281,7 +281,7 @@ mod tests {
 
     #[async_trait]
     impl OrderSource for Full {
-        fn held(&self) -> Option<Held> {
+        fn progress(&self) -> Option<ConsumerProgress> {
             None
         }
 
@@ -347,7 +347,7 @@ mod tests {
 
     #[async_trait]
     impl OrderSource for Script {
-        fn held(&self) -> Option<Held> {
+        fn progress(&self) -> Option<ConsumerProgress> {
             None
         }
 
@@ -399,11 +399,11 @@ mod tests {
             Err(StoreError::Unavailable { store: "test", cause: "it can't park".to_owned() })
         }
 
-        async fn depth(&self) -> Stored<Depth> {
-            Ok(Depth { waiting: 0, parked: 0 })
+        async fn depth(&self) -> Stored<QueueDepth> {
+            Ok(QueueDepth { waiting: 0, parked: 0 })
         }
 
-        async fn backlog(&self) -> Stored<Backlog> {
+        async fn backlog(&self) -> Stored<QueueBacklog> {
             Err(StoreError::Unavailable {
                 store: "test",
                 cause: "the poller does not ask".to_owned(),

@@ -10,11 +10,12 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::domain::{
-    AdmissionState, Admitted, AdmittedOrder, Backlog, Ban, Captcha, CaptchaId, Changed, Claim,
-    Created, CreatedOnce, CreationKey, DeadLetter, Delivery, Depth, Entered, Entry, Held,
-    HolderReport, KeptBan, KeptSession, Lease, Look, Opening, Order, OrderId, Phone, Recorded,
-    Reservation, ReservationPage, Sale, SaleChange, SaleId, SaleTerms, Session, SessionId, Subject,
-    Tally, Timestamp, Transition, Unrecordable, User, UserChange, UserId,
+    AdmissionState, Admitted, AdmittedOrder, Ban, Captcha, CaptchaId, Changed, Claim,
+    ConsumerProgress, ConsumerReport, Created, CreatedOnce, CreationKey, DeadLetter, Delivery,
+    Entered, Entry, KeptBan, KeptSession, Lease, Look, Opening, Order, OrderId, Phone,
+    QueueBacklog, QueueDepth, Recorded, Reservation, ReservationPage, Sale, SaleChange, SaleId,
+    SaleTerms, Session, SessionId, Subject, Tally, Timestamp, Transition, Unrecordable, User,
+    UserChange, UserId,
 };
 
 /// What went wrong in a store, by what the caller can do.
@@ -402,9 +403,9 @@ pub trait OrderQueue: Send + Sync {
     /// Puts a message that can't be used aside, with the reason, as durably as [`OrderQueue::publish`].
     async fn park(&self, body: &[u8], reason: &str) -> Stored<()>;
     /// How much waits.
-    async fn depth(&self) -> Stored<Depth>;
+    async fn depth(&self) -> Stored<QueueDepth>;
     /// What is between the publishers and the ledger.
-    async fn backlog(&self) -> Stored<Backlog>;
+    async fn backlog(&self) -> Stored<QueueBacklog>;
 }
 
 /// The messages that were put aside, for the operator.
@@ -424,7 +425,7 @@ pub trait DeadLetters: Send + Sync {
 pub trait OrderSource: Send + Sync {
     /// How far this consumer has got, where [`OrderQueue::backlog`] counts it among the consumers; `None` where the
     /// queue knows what is held, and while nothing is consumed.
-    fn held(&self) -> Option<Held>;
+    fn progress(&self) -> Option<ConsumerProgress>;
     /// Waits up to `wait_ms` for a first message, then gathers what is there, at most `limit` messages. Empty when
     /// none came. A message is given to one consumer at a time.
     async fn receive(&self, limit: u32, wait_ms: u64) -> Stored<Vec<Delivery>>;
@@ -443,11 +444,11 @@ pub trait OrderSource: Send + Sync {
 
 /// Reports of all processes that consume the queue, shared by all: AMQP does not tell what its consumers hold.
 #[async_trait]
-pub trait Holders: Send + Sync {
+pub trait ConsumerReports: Send + Sync {
     /// Puts a report in place of the process's earlier one. `now` only decides when a process that has gone is forgotten.
-    async fn report(&self, report: &HolderReport, now: Timestamp) -> Stored<()>;
+    async fn report(&self, report: &ConsumerReport, now: Timestamp) -> Stored<()>;
     /// The last report of each process. Those that have gone stay for a while, with a beat that stands still.
-    async fn reports(&self) -> Stored<Vec<HolderReport>>;
+    async fn reports(&self) -> Stored<Vec<ConsumerReport>>;
 }
 
 /// Locks with a lease, for rebuild, preheat and sweeper leadership. Stock needs none.
@@ -538,7 +539,7 @@ pub struct Ports {
     pub admission: Arc<dyn Admission>,
     pub queue: Arc<dyn OrderQueue>,
     pub source: Arc<dyn OrderSource>,
-    pub holders: Arc<dyn Holders>,
+    pub consumer_reports: Arc<dyn ConsumerReports>,
     pub dead_letters: Arc<dyn DeadLetters>,
     pub locks: Arc<dyn Locks>,
     pub cache: Arc<dyn Cache>,

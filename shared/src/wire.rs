@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::{
     adapters::{
-        memory::{MemoryCache, MemoryGate, MemoryHolders, MemoryLocks},
+        memory::{MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
         mysql::{MySql, MySqlMigrationError, MySqlUrlError},
         rabbitmq::{AmqpUrlError, RabbitMq},
         redis::{Redis, RedisUrlError},
@@ -16,9 +16,9 @@ use crate::{
     config::{Config, ServersMode},
     domain::schema::{Migrated, Schema},
     ports::{
-        Admission, Background, BanLedger, Blacklist, Cache, Captchas, DeadLetters, Failures, Gate,
-        Health, Holders, LedgerClock, Locks, OrderLedger, OrderQueue, OrderSource, Ports, Sales,
-        SessionLedger, Sessions, SigningKeys, Users,
+        Admission, Background, BanLedger, Blacklist, Cache, Captchas, ConsumerReports, DeadLetters,
+        Failures, Gate, Health, LedgerClock, Locks, OrderLedger, OrderQueue, OrderSource, Ports,
+        Sales, SessionLedger, Sessions, SigningKeys, Users,
     },
 };
 
@@ -82,7 +82,7 @@ struct Front {
     admission: Arc<dyn Admission>,
     locks: Arc<dyn Locks>,
     cache: Arc<dyn Cache>,
-    holders: Arc<dyn Holders>,
+    consumer_reports: Arc<dyn ConsumerReports>,
     health: Option<Arc<dyn Health>>,
 }
 
@@ -127,7 +127,7 @@ pub async fn connect(config: &Config) -> Result<Ports, WireError> {
         admission: front.admission,
         queue: queue.queue,
         source: queue.source,
-        holders: front.holders,
+        consumer_reports: front.consumer_reports,
         dead_letters: queue.dead_letters,
         locks: front.locks,
         cache: front.cache,
@@ -171,7 +171,7 @@ async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> 
         admission: Arc::clone(&store) as _,
         locks: Arc::new(MemoryLocks::new()),
         cache: Arc::new(MemoryCache::new()),
-        holders: Arc::new(MemoryHolders::new()),
+        consumer_reports: Arc::new(MemoryConsumerReports::new()),
         health: None,
     };
     let queue = Queue {
@@ -221,7 +221,7 @@ fn front(url: &str, prefix: &str) -> Result<Front, WireError> {
                 admission: Arc::clone(&store) as _,
                 locks: Arc::clone(&store) as _,
                 cache: Arc::clone(&store) as _,
-                holders: Arc::clone(&store) as _,
+                consumer_reports: Arc::clone(&store) as _,
                 health: Some(store),
             })
         }

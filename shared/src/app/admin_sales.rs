@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{Admin, App, finish};
 use crate::{
     domain::{
-        AdmissionState, Changed, CreatedOnce, CreationKey, Currency, Depth, IdempotencyKey, Sale,
-        SaleChange, SaleId, Timestamp,
+        AdmissionState, Changed, CreatedOnce, CreationKey, Currency, IdempotencyKey, QueueDepth,
+        Sale, SaleChange, SaleId, Timestamp,
     },
     problem::Problem,
 };
@@ -211,7 +211,7 @@ impl App {
                 AdmissionState::Missing => ("missing", 0, 0, 0),
             };
         let orders = self.ports.orders.tally(sale_id).await?.by_status.into_iter().collect();
-        let Depth { waiting, parked } = self.ports.queue.depth().await?;
+        let QueueDepth { waiting, parked } = self.ports.queue.depth().await?;
         Ok(SaleStats {
             sale,
             admission,

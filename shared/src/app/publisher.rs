@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        domain::{Backlog, Depth},
+        domain::{QueueBacklog, QueueDepth},
         testing,
     };
 
@@ -128,12 +128,12 @@ mod tests {
             Ok(())
         }
 
-        async fn depth(&self) -> Stored<Depth> {
-            Ok(Depth::default())
+        async fn depth(&self) -> Stored<QueueDepth> {
+            Ok(QueueDepth::default())
         }
 
-        async fn backlog(&self) -> Stored<Backlog> {
-            Ok(Backlog::default())
+        async fn backlog(&self) -> Stored<QueueBacklog> {
+            Ok(QueueBacklog::default())
         }
     }
 

@@ -35,7 +35,9 @@ pub use money::{Currency, CurrencyError};
 pub use order::{AdmittedOrder, Order, OrderStatus, RejectReason, Tally, Transition};
 pub use phone::{Country, Phone, PhoneError};
 pub use prefix::AddressPrefix;
-pub use queue::{Backlog, DeadLetter, Delivery, Depth, Held, HolderReport, QueueMessage};
+pub use queue::{
+    ConsumerProgress, ConsumerReport, DeadLetter, Delivery, QueueBacklog, QueueDepth, QueueMessage,
+};
 pub use quota::Quota;
 pub use recording::{Recorded, Unrecordable};
 pub use sale::{

@@ -25,7 +25,7 @@ impl QueueMessage {
 
 /// How much waits in the queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Depth {
+pub struct QueueDepth {
     /// Messages that wait or are with a consumer, as far as the queue tells.
     pub waiting: u64,
     /// Messages that were put aside.
@@ -34,7 +34,7 @@ pub struct Depth {
 
 /// What is between the publishers and the ledger, as far as the queue itself can tell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Backlog {
+pub struct QueueBacklog {
     /// Messages that wait for a consumer; where `consumers` is 0 also those that a consumer has.
     pub ready: u64,
     /// Consumers that may have messages which `ready` does not count. Each should report how far it has got.
@@ -65,7 +65,7 @@ pub struct Delivery {
 
 /// How far a consumer has got with the messages it was given. Messages are numbered from 1 on as they come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct ConsumerProgress {
     /// Which of the consumer's connections this is about. The messages of an earlier one were given out again.
     pub session: u64,
     /// How many messages it has handed back: those were given out again, too.
@@ -78,11 +78,11 @@ pub struct Held {
 
 /// What one process that consumes the queue says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HolderReport {
+pub struct ConsumerReport {
     /// The process.
-    pub holder: u128,
+    pub consumer: u128,
     /// Grows with every report of this process: a report with the same beat as before is not a new one.
     pub beat: u64,
     /// How far it has got.
-    pub held: Held,
+    pub progress: ConsumerProgress,
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::{
-        memory::{MemoryCache, MemoryGate, MemoryHolders, MemoryLocks},
+        memory::{MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
         sqlite::Sqlite,
         system::SystemRandom,
     },
     app::{Admin, App, CaptchaAnswer, Client, Credentials, NewSale, SessionClaims, Swept},
     config::Config,
     domain::{
-        AdmittedOrder, Depth, OrderId, OrderStatus, Phone, Purpose, QueueMessage, Role, SaleId,
+        AdmittedOrder, OrderId, OrderStatus, Phone, Purpose, QueueDepth, QueueMessage, Role, SaleId,
     },
     ports::{
         Admission as _, CaptchaArtist, Clock, LedgerClock, OrderLedger, OrderQueue as _,
@@ -86,7 +86,7 @@ impl Shop {
             admission: admission.clone(),
             queue: shared.clone(),
             source: shared.clone(),
-            holders: Arc::new(MemoryHolders::new()),
+            consumer_reports: Arc::new(MemoryConsumerReports::new()),
             dead_letters: shared,
             locks: Arc::new(MemoryLocks::new()),
             cache: Arc::new(MemoryCache::new()),
@@ -387,7 +387,7 @@ async fn poison_is_parked_once_however_often_its_batch_is_repeated() {
     let id = &parked.iter().find(|parked| parked.body == poison).unwrap().id;
     shop.app.retry_parked(shop.admin().await, id).await.unwrap();
     assert_eq!(shop.work().await, 1);
-    assert_eq!(shop.app.ports.queue.depth().await.unwrap(), Depth { waiting: 0, parked: 2 });
+    assert_eq!(shop.app.ports.queue.depth().await.unwrap(), QueueDepth { waiting: 0, parked: 2 });
 }
 
 #[tokio::test]
@@ -421,7 +421,7 @@ async fn a_broken_row_of_one_sale_makes_no_order_poison_and_holds_up_no_other_sa
     shop.app.record_messages(&bodies).await.unwrap();
     shop.store.ack(&batch.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
     assert_eq!(shop.status(&who[0], waiting).await, OrderStatus::Confirmed);
-    assert_eq!(shop.app.ports.queue.depth().await.unwrap(), Depth { waiting: 0, parked: 1 });
+    assert_eq!(shop.app.ports.queue.depth().await.unwrap(), QueueDepth { waiting: 0, parked: 1 });
     shop.books_balance().await;
 }
 
@@ -440,7 +440,7 @@ async fn a_sale_whose_admission_fails_holds_up_no_other_and_is_mended_by_the_swe
     shop.store.publish(std::slice::from_ref(&late)).await.unwrap();
     shop.admission.fail(failing);
     assert_eq!(shop.work().await, 3, "recorded and acknowledged");
-    assert_eq!(shop.app.ports.queue.depth().await.unwrap(), Depth { waiting: 0, parked: 0 });
+    assert_eq!(shop.app.ports.queue.depth().await.unwrap(), QueueDepth { waiting: 0, parked: 0 });
     let settled = async |sale, order| shop.store.find(sale, order).await.unwrap().unwrap().settled;
     assert_eq!([settled(failing, orders[0]).await, settled(sound, orders[1]).await], [false, true]);
     assert_eq!(

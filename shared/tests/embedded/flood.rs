@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use flashsale::{
     adapters::{
-        memory::{MemoryCache, MemoryGate, MemoryHolders, MemoryLocks},
+        memory::{MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
         system::{Artist, SystemRandom},
     },
     app::{App, Client, Credentials, NewBan, NewSale, SessionClaims},
@@ -76,7 +76,7 @@ impl Shop {
             admission: store.clone(),
             queue: store.clone(),
             source: store.clone(),
-            holders: Arc::new(MemoryHolders::new()),
+            consumer_reports: Arc::new(MemoryConsumerReports::new()),
             dead_letters: store,
             locks: Arc::new(MemoryLocks::new()),
             cache: Arc::new(MemoryCache::new()),

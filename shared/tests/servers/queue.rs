@@ -11,7 +11,7 @@ use std::{
 
 use flashsale::{
     adapters::rabbitmq::RabbitMq,
-    domain::{AdmittedOrder, Depth, OrderId},
+    domain::{AdmittedOrder, OrderId, QueueDepth},
     ports::{Health as _, OrderQueue as _, OrderSource as _, PUBLISH_LIMIT_MS, StoreError},
     testing::contract::queue::{self, carried, gather, orders},
 };
@@ -259,7 +259,7 @@ async fn makes_room_by_parking(rabbit: &RabbitMq) {
     for _ in 0..4 {
         rabbit.publish(&orders(1)).await.unwrap();
     }
-    let expected = Depth { waiting: 1, parked: 4 };
+    let expected = QueueDepth { waiting: 1, parked: 4 };
     let begun = Instant::now();
     while rabbit.depth().await.unwrap() != expected {
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", rabbit.depth().await);
@@ -367,7 +367,7 @@ async fn closing_hands_back() {
     rabbit.ack(&[deliveries[0].tag]).await.unwrap();
     rabbit.close().await;
     let other = RabbitMq::new(&url, &name).unwrap();
-    assert_eq!(other.depth().await.unwrap(), Depth { waiting: 4, parked: 0 }, "at once");
+    assert_eq!(other.depth().await.unwrap(), QueueDepth { waiting: 4, parked: 0 }, "at once");
     let again = gather(&other, 4).await;
     assert_eq!(
         again.iter().map(carried).collect::<Vec<_>>(),

@@ -79,7 +79,7 @@ impl Two {
                 admission: admission.clone(),
                 queue: rabbit.clone(),
                 source: rabbit.clone(),
-                holders: redis.clone(),
+                consumer_reports: redis.clone(),
                 dead_letters: rabbit,
                 locks: locks.clone(),
                 cache: Arc::new(MemoryCache::new()),
@@ -168,7 +168,11 @@ impl Two {
     async fn opens(&self) {
         let begun = Instant::now();
         while !matches!(self.state().await, AdmissionState::Open { .. }) {
-            assert!(begun.elapsed() < PATIENCE, "{:?}", self.leader.ports.holders.reports().await);
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{:?}",
+                self.leader.ports.consumer_reports.reports().await
+            );
             self.sweep().await;
         }
     }
@@ -178,7 +182,7 @@ impl Two {
         let beat = async || {
             self.leader
                 .ports
-                .holders
+                .consumer_reports
                 .reports()
                 .await
                 .unwrap()

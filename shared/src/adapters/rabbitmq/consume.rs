@@ -20,7 +20,7 @@ use super::{
     unavailable,
 };
 use crate::{
-    domain::{Delivery, Held},
+    domain::{ConsumerProgress, Delivery},
     ports::{OrderSource, Stored},
 };
 
@@ -42,7 +42,7 @@ pub(super) struct Consuming {
 
 #[async_trait]
 impl OrderSource for RabbitMq {
-    fn held(&self) -> Option<Held> {
+    fn progress(&self) -> Option<ConsumerProgress> {
         self.inner.consuming.alive().map(|session| session.progress())
     }
 

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Inner, RabbitMq, never_sent, not_done, unavailable, unknown};
 use crate::{
-    domain::{AdmittedOrder, Backlog, Depth, QueueMessage},
+    domain::{AdmittedOrder, QueueBacklog, QueueDepth, QueueMessage},
     ports::{Health, OrderQueue, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
@@ -60,15 +60,15 @@ impl OrderQueue for RabbitMq {
 
     /// `waiting` counts the messages that are ready in the queue and those that this object has received and not
     /// acknowledged. What other processes hold at this moment is not counted: AMQP does not tell.
-    async fn depth(&self) -> Stored<Depth> {
+    async fn depth(&self) -> Stored<QueueDepth> {
         let held = self.inner.consuming.unacknowledged();
         let counted = self.inner.count();
         let [orders, parked] =
             timeout(CALL_LIMIT, counted).await.map_err(|_| unavailable("no answer in time"))??;
-        Ok(Depth { waiting: orders.ready + held, parked: parked.ready })
+        Ok(QueueDepth { waiting: orders.ready + held, parked: parked.ready })
     }
 
-    async fn backlog(&self) -> Stored<Backlog> {
+    async fn backlog(&self) -> Stored<QueueBacklog> {
         let [orders, _] = timeout(CALL_LIMIT, self.inner.count())
             .await
             .map_err(|_| unavailable("no answer in time"))??;
@@ -181,13 +181,13 @@ impl Inner {
     }
 
     /// What the server says of the queue and of the parking queue.
-    async fn count(&self) -> Stored<[Backlog; 2]> {
+    async fn count(&self) -> Stored<[QueueBacklog; 2]> {
         let live = self.publishing.live().await?;
         if live.blocked() {
             return Err(blocked());
         }
         let slot = live.slot().await?;
-        let mut counts = [Backlog::default(); 2];
+        let mut counts = [QueueBacklog::default(); 2];
         for (name, count) in [&self.queue, &self.parked].into_iter().zip(&mut counts) {
             let asked = slot.channel().queue_declare(
                 name.clone(),
@@ -196,7 +196,7 @@ impl Inner {
             );
             match asked.await {
                 Ok(queue) => {
-                    *count = Backlog {
+                    *count = QueueBacklog {
                         ready: queue.message_count().into(),
                         consumers: queue.consumer_count(),
                     }

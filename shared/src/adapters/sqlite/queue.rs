@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{Sqlite, stored};
 use crate::{
-    domain::{AdmittedOrder, Backlog, Delivery, Depth, Held, QueueMessage},
+    domain::{AdmittedOrder, ConsumerProgress, Delivery, QueueBacklog, QueueDepth, QueueMessage},
     ports::{OrderQueue, OrderSource, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
@@ -160,7 +160,7 @@ impl OrderQueue for Sqlite {
         .await
     }
 
-    async fn depth(&self) -> Stored<Depth> {
+    async fn depth(&self) -> Stored<QueueDepth> {
         let row = sqlx::query(
             "SELECT (SELECT count(*) FROM queue_messages), (SELECT count(*) FROM queue_parked)",
         )
@@ -170,22 +170,22 @@ impl OrderQueue for Sqlite {
         let count = |column: usize| -> Stored<u64> {
             Ok(row.try_get::<i64, _>(column).map_err(stored)?.unsigned_abs())
         };
-        Ok(Depth { waiting: count(0)?, parked: count(1)? })
+        Ok(QueueDepth { waiting: count(0)?, parked: count(1)? })
     }
 
     /// A message stays in the table until its work is done, so nothing is with a consumer that is not counted here.
-    async fn backlog(&self) -> Stored<Backlog> {
+    async fn backlog(&self) -> Stored<QueueBacklog> {
         let count: i64 = sqlx::query_scalar("SELECT count(*) FROM queue_messages")
             .fetch_one(self.readers())
             .await
             .map_err(stored)?;
-        Ok(Backlog { ready: count.unsigned_abs(), consumers: 0 })
+        Ok(QueueBacklog { ready: count.unsigned_abs(), consumers: 0 })
     }
 }
 
 #[async_trait]
 impl OrderSource for Sqlite {
-    fn held(&self) -> Option<Held> {
+    fn progress(&self) -> Option<ConsumerProgress> {
         None
     }
 
