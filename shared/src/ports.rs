@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use crate::domain::{
     AdmissionState, Admitted, AdmittedOrder, Ban, Captcha, CaptchaId, Changed, Claim,
     ConsumerProgress, ConsumerReport, Created, CreatedOnce, CreationKey, DeadLetter, Delivery,
-    Entered, Entry, KeptBan, KeptSession, Lease, Look, Opening, Order, OrderId, Phone,
+    GateDecision, GateRequest, KeptBan, KeptSession, Lease, Look, Opening, Order, OrderId, Phone,
     QueueBacklog, QueueDepth, Recorded, Reservation, ReservationPage, Sale, SaleChange, SaleId,
     SaleTerms, Session, SessionId, Subject, Tally, Timestamp, Transition, Unrecordable, User,
     UserChange, UserId,
@@ -271,7 +271,7 @@ pub trait SigningKeys: Send + Sync {
 #[async_trait]
 pub trait Gate: Send + Sync {
     /// Checks everything in `entry`; charges all limits, or none.
-    async fn enter(&self, entry: &Entry) -> Stored<Entered>;
+    async fn enter(&self, entry: &GateRequest) -> Stored<GateDecision>;
 }
 
 /// Sign-ins of all users in the fast store, seen by every instance at once. It may lose them: [`SessionLedger`] has them too.

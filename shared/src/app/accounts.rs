@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     domain::{
-        AddressPrefix, Country, Created, Limit, Opening, Phone, Purpose, Role, Session, SessionId,
-        Subject, Timestamp, User, UserChange, UserId,
+        AddressPrefix, Country, Created, LimitCheck, Opening, Phone, Purpose, Role, Session,
+        SessionId, Subject, Timestamp, User, UserChange, UserId,
     },
     metrics::{self, Outcomes},
     problem::Problem,
@@ -460,8 +460,8 @@ impl App {
         )
     }
 
-    fn phone_limit(&self, phone: &Phone, client: &Client) -> Limit {
-        Limit {
+    fn phone_limit(&self, phone: &Phone, client: &Client) -> LimitCheck {
+        LimitCheck {
             name: "login-phone",
             subject: Subject::phone_at(phone.clone(), client.address),
             quota: self.config.limits.login_phone,

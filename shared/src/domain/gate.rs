@@ -4,7 +4,7 @@ use super::{Quota, Role, SessionId, Subject, Timestamp, UserId};
 
 /// One limit to be checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limit {
+pub struct LimitCheck {
     /// What is limited, such as `ticket`; part of the key and of the `RateLimit` header.
     pub name: &'static str,
     /// Who is limited.
@@ -29,7 +29,7 @@ pub struct AbusePolicy {
 
 /// What the gate checks, all in one round trip.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct GateRequest {
     /// The session that must be alive, if one must.
     pub session: Option<(UserId, SessionId)>,
     /// The role that the session's record must have, if it must have a certain one.
@@ -37,7 +37,7 @@ pub struct Entry {
     /// Subjects that must not be banned.
     pub not_banned: Vec<Subject>,
     /// Limits that must have room.
-    pub limits: Vec<Limit>,
+    pub limits: Vec<LimitCheck>,
     /// Counts a refusal by a limit whose subject is a user against that user. `None`: no automatic ban.
     pub abuse: Option<AbusePolicy>,
     /// Now.
@@ -46,7 +46,7 @@ pub struct Entry {
 
 /// The gate's answer: the first that applies, in this order; limits are charged only for `Entered`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entered {
+pub enum GateDecision {
     /// The session is unknown, ended or over.
     NoSession,
     /// The session's record has another role.

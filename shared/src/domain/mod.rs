@@ -27,7 +27,7 @@ mod user;
 pub use admission::{AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage};
 pub use ban::{Ban, KeptBan};
 pub use captcha::{Captcha, Purpose};
-pub use gate::{AbusePolicy, Entered, Entry, Limit};
+pub use gate::{AbusePolicy, GateDecision, GateRequest, LimitCheck};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
 pub use ids::{CaptchaId, IdError, OrderId, SaleId, SessionId, UserId};
 pub use lease::Lease;

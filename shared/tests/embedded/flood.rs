@@ -16,7 +16,7 @@ use flashsale::{
     },
     app::{App, Client, Credentials, NewBan, NewSale, SessionClaims},
     config::Config,
-    domain::{Ban, Entered, Entry, Phone, Role, SaleId, Subject},
+    domain::{Ban, GateDecision, GateRequest, Phone, Role, SaleId, Subject},
     ports::{Blacklist as _, Gate, Ports, Stored},
     problem::Problem,
     testing::{ManualClock, START},
@@ -37,7 +37,7 @@ struct CountingGate {
 
 #[async_trait]
 impl Gate for CountingGate {
-    async fn enter(&self, entry: &Entry) -> Stored<Entered> {
+    async fn enter(&self, entry: &GateRequest) -> Stored<GateDecision> {
         self.asked.fetch_add(1, SeqCst);
         self.gate.enter(entry).await
     }
