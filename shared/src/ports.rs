@@ -10,12 +10,12 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::domain::{
-    AdmissionState, Admitted, AdmittedOrder, Ban, Captcha, CaptchaId, Changed, Claim,
-    ConsumerProgress, ConsumerReport, Created, CreatedOnce, CreationKey, DeadLetter, Delivery,
-    GateDecision, GateRequest, KeptBan, KeptSession, Lease, Look, Opening, Order, OrderId, Phone,
-    QueueBacklog, QueueDepth, Recorded, Reservation, ReservationPage, Sale, SaleChange, SaleId,
-    SaleTerms, Session, SessionId, Subject, Tally, Timestamp, Transition, Unrecordable, User,
-    UserChange, UserId,
+    AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Ban, Captcha, CaptchaId,
+    Changed, Claim, ConsumerProgress, ConsumerReport, Created, CreatedOnce, CreationKey,
+    DeadLetter, Delivery, GateDecision, GateRequest, KeptBan, KeptSession, Lease, Opening, Order,
+    OrderId, Phone, QueueBacklog, QueueDepth, Recorded, Reservation, ReservationPage, Sale,
+    SaleChange, SaleId, SaleTerms, Session, SessionId, Subject, Tally, Timestamp, Transition,
+    Unrecordable, User, UserChange, UserId,
 };
 
 /// What went wrong in a store, by what the caller can do.
@@ -342,9 +342,9 @@ pub trait Captchas: Send + Sync {
 #[async_trait]
 pub trait Admission: Send + Sync {
     /// Gives the order a unit, atomically.
-    async fn reserve(&self, claim: &Claim) -> Stored<Admitted>;
+    async fn reserve(&self, claim: &Claim) -> Stored<AdmissionDecision>;
     /// What a ticket request needs to know, without changing anything. `None` when the sale is not open.
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>>;
+    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>>;
     /// The order's reservation.
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>>;
     /// The reservations of those of the orders that have one, in no particular order.

@@ -8,8 +8,8 @@ use tracing::Instrument as _;
 use super::{App, CaptchaAnswer, Client, SessionClaims, TicketClaims};
 use crate::{
     domain::{
-        Admitted, AdmittedOrder, Claim, Order, OrderId, OrderStatus, Purpose, Sale, SaleId,
-        Timestamp,
+        AdmissionDecision, AdmittedOrder, Claim, Order, OrderId, OrderStatus, Purpose, Sale,
+        SaleId, Timestamp,
     },
     logging::OncePerSecond,
     metrics::{self, Outcomes},
@@ -155,30 +155,34 @@ impl App {
             Claim { sale_id, order_id: ticket.order_id, user_id: who.user_id, ticket_expired, now };
         let accepted = OrderAccepted { order_id: ticket.order_id, status: OrderStatus::Queued };
         match self.reserve(&claim).await? {
-            Admitted::Again(reservation) if reservation.settled => Ok(accepted),
-            Admitted::Ended => Ok(accepted),
+            AdmissionDecision::Again(reservation) if reservation.settled => Ok(accepted),
+            AdmissionDecision::Ended => Ok(accepted),
             // Also for `Again`: whether the first publish was confirmed nobody knows, and a second one is harmless.
-            Admitted::Reserved(reservation) | Admitted::Again(reservation) => {
+            AdmissionDecision::Reserved(reservation) | AdmissionDecision::Again(reservation) => {
                 self.hand_over(reservation.order, request).await?;
                 self.catalog.note_winner(sale_id, who.user_id).await;
                 Ok(accepted)
             }
-            Admitted::Closed => Err(Problem::NotDurableYet { retry_after_ms: RETRY_MS }),
-            Admitted::TicketExpired => {
+            AdmissionDecision::Closed => Err(Problem::NotDurableYet { retry_after_ms: RETRY_MS }),
+            AdmissionDecision::TicketExpired => {
                 self.recorded_or(Problem::TicketExpired, &ticket, accepted).await
             }
-            Admitted::NotOpen { starts_at } => {
+            AdmissionDecision::NotOpen { starts_at } => {
                 self.recorded_or(Problem::SaleNotOpen { starts_at }, &ticket, accepted).await
             }
-            Admitted::SaleEnded => self.recorded_or(Problem::SaleEnded, &ticket, accepted).await,
-            Admitted::AlreadyBought { order_id } => {
+            AdmissionDecision::SaleEnded => {
+                self.recorded_or(Problem::SaleEnded, &ticket, accepted).await
+            }
+            AdmissionDecision::AlreadyBought { order_id } => {
                 self.recorded_or(Problem::AlreadyBought { order_id }, &ticket, accepted).await
             }
-            Admitted::SoldOut => self.recorded_or(Problem::SoldOut, &ticket, accepted).await,
+            AdmissionDecision::SoldOut => {
+                self.recorded_or(Problem::SoldOut, &ticket, accepted).await
+            }
         }
     }
 
-    async fn reserve(&self, claim: &Claim) -> Result<Admitted, Problem> {
+    async fn reserve(&self, claim: &Claim) -> Result<AdmissionDecision, Problem> {
         let step = tracing::info_span!(target: STEP, "admission.reserve", otel.kind = "client");
         self.ports.admission.reserve(claim).instrument(step).await.map_err(|error| {
             static LINES: OncePerSecond = OncePerSecond::new();

@@ -28,7 +28,7 @@ pub struct Claim {
 
 /// The answer to a [`Claim`]: the first that applies, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Admitted {
+pub enum AdmissionDecision {
     /// The order holds a unit since an earlier call.
     Again(Reservation),
     /// The order held a unit and has given it back (cancelled, expired or rejected).
@@ -57,7 +57,7 @@ pub enum Admitted {
 
 /// What a ticket request needs to know of a sale.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Look {
+pub struct Availability {
     /// Units that can be reserved now.
     pub available: u32,
     /// An order of the user, when the user holds as many units as the limit allows.

@@ -24,7 +24,9 @@ mod subject;
 mod time;
 mod user;
 
-pub use admission::{AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage};
+pub use admission::{
+    AdmissionDecision, AdmissionState, Availability, Claim, Reservation, ReservationPage,
+};
 pub use ban::{Ban, KeptBan};
 pub use captcha::{Captcha, Purpose};
 pub use gate::{AbusePolicy, GateDecision, GateRequest, LimitCheck};

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use flashsale::{
     adapters::memory::MemoryCache,
     domain::{
-        AdmissionState, Admitted, Claim, Look, Order, Recorded, Reservation, ReservationPage,
-        Tally, Transition, Unrecordable,
+        AdmissionDecision, AdmissionState, Availability, Claim, Order, Recorded, Reservation,
+        ReservationPage, Tally, Transition, Unrecordable,
     },
     domain::{AdmittedOrder, OrderId, SaleId, SaleTerms, Timestamp, UserId},
     ports::{Admission, Cache, OrderLedger, StoreError, Stored},
@@ -97,12 +97,12 @@ impl SpiedAdmission {
 
 #[async_trait]
 impl Admission for SpiedAdmission {
-    async fn reserve(&self, claim: &Claim) -> Stored<Admitted> {
+    async fn reserve(&self, claim: &Claim) -> Stored<AdmissionDecision> {
         self.works(claim.sale_id).await?;
         self.inner.reserve(claim).await
     }
 
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
+    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
         self.works(sale_id).await?;
         self.inner.look(sale_id, user_id).await
     }

@@ -17,9 +17,9 @@ use flashsale::{
     app::App,
     config::Config,
     domain::{
-        AdmissionState, Admitted, AdmittedOrder, Claim, Look, Order, OrderId, OrderStatus,
-        Recorded, Reservation, ReservationPage, Sale, SaleId, SaleTerms, Tally, Timestamp,
-        Transition, Unrecordable, UserId,
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Claim, Order, OrderId,
+        OrderStatus, Recorded, Reservation, ReservationPage, Sale, SaleId, SaleTerms, Tally,
+        Timestamp, Transition, Unrecordable, UserId,
     },
     ports::{Admission, OrderLedger, Stored},
     testing::{self, ManualClock, START, user_id},
@@ -72,11 +72,11 @@ impl Made {
 
 #[async_trait]
 impl Admission for Made {
-    async fn reserve(&self, _: &Claim) -> Stored<Admitted> {
+    async fn reserve(&self, _: &Claim) -> Stored<AdmissionDecision> {
         unreachable!()
     }
 
-    async fn look(&self, _: SaleId, _: UserId) -> Stored<Option<Look>> {
+    async fn look(&self, _: SaleId, _: UserId) -> Stored<Option<Availability>> {
         unreachable!()
     }
 

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{
-        AdmissionState, Admitted, AdmittedOrder, Claim, Look, OrderId, Reservation,
-        ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Claim, OrderId,
+        Reservation, ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
     },
     ports::{Admission, Stored},
 };
@@ -74,30 +74,30 @@ impl Book {
         (count(mine.len()) >= terms.per_user_limit).then(|| mine[0])
     }
 
-    fn reserve(&mut self, claim: &Claim) -> Admitted {
+    fn reserve(&mut self, claim: &Claim) -> AdmissionDecision {
         if let Some(held) = self.held.get(&claim.order_id) {
-            return Admitted::Again(held.reservation());
+            return AdmissionDecision::Again(held.reservation());
         }
         if self.ended.contains(&claim.order_id) {
-            return Admitted::Ended;
+            return AdmissionDecision::Ended;
         }
         let Some(Known { terms, .. }) = self.open() else {
-            return Admitted::Closed;
+            return AdmissionDecision::Closed;
         };
         if claim.ticket_expired {
-            return Admitted::TicketExpired;
+            return AdmissionDecision::TicketExpired;
         }
         if claim.now < terms.starts_at {
-            return Admitted::NotOpen { starts_at: terms.starts_at };
+            return AdmissionDecision::NotOpen { starts_at: terms.starts_at };
         }
         if claim.now >= terms.ends_at {
-            return Admitted::SaleEnded;
+            return AdmissionDecision::SaleEnded;
         }
         if let Some(order_id) = self.already_bought(terms, claim.user_id) {
-            return Admitted::AlreadyBought { order_id };
+            return AdmissionDecision::AlreadyBought { order_id };
         }
         if self.available(terms) == 0 {
-            return Admitted::SoldOut;
+            return AdmissionDecision::SoldOut;
         }
         let request = AdmittedOrder {
             order_id: claim.order_id,
@@ -109,7 +109,7 @@ impl Book {
             traceparent: None,
         };
         self.add(request.clone(), Some(claim.now));
-        Admitted::Reserved(Reservation { order: request, settled: false })
+        AdmissionDecision::Reserved(Reservation { order: request, settled: false })
     }
 
     fn add(&mut self, request: AdmittedOrder, watched: Option<Timestamp>) {
@@ -212,19 +212,19 @@ impl MemoryAdmission {
 
 #[async_trait]
 impl Admission for MemoryAdmission {
-    async fn reserve(&self, claim: &Claim) -> Stored<Admitted> {
+    async fn reserve(&self, claim: &Claim) -> Stored<AdmissionDecision> {
         // A sale that nobody loaded gets no entry: made-up ids must not fill the memory.
         Ok(self
             .books()
             .get_mut(&claim.sale_id)
-            .map_or(Admitted::Closed, |book| book.reserve(claim)))
+            .map_or(AdmissionDecision::Closed, |book| book.reserve(claim)))
     }
 
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
+    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
         let books = self.books();
         Ok(books.get(&sale_id).and_then(|book| {
             let Known { terms, .. } = book.open()?;
-            Some(Look {
+            Some(Availability {
                 available: book.available(terms),
                 already_bought: book.already_bought(terms, user_id),
                 admissions: book.last_place,

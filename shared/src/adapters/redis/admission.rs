@@ -19,8 +19,8 @@ use redis::Cmd;
 use super::{Redis, script::Script};
 use crate::{
     domain::{
-        AdmissionState, Admitted, AdmittedOrder, Claim, Look, OrderId, Reservation,
-        ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Claim, OrderId,
+        Reservation, ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
     },
     ports::{Admission, StoreError, Stored},
 };
@@ -113,24 +113,24 @@ fn decoded_pairs(sale_id: SaleId, pairs: &[(String, String)]) -> Stored<Vec<Rese
         .collect()
 }
 
-fn admitted(claim: &Claim, reply: &[String]) -> Stored<Admitted> {
+fn admitted(claim: &Claim, reply: &[String]) -> Stored<AdmissionDecision> {
     let carried =
         || reply.get(1).ok_or_else(|| corrupt("the answer to a reservation is too short"));
     let reservation = || decoded(claim.sale_id, claim.order_id, carried()?);
     Ok(match reply.first().map(String::as_str) {
-        Some("again") => Admitted::Again(reservation()?),
-        Some("ended") => Admitted::Ended,
-        Some("closed") => Admitted::Closed,
-        Some("ticket-expired") => Admitted::TicketExpired,
-        Some("not-open") => Admitted::NotOpen {
+        Some("again") => AdmissionDecision::Again(reservation()?),
+        Some("ended") => AdmissionDecision::Ended,
+        Some("closed") => AdmissionDecision::Closed,
+        Some("ticket-expired") => AdmissionDecision::TicketExpired,
+        Some("not-open") => AdmissionDecision::NotOpen {
             starts_at: Timestamp::from_epoch_ms(carried()?.parse().map_err(corrupt)?),
         },
-        Some("sale-ended") => Admitted::SaleEnded,
+        Some("sale-ended") => AdmissionDecision::SaleEnded,
         Some("already-bought") => {
-            Admitted::AlreadyBought { order_id: carried()?.parse().map_err(corrupt)? }
+            AdmissionDecision::AlreadyBought { order_id: carried()?.parse().map_err(corrupt)? }
         }
-        Some("sold-out") => Admitted::SoldOut,
-        Some("reserved") => Admitted::Reserved(reservation()?),
+        Some("sold-out") => AdmissionDecision::SoldOut,
+        Some("reserved") => AdmissionDecision::Reserved(reservation()?),
         _ => return Err(corrupt("the answer to a reservation is none that is known")),
     })
 }
@@ -186,7 +186,7 @@ impl Redis {
 
 #[async_trait]
 impl Admission for Redis {
-    async fn reserve(&self, claim: &Claim) -> Stored<Admitted> {
+    async fn reserve(&self, claim: &Claim) -> Stored<AdmissionDecision> {
         let arguments = [
             argument(claim.order_id),
             argument(claim.user_id),
@@ -198,7 +198,7 @@ impl Admission for Redis {
         admitted(claim, &reply)
     }
 
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
+    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
         let [sale, held, _] = self.admission_keys(sale_id);
         let seen: Option<(u32, String, u64)> =
             self.run(&LOOK, &[sale, held], &[argument(user_id)]).await?;
@@ -207,7 +207,7 @@ impl Admission for Redis {
         };
         let already_bought =
             if bought.is_empty() { None } else { Some(bought.parse().map_err(corrupt)?) };
-        Ok(Some(Look { available, already_bought, admissions }))
+        Ok(Some(Availability { available, already_bought, admissions }))
     }
 
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {

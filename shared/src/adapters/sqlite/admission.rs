@@ -12,8 +12,8 @@ use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 use super::{Sqlite, stored};
 use crate::{
     domain::{
-        AdmissionState, Admitted, AdmittedOrder, Claim, Currency, Look, OrderId, Reservation,
-        ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Claim, Currency, OrderId,
+        Reservation, ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
     },
     ports::{Admission, StoreError, Stored},
 };
@@ -60,7 +60,7 @@ fn reservation(sale_id: SaleId, row: &SqliteRow) -> Stored<Reservation> {
 
 /// What stands against a claim, or the terms at which it can be met.
 enum Verdict {
-    Answer(Admitted),
+    Answer(AdmissionDecision),
     Room { price: i64, currency: Currency },
 }
 
@@ -84,30 +84,32 @@ async fn judge(connection: &mut SqliteConnection, claim: &Claim) -> Stored<Verdi
         .map_err(stored)?;
     let held: Option<&str> = row.try_get("order_id").map_err(stored)?;
     if held.is_some() {
-        return Ok(Verdict::Answer(Admitted::Again(reservation(claim.sale_id, &row)?)));
+        return Ok(Verdict::Answer(AdmissionDecision::Again(reservation(claim.sale_id, &row)?)));
     }
     if row.try_get("ended").map_err(stored)? {
-        return Ok(Verdict::Answer(Admitted::Ended));
+        return Ok(Verdict::Answer(AdmissionDecision::Ended));
     }
     if row.try_get::<Option<&str>, _>("state").map_err(stored)? != Some("open") {
-        return Ok(Verdict::Answer(Admitted::Closed));
+        return Ok(Verdict::Answer(AdmissionDecision::Closed));
     }
     if claim.ticket_expired {
-        return Ok(Verdict::Answer(Admitted::TicketExpired));
+        return Ok(Verdict::Answer(AdmissionDecision::TicketExpired));
     }
     let starts_at = time(&row, "starts_at_ms")?;
     if claim.now < starts_at {
-        return Ok(Verdict::Answer(Admitted::NotOpen { starts_at }));
+        return Ok(Verdict::Answer(AdmissionDecision::NotOpen { starts_at }));
     }
     if claim.now >= time(&row, "ends_at_ms")? {
-        return Ok(Verdict::Answer(Admitted::SaleEnded));
+        return Ok(Verdict::Answer(AdmissionDecision::SaleEnded));
     }
     let mine: i64 = number(&row, "mine")?;
     if mine > 0 && mine >= number(&row, "per_user_limit")? {
-        return Ok(Verdict::Answer(Admitted::AlreadyBought { order_id: parsed(&row, "bought")? }));
+        return Ok(Verdict::Answer(AdmissionDecision::AlreadyBought {
+            order_id: parsed(&row, "bought")?,
+        }));
     }
     if number::<i64>(&row, "held")? >= number(&row, "stock")? {
-        return Ok(Verdict::Answer(Admitted::SoldOut));
+        return Ok(Verdict::Answer(AdmissionDecision::SoldOut));
     }
     Ok(Verdict::Room {
         price: number(&row, "sale_price")?,
@@ -142,7 +144,7 @@ async fn add(
     Ok(())
 }
 
-async fn reserve(connection: &mut SqliteConnection, claim: &Claim) -> Stored<Admitted> {
+async fn reserve(connection: &mut SqliteConnection, claim: &Claim) -> Stored<AdmissionDecision> {
     let (price, currency) = match judge(connection, claim).await? {
         Verdict::Answer(answer) => return Ok(answer),
         Verdict::Room { price, currency } => (price, currency),
@@ -157,7 +159,7 @@ async fn reserve(connection: &mut SqliteConnection, claim: &Claim) -> Stored<Adm
         traceparent: None,
     };
     add(connection, claim.sale_id, &request, Some(claim.now)).await?;
-    Ok(Admitted::Reserved(Reservation { order: request, settled: false }))
+    Ok(AdmissionDecision::Reserved(Reservation { order: request, settled: false }))
 }
 
 /// State and epoch of a sale that the store knows.
@@ -243,7 +245,7 @@ impl Sqlite {
 
 #[async_trait]
 impl Admission for Sqlite {
-    async fn reserve(&self, claim: &Claim) -> Stored<Admitted> {
+    async fn reserve(&self, claim: &Claim) -> Stored<AdmissionDecision> {
         let mut reader = self.readers().acquire().await.map_err(stored)?;
         if let Verdict::Answer(answer) = judge(&mut reader, claim).await? {
             return Ok(answer);
@@ -254,7 +256,7 @@ impl Admission for Sqlite {
             .await
     }
 
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
+    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
         const SQL: &str = "
             SELECT MAX(0, s.stock - s.held) AS available, s.per_user_limit,
                    s.held + (SELECT COUNT(*) FROM admission_ended e WHERE e.sale_id = ?1) AS admissions,
@@ -273,7 +275,7 @@ impl Admission for Sqlite {
         let mine: i64 = number(&row, "mine")?;
         let full = mine > 0 && mine >= number(&row, "per_user_limit")?;
         let already_bought = if full { Some(parsed(&row, "bought")?) } else { None };
-        Ok(Some(Look {
+        Ok(Some(Availability {
             available: number(&row, "available")?,
             already_bought,
             admissions: number(&row, "admissions")?,

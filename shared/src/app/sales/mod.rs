@@ -24,7 +24,9 @@ pub use list::{CachedJson, ListedSale, SaleList};
 use super::{App, Client};
 use crate::{
     config::CacheTimes,
-    domain::{AdmissionState, Currency, Look, OrderId, Sale, SaleId, SaleState, Timestamp, UserId},
+    domain::{
+        AdmissionState, Availability, Currency, OrderId, Sale, SaleId, SaleState, Timestamp, UserId,
+    },
     metrics::CacheCounts,
     ports::StoreError,
     problem::Problem,
@@ -191,7 +193,7 @@ struct SoldOutFlags {
 
 struct SoldOut {
     number: FlagNumber,
-    /// [`Look::admissions`] when no unit was left: another figure means that somebody has bought since, perhaps a user
+    /// [`Availability::admissions`] when no unit was left: another figure means that somebody has bought since, perhaps a user
     /// who was seen to hold no order.
     admissions: u64,
     /// When it is to be looked at again.
@@ -273,7 +275,7 @@ impl App {
     }
 
     /// Notes that the admission store had no unit left.
-    pub(super) fn note_sold_out(&self, sale_id: SaleId, look: &Look) -> FlagNumber {
+    pub(super) fn note_sold_out(&self, sale_id: SaleId, look: &Availability) -> FlagNumber {
         self.catalog.sold_out.set(sale_id, look.admissions, self.monotonic_ms())
     }
 

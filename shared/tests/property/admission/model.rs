@@ -1,8 +1,8 @@
 //! The rules of the admission port, told as plainly as they can be: lists, and counting them.
 
 use flashsale::domain::{
-    AdmissionState, Admitted, AdmittedOrder, Claim, OrderId, Reservation, SaleTerms, Timestamp,
-    UserId,
+    AdmissionDecision, AdmissionState, AdmittedOrder, Claim, OrderId, Reservation, SaleTerms,
+    Timestamp, UserId,
 };
 
 /// One sale in the store.
@@ -62,31 +62,31 @@ impl Model {
     }
 
     /// For `AlreadyBought`, any of the user's orders is as good as the one given here.
-    pub fn reserve(&mut self, claim: &Claim) -> Admitted {
+    pub fn reserve(&mut self, claim: &Claim) -> AdmissionDecision {
         if let Some(held) = self.find(claim.order_id) {
-            return Admitted::Again(held);
+            return AdmissionDecision::Again(held);
         }
         if self.ended.contains(&claim.order_id) {
-            return Admitted::Ended;
+            return AdmissionDecision::Ended;
         }
         let Some((available, limit_reached)) = self.look(claim.user_id) else {
-            return Admitted::Closed;
+            return AdmissionDecision::Closed;
         };
         let terms = &self.loaded.as_ref().unwrap().terms;
         if claim.ticket_expired {
-            return Admitted::TicketExpired;
+            return AdmissionDecision::TicketExpired;
         }
         if claim.now < terms.starts_at {
-            return Admitted::NotOpen { starts_at: terms.starts_at };
+            return AdmissionDecision::NotOpen { starts_at: terms.starts_at };
         }
         if claim.now >= terms.ends_at {
-            return Admitted::SaleEnded;
+            return AdmissionDecision::SaleEnded;
         }
         if limit_reached {
-            return Admitted::AlreadyBought { order_id: self.of_user(claim.user_id)[0] };
+            return AdmissionDecision::AlreadyBought { order_id: self.of_user(claim.user_id)[0] };
         }
         if available == 0 {
-            return Admitted::SoldOut;
+            return AdmissionDecision::SoldOut;
         }
         let request = AdmittedOrder {
             order_id: claim.order_id,
@@ -99,7 +99,7 @@ impl Model {
         };
         let reservation = Reservation { order: request, settled: false };
         self.orders.push(Order { reservation: reservation.clone(), time: claim.now });
-        Admitted::Reserved(reservation)
+        AdmissionDecision::Reserved(reservation)
     }
 
     pub fn settle(&mut self, active: &[AdmittedOrder]) {

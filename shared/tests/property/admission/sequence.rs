@@ -7,7 +7,8 @@ use std::{
 
 use flashsale::{
     domain::{
-        Admitted, AdmittedOrder, Claim, Currency, OrderId, SaleId, SaleTerms, Timestamp, UserId,
+        AdmissionDecision, AdmittedOrder, Claim, Currency, OrderId, SaleId, SaleTerms, Timestamp,
+        UserId,
     },
     ports::Admission,
     testing::{self, START},
@@ -153,7 +154,10 @@ impl World<'_> {
                     (port.reserve(&claim).await.unwrap(), self.model.reserve(&claim));
                 seen.lock().unwrap().insert(word(&expected));
                 match (&actual, &expected) {
-                    (Admitted::AlreadyBought { order_id }, Admitted::AlreadyBought { .. }) => {
+                    (
+                        AdmissionDecision::AlreadyBought { order_id },
+                        AdmissionDecision::AlreadyBought { .. },
+                    ) => {
                         assert!(
                             self.model.of_user(user_id).contains(order_id),
                             "the order named is the user's"
@@ -296,16 +300,16 @@ pub const ANSWERS: [&str; 9] = [
     "ticket expired",
 ];
 
-fn word(admitted: &Admitted) -> &'static str {
+fn word(admitted: &AdmissionDecision) -> &'static str {
     match admitted {
-        Admitted::Again(_) => "again",
-        Admitted::Ended => "ended",
-        Admitted::Closed => "closed",
-        Admitted::TicketExpired => "ticket expired",
-        Admitted::NotOpen { .. } => "not open",
-        Admitted::SaleEnded => "sale ended",
-        Admitted::AlreadyBought { .. } => "already bought",
-        Admitted::SoldOut => "sold out",
-        Admitted::Reserved(_) => "reserved",
+        AdmissionDecision::Again(_) => "again",
+        AdmissionDecision::Ended => "ended",
+        AdmissionDecision::Closed => "closed",
+        AdmissionDecision::TicketExpired => "ticket expired",
+        AdmissionDecision::NotOpen { .. } => "not open",
+        AdmissionDecision::SaleEnded => "sale ended",
+        AdmissionDecision::AlreadyBought { .. } => "already bought",
+        AdmissionDecision::SoldOut => "sold out",
+        AdmissionDecision::Reserved(_) => "reserved",
     }
 }

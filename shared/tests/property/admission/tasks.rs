@@ -10,7 +10,7 @@ use std::{
 };
 
 use flashsale::{
-    domain::{AdmissionState, Admitted, AdmittedOrder, Claim, OrderId, Sale, UserId},
+    domain::{AdmissionDecision, AdmissionState, AdmittedOrder, Claim, OrderId, Sale, UserId},
     ports::Admission,
     testing::{self, START},
 };
@@ -92,12 +92,12 @@ impl World {
                 Step::Reserve(order) => {
                     let claim = self.claim(order);
                     match port.reserve(&claim).await.unwrap() {
-                        Admitted::Reserved(held) => {
+                        AdmissionDecision::Reserved(held) => {
                             assert_eq!((held.order.user_id, held.settled), (claim.user_id, false));
                             log.reserved.push(claim.order_id);
                             log.admitted.insert(claim.order_id, held.order);
                         }
-                        Admitted::Again(held) => {
+                        AdmissionDecision::Again(held) => {
                             assert_eq!(held.order.user_id, claim.user_id);
                             assert!(
                                 !log.released.contains(&claim.order_id),
@@ -105,12 +105,14 @@ impl World {
                             );
                             log.admitted.insert(claim.order_id, held.order);
                         }
-                        Admitted::AlreadyBought { order_id } => {
+                        AdmissionDecision::AlreadyBought { order_id } => {
                             let index = self.orders.iter().position(|id| *id == order_id).unwrap();
                             assert_eq!(self.users[index % USERS], claim.user_id);
                             assert_ne!(order_id, claim.order_id);
                         }
-                        Admitted::Ended | Admitted::Closed | Admitted::SoldOut => {}
+                        AdmissionDecision::Ended
+                        | AdmissionDecision::Closed
+                        | AdmissionDecision::SoldOut => {}
                         other => panic!("nothing in the plan leads to {other:?}"),
                     }
                 }
@@ -213,7 +215,7 @@ async fn check(world: &World, logs: &[Log]) {
 
     for (index, order_id) in world.orders.iter().enumerate() {
         if released.contains(order_id) {
-            assert_eq!(port.reserve(&world.claim(index)).await.unwrap(), Admitted::Ended);
+            assert_eq!(port.reserve(&world.claim(index)).await.unwrap(), AdmissionDecision::Ended);
         }
     }
     // Exactly what is left can still be had.
@@ -221,6 +223,6 @@ async fn check(world: &World, logs: &[Log]) {
         let claim =
             Claim { order_id: testing::order_id(), user_id: testing::user_id(), ..world.claim(0) };
         let answer = port.reserve(&claim).await.unwrap();
-        assert_eq!(matches!(answer, Admitted::Reserved(_)), left > 0, "{answer:?}");
+        assert_eq!(matches!(answer, AdmissionDecision::Reserved(_)), left > 0, "{answer:?}");
     }
 }

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use crate::testing::{START, order_id, request, sale, user_id};
 use crate::{
     domain::{
-        AdmissionState, Admitted, AdmittedOrder, Claim, OrderId, Reservation, Sale, SaleId,
-        SaleTerms, Timestamp, UserId,
+        AdmissionDecision, AdmissionState, AdmittedOrder, Claim, OrderId, Reservation, Sale,
+        SaleId, SaleTerms, Timestamp, UserId,
     },
     ports::Admission,
 };
@@ -63,7 +63,8 @@ async fn opened(port: &dyn Admission, stock: u32) -> Sale {
 async fn take(port: &dyn Admission, sale: &Sale) -> AdmittedOrder {
     let claim = claim(sale, user_id());
     let request = admitted(sale, &claim);
-    let reserved = Admitted::Reserved(Reservation { order: request.clone(), settled: false });
+    let reserved =
+        AdmissionDecision::Reserved(Reservation { order: request.clone(), settled: false });
     assert_eq!(port.reserve(&claim).await.expect("store"), reserved);
     request
 }
