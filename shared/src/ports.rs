@@ -10,12 +10,12 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::domain::{
-    AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Ban, Captcha, CaptchaId,
-    Changed, Claim, ConsumerProgress, ConsumerReport, Created, CreatedOnce, CreationKey,
-    DeadLetter, Delivery, GateDecision, GateRequest, KeptBan, KeptSession, Lease, Opening, Order,
-    OrderId, Phone, QueueBacklog, QueueDepth, Recorded, Reservation, ReservationPage, Sale,
-    SaleChange, SaleId, SaleTerms, Session, SessionId, Subject, Tally, Timestamp, Transition,
-    Unrecordable, User, UserChange, UserId,
+    AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Ban, Captcha, CaptchaId, Claim,
+    ConsumerProgress, ConsumerReport, CreationKey, DeadLetter, Delivery, GateDecision, GateRequest,
+    KeptBan, KeptSession, Lease, Opening, Order, OrderId, Phone, QueueBacklog, QueueDepth,
+    Recorded, Reservation, ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated, SaleId,
+    SaleTally, SaleTerms, Session, SessionId, Subject, Timestamp, Transition, Unrecordable, User,
+    UserChange, UserCreated, UserId,
 };
 
 /// What went wrong in a store, by what the caller can do.
@@ -80,7 +80,7 @@ pub trait Random: Send + Sync + fmt::Debug {
 #[async_trait]
 pub trait Users: Send + Sync {
     /// Stores a new user; a phone belongs to one user at most. A repeat with the same `user_id` is `Created`.
-    async fn create(&self, user: &User) -> Stored<Created>;
+    async fn create(&self, user: &User) -> Stored<UserCreated>;
     /// Stores many new users in as few transactions as the store allows; users whose phone is taken are left out.
     /// Returns the ids that are stored now, in the given order.
     async fn create_many(&self, users: &[User]) -> Stored<Vec<UserId>>;
@@ -101,7 +101,7 @@ pub trait Sales: Send + Sync {
     async fn create(&self, sale: &Sale) -> Stored<()>;
     /// Stores a new sale as [`Sales::create`] does, with its key in the same transaction. A key stores one sale at most,
     /// whatever the id.
-    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<CreatedOnce>;
+    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<SaleCreated>;
     /// The sale with the id.
     async fn get(&self, sale_id: SaleId) -> Stored<Option<Sale>>;
     /// Sales with an id below `before` (all when `None`), newest id first, at most `limit`.
@@ -124,7 +124,7 @@ pub trait Sales: Send + Sync {
     ) -> Stored<Vec<Sale>>;
     /// Applies `change` to the sale by [`Sale::changed`], decided from the row it holds locked, so that no order is
     /// recorded between the decision and the change.
-    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed>;
+    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<SaleChanged>;
     /// Raises the sale's `epoch` and returns the new one: the fencing token of one rebuild. `None`: no such sale.
     async fn raise_epoch(&self, sale_id: SaleId) -> Stored<Option<u64>>;
 }
@@ -199,7 +199,7 @@ pub trait OrderLedger: Send + Sync {
         limit: u32,
     ) -> Stored<Vec<Order>>;
     /// Adds up a sale from its rows. Costs a scan of the sale's orders.
-    async fn tally(&self, sale_id: SaleId) -> Stored<Tally>;
+    async fn tally(&self, sale_id: SaleId) -> Stored<SaleTally>;
 }
 
 /// Sessions, as the ledger keeps them. A session is opened and ended here first and in the fast store ([`Sessions`])

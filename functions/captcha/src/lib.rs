@@ -5,7 +5,7 @@ pub mod docs;
 
 use flashsale::{
     app::{App, DrawnCaptcha},
-    domain::{CaptchaId, Purpose},
+    domain::{CaptchaId, CaptchaPurpose},
     http::{
         Answer, Body, ClientAddress, Params,
         axum::{
@@ -48,8 +48,8 @@ async fn draw(
     Body(draw): Body<Draw>,
 ) -> Answer<(StatusCode, Json<DrawnCaptcha>)> {
     let purpose = match draw.purpose {
-        PurposeWord::Login => Purpose::Login,
-        PurposeWord::Purchase => Purpose::Purchase,
+        PurposeWord::Login => CaptchaPurpose::Login,
+        PurposeWord::Purchase => CaptchaPurpose::Purchase,
     };
     Ok((StatusCode::CREATED, Json(app.draw_captcha(&client, purpose).await?)))
 }

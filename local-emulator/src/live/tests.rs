@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use flashsale::{
     config::Config,
     domain::{
-        AdmittedOrder, Changed, CreatedOnce, CreationKey, Order, OrderId, Recorded, SaleChange,
-        Tally as OrderTally, Transition, Unrecordable, UserId,
+        AdmittedOrder, CreationKey, Order, OrderId, Recorded, SaleChange, SaleChanged, SaleCreated,
+        SaleTally, Transition, Unrecordable, UserId,
     },
     ports::{OrderLedger, Sales, StoreError},
     testing, wire,
@@ -121,7 +121,7 @@ impl OrderLedger for Guarded {
         scanned()
     }
 
-    async fn tally(&self, _: SaleId) -> Stored<OrderTally> {
+    async fn tally(&self, _: SaleId) -> Stored<SaleTally> {
         scanned()
     }
 }
@@ -132,7 +132,7 @@ impl Sales for Guarded {
         self.sales.create(sale).await
     }
 
-    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<CreatedOnce> {
+    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<SaleCreated> {
         self.sales.create_once(sale, once).await
     }
 
@@ -167,7 +167,7 @@ impl Sales for Guarded {
         self.sales.ended_before(ends_before, after, limit).await
     }
 
-    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed> {
+    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<SaleChanged> {
         self.sales.change(sale_id, change).await
     }
 

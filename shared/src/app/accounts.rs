@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     domain::{
-        AddressPrefix, Country, Created, LimitCheck, Opening, Phone, Purpose, Role, Session,
-        SessionId, Subject, Timestamp, User, UserChange, UserId,
+        AddressPrefix, CaptchaPurpose, Country, LimitCheck, Opening, Phone, Role, Session,
+        SessionId, Subject, Timestamp, User, UserChange, UserCreated, UserId,
     },
     metrics::{self, Outcomes},
     problem::Problem,
@@ -77,7 +77,7 @@ impl App {
         check_strength("password", &given.password, &phone)?;
         let limits = vec![self.phone_limit(&phone, client)];
         self.enter_unknown(client, "register", self.config.limits.register, limits).await?;
-        self.check_captcha(Purpose::Login, given.captcha).await?;
+        self.check_captcha(CaptchaPurpose::Login, given.captcha).await?;
         self.refuse_banned(&[Subject::Phone(phone.clone()), Subject::address(client.address)])
             .await?;
         if self.ports.users.by_phone(&phone).await?.is_some() {
@@ -125,8 +125,8 @@ impl App {
             generation: 0,
         };
         match self.ports.users.create(&user).await? {
-            Created::Created => Ok(user),
-            Created::PhoneTaken => Err(Problem::PhoneTaken),
+            UserCreated::Created => Ok(user),
+            UserCreated::PhoneTaken => Err(Problem::PhoneTaken),
         }
     }
 
@@ -148,7 +148,7 @@ impl App {
         self.enter_unknown(client, "login", self.config.limits.login, limits).await?;
         if self.sign_in_needs_captcha(&Subject::Phone(phone.clone()), client).await? {
             // Slows guessing from everywhere at once, and never locks the owner out.
-            self.check_captcha(Purpose::Login, given.captcha).await?;
+            self.check_captcha(CaptchaPurpose::Login, given.captcha).await?;
         }
         let user = self.ports.users.by_phone(&phone).await?;
         let turn = self.passwords.turn(Queue::SignIn, AddressPrefix::of(client.address)).await;
@@ -522,7 +522,7 @@ mod tests {
         let right_answer = async || {
             let captcha = Captcha {
                 captcha_id: CaptchaId::new(app.now(), &app.ten()),
-                purpose: Purpose::Login,
+                purpose: CaptchaPurpose::Login,
                 answer: "kpt4x".to_owned(),
                 expires_at: app.now().plus_ms(60_000),
             };

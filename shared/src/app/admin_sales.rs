@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{Admin, App, finish};
 use crate::{
     domain::{
-        AdmissionState, Changed, CreatedOnce, CreationKey, Currency, IdempotencyKey, QueueDepth,
-        Sale, SaleChange, SaleId, Timestamp,
+        AdmissionState, CreationKey, Currency, IdempotencyKey, QueueDepth, Sale, SaleChange,
+        SaleChanged, SaleCreated, SaleId, Timestamp,
     },
     problem::Problem,
 };
@@ -110,10 +110,10 @@ impl App {
                 Some(once) => app.ports.sales.create_once(&sale, &once).await?,
                 None => {
                     app.ports.sales.create(&sale).await?;
-                    CreatedOnce::Created { sale_id: sale.sale_id, created_at: sale.created_at }
+                    SaleCreated::Created { sale_id: sale.sale_id, created_at: sale.created_at }
                 }
             };
-            let CreatedOnce::Created { sale_id, created_at } = created else {
+            let SaleCreated::Created { sale_id, created_at } = created else {
                 let expected = "a new key: this one was used for another sale".to_owned();
                 return Err(Problem::Invalid {
                     field: IdempotencyKey::HEADER.to_owned(),
@@ -182,9 +182,9 @@ impl App {
         change: &SaleChange,
     ) -> Result<Sale, Problem> {
         match self.ports.sales.change(sale_id, change).await? {
-            Changed::NotFound => Err(Problem::NotFound),
-            Changed::Refused(error) => Err(error.into()),
-            Changed::Changed(sale) => {
+            SaleChanged::NotFound => Err(Problem::NotFound),
+            SaleChanged::Refused(error) => Err(error.into()),
+            SaleChanged::Changed(sale) => {
                 admin.did("sale-changed", &sale_id);
                 if let Err(error) = self.ports.admission.set_terms(&sale.terms()).await {
                     tracing::warn!(%error, %sale_id, "the new terms are not loaded yet; the sweeper will do it");

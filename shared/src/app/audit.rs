@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::App;
 use crate::{
-    domain::{AdmissionState, OrderId, Reservation, Sale, SaleId, Tally},
+    domain::{AdmissionState, OrderId, Reservation, Sale, SaleId, SaleTally},
     ports::Stored,
     problem::Problem,
 };
@@ -139,7 +139,7 @@ impl App {
 
     /// The sale, and what its rows add up to. They are read one after the other: when they differ, again, because an order
     /// may have been recorded in between.
-    async fn tallied(&self, sale_id: SaleId) -> Stored<Option<(Sale, Tally)>> {
+    async fn tallied(&self, sale_id: SaleId) -> Stored<Option<(Sale, SaleTally)>> {
         let mut tries = 0;
         loop {
             let tally = self.ports.orders.tally(sale_id).await?;
@@ -311,7 +311,7 @@ async fn pause(left: &mut u32) {
 }
 
 /// Promises 1 and 2, from the rows alone.
-fn audit_ledger(sale: &Sale, tally: &Tally) -> Vec<Finding> {
+fn audit_ledger(sale: &Sale, tally: &SaleTally) -> Vec<Finding> {
     let mut findings = Vec::new();
     let active = tally.active;
     if active > u64::from(sale.stock) {

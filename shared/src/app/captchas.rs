@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq as _;
 use super::{App, Client};
 use crate::{
     config::CaptchaMode,
-    domain::{AddressPrefix, Captcha, CaptchaId, Purpose, Timestamp},
+    domain::{AddressPrefix, Captcha, CaptchaId, CaptchaPurpose, Timestamp},
     metrics::{CAPTCHA_ANSWERS, CAPTCHAS_DRAWN, Outcomes},
     problem::Problem,
 };
@@ -46,7 +46,7 @@ impl App {
     pub async fn draw_captcha(
         &self,
         client: &Client,
-        purpose: Purpose,
+        purpose: CaptchaPurpose,
     ) -> Result<DrawnCaptcha, Problem> {
         self.enter_unknown(client, "captcha", self.config.limits.captcha, Vec::new()).await?;
         let drawn = self
@@ -90,7 +90,7 @@ impl App {
     /// Takes the captcha and checks the answer; whatever the outcome, the captcha is used up.
     pub(super) async fn check_captcha(
         &self,
-        purpose: Purpose,
+        purpose: CaptchaPurpose,
         answer: Option<CaptchaAnswer>,
     ) -> Result<(), Problem> {
         if self.config.captcha == CaptchaMode::Off {
@@ -101,7 +101,7 @@ impl App {
 
     async fn take_captcha(
         &self,
-        purpose: Purpose,
+        purpose: CaptchaPurpose,
         answer: Option<CaptchaAnswer>,
     ) -> Result<(), Problem> {
         let given = answer.ok_or(Problem::CaptchaRequired)?;

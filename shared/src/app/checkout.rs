@@ -8,7 +8,7 @@ use tracing::Instrument as _;
 use super::{App, CaptchaAnswer, Client, SessionClaims, TicketClaims};
 use crate::{
     domain::{
-        AdmissionDecision, AdmittedOrder, Claim, Order, OrderId, OrderStatus, Purpose, Sale,
+        AdmissionDecision, AdmittedOrder, CaptchaPurpose, Claim, Order, OrderId, OrderStatus, Sale,
         SaleId, Timestamp,
     },
     logging::OncePerSecond,
@@ -104,7 +104,7 @@ impl App {
             return Err(Problem::SoldOut);
         }
         // Last, because it uses the captcha up.
-        self.check_captcha(Purpose::Purchase, captcha).await?;
+        self.check_captcha(CaptchaPurpose::Purchase, captcha).await?;
         let order_id = OrderId::for_sale(now, sale_id, &self.ten());
         let expires_at = now.plus_ms(self.config.tickets.ms());
         let claims = TicketClaims {

@@ -6,14 +6,14 @@ use super::{CaptchaId, Timestamp};
 
 /// What a captcha was drawn for; it is good for nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub enum CaptchaPurpose {
     /// Registration and sign-in.
     Login,
     /// A ticket.
     Purchase,
 }
 
-impl Purpose {
+impl CaptchaPurpose {
     /// The word of the API and of the stores.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -30,7 +30,7 @@ pub struct Captcha {
     /// Its id.
     pub captcha_id: CaptchaId,
     /// What it is good for.
-    pub purpose: Purpose,
+    pub purpose: CaptchaPurpose,
     /// The right answer.
     pub answer: String,
     /// First instant at which it is gone.

@@ -28,13 +28,13 @@ pub use admission::{
     AdmissionDecision, AdmissionState, Availability, Claim, Reservation, ReservationPage,
 };
 pub use ban::{Ban, KeptBan};
-pub use captcha::{Captcha, Purpose};
+pub use captcha::{Captcha, CaptchaPurpose};
 pub use gate::{AbusePolicy, GateDecision, GateRequest, LimitCheck};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
 pub use ids::{CaptchaId, IdError, OrderId, SaleId, SessionId, UserId};
 pub use lease::Lease;
 pub use money::{Currency, CurrencyError};
-pub use order::{AdmittedOrder, Order, OrderStatus, RejectReason, Tally, Transition};
+pub use order::{AdmittedOrder, Order, OrderStatus, RejectReason, SaleTally, Transition};
 pub use phone::{Country, Phone, PhoneError};
 pub use prefix::AddressPrefix;
 pub use queue::{
@@ -43,9 +43,9 @@ pub use queue::{
 pub use quota::Quota;
 pub use recording::{Recorded, Unrecordable};
 pub use sale::{
-    Changed, CreatedOnce, CreationKey, Sale, SaleChange, SaleError, SaleState, SaleTerms,
+    CreationKey, Sale, SaleChange, SaleChanged, SaleCreated, SaleError, SaleState, SaleTerms,
 };
 pub use session::{KeptSession, Opening, SESSIONS_PER_USER_MAX, Session};
 pub use subject::{Subject, SubjectError};
 pub use time::{Timestamp, TimestampError};
-pub use user::{Created, Role, User, UserChange};
+pub use user::{Role, User, UserChange, UserCreated};

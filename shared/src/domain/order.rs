@@ -180,7 +180,7 @@ pub enum Transition {
 
 /// What the ledger says of a sale when all is added up from its order rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct SaleTally {
     /// Orders that are confirmed or paid, counted row by row.
     pub active: u64,
     /// Users holding more active orders than the sale's limit.

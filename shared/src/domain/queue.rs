@@ -43,7 +43,7 @@ pub struct QueueBacklog {
 
 /// A message that was put aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parked {
+pub struct DeadLetter {
     /// Names the message when it is retried or discarded. Equal bodies may share an id.
     pub id: String,
     /// Its body as it came.

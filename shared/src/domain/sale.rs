@@ -247,7 +247,7 @@ impl Sale {
 
 /// The outcome of changing a sale in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Changed {
+pub enum SaleChanged {
     /// Stored; the sale as it is now.
     Changed(Sale),
     /// No such sale.
@@ -267,7 +267,7 @@ pub struct CreationKey {
 
 /// The outcome of creating a sale under a [`CreationKey`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CreatedOnce {
+pub enum SaleCreated {
     /// Stored now, or by an earlier call with the same key and request.
     Created {
         /// The id of the sale that is stored.

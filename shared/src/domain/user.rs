@@ -58,7 +58,7 @@ pub struct User {
 
 /// The outcome of storing a new user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Created {
+pub enum UserCreated {
     /// Stored now, or by an earlier call with the same id.
     Created,
     /// Another user has the phone.

@@ -12,7 +12,8 @@ use flashsale::{
     app::{Admin, App, CaptchaAnswer, Client, Credentials, NewSale, SessionClaims, Swept},
     config::Config,
     domain::{
-        AdmittedOrder, OrderId, OrderStatus, Phone, Purpose, QueueDepth, QueueMessage, Role, SaleId,
+        AdmittedOrder, CaptchaPurpose, OrderId, OrderStatus, Phone, QueueDepth, QueueMessage, Role,
+        SaleId,
     },
     ports::{
         Admission as _, CaptchaArtist, Clock, LedgerClock, OrderLedger, OrderQueue as _,
@@ -466,14 +467,14 @@ async fn captchas_are_good_for_one_answer_and_one_purpose() {
     let ask =
         async |captcha| shop.app.issue_ticket(who, &shop.client, sale, captcha).await.map(drop);
     refused(ask(None).await, "captcha-required");
-    let wrong = answer(Purpose::Purchase, "wrong").await;
+    let wrong = answer(CaptchaPurpose::Purchase, "wrong").await;
     refused(ask(Some(wrong.clone())).await, "captcha-wrong");
     refused(ask(Some(CaptchaAnswer { answer: "kpt4x".to_owned(), ..wrong })).await, "captcha-gone");
-    refused(ask(Some(answer(Purpose::Login, "kpt4x").await)).await, "captcha-gone");
-    let late = answer(Purpose::Purchase, "kpt4x").await;
+    refused(ask(Some(answer(CaptchaPurpose::Login, "kpt4x").await)).await, "captcha-gone");
+    let late = answer(CaptchaPurpose::Purchase, "kpt4x").await;
     shop.clock.advance_ms(120_000);
     refused(ask(Some(late)).await, "captcha-gone");
-    let right = answer(Purpose::Purchase, " KPT 4x ").await;
+    let right = answer(CaptchaPurpose::Purchase, " KPT 4x ").await;
     ask(Some(right.clone())).await.unwrap();
     refused(ask(Some(right)).await, "captcha-gone");
 }
@@ -494,7 +495,7 @@ async fn guessing_is_slowed_and_the_owner_is_not_locked_out() {
         shop.app.sign_in(client, given).await.map(drop)
     };
     let captcha = async |client: &Client| {
-        let drawn = shop.app.draw_captcha(client, Purpose::Login).await.unwrap();
+        let drawn = shop.app.draw_captcha(client, CaptchaPurpose::Login).await.unwrap();
         Some(CaptchaAnswer { captcha_id: drawn.captcha_id, answer: "kpt4x".to_owned() })
     };
     for _ in 0..3 {

@@ -15,8 +15,8 @@ use flashsale::{
     adapters::memory::MemoryAdmission,
     app::{Credentials, NewBan},
     domain::{
-        AdmissionState, Ban, Changed, CreatedOnce, CreationKey, KeptSession, Opening, Phone, Role,
-        Sale, SaleChange, SaleId, Session, SessionId, Subject, Timestamp, UserId,
+        AdmissionState, Ban, CreationKey, KeptSession, Opening, Phone, Role, Sale, SaleChange,
+        SaleChanged, SaleCreated, SaleId, Session, SessionId, Subject, Timestamp, UserId,
     },
     ports::{
         Admission as _, BanLedger as _, Blacklist, Failures, Sales, SessionLedger, Sessions,
@@ -490,7 +490,7 @@ impl Sales for FailingPages {
         self.inner.create(sale).await
     }
 
-    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<CreatedOnce> {
+    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<SaleCreated> {
         self.inner.create_once(sale, once).await
     }
 
@@ -527,7 +527,7 @@ impl Sales for FailingPages {
         self.inner.ended_before(ends_before, after, limit).await
     }
 
-    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed> {
+    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<SaleChanged> {
         self.inner.change(sale_id, change).await
     }
 

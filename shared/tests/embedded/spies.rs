@@ -13,7 +13,7 @@ use flashsale::{
     adapters::memory::MemoryCache,
     domain::{
         AdmissionDecision, AdmissionState, Availability, Claim, Order, Recorded, Reservation,
-        ReservationPage, Tally, Transition, Unrecordable,
+        ReservationPage, SaleTally, Transition, Unrecordable,
     },
     domain::{AdmittedOrder, OrderId, SaleId, SaleTerms, Timestamp, UserId},
     ports::{Admission, Cache, OrderLedger, StoreError, Stored},
@@ -360,7 +360,7 @@ impl OrderLedger for SpiedOrders {
         Ok(page)
     }
 
-    async fn tally(&self, sale_id: SaleId) -> Stored<Tally> {
+    async fn tally(&self, sale_id: SaleId) -> Stored<SaleTally> {
         self.inner.tally(sale_id).await
     }
 }

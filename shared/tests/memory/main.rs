@@ -18,7 +18,7 @@ use flashsale::{
     config::Config,
     domain::{
         AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Claim, Order, OrderId,
-        OrderStatus, Recorded, Reservation, ReservationPage, Sale, SaleId, SaleTerms, Tally,
+        OrderStatus, Recorded, Reservation, ReservationPage, Sale, SaleId, SaleTally, SaleTerms,
         Timestamp, Transition, Unrecordable, UserId,
     },
     ports::{Admission, OrderLedger, Stored},
@@ -214,8 +214,8 @@ impl OrderLedger for Made {
             .collect())
     }
 
-    async fn tally(&self, _: SaleId) -> Stored<Tally> {
-        Ok(Tally { active: u64::from(ORDERS) - 1, ..Tally::default() })
+    async fn tally(&self, _: SaleId) -> Stored<SaleTally> {
+        Ok(SaleTally { active: u64::from(ORDERS) - 1, ..SaleTally::default() })
     }
 }
 

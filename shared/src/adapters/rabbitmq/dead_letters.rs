@@ -122,7 +122,7 @@ impl RabbitMq {
     }
 }
 
-fn read(message: &BasicGetMessage) -> Parked {
+fn read(message: &BasicGetMessage) -> DeadLetter {
     let hash = digest(&SHA256, &message.data);
     let id = hash.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     let headers = message.properties.headers().as_ref();

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     domain::{
-        AdmittedOrder, Order, OrderId, OrderStatus, SaleId, Tally, Timestamp, Transition, UserId,
+        AdmittedOrder, Order, OrderId, OrderStatus, SaleId, SaleTally, Timestamp, Transition,
+        UserId,
     },
     ports::{OrderLedger, Stored},
 };
@@ -165,7 +166,7 @@ impl<S: Store> OrderLedger for S {
         self.fetch(select).await
     }
 
-    async fn tally(&self, sale_id: SaleId) -> Stored<Tally> {
+    async fn tally(&self, sale_id: SaleId) -> Stored<SaleTally> {
         // One statement, so that all of it is counted at the same instant.
         let select = Statement::new(
             "SELECT 'status' AS kind, status AS word, COUNT(*) AS n FROM orders WHERE sale_id = ? GROUP BY status \
@@ -176,7 +177,7 @@ impl<S: Store> OrderLedger for S {
         .bind(sale_id)
         .bind(sale_id)
         .bind(sale_id);
-        let mut tally = Tally::default();
+        let mut tally = SaleTally::default();
         for counted in self.fetch(select).await? {
             match counted {
                 Counted::Status(word, count) => {

@@ -45,7 +45,7 @@ fn parsed<T: std::str::FromStr<Err: Display>>(row: &SqliteRow, column: &str) -> 
 /// Reads `order_id, user_id, price, currency, admitted_at_ms, traceparent, watched_ms`.
 fn reservation(sale_id: SaleId, row: &SqliteRow) -> Stored<Reservation> {
     Ok(Reservation {
-        request: AdmittedOrder {
+        order: AdmittedOrder {
             order_id: parsed(row, "order_id")?,
             sale_id,
             user_id: parsed(row, "user_id")?,
