@@ -26,10 +26,10 @@ use axum::{
 };
 use flashsale::{
     app::App,
-    domain::{Sale, SaleId, Timestamp},
+    domain::{AdmissionState, QueueDepth, Sale, SaleId, Timestamp},
     http::{Answer, ClientAddress, Signed},
     logging::OncePerSecond,
-    ports::{AdmissionState, Depth, Stored},
+    ports::Stored,
     problem::Problem,
 };
 use futures_util::{future::join_all, stream};
@@ -339,7 +339,7 @@ struct SaleList {
 /// What the stores are asked every second.
 #[derive(Default)]
 struct Looks {
-    depth: Look<Stored<Depth>>,
+    depth: Look<Stored<QueueDepth>>,
     units: Look<Stored<Vec<Units>>>,
     list: Arc<Mutex<SaleList>>,
 }

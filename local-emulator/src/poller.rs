@@ -8,9 +8,9 @@ use std::{collections::HashMap, time::Duration};
 use aws_lambda_events::event::rabbitmq::{RabbitMqBasicProperties, RabbitMqEvent, RabbitMqMessage};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use flashsale::{
-    domain::Timestamp,
+    domain::{Delivery, Timestamp},
     metrics::{BATCH_SECONDS, HANDED_BACK, elapsed},
-    ports::{Delivery, Stored},
+    ports::Stored,
 };
 use metrics::{Counter, Histogram};
 use serde::Deserialize;
@@ -269,8 +269,8 @@ mod tests {
     use flashsale::{
         app::App,
         config::Config,
-        domain::OrderRequest,
-        ports::{Backlog, Depth, Held, OrderQueue, OrderSource, Ports, StoreError},
+        domain::{AdmittedOrder, ConsumerProgress, QueueBacklog, QueueDepth},
+        ports::{OrderQueue, OrderSource, Ports, StoreError},
         testing, wire,
     };
 
@@ -281,7 +281,7 @@ mod tests {
 
     #[async_trait]
     impl OrderSource for Full {
-        fn held(&self) -> Option<Held> {
+        fn progress(&self) -> Option<ConsumerProgress> {
             None
         }
 
@@ -347,7 +347,7 @@ mod tests {
 
     #[async_trait]
     impl OrderSource for Script {
-        fn held(&self) -> Option<Held> {
+        fn progress(&self) -> Option<ConsumerProgress> {
             None
         }
 
@@ -387,7 +387,7 @@ mod tests {
 
     #[async_trait]
     impl OrderQueue for NoPark {
-        async fn publish(&self, _: &[OrderRequest]) -> Stored<()> {
+        async fn publish(&self, _: &[AdmittedOrder]) -> Stored<()> {
             Ok(())
         }
 
@@ -399,11 +399,11 @@ mod tests {
             Err(StoreError::Unavailable { store: "test", cause: "it can't park".to_owned() })
         }
 
-        async fn depth(&self) -> Stored<Depth> {
-            Ok(Depth { waiting: 0, parked: 0 })
+        async fn depth(&self) -> Stored<QueueDepth> {
+            Ok(QueueDepth { waiting: 0, parked: 0 })
         }
 
-        async fn backlog(&self) -> Stored<Backlog> {
+        async fn backlog(&self) -> Stored<QueueBacklog> {
             Err(StoreError::Unavailable {
                 store: "test",
                 cause: "the poller does not ask".to_owned(),

@@ -10,8 +10,12 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::domain::{
-    Ban, CaptchaId, Order, OrderId, OrderRequest, Phone, Quota, Role, Sale, SaleChange, SaleError,
-    SaleId, SaleTerms, SessionId, Subject, Timestamp, User, UserId,
+    AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Ban, Captcha, CaptchaId, Claim,
+    ConsumerProgress, ConsumerReport, CreationKey, DeadLetter, Delivery, GateDecision, GateRequest,
+    KeptBan, KeptSession, Lease, Opening, Order, OrderId, Phone, QueueBacklog, QueueDepth,
+    Recorded, Reservation, ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated, SaleId,
+    SaleTally, SaleTerms, Session, SessionId, Subject, Timestamp, Transition, Unrecordable, User,
+    UserChange, UserCreated, UserId,
 };
 
 /// What went wrong in a store, by what the caller can do.
@@ -72,33 +76,11 @@ pub trait Random: Send + Sync + fmt::Debug {
 // The ledger: SQL, the truth
 // ---------------------------------------------------------------------------------------------------------------
 
-/// The outcome of [`Users::create`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Created {
-    /// Stored now, or by an earlier call with the same id.
-    Created,
-    /// Another user has the phone.
-    PhoneTaken,
-}
-
-/// A change of a user that ends sessions. `Debug` is left out: it may hold a password's hash.
-#[derive(Clone, Default)]
-pub struct UserChange {
-    /// Change the user only while its generation is this one.
-    pub only_generation: Option<u64>,
-    /// The new password's hash.
-    pub password_hash: Option<String>,
-    /// The new role.
-    pub role: Option<Role>,
-    /// The one session that goes on.
-    pub keep: Option<SessionId>,
-}
-
 /// Registered users.
 #[async_trait]
 pub trait Users: Send + Sync {
     /// Stores a new user; a phone belongs to one user at most. A repeat with the same `user_id` is `Created`.
-    async fn create(&self, user: &User) -> Stored<Created>;
+    async fn create(&self, user: &User) -> Stored<UserCreated>;
     /// Stores many new users in as few transactions as the store allows; users whose phone is taken are left out.
     /// Returns the ids that are stored now, in the given order.
     async fn create_many(&self, users: &[User]) -> Stored<Vec<UserId>>;
@@ -112,40 +94,6 @@ pub trait Users: Send + Sync {
     async fn change(&self, user_id: UserId, change: &UserChange, now: Timestamp) -> Stored<bool>;
 }
 
-/// The outcome of [`Sales::change`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Changed {
-    /// Stored; the sale as it is now.
-    Changed(Sale),
-    /// No such sale.
-    NotFound,
-    /// The change breaks a rule of [`Sale::changed`]; nothing was stored.
-    Refused(SaleError),
-}
-
-/// By what [`Sales::create_once`] recognises a creation that is asked for again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CreationKey {
-    /// A digest of the caller and the caller's key, 64 characters.
-    pub key: String,
-    /// A digest of what is asked for, 64 characters.
-    pub request: String,
-}
-
-/// The outcome of [`Sales::create_once`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CreatedOnce {
-    /// Stored now, or by an earlier call with the same key and request.
-    Created {
-        /// The id of the sale that is stored.
-        sale_id: SaleId,
-        /// When it was created.
-        created_at: Timestamp,
-    },
-    /// The key was used for another request; nothing was stored.
-    OtherRequest,
-}
-
 /// Sales, as the ledger keeps them.
 #[async_trait]
 pub trait Sales: Send + Sync {
@@ -153,7 +101,7 @@ pub trait Sales: Send + Sync {
     async fn create(&self, sale: &Sale) -> Stored<()>;
     /// Stores a new sale as [`Sales::create`] does, with its key in the same transaction. A key stores one sale at most,
     /// whatever the id.
-    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<CreatedOnce>;
+    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<SaleCreated>;
     /// The sale with the id.
     async fn get(&self, sale_id: SaleId) -> Stored<Option<Sale>>;
     /// Sales with an id below `before` (all when `None`), newest id first, at most `limit`.
@@ -176,45 +124,9 @@ pub trait Sales: Send + Sync {
     ) -> Stored<Vec<Sale>>;
     /// Applies `change` to the sale by [`Sale::changed`], decided from the row it holds locked, so that no order is
     /// recorded between the decision and the change.
-    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed>;
+    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<SaleChanged>;
     /// Raises the sale's `epoch` and returns the new one: the fencing token of one rebuild. `None`: no such sale.
     async fn raise_epoch(&self, sale_id: SaleId) -> Stored<Option<u64>>;
-}
-
-/// An order that can never be recorded, whatever is tried: what is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unrecordable(pub String);
-
-/// An order that [`OrderLedger::record`] found in the ledger or put there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recorded {
-    /// The order as the ledger holds it now: its status is never `Queued`.
-    pub order: Order,
-    /// Whether this call inserted it; `false` when it was there already, in whatever status.
-    pub fresh: bool,
-}
-
-/// The outcome of [`OrderLedger::pay`] and [`OrderLedger::cancel`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Transition {
-    /// The order has the asked-for status now, by this call or by an earlier one like it.
-    Done(Order),
-    /// The order has another final status (or, to be paid, `pay_by` has passed); nothing changed.
-    Refused(Order),
-    /// The ledger has no such order of this user.
-    NotFound,
-}
-
-/// What the ledger says of a sale when all is added up from its order rows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Orders that are confirmed or paid, counted row by row.
-    pub active: u64,
-    /// Users holding more active orders than the sale's limit.
-    pub users_over_limit: Vec<UserId>,
-    /// Orders by the word of their status.
-    pub by_status: Vec<(String, u64)>,
 }
 
 /// Orders, as the ledger keeps them. Every method that changes how many units are held locks the sale's row first and
@@ -232,7 +144,7 @@ pub trait OrderLedger: Send + Sync {
     /// never about one of the orders.
     async fn record(
         &self,
-        requests: &[OrderRequest],
+        requests: &[AdmittedOrder],
         now: Timestamp,
         pay_within_ms: u64,
     ) -> Stored<Vec<Result<Recorded, Unrecordable>>>;
@@ -255,7 +167,7 @@ pub trait OrderLedger: Send + Sync {
         &self,
         order_id: OrderId,
         user_id: UserId,
-        queued: Option<&OrderRequest>,
+        queued: Option<&AdmittedOrder>,
         now: Timestamp,
     ) -> Stored<Transition>;
     /// `Confirmed` -> `Expired` for orders whose `pay_by` is at or before `now`, at most `limit` a call. Returns them.
@@ -287,33 +199,7 @@ pub trait OrderLedger: Send + Sync {
         limit: u32,
     ) -> Stored<Vec<Order>>;
     /// Adds up a sale from its rows. Costs a scan of the sale's orders.
-    async fn tally(&self, sale_id: SaleId) -> Stored<Tally>;
-}
-
-/// A session to be opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Opening {
-    /// The session.
-    pub session: Session,
-    /// The generation that was read together with the user.
-    pub generation: u64,
-}
-
-/// A session as the ledger keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptSession {
-    /// The session.
-    pub session: Session,
-    /// When it was ended, if it was; an ended session never comes to life again.
-    pub ended_at: Option<Timestamp>,
-}
-
-impl KeptSession {
-    /// Whether the session is alive at `now`.
-    #[must_use]
-    pub fn alive(&self, now: Timestamp) -> bool {
-        self.ended_at.is_none() && now < self.session.expires_at
-    }
+    async fn tally(&self, sale_id: SaleId) -> Stored<SaleTally>;
 }
 
 /// Sessions, as the ledger keeps them. A session is opened and ended here first and in the fast store ([`Sessions`])
@@ -321,7 +207,7 @@ impl KeptSession {
 #[async_trait]
 pub trait SessionLedger: Send + Sync {
     /// Opens sessions of users whose generation is still the given one, under the lock of the user's row that
-    /// [`Users::change`] takes too. A user holds at most [`SESSIONS_PER_USER_MAX`] living sessions; one more ends the one that
+    /// [`Users::change`] takes too. A user holds at most [`SESSIONS_PER_USER_MAX`](crate::domain::SESSIONS_PER_USER_MAX) living sessions; one more ends the one that
     /// would be over first. A repeat with the same id changes nothing. Returns the ids that are alive now, in the given order.
     async fn open(&self, openings: &[Opening], now: Timestamp) -> Stored<Vec<SessionId>>;
     /// Those of the sessions that exist, in no particular order.
@@ -336,34 +222,6 @@ pub trait SessionLedger: Send + Sync {
     -> Stored<()>;
     /// Deletes sessions that were over at `before`, at most `limit`. Returns how many.
     async fn delete_over(&self, before: Timestamp, limit: u32) -> Stored<u32>;
-}
-
-/// A ban as the ledger keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptBan {
-    /// The ban.
-    pub ban: Ban,
-    /// Whether it was lifted.
-    pub lifted: bool,
-    /// When it was put or lifted.
-    pub changed_at: Timestamp,
-    /// Counts its changes.
-    pub version: u64,
-}
-
-impl KeptBan {
-    /// Whether it bans at `now`.
-    #[must_use]
-    pub fn holds(&self, now: Timestamp) -> bool {
-        !self.lifted && self.ban.holds(now)
-    }
-
-    /// A ban of the subject that was put later than this is another one, such as an automatic one. The clocks of those who
-    /// put and lift may differ.
-    #[must_use]
-    pub fn put_until(&self) -> Timestamp {
-        self.changed_at.max(self.ban.created_at)
-    }
 }
 
 /// The operators' bans, as the ledger keeps them. A ban is put and lifted here first and in the fast store ([`Blacklist`])
@@ -409,99 +267,17 @@ pub trait SigningKeys: Send + Sync {
 // The gate: who may come in
 // ---------------------------------------------------------------------------------------------------------------
 
-/// One limit to be checked by [`Gate::enter`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limit {
-    /// What is limited, such as `ticket`; part of the key and of the `RateLimit` header.
-    pub name: &'static str,
-    /// Who is limited.
-    pub subject: Subject,
-    /// How much is allowed.
-    pub quota: Quota,
-}
-
-/// Bans a subject by itself when it is refused by limits too often.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AbusePolicy {
-    /// Refusals within the window that are still borne.
-    pub refusals_max: u32,
-    /// The window, in milliseconds, counted from the first refusal in it.
-    pub window_ms: u64,
-    /// How long the ban lasts, in milliseconds.
-    pub ban_ms: u64,
-    /// Refusals of the same user that the caller answered from its own memory: counted along when this entry is
-    /// refused by a limit of the user, and otherwise left to the caller.
-    pub also_refused: u32,
-}
-
-/// What [`Gate::enter`] checks, all in one round trip.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// The session that must be alive, if one must.
-    pub session: Option<(UserId, SessionId)>,
-    /// The role that the session's record must have, if it must have a certain one.
-    pub role: Option<Role>,
-    /// Subjects that must not be banned.
-    pub not_banned: Vec<Subject>,
-    /// Limits that must have room.
-    pub limits: Vec<Limit>,
-    /// Counts a refusal by a limit whose subject is a user against that user. `None`: no automatic ban.
-    pub abuse: Option<AbusePolicy>,
-    /// Now.
-    pub now: Timestamp,
-}
-
-/// The answer of [`Gate::enter`]. The first that applies, in this order; limits are charged only for `Entered`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entered {
-    /// The session is unknown, ended or over.
-    NoSession,
-    /// The session's record has another role.
-    WrongRole,
-    /// A subject is banned.
-    Banned {
-        /// Until when; `None` without end.
-        until: Option<Timestamp>,
-    },
-    /// A limit has no room.
-    Limited {
-        /// Index into `limits`: of those that have no room the one with the longest wait, the first of equals. So
-        /// this limit by itself refuses its subject for `retry_after_ms`.
-        limit: usize,
-        /// Time until one request would be let in, in milliseconds; at least 1.
-        retry_after_ms: u64,
-    },
-    /// Come in.
-    Entered,
-}
-
 /// Sessions, bans and limits, checked together.
 #[async_trait]
 pub trait Gate: Send + Sync {
     /// Checks everything in `entry`; charges all limits, or none.
-    async fn enter(&self, entry: &Entry) -> Stored<Entered>;
+    async fn enter(&self, entry: &GateRequest) -> Stored<GateDecision>;
 }
-
-/// A sign-in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
-    /// Its id.
-    pub session_id: SessionId,
-    /// Whose.
-    pub user_id: UserId,
-    /// What its user may do. A session's role never changes: another role ends the user's sessions.
-    pub role: Role,
-    /// First instant at which it is over.
-    pub expires_at: Timestamp,
-}
-
-/// Most sessions one user holds at a time.
-pub const SESSIONS_PER_USER_MAX: usize = 20;
 
 /// Sign-ins of all users in the fast store, seen by every instance at once. It may lose them: [`SessionLedger`] has them too.
 #[async_trait]
 pub trait Sessions: Send + Sync {
-    /// Stores sessions (one, or thousands at once for seeding). A user holds at most [`SESSIONS_PER_USER_MAX`]; one
+    /// Stores sessions (one, or thousands at once for seeding). A user holds at most [`SESSIONS_PER_USER_MAX`](crate::domain::SESSIONS_PER_USER_MAX); one
     /// more ends the one that would be over first. All are tried, also when one fails; then its error is returned.
     async fn open(&self, sessions: &[Session], now: Timestamp) -> Stored<()>;
     /// Ends one.
@@ -543,48 +319,6 @@ pub trait Failures: Send + Sync {
     async fn clear(&self, subject: &Subject) -> Stored<()>;
 }
 
-/// What a captcha was drawn for; it is good for nothing else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// Registration and sign-in.
-    Login,
-    /// A ticket.
-    Purchase,
-}
-
-impl Purpose {
-    /// The word of the API and of the stores.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Login => "login",
-            Self::Purchase => "purchase",
-        }
-    }
-}
-
-/// A drawn captcha. `Debug` hides the answer.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Captcha {
-    /// Its id.
-    pub captcha_id: CaptchaId,
-    /// What it is good for.
-    pub purpose: Purpose,
-    /// The right answer.
-    pub answer: String,
-    /// First instant at which it is gone.
-    pub expires_at: Timestamp,
-}
-
-impl fmt::Debug for Captcha {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Captcha")
-            .field("captcha_id", &self.captcha_id)
-            .field("purpose", &self.purpose)
-            .finish_non_exhaustive()
-    }
-}
-
 /// Captchas that wait for their answer.
 #[async_trait]
 pub trait Captchas: Send + Sync {
@@ -600,107 +334,6 @@ pub trait Captchas: Send + Sync {
 // Admission: who gets a unit
 // ---------------------------------------------------------------------------------------------------------------
 
-/// A unit held in the admission store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reservation {
-    /// The order that holds it; its `price`, `currency` and `admitted_at` are those of the first admission.
-    pub request: OrderRequest,
-    /// Whether the ledger has said `confirmed`; before that the reservation is watched by the overdue index.
-    pub settled: bool,
-}
-
-/// What a buyer asks of [`Admission::reserve`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// Which sale.
-    pub sale_id: SaleId,
-    /// The order, from the ticket.
-    pub order_id: OrderId,
-    /// The buyer, from the session.
-    pub user_id: UserId,
-    /// Whether the ticket's life is over: then only an order that was admitted before is found again.
-    pub ticket_expired: bool,
-    /// Now.
-    pub now: Timestamp,
-}
-
-/// The answer of [`Admission::reserve`]: the first that applies, in this order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Admitted {
-    /// The order holds a unit since an earlier call.
-    Again(Reservation),
-    /// The order held a unit and has given it back (cancelled, expired or rejected).
-    Ended,
-    /// The sale is not loaded, or is being rebuilt: ask again soon.
-    Closed,
-    /// The ticket's life is over and its order never got a unit.
-    TicketExpired,
-    /// Before the window.
-    NotOpen {
-        /// When it opens.
-        starts_at: Timestamp,
-    },
-    /// After the window.
-    SaleEnded,
-    /// The user holds as many units as the limit allows.
-    AlreadyBought {
-        /// One of the orders that hold them.
-        order_id: OrderId,
-    },
-    /// No unit is left.
-    SoldOut,
-    /// The order holds a unit now.
-    Reserved(Reservation),
-}
-
-/// The answer of [`Admission::look`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Look {
-    /// Units that can be reserved now.
-    pub available: u32,
-    /// An order of the user, when the user holds as many units as the limit allows.
-    pub already_bought: Option<OrderId>,
-    /// Grows with every order that gets a unit. While it stays the same and the store keeps its data, nobody has bought.
-    pub admissions: u64,
-}
-
-/// Where the admission store stands with a sale.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdmissionState {
-    /// It knows nothing of the sale: never loaded, or lost.
-    Missing,
-    /// It is being rebuilt under `epoch` since `since`.
-    Rebuilding {
-        /// Fencing token of the rebuild.
-        epoch: u64,
-        /// When the rebuild began.
-        since: Timestamp,
-    },
-    /// It takes orders.
-    Open {
-        /// Fencing token of the last rebuild.
-        epoch: u64,
-        /// The sale's version that its terms have.
-        version: u64,
-        /// Units for sale.
-        stock: u32,
-        /// Units held by orders that are not settled.
-        reserved: u32,
-        /// Units held by settled orders.
-        settled: u32,
-    },
-}
-
-/// A page of reservations and where the next one begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReservationPage {
-    /// Some reservations; an id may come more than once in a whole reading, and one that is there all the time comes
-    /// at least once.
-    pub reservations: Vec<Reservation>,
-    /// To be given for the next page; `None` after the last.
-    pub next: Option<u64>,
-}
-
 /// The fast, conservative gate in front of the ledger. Stock is a set of order ids: what is available is the stock
 /// less the number of ids, so every change is by id and idempotent.
 ///
@@ -709,9 +342,9 @@ pub struct ReservationPage {
 #[async_trait]
 pub trait Admission: Send + Sync {
     /// Gives the order a unit, atomically.
-    async fn reserve(&self, claim: &Claim) -> Stored<Admitted>;
+    async fn reserve(&self, claim: &Claim) -> Stored<AdmissionDecision>;
     /// What a ticket request needs to know, without changing anything. `None` when the sale is not open.
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>>;
+    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>>;
     /// The order's reservation.
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>>;
     /// The reservations of those of the orders that have one, in no particular order.
@@ -719,7 +352,7 @@ pub trait Admission: Send + Sync {
     /// Marks the reservations of orders that the ledger holds as active, adding those that the store has forgotten
     /// (whatever the stock says: the ledger knows better), leaving out those that have ended. Nothing is done, without
     /// error, when the sale is `Missing`: the rebuild will find them in the ledger.
-    async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()>;
+    async fn settle(&self, sale_id: SaleId, active: &[AdmittedOrder]) -> Stored<()>;
     /// Gives back the units of orders that have ended, by id; each id is remembered as ended even when it held none.
     async fn release(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()>;
     /// Takes up to `limit` reservations that are not settled and were admitted (or last claimed) at or before `before`,
@@ -746,7 +379,7 @@ pub trait Admission: Send + Sync {
     async fn begin_rebuild(&self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> Stored<bool>;
     /// Adds settled reservations during a rebuild, leaving out those that have ended. `false` when the store is not
     /// rebuilding under exactly this epoch.
-    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool>;
+    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[AdmittedOrder]) -> Stored<bool>;
     /// Ends the rebuild: admission is open. `false` as for [`Admission::restore`]; `true` again when it is open under
     /// exactly this epoch.
     async fn finish_rebuild(&self, sale_id: SaleId, epoch: u64) -> Stored<bool>;
@@ -758,57 +391,28 @@ pub trait Admission: Send + Sync {
 // Hand-off: the order queue
 // ---------------------------------------------------------------------------------------------------------------
 
-/// How much waits in the queue.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Depth {
-    /// Messages that wait or are with a consumer, as far as the queue tells.
-    pub waiting: u64,
-    /// Messages that were put aside.
-    pub parked: u64,
-}
-
 /// Longest time of one [`OrderQueue::publish`], from the call to its answer, in milliseconds.
 pub const PUBLISH_LIMIT_MS: u64 = 6_000;
-
-/// What is between the publishers and the ledger, as far as the queue itself can tell.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// Messages that wait for a consumer; where `consumers` is 0 also those that a consumer has.
-    pub ready: u64,
-    /// Consumers that may have messages which `ready` does not count. Each should report to [`Holders`].
-    pub consumers: u32,
-}
 
 /// Where admitted orders are handed over.
 #[async_trait]
 pub trait OrderQueue: Send + Sync {
     /// Makes the orders durable as one message. `Ok` only when the message was routed to the queue and confirmed by
     /// it (a majority of a quorum queue, or a synced commit). Ends within [`PUBLISH_LIMIT_MS`].
-    async fn publish(&self, orders: &[OrderRequest]) -> Stored<()>;
+    async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()>;
     /// Puts a message that can't be used aside, with the reason, as durably as [`OrderQueue::publish`].
     async fn park(&self, body: &[u8], reason: &str) -> Stored<()>;
     /// How much waits.
-    async fn depth(&self) -> Stored<Depth>;
+    async fn depth(&self) -> Stored<QueueDepth>;
     /// What is between the publishers and the ledger.
-    async fn backlog(&self) -> Stored<Backlog>;
-}
-
-/// A message that was put aside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parked {
-    /// Names the message in [`ParkedMessages::retry`] and [`ParkedMessages::discard`]. Equal bodies may share an id.
-    pub id: String,
-    /// Its body as it came.
-    pub body: Vec<u8>,
-    /// Why it was put aside.
-    pub reason: String,
+    async fn backlog(&self) -> Stored<QueueBacklog>;
 }
 
 /// The messages that were put aside, for the operator.
 #[async_trait]
-pub trait ParkedMessages: Send + Sync {
+pub trait DeadLetters: Send + Sync {
     /// Parked messages, at most `limit`, the oldest first as far as the queue keeps their order.
-    async fn list(&self, limit: u32) -> Stored<Vec<Parked>>;
+    async fn list(&self, limit: u32) -> Stored<Vec<DeadLetter>>;
     /// Puts a message back into the queue, as durably as [`OrderQueue::publish`], and takes it from the parked. After an
     /// error it may be in both, which does no harm: orders are recorded once. `false` when it is not parked.
     async fn retry(&self, id: &str) -> Stored<bool>;
@@ -816,36 +420,12 @@ pub trait ParkedMessages: Send + Sync {
     async fn discard(&self, id: &str) -> Stored<bool>;
 }
 
-/// One message as a consumer gets it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivery {
-    /// Names the delivery in [`OrderSource::ack`] and [`OrderSource::hand_back`]; good for this source only.
-    pub tag: u64,
-    /// The body, a [`crate::domain::QueueMessage`] in JSON.
-    pub body: Vec<u8>,
-    /// Whether it was delivered before.
-    pub redelivered: bool,
-}
-
-/// How far a consumer has got with the messages it was given. Messages are numbered from 1 on as they come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
-    /// Which of the consumer's connections this is about. The messages of an earlier one were given out again.
-    pub session: u64,
-    /// How many messages it has handed back: those were given out again, too.
-    pub handed_back: u64,
-    /// The number of the last message that came.
-    pub received: u64,
-    /// Every message up to this number is acknowledged or handed back.
-    pub done: u64,
-}
-
 /// The consuming side of the queue, for the poller.
 #[async_trait]
 pub trait OrderSource: Send + Sync {
     /// How far this consumer has got, where [`OrderQueue::backlog`] counts it among the consumers; `None` where the
     /// queue knows what is held, and while nothing is consumed.
-    fn held(&self) -> Option<Held>;
+    fn progress(&self) -> Option<ConsumerProgress>;
     /// Waits up to `wait_ms` for a first message, then gathers what is there, at most `limit` messages. Empty when
     /// none came. A message is given to one consumer at a time.
     async fn receive(&self, limit: u32, wait_ms: u64) -> Stored<Vec<Delivery>>;
@@ -862,35 +442,13 @@ pub trait OrderSource: Send + Sync {
 // Coordination and caching
 // ---------------------------------------------------------------------------------------------------------------
 
-/// What one process that consumes the queue says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HolderReport {
-    /// The process.
-    pub holder: u128,
-    /// Grows with every report of this process: a report with the same beat as before is not a new one.
-    pub beat: u64,
-    /// How far it has got.
-    pub held: Held,
-}
-
 /// Reports of all processes that consume the queue, shared by all: AMQP does not tell what its consumers hold.
 #[async_trait]
-pub trait Holders: Send + Sync {
+pub trait ConsumerReports: Send + Sync {
     /// Puts a report in place of the process's earlier one. `now` only decides when a process that has gone is forgotten.
-    async fn report(&self, report: &HolderReport, now: Timestamp) -> Stored<()>;
+    async fn report(&self, report: &ConsumerReport, now: Timestamp) -> Stored<()>;
     /// The last report of each process. Those that have gone stay for a while, with a beat that stands still.
-    async fn reports(&self) -> Stored<Vec<HolderReport>>;
-}
-
-/// A held lock.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
-    /// Its name.
-    pub name: String,
-    /// The holder's secret.
-    pub token: u128,
-    /// Grows with every acquisition of this name; the guarded resource refuses smaller ones.
-    pub fence: u64,
+    async fn reports(&self) -> Stored<Vec<ConsumerReport>>;
 }
 
 /// Locks with a lease, for rebuild, preheat and sweeper leadership. Stock needs none.
@@ -981,8 +539,8 @@ pub struct Ports {
     pub admission: Arc<dyn Admission>,
     pub queue: Arc<dyn OrderQueue>,
     pub source: Arc<dyn OrderSource>,
-    pub holders: Arc<dyn Holders>,
-    pub parked: Arc<dyn ParkedMessages>,
+    pub consumer_reports: Arc<dyn ConsumerReports>,
+    pub dead_letters: Arc<dyn DeadLetters>,
     pub locks: Arc<dyn Locks>,
     pub cache: Arc<dyn Cache>,
     pub artist: Arc<dyn CaptchaArtist>,

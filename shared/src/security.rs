@@ -12,10 +12,9 @@ use std::{
 };
 
 use crate::{
-    domain::{AddressPrefix, Subject, UserId},
+    domain::{AddressPrefix, GateRequest, Subject, UserId},
     logging::OncePerSecond,
     metrics::BANS,
-    ports::Entry,
 };
 
 /// The target of every line.
@@ -33,7 +32,7 @@ pub fn password_change_failed(address: IpAddr, user_id: UserId) {
 }
 
 /// A user was refused by limits so often that the gate has banned it.
-pub fn banned_automatically(entry: &Entry, subject: &Subject) {
+pub fn banned_automatically(entry: &GateRequest, subject: &Subject) {
     BANS.counter(&["automatic"]).increment(1);
     let (address, user_id) = (address_of(entry), user_of(subject).map(tracing::field::display));
     tracing::warn!(target: TARGET, event = "banned-automatically", address = address.map(tracing::field::display), user_id);
@@ -54,7 +53,7 @@ pub fn loggable(subject: &Subject) -> String {
     }
 }
 
-fn address_of(entry: &Entry) -> Option<AddressPrefix> {
+fn address_of(entry: &GateRequest) -> Option<AddressPrefix> {
     entry.not_banned.iter().chain(entry.limits.iter().map(|limit| &limit.subject)).find_map(
         |subject| match subject {
             Subject::Address(address) => Some(AddressPrefix::of(*address)),

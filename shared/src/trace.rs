@@ -21,7 +21,7 @@ use std::{
 use lambda_http::http::Method;
 use tracing::Span;
 
-use crate::domain::{OrderId, OrderRequest};
+use crate::domain::{AdmittedOrder, OrderId};
 
 /// The target of spans that begin a trace, or continue one that came from elsewhere. They are made only when sampled.
 pub const TARGET: &str = "flashsale::trace";
@@ -194,7 +194,7 @@ pub(crate) fn carried(step: &Span, request: Option<TraceContext>) -> Option<Stri
 }
 
 /// The trace's id of an order, for a log line.
-pub(crate) fn trace_id(request: &OrderRequest) -> Option<String> {
+pub(crate) fn trace_id(request: &AdmittedOrder) -> Option<String> {
     Some(request.traceparent.as_deref()?.parse::<TraceContext>().ok()?.trace_id_text())
 }
 
@@ -207,7 +207,7 @@ pub(crate) struct BatchSpans {
 }
 
 impl BatchSpans {
-    pub(crate) fn begin(requests: &[OrderRequest]) -> Self {
+    pub(crate) fn begin(requests: &[AdmittedOrder]) -> Self {
         let mut spans = Self { batch: Span::none(), orders: Vec::new() };
         let Some(exporter) = exporter() else { return spans };
         for request in requests {
@@ -230,20 +230,20 @@ impl BatchSpans {
         spans
     }
 
-    fn of(&self, requests: &[OrderRequest]) -> impl Iterator<Item = &(OrderId, Span)> {
+    fn of(&self, requests: &[AdmittedOrder]) -> impl Iterator<Item = &(OrderId, Span)> {
         self.orders
             .iter()
             .filter(|(order_id, _)| requests.iter().any(|request| request.order_id == *order_id))
     }
 
     /// Open until they are dropped: the ledger's transaction, in the traces of these orders.
-    pub(crate) fn recording(&self, requests: &[OrderRequest]) -> Vec<Span> {
+    pub(crate) fn recording(&self, requests: &[AdmittedOrder]) -> Vec<Span> {
         let spans = self.of(requests);
         spans.map(|(_, order)| tracing::info_span!(target: TARGET, parent: order, "ledger.record", otel.kind = "client")).collect()
     }
 
     /// As [`BatchSpans::recording`]: the admission store hears of the orders.
-    pub(crate) fn settling(&self, requests: &[OrderRequest]) -> Vec<Span> {
+    pub(crate) fn settling(&self, requests: &[AdmittedOrder]) -> Vec<Span> {
         let spans = self.of(requests);
         spans.map(|(_, order)| tracing::info_span!(target: TARGET, parent: order, "admission.settle", otel.kind = "client")).collect()
     }

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::{
     adapters::{
-        memory::{MemoryCache, MemoryGate, MemoryHolders, MemoryLocks},
+        memory::{MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
         mysql::{MySql, MySqlMigrationError, MySqlUrlError},
         rabbitmq::{AmqpUrlError, RabbitMq},
         redis::{Redis, RedisUrlError},
@@ -16,8 +16,8 @@ use crate::{
     config::{Config, ServersMode},
     domain::schema::{Migrated, Schema},
     ports::{
-        Admission, Background, BanLedger, Blacklist, Cache, Captchas, Failures, Gate, Health,
-        Holders, LedgerClock, Locks, OrderLedger, OrderQueue, OrderSource, ParkedMessages, Ports,
+        Admission, Background, BanLedger, Blacklist, Cache, Captchas, ConsumerReports, DeadLetters,
+        Failures, Gate, Health, LedgerClock, Locks, OrderLedger, OrderQueue, OrderSource, Ports,
         Sales, SessionLedger, Sessions, SigningKeys, Users,
     },
 };
@@ -82,7 +82,7 @@ struct Front {
     admission: Arc<dyn Admission>,
     locks: Arc<dyn Locks>,
     cache: Arc<dyn Cache>,
-    holders: Arc<dyn Holders>,
+    consumer_reports: Arc<dyn ConsumerReports>,
     health: Option<Arc<dyn Health>>,
 }
 
@@ -90,7 +90,7 @@ struct Front {
 struct Queue {
     queue: Arc<dyn OrderQueue>,
     source: Arc<dyn OrderSource>,
-    parked: Arc<dyn ParkedMessages>,
+    dead_letters: Arc<dyn DeadLetters>,
     health: Option<Arc<dyn Health>>,
 }
 
@@ -127,8 +127,8 @@ pub async fn connect(config: &Config) -> Result<Ports, WireError> {
         admission: front.admission,
         queue: queue.queue,
         source: queue.source,
-        holders: front.holders,
-        parked: queue.parked,
+        consumer_reports: front.consumer_reports,
+        dead_letters: queue.dead_letters,
         locks: front.locks,
         cache: front.cache,
         artist: Arc::new(Artist),
@@ -171,13 +171,13 @@ async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> 
         admission: Arc::clone(&store) as _,
         locks: Arc::new(MemoryLocks::new()),
         cache: Arc::new(MemoryCache::new()),
-        holders: Arc::new(MemoryHolders::new()),
+        consumer_reports: Arc::new(MemoryConsumerReports::new()),
         health: None,
     };
     let queue = Queue {
         queue: Arc::clone(&store) as _,
         source: Arc::clone(&store) as _,
-        parked: Arc::clone(&store) as _,
+        dead_letters: Arc::clone(&store) as _,
         health: None,
     };
     Ok((whole_ledger(store, Arc::new(SystemClock)), front, queue))
@@ -221,7 +221,7 @@ fn front(url: &str, prefix: &str) -> Result<Front, WireError> {
                 admission: Arc::clone(&store) as _,
                 locks: Arc::clone(&store) as _,
                 cache: Arc::clone(&store) as _,
-                holders: Arc::clone(&store) as _,
+                consumer_reports: Arc::clone(&store) as _,
                 health: Some(store),
             })
         }
@@ -240,7 +240,7 @@ fn queue(url: &str, name: &str) -> Result<Queue, WireError> {
             Ok(Queue {
                 queue: Arc::clone(&store) as _,
                 source: Arc::clone(&store) as _,
-                parked: Arc::clone(&store) as _,
+                dead_letters: Arc::clone(&store) as _,
                 health: Some(store),
             })
         }

@@ -3,7 +3,7 @@
 use flashsale::{
     api::{DrawCaptcha, DrawnCaptcha, PurposeWord},
     app::App,
-    domain::CaptchaId,
+    domain::{CaptchaId, CaptchaPurpose},
     http::{
         Answer, Body, ClientAddress, Params,
         axum::{
@@ -14,7 +14,6 @@ use flashsale::{
         },
         endpoints::{Endpoint, Endpoints, get, post},
     },
-    ports::Purpose,
     problem::ProblemKind,
 };
 
@@ -40,8 +39,8 @@ async fn draw(
     Body(draw): Body<DrawCaptcha>,
 ) -> Answer<(StatusCode, Json<DrawnCaptcha>)> {
     let purpose = match draw.purpose {
-        PurposeWord::Login => Purpose::Login,
-        PurposeWord::Purchase => Purpose::Purchase,
+        PurposeWord::Login => CaptchaPurpose::Login,
+        PurposeWord::Purchase => CaptchaPurpose::Purchase,
     };
     Ok((StatusCode::CREATED, Json(app.draw_captcha(&client, purpose).await?)))
 }

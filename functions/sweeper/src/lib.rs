@@ -69,8 +69,8 @@ mod tests {
 
     use flashsale::{
         config::Config,
-        domain::Timestamp,
-        ports::{Lease, Locks, StoreError, Stored},
+        domain::{Lease, Timestamp},
+        ports::{Locks, StoreError, Stored},
         testing::order_id,
         wire,
     };

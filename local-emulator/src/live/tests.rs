@@ -3,11 +3,11 @@ use std::sync::atomic::AtomicUsize;
 use async_trait::async_trait;
 use flashsale::{
     config::Config,
-    domain::{Order, OrderId, OrderRequest, SaleChange, UserId},
-    ports::{
-        Changed, CreatedOnce, CreationKey, OrderLedger, Recorded, Sales, StoreError,
-        Tally as OrderTally, Transition, Unrecordable,
+    domain::{
+        AdmittedOrder, CreationKey, Order, OrderId, Recorded, SaleChange, SaleChanged, SaleCreated,
+        SaleTally, Transition, Unrecordable, UserId,
     },
+    ports::{OrderLedger, Sales, StoreError},
     testing, wire,
 };
 
@@ -64,7 +64,7 @@ fn scanned<T>() -> Stored<T> {
 impl OrderLedger for Guarded {
     async fn record(
         &self,
-        _: &[OrderRequest],
+        _: &[AdmittedOrder],
         _: Timestamp,
         _: u64,
     ) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
@@ -91,7 +91,7 @@ impl OrderLedger for Guarded {
         &self,
         _: OrderId,
         _: UserId,
-        _: Option<&OrderRequest>,
+        _: Option<&AdmittedOrder>,
         _: Timestamp,
     ) -> Stored<Transition> {
         scanned()
@@ -121,7 +121,7 @@ impl OrderLedger for Guarded {
         scanned()
     }
 
-    async fn tally(&self, _: SaleId) -> Stored<OrderTally> {
+    async fn tally(&self, _: SaleId) -> Stored<SaleTally> {
         scanned()
     }
 }
@@ -132,7 +132,7 @@ impl Sales for Guarded {
         self.sales.create(sale).await
     }
 
-    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<CreatedOnce> {
+    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<SaleCreated> {
         self.sales.create_once(sale, once).await
     }
 
@@ -167,7 +167,7 @@ impl Sales for Guarded {
         self.sales.ended_before(ends_before, after, limit).await
     }
 
-    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed> {
+    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<SaleChanged> {
         self.sales.change(sale_id, change).await
     }
 

@@ -6,8 +6,10 @@ use tracing::Instrument as _;
 
 use super::{App, SessionClaims, refusal_cache::Recalled};
 use crate::{
-    domain::{Quota, Role, Subject, Timestamp, UserId},
-    ports::{AbusePolicy, Entered, Entry, Limit, StoreError},
+    domain::{
+        AbusePolicy, GateDecision, GateRequest, LimitCheck, Quota, Role, Subject, Timestamp, UserId,
+    },
+    ports::StoreError,
     problem::Problem,
     security,
     trace::STEP,
@@ -102,13 +104,13 @@ impl App {
     ) -> Result<(), Problem> {
         let user = Subject::User(who.user_id);
         let address = Subject::address(client.address);
-        let mut entry = Entry {
+        let mut entry = GateRequest {
             session: Some((who.user_id, who.session_id)),
             role,
             not_banned: vec![user.clone(), address.clone()],
             limits: vec![
-                Limit { name, subject: user, quota },
-                Limit { name: "address", subject: address, quota: self.config.limits.address },
+                LimitCheck { name, subject: user, quota },
+                LimitCheck { name: "address", subject: address, quota: self.config.limits.address },
             ],
             abuse: Some(self.abuse_policy()),
             now: self.now(),
@@ -125,11 +127,11 @@ impl App {
         &self,
         who: &SessionClaims,
         client: &Client,
-        entry: &mut Entry,
+        entry: &mut GateRequest,
     ) -> Result<(), Problem> {
         for _ in 0..LOOKUPS_MAX {
             match self.ask_gate(entry).await? {
-                Entered::NoSession => {}
+                GateDecision::NoSession => {}
                 entered => return told(entered, entry),
             }
             if !self.look_up_session(who, client.address).await? {
@@ -139,7 +141,7 @@ impl App {
         }
         match self.ask_gate(entry).await? {
             // The ledger says that it is alive.
-            Entered::NoSession => Err(Problem::Unavailable { retry_after_ms: 1_000 }),
+            GateDecision::NoSession => Err(Problem::Unavailable { retry_after_ms: 1_000 }),
             entered => told(entered, entry),
         }
     }
@@ -150,12 +152,16 @@ impl App {
         client: &Client,
         name: &'static str,
         quota: Quota,
-        also: Vec<Limit>,
+        also: Vec<LimitCheck>,
     ) -> Result<(), Problem> {
         let address = Subject::address(client.address);
         let mut limits = vec![
-            Limit { name: "address", subject: address.clone(), quota: self.config.limits.address },
-            Limit { name, subject: address.clone(), quota },
+            LimitCheck {
+                name: "address",
+                subject: address.clone(),
+                quota: self.config.limits.address,
+            },
+            LimitCheck { name, subject: address.clone(), quota },
         ];
         let mut not_banned = vec![address];
         for limit in also {
@@ -166,7 +172,14 @@ impl App {
         }
         self.pass(
             client,
-            Entry { session: None, role: None, not_banned, limits, abuse: None, now: self.now() },
+            GateRequest {
+                session: None,
+                role: None,
+                not_banned,
+                limits,
+                abuse: None,
+                now: self.now(),
+            },
         )
         .await
     }
@@ -176,11 +189,11 @@ impl App {
         let address = Subject::address(client.address);
         self.pass(
             client,
-            Entry {
+            GateRequest {
                 session: None,
                 role: None,
                 not_banned: vec![address.clone()],
-                limits: vec![Limit {
+                limits: vec![LimitCheck {
                     name: "address",
                     subject: address,
                     quota: self.config.limits.address,
@@ -231,14 +244,14 @@ impl App {
     }
 
     /// Lets somebody in whose session is not asked for.
-    async fn pass(&self, client: &Client, entry: Entry) -> Result<(), Problem> {
+    async fn pass(&self, client: &Client, entry: GateRequest) -> Result<(), Problem> {
         self.pass_unnoted(entry)
             .await
             .inspect_err(|problem| self.note_refused(problem, client, None))
     }
 
     /// As [`App::pass`], for a part of a request whose refusal is noted as a whole.
-    pub(super) async fn pass_unnoted(&self, mut entry: Entry) -> Result<(), Problem> {
+    pub(super) async fn pass_unnoted(&self, mut entry: GateRequest) -> Result<(), Problem> {
         match self.refusals.recall(&entry, self.monotonic_ms()).await {
             Recalled::Refused(problem) => Err(problem),
             Recalled::Nothing => {
@@ -248,7 +261,7 @@ impl App {
     }
 
     /// Asks the gate, reports refusals that were answered from memory, and remembers a refusal.
-    async fn ask_gate(&self, entry: &mut Entry) -> Result<Entered, Problem> {
+    async fn ask_gate(&self, entry: &mut GateRequest) -> Result<GateDecision, Problem> {
         let unreported = self.refusals.take_unreported(entry).await;
         if let Some(abuse) = &mut entry.abuse {
             abuse.also_refused = unreported;
@@ -257,20 +270,20 @@ impl App {
         let asked_at_ms = self.monotonic_ms();
         let step = tracing::info_span!(target: STEP, "gate.enter", otel.kind = "client");
         let entered = self.ports.gate.enter(entry).instrument(step).await;
-        if !matches!(entered, Ok(Entered::Limited { .. })) {
+        if !matches!(entered, Ok(GateDecision::Limited { .. })) {
             self.refusals.keep_unreported(entry, unreported).await;
         }
         let entered = entered?;
         match entered {
-            Entered::Banned { until } => self.remember_ban(entry, until, asked_at_ms).await?,
-            Entered::Limited { limit, retry_after_ms } => {
+            GateDecision::Banned { until } => self.remember_ban(entry, until, asked_at_ms).await?,
+            GateDecision::Limited { limit, retry_after_ms } => {
                 if let Some(limit) = entry.limits.get(limit) {
                     self.refusals
                         .note_limited(entry, limit, retry_after_ms, unreported, asked_at_ms)
                         .await;
                 }
             }
-            Entered::Entered | Entered::NoSession | Entered::WrongRole => {}
+            GateDecision::Entered | GateDecision::NoSession | GateDecision::WrongRole => {}
         }
         Ok(entered)
     }
@@ -279,7 +292,7 @@ impl App {
     /// address alone: a banned address that tries one phone after another is then refused from memory.
     async fn remember_ban(
         &self,
-        entry: &Entry,
+        entry: &GateRequest,
         until: Option<Timestamp>,
         asked_at_ms: u64,
     ) -> Result<(), Problem> {
@@ -287,7 +300,7 @@ impl App {
         let address =
             entry.not_banned.iter().find(|subject| matches!(subject, Subject::Address(_)));
         let Some(address) = address.filter(|_| entry.not_banned.len() > 1) else { return Ok(()) };
-        let alone = Entry {
+        let alone = GateRequest {
             session: None,
             role: None,
             not_banned: vec![address.clone()],
@@ -295,7 +308,7 @@ impl App {
             abuse: None,
             now: entry.now,
         };
-        if let Entered::Banned { until } = self.ports.gate.enter(&alone).await? {
+        if let GateDecision::Banned { until } = self.ports.gate.enter(&alone).await? {
             self.refusals.note_banned(&alone.not_banned, until, asked_at_ms).await;
         }
         Ok(())
@@ -303,13 +316,13 @@ impl App {
 }
 
 /// What the gate's answer means to the one who asked.
-fn told(entered: Entered, entry: &Entry) -> Result<(), Problem> {
+fn told(entered: GateDecision, entry: &GateRequest) -> Result<(), Problem> {
     match entered {
-        Entered::Entered => Ok(()),
-        Entered::NoSession => Err(Problem::Unauthenticated),
-        Entered::WrongRole => Err(Problem::Forbidden("only an administrator may do this")),
-        Entered::Banned { until } => Err(Problem::Banned { until }),
-        Entered::Limited { limit, retry_after_ms } => {
+        GateDecision::Entered => Ok(()),
+        GateDecision::NoSession => Err(Problem::Unauthenticated),
+        GateDecision::WrongRole => Err(Problem::Forbidden("only an administrator may do this")),
+        GateDecision::Banned { until } => Err(Problem::Banned { until }),
+        GateDecision::Limited { limit, retry_after_ms } => {
             let limit = entry.limits.get(limit).ok_or(StoreError::Corrupt {
                 store: "gate",
                 cause: format!("refused by limit {limit} of {}", entry.limits.len()),

@@ -8,9 +8,11 @@ use super::{
 };
 use crate::{
     api::{Account, SignedIn, UserView},
-    domain::{AddressPrefix, Country, Phone, Role, SessionId, Subject, Timestamp, User, UserId},
+    domain::{
+        AddressPrefix, CaptchaPurpose, Country, LimitCheck, Opening, Phone, Role, Session,
+        SessionId, Subject, Timestamp, User, UserChange, UserCreated, UserId,
+    },
     metrics::{self, Outcomes},
-    ports::{Created, Limit, Opening, Purpose, Session, UserChange},
     problem::Problem,
     security,
 };
@@ -51,7 +53,7 @@ impl App {
         check_strength("password", &given.password, &phone)?;
         let limits = vec![self.phone_limit(&phone, client)];
         self.enter_unknown(client, "register", self.config.limits.register, limits).await?;
-        self.check_captcha(Purpose::Login, given.captcha).await?;
+        self.check_captcha(CaptchaPurpose::Login, given.captcha).await?;
         self.refuse_banned(&[Subject::Phone(phone.clone()), Subject::address(client.address)])
             .await?;
         if self.ports.users.by_phone(&phone).await?.is_some() {
@@ -99,8 +101,8 @@ impl App {
             generation: 0,
         };
         match self.ports.users.create(&user).await? {
-            Created::Created => Ok(user),
-            Created::PhoneTaken => Err(Problem::PhoneTaken),
+            UserCreated::Created => Ok(user),
+            UserCreated::PhoneTaken => Err(Problem::PhoneTaken),
         }
     }
 
@@ -122,7 +124,7 @@ impl App {
         self.enter_unknown(client, "login", self.config.limits.login, limits).await?;
         if self.sign_in_needs_captcha(&Subject::Phone(phone.clone()), client).await? {
             // Slows guessing from everywhere at once, and never locks the owner out.
-            self.check_captcha(Purpose::Login, given.captcha).await?;
+            self.check_captcha(CaptchaPurpose::Login, given.captcha).await?;
         }
         let user = self.ports.users.by_phone(&phone).await?;
         let turn = self.passwords.turn(Queue::SignIn, AddressPrefix::of(client.address)).await;
@@ -434,8 +436,8 @@ impl App {
         )
     }
 
-    fn phone_limit(&self, phone: &Phone, client: &Client) -> Limit {
-        Limit {
+    fn phone_limit(&self, phone: &Phone, client: &Client) -> LimitCheck {
+        LimitCheck {
             name: "login-phone",
             subject: Subject::phone_at(phone.clone(), client.address),
             quota: self.config.limits.login_phone,
@@ -454,7 +456,10 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::{config::Config, domain::CaptchaId, ports::Captcha};
+    use crate::{
+        config::Config,
+        domain::{Captcha, CaptchaId},
+    };
 
     fn given(phone: &str, captcha: Option<CaptchaAnswer>) -> Credentials {
         Credentials {
@@ -493,7 +498,7 @@ mod tests {
         let right_answer = async || {
             let captcha = Captcha {
                 captcha_id: CaptchaId::new(app.now(), &app.ten()),
-                purpose: Purpose::Login,
+                purpose: CaptchaPurpose::Login,
                 answer: "kpt4x".to_owned(),
                 expires_at: app.now().plus_ms(60_000),
             };

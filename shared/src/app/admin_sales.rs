@@ -5,8 +5,10 @@ use ring::digest::{SHA256, digest};
 use super::{Admin, App, finish};
 use crate::{
     api::{NewSale, SaleStats},
-    domain::{Currency, IdempotencyKey, Sale, SaleChange, SaleId},
-    ports::{AdmissionState, Changed, CreatedOnce, CreationKey, Depth},
+    domain::{
+        AdmissionState, CreationKey, Currency, IdempotencyKey, QueueDepth, Sale, SaleChange,
+        SaleChanged, SaleCreated, SaleId,
+    },
     problem::Problem,
 };
 
@@ -48,10 +50,10 @@ impl App {
                 Some(once) => app.ports.sales.create_once(&sale, &once).await?,
                 None => {
                     app.ports.sales.create(&sale).await?;
-                    CreatedOnce::Created { sale_id: sale.sale_id, created_at: sale.created_at }
+                    SaleCreated::Created { sale_id: sale.sale_id, created_at: sale.created_at }
                 }
             };
-            let CreatedOnce::Created { sale_id, created_at } = created else {
+            let SaleCreated::Created { sale_id, created_at } = created else {
                 let expected = "a new key: this one was used for another sale".to_owned();
                 return Err(Problem::Invalid {
                     field: IdempotencyKey::HEADER.to_owned(),
@@ -120,9 +122,9 @@ impl App {
         change: &SaleChange,
     ) -> Result<Sale, Problem> {
         match self.ports.sales.change(sale_id, change).await? {
-            Changed::NotFound => Err(Problem::NotFound),
-            Changed::Refused(error) => Err(error.into()),
-            Changed::Changed(sale) => {
+            SaleChanged::NotFound => Err(Problem::NotFound),
+            SaleChanged::Refused(error) => Err(error.into()),
+            SaleChanged::Changed(sale) => {
                 admin.did("sale-changed", &sale_id);
                 if let Err(error) = self.ports.admission.set_terms(&sale.terms()).await {
                     tracing::warn!(%error, %sale_id, "the new terms are not loaded yet; the sweeper will do it");
@@ -149,7 +151,7 @@ impl App {
                 AdmissionState::Missing => ("missing", 0, 0, 0),
             };
         let orders = self.ports.orders.tally(sale_id).await?.by_status.into_iter().collect();
-        let Depth { waiting, parked } = self.ports.queue.depth().await?;
+        let QueueDepth { waiting, parked } = self.ports.queue.depth().await?;
         Ok(SaleStats {
             sale,
             admission,

@@ -8,8 +8,8 @@ use std::{collections::HashSet, time::Duration};
 use super::App;
 use crate::{
     api::{Finding, SaleBooks},
-    domain::{OrderId, Sale, SaleId},
-    ports::{AdmissionState, Reservation, Stored, Tally},
+    domain::{AdmissionState, OrderId, Reservation, Sale, SaleId, SaleTally},
+    ports::Stored,
     problem::Problem,
 };
 
@@ -110,7 +110,7 @@ impl App {
 
     /// The sale, and what its rows add up to. They are read one after the other: when they differ, again, because an order
     /// may have been recorded in between.
-    async fn tallied(&self, sale_id: SaleId) -> Stored<Option<(Sale, Tally)>> {
+    async fn tallied(&self, sale_id: SaleId) -> Stored<Option<(Sale, SaleTally)>> {
         let mut tries = 0;
         loop {
             let tally = self.ports.orders.tally(sale_id).await?;
@@ -138,11 +138,9 @@ impl App {
             leaked.extend(self.leaked(sale.sale_id, &ids(&settled), &mut pauses).await?);
             let now = self.now();
             let late = |reservation: &&Reservation| {
-                now.since_ms(reservation.request.admitted_at) > FINAL_WITHIN_MS
+                now.since_ms(reservation.order.admitted_at) > FINAL_WITHIN_MS
             };
-            open.extend(
-                waiting.iter().filter(late).map(|reservation| reservation.request.order_id),
-            );
+            open.extend(waiting.iter().filter(late).map(|reservation| reservation.order.order_id));
             match page.next {
                 Some(next) => cursor = next,
                 None => break,
@@ -232,7 +230,7 @@ impl App {
             let held: HashSet<OrderId> = found
                 .iter()
                 .filter(|reservation| reservation.settled)
-                .map(|reservation| reservation.request.order_id)
+                .map(|reservation| reservation.order.order_id)
                 .collect();
             Ok(asked.iter().copied().filter(|id| !held.contains(id)).collect())
         };
@@ -273,7 +271,7 @@ impl Suspects {
 }
 
 fn ids(reservations: &[Reservation]) -> Vec<OrderId> {
-    reservations.iter().map(|reservation| reservation.request.order_id).collect()
+    reservations.iter().map(|reservation| reservation.order.order_id).collect()
 }
 
 async fn pause(left: &mut u32) {
@@ -284,7 +282,7 @@ async fn pause(left: &mut u32) {
 }
 
 /// Promises 1 and 2, from the rows alone.
-fn audit_ledger(sale: &Sale, tally: &Tally) -> Vec<Finding> {
+fn audit_ledger(sale: &Sale, tally: &SaleTally) -> Vec<Finding> {
     let mut findings = Vec::new();
     let active = tally.active;
     if active > u64::from(sale.stock) {

@@ -9,9 +9,8 @@ use super::{App, Client};
 use crate::{
     api::DrawnCaptcha,
     config::CaptchaMode,
-    domain::{AddressPrefix, CaptchaId},
+    domain::{AddressPrefix, Captcha, CaptchaId, CaptchaPurpose},
     metrics::{CAPTCHA_ANSWERS, CAPTCHAS_DRAWN, Outcomes},
-    ports::{Captcha, Purpose},
     problem::Problem,
 };
 
@@ -43,7 +42,7 @@ impl App {
     pub async fn draw_captcha(
         &self,
         client: &Client,
-        purpose: Purpose,
+        purpose: CaptchaPurpose,
     ) -> Result<DrawnCaptcha, Problem> {
         self.enter_unknown(client, "captcha", self.config.limits.captcha, Vec::new()).await?;
         let drawn = self
@@ -87,7 +86,7 @@ impl App {
     /// Takes the captcha and checks the answer; whatever the outcome, the captcha is used up.
     pub(super) async fn check_captcha(
         &self,
-        purpose: Purpose,
+        purpose: CaptchaPurpose,
         answer: Option<CaptchaAnswer>,
     ) -> Result<(), Problem> {
         if self.config.captcha == CaptchaMode::Off {
@@ -98,7 +97,7 @@ impl App {
 
     async fn take_captcha(
         &self,
-        purpose: Purpose,
+        purpose: CaptchaPurpose,
         answer: Option<CaptchaAnswer>,
     ) -> Result<(), Problem> {
         let given = answer.ok_or(Problem::CaptchaRequired)?;

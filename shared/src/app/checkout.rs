@@ -7,10 +7,12 @@ use tracing::Instrument as _;
 use super::{App, CaptchaAnswer, Client, SessionClaims, TicketClaims};
 use crate::{
     api::{OrderAccepted, Ticket},
-    domain::{Order, OrderId, OrderRequest, OrderStatus, Sale, SaleId},
+    domain::{
+        AdmissionDecision, AdmittedOrder, CaptchaPurpose, Claim, Order, OrderId, OrderStatus, Sale,
+        SaleId,
+    },
     logging::OncePerSecond,
     metrics::{self, Outcomes},
-    ports::{Admitted, Claim, Purpose},
     problem::Problem,
     trace::{self, STEP, TraceContext},
 };
@@ -80,7 +82,7 @@ impl App {
             return Err(Problem::SoldOut);
         }
         // Last, because it uses the captcha up.
-        self.check_captcha(Purpose::Purchase, captcha).await?;
+        self.check_captcha(CaptchaPurpose::Purchase, captcha).await?;
         let order_id = OrderId::for_sale(now, sale_id, &self.ten());
         let expires_at = now.plus_ms(self.config.tickets.ms());
         let claims = TicketClaims {
@@ -131,30 +133,34 @@ impl App {
             Claim { sale_id, order_id: ticket.order_id, user_id: who.user_id, ticket_expired, now };
         let accepted = OrderAccepted { order_id: ticket.order_id, status: OrderStatus::Queued };
         match self.reserve(&claim).await? {
-            Admitted::Again(reservation) if reservation.settled => Ok(accepted),
-            Admitted::Ended => Ok(accepted),
+            AdmissionDecision::Again(reservation) if reservation.settled => Ok(accepted),
+            AdmissionDecision::Ended => Ok(accepted),
             // Also for `Again`: whether the first publish was confirmed nobody knows, and a second one is harmless.
-            Admitted::Reserved(reservation) | Admitted::Again(reservation) => {
-                self.hand_over(reservation.request, request).await?;
+            AdmissionDecision::Reserved(reservation) | AdmissionDecision::Again(reservation) => {
+                self.hand_over(reservation.order, request).await?;
                 self.catalog.note_winner(sale_id, who.user_id).await;
                 Ok(accepted)
             }
-            Admitted::Closed => Err(Problem::NotDurableYet { retry_after_ms: RETRY_MS }),
-            Admitted::TicketExpired => {
+            AdmissionDecision::Closed => Err(Problem::NotDurableYet { retry_after_ms: RETRY_MS }),
+            AdmissionDecision::TicketExpired => {
                 self.recorded_or(Problem::TicketExpired, &ticket, accepted).await
             }
-            Admitted::NotOpen { starts_at } => {
+            AdmissionDecision::NotOpen { starts_at } => {
                 self.recorded_or(Problem::SaleNotOpen { starts_at }, &ticket, accepted).await
             }
-            Admitted::SaleEnded => self.recorded_or(Problem::SaleEnded, &ticket, accepted).await,
-            Admitted::AlreadyBought { order_id } => {
+            AdmissionDecision::SaleEnded => {
+                self.recorded_or(Problem::SaleEnded, &ticket, accepted).await
+            }
+            AdmissionDecision::AlreadyBought { order_id } => {
                 self.recorded_or(Problem::AlreadyBought { order_id }, &ticket, accepted).await
             }
-            Admitted::SoldOut => self.recorded_or(Problem::SoldOut, &ticket, accepted).await,
+            AdmissionDecision::SoldOut => {
+                self.recorded_or(Problem::SoldOut, &ticket, accepted).await
+            }
         }
     }
 
-    async fn reserve(&self, claim: &Claim) -> Result<Admitted, Problem> {
+    async fn reserve(&self, claim: &Claim) -> Result<AdmissionDecision, Problem> {
         let step = tracing::info_span!(target: STEP, "admission.reserve", otel.kind = "client");
         self.ports.admission.reserve(claim).instrument(step).await.map_err(|error| {
             static LINES: OncePerSecond = OncePerSecond::new();
@@ -169,11 +175,11 @@ impl App {
     /// Publishes the order, and puts it where its status is asked for.
     async fn hand_over(
         &self,
-        order: OrderRequest,
+        order: AdmittedOrder,
         request: Option<TraceContext>,
     ) -> Result<(), Problem> {
         let step = tracing::info_span!(target: STEP, "orders.publish", otel.kind = "producer", flashsale.order_id = %order.order_id);
-        let publishing = OrderRequest { traceparent: trace::carried(&step, request), ..order };
+        let publishing = AdmittedOrder { traceparent: trace::carried(&step, request), ..order };
         let order = Order::queued(&publishing);
         let (published, ()) = futures_util::join!(
             self.publisher.publish(publishing).instrument(step),

@@ -71,7 +71,7 @@ impl App {
 
     /// The hashes of what is parked. When that can't be read, a message is rather parked twice than lost.
     async fn parked_hashes(&self) -> HashSet<[u8; 32]> {
-        match self.ports.parked.list(SEARCHED_MAX).await {
+        match self.ports.dead_letters.list(SEARCHED_MAX).await {
             Ok(parked) => parked.iter().map(|parked| hash(&parked.body)).collect(),
             Err(error) => {
                 tracing::warn!(%error, "the parked messages can't be read; one may be parked twice");
@@ -85,8 +85,8 @@ impl App {
     /// # Errors
     /// When the queue does not answer.
     pub async fn parked(&self, limit: u32) -> Result<Vec<ParkedView>, Problem> {
-        let parked = self.ports.parked.list(limit).await?;
-        let view = |message: crate::ports::Parked| {
+        let parked = self.ports.dead_letters.list(limit).await?;
+        let view = |message: crate::domain::DeadLetter| {
             let orders = serde_json::from_slice::<QueueMessage>(&message.body)
                 .map(|message| message.orders)
                 .unwrap_or_default();
@@ -109,7 +109,7 @@ impl App {
     pub async fn retry_parked(&self, admin: Admin, id: &str) -> Result<(), Problem> {
         let (app, id) = (self.clone(), id.to_owned());
         finish(async move {
-            if !app.ports.parked.retry(&id).await? {
+            if !app.ports.dead_letters.retry(&id).await? {
                 return Err(Problem::NotFound);
             }
             admin.did("parked-retried", &id);
@@ -125,7 +125,7 @@ impl App {
     pub async fn discard_parked(&self, admin: Admin, id: &str) -> Result<(), Problem> {
         let (app, id) = (self.clone(), id.to_owned());
         finish(async move {
-            if !app.ports.parked.discard(&id).await? {
+            if !app.ports.dead_letters.discard(&id).await? {
                 return Err(Problem::NotFound);
             }
             admin.did("parked-discarded", &id);

@@ -9,8 +9,8 @@ use moka::future::Cache as LocalCache;
 
 use super::App;
 use crate::{
-    domain::{Order, OrderId, OrderStatus, SaleId, Timestamp, UserId},
-    ports::{AdmissionState, Reservation, StoreError},
+    domain::{AdmissionState, Order, OrderId, OrderStatus, Reservation, SaleId, Timestamp, UserId},
+    ports::StoreError,
     problem::Problem,
 };
 
@@ -120,8 +120,8 @@ impl App {
         match held {
             None => Ok(cached),
             Some(Held::Yes(reservation)) => Ok(Some(reservation)
-                .filter(|held| held.request.user_id == user_id)
-                .map(|held| Order::queued(&held.request))),
+                .filter(|held| held.order.user_id == user_id)
+                .map(|held| Order::queued(&held.order))),
             Some(Held::No) => {
                 memory.absent.insert((order_id, user_id), now).await;
                 Ok(None)
@@ -142,7 +142,7 @@ impl App {
         };
         match held {
             Held::Yes(reservation) => {
-                Ok(Some(reservation).filter(|held| held.request.user_id == user_id))
+                Ok(Some(reservation).filter(|held| held.order.user_id == user_id))
             }
             Held::No => Ok(None),
             Held::Unsure(problem) => Err(problem),

@@ -2,9 +2,8 @@
 
 use super::{App, Client, SessionClaims, finish};
 use crate::{
-    domain::{Order, OrderId, OrderStatus, UserId},
+    domain::{Order, OrderId, OrderStatus, Transition, UserId},
     metrics::{self, Outcomes},
-    ports::Transition,
     problem::Problem,
 };
 
@@ -110,7 +109,7 @@ impl App {
             transition = self
                 .ports
                 .orders
-                .cancel(order_id, user_id, Some(&reservation.request), self.now())
+                .cancel(order_id, user_id, Some(&reservation.order), self.now())
                 .await?;
         }
         if let Transition::Done(order) = &transition {

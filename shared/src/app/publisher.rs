@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::OrderRequest,
+    domain::AdmittedOrder,
     logging::OncePerSecond,
     metrics::{PUBLISH_GROUP, PUBLISH_SECONDS, elapsed, number},
     ports::{OrderQueue, StoreError, Stored},
@@ -17,7 +17,7 @@ use crate::{
 
 static LINES: OncePerSecond = OncePerSecond::new();
 
-type Waiting = (OrderRequest, Instant, oneshot::Sender<Stored<()>>);
+type Waiting = (AdmittedOrder, Instant, oneshot::Sender<Stored<()>>);
 
 pub(super) struct Publisher {
     waiting: mpsc::Sender<Waiting>,
@@ -78,7 +78,7 @@ impl Publisher {
     }
 
     /// Returns once the order is durable in the queue.
-    pub(super) async fn publish(&self, request: OrderRequest) -> Stored<()> {
+    pub(super) async fn publish(&self, request: AdmittedOrder) -> Stored<()> {
         let (reply, outcome) = oneshot::channel();
         self.waiting.try_send((request, Instant::now(), reply)).map_err(|_| {
             StoreError::Unavailable {
@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        ports::{Backlog, Depth},
+        domain::{QueueBacklog, QueueDepth},
         testing,
     };
 
@@ -114,7 +114,7 @@ mod tests {
 
     #[async_trait]
     impl OrderQueue for Slow {
-        async fn publish(&self, orders: &[OrderRequest]) -> Stored<()> {
+        async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
             self.turns.acquire().await.unwrap().forget();
             self.groups.lock().unwrap().push(orders.len());
             if self.fails {
@@ -128,12 +128,12 @@ mod tests {
             Ok(())
         }
 
-        async fn depth(&self) -> Stored<Depth> {
-            Ok(Depth::default())
+        async fn depth(&self) -> Stored<QueueDepth> {
+            Ok(QueueDepth::default())
         }
 
-        async fn backlog(&self) -> Stored<Backlog> {
-            Ok(Backlog::default())
+        async fn backlog(&self) -> Stored<QueueBacklog> {
+            Ok(QueueBacklog::default())
         }
     }
 

@@ -13,10 +13,12 @@ use tracing::Instrument as _;
 
 use super::App;
 use crate::{
-    domain::{Order, OrderId, OrderRequest, QueueMessage, RejectReason, SaleId},
+    domain::{
+        AdmittedOrder, Order, OrderId, QueueMessage, Recorded, RejectReason, SaleId, Unrecordable,
+    },
     logging::OncePerSecond,
     metrics::{ORDER_SECONDS_TO_FINAL, ORDERS_RECORDED, Outcomes, elapsed},
-    ports::{Recorded, StoreError, Stored, Unrecordable},
+    ports::{StoreError, Stored},
     trace::{self, BatchSpans, STEP},
 };
 
@@ -71,7 +73,7 @@ impl App {
     /// broken row of one sale does not hold up the orders of others.
     async fn record_sale_by_sale(
         &self,
-        requests: &[OrderRequest],
+        requests: &[AdmittedOrder],
         unusable: &mut Unusable,
         spans: &BatchSpans,
     ) -> Stored<()> {
@@ -79,7 +81,7 @@ impl App {
         if !matches!(together, Err(StoreError::Corrupt { .. })) {
             return together;
         }
-        let mut sales: BTreeMap<SaleId, Vec<OrderRequest>> = BTreeMap::new();
+        let mut sales: BTreeMap<SaleId, Vec<AdmittedOrder>> = BTreeMap::new();
         for request in requests {
             sales.entry(request.sale_id).or_default().push(request.clone());
         }
@@ -99,7 +101,7 @@ impl App {
     /// Records the orders and tells what came of it. Those that can never be recorded become `unusable`.
     async fn record(
         &self,
-        requests: &[OrderRequest],
+        requests: &[AdmittedOrder],
         unusable: &mut Unusable,
         spans: &BatchSpans,
     ) -> Stored<()> {
@@ -157,7 +159,7 @@ impl App {
     ///
     /// The orders are recorded whatever comes of this. So a sale that can't be told of within [`TELL_WITHIN`] does not hold
     /// up the others: its reservations stay unsettled, and the sweeper settles or releases them once they are overdue.
-    async fn tell(&self, recorded: &[(Recorded, &OrderRequest)], spans: &BatchSpans) {
+    async fn tell(&self, recorded: &[(Recorded, &AdmittedOrder)], spans: &BatchSpans) {
         let mut sales: BTreeMap<SaleId, News> = BTreeMap::new();
         for (Recorded { order, .. }, request) in recorded {
             let news = sales.entry(order.sale_id).or_default();
@@ -210,7 +212,7 @@ impl App {
 struct News<'a> {
     orders: Vec<&'a Order>,
     /// Those that hold a unit.
-    active: Vec<OrderRequest>,
+    active: Vec<AdmittedOrder>,
     /// Those that hold none.
     ended: Vec<OrderId>,
 }

@@ -21,8 +21,7 @@ use moka::future::Cache;
 
 use crate::{
     config::Abuse,
-    domain::{Quota, Subject, Timestamp},
-    ports::{Entry, Limit},
+    domain::{GateRequest, LimitCheck, Quota, Subject, Timestamp},
     problem::Problem,
 };
 
@@ -93,7 +92,7 @@ impl Refusals {
     }
 
     /// Whether the request is refused without asking the store, at this moment of the monotonic clock.
-    pub(super) async fn recall(&self, entry: &Entry, monotonic_ms: u64) -> Recalled {
+    pub(super) async fn recall(&self, entry: &GateRequest, monotonic_ms: u64) -> Recalled {
         if let Some(until) = self.recall_ban(entry, monotonic_ms).await {
             return Recalled::Refused(Problem::Banned { until });
         }
@@ -115,7 +114,11 @@ impl Refusals {
         Recalled::Nothing
     }
 
-    async fn recall_ban(&self, entry: &Entry, monotonic_ms: u64) -> Option<Option<Timestamp>> {
+    async fn recall_ban(
+        &self,
+        entry: &GateRequest,
+        monotonic_ms: u64,
+    ) -> Option<Option<Timestamp>> {
         let subjects = entry.not_banned.as_slice();
         let each = subjects.iter().map(std::slice::from_ref).filter(|_| subjects.len() > 1);
         for key in std::iter::once(subjects).chain(each) {
@@ -153,7 +156,7 @@ impl Refusals {
     }
 
     /// Takes out the refusals of the entry's user that the store has not heard of.
-    pub(super) async fn take_unreported(&self, entry: &Entry) -> u32 {
+    pub(super) async fn take_unreported(&self, entry: &GateRequest) -> u32 {
         match user_of(entry) {
             Some(subject) => self
                 .strikes
@@ -165,7 +168,7 @@ impl Refusals {
     }
 
     /// Puts refusals back that the store has not counted.
-    pub(super) async fn keep_unreported(&self, entry: &Entry, unreported: u32) {
+    pub(super) async fn keep_unreported(&self, entry: &GateRequest, unreported: u32) {
         if unreported > 0
             && let Some(subject) = user_of(entry)
         {
@@ -176,8 +179,8 @@ impl Refusals {
     /// Notes a refusal by the store, which has counted `also_refused` along where the limit is one of a user.
     pub(super) async fn note_limited(
         &self,
-        entry: &Entry,
-        limit: &Limit,
+        entry: &GateRequest,
+        limit: &LimitCheck,
         retry_after_ms: u64,
         also_refused: u32,
         monotonic_ms: u64,
@@ -244,7 +247,7 @@ impl Refusals {
     }
 }
 
-fn user_of(entry: &Entry) -> Option<&Subject> {
+fn user_of(entry: &GateRequest) -> Option<&Subject> {
     let user = entry
         .limits
         .iter()

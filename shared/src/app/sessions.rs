@@ -22,8 +22,8 @@ use tokio::sync::oneshot;
 
 use super::{App, SessionClaims};
 use crate::{
-    domain::{SessionId, Subject, UserId},
-    ports::{Entry, Limit, Session, StoreError, Stored},
+    domain::{GateRequest, LimitCheck, Session, SessionId, Subject, UserId},
+    ports::{StoreError, Stored},
     problem::Problem,
 };
 
@@ -185,11 +185,11 @@ impl App {
         // The gate has charged nothing for a session that it does not know: without a limit, whoever has many ended sessions
         // could keep the ledger busy.
         let address = Subject::address(address);
-        self.pass_unnoted(Entry {
+        self.pass_unnoted(GateRequest {
             session: None,
             role: None,
             not_banned: vec![address.clone()],
-            limits: vec![Limit {
+            limits: vec![LimitCheck {
                 name: "session-lookup",
                 subject: address.clone(),
                 quota: self.config.limits.address,

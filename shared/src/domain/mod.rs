@@ -3,25 +3,49 @@
 //! Nothing here reads a clock, draws a random number or talks to a store; times and random bytes come in as
 //! arguments, so every rule can be tested with plain values.
 
+mod admission;
+mod ban;
+mod captcha;
+mod gate;
 mod idempotency;
 mod ids;
+mod lease;
 mod money;
 mod order;
 mod phone;
 mod prefix;
+mod queue;
 mod quota;
+mod recording;
 mod sale;
 pub mod schema;
+mod session;
+mod subject;
 mod time;
 mod user;
 
+pub use admission::{
+    AdmissionDecision, AdmissionState, Availability, Claim, Reservation, ReservationPage,
+};
+pub use ban::{Ban, KeptBan};
+pub use captcha::{Captcha, CaptchaPurpose};
+pub use gate::{AbusePolicy, GateDecision, GateRequest, LimitCheck};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
 pub use ids::{CaptchaId, IdError, OrderId, SaleId, SessionId, UserId};
+pub use lease::Lease;
 pub use money::{Currency, CurrencyError};
-pub use order::{Order, OrderRequest, OrderStatus, QueueMessage, RejectReason};
+pub use order::{AdmittedOrder, Order, OrderStatus, RejectReason, SaleTally, Transition};
 pub use phone::{Country, Phone, PhoneError};
 pub use prefix::AddressPrefix;
-pub use quota::{Ban, Quota, Subject, SubjectError};
-pub use sale::{Sale, SaleChange, SaleError, SaleState, SaleTerms};
+pub use queue::{
+    ConsumerProgress, ConsumerReport, DeadLetter, Delivery, QueueBacklog, QueueDepth, QueueMessage,
+};
+pub use quota::Quota;
+pub use recording::{Recorded, Unrecordable};
+pub use sale::{
+    CreationKey, Sale, SaleChange, SaleChanged, SaleCreated, SaleError, SaleState, SaleTerms,
+};
+pub use session::{KeptSession, Opening, SESSIONS_PER_USER_MAX, Session};
+pub use subject::{Subject, SubjectError};
 pub use time::{Timestamp, TimestampError};
-pub use user::{Role, User};
+pub use user::{Role, User, UserChange, UserCreated};

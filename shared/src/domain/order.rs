@@ -98,7 +98,7 @@ impl FromStr for RejectReason {
 
 /// An admitted order on its way to the ledger: what the queue carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OrderRequest {
+pub struct AdmittedOrder {
     /// The idempotency key.
     pub order_id: OrderId,
     /// Which sale.
@@ -114,25 +114,6 @@ pub struct OrderRequest {
     /// W3C trace context of the request, where it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-}
-
-/// Message version 1: the body of one queue message.
-///
-/// Instances of two releases read and write the same queue while one replaces the other. So a release may add a field that
-/// may be absent, which the release before ignores: it must do no harm that it does. Any other change is a new version, which a
-/// release reads before a later one writes it. A worker parks a version that it does not know. The order's reservation is then
-/// overdue, and the sweeper publishes it again in the version that its own release writes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QueueMessage {
-    /// Always 1.
-    pub v: u32,
-    /// The orders that were made durable together.
-    pub orders: Vec<OrderRequest>,
-}
-
-impl QueueMessage {
-    /// The version this code writes and reads.
-    pub const VERSION: u32 = 1;
 }
 
 /// An order as the ledger keeps it.
@@ -165,7 +146,7 @@ pub struct Order {
 impl Order {
     /// The order as a shopper sees it while it waits in the queue.
     #[must_use]
-    pub fn queued(request: &OrderRequest) -> Self {
+    pub fn queued(request: &AdmittedOrder) -> Self {
         Self {
             order_id: request.order_id,
             sale_id: request.sale_id,
@@ -180,6 +161,28 @@ impl Order {
             version: 0,
         }
     }
+}
+
+/// The outcome of paying or cancelling an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transition {
+    /// The order has the asked-for status now, by this call or by an earlier one like it.
+    Done(Order),
+    /// The order has another final status (or, to be paid, `pay_by` has passed); nothing changed.
+    Refused(Order),
+    /// The ledger has no such order of this user.
+    NotFound,
+}
+
+/// What the ledger says of a sale when all is added up from its order rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SaleTally {
+    /// Orders that are confirmed or paid, counted row by row.
+    pub active: u64,
+    /// Users holding more active orders than the sale's limit.
+    pub users_over_limit: Vec<UserId>,
+    /// Orders by the word of their status.
+    pub by_status: Vec<(String, u64)>,
 }
 
 #[cfg(test)]

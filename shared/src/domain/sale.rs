@@ -240,3 +240,37 @@ impl Sale {
         }
     }
 }
+
+/// The outcome of changing a sale in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SaleChanged {
+    /// Stored; the sale as it is now.
+    Changed(Sale),
+    /// No such sale.
+    NotFound,
+    /// The change breaks a rule of [`Sale::changed`]; nothing was stored.
+    Refused(SaleError),
+}
+
+/// By what the ledger recognises a creation that is asked for again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreationKey {
+    /// A digest of the caller and the caller's key, 64 characters.
+    pub key: String,
+    /// A digest of what is asked for, 64 characters.
+    pub request: String,
+}
+
+/// The outcome of creating a sale under a [`CreationKey`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaleCreated {
+    /// Stored now, or by an earlier call with the same key and request.
+    Created {
+        /// The id of the sale that is stored.
+        sale_id: SaleId,
+        /// When it was created.
+        created_at: Timestamp,
+    },
+    /// The key was used for another request; nothing was stored.
+    OtherRequest,
+}

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 use utoipa::ToSchema;
 
-use super::{Phone, Timestamp, UserId};
+use super::{Phone, SessionId, Timestamp, UserId};
 
 /// What a user may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -54,4 +54,26 @@ pub struct User {
     pub created_at: Timestamp,
     /// Raised by whatever ends the user's sessions: a new password, another role, signing out everywhere, a ban of the phone.
     pub generation: u64,
+}
+
+/// The outcome of storing a new user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserCreated {
+    /// Stored now, or by an earlier call with the same id.
+    Created,
+    /// Another user has the phone.
+    PhoneTaken,
+}
+
+/// A change of a user that ends sessions. `Debug` is left out: it may hold a password's hash.
+#[derive(Clone, Default)]
+pub struct UserChange {
+    /// Change the user only while its generation is this one.
+    pub only_generation: Option<u64>,
+    /// The new password's hash.
+    pub password_hash: Option<String>,
+    /// The new role.
+    pub role: Option<Role>,
+    /// The one session that goes on.
+    pub keep: Option<SessionId>,
 }

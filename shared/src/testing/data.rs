@@ -3,7 +3,7 @@
 use crate::{
     adapters::system::SystemRandom,
     domain::{
-        CaptchaId, Currency, OrderId, OrderRequest, Phone, Role, Sale, SaleId, SessionId,
+        AdmittedOrder, CaptchaId, Currency, OrderId, Phone, Role, Sale, SaleId, SessionId,
         Timestamp, User, UserId,
     },
     ports::Random as _,
@@ -94,8 +94,8 @@ pub fn sale(stock: u32) -> Sale {
 
 /// A request of a user for a unit of the sale, admitted at [`START`].
 #[must_use]
-pub fn request(sale: &Sale, user_id: UserId) -> OrderRequest {
-    OrderRequest {
+pub fn request(sale: &Sale, user_id: UserId) -> AdmittedOrder {
+    AdmittedOrder {
         order_id: order_id(),
         sale_id: sale.sale_id,
         user_id,

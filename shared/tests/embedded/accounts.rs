@@ -14,11 +14,11 @@ use flashsale::{
     api::{NewBan, SignedIn},
     app::{App, Client, Credentials, SessionClaims},
     config::Config,
-    domain::{Phone, Role, SessionId, Subject, Timestamp, UserId},
-    ports::{
-        BanLedger as _, KeptSession, Opening, Ports, Session, SessionLedger, Sessions, StoreError,
-        Stored, UserChange, Users as _,
+    domain::{
+        KeptSession, Opening, Phone, Role, Session, SessionId, Subject, Timestamp, UserChange,
+        UserId,
     },
+    ports::{BanLedger as _, Ports, SessionLedger, Sessions, StoreError, Stored, Users as _},
     problem::Problem,
 };
 use tokio::sync::Semaphore;

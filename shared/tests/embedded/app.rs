@@ -5,17 +5,20 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::{
-        memory::{MemoryCache, MemoryGate, MemoryHolders, MemoryLocks},
+        memory::{MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
         sqlite::Sqlite,
         system::SystemRandom,
     },
     api::NewSale,
     app::{Admin, App, CaptchaAnswer, Client, Credentials, SessionClaims, Swept},
     config::Config,
-    domain::{OrderId, OrderRequest, OrderStatus, Phone, QueueMessage, Role, SaleId},
+    domain::{
+        AdmittedOrder, CaptchaPurpose, OrderId, OrderStatus, Phone, QueueDepth, QueueMessage, Role,
+        SaleId,
+    },
     ports::{
-        Admission as _, CaptchaArtist, Clock, Depth, LedgerClock, OrderLedger, OrderQueue as _,
-        OrderSource as _, Ports, Purpose, Random, StoreError, Stored,
+        Admission as _, CaptchaArtist, Clock, LedgerClock, OrderLedger, OrderQueue as _,
+        OrderSource as _, Ports, Random, StoreError, Stored,
     },
     problem::Problem,
     testing::{self, ManualClock, START},
@@ -85,8 +88,8 @@ impl Shop {
             admission: admission.clone(),
             queue: shared.clone(),
             source: shared.clone(),
-            holders: Arc::new(MemoryHolders::new()),
-            parked: shared,
+            consumer_reports: Arc::new(MemoryConsumerReports::new()),
+            dead_letters: shared,
             locks: Arc::new(MemoryLocks::new()),
             cache: Arc::new(MemoryCache::new()),
             artist: Arc::new(KnownAnswer),
@@ -361,7 +364,7 @@ async fn an_order_in_a_message_of_an_unknown_version_is_recorded_all_the_same() 
 
 /// What an order would be that no code of ours admits: its price is below zero.
 fn unrecordable(sale: SaleId) -> Vec<u8> {
-    let order = OrderRequest {
+    let order = AdmittedOrder {
         sale_id: sale,
         price: -1,
         ..testing::request(&testing::sale(1), testing::user_id())
@@ -378,7 +381,7 @@ async fn poison_is_parked_once_however_often_its_batch_is_repeated() {
     for _ in 0..3 {
         shop.app.record_messages(&batch).await.unwrap();
     }
-    let parked = shop.app.ports.parked.list(10).await.unwrap();
+    let parked = shop.app.ports.dead_letters.list(10).await.unwrap();
     let mut bodies: Vec<_> = parked.iter().map(|parked| &parked.body).collect();
     bodies.sort_unstable();
     assert_eq!(bodies, [&batch[0], &poison]);
@@ -386,7 +389,7 @@ async fn poison_is_parked_once_however_often_its_batch_is_repeated() {
     let id = &parked.iter().find(|parked| parked.body == poison).unwrap().id;
     shop.app.retry_parked(shop.admin().await, id).await.unwrap();
     assert_eq!(shop.work().await, 1);
-    assert_eq!(shop.app.ports.queue.depth().await.unwrap(), Depth { waiting: 0, parked: 2 });
+    assert_eq!(shop.app.ports.queue.depth().await.unwrap(), QueueDepth { waiting: 0, parked: 2 });
 }
 
 #[tokio::test]
@@ -420,7 +423,7 @@ async fn a_broken_row_of_one_sale_makes_no_order_poison_and_holds_up_no_other_sa
     shop.app.record_messages(&bodies).await.unwrap();
     shop.store.ack(&batch.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
     assert_eq!(shop.status(&who[0], waiting).await, OrderStatus::Confirmed);
-    assert_eq!(shop.app.ports.queue.depth().await.unwrap(), Depth { waiting: 0, parked: 1 });
+    assert_eq!(shop.app.ports.queue.depth().await.unwrap(), QueueDepth { waiting: 0, parked: 1 });
     shop.books_balance().await;
 }
 
@@ -431,7 +434,7 @@ async fn a_sale_whose_admission_fails_holds_up_no_other_and_is_mended_by_the_swe
     let (failing, sound) = (shop.sale(1).await, shop.sale(1).await);
     let orders = [shop.buy(&who[0], failing).await, shop.buy(&who[1], sound).await];
     // Refused by the ledger, because the unit is taken: to be released.
-    let late = OrderRequest {
+    let late = AdmittedOrder {
         sale_id: failing,
         price: 100,
         ..testing::request(&testing::sale(1), who[2].user_id)
@@ -439,7 +442,7 @@ async fn a_sale_whose_admission_fails_holds_up_no_other_and_is_mended_by_the_swe
     shop.store.publish(std::slice::from_ref(&late)).await.unwrap();
     shop.admission.fail(failing);
     assert_eq!(shop.work().await, 3, "recorded and acknowledged");
-    assert_eq!(shop.app.ports.queue.depth().await.unwrap(), Depth { waiting: 0, parked: 0 });
+    assert_eq!(shop.app.ports.queue.depth().await.unwrap(), QueueDepth { waiting: 0, parked: 0 });
     let settled = async |sale, order| shop.store.find(sale, order).await.unwrap().unwrap().settled;
     assert_eq!([settled(failing, orders[0]).await, settled(sound, orders[1]).await], [false, true]);
     assert_eq!(
@@ -465,14 +468,14 @@ async fn captchas_are_good_for_one_answer_and_one_purpose() {
     let ask =
         async |captcha| shop.app.issue_ticket(who, &shop.client, sale, captcha).await.map(drop);
     refused(ask(None).await, "captcha-required");
-    let wrong = answer(Purpose::Purchase, "wrong").await;
+    let wrong = answer(CaptchaPurpose::Purchase, "wrong").await;
     refused(ask(Some(wrong.clone())).await, "captcha-wrong");
     refused(ask(Some(CaptchaAnswer { answer: "kpt4x".to_owned(), ..wrong })).await, "captcha-gone");
-    refused(ask(Some(answer(Purpose::Login, "kpt4x").await)).await, "captcha-gone");
-    let late = answer(Purpose::Purchase, "kpt4x").await;
+    refused(ask(Some(answer(CaptchaPurpose::Login, "kpt4x").await)).await, "captcha-gone");
+    let late = answer(CaptchaPurpose::Purchase, "kpt4x").await;
     shop.clock.advance_ms(120_000);
     refused(ask(Some(late)).await, "captcha-gone");
-    let right = answer(Purpose::Purchase, " KPT 4x ").await;
+    let right = answer(CaptchaPurpose::Purchase, " KPT 4x ").await;
     ask(Some(right.clone())).await.unwrap();
     refused(ask(Some(right)).await, "captcha-gone");
 }
@@ -493,7 +496,7 @@ async fn guessing_is_slowed_and_the_owner_is_not_locked_out() {
         shop.app.sign_in(client, given).await.map(drop)
     };
     let captcha = async |client: &Client| {
-        let drawn = shop.app.draw_captcha(client, Purpose::Login).await.unwrap();
+        let drawn = shop.app.draw_captcha(client, CaptchaPurpose::Login).await.unwrap();
         Some(CaptchaAnswer { captcha_id: drawn.captcha_id, answer: "kpt4x".to_owned() })
     };
     for _ in 0..3 {

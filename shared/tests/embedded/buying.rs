@@ -5,8 +5,8 @@ use std::sync::Arc;
 use flashsale::{
     adapters::memory::MemoryAdmission,
     app::{App, SessionClaims},
-    domain::{OrderId, SaleChange, SaleId},
-    ports::{Admission, AdmissionState},
+    domain::{AdmissionState, OrderId, SaleChange, SaleId},
+    ports::Admission,
     problem::Problem,
     testing::session_id,
 };

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use flashsale::{
-    domain::{OrderId, OrderStatus, SaleChange, SaleId},
-    ports::{Admission as _, AdmissionState, OrderQueue as _},
+    domain::{AdmissionState, OrderId, OrderStatus, SaleChange, SaleId},
+    ports::{Admission as _, OrderQueue as _},
     testing,
 };
 
@@ -113,8 +113,8 @@ async fn an_order_that_outlasts_its_sale_in_the_queue_is_never_not_found() {
     shop.clock.advance_ms(500);
     assert_eq!(shop.status(who, order).await, OrderStatus::Confirmed);
     refused(shop.app.order(who, &shop.client, made_up).await, "unavailable");
-    let parked = shop.app.ports.parked.list(1).await.unwrap();
-    assert!(shop.app.ports.parked.discard(&parked[0].id).await.unwrap());
+    let parked = shop.app.ports.dead_letters.list(1).await.unwrap();
+    assert!(shop.app.ports.dead_letters.discard(&parked[0].id).await.unwrap());
     shop.sweep().await;
     shop.clock.advance_ms(500);
     refused(shop.app.order(who, &shop.client, made_up).await, "not-found");

@@ -11,14 +11,14 @@ use std::{
 use async_trait::async_trait;
 use flashsale::{
     adapters::{
-        memory::{MemoryCache, MemoryGate, MemoryHolders, MemoryLocks},
+        memory::{MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
         system::{Artist, SystemRandom},
     },
     api::{NewBan, NewSale},
     app::{App, Client, Credentials, SessionClaims},
     config::Config,
-    domain::{Ban, Phone, Role, SaleId, Subject},
-    ports::{Blacklist as _, Entered, Entry, Gate, Ports, Stored},
+    domain::{Ban, GateDecision, GateRequest, Phone, Role, SaleId, Subject},
+    ports::{Blacklist as _, Gate, Ports, Stored},
     problem::Problem,
     testing::{ManualClock, START},
 };
@@ -38,7 +38,7 @@ struct CountingGate {
 
 #[async_trait]
 impl Gate for CountingGate {
-    async fn enter(&self, entry: &Entry) -> Stored<Entered> {
+    async fn enter(&self, entry: &GateRequest) -> Stored<GateDecision> {
         self.asked.fetch_add(1, SeqCst);
         self.gate.enter(entry).await
     }
@@ -77,8 +77,8 @@ impl Shop {
             admission: store.clone(),
             queue: store.clone(),
             source: store.clone(),
-            holders: Arc::new(MemoryHolders::new()),
-            parked: store,
+            consumer_reports: Arc::new(MemoryConsumerReports::new()),
+            dead_letters: store,
             locks: Arc::new(MemoryLocks::new()),
             cache: Arc::new(MemoryCache::new()),
             artist: Arc::new(Artist),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::sqlite::Sqlite,
-    ports::{Backlog, Depth, OrderQueue as _, OrderSource as _},
+    domain::{QueueBacklog, QueueDepth},
+    ports::{OrderQueue as _, OrderSource as _},
     private_files::Loose,
     testing::contract::queue::{self, carried, gather, orders},
 };
@@ -105,7 +106,7 @@ async fn a_restart_makes_everything_visible_again() {
     store.publish(&messages[1]).await.unwrap();
     let new = gather(&store, 1).await;
     assert!(!new[0].redelivered, "published by this run");
-    assert_eq!(store.depth().await.unwrap(), Depth { waiting: 3, parked: 0 });
+    assert_eq!(store.depth().await.unwrap(), QueueDepth { waiting: 3, parked: 0 });
 }
 
 /// Opens the store again as soon as the one before has let go of it.
@@ -121,22 +122,25 @@ async fn reopened(dir: &TempDir) -> Sqlite {
 
 #[tokio::test]
 async fn memory_keeps_reports_of_consumers() {
-    flashsale::testing::contract::holders(&flashsale::adapters::memory::MemoryHolders::new()).await;
+    flashsale::testing::contract::consumer_reports(
+        &flashsale::adapters::memory::MemoryConsumerReports::new(),
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn what_a_consumer_holds_is_in_the_backlog() {
     let dir = TempDir::new();
     let store = dir.sqlite().await;
-    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
+    assert_eq!(store.backlog().await.unwrap(), QueueBacklog::default());
     store.publish(&orders(1)).await.unwrap();
     let given = store.receive(1, 1_000).await.unwrap();
     assert_eq!(
         store.backlog().await.unwrap(),
-        Backlog { ready: 1, consumers: 0 },
+        QueueBacklog { ready: 1, consumers: 0 },
         "nobody else needs to tell"
     );
-    assert_eq!(store.held(), None);
+    assert_eq!(store.progress(), None);
     store.ack(&[given[0].tag]).await.unwrap();
-    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
+    assert_eq!(store.backlog().await.unwrap(), QueueBacklog::default());
 }

@@ -15,10 +15,12 @@ use flashsale::{
     adapters::memory::MemoryAdmission,
     api::NewBan,
     app::Credentials,
-    domain::{Ban, Phone, Role, Sale, SaleChange, SaleId, SessionId, Subject, Timestamp, UserId},
+    domain::{
+        AdmissionState, Ban, CreationKey, KeptSession, Opening, Phone, Role, Sale, SaleChange,
+        SaleChanged, SaleCreated, SaleId, Session, SessionId, Subject, Timestamp, UserId,
+    },
     ports::{
-        Admission as _, AdmissionState, BanLedger as _, Blacklist, Changed, CreatedOnce,
-        CreationKey, Failures, KeptSession, Opening, Sales, Session, SessionLedger, Sessions,
+        Admission as _, BanLedger as _, Blacklist, Failures, Sales, SessionLedger, Sessions,
         StoreError, Stored,
     },
 };
@@ -489,7 +491,7 @@ impl Sales for FailingPages {
         self.inner.create(sale).await
     }
 
-    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<CreatedOnce> {
+    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<SaleCreated> {
         self.inner.create_once(sale, once).await
     }
 
@@ -526,7 +528,7 @@ impl Sales for FailingPages {
         self.inner.ended_before(ends_before, after, limit).await
     }
 
-    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed> {
+    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<SaleChanged> {
         self.inner.change(sale_id, change).await
     }
 

@@ -11,12 +11,12 @@ use std::{
 use async_trait::async_trait;
 use flashsale::{
     adapters::memory::MemoryCache,
-    domain::Order,
-    domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{
-        Admission, AdmissionState, Admitted, Cache, Claim, Look, OrderLedger, Recorded,
-        Reservation, ReservationPage, StoreError, Stored, Tally, Transition, Unrecordable,
+    domain::{
+        AdmissionDecision, AdmissionState, Availability, Claim, Order, Recorded, Reservation,
+        ReservationPage, SaleTally, Transition, Unrecordable,
     },
+    domain::{AdmittedOrder, OrderId, SaleId, SaleTerms, Timestamp, UserId},
+    ports::{Admission, Cache, OrderLedger, StoreError, Stored},
 };
 
 fn fault() -> StoreError {
@@ -97,12 +97,12 @@ impl SpiedAdmission {
 
 #[async_trait]
 impl Admission for SpiedAdmission {
-    async fn reserve(&self, claim: &Claim) -> Stored<Admitted> {
+    async fn reserve(&self, claim: &Claim) -> Stored<AdmissionDecision> {
         self.works(claim.sale_id).await?;
         self.inner.reserve(claim).await
     }
 
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
+    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
         self.works(sale_id).await?;
         self.inner.look(sale_id, user_id).await
     }
@@ -118,7 +118,7 @@ impl Admission for SpiedAdmission {
         self.inner.find_many(sale_id, order_ids).await
     }
 
-    async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {
+    async fn settle(&self, sale_id: SaleId, active: &[AdmittedOrder]) -> Stored<()> {
         self.works(sale_id).await?;
         self.inner.settle(sale_id, active).await
     }
@@ -161,7 +161,7 @@ impl Admission for SpiedAdmission {
         self.inner.begin_rebuild(terms, epoch, now).await
     }
 
-    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool> {
+    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[AdmittedOrder]) -> Stored<bool> {
         self.works(sale_id).await?;
         self.inner.restore(sale_id, epoch, active).await
     }
@@ -270,7 +270,7 @@ impl SpiedOrders {
 impl OrderLedger for SpiedOrders {
     async fn record(
         &self,
-        requests: &[OrderRequest],
+        requests: &[AdmittedOrder],
         now: Timestamp,
         pay_within_ms: u64,
     ) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
@@ -304,7 +304,7 @@ impl OrderLedger for SpiedOrders {
         &self,
         order_id: OrderId,
         user_id: UserId,
-        queued: Option<&OrderRequest>,
+        queued: Option<&AdmittedOrder>,
         now: Timestamp,
     ) -> Stored<Transition> {
         self.inner.cancel(order_id, user_id, queued, now).await
@@ -360,7 +360,7 @@ impl OrderLedger for SpiedOrders {
         Ok(page)
     }
 
-    async fn tally(&self, sale_id: SaleId) -> Stored<Tally> {
+    async fn tally(&self, sale_id: SaleId) -> Stored<SaleTally> {
         self.inner.tally(sale_id).await
     }
 }

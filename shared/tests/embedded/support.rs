@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use flashsale::{
     adapters::sqlite::Sqlite,
     app::{Admin, App, Client, SessionClaims},
-    domain::Role,
-    ports::Session,
+    domain::{Role, Session},
     private_files::Loose,
     testing,
 };

@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::memory::MemoryAdmission,
-    domain::{OrderRequest, OrderStatus, SaleId},
-    ports::{
-        Admission as _, AdmissionState, LedgerClock, OrderLedger as _, OrderQueue as _,
-        OrderSource as _,
-    },
+    domain::{AdmissionState, AdmittedOrder, OrderStatus, SaleId},
+    ports::{Admission as _, LedgerClock, OrderLedger as _, OrderQueue as _, OrderSource as _},
     testing::{self, ManualClock, START, request, user_id},
 };
 
@@ -373,7 +370,7 @@ async fn a_silent_shard_of_the_stores_holds_a_batch_up_for_a_moment_only() {
     let orders = [shop.buy(&who[0], silent).await, shop.buy(&who[1], sound).await];
     // Refused by the ledger, because the unit is taken: to be released.
     let late =
-        OrderRequest { sale_id: silent, price: 100, ..request(&testing::sale(1), who[2].user_id) };
+        AdmittedOrder { sale_id: silent, price: 100, ..request(&testing::sale(1), who[2].user_id) };
     shop.store.publish(std::slice::from_ref(&late)).await.unwrap();
     shop.admission.silence(silent);
     cache.silence(true);

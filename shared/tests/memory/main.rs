@@ -17,12 +17,11 @@ use flashsale::{
     app::App,
     config::Config,
     domain::{
-        Order, OrderId, OrderRequest, OrderStatus, Sale, SaleId, SaleTerms, Timestamp, UserId,
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Claim, Order, OrderId,
+        OrderStatus, Recorded, Reservation, ReservationPage, Sale, SaleId, SaleTally, SaleTerms,
+        Timestamp, Transition, Unrecordable, UserId,
     },
-    ports::{
-        Admission, AdmissionState, Admitted, Claim, Look, OrderLedger, Recorded, Reservation,
-        ReservationPage, Stored, Tally, Transition, Unrecordable,
-    },
+    ports::{Admission, OrderLedger, Stored},
     testing::{self, ManualClock, START, user_id},
     wire,
 };
@@ -52,8 +51,8 @@ struct Made {
 }
 
 impl Made {
-    fn request(&self, number: u32) -> OrderRequest {
-        OrderRequest { order_id: id(number), ..testing::request(&self.sale, self.user) }
+    fn request(&self, number: u32) -> AdmittedOrder {
+        AdmittedOrder { order_id: id(number), ..testing::request(&self.sale, self.user) }
     }
 
     fn reservation(&self, number: u32) -> Option<Reservation> {
@@ -62,7 +61,7 @@ impl Made {
             ENDED => self.released.load(Ordering::SeqCst) == 0,
             _ => number < ORDERS,
         };
-        held.then(|| Reservation { request: self.request(number), settled: true })
+        held.then(|| Reservation { order: self.request(number), settled: true })
     }
 
     fn order(&self, number: u32) -> Order {
@@ -73,11 +72,11 @@ impl Made {
 
 #[async_trait]
 impl Admission for Made {
-    async fn reserve(&self, _: &Claim) -> Stored<Admitted> {
+    async fn reserve(&self, _: &Claim) -> Stored<AdmissionDecision> {
         unreachable!()
     }
 
-    async fn look(&self, _: SaleId, _: UserId) -> Stored<Option<Look>> {
+    async fn look(&self, _: SaleId, _: UserId) -> Stored<Option<Availability>> {
         unreachable!()
     }
 
@@ -89,7 +88,7 @@ impl Admission for Made {
         Ok(order_ids.iter().filter_map(|id| self.reservation(number(*id))).collect())
     }
 
-    async fn settle(&self, _: SaleId, active: &[OrderRequest]) -> Stored<()> {
+    async fn settle(&self, _: SaleId, active: &[AdmittedOrder]) -> Stored<()> {
         assert_eq!(
             active.iter().map(|request| number(request.order_id)).collect::<Vec<_>>(),
             [FORGOTTEN]
@@ -136,7 +135,7 @@ impl Admission for Made {
         unreachable!()
     }
 
-    async fn restore(&self, _: SaleId, _: u64, _: &[OrderRequest]) -> Stored<bool> {
+    async fn restore(&self, _: SaleId, _: u64, _: &[AdmittedOrder]) -> Stored<bool> {
         unreachable!()
     }
 
@@ -153,7 +152,7 @@ impl Admission for Made {
 impl OrderLedger for Made {
     async fn record(
         &self,
-        _: &[OrderRequest],
+        _: &[AdmittedOrder],
         _: Timestamp,
         _: u64,
     ) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
@@ -180,7 +179,7 @@ impl OrderLedger for Made {
         &self,
         _: OrderId,
         _: UserId,
-        _: Option<&OrderRequest>,
+        _: Option<&AdmittedOrder>,
         _: Timestamp,
     ) -> Stored<Transition> {
         unreachable!()
@@ -215,8 +214,8 @@ impl OrderLedger for Made {
             .collect())
     }
 
-    async fn tally(&self, _: SaleId) -> Stored<Tally> {
-        Ok(Tally { active: u64::from(ORDERS) - 1, ..Tally::default() })
+    async fn tally(&self, _: SaleId) -> Stored<SaleTally> {
+        Ok(SaleTally { active: u64::from(ORDERS) - 1, ..SaleTally::default() })
     }
 }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::{redis::Redis, system::SystemClock},
-    domain::{Sale, SaleId},
-    ports::{Admission, AdmissionState, Admitted, Claim, Clock as _},
+    domain::{AdmissionDecision, AdmissionState, Claim, Sale, SaleId},
+    ports::{Admission, Clock as _},
     testing::{self, START, contract::admission},
 };
 use futures_util::future::BoxFuture;
@@ -175,7 +175,7 @@ async fn redis_collects_every_key_in_the_end() {
             let (order_id, user_id) = (testing::order_id(), testing::user_id());
             let claim =
                 Claim { sale_id: sale.sale_id, order_id, user_id, ticket_expired: false, now };
-            assert!(matches!(port.reserve(&claim).await.unwrap(), Admitted::Reserved(_)));
+            assert!(matches!(port.reserve(&claim).await.unwrap(), AdmissionDecision::Reserved(_)));
             order_id
         };
         let orders = [reserve().await, reserve().await];
@@ -184,13 +184,13 @@ async fn redis_collects_every_key_in_the_end() {
         let held = port.reservations(sale.sale_id, 0, 10).await.unwrap().reservations;
         port.release(
             sale.sale_id,
-            &held.iter().map(|held| held.request.order_id).collect::<Vec<_>>(),
+            &held.iter().map(|held| held.order.order_id).collect::<Vec<_>>(),
         )
         .await
         .unwrap();
         assert!(
             held.len() == 3
-                && orders.iter().all(|id| held.iter().any(|held| held.request.order_id == *id))
+                && orders.iter().all(|id| held.iter().any(|held| held.order.order_id == *id))
         );
         close(&behind.lives(sale.sale_id).await, [Some(38), None, None]);
         reserve().await;
@@ -243,14 +243,14 @@ async fn redis_may_fall_back_to_an_older_state() {
             let (order_id, user_id) = (testing::order_id(), testing::user_id());
             Claim { sale_id: sale.sale_id, order_id, user_id, ticket_expired: false, now: START }
         });
-        assert!(matches!(port.reserve(&claims[0]).await.unwrap(), Admitted::Reserved(_)));
+        assert!(matches!(port.reserve(&claims[0]).await.unwrap(), AdmissionDecision::Reserved(_)));
         let mut older = Vec::new();
         for key in behind.keys(sale.sale_id) {
             let value: Vec<u8> = behind.command(redis::cmd("DUMP").arg(&key)).await;
             older.push((key, value));
         }
         // After this the replica takes over that has seen none of it.
-        let Admitted::Reserved(lost) = port.reserve(&claims[1]).await.unwrap() else {
+        let AdmissionDecision::Reserved(lost) = port.reserve(&claims[1]).await.unwrap() else {
             panic!("a unit is left");
         };
         behind.lose(sale.sale_id).await;
@@ -260,14 +260,14 @@ async fn redis_may_fall_back_to_an_older_state() {
                 .command(redis::cmd("RESTORE").arg(key).arg(0).arg(value.as_slice()).arg("REPLACE"))
                 .await;
         }
-        assert!(!port.restore(sale.sale_id, 2, std::slice::from_ref(&lost.request)).await.unwrap());
+        assert!(!port.restore(sale.sale_id, 2, std::slice::from_ref(&lost.order)).await.unwrap());
         assert!(!port.finish_rebuild(sale.sale_id, 2).await.unwrap());
         // The gate lets one more in than there are units; the ledger will not. What the ledger holds comes back.
-        assert!(matches!(port.reserve(&claims[2]).await.unwrap(), Admitted::Reserved(_)));
-        port.settle(sale.sale_id, std::slice::from_ref(&lost.request)).await.unwrap();
+        assert!(matches!(port.reserve(&claims[2]).await.unwrap(), AdmissionDecision::Reserved(_)));
+        port.settle(sale.sale_id, std::slice::from_ref(&lost.order)).await.unwrap();
         let open = AdmissionState::Open { epoch: 1, version: 1, stock: 2, reserved: 2, settled: 1 };
         assert_eq!(port.state(sale.sale_id).await.unwrap(), open);
-        assert!(matches!(port.reserve(&claims[1]).await.unwrap(), Admitted::Again(_)));
+        assert!(matches!(port.reserve(&claims[1]).await.unwrap(), AdmissionDecision::Again(_)));
         port.release(sale.sale_id, &[claims[2].order_id]).await.unwrap();
         assert_eq!(port.look(sale.sale_id, claims[1].user_id).await.unwrap().unwrap().available, 0);
     }

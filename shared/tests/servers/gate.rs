@@ -77,7 +77,7 @@ on_redis! {
     locks: |redis| gate::locks(&*redis);
     lock_exclusion: |redis| gate::lock_exclusion(redis);
     cache: |redis| gate::cache(redis);
-    reports_of_consumers: |redis| async move { flashsale::testing::contract::holders(&*redis).await };
+    reports_of_consumers: |redis| async move { flashsale::testing::contract::consumer_reports(&*redis).await };
     long_list_of_bans: |redis| put_and_list_many_bans(&*redis);
     health: |redis| async move {
         assert_eq!(redis.name(), "redis");

@@ -7,11 +7,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use flashsale::{
     adapters::{mysql::MySql, system::SystemClock},
     config::Config,
-    domain::OrderStatus,
-    ports::{
-        Clock as _, Health as _, LedgerClock as _, OrderLedger, Sales, StoreError, Transition,
-        Users,
-    },
+    domain::{OrderStatus, Transition},
+    ports::{Clock as _, Health as _, LedgerClock as _, OrderLedger, Sales, StoreError, Users},
     testing::{
         self, START,
         contract::ledger::{self, Ledger},

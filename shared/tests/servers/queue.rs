@@ -11,8 +11,8 @@ use std::{
 
 use flashsale::{
     adapters::rabbitmq::RabbitMq,
-    domain::{OrderId, OrderRequest},
-    ports::{Depth, Health as _, OrderQueue as _, OrderSource as _, PUBLISH_LIMIT_MS, StoreError},
+    domain::{AdmittedOrder, OrderId, QueueDepth},
+    ports::{Health as _, OrderQueue as _, OrderSource as _, PUBLISH_LIMIT_MS, StoreError},
     testing::contract::queue::{self, carried, gather, orders},
 };
 use tokio::{task::JoinSet, time::sleep};
@@ -132,7 +132,7 @@ async fn drain(url: &str, queue: &str) -> Vec<OrderId> {
 }
 
 /// Publishes until it succeeds; what went before must not be worse than `Unavailable` or `Unknown`.
-async fn publish_in_the_end(rabbit: &RabbitMq, orders: &[OrderRequest], limit: Duration) {
+async fn publish_in_the_end(rabbit: &RabbitMq, orders: &[AdmittedOrder], limit: Duration) {
     let begun = Instant::now();
     while let Err(error) = rabbit.publish(orders).await {
         assert!(
@@ -259,7 +259,7 @@ async fn makes_room_by_parking(rabbit: &RabbitMq) {
     for _ in 0..4 {
         rabbit.publish(&orders(1)).await.unwrap();
     }
-    let expected = Depth { waiting: 1, parked: 4 };
+    let expected = QueueDepth { waiting: 1, parked: 4 };
     let begun = Instant::now();
     while rabbit.depth().await.unwrap() != expected {
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", rabbit.depth().await);
@@ -367,7 +367,7 @@ async fn closing_hands_back() {
     rabbit.ack(&[deliveries[0].tag]).await.unwrap();
     rabbit.close().await;
     let other = RabbitMq::new(&url, &name).unwrap();
-    assert_eq!(other.depth().await.unwrap(), Depth { waiting: 4, parked: 0 }, "at once");
+    assert_eq!(other.depth().await.unwrap(), QueueDepth { waiting: 4, parked: 0 }, "at once");
     let again = gather(&other, 4).await;
     assert_eq!(
         again.iter().map(carried).collect::<Vec<_>>(),

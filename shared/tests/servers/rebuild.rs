@@ -18,11 +18,8 @@ use flashsale::{
     },
     app::App,
     config::Config,
-    domain::{OrderRequest, Sale},
-    ports::{
-        Admission as _, AdmissionState, Clock, Delivery, LedgerClock, OrderSource as _, Ports,
-        Sales as _,
-    },
+    domain::{AdmissionState, AdmittedOrder, Delivery, Sale},
+    ports::{Admission as _, Clock, LedgerClock, OrderSource as _, Ports, Sales as _},
     private_files::Loose,
     testing::{ManualClock, START, request, sale, user_id},
 };
@@ -82,8 +79,8 @@ impl Two {
                 admission: admission.clone(),
                 queue: rabbit.clone(),
                 source: rabbit.clone(),
-                holders: redis.clone(),
-                parked: rabbit,
+                consumer_reports: redis.clone(),
+                dead_letters: rabbit,
                 locks: locks.clone(),
                 cache: Arc::new(MemoryCache::new()),
                 artist: Arc::new(Artist),
@@ -115,7 +112,7 @@ impl Two {
     }
 
     /// An order that was admitted and published.
-    async fn publish(&self) -> OrderRequest {
+    async fn publish(&self) -> AdmittedOrder {
         let order = request(&self.sale, user_id());
         self.leader.ports.queue.publish(std::slice::from_ref(&order)).await.unwrap();
         order
@@ -171,7 +168,11 @@ impl Two {
     async fn opens(&self) {
         let begun = Instant::now();
         while !matches!(self.state().await, AdmissionState::Open { .. }) {
-            assert!(begun.elapsed() < PATIENCE, "{:?}", self.leader.ports.holders.reports().await);
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{:?}",
+                self.leader.ports.consumer_reports.reports().await
+            );
             self.sweep().await;
         }
     }
@@ -181,7 +182,7 @@ impl Two {
         let beat = async || {
             self.leader
                 .ports
-                .holders
+                .consumer_reports
                 .reports()
                 .await
                 .unwrap()
@@ -204,7 +205,7 @@ impl Two {
     }
 
     /// The store that was opened knows the order.
-    async fn knows(&self, order: &OrderRequest) {
+    async fn knows(&self, order: &AdmittedOrder) {
         let found = self.admission.find(self.sale.sale_id, order.order_id).await.unwrap();
         assert!(
             found.is_some_and(|reservation| reservation.settled),

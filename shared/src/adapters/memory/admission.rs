@@ -8,10 +8,11 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{
-        Admission, AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage, Stored,
+    domain::{
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Claim, OrderId,
+        Reservation, ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
     },
+    ports::{Admission, Stored},
 };
 
 /// [`Admission`] in the memory of this process.
@@ -46,7 +47,7 @@ struct Known {
 
 #[derive(Debug)]
 struct Held {
-    request: OrderRequest,
+    request: AdmittedOrder,
     /// Its time in `overdue`; `None` once settled.
     watched: Option<Timestamp>,
     place: u64,
@@ -54,7 +55,7 @@ struct Held {
 
 impl Held {
     fn reservation(&self) -> Reservation {
-        Reservation { request: self.request.clone(), settled: self.watched.is_none() }
+        Reservation { order: self.request.clone(), settled: self.watched.is_none() }
     }
 }
 
@@ -73,32 +74,32 @@ impl Book {
         (count(mine.len()) >= terms.per_user_limit).then(|| mine[0])
     }
 
-    fn reserve(&mut self, claim: &Claim) -> Admitted {
+    fn reserve(&mut self, claim: &Claim) -> AdmissionDecision {
         if let Some(held) = self.held.get(&claim.order_id) {
-            return Admitted::Again(held.reservation());
+            return AdmissionDecision::Again(held.reservation());
         }
         if self.ended.contains(&claim.order_id) {
-            return Admitted::Ended;
+            return AdmissionDecision::Ended;
         }
         let Some(Known { terms, .. }) = self.open() else {
-            return Admitted::Closed;
+            return AdmissionDecision::Closed;
         };
         if claim.ticket_expired {
-            return Admitted::TicketExpired;
+            return AdmissionDecision::TicketExpired;
         }
         if claim.now < terms.starts_at {
-            return Admitted::NotOpen { starts_at: terms.starts_at };
+            return AdmissionDecision::NotOpen { starts_at: terms.starts_at };
         }
         if claim.now >= terms.ends_at {
-            return Admitted::SaleEnded;
+            return AdmissionDecision::SaleEnded;
         }
         if let Some(order_id) = self.already_bought(terms, claim.user_id) {
-            return Admitted::AlreadyBought { order_id };
+            return AdmissionDecision::AlreadyBought { order_id };
         }
         if self.available(terms) == 0 {
-            return Admitted::SoldOut;
+            return AdmissionDecision::SoldOut;
         }
-        let request = OrderRequest {
+        let request = AdmittedOrder {
             order_id: claim.order_id,
             sale_id: claim.sale_id,
             user_id: claim.user_id,
@@ -108,10 +109,10 @@ impl Book {
             traceparent: None,
         };
         self.add(request.clone(), Some(claim.now));
-        Admitted::Reserved(Reservation { request, settled: false })
+        AdmissionDecision::Reserved(Reservation { order: request, settled: false })
     }
 
-    fn add(&mut self, request: OrderRequest, watched: Option<Timestamp>) {
+    fn add(&mut self, request: AdmittedOrder, watched: Option<Timestamp>) {
         let order_id = request.order_id;
         self.last_place += 1;
         self.places.insert(self.last_place, order_id);
@@ -122,7 +123,7 @@ impl Book {
         self.held.insert(order_id, Held { request, watched, place: self.last_place });
     }
 
-    fn settle(&mut self, request: &OrderRequest) {
+    fn settle(&mut self, request: &AdmittedOrder) {
         let order_id = request.order_id;
         if let Some(held) = self.held.get_mut(&order_id) {
             if let Some(time) = held.watched.take() {
@@ -211,19 +212,19 @@ impl MemoryAdmission {
 
 #[async_trait]
 impl Admission for MemoryAdmission {
-    async fn reserve(&self, claim: &Claim) -> Stored<Admitted> {
+    async fn reserve(&self, claim: &Claim) -> Stored<AdmissionDecision> {
         // A sale that nobody loaded gets no entry: made-up ids must not fill the memory.
         Ok(self
             .books()
             .get_mut(&claim.sale_id)
-            .map_or(Admitted::Closed, |book| book.reserve(claim)))
+            .map_or(AdmissionDecision::Closed, |book| book.reserve(claim)))
     }
 
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
+    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
         let books = self.books();
         Ok(books.get(&sale_id).and_then(|book| {
             let Known { terms, .. } = book.open()?;
-            Some(Look {
+            Some(Availability {
                 available: book.available(terms),
                 already_bought: book.already_bought(terms, user_id),
                 admissions: book.last_place,
@@ -252,7 +253,7 @@ impl Admission for MemoryAdmission {
             .collect())
     }
 
-    async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {
+    async fn settle(&self, sale_id: SaleId, active: &[AdmittedOrder]) -> Stored<()> {
         if let Some(book) = self.books().get_mut(&sale_id).filter(|book| book.known.is_some()) {
             active.iter().for_each(|request| book.settle(request));
         }
@@ -320,7 +321,7 @@ impl Admission for MemoryAdmission {
         Ok(true)
     }
 
-    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool> {
+    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[AdmittedOrder]) -> Stored<bool> {
         let mut books = self.books();
         let rebuilding = |book: &&mut Book| {
             book.known.as_ref().is_some_and(|known| !known.open && known.epoch == epoch)

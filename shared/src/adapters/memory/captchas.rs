@@ -4,8 +4,8 @@ use async_trait::async_trait;
 
 use super::{MemoryGate, shard::place_of_id};
 use crate::{
-    domain::{CaptchaId, Timestamp},
-    ports::{Captcha, Captchas, Stored},
+    domain::{Captcha, CaptchaId, Timestamp},
+    ports::{Captchas, Stored},
 };
 
 #[async_trait]

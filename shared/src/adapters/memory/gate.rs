@@ -5,8 +5,8 @@ use async_trait::async_trait;
 use super::shard::{Held, Window, place};
 use super::{MemoryGate, SLACK_MS};
 use crate::{
-    domain::{Ban, Subject, Timestamp},
-    ports::{AbusePolicy, Entered, Entry, Gate, Stored},
+    domain::{AbusePolicy, Ban, GateDecision, GateRequest, Subject, Timestamp},
+    ports::{Gate, Stored},
     security,
 };
 
@@ -15,7 +15,7 @@ const AUTOMATIC_REASON: &str = "too many refused requests";
 
 #[async_trait]
 impl Gate for MemoryGate {
-    async fn enter(&self, entry: &Entry) -> Stored<Entered> {
+    async fn enter(&self, entry: &GateRequest) -> Stored<GateDecision> {
         let (entered, banned) = self.decide(entry);
         if let Some(subject) = banned {
             security::banned_automatically(entry, subject);
@@ -26,7 +26,7 @@ impl Gate for MemoryGate {
 
 impl MemoryGate {
     /// The answer, and whom it has banned.
-    fn decide<'e>(&self, entry: &'e Entry) -> (Entered, Option<&'e Subject>) {
+    fn decide<'e>(&self, entry: &'e GateRequest) -> (GateDecision, Option<&'e Subject>) {
         let session = entry
             .session
             .map(|(user_id, session_id)| (Subject::User(user_id), user_id, session_id));
@@ -43,9 +43,9 @@ impl MemoryGate {
             let alive = sessions
                 .and_then(|all| all.iter().find(|(end, id, _)| id == session_id && now < *end));
             match (alive, entry.role) {
-                (None, _) => return (Entered::NoSession, None),
+                (None, _) => return (GateDecision::NoSession, None),
                 (Some((.., role)), Some(needed)) if *role != needed => {
-                    return (Entered::WrongRole, None);
+                    return (GateDecision::WrongRole, None);
                 }
                 (Some(_), _) => {}
             }
@@ -61,7 +61,7 @@ impl MemoryGate {
             }
         }
         if let Some(until) = ban_ends {
-            return (Entered::Banned { until }, None);
+            return (GateDecision::Banned { until }, None);
         }
 
         let mut refused: Option<(usize, u64)> = None;
@@ -77,7 +77,7 @@ impl MemoryGate {
             let subject = &entry.limits[limit].subject;
             let banned = entry.abuse.is_some_and(|abuse| strike(&mut held, subject, abuse, now));
             return (
-                Entered::Limited { limit, retry_after_ms: wait_us.div_ceil(1_000) },
+                GateDecision::Limited { limit, retry_after_ms: wait_us.div_ceil(1_000) },
                 banned.then_some(subject),
             );
         }
@@ -91,7 +91,7 @@ impl MemoryGate {
                 }
             }
         }
-        (Entered::Entered, None)
+        (GateDecision::Entered, None)
     }
 }
 

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use super::swept::Swept;
 use crate::{
-    domain::Timestamp,
-    ports::{Lease, Locks, Stored},
+    domain::{Lease, Timestamp},
+    ports::{Locks, Stored},
 };
 
 #[derive(Clone, Copy)]

@@ -8,16 +8,16 @@ mod admission;
 mod blacklist;
 mod cache;
 mod captchas;
+mod consumer_reports;
 mod failures;
 mod gate;
-mod holders;
 mod locks;
 mod sessions;
 mod shard;
 mod swept;
 pub use admission::MemoryAdmission;
 pub use cache::MemoryCache;
-pub use holders::MemoryHolders;
+pub use consumer_reports::MemoryConsumerReports;
 pub use locks::MemoryLocks;
 use std::sync::Mutex;
 /// A limit that is further ahead than it can be by this much is from a clock that was set back, in milliseconds.

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 
 use super::{MemoryGate, shard::place_of_id};
 use crate::{
-    domain::{SessionId, Timestamp, UserId},
-    ports::{SESSIONS_PER_USER_MAX, Session, Sessions, Stored},
+    domain::{SESSIONS_PER_USER_MAX, Session, SessionId, Timestamp, UserId},
+    ports::{Sessions, Stored},
 };
 
 /// Sessions opened before other tasks get their turn.

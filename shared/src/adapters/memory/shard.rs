@@ -4,10 +4,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::swept::Swept;
-use crate::{
-    domain::{Ban, CaptchaId, Role, SessionId, Subject, Timestamp, UserId},
-    ports::Captcha,
-};
+use crate::domain::{Ban, Captcha, CaptchaId, Role, SessionId, Subject, Timestamp, UserId};
 
 /// Parts; one bit each in a `u64`.
 const SHARDS: usize = 64;

@@ -19,7 +19,10 @@ use super::{
     session::{Session, Verdict},
     unavailable,
 };
-use crate::ports::{Delivery, Held, OrderSource, Stored};
+use crate::{
+    domain::{ConsumerProgress, Delivery},
+    ports::{OrderSource, Stored},
+};
 
 /// Messages that a consumer may hold without a verdict, however large its batches.
 const PREFETCH_MAX: u16 = 2_000;
@@ -39,7 +42,7 @@ pub(super) struct Consuming {
 
 #[async_trait]
 impl OrderSource for RabbitMq {
-    fn held(&self) -> Option<Held> {
+    fn progress(&self) -> Option<ConsumerProgress> {
         self.inner.consuming.alive().map(|session| session.progress())
     }
 

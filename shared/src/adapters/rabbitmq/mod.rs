@@ -7,8 +7,8 @@
 
 mod connection;
 mod consume;
+mod dead_letters;
 mod link;
-mod parked;
 mod publish;
 mod session;
 mod topology;

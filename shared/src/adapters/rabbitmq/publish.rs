@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Inner, RabbitMq, never_sent, not_done, unavailable, unknown};
 use crate::{
-    domain::{OrderRequest, QueueMessage},
-    ports::{Backlog, Depth, Health, OrderQueue, PUBLISH_LIMIT_MS, StoreError, Stored},
+    domain::{AdmittedOrder, QueueBacklog, QueueDepth, QueueMessage},
+    ports::{Health, OrderQueue, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
 /// Longest wait for a free channel, and then for the confirm.
@@ -36,7 +36,7 @@ const PERSISTENT: u8 = 2;
 impl OrderQueue for RabbitMq {
     /// Waits up to 3.5 s for a connection that is being made, and up to 3 s each for a free channel and a confirm. A message
     /// that the queue refuses is published again, until [`PUBLISH_LIMIT_MS`] have passed in all.
-    async fn publish(&self, orders: &[OrderRequest]) -> Stored<()> {
+    async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
         let Some(first) = orders.first() else { return Ok(()) };
         let message = QueueMessage { v: QueueMessage::VERSION, orders: orders.to_vec() };
         let body = serde_json::to_vec(&message).map_err(unavailable)?;
@@ -60,15 +60,15 @@ impl OrderQueue for RabbitMq {
 
     /// `waiting` counts the messages that are ready in the queue and those that this object has received and not
     /// acknowledged. What other processes hold at this moment is not counted: AMQP does not tell.
-    async fn depth(&self) -> Stored<Depth> {
+    async fn depth(&self) -> Stored<QueueDepth> {
         let held = self.inner.consuming.unacknowledged();
         let counted = self.inner.count();
         let [orders, parked] =
             timeout(CALL_LIMIT, counted).await.map_err(|_| unavailable("no answer in time"))??;
-        Ok(Depth { waiting: orders.ready + held, parked: parked.ready })
+        Ok(QueueDepth { waiting: orders.ready + held, parked: parked.ready })
     }
 
-    async fn backlog(&self) -> Stored<Backlog> {
+    async fn backlog(&self) -> Stored<QueueBacklog> {
         let [orders, _] = timeout(CALL_LIMIT, self.inner.count())
             .await
             .map_err(|_| unavailable("no answer in time"))??;
@@ -181,13 +181,13 @@ impl Inner {
     }
 
     /// What the server says of the queue and of the parking queue.
-    async fn count(&self) -> Stored<[Backlog; 2]> {
+    async fn count(&self) -> Stored<[QueueBacklog; 2]> {
         let live = self.publishing.live().await?;
         if live.blocked() {
             return Err(blocked());
         }
         let slot = live.slot().await?;
-        let mut counts = [Backlog::default(); 2];
+        let mut counts = [QueueBacklog::default(); 2];
         for (name, count) in [&self.queue, &self.parked].into_iter().zip(&mut counts) {
             let asked = slot.channel().queue_declare(
                 name.clone(),
@@ -196,7 +196,7 @@ impl Inner {
             );
             match asked.await {
                 Ok(queue) => {
-                    *count = Backlog {
+                    *count = QueueBacklog {
                         ready: queue.message_count().into(),
                         consumers: queue.consumer_count(),
                     }

@@ -20,7 +20,10 @@ use tokio::{
 };
 
 use super::{connection::Live, not_done, publish::CALL_LIMIT, unknown};
-use crate::ports::{Delivery, Held, Stored};
+use crate::{
+    domain::{ConsumerProgress, Delivery},
+    ports::Stored,
+};
 
 /// The lower bits of a tag are the server's number; those above it say of which session. 48 bits last a session for
 /// years at any rate; of the 65,536 sessions that differ, only one is alive.
@@ -106,12 +109,12 @@ impl Session {
     }
 
     /// How far it has got.
-    pub(super) fn progress(&self) -> Held {
+    pub(super) fn progress(&self) -> ConsumerProgress {
         let letters = self.inbox.letters();
         let waiting = letters.ready.front().map(|delivery| number_of(delivery.tag));
         let first_open = letters.held.first().copied().into_iter().chain(waiting).min();
         let done = first_open.map_or(letters.received, |number| number - 1);
-        Held {
+        ConsumerProgress {
             session: self.generation,
             handed_back: letters.handed_back,
             received: letters.received,

@@ -18,11 +18,11 @@ use redis::Cmd;
 
 use super::{Redis, script::Script};
 use crate::{
-    domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{
-        Admission, AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage, StoreError,
-        Stored,
+    domain::{
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Claim, OrderId,
+        Reservation, ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
     },
+    ports::{Admission, StoreError, Stored},
 };
 
 /// Orders per script: a script holds up every other client, and Lua's `unpack` has its limits.
@@ -61,8 +61,8 @@ fn argument(value: impl Display) -> Vec<u8> {
 
 /// A reservation as it is kept: `r` or, once settled, `s`; user, time of admission in ms, price, currency and, where
 /// there is one, the trace context, with spaces between. The scripts rely on the first character and on the place of the user.
-fn encoded(request: &OrderRequest, settled: bool) -> String {
-    let OrderRequest {
+fn encoded(request: &AdmittedOrder, settled: bool) -> String {
+    let AdmittedOrder {
         order_id: _,
         sale_id: _,
         user_id,
@@ -92,7 +92,7 @@ fn decoded(sale_id: SaleId, order_id: OrderId, text: &str) -> Stored<Reservation
             "r" => false,
             _ => return None,
         };
-        let request = OrderRequest {
+        let request = AdmittedOrder {
             order_id,
             sale_id,
             user_id: parts.next()?.parse().ok()?,
@@ -101,7 +101,7 @@ fn decoded(sale_id: SaleId, order_id: OrderId, text: &str) -> Stored<Reservation
             currency: parts.next()?.parse().ok()?,
             traceparent: parts.next().map(str::to_owned),
         };
-        Some(Reservation { request, settled })
+        Some(Reservation { order: request, settled })
     };
     read().ok_or_else(|| corrupt(format_args!("reservation of order {order_id} of sale {sale_id}")))
 }
@@ -113,24 +113,24 @@ fn decoded_pairs(sale_id: SaleId, pairs: &[(String, String)]) -> Stored<Vec<Rese
         .collect()
 }
 
-fn admitted(claim: &Claim, reply: &[String]) -> Stored<Admitted> {
+fn admitted(claim: &Claim, reply: &[String]) -> Stored<AdmissionDecision> {
     let carried =
         || reply.get(1).ok_or_else(|| corrupt("the answer to a reservation is too short"));
     let reservation = || decoded(claim.sale_id, claim.order_id, carried()?);
     Ok(match reply.first().map(String::as_str) {
-        Some("again") => Admitted::Again(reservation()?),
-        Some("ended") => Admitted::Ended,
-        Some("closed") => Admitted::Closed,
-        Some("ticket-expired") => Admitted::TicketExpired,
-        Some("not-open") => Admitted::NotOpen {
+        Some("again") => AdmissionDecision::Again(reservation()?),
+        Some("ended") => AdmissionDecision::Ended,
+        Some("closed") => AdmissionDecision::Closed,
+        Some("ticket-expired") => AdmissionDecision::TicketExpired,
+        Some("not-open") => AdmissionDecision::NotOpen {
             starts_at: Timestamp::from_epoch_ms(carried()?.parse().map_err(corrupt)?),
         },
-        Some("sale-ended") => Admitted::SaleEnded,
+        Some("sale-ended") => AdmissionDecision::SaleEnded,
         Some("already-bought") => {
-            Admitted::AlreadyBought { order_id: carried()?.parse().map_err(corrupt)? }
+            AdmissionDecision::AlreadyBought { order_id: carried()?.parse().map_err(corrupt)? }
         }
-        Some("sold-out") => Admitted::SoldOut,
-        Some("reserved") => Admitted::Reserved(reservation()?),
+        Some("sold-out") => AdmissionDecision::SoldOut,
+        Some("reserved") => AdmissionDecision::Reserved(reservation()?),
         _ => return Err(corrupt("the answer to a reservation is none that is known")),
     })
 }
@@ -170,7 +170,7 @@ impl Redis {
         &self,
         sale_id: SaleId,
         epoch: Option<u64>,
-        active: &[OrderRequest],
+        active: &[AdmittedOrder],
     ) -> Stored<bool> {
         let mut arguments = vec![epoch.map_or_else(Vec::new, argument)];
         for request in active {
@@ -186,7 +186,7 @@ impl Redis {
 
 #[async_trait]
 impl Admission for Redis {
-    async fn reserve(&self, claim: &Claim) -> Stored<Admitted> {
+    async fn reserve(&self, claim: &Claim) -> Stored<AdmissionDecision> {
         let arguments = [
             argument(claim.order_id),
             argument(claim.user_id),
@@ -198,7 +198,7 @@ impl Admission for Redis {
         admitted(claim, &reply)
     }
 
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
+    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
         let [sale, held, _] = self.admission_keys(sale_id);
         let seen: Option<(u32, String, u64)> =
             self.run(&LOOK, &[sale, held], &[argument(user_id)]).await?;
@@ -207,7 +207,7 @@ impl Admission for Redis {
         };
         let already_bought =
             if bought.is_empty() { None } else { Some(bought.parse().map_err(corrupt)?) };
-        Ok(Some(Look { available, already_bought, admissions }))
+        Ok(Some(Availability { available, already_bought, admissions }))
     }
 
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {
@@ -239,7 +239,7 @@ impl Admission for Redis {
         Ok(found)
     }
 
-    async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {
+    async fn settle(&self, sale_id: SaleId, active: &[AdmittedOrder]) -> Stored<()> {
         for batch in active.chunks(BATCH_MAX) {
             if !self.settle_batch(sale_id, None, batch).await? {
                 break;
@@ -334,7 +334,7 @@ impl Admission for Redis {
         self.run(&BEGIN_REBUILD, &self.admission_keys(terms.sale_id), &arguments).await
     }
 
-    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool> {
+    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[AdmittedOrder]) -> Stored<bool> {
         // Also without orders the answer says whether the epoch holds.
         let empty = active.is_empty().then_some(active);
         for batch in active.chunks(BATCH_MAX).chain(empty) {
@@ -371,7 +371,7 @@ mod tests {
             (false, None),
             (true, Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 x".to_owned())),
         ] {
-            let request = OrderRequest {
+            let request = AdmittedOrder {
                 order_id,
                 sale_id,
                 user_id: UserId::new(Timestamp::from_epoch_ms(3), &[3; 10]),
@@ -385,7 +385,7 @@ mod tests {
             assert_eq!(&text[2..38], request.user_id.to_string());
             assert_eq!(
                 decoded(sale_id, order_id, &text).unwrap(),
-                Reservation { request, settled }
+                Reservation { order: request, settled }
             );
         }
         assert!(matches!(decoded(sale_id, order_id, "x"), Err(StoreError::Corrupt { .. })));

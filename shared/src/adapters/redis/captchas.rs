@@ -7,8 +7,8 @@ use redis::Cmd;
 
 use super::{Redis, keys::life_ms, script::Script};
 use crate::{
-    domain::{CaptchaId, Timestamp},
-    ports::{Captcha, Captchas, Purpose, StoreError, Stored},
+    domain::{Captcha, CaptchaId, CaptchaPurpose, Timestamp},
+    ports::{Captchas, StoreError, Stored},
 };
 
 static TAKE: LazyLock<Script> =
@@ -51,8 +51,8 @@ fn read(captcha_id: CaptchaId, text: Option<String>, now: Timestamp) -> Stored<O
     let parse = || {
         let mut words = text.splitn(3, ' ');
         let purpose = match words.next()? {
-            "login" => Purpose::Login,
-            "purchase" => Purpose::Purchase,
+            "login" => CaptchaPurpose::Login,
+            "purchase" => CaptchaPurpose::Purchase,
             _ => return None,
         };
         let expires_at = Timestamp::from_epoch_ms(words.next()?.parse().ok()?);

@@ -18,8 +18,11 @@ use super::{
     script::Script,
 };
 use crate::{
-    domain::{Ban, Role, SessionId, Subject, Timestamp, UserId},
-    ports::{AbusePolicy, Entered, Entry, Gate, Limit, StoreError, Stored},
+    domain::{
+        AbusePolicy, Ban, GateDecision, GateRequest, LimitCheck, Role, SessionId, Subject,
+        Timestamp, UserId,
+    },
+    ports::{Gate, StoreError, Stored},
     security,
 };
 
@@ -44,7 +47,7 @@ struct Part<'e> {
     role: Option<Role>,
     bans: Vec<&'e Subject>,
     /// With their indices in the entry.
-    limits: Vec<(usize, &'e Limit)>,
+    limits: Vec<(usize, &'e LimitCheck)>,
 }
 
 /// What one call answers.
@@ -59,7 +62,7 @@ enum Answer {
 
 #[async_trait]
 impl Gate for Redis {
-    async fn enter(&self, entry: &Entry) -> Stored<Entered> {
+    async fn enter(&self, entry: &GateRequest) -> Stored<GateDecision> {
         let answer = if self.is_cluster() {
             self.enter_by_tag(entry).await?
         } else {
@@ -72,19 +75,19 @@ impl Gate for Redis {
             self.ban_automatically(&entry.limits[limit].subject, abuse, entry.now).await?;
         }
         Ok(match answer {
-            Answer::Entered => Entered::Entered,
-            Answer::NoSession => Entered::NoSession,
-            Answer::WrongRole => Entered::WrongRole,
-            Answer::Banned { until } => Entered::Banned { until },
+            Answer::Entered => GateDecision::Entered,
+            Answer::NoSession => GateDecision::NoSession,
+            Answer::WrongRole => GateDecision::WrongRole,
+            Answer::Banned { until } => GateDecision::Banned { until },
             Answer::Limited { limit, retry_after_ms, .. } => {
-                Entered::Limited { limit, retry_after_ms }
+                GateDecision::Limited { limit, retry_after_ms }
             }
         })
     }
 }
 
 impl Redis {
-    async fn enter_by_tag(&self, entry: &Entry) -> Stored<Answer> {
+    async fn enter_by_tag(&self, entry: &GateRequest) -> Stored<Answer> {
         let parts = by_tag(entry);
         if let [only] = parts.as_slice() {
             return self.ask(entry, only, Mode::Enter).await;
@@ -118,7 +121,7 @@ impl Redis {
         }
     }
 
-    async fn ask(&self, entry: &Entry, part: &Part<'_>, mode: Mode) -> Stored<Answer> {
+    async fn ask(&self, entry: &GateRequest, part: &Part<'_>, mode: Mode) -> Stored<Answer> {
         if part.session.is_none() && part.bans.is_empty() && part.limits.is_empty() {
             return Ok(Answer::Entered);
         }
@@ -131,7 +134,12 @@ impl Redis {
     }
 
     /// Keys and arguments, as the script's head says.
-    fn call(&self, entry: &Entry, part: &Part<'_>, mode: Mode) -> (Vec<String>, Vec<Vec<u8>>) {
+    fn call(
+        &self,
+        entry: &GateRequest,
+        part: &Part<'_>,
+        mode: Mode,
+    ) -> (Vec<String>, Vec<Vec<u8>>) {
         let abuse = entry.abuse.unwrap_or(AbusePolicy {
             refusals_max: 0,
             window_ms: 0,
@@ -202,11 +210,11 @@ impl Numbers {
     }
 }
 
-fn counts_refusals(entry: &Entry, limit: &Limit) -> bool {
+fn counts_refusals(entry: &GateRequest, limit: &LimitCheck) -> bool {
     entry.abuse.is_some() && matches!(limit.subject, Subject::User(_))
 }
 
-fn whole(entry: &Entry) -> Part<'_> {
+fn whole(entry: &GateRequest) -> Part<'_> {
     Part {
         session: entry.session,
         role: entry.role,
@@ -217,7 +225,7 @@ fn whole(entry: &Entry) -> Part<'_> {
 
 /// The entry, one part per hash tag: those of users last, because a limit that many share is more often the one that
 /// has run out.
-fn by_tag(entry: &Entry) -> Vec<Part<'_>> {
+fn by_tag(entry: &GateRequest) -> Vec<Part<'_>> {
     fn of<'p, 'e>(parts: &'p mut Vec<(Subject, Part<'e>)>, subject: &Subject) -> &'p mut Part<'e> {
         let index = parts.iter().position(|(known, _)| known == subject).unwrap_or_else(|| {
             parts.push((subject.clone(), Part::default()));

@@ -96,7 +96,7 @@ impl Redis {
         self.named(format_args!("fence:{{{name}}}"))
     }
 
-    pub(super) fn holders_key(&self) -> String {
+    pub(super) fn consumer_reports_key(&self) -> String {
         self.key("holders:{queue}")
     }
 

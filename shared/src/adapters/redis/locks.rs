@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use super::{Redis, keys::arg, script::Script};
 use crate::{
-    domain::Timestamp,
-    ports::{Lease, Locks, StoreError, Stored},
+    domain::{Lease, Timestamp},
+    ports::{Locks, StoreError, Stored},
 };
 
 static ACQUIRE: LazyLock<Script> =

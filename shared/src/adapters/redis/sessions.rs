@@ -12,8 +12,8 @@ use super::{
     script::Script,
 };
 use crate::{
-    domain::{Role, SessionId, Timestamp, UserId},
-    ports::{SESSIONS_PER_USER_MAX, Session, Sessions, Stored},
+    domain::{Role, SESSIONS_PER_USER_MAX, Session, SessionId, Timestamp, UserId},
+    ports::{Sessions, Stored},
 };
 
 static OPEN: LazyLock<Script> =

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 
 use super::{CHUNK, Failure, FromRow, Row, Session, Statement, Store, Work, rows::signed};
 use crate::{
-    domain::{Ban, Subject, Timestamp},
-    ports::{BanLedger, KeptBan, Stored},
+    domain::{Ban, KeptBan, Subject, Timestamp},
+    ports::{BanLedger, Stored},
 };
 
 const COLUMNS: &str =

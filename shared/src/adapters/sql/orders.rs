@@ -12,15 +12,18 @@ use super::{
     transitions::{Cancel, ExpireDue, Pay},
 };
 use crate::{
-    domain::{Order, OrderId, OrderRequest, OrderStatus, SaleId, Timestamp, UserId},
-    ports::{OrderLedger, Stored, Tally, Transition},
+    domain::{
+        AdmittedOrder, Order, OrderId, OrderStatus, SaleId, SaleTally, Timestamp, Transition,
+        UserId,
+    },
+    ports::{OrderLedger, Stored},
 };
 
 #[async_trait]
 impl<S: Store> OrderLedger for S {
     async fn record(
         &self,
-        requests: &[OrderRequest],
+        requests: &[AdmittedOrder],
         now: Timestamp,
         pay_within_ms: u64,
     ) -> Stored<Vec<Outcome>> {
@@ -76,7 +79,7 @@ impl<S: Store> OrderLedger for S {
         &self,
         order_id: OrderId,
         user_id: UserId,
-        queued: Option<&OrderRequest>,
+        queued: Option<&AdmittedOrder>,
         now: Timestamp,
     ) -> Stored<Transition> {
         // A request that is not this order of this user says nothing about it.
@@ -163,7 +166,7 @@ impl<S: Store> OrderLedger for S {
         self.fetch(select).await
     }
 
-    async fn tally(&self, sale_id: SaleId) -> Stored<Tally> {
+    async fn tally(&self, sale_id: SaleId) -> Stored<SaleTally> {
         // One statement, so that all of it is counted at the same instant.
         let select = Statement::new(
             "SELECT 'status' AS kind, status AS word, COUNT(*) AS n FROM orders WHERE sale_id = ? GROUP BY status \
@@ -174,7 +177,7 @@ impl<S: Store> OrderLedger for S {
         .bind(sale_id)
         .bind(sale_id)
         .bind(sale_id);
-        let mut tally = Tally::default();
+        let mut tally = SaleTally::default();
         for counted in self.fetch(select).await? {
             match counted {
                 Counted::Status(word, count) => {
@@ -216,7 +219,7 @@ impl FromRow for WithDue {
 
 /// See [`OrderLedger::record`].
 struct Record {
-    requests: Vec<OrderRequest>,
+    requests: Vec<AdmittedOrder>,
     now: Timestamp,
     pay_by: Timestamp,
 }
@@ -235,7 +238,7 @@ impl Work for Record {
         let existing: HashMap<_, _> =
             existing.into_iter().map(|order| (order.order_id, order)).collect();
         // Only of those whose orders may be confirmed: the others' rows are nobody's business here.
-        let is_open = |request: &&OrderRequest| {
+        let is_open = |request: &&AdmittedOrder| {
             sales.contains_key(&request.sale_id) && !existing.contains_key(&request.order_id)
         };
         let buyers = self
@@ -246,7 +249,7 @@ impl Work for Record {
             .collect();
         let slots = lock_slots(session, buyers).await?;
         // Seldom any: the price has changed since the order was admitted.
-        let differs = |request: &&OrderRequest| {
+        let differs = |request: &&AdmittedOrder| {
             sales.get(&request.sale_id).is_some_and(|sale| sale.price != request.price)
         };
         let earlier_prices = earlier_prices(

@@ -2,12 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use crate::{
-    domain::{
-        Currency, Order, OrderId, OrderRequest, OrderStatus, RejectReason, SaleId, Timestamp,
-        UserId,
-    },
-    ports::{Recorded, Unrecordable},
+use crate::domain::{
+    AdmittedOrder, Currency, Order, OrderId, OrderStatus, Recorded, RejectReason, SaleId,
+    Timestamp, Unrecordable, UserId,
 };
 
 /// A sale whose row is locked.
@@ -76,7 +73,7 @@ impl Book {
     /// Decides a batch in its order: who comes first gets the unit.
     pub(super) fn decide(
         mut self,
-        requests: &[OrderRequest],
+        requests: &[AdmittedOrder],
         now: Timestamp,
         pay_by: Timestamp,
     ) -> Decided {
@@ -111,8 +108,8 @@ impl Book {
 
     /// Whether the sale has, or once had, the price of the request. Nobody can have been admitted at another: the message was
     /// not made by us.
-    fn priced(&self, request: &OrderRequest) -> Result<(), Unrecordable> {
-        let OrderRequest { order_id, sale_id, price, currency, .. } = request;
+    fn priced(&self, request: &AdmittedOrder) -> Result<(), Unrecordable> {
+        let AdmittedOrder { order_id, sale_id, price, currency, .. } = request;
         let Some(sale) = self.sales.get(sale_id) else {
             return Ok(());
         };
@@ -148,7 +145,7 @@ impl Book {
 }
 
 /// Whether a request can ever be stored.
-pub(super) fn storable(request: &OrderRequest) -> Result<(), Unrecordable> {
+pub(super) fn storable(request: &AdmittedOrder) -> Result<(), Unrecordable> {
     if request.price < 0 {
         return Err(Unrecordable(format!("order {} has a price below zero", request.order_id)));
     }
@@ -156,7 +153,7 @@ pub(super) fn storable(request: &OrderRequest) -> Result<(), Unrecordable> {
 }
 
 /// The row of a request that the ledger sees for the first time.
-pub(super) fn recorded(request: &OrderRequest, status: OrderStatus, now: Timestamp) -> Order {
+pub(super) fn recorded(request: &AdmittedOrder, status: OrderStatus, now: Timestamp) -> Order {
     Order { status, updated_at: now, version: 1, ..Order::queued(request) }
 }
 
@@ -181,8 +178,8 @@ mod tests {
         UserId::new(NOW, &nth(n))
     }
 
-    fn request(order: u8, sale_n: u8, user_n: u8) -> OrderRequest {
-        OrderRequest {
+    fn request(order: u8, sale_n: u8, user_n: u8) -> AdmittedOrder {
+        AdmittedOrder {
             order_id: OrderId::new(NOW, &nth(order)),
             sale_id: sale(sale_n),
             user_id: user(user_n),
@@ -255,14 +252,14 @@ mod tests {
         let earlier = HashSet::from([(sale(1), 7), (sale(2), 9)]);
         let book =
             Book::new(HashMap::from([held(1, 9, 0, 9)]), earlier, Vec::new(), HashMap::new());
-        let at = |order, price, currency| OrderRequest { price, currency, ..request(order, 1, 1) };
+        let at = |order, price, currency| AdmittedOrder { price, currency, ..request(order, 1, 1) };
         let batch = [
             at(1, 1, Currency::USD),
             at(2, 7, Currency::USD),
             at(3, 0, Currency::USD),
             at(4, 1, Currency::CNY),
             at(5, 9, Currency::USD),
-            OrderRequest { price: 0, ..request(6, 9, 1) },
+            AdmittedOrder { price: 0, ..request(6, 9, 1) },
         ];
         let decided = book.decide(&batch, NOW, PAY_BY);
         let told: Vec<_> = decided

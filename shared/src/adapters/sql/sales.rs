@@ -7,8 +7,8 @@ use super::{
     rows::{SALE_COLUMNS, signed},
 };
 use crate::{
-    domain::{Sale, SaleChange, SaleId, Timestamp},
-    ports::{Changed, CreatedOnce, CreationKey, Sales, Stored},
+    domain::{CreationKey, Sale, SaleChange, SaleChanged, SaleCreated, SaleId, Timestamp},
+    ports::{Sales, Stored},
 };
 
 #[async_trait]
@@ -17,7 +17,7 @@ impl<S: Store> Sales for S {
         self.transact(CreateSale { sale: sale.clone() }).await
     }
 
-    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<CreatedOnce> {
+    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<SaleCreated> {
         self.transact(CreateSaleOnce { sale: sale.clone(), once: once.clone() }).await
     }
 
@@ -73,7 +73,7 @@ impl<S: Store> Sales for S {
         self.fetch(select).await
     }
 
-    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed> {
+    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<SaleChanged> {
         self.transact(ChangeSale { sale_id, change: change.clone() }).await
     }
 
@@ -102,9 +102,9 @@ struct CreateSaleOnce {
 }
 
 impl Work for CreateSaleOnce {
-    type Output = CreatedOnce;
+    type Output = SaleCreated;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<CreatedOnce, Failure> {
+    async fn run<S: Session>(&self, session: &mut S) -> Result<SaleCreated, Failure> {
         insert(session, &self.sale, Some(&self.once)).await?;
         // Whichever insert was first has won; another one waited for it.
         let select = Statement::new(
@@ -119,9 +119,9 @@ impl Work for CreateSaleOnce {
             )));
         };
         if found.request != self.once.request {
-            return Ok(CreatedOnce::OtherRequest);
+            return Ok(SaleCreated::OtherRequest);
         }
-        Ok(CreatedOnce::Created { sale_id: found.sale_id, created_at: found.created_at })
+        Ok(SaleCreated::Created { sale_id: found.sale_id, created_at: found.created_at })
     }
 }
 
@@ -193,18 +193,18 @@ struct ChangeSale {
 }
 
 impl Work for ChangeSale {
-    type Output = Changed;
+    type Output = SaleChanged;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<Changed, Failure> {
+    async fn run<S: Session>(&self, session: &mut S) -> Result<SaleChanged, Failure> {
         let select = Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE sale_id = ?"))
             .bind(self.sale_id)
             .sql(S::DIALECT.for_update());
         let Some(before) = session.fetch::<Sale>(&select).await?.pop() else {
-            return Ok(Changed::NotFound);
+            return Ok(SaleChanged::NotFound);
         };
         let sale = match before.changed(&self.change) {
             Ok(sale) => sale,
-            Err(error) => return Ok(Changed::Refused(error)),
+            Err(error) => return Ok(SaleChanged::Refused(error)),
         };
         let price_changes = sale.price != before.price;
         if price_changes {
@@ -230,7 +230,7 @@ impl Work for ChangeSale {
         if price_changes {
             keep_price(session, sale.sale_id).await?;
         }
-        Ok(Changed::Changed(sale))
+        Ok(SaleChanged::Changed(sale))
     }
 }
 

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 
 use super::{CHUNK, Failure, FromRow, Row, Session as Transaction, Statement, Store, Work};
 use crate::{
-    domain::{SessionId, Timestamp, UserId},
-    ports::{KeptSession, Opening, SESSIONS_PER_USER_MAX, Session, SessionLedger, Stored},
+    domain::{KeptSession, Opening, SESSIONS_PER_USER_MAX, Session, SessionId, Timestamp, UserId},
+    ports::{SessionLedger, Stored},
 };
 
 const COLUMNS: &str = "session_id, user_id, role, expires_at_ms, ended_at_ms";

@@ -8,9 +8,8 @@ use super::{
     recording::{NewOrder, recorded, storable},
     rows::ORDER_COLUMNS,
 };
-use crate::{
-    domain::{Order, OrderId, OrderRequest, OrderStatus, SaleId, Timestamp, UserId},
-    ports::{Transition, Unrecordable},
+use crate::domain::{
+    AdmittedOrder, Order, OrderId, OrderStatus, SaleId, Timestamp, Transition, Unrecordable, UserId,
 };
 
 /// See [`crate::ports::OrderLedger::pay`].
@@ -61,7 +60,7 @@ impl Work for Pay {
 pub(super) struct Cancel {
     pub(super) order_id: OrderId,
     pub(super) user_id: UserId,
-    pub(super) queued: Option<OrderRequest>,
+    pub(super) queued: Option<AdmittedOrder>,
     pub(super) now: Timestamp,
 }
 

@@ -10,8 +10,8 @@ use super::{
     sessions::end_all,
 };
 use crate::{
-    domain::{Phone, Timestamp, User, UserId},
-    ports::{Created, StoreError, Stored, UserChange, Users},
+    domain::{Phone, Timestamp, User, UserChange, UserCreated, UserId},
+    ports::{StoreError, Stored, Users},
 };
 
 /// As many as are stored well within the time limit of one transaction.
@@ -19,9 +19,9 @@ const USERS_PER_TRANSACTION: usize = 10 * CHUNK;
 
 #[async_trait]
 impl<S: Store> Users for S {
-    async fn create(&self, user: &User) -> Stored<Created> {
+    async fn create(&self, user: &User) -> Stored<UserCreated> {
         let stored = self.create_many(std::slice::from_ref(user)).await?;
-        Ok(if stored.is_empty() { Created::PhoneTaken } else { Created::Created })
+        Ok(if stored.is_empty() { UserCreated::PhoneTaken } else { UserCreated::Created })
     }
 
     async fn create_many(&self, users: &[User]) -> Stored<Vec<UserId>> {

@@ -11,11 +11,11 @@ use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::{Sqlite, stored};
 use crate::{
-    domain::{Currency, OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{
-        Admission, AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage, StoreError,
-        Stored,
+    domain::{
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Claim, Currency, OrderId,
+        Reservation, ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
     },
+    ports::{Admission, StoreError, Stored},
 };
 
 /// Orders per piece of work, so that a long list does not hold up everybody else.
@@ -45,7 +45,7 @@ fn parsed<T: std::str::FromStr<Err: Display>>(row: &SqliteRow, column: &str) -> 
 /// Reads `order_id, user_id, price, currency, admitted_at_ms, traceparent, watched_ms`.
 fn reservation(sale_id: SaleId, row: &SqliteRow) -> Stored<Reservation> {
     Ok(Reservation {
-        request: OrderRequest {
+        order: AdmittedOrder {
             order_id: parsed(row, "order_id")?,
             sale_id,
             user_id: parsed(row, "user_id")?,
@@ -60,7 +60,7 @@ fn reservation(sale_id: SaleId, row: &SqliteRow) -> Stored<Reservation> {
 
 /// What stands against a claim, or the terms at which it can be met.
 enum Verdict {
-    Answer(Admitted),
+    Answer(AdmissionDecision),
     Room { price: i64, currency: Currency },
 }
 
@@ -84,30 +84,32 @@ async fn judge(connection: &mut SqliteConnection, claim: &Claim) -> Stored<Verdi
         .map_err(stored)?;
     let held: Option<&str> = row.try_get("order_id").map_err(stored)?;
     if held.is_some() {
-        return Ok(Verdict::Answer(Admitted::Again(reservation(claim.sale_id, &row)?)));
+        return Ok(Verdict::Answer(AdmissionDecision::Again(reservation(claim.sale_id, &row)?)));
     }
     if row.try_get("ended").map_err(stored)? {
-        return Ok(Verdict::Answer(Admitted::Ended));
+        return Ok(Verdict::Answer(AdmissionDecision::Ended));
     }
     if row.try_get::<Option<&str>, _>("state").map_err(stored)? != Some("open") {
-        return Ok(Verdict::Answer(Admitted::Closed));
+        return Ok(Verdict::Answer(AdmissionDecision::Closed));
     }
     if claim.ticket_expired {
-        return Ok(Verdict::Answer(Admitted::TicketExpired));
+        return Ok(Verdict::Answer(AdmissionDecision::TicketExpired));
     }
     let starts_at = time(&row, "starts_at_ms")?;
     if claim.now < starts_at {
-        return Ok(Verdict::Answer(Admitted::NotOpen { starts_at }));
+        return Ok(Verdict::Answer(AdmissionDecision::NotOpen { starts_at }));
     }
     if claim.now >= time(&row, "ends_at_ms")? {
-        return Ok(Verdict::Answer(Admitted::SaleEnded));
+        return Ok(Verdict::Answer(AdmissionDecision::SaleEnded));
     }
     let mine: i64 = number(&row, "mine")?;
     if mine > 0 && mine >= number(&row, "per_user_limit")? {
-        return Ok(Verdict::Answer(Admitted::AlreadyBought { order_id: parsed(&row, "bought")? }));
+        return Ok(Verdict::Answer(AdmissionDecision::AlreadyBought {
+            order_id: parsed(&row, "bought")?,
+        }));
     }
     if number::<i64>(&row, "held")? >= number(&row, "stock")? {
-        return Ok(Verdict::Answer(Admitted::SoldOut));
+        return Ok(Verdict::Answer(AdmissionDecision::SoldOut));
     }
     Ok(Verdict::Room {
         price: number(&row, "sale_price")?,
@@ -119,7 +121,7 @@ async fn judge(connection: &mut SqliteConnection, claim: &Claim) -> Stored<Verdi
 async fn add(
     connection: &mut SqliteConnection,
     sale_id: SaleId,
-    request: &OrderRequest,
+    request: &AdmittedOrder,
     watched: Option<Timestamp>,
 ) -> Stored<()> {
     const SQL: &str = "
@@ -142,12 +144,12 @@ async fn add(
     Ok(())
 }
 
-async fn reserve(connection: &mut SqliteConnection, claim: &Claim) -> Stored<Admitted> {
+async fn reserve(connection: &mut SqliteConnection, claim: &Claim) -> Stored<AdmissionDecision> {
     let (price, currency) = match judge(connection, claim).await? {
         Verdict::Answer(answer) => return Ok(answer),
         Verdict::Room { price, currency } => (price, currency),
     };
-    let request = OrderRequest {
+    let request = AdmittedOrder {
         order_id: claim.order_id,
         sale_id: claim.sale_id,
         user_id: claim.user_id,
@@ -157,7 +159,7 @@ async fn reserve(connection: &mut SqliteConnection, claim: &Claim) -> Stored<Adm
         traceparent: None,
     };
     add(connection, claim.sale_id, &request, Some(claim.now)).await?;
-    Ok(Admitted::Reserved(Reservation { request, settled: false }))
+    Ok(AdmissionDecision::Reserved(Reservation { order: request, settled: false }))
 }
 
 /// State and epoch of a sale that the store knows.
@@ -219,7 +221,7 @@ impl Sqlite {
         &self,
         sale_id: SaleId,
         epoch: Option<u64>,
-        active: &[OrderRequest],
+        active: &[AdmittedOrder],
     ) -> Stored<bool> {
         let active = active.to_vec();
         self.write(move |connection| {
@@ -243,7 +245,7 @@ impl Sqlite {
 
 #[async_trait]
 impl Admission for Sqlite {
-    async fn reserve(&self, claim: &Claim) -> Stored<Admitted> {
+    async fn reserve(&self, claim: &Claim) -> Stored<AdmissionDecision> {
         let mut reader = self.readers().acquire().await.map_err(stored)?;
         if let Verdict::Answer(answer) = judge(&mut reader, claim).await? {
             return Ok(answer);
@@ -254,7 +256,7 @@ impl Admission for Sqlite {
             .await
     }
 
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
+    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
         const SQL: &str = "
             SELECT MAX(0, s.stock - s.held) AS available, s.per_user_limit,
                    s.held + (SELECT COUNT(*) FROM admission_ended e WHERE e.sale_id = ?1) AS admissions,
@@ -273,7 +275,7 @@ impl Admission for Sqlite {
         let mine: i64 = number(&row, "mine")?;
         let full = mine > 0 && mine >= number(&row, "per_user_limit")?;
         let already_bought = if full { Some(parsed(&row, "bought")?) } else { None };
-        Ok(Some(Look {
+        Ok(Some(Availability {
             available: number(&row, "available")?,
             already_bought,
             admissions: number(&row, "admissions")?,
@@ -310,7 +312,7 @@ impl Admission for Sqlite {
         Ok(found)
     }
 
-    async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {
+    async fn settle(&self, sale_id: SaleId, active: &[AdmittedOrder]) -> Stored<()> {
         for batch in active.chunks(BATCH_MAX) {
             if !self.settle_batch(sale_id, None, batch).await? {
                 break;
@@ -450,7 +452,7 @@ impl Admission for Sqlite {
         .await
     }
 
-    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool> {
+    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[AdmittedOrder]) -> Stored<bool> {
         // Also without orders the answer says whether the epoch holds.
         let empty = active.is_empty().then_some(active);
         for batch in active.chunks(BATCH_MAX).chain(empty) {

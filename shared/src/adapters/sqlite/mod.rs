@@ -4,8 +4,8 @@
 //! goes into the next one together. Reads use a small pool of their own and see committed data only (WAL).
 
 mod admission;
+mod dead_letters;
 mod ledger;
-mod parked;
 mod queue;
 mod writer;
 

@@ -19,11 +19,8 @@ use tokio::{
 
 use super::{Sqlite, stored};
 use crate::{
-    domain::{OrderRequest, QueueMessage},
-    ports::{
-        Backlog, Delivery, Depth, Held, OrderQueue, OrderSource, PUBLISH_LIMIT_MS, StoreError,
-        Stored,
-    },
+    domain::{AdmittedOrder, ConsumerProgress, Delivery, QueueBacklog, QueueDepth, QueueMessage},
+    ports::{OrderQueue, OrderSource, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
 /// How often a message is handed back before it is parked.
@@ -116,7 +113,7 @@ fn json(ids: &[i64]) -> String {
 
 #[async_trait]
 impl OrderQueue for Sqlite {
-    async fn publish(&self, orders: &[OrderRequest]) -> Stored<()> {
+    async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
         if orders.is_empty() {
             return Ok(());
         }
@@ -163,7 +160,7 @@ impl OrderQueue for Sqlite {
         .await
     }
 
-    async fn depth(&self) -> Stored<Depth> {
+    async fn depth(&self) -> Stored<QueueDepth> {
         let row = sqlx::query(
             "SELECT (SELECT count(*) FROM queue_messages), (SELECT count(*) FROM queue_parked)",
         )
@@ -173,22 +170,22 @@ impl OrderQueue for Sqlite {
         let count = |column: usize| -> Stored<u64> {
             Ok(row.try_get::<i64, _>(column).map_err(stored)?.unsigned_abs())
         };
-        Ok(Depth { waiting: count(0)?, parked: count(1)? })
+        Ok(QueueDepth { waiting: count(0)?, parked: count(1)? })
     }
 
     /// A message stays in the table until its work is done, so nothing is with a consumer that is not counted here.
-    async fn backlog(&self) -> Stored<Backlog> {
+    async fn backlog(&self) -> Stored<QueueBacklog> {
         let count: i64 = sqlx::query_scalar("SELECT count(*) FROM queue_messages")
             .fetch_one(self.readers())
             .await
             .map_err(stored)?;
-        Ok(Backlog { ready: count.unsigned_abs(), consumers: 0 })
+        Ok(QueueBacklog { ready: count.unsigned_abs(), consumers: 0 })
     }
 }
 
 #[async_trait]
 impl OrderSource for Sqlite {
-    fn held(&self) -> Option<Held> {
+    fn progress(&self) -> Option<ConsumerProgress> {
         None
     }
 

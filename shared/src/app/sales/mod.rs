@@ -24,9 +24,9 @@ use super::{App, Client};
 use crate::{
     api::SaleView,
     config::CacheTimes,
-    domain::{OrderId, Sale, SaleId, Timestamp, UserId},
+    domain::{AdmissionState, Availability, OrderId, Sale, SaleId, Timestamp, UserId},
     metrics::CacheCounts,
-    ports::{AdmissionState, Look, StoreError},
+    ports::StoreError,
     problem::Problem,
 };
 
@@ -170,7 +170,7 @@ struct SoldOutFlags {
 
 struct SoldOut {
     number: FlagNumber,
-    /// [`Look::admissions`] when no unit was left: another figure means that somebody has bought since, perhaps a user
+    /// [`Availability::admissions`] when no unit was left: another figure means that somebody has bought since, perhaps a user
     /// who was seen to hold no order.
     admissions: u64,
     /// When it is to be looked at again.
@@ -252,7 +252,7 @@ impl App {
     }
 
     /// Notes that the admission store had no unit left.
-    pub(super) fn note_sold_out(&self, sale_id: SaleId, look: &Look) -> FlagNumber {
+    pub(super) fn note_sold_out(&self, sale_id: SaleId, look: &Availability) -> FlagNumber {
         self.catalog.sold_out.set(sale_id, look.admissions, self.monotonic_ms())
     }
 

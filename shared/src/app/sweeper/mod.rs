@@ -28,8 +28,8 @@ use reconcile::Look;
 
 use super::App;
 use crate::{
-    domain::{Order, OrderId, Sale, SaleId},
-    ports::{AdmissionState, Lease, Random, Reservation, StoreError, Stored},
+    domain::{AdmissionState, Lease, Order, OrderId, Reservation, Sale, SaleId},
+    ports::{Random, StoreError, Stored},
     trace::{self, STEP, TARGET},
 };
 
@@ -485,10 +485,10 @@ impl App {
             recorded.iter().map(|order| (order.order_id, order.status.is_active())).collect();
         let (mut active, mut ended, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
         for reservation in overdue {
-            match status.get(&reservation.request.order_id) {
-                Some(true) => active.push(reservation.request),
-                Some(false) => ended.push(reservation.request.order_id),
-                None => unknown.push(reservation.request),
+            match status.get(&reservation.order.order_id) {
+                Some(true) => active.push(reservation.order),
+                Some(false) => ended.push(reservation.order.order_id),
+                None => unknown.push(reservation.order),
             }
         }
         // Different stores do these: where one fails the others may succeed.
@@ -525,7 +525,7 @@ impl App {
             return Ok((overdue, Vec::new()));
         }
         let ids: Vec<OrderId> =
-            overdue.iter().map(|reservation| reservation.request.order_id).collect();
+            overdue.iter().map(|reservation| reservation.order.order_id).collect();
         let recorded = self.ports.orders.get_many(&ids).await?;
         Ok((overdue, recorded))
     }

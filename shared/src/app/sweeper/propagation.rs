@@ -18,8 +18,8 @@ use futures_util::{StreamExt as _, stream};
 use super::count;
 use crate::app::App;
 use crate::{
-    domain::{Ban, SessionId, Subject, Timestamp},
-    ports::{KeptBan, Random, StoreError, Stored, UserChange},
+    domain::{Ban, KeptBan, SessionId, Subject, Timestamp, UserChange},
+    ports::{Random, StoreError, Stored},
 };
 
 /// The fast store is told again after this long.

@@ -1,7 +1,7 @@
 //! Whether all that was in the queue at one moment has reached the ledger by now.
 //!
 //! The queue knows what waits for a consumer, but not what its consumers have. So each process that consumes says in the
-//! shared store how far it has got ([`HolderReport`]), and the rebuild of an admission store looks at the queue and at the
+//! shared store how far it has got ([`ConsumerReport`]), and the rebuild of an admission store looks at the queue and at the
 //! reports until they prove it:
 //!
 //! 1. At a first look nothing is ready: every message published before is with a consumer, or on its way to one.
@@ -16,7 +16,10 @@
 use std::collections::HashMap;
 
 use crate::app::App;
-use crate::ports::{Backlog, HolderReport, Stored};
+use crate::{
+    domain::{ConsumerReport, QueueBacklog},
+    ports::Stored,
+};
 
 /// Reports of a consumer after the first look, the last of which gives its mark. The first may have been written
 /// before the look; those after it are [`App::report_held`]'s period apart, together more than a message is on its way.
@@ -29,26 +32,26 @@ const BETWEEN_LOOKS_MS: u64 = 1_000;
 pub(in crate::app) struct Looks {
     begun_ms: u64,
     consumers: u32,
-    holders: HashMap<u128, Holder>,
+    reporting: HashMap<u128, Consumer>,
 }
 
 #[derive(Debug)]
-struct Holder {
-    first: HolderReport,
+struct Consumer {
+    first: ConsumerReport,
     mark: Option<u64>,
 }
 
 impl Looks {
     /// `None` while something is ready.
-    fn begin(backlog: Backlog, reports: &[HolderReport], now_ms: u64) -> Option<Self> {
-        let holders = reports
+    fn begin(backlog: QueueBacklog, reports: &[ConsumerReport], now_ms: u64) -> Option<Self> {
+        let reporting = reports
             .iter()
-            .map(|report| (report.holder, Holder { first: *report, mark: None }))
+            .map(|report| (report.consumer, Consumer { first: *report, mark: None }))
             .collect();
         (backlog.ready == 0).then_some(Self {
             begun_ms: now_ms,
             consumers: backlog.consumers,
-            holders,
+            reporting,
         })
     }
 
@@ -58,29 +61,34 @@ impl Looks {
     }
 
     /// One more look: `None` when the looks must begin anew, else whether the queue is worked off.
-    fn look(&mut self, backlog: Backlog, reports: &[HolderReport], now_ms: u64) -> Option<bool> {
+    fn look(
+        &mut self,
+        backlog: QueueBacklog,
+        reports: &[ConsumerReport],
+        now_ms: u64,
+    ) -> Option<bool> {
         if backlog.consumers != self.consumers {
             return None;
         }
-        let (mut reporting, mut done) = (0, 0);
+        let (mut counted, mut done) = (0, 0);
         for report in reports {
-            let holder = self.holders.get_mut(&report.holder)?;
-            let (now, first) = (report.held, holder.first.held);
+            let consumer = self.reporting.get_mut(&report.consumer)?;
+            let (now, first) = (report.progress, consumer.first.progress);
             if (now.session, now.handed_back) != (first.session, first.handed_back) {
                 return None;
             }
-            if report.beat < holder.first.beat + BEATS {
+            if report.beat < consumer.first.beat + BEATS {
                 // Too early to say, or a process that has gone: then the queue does not count it.
                 continue;
             }
-            reporting += 1;
-            let mark = *holder.mark.get_or_insert(now.received);
+            counted += 1;
+            let mark = *consumer.mark.get_or_insert(now.received);
             done += u32::from(now.done >= mark);
         }
         Some(
             now_ms.saturating_sub(self.begun_ms) >= BETWEEN_LOOKS_MS
-                && reporting == self.consumers
-                && done == reporting,
+                && counted == self.consumers
+                && done == counted,
         )
     }
 }
@@ -92,11 +100,12 @@ impl App {
     /// # Errors
     /// When the shared store does not answer.
     pub async fn report_held(&self) -> Stored<()> {
-        let Some(held) = self.ports.source.held() else {
+        let Some(progress) = self.ports.source.progress() else {
             return Ok(());
         };
-        let report = HolderReport { holder: self.sweep.holder, beat: self.sweep.next_beat(), held };
-        self.ports.holders.report(&report, self.now()).await
+        let report =
+            ConsumerReport { consumer: self.sweep.holder, beat: self.sweep.next_beat(), progress };
+        self.ports.consumer_reports.report(&report, self.now()).await
     }
 
     /// One look at the queue. `looks` is what earlier calls have left; it begins as `None`. Returns the time of the monotonic
@@ -112,7 +121,7 @@ impl App {
             // The queue knows all, or nobody consumes: what is not ready is not there.
             return Ok((backlog.ready == 0).then_some(now_ms));
         }
-        let reports = self.ports.holders.reports().await?;
+        let reports = self.ports.consumer_reports.reports().await?;
         let seen = looks.as_mut().and_then(|looks| looks.look(backlog, &reports, now_ms));
         if seen.is_none() {
             *looks = Looks::begin(backlog, &reports, now_ms);
@@ -124,14 +133,18 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ports::Held;
+    use crate::domain::ConsumerProgress;
 
-    fn report(holder: u128, beat: u64, received: u64, done: u64) -> HolderReport {
-        HolderReport { holder, beat, held: Held { session: 1, handed_back: 0, received, done } }
+    fn report(consumer: u128, beat: u64, received: u64, done: u64) -> ConsumerReport {
+        ConsumerReport {
+            consumer,
+            beat,
+            progress: ConsumerProgress { session: 1, handed_back: 0, received, done },
+        }
     }
 
-    fn backlog(ready: u64, consumers: u32) -> Backlog {
-        Backlog { ready, consumers }
+    fn backlog(ready: u64, consumers: u32) -> QueueBacklog {
+        QueueBacklog { ready, consumers }
     }
 
     #[test]
@@ -189,9 +202,9 @@ mod tests {
     fn looks_begin_anew_when_messages_may_be_ready_again() {
         let first = report(1, 1, 5, 5);
         let begun = || Looks::begin(backlog(0, 1), &[first], 0).unwrap();
-        let held = |session, handed_back| HolderReport {
+        let held = |session, handed_back| ConsumerReport {
             beat: 9,
-            held: Held { session, handed_back, ..first.held },
+            progress: ConsumerProgress { session, handed_back, ..first.progress },
             ..first
         };
         assert_eq!(begun().look(backlog(0, 1), &[held(1, 0)], 5_000), Some(true));

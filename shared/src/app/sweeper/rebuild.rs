@@ -8,8 +8,8 @@
 use super::queue_barrier::Looks;
 use crate::app::App;
 use crate::{
-    domain::{Order, OrderRequest, Sale, SaleId},
-    ports::{AdmissionState, Stored},
+    domain::{AdmissionState, AdmittedOrder, Order, Sale, SaleId},
+    ports::Stored,
 };
 
 /// Orders restored at a time.
@@ -96,7 +96,7 @@ impl App {
         loop {
             let page = self.ports.orders.active(sale.sale_id, after, PAGE).await?;
             after = page.last().map(|order| order.order_id);
-            let requests: Vec<OrderRequest> = page.iter().map(request).collect();
+            let requests: Vec<AdmittedOrder> = page.iter().map(request).collect();
             if !requests.is_empty()
                 && !self.ports.admission.restore(sale.sale_id, epoch, &requests).await?
             {
@@ -119,8 +119,8 @@ impl App {
 }
 
 /// The request that a recorded order came from.
-pub(in crate::app) fn request(order: &Order) -> OrderRequest {
-    OrderRequest {
+pub(in crate::app) fn request(order: &Order) -> AdmittedOrder {
+    AdmittedOrder {
         order_id: order.order_id,
         sale_id: order.sale_id,
         user_id: order.user_id,

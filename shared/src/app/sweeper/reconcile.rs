@@ -12,8 +12,8 @@ use std::collections::HashMap;
 use super::{count, rebuild::request};
 use crate::app::App;
 use crate::{
-    domain::{OrderId, OrderRequest, Sale},
-    ports::{AdmissionState, StoreError, Stored},
+    domain::{AdmissionState, AdmittedOrder, OrderId, Sale},
+    ports::{StoreError, Stored},
 };
 
 /// Orders compared at a time.
@@ -138,11 +138,11 @@ impl App {
     /// Settled reservations whose orders are not active. An order that has ended stays so, whatever was read first.
     async fn compare_reservations(&self, sale: &Sale, cursor: u64) -> Stored<(u32, Option<u64>)> {
         let page = self.ports.admission.reservations(sale.sale_id, cursor, PAGE).await?;
-        let settled: Vec<&OrderRequest> = page
+        let settled: Vec<&AdmittedOrder> = page
             .reservations
             .iter()
             .filter(|reservation| reservation.settled)
-            .map(|reservation| &reservation.request)
+            .map(|reservation| &reservation.order)
             .collect();
         let ids: Vec<OrderId> = settled.iter().map(|request| request.order_id).collect();
         let rows: HashMap<OrderId, bool> = match ids.as_slice() {
@@ -164,7 +164,7 @@ impl App {
             changed += count(ended.len());
         }
         // The ledger was set back (a restored backup): the buyer was told `confirmed`, so the order is sent again.
-        let lost: Vec<OrderRequest> = settled
+        let lost: Vec<AdmittedOrder> = settled
             .iter()
             .filter(|request| !rows.contains_key(&request.order_id))
             .map(|request| (*request).clone())
@@ -197,9 +197,9 @@ impl App {
             .find_many(sale.sale_id, &ids)
             .await?
             .iter()
-            .map(|reservation| (reservation.request.order_id, reservation.settled))
+            .map(|reservation| (reservation.order.order_id, reservation.settled))
             .collect();
-        let missing: Vec<OrderRequest> = page
+        let missing: Vec<AdmittedOrder> = page
             .iter()
             .filter(|order| held.get(&order.order_id) != Some(&true))
             .map(request)

@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 
 use crate::testing::{request, sale, user_id};
 use crate::{
-    domain::{OrderRequest, QueueMessage},
-    ports::{Delivery, Depth, OrderQueue, OrderSource, ParkedMessages},
+    domain::{AdmittedOrder, Delivery, QueueDepth, QueueMessage},
+    ports::{DeadLetters, OrderQueue, OrderSource},
 };
 
 /// Longest wait for a message that must come.
@@ -23,7 +23,7 @@ const HAND_BACKS: usize = 200;
 
 /// Some orders.
 #[must_use]
-pub fn orders(count: usize) -> Vec<OrderRequest> {
+pub fn orders(count: usize) -> Vec<AdmittedOrder> {
     let sale = sale(1_000);
     (0..count).map(|_| request(&sale, user_id())).collect()
 }
@@ -33,7 +33,7 @@ pub fn orders(count: usize) -> Vec<OrderRequest> {
 /// # Panics
 /// When it carries anything but a message of version 1.
 #[must_use]
-pub fn carried(delivery: &Delivery) -> Vec<OrderRequest> {
+pub fn carried(delivery: &Delivery) -> Vec<AdmittedOrder> {
     let message: QueueMessage =
         serde_json::from_slice(&delivery.body).expect("the body is a queue message");
     assert_eq!(message.v, QueueMessage::VERSION);
@@ -63,7 +63,7 @@ async fn silent(source: &dyn OrderSource) {
 }
 
 /// Waits until the queue says so: what was acknowledged may still be counted for a moment.
-async fn settles(queue: &dyn OrderQueue, wanted: Depth) {
+async fn settles(queue: &dyn OrderQueue, wanted: QueueDepth) {
     let begun = Instant::now();
     loop {
         let depth = queue.depth().await.expect("counted");
@@ -88,7 +88,7 @@ pub async fn published_is_received_once(queue: &dyn OrderQueue, source: &dyn Ord
     for message in &messages {
         queue.publish(message).await.expect("published");
     }
-    assert_eq!(queue.depth().await.expect("counted"), Depth { waiting: 22, parked: 0 });
+    assert_eq!(queue.depth().await.expect("counted"), QueueDepth { waiting: 22, parked: 0 });
     let deliveries = gather(source, messages.len()).await;
     assert_eq!(deliveries.iter().map(carried).collect::<Vec<_>>(), messages, "the same, in order");
     assert!(deliveries.iter().all(|delivery| !delivery.redelivered), "for the first time");
@@ -98,10 +98,10 @@ pub async fn published_is_received_once(queue: &dyn OrderQueue, source: &dyn Ord
         "a tag each"
     );
     silent(source).await;
-    settles(queue, Depth { waiting: 22, parked: 0 }).await;
+    settles(queue, QueueDepth { waiting: 22, parked: 0 }).await;
     // The later ones first, which must not take the earlier ones with them.
     source.ack(&tags(&deliveries[10..])).await.expect("acknowledged");
-    settles(queue, Depth { waiting: 10, parked: 0 }).await;
+    settles(queue, QueueDepth { waiting: 10, parked: 0 }).await;
     source.hand_back(&tags(&deliveries[..10])).await.expect("handed back");
     let again = gather(source, 10).await;
     assert_eq!(
@@ -110,7 +110,7 @@ pub async fn published_is_received_once(queue: &dyn OrderQueue, source: &dyn Ord
         "and these come again"
     );
     source.ack(&tags(&again)).await.expect("acknowledged");
-    settles(queue, Depth::default()).await;
+    settles(queue, QueueDepth::default()).await;
     silent(source).await;
     // Once more changes nothing.
     source.ack(&tags(&deliveries)).await.expect("ignored");
@@ -186,7 +186,7 @@ pub async fn a_receiver_may_go_away(queue: &dyn OrderQueue, source: &dyn OrderSo
         assert!(seen <= 20, "none twice: {seen}");
         source.ack(&tags(&some)).await.expect("acknowledged");
     }
-    settles(queue, Depth::default()).await;
+    settles(queue, QueueDepth::default()).await;
 }
 
 /// What is handed back comes again, and says so; what is not, does not.
@@ -205,13 +205,13 @@ pub async fn handed_back_comes_again(queue: &dyn OrderQueue, source: &dyn OrderS
     assert!(again.iter().all(|delivery| delivery.redelivered));
     // The tags of the first delivery mean nothing for the second.
     source.ack(&[first[0].tag, first[2].tag]).await.expect("ignored");
-    settles(queue, Depth { waiting: 3, parked: 0 }).await;
+    settles(queue, QueueDepth { waiting: 3, parked: 0 }).await;
     source.hand_back(&tags(&again)).await.expect("handed back");
     let third = gather(source, 2).await;
     assert_eq!(third.len(), 2, "they were not acknowledged by their old tags");
     source.ack(&tags(&third)).await.expect("acknowledged");
     source.ack(&[first[1].tag]).await.expect("acknowledged");
-    settles(queue, Depth::default()).await;
+    settles(queue, QueueDepth::default()).await;
     silent(source).await;
 }
 
@@ -234,7 +234,7 @@ pub async fn handed_back_too_often_is_parked(queue: &dyn OrderQueue, source: &dy
         );
     }
     assert!((10..HAND_BACKS).contains(&rounds), "parked after {rounds}");
-    settles(queue, Depth { waiting: 0, parked: 1 }).await;
+    settles(queue, QueueDepth { waiting: 0, parked: 1 }).await;
     silent(source).await;
     queue.publish(&orders(1)).await.expect("published");
     let next = gather(source, 1).await;
@@ -246,7 +246,7 @@ pub async fn handed_back_too_often_is_parked(queue: &dyn OrderQueue, source: &dy
 pub async fn parked_is_counted(queue: &dyn OrderQueue, source: &dyn OrderSource) {
     queue.park(b"{ not json", "the body is no message").await.expect("parked");
     queue.park(&[0xff, 0x00], &"long ".repeat(10_000)).await.expect("parked");
-    settles(queue, Depth { waiting: 0, parked: 2 }).await;
+    settles(queue, QueueDepth { waiting: 0, parked: 2 }).await;
     silent(source).await;
 }
 
@@ -254,7 +254,7 @@ pub async fn parked_is_counted(queue: &dyn OrderQueue, source: &dyn OrderSource)
 pub async fn parked_is_shown_retried_and_discarded(
     queue: &dyn OrderQueue,
     source: &dyn OrderSource,
-    parked: &dyn ParkedMessages,
+    parked: &dyn DeadLetters,
 ) {
     const LOOKS: usize = 60;
     assert!(parked.list(10).await.expect("listed").is_empty());
@@ -265,7 +265,7 @@ pub async fn parked_is_shown_retried_and_discarded(
     for body in ["one", "two", "three"] {
         queue.park(body.as_bytes(), &format!("because of {body}")).await.expect("parked");
     }
-    settles(queue, Depth { waiting: 0, parked: 3 }).await;
+    settles(queue, QueueDepth { waiting: 0, parked: 3 }).await;
     assert_eq!(parked.list(2).await.expect("listed").len(), 2);
     // A server may count how often a message was looked at; none may be lost by it.
     for _ in 0..LOOKS {
@@ -293,7 +293,7 @@ pub async fn parked_is_shown_retried_and_discarded(
     let given = gather(source, 1).await;
     assert_eq!(given[0].body, b"three");
     source.ack(&[given[0].tag]).await.expect("acknowledged");
-    settles(queue, Depth { waiting: 0, parked: 1 }).await;
+    settles(queue, QueueDepth { waiting: 0, parked: 1 }).await;
     assert_eq!(parked.list(10).await.expect("listed")[0].body, b"one");
 }
 
@@ -335,7 +335,7 @@ pub async fn many_publish_at_once(queue: Arc<dyn OrderQueue>, source: &dyn Order
     let delivery = gather(source, 1).await;
     assert_eq!(carried(&delivery[0]), large);
     source.ack(&tags(&delivery)).await.expect("acknowledged");
-    settles(&*queue, Depth::default()).await;
+    settles(&*queue, QueueDepth::default()).await;
 }
 
 /// Two consumers share the work: each message goes to one of them, also when its acknowledgements are mixed.
@@ -378,5 +378,5 @@ pub async fn two_consumers_share(queue: Arc<dyn OrderQueue>, sources: [Arc<dyn O
     let seen: Vec<_> = consumers.join_all().await.into_iter().flatten().collect();
     assert_eq!(seen.len(), MESSAGES, "none twice");
     assert_eq!(seen.into_iter().collect::<HashSet<_>>(), published, "none missing");
-    settles(&*queue, Depth::default()).await;
+    settles(&*queue, QueueDepth::default()).await;
 }

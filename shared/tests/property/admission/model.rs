@@ -1,8 +1,8 @@
 //! The rules of the admission port, told as plainly as they can be: lists, and counting them.
 
-use flashsale::{
-    domain::{OrderId, OrderRequest, SaleTerms, Timestamp, UserId},
-    ports::{AdmissionState, Admitted, Claim, Reservation},
+use flashsale::domain::{
+    AdmissionDecision, AdmissionState, AdmittedOrder, Claim, OrderId, Reservation, SaleTerms,
+    Timestamp, UserId,
 };
 
 /// One sale in the store.
@@ -36,15 +36,15 @@ impl Model {
     }
 
     pub fn of_user(&self, user_id: UserId) -> Vec<OrderId> {
-        let mine = self.orders.iter().filter(|order| order.reservation.request.user_id == user_id);
-        mine.map(|order| order.reservation.request.order_id).collect()
+        let mine = self.orders.iter().filter(|order| order.reservation.order.user_id == user_id);
+        mine.map(|order| order.reservation.order.order_id).collect()
     }
 
     pub fn find(&self, order_id: OrderId) -> Option<Reservation> {
         self.orders
             .iter()
             .map(|order| &order.reservation)
-            .find(|held| held.request.order_id == order_id)
+            .find(|held| held.order.order_id == order_id)
             .cloned()
     }
 
@@ -62,33 +62,33 @@ impl Model {
     }
 
     /// For `AlreadyBought`, any of the user's orders is as good as the one given here.
-    pub fn reserve(&mut self, claim: &Claim) -> Admitted {
+    pub fn reserve(&mut self, claim: &Claim) -> AdmissionDecision {
         if let Some(held) = self.find(claim.order_id) {
-            return Admitted::Again(held);
+            return AdmissionDecision::Again(held);
         }
         if self.ended.contains(&claim.order_id) {
-            return Admitted::Ended;
+            return AdmissionDecision::Ended;
         }
         let Some((available, limit_reached)) = self.look(claim.user_id) else {
-            return Admitted::Closed;
+            return AdmissionDecision::Closed;
         };
         let terms = &self.loaded.as_ref().unwrap().terms;
         if claim.ticket_expired {
-            return Admitted::TicketExpired;
+            return AdmissionDecision::TicketExpired;
         }
         if claim.now < terms.starts_at {
-            return Admitted::NotOpen { starts_at: terms.starts_at };
+            return AdmissionDecision::NotOpen { starts_at: terms.starts_at };
         }
         if claim.now >= terms.ends_at {
-            return Admitted::SaleEnded;
+            return AdmissionDecision::SaleEnded;
         }
         if limit_reached {
-            return Admitted::AlreadyBought { order_id: self.of_user(claim.user_id)[0] };
+            return AdmissionDecision::AlreadyBought { order_id: self.of_user(claim.user_id)[0] };
         }
         if available == 0 {
-            return Admitted::SoldOut;
+            return AdmissionDecision::SoldOut;
         }
-        let request = OrderRequest {
+        let request = AdmittedOrder {
             order_id: claim.order_id,
             sale_id: claim.sale_id,
             user_id: claim.user_id,
@@ -97,12 +97,12 @@ impl Model {
             admitted_at: claim.now,
             traceparent: None,
         };
-        let reservation = Reservation { request, settled: false };
+        let reservation = Reservation { order: request, settled: false };
         self.orders.push(Order { reservation: reservation.clone(), time: claim.now });
-        Admitted::Reserved(reservation)
+        AdmissionDecision::Reserved(reservation)
     }
 
-    pub fn settle(&mut self, active: &[OrderRequest]) {
+    pub fn settle(&mut self, active: &[AdmittedOrder]) {
         if self.loaded.is_none() {
             return;
         }
@@ -110,18 +110,18 @@ impl Model {
             if let Some(order) = self
                 .orders
                 .iter_mut()
-                .find(|order| order.reservation.request.order_id == request.order_id)
+                .find(|order| order.reservation.order.order_id == request.order_id)
             {
                 order.reservation.settled = true;
             } else if !self.ended.contains(&request.order_id) {
-                let reservation = Reservation { request: request.clone(), settled: true };
+                let reservation = Reservation { order: request.clone(), settled: true };
                 self.orders.push(Order { reservation, time: request.admitted_at });
             }
         }
     }
 
     pub fn release(&mut self, order_ids: &[OrderId]) {
-        self.orders.retain(|order| !order_ids.contains(&order.reservation.request.order_id));
+        self.orders.retain(|order| !order_ids.contains(&order.reservation.order.order_id));
         self.ended.extend(order_ids);
     }
 
@@ -136,7 +136,7 @@ impl Model {
             .iter_mut()
             .filter(|order| !order.reservation.settled && order.time <= before)
             .collect();
-        due.sort_by_key(|order| (order.time, order.reservation.request.order_id));
+        due.sort_by_key(|order| (order.time, order.reservation.order.order_id));
         due.truncate(limit as usize);
         due.iter_mut().for_each(|order| order.time = now);
         due.into_iter().map(|order| order.reservation.clone()).collect()
@@ -173,7 +173,7 @@ impl Model {
         true
     }
 
-    pub fn restore(&mut self, epoch: u64, active: &[OrderRequest]) -> bool {
+    pub fn restore(&mut self, epoch: u64, active: &[AdmittedOrder]) -> bool {
         let allowed =
             self.loaded.as_ref().is_some_and(|loaded| !loaded.open && loaded.epoch == epoch);
         if allowed {

@@ -6,8 +6,11 @@ use std::{
 };
 
 use flashsale::{
-    domain::{Currency, OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{Admission, Admitted, Claim},
+    domain::{
+        AdmissionDecision, AdmittedOrder, Claim, Currency, OrderId, SaleId, SaleTerms, Timestamp,
+        UserId,
+    },
+    ports::Admission,
     testing::{self, START},
 };
 use proptest::{collection::vec, prelude::*};
@@ -109,8 +112,8 @@ fn at(ms: u64) -> Timestamp {
 }
 
 impl World<'_> {
-    fn requests(&self, orders: &[(usize, usize)]) -> Vec<OrderRequest> {
-        let request = |(order, user): &(usize, usize)| OrderRequest {
+    fn requests(&self, orders: &[(usize, usize)]) -> Vec<AdmittedOrder> {
+        let request = |(order, user): &(usize, usize)| AdmittedOrder {
             order_id: self.orders[*order],
             sale_id: self.sale_id,
             user_id: self.users[*user],
@@ -151,7 +154,10 @@ impl World<'_> {
                     (port.reserve(&claim).await.unwrap(), self.model.reserve(&claim));
                 seen.lock().unwrap().insert(word(&expected));
                 match (&actual, &expected) {
-                    (Admitted::AlreadyBought { order_id }, Admitted::AlreadyBought { .. }) => {
+                    (
+                        AdmissionDecision::AlreadyBought { order_id },
+                        AdmissionDecision::AlreadyBought { .. },
+                    ) => {
                         assert!(
                             self.model.of_user(user_id).contains(order_id),
                             "the order named is the user's"
@@ -211,7 +217,7 @@ impl World<'_> {
         let (mut actual, mut cursor) = (BTreeMap::new(), 0);
         loop {
             let page = self.port.reservations(self.sale_id, cursor, 2).await.unwrap();
-            actual.extend(page.reservations.into_iter().map(|held| (held.request.order_id, held)));
+            actual.extend(page.reservations.into_iter().map(|held| (held.order.order_id, held)));
             match page.next {
                 Some(next) => cursor = next,
                 None => break,
@@ -221,7 +227,7 @@ impl World<'_> {
             .model
             .orders
             .iter()
-            .map(|order| (order.reservation.request.order_id, order.reservation.clone()))
+            .map(|order| (order.reservation.order.order_id, order.reservation.clone()))
             .collect();
         assert_eq!(actual, expected);
         for user_id in self.users {
@@ -294,16 +300,16 @@ pub const ANSWERS: [&str; 9] = [
     "ticket expired",
 ];
 
-fn word(admitted: &Admitted) -> &'static str {
+fn word(admitted: &AdmissionDecision) -> &'static str {
     match admitted {
-        Admitted::Again(_) => "again",
-        Admitted::Ended => "ended",
-        Admitted::Closed => "closed",
-        Admitted::TicketExpired => "ticket expired",
-        Admitted::NotOpen { .. } => "not open",
-        Admitted::SaleEnded => "sale ended",
-        Admitted::AlreadyBought { .. } => "already bought",
-        Admitted::SoldOut => "sold out",
-        Admitted::Reserved(_) => "reserved",
+        AdmissionDecision::Again(_) => "again",
+        AdmissionDecision::Ended => "ended",
+        AdmissionDecision::Closed => "closed",
+        AdmissionDecision::TicketExpired => "ticket expired",
+        AdmissionDecision::NotOpen { .. } => "not open",
+        AdmissionDecision::SaleEnded => "sale ended",
+        AdmissionDecision::AlreadyBought { .. } => "already bought",
+        AdmissionDecision::SoldOut => "sold out",
+        AdmissionDecision::Reserved(_) => "reserved",
     }
 }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use flashsale::{
-    domain::{OrderId, OrderRequest, Sale, UserId},
-    ports::{Admission, AdmissionState, Admitted, Claim},
+    domain::{AdmissionDecision, AdmissionState, AdmittedOrder, Claim, OrderId, Sale, UserId},
+    ports::Admission,
     testing::{self, START},
 };
 use proptest::{collection::vec, prelude::*};
@@ -66,7 +66,7 @@ struct World {
 #[derive(Default)]
 struct Log {
     reserved: Vec<OrderId>,
-    admitted: BTreeMap<OrderId, OrderRequest>,
+    admitted: BTreeMap<OrderId, AdmittedOrder>,
     released: BTreeSet<OrderId>,
 }
 
@@ -76,7 +76,7 @@ impl World {
         Claim { sale_id: self.sale.sale_id, order_id, user_id, ticket_expired: false, now: START }
     }
 
-    async fn rebuild(&self, active: &[OrderRequest]) -> bool {
+    async fn rebuild(&self, active: &[AdmittedOrder]) -> bool {
         let epoch = self.epoch.fetch_add(1, Ordering::SeqCst) + 1;
         let (port, sale_id) = (&self.port, self.sale.sale_id);
         port.begin_rebuild(&self.sale.terms(), epoch, START).await.unwrap()
@@ -92,28 +92,27 @@ impl World {
                 Step::Reserve(order) => {
                     let claim = self.claim(order);
                     match port.reserve(&claim).await.unwrap() {
-                        Admitted::Reserved(held) => {
-                            assert_eq!(
-                                (held.request.user_id, held.settled),
-                                (claim.user_id, false)
-                            );
+                        AdmissionDecision::Reserved(held) => {
+                            assert_eq!((held.order.user_id, held.settled), (claim.user_id, false));
                             log.reserved.push(claim.order_id);
-                            log.admitted.insert(claim.order_id, held.request);
+                            log.admitted.insert(claim.order_id, held.order);
                         }
-                        Admitted::Again(held) => {
-                            assert_eq!(held.request.user_id, claim.user_id);
+                        AdmissionDecision::Again(held) => {
+                            assert_eq!(held.order.user_id, claim.user_id);
                             assert!(
                                 !log.released.contains(&claim.order_id),
                                 "it had ended before the call"
                             );
-                            log.admitted.insert(claim.order_id, held.request);
+                            log.admitted.insert(claim.order_id, held.order);
                         }
-                        Admitted::AlreadyBought { order_id } => {
+                        AdmissionDecision::AlreadyBought { order_id } => {
                             let index = self.orders.iter().position(|id| *id == order_id).unwrap();
                             assert_eq!(self.users[index % USERS], claim.user_id);
                             assert_ne!(order_id, claim.order_id);
                         }
-                        Admitted::Ended | Admitted::Closed | Admitted::SoldOut => {}
+                        AdmissionDecision::Ended
+                        | AdmissionDecision::Closed
+                        | AdmissionDecision::SoldOut => {}
                         other => panic!("nothing in the plan leads to {other:?}"),
                     }
                 }
@@ -181,7 +180,7 @@ async fn check(world: &World, logs: &[Log]) {
     let page = port.reservations(sale_id, 0, 100).await.unwrap();
     assert_eq!(page.next, None);
     let held: BTreeMap<_, _> =
-        page.reservations.into_iter().map(|held| (held.request.order_id, held)).collect();
+        page.reservations.into_iter().map(|held| (held.order.order_id, held)).collect();
     assert_eq!(
         held.keys().copied().collect::<BTreeSet<_>>(),
         &won - &released,
@@ -201,22 +200,22 @@ async fn check(world: &World, logs: &[Log]) {
     assert!(reserved + settled <= sale.stock);
 
     for user_id in world.users {
-        let mine = held.values().filter(|held| held.request.user_id == user_id).count() as u32;
+        let mine = held.values().filter(|held| held.order.user_id == user_id).count() as u32;
         assert!(mine <= sale.per_user_limit);
         let look = port.look(sale_id, user_id).await.unwrap().unwrap();
         assert_eq!(look.already_bought.is_some(), mine == sale.per_user_limit);
         assert_eq!(look.available, sale.stock - reserved - settled);
     }
     let overdue = port.claim_overdue(sale_id, START, START.plus_ms(1), 100).await.unwrap();
-    let overdue: BTreeSet<_> = overdue.into_iter().map(|held| held.request.order_id).collect();
+    let overdue: BTreeSet<_> = overdue.into_iter().map(|held| held.order.order_id).collect();
     assert_eq!(
         overdue,
-        held.values().filter(|held| !held.settled).map(|held| held.request.order_id).collect()
+        held.values().filter(|held| !held.settled).map(|held| held.order.order_id).collect()
     );
 
     for (index, order_id) in world.orders.iter().enumerate() {
         if released.contains(order_id) {
-            assert_eq!(port.reserve(&world.claim(index)).await.unwrap(), Admitted::Ended);
+            assert_eq!(port.reserve(&world.claim(index)).await.unwrap(), AdmissionDecision::Ended);
         }
     }
     // Exactly what is left can still be had.
@@ -224,6 +223,6 @@ async fn check(world: &World, logs: &[Log]) {
         let claim =
             Claim { order_id: testing::order_id(), user_id: testing::user_id(), ..world.claim(0) };
         let answer = port.reserve(&claim).await.unwrap();
-        assert_eq!(matches!(answer, Admitted::Reserved(_)), left > 0, "{answer:?}");
+        assert_eq!(matches!(answer, AdmissionDecision::Reserved(_)), left > 0, "{answer:?}");
     }
 }

@@ -1,4 +1,4 @@
--- Gives an order a unit. The checks stand in the order in which `Admitted` lists its variants.
+-- Gives an order a unit. The checks stand in the order in which `AdmissionDecision` lists its variants.
 --
 -- KEYS[1] sale     state, terms, `admissions` -> orders that ever got a unit, `u:<user>` -> order ids held, `e:<order>` for orders that ended
 -- KEYS[2] held     order id -> reservation

@@ -18,7 +18,10 @@ async fn at_once<I: Send + 'static, T: Send + 'static, F: Future<Output = T> + S
     tasks.join_all().await
 }
 
-async fn reserve_at_once(port: &Arc<dyn Admission>, claims: Vec<Claim>) -> Vec<(Claim, Admitted)> {
+async fn reserve_at_once(
+    port: &Arc<dyn Admission>,
+    claims: Vec<Claim>,
+) -> Vec<(Claim, AdmissionDecision)> {
     at_once(claims, |claim| {
         let port = Arc::clone(port);
         async move {
@@ -29,10 +32,10 @@ async fn reserve_at_once(port: &Arc<dyn Admission>, claims: Vec<Claim>) -> Vec<(
     .await
 }
 
-fn reserved(answers: &[(Claim, Admitted)]) -> Vec<&Claim> {
+fn reserved(answers: &[(Claim, AdmissionDecision)]) -> Vec<&Claim> {
     answers
         .iter()
-        .filter(|(_, answer)| matches!(answer, Admitted::Reserved(_)))
+        .filter(|(_, answer)| matches!(answer, AdmissionDecision::Reserved(_)))
         .map(|(claim, _)| claim)
         .collect()
 }
@@ -51,13 +54,16 @@ async fn fifty_units_go_to_fifty_of_two_hundred(port: &Arc<dyn Admission>) {
     let answers = reserve_at_once(port, (0..200).map(|_| claim(&sale, user_id())).collect()).await;
     let winners = reserved(&answers);
     assert_eq!(winners.len(), 50);
-    assert_eq!(answers.iter().filter(|(_, answer)| *answer == Admitted::SoldOut).count(), 150);
+    assert_eq!(
+        answers.iter().filter(|(_, answer)| *answer == AdmissionDecision::SoldOut).count(),
+        150
+    );
     let all = read_all(&**port, sale.sale_id, 7).await;
     assert_eq!(all.len(), 50);
     for winner in winners {
-        let held = Reservation { request: admitted(&sale, winner), settled: false };
+        let held = Reservation { order: admitted(&sale, winner), settled: false };
         assert_eq!(all.get(&winner.order_id), Some(&held));
-        assert_eq!(find(&**port, &held.request).await.as_ref(), Some(&held));
+        assert_eq!(find(&**port, &held.order).await.as_ref(), Some(&held));
     }
     // Given back and reserved at once: as many as are given back, no more.
     let back: Vec<_> = all.keys().take(20).copied().collect();
@@ -83,8 +89,8 @@ async fn one_user_never_gets_more_than_the_limit(port: &Arc<dyn Admission>) {
         assert_eq!(mine.len(), limit as usize);
         for (_, answer) in &answers {
             match answer {
-                Admitted::Reserved(_) => {}
-                Admitted::AlreadyBought { order_id } => assert!(mine.contains(order_id)),
+                AdmissionDecision::Reserved(_) => {}
+                AdmissionDecision::AlreadyBought { order_id } => assert!(mine.contains(order_id)),
                 other => panic!("{other:?}"),
             }
         }
@@ -103,10 +109,10 @@ async fn one_order_gets_one_unit(port: &Arc<dyn Admission>) {
     let [winner] = reserved(&answers)[..] else {
         panic!("one, and one only: {answers:?}");
     };
-    let held = Reservation { request: admitted(&sale, winner), settled: false };
+    let held = Reservation { order: admitted(&sale, winner), settled: false };
     for (claim, answer) in &answers {
         if claim.now != winner.now {
-            assert_eq!(*answer, Admitted::Again(held.clone()));
+            assert_eq!(*answer, AdmissionDecision::Again(held.clone()));
         }
     }
     assert_held(&**port, sale.sale_id, 1, 0).await;
@@ -122,7 +128,7 @@ async fn overdue_orders_go_to_one_claimer(port: &Arc<dyn Admission>) {
     })
     .await;
     let ids: Vec<_> =
-        claimed.iter().flatten().map(|reservation| reservation.request.order_id).collect();
+        claimed.iter().flatten().map(|reservation| reservation.order.order_id).collect();
     assert_eq!(ids.len(), 60, "all, and none twice");
     assert_eq!(ids.into_iter().collect::<BTreeSet<_>>().len(), 60);
 }

@@ -9,8 +9,11 @@ use std::collections::BTreeMap;
 
 use crate::testing::{START, order_id, request, sale, user_id};
 use crate::{
-    domain::{OrderId, OrderRequest, Sale, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{Admission, AdmissionState, Admitted, Claim, Reservation},
+    domain::{
+        AdmissionDecision, AdmissionState, AdmittedOrder, Claim, OrderId, Reservation, Sale,
+        SaleId, SaleTerms, Timestamp, UserId,
+    },
+    ports::Admission,
 };
 
 pub use crowd::suite as crowd;
@@ -35,8 +38,8 @@ fn claim(sale: &Sale, user_id: UserId) -> Claim {
 }
 
 /// What a claim becomes when it gets a unit.
-fn admitted(sale: &Sale, claim: &Claim) -> OrderRequest {
-    OrderRequest {
+fn admitted(sale: &Sale, claim: &Claim) -> AdmittedOrder {
+    AdmittedOrder {
         order_id: claim.order_id,
         admitted_at: claim.now,
         ..request(sale, claim.user_id)
@@ -57,10 +60,11 @@ async fn opened(port: &dyn Admission, stock: u32) -> Sale {
 }
 
 /// A new user reserves a unit.
-async fn take(port: &dyn Admission, sale: &Sale) -> OrderRequest {
+async fn take(port: &dyn Admission, sale: &Sale) -> AdmittedOrder {
     let claim = claim(sale, user_id());
     let request = admitted(sale, &claim);
-    let reserved = Admitted::Reserved(Reservation { request: request.clone(), settled: false });
+    let reserved =
+        AdmissionDecision::Reserved(Reservation { order: request.clone(), settled: false });
     assert_eq!(port.reserve(&claim).await.expect("store"), reserved);
     request
 }
@@ -69,7 +73,7 @@ async fn available(port: &dyn Admission, sale: &Sale) -> u32 {
     port.look(sale.sale_id, user_id()).await.expect("store").expect("the sale is open").available
 }
 
-async fn find(port: &dyn Admission, request: &OrderRequest) -> Option<Reservation> {
+async fn find(port: &dyn Admission, request: &AdmittedOrder) -> Option<Reservation> {
     port.find(request.sale_id, request.order_id).await.expect("store")
 }
 
@@ -101,7 +105,7 @@ async fn read_all(
         all.extend(
             page.reservations
                 .into_iter()
-                .map(|reservation| (reservation.request.order_id, reservation)),
+                .map(|reservation| (reservation.order.order_id, reservation)),
         );
         match page.next {
             Some(next) => cursor = next,

@@ -23,20 +23,20 @@ async fn settling_marks_once(port: &dyn Admission) {
     let order = take(port, &sale).await;
     take(port, &sale).await;
     // The ledger's copy may differ in what it does not keep; the first admission stays.
-    let from_ledger = OrderRequest { admitted_at: at(7), price: 1, ..order.clone() };
+    let from_ledger = AdmittedOrder { admitted_at: at(7), price: 1, ..order.clone() };
     for _ in 0..2 {
         port.settle(sale.sale_id, &[from_ledger.clone(), from_ledger.clone()])
             .await
             .expect("store");
         assert_eq!(
             find(port, &order).await,
-            Some(Reservation { request: order.clone(), settled: true })
+            Some(Reservation { order: order.clone(), settled: true })
         );
         assert_held(port, sale.sale_id, 1, 1).await;
         assert_eq!(available(port, &sale).await, 1);
     }
     let again = Claim { order_id: order.order_id, ..claim(&sale, order.user_id) };
-    let expected = Admitted::Again(Reservation { request: order.clone(), settled: true });
+    let expected = AdmissionDecision::Again(Reservation { order: order.clone(), settled: true });
     assert_eq!(port.reserve(&again).await.expect("store"), expected);
     port.settle(sale.sale_id, &[]).await.expect("store");
     port.release(sale.sale_id, &[order.order_id]).await.expect("store");
@@ -46,7 +46,7 @@ async fn settling_marks_once(port: &dyn Admission) {
 async fn settling_adds_what_was_forgotten(port: &dyn Admission) {
     let sale = opened(port, 1).await;
     let kept = take(port, &sale).await;
-    let traced = OrderRequest {
+    let traced = AdmittedOrder {
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         ..request(&sale, user_id())
     };
@@ -60,7 +60,7 @@ async fn settling_adds_what_was_forgotten(port: &dyn Admission) {
     }
     assert_eq!(
         find(port, &traced).await,
-        Some(Reservation { request: traced.clone(), settled: true })
+        Some(Reservation { order: traced.clone(), settled: true })
     );
     let bought =
         port.look(sale.sale_id, traced.user_id).await.expect("store").expect("open").already_bought;
@@ -71,10 +71,10 @@ async fn settling_adds_what_was_forgotten(port: &dyn Admission) {
     let third = claim(&sale, kept.user_id);
     assert_eq!(
         port.reserve(&third).await.expect("store"),
-        Admitted::AlreadyBought { order_id: second.order_id }
+        AdmissionDecision::AlreadyBought { order_id: second.order_id }
     );
     port.release(sale.sale_id, &[second.order_id]).await.expect("store");
-    assert!(matches!(port.reserve(&third).await.expect("store"), Admitted::Reserved(_)));
+    assert!(matches!(port.reserve(&third).await.expect("store"), AdmissionDecision::Reserved(_)));
     // Two forgotten orders of one user in one call.
     let user = user_id();
     let pair = [request(&sale, user), request(&sale, user)];
@@ -82,7 +82,7 @@ async fn settling_adds_what_was_forgotten(port: &dyn Admission) {
     port.release(sale.sale_id, &[third.order_id, pair[1].order_id]).await.expect("store");
     assert_eq!(
         port.reserve(&claim(&sale, user)).await.expect("store"),
-        Admitted::AlreadyBought { order_id: pair[0].order_id }
+        AdmissionDecision::AlreadyBought { order_id: pair[0].order_id }
     );
 }
 
@@ -95,7 +95,7 @@ async fn settling_reaches_any_state_but_missing(port: &dyn Admission) {
     assert!(port.begin_rebuild(&sale.terms(), 1, START).await.expect("store"));
     assert!(read_all(port, sale.sale_id, 10).await.is_empty());
     port.settle(sale.sale_id, std::slice::from_ref(&order)).await.expect("store");
-    assert_eq!(find(port, &order).await, Some(Reservation { request: order, settled: true }));
+    assert_eq!(find(port, &order).await, Some(Reservation { order: order, settled: true }));
     assert!(port.finish_rebuild(sale.sale_id, 1).await.expect("store"));
     assert_held(port, sale.sale_id, 0, 1).await;
 }
@@ -113,10 +113,13 @@ async fn releasing_gives_a_unit_back_once(port: &dyn Admission) {
     port.release(sale.sale_id, &[]).await.expect("store");
     let next = Claim { order_id: order_id(), ..claim(&sale, one.user_id) };
     assert!(
-        matches!(port.reserve(&next).await.expect("store"), Admitted::Reserved(_)),
+        matches!(port.reserve(&next).await.expect("store"), AdmissionDecision::Reserved(_)),
         "its user may buy again"
     );
-    assert_eq!(port.reserve(&claim(&sale, user_id())).await.expect("store"), Admitted::SoldOut);
+    assert_eq!(
+        port.reserve(&claim(&sale, user_id())).await.expect("store"),
+        AdmissionDecision::SoldOut
+    );
     port.release(sale.sale_id, &[two.order_id]).await.expect("store");
     assert_held(port, sale.sale_id, 1, 0).await;
 }
@@ -129,14 +132,20 @@ async fn what_has_ended_does_not_come_back(port: &dyn Admission) {
     assert_eq!(port.state(sale.sale_id).await.expect("store"), AdmissionState::Missing);
     open(port, &sale).await;
     let as_claim =
-        |order: &OrderRequest| Claim { order_id: order.order_id, ..claim(&sale, order.user_id) };
-    assert!(matches!(port.reserve(&as_claim(&held)).await.expect("store"), Admitted::Reserved(_)));
+        |order: &AdmittedOrder| Claim { order_id: order.order_id, ..claim(&sale, order.user_id) };
+    assert!(matches!(
+        port.reserve(&as_claim(&held)).await.expect("store"),
+        AdmissionDecision::Reserved(_)
+    ));
     port.settle(sale.sale_id, std::slice::from_ref(&settled)).await.expect("store");
     let all = [before_load, held, settled, unknown];
     port.release(sale.sale_id, &all.each_ref().map(|order| order.order_id)).await.expect("store");
     let gone = async || {
         for order in &all {
-            assert_eq!(port.reserve(&as_claim(order)).await.expect("store"), Admitted::Ended);
+            assert_eq!(
+                port.reserve(&as_claim(order)).await.expect("store"),
+                AdmissionDecision::Ended
+            );
             assert_eq!(find(port, order).await, None);
         }
     };
@@ -161,7 +170,7 @@ async fn a_rebuild_does_not_bring_back_what_has_ended(port: &dyn Admission) {
     for (order, held) in [(&before, false), (&during, false), (&other, true)] {
         assert_eq!(find(port, order).await.is_some(), held);
         let claim = Claim { order_id: order.order_id, ..claim(&sale, order.user_id) };
-        assert_eq!(port.reserve(&claim).await.expect("store") == Admitted::Ended, !held);
+        assert_eq!(port.reserve(&claim).await.expect("store") == AdmissionDecision::Ended, !held);
     }
     assert_held(port, sale.sale_id, 0, 1).await;
     assert_eq!(available(port, &sale).await, 4);
@@ -172,7 +181,10 @@ async fn overdue_orders_are_handed_out_once_per_period(port: &dyn Admission) {
     let mut orders = Vec::new();
     for ms in [40, 10, 30, 20, 50] {
         let claim = Claim { now: at(ms), ..claim(&sale, user_id()) };
-        assert!(matches!(port.reserve(&claim).await.expect("store"), Admitted::Reserved(_)));
+        assert!(matches!(
+            port.reserve(&claim).await.expect("store"),
+            AdmissionDecision::Reserved(_)
+        ));
         orders.push(admitted(&sale, &claim));
     }
     let [at_40, at_10, at_30, at_20, at_50] = orders.try_into().expect("five were taken");
@@ -181,7 +193,7 @@ async fn overdue_orders_are_handed_out_once_per_period(port: &dyn Admission) {
         let claimed =
             port.claim_overdue(sale.sale_id, at(before), at(now), limit).await.expect("store");
         assert!(claimed.iter().all(|reservation| !reservation.settled));
-        claimed.into_iter().map(|reservation| reservation.request).collect::<Vec<_>>()
+        claimed.into_iter().map(|reservation| reservation.order).collect::<Vec<_>>()
     };
     assert_eq!(overdue(9, 100, 9).await, []);
     assert_eq!(overdue(40, 100, 0).await, []);
@@ -204,7 +216,7 @@ async fn overdue_orders_are_handed_out_once_per_period(port: &dyn Admission) {
     // What was claimed keeps its time of admission, and can be settled and released like any.
     assert_eq!(
         find(port, &at_10).await,
-        Some(Reservation { request: at_10.clone(), settled: false })
+        Some(Reservation { order: at_10.clone(), settled: false })
     );
     port.settle(sale.sale_id, std::slice::from_ref(&at_10)).await.expect("store");
     port.release(sale.sale_id, &[at_30.order_id]).await.expect("store");
@@ -216,7 +228,7 @@ async fn many_are_found_at_once(port: &dyn Admission) {
     let sale = opened(port, 2_000).await;
     assert_eq!(port.find_many(sale.sale_id, &[]).await.expect("store"), []);
     let waiting = take(port, &sale).await;
-    let traced = OrderRequest {
+    let traced = AdmittedOrder {
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         ..request(&sale, user_id())
     };
@@ -229,11 +241,11 @@ async fn many_are_found_at_once(port: &dyn Admission) {
     // Some that are not there, and one twice.
     asked.extend([waiting.order_id, gone.order_id, order_id(), waiting.order_id]);
     let mut expected: Vec<_> =
-        settled.into_iter().map(|request| Reservation { request, settled: true }).collect();
-    expected.push(Reservation { request: waiting, settled: false });
-    expected.sort_by_key(|reservation| reservation.request.order_id);
+        settled.into_iter().map(|request| Reservation { order: request, settled: true }).collect();
+    expected.push(Reservation { order: waiting, settled: false });
+    expected.sort_by_key(|reservation| reservation.order.order_id);
     let mut found = port.find_many(sale.sale_id, &asked).await.expect("store");
-    found.sort_by_key(|reservation| reservation.request.order_id);
+    found.sort_by_key(|reservation| reservation.order.order_id);
     assert_eq!(found, expected);
     assert_eq!(
         port.find_many(crate::testing::sale_id(), &asked).await.expect("store"),
@@ -253,7 +265,7 @@ async fn paging_sees_everything(port: &dyn Admission) {
     let (mut seen, mut cursor, mut leaving) = (BTreeSet::new(), 0, go.chunks(100));
     loop {
         let page = port.reservations(sale.sale_id, cursor, 50).await.expect("store");
-        seen.extend(page.reservations.into_iter().map(|reservation| reservation.request.order_id));
+        seen.extend(page.reservations.into_iter().map(|reservation| reservation.order.order_id));
         // Others go and come while the pages are read.
         if let Some(some) = leaving.next() {
             port.release(
@@ -291,15 +303,18 @@ async fn batches_may_be_long(port: &dyn Admission) {
     for order in &orders[4_198..] {
         assert_eq!(
             find(port, order).await,
-            Some(Reservation { request: order.clone(), settled: true })
+            Some(Reservation { order: order.clone(), settled: true })
         );
     }
     let watched: Vec<_> = (0..620).map(|_| claim(&sale, user_id())).collect();
     for claim in &watched {
-        assert!(matches!(port.reserve(claim).await.expect("store"), Admitted::Reserved(_)));
+        assert!(matches!(
+            port.reserve(claim).await.expect("store"),
+            AdmissionDecision::Reserved(_)
+        ));
     }
     let claimed = port.claim_overdue(sale.sale_id, START, at(1), 610).await.expect("store");
-    let mut ids: Vec<_> = claimed.iter().map(|reservation| reservation.request.order_id).collect();
+    let mut ids: Vec<_> = claimed.iter().map(|reservation| reservation.order.order_id).collect();
     assert!(ids.is_sorted(), "of one age, by id");
     ids.dedup();
     assert_eq!(ids.len(), 610);

@@ -21,17 +21,20 @@ pub async fn suite(port: &dyn Admission) {
 async fn a_unit_is_given_once_and_found_again(port: &dyn Admission) {
     let sale = opened(port, 2).await;
     let first = claim(&sale, user_id());
-    let held = Reservation { request: admitted(&sale, &first), settled: false };
-    assert_eq!(port.reserve(&first).await.expect("store"), Admitted::Reserved(held.clone()));
+    let held = Reservation { order: admitted(&sale, &first), settled: false };
+    assert_eq!(
+        port.reserve(&first).await.expect("store"),
+        AdmissionDecision::Reserved(held.clone())
+    );
     assert_eq!(available(port, &sale).await, 1);
     let later = Claim { now: at(5_000), ..first.clone() };
     assert_eq!(
         port.reserve(&later).await.expect("store"),
-        Admitted::Again(held.clone()),
+        AdmissionDecision::Again(held.clone()),
         "as it was admitted, not as it is repeated"
     );
     assert_eq!(available(port, &sale).await, 1);
-    assert_eq!(find(port, &held.request).await, Some(held));
+    assert_eq!(find(port, &held.order).await, Some(held));
     assert_eq!(port.find(sale.sale_id, order_id()).await.expect("store"), None);
     assert_held(port, sale.sale_id, 1, 0).await;
 }
@@ -40,7 +43,7 @@ async fn nothing_is_known_of_a_sale_that_was_never_loaded(port: &dyn Admission) 
     let sale = sale(1);
     let claim = claim(&sale, user_id());
     assert_eq!(port.state(sale.sale_id).await.expect("store"), AdmissionState::Missing);
-    assert_eq!(port.reserve(&claim).await.expect("store"), Admitted::Closed);
+    assert_eq!(port.reserve(&claim).await.expect("store"), AdmissionDecision::Closed);
     assert_eq!(look(port, sale.sale_id, claim.user_id).await, None);
     assert_eq!(port.find(sale.sale_id, claim.order_id).await.expect("store"), None);
     assert_eq!(port.claim_overdue(sale.sale_id, at(1), at(1), 10).await.expect("store"), []);
@@ -57,15 +60,15 @@ async fn the_window_is_kept(port: &dyn Admission) {
         async |now| port.reserve(&Claim { now, ..claim(&sale, user_id()) }).await.expect("store");
     assert_eq!(
         ask(sale.starts_at.minus_ms(1)).await,
-        Admitted::NotOpen { starts_at: sale.starts_at }
+        AdmissionDecision::NotOpen { starts_at: sale.starts_at }
     );
     assert!(
-        matches!(ask(sale.starts_at).await, Admitted::Reserved(_)),
+        matches!(ask(sale.starts_at).await, AdmissionDecision::Reserved(_)),
         "the start belongs to the window"
     );
-    assert!(matches!(ask(sale.ends_at.minus_ms(1)).await, Admitted::Reserved(_)));
-    assert_eq!(ask(sale.ends_at).await, Admitted::SaleEnded, "the end does not");
-    assert_eq!(ask(sale.ends_at.plus_ms(1)).await, Admitted::SaleEnded);
+    assert!(matches!(ask(sale.ends_at.minus_ms(1)).await, AdmissionDecision::Reserved(_)));
+    assert_eq!(ask(sale.ends_at).await, AdmissionDecision::SaleEnded, "the end does not");
+    assert_eq!(ask(sale.ends_at.plus_ms(1)).await, AdmissionDecision::SaleEnded);
     assert_held(port, sale.sale_id, 2, 0).await;
 }
 
@@ -73,14 +76,17 @@ async fn an_expired_ticket_finds_only_what_it_got(port: &dyn Admission) {
     let sale = opened(port, 2).await;
     let lives = claim(&sale, user_id());
     let expired = Claim { ticket_expired: true, ..lives.clone() };
-    assert_eq!(port.reserve(&expired).await.expect("store"), Admitted::TicketExpired);
+    assert_eq!(port.reserve(&expired).await.expect("store"), AdmissionDecision::TicketExpired);
     assert_held(port, sale.sale_id, 0, 0).await;
-    assert!(matches!(port.reserve(&lives).await.expect("store"), Admitted::Reserved(_)));
-    assert!(matches!(port.reserve(&expired).await.expect("store"), Admitted::Again(_)));
+    assert!(matches!(port.reserve(&lives).await.expect("store"), AdmissionDecision::Reserved(_)));
+    assert!(matches!(port.reserve(&expired).await.expect("store"), AdmissionDecision::Again(_)));
     let after_the_sale = Claim { now: sale.ends_at.plus_ms(1), ..expired.clone() };
-    assert!(matches!(port.reserve(&after_the_sale).await.expect("store"), Admitted::Again(_)));
+    assert!(matches!(
+        port.reserve(&after_the_sale).await.expect("store"),
+        AdmissionDecision::Again(_)
+    ));
     port.release(sale.sale_id, &[lives.order_id]).await.expect("store");
-    assert_eq!(port.reserve(&expired).await.expect("store"), Admitted::Ended);
+    assert_eq!(port.reserve(&expired).await.expect("store"), AdmissionDecision::Ended);
 }
 
 async fn the_limit_holds_per_user(port: &dyn Admission) {
@@ -89,11 +95,12 @@ async fn the_limit_holds_per_user(port: &dyn Admission) {
     open(port, &sale).await;
     let user = user_id();
     let (one, two, three) = (claim(&sale, user), claim(&sale, user), claim(&sale, user));
-    assert!(matches!(port.reserve(&one).await.expect("store"), Admitted::Reserved(_)));
+    assert!(matches!(port.reserve(&one).await.expect("store"), AdmissionDecision::Reserved(_)));
     assert_eq!(look(port, sale.sale_id, user).await, Some((9, None)));
-    assert!(matches!(port.reserve(&two).await.expect("store"), Admitted::Reserved(_)));
+    assert!(matches!(port.reserve(&two).await.expect("store"), AdmissionDecision::Reserved(_)));
     let mine = [one.order_id, two.order_id];
-    let Admitted::AlreadyBought { order_id } = port.reserve(&three).await.expect("store") else {
+    let AdmissionDecision::AlreadyBought { order_id } = port.reserve(&three).await.expect("store")
+    else {
         panic!("the limit is reached");
     };
     assert!(mine.contains(&order_id));
@@ -107,17 +114,20 @@ async fn the_limit_holds_per_user(port: &dyn Admission) {
     );
     // A settled order counts as much, and one given back makes room, whichever it was.
     port.settle(sale.sale_id, &[admitted(&sale, &two)]).await.expect("store");
-    assert!(matches!(port.reserve(&three).await.expect("store"), Admitted::AlreadyBought { .. }));
+    assert!(matches!(
+        port.reserve(&three).await.expect("store"),
+        AdmissionDecision::AlreadyBought { .. }
+    ));
     port.release(sale.sale_id, &[one.order_id]).await.expect("store");
-    assert!(matches!(port.reserve(&three).await.expect("store"), Admitted::Reserved(_)));
+    assert!(matches!(port.reserve(&three).await.expect("store"), AdmissionDecision::Reserved(_)));
     port.release(sale.sale_id, &[two.order_id]).await.expect("store");
     assert!(matches!(
         port.reserve(&claim(&sale, user)).await.expect("store"),
-        Admitted::Reserved(_)
+        AdmissionDecision::Reserved(_)
     ));
     assert!(matches!(
         port.reserve(&claim(&sale, user)).await.expect("store"),
-        Admitted::AlreadyBought { .. }
+        AdmissionDecision::AlreadyBought { .. }
     ));
 }
 
@@ -132,10 +142,13 @@ async fn every_unit_that_is_given_is_counted(port: &dyn Admission) {
         last > before
     };
     let first = claim(&sale, user_id());
-    assert!(matches!(port.reserve(&first).await.expect("store"), Admitted::Reserved(_)));
+    assert!(matches!(port.reserve(&first).await.expect("store"), AdmissionDecision::Reserved(_)));
     assert!(grown().await, "reserved");
-    assert!(matches!(port.reserve(&first).await.expect("store"), Admitted::Again(_)));
-    assert_eq!(port.reserve(&claim(&sale, user_id())).await.expect("store"), Admitted::SoldOut);
+    assert!(matches!(port.reserve(&first).await.expect("store"), AdmissionDecision::Again(_)));
+    assert_eq!(
+        port.reserve(&claim(&sale, user_id())).await.expect("store"),
+        AdmissionDecision::SoldOut
+    );
     port.settle(sale.sale_id, &[admitted(&sale, &first)]).await.expect("store");
     assert!(!grown().await, "nobody has got another one");
     port.release(sale.sale_id, &[first.order_id]).await.expect("store");
@@ -157,7 +170,10 @@ async fn the_limit_may_change_while_units_are_held(port: &dyn Admission) {
     let user = user_id();
     let claims = [claim(&sale, user), claim(&sale, user), claim(&sale, user)];
     for claim in &claims {
-        assert!(matches!(port.reserve(claim).await.expect("store"), Admitted::Reserved(_)));
+        assert!(matches!(
+            port.reserve(claim).await.expect("store"),
+            AdmissionDecision::Reserved(_)
+        ));
     }
     let set_limit = async |sale: &mut Sale, limit| {
         assert!(
@@ -174,16 +190,16 @@ async fn the_limit_may_change_while_units_are_held(port: &dyn Admission) {
         port.release(sale.sale_id, &[given_back.order_id]).await.expect("store");
         assert!(matches!(
             port.reserve(&newest).await.expect("store"),
-            Admitted::AlreadyBought { .. }
+            AdmissionDecision::AlreadyBought { .. }
         ));
     }
     assert_eq!(look(port, sale.sale_id, user).await, Some((9, Some(claims[2].order_id))));
     set_limit(&mut sale, 2).await;
     assert_eq!(look(port, sale.sale_id, user).await, Some((9, None)));
-    assert!(matches!(port.reserve(&newest).await.expect("store"), Admitted::Reserved(_)));
+    assert!(matches!(port.reserve(&newest).await.expect("store"), AdmissionDecision::Reserved(_)));
     assert!(matches!(
         port.reserve(&claim(&sale, user)).await.expect("store"),
-        Admitted::AlreadyBought { .. }
+        AdmissionDecision::AlreadyBought { .. }
     ));
 }
 
@@ -192,11 +208,11 @@ async fn stock_runs_out_and_may_change(port: &dyn Admission) {
     let mine = take(port, &sale).await;
     take(port, &sale).await;
     let ask = async |sale: &Sale| port.reserve(&claim(sale, user_id())).await.expect("store");
-    assert_eq!(ask(&sale).await, Admitted::SoldOut);
+    assert_eq!(ask(&sale).await, AdmissionDecision::SoldOut);
     assert_eq!(available(port, &sale).await, 0);
     let again = Claim { order_id: mine.order_id, ..claim(&sale, mine.user_id) };
     assert!(
-        matches!(port.reserve(&again).await.expect("store"), Admitted::Again(_)),
+        matches!(port.reserve(&again).await.expect("store"), AdmissionDecision::Again(_)),
         "a winner finds its order in a sale that is sold out"
     );
     // Lowered below what is held: nothing is available, nothing is taken away.
@@ -205,12 +221,12 @@ async fn stock_runs_out_and_may_change(port: &dyn Admission) {
     assert_held(port, sale.sale_id, 2, 0).await;
     port.release(sale.sale_id, &[mine.order_id]).await.expect("store");
     assert_eq!(available(port, &sale).await, 0);
-    assert_eq!(ask(&sale).await, Admitted::SoldOut);
+    assert_eq!(ask(&sale).await, AdmissionDecision::SoldOut);
     assert!(port.set_terms(&next_terms(&mut sale, |sale| sale.stock = 3)).await.expect("store"));
     assert_eq!(available(port, &sale).await, 2);
     take(port, &sale).await;
     take(port, &sale).await;
-    assert_eq!(ask(&sale).await, Admitted::SoldOut);
+    assert_eq!(ask(&sale).await, AdmissionDecision::SoldOut);
 }
 
 async fn a_reservation_keeps_its_terms(port: &dyn Admission) {
@@ -221,7 +237,7 @@ async fn a_reservation_keeps_its_terms(port: &dyn Admission) {
     assert_eq!(old.price, Sale::PRICE_MAX);
     let terms = next_terms(&mut sale, |sale| (sale.price, sale.currency) = (0, Currency::CNY));
     assert!(port.set_terms(&terms).await.expect("store"));
-    assert_eq!(find(port, &old).await, Some(Reservation { request: old, settled: false }));
+    assert_eq!(find(port, &old).await, Some(Reservation { order: old, settled: false }));
     let new = take(port, &sale).await;
     assert_eq!((new.price, new.currency), (0, Currency::CNY));
 }
@@ -263,17 +279,20 @@ async fn answers_come_in_their_order(port: &dyn Admission) {
         now: sale.starts_at.minus_ms(1),
         ..claim(&sale, winner.user_id)
     };
-    assert_eq!(ask(&worst).await, Admitted::TicketExpired);
+    assert_eq!(ask(&worst).await, AdmissionDecision::TicketExpired);
     worst.ticket_expired = false;
-    assert_eq!(ask(&worst).await, Admitted::NotOpen { starts_at: sale.starts_at });
+    assert_eq!(ask(&worst).await, AdmissionDecision::NotOpen { starts_at: sale.starts_at });
     worst.now = sale.ends_at;
-    assert_eq!(ask(&worst).await, Admitted::SaleEnded);
+    assert_eq!(ask(&worst).await, AdmissionDecision::SaleEnded);
     worst.now = START;
-    assert_eq!(ask(&worst).await, Admitted::AlreadyBought { order_id: winner.order_id });
+    assert_eq!(ask(&worst).await, AdmissionDecision::AlreadyBought { order_id: winner.order_id });
     worst.user_id = user_id();
-    assert_eq!(ask(&worst).await, Admitted::SoldOut);
-    let held = Reservation { request: winner.clone(), settled: false };
-    assert_eq!(ask(&Claim { order_id: winner.order_id, ..worst }).await, Admitted::Again(held));
+    assert_eq!(ask(&worst).await, AdmissionDecision::SoldOut);
+    let held = Reservation { order: winner.clone(), settled: false };
+    assert_eq!(
+        ask(&Claim { order_id: winner.order_id, ..worst }).await,
+        AdmissionDecision::Again(held)
+    );
     // Before all of that stands a closed sale, before that an order that has ended, before that one that holds a unit.
     let closed = super::sale(1);
     let (winner, ended) = (request(&closed, user_id()), order_id());
@@ -285,8 +304,11 @@ async fn answers_come_in_their_order(port: &dyn Admission) {
         now: closed.starts_at.minus_ms(1),
         ..claim(&closed, winner.user_id)
     };
-    assert_eq!(ask(&worst).await, Admitted::Closed);
-    assert_eq!(ask(&Claim { order_id: ended, ..worst.clone() }).await, Admitted::Ended);
-    let held = Reservation { request: winner.clone(), settled: true };
-    assert_eq!(ask(&Claim { order_id: winner.order_id, ..worst }).await, Admitted::Again(held));
+    assert_eq!(ask(&worst).await, AdmissionDecision::Closed);
+    assert_eq!(ask(&Claim { order_id: ended, ..worst.clone() }).await, AdmissionDecision::Ended);
+    let held = Reservation { order: winner.clone(), settled: true };
+    assert_eq!(
+        ask(&Claim { order_id: winner.order_id, ..worst }).await,
+        AdmissionDecision::Again(held)
+    );
 }

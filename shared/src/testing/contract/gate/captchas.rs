@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::{
-    ports::{Captcha, Captchas, Purpose},
+    domain::{Captcha, CaptchaPurpose},
+    ports::Captchas,
     testing::{START, captcha_id},
 };
 
-fn captcha(purpose: Purpose) -> Captcha {
+fn captcha(purpose: CaptchaPurpose) -> Captcha {
     Captcha {
         captcha_id: captcha_id(),
         purpose,
@@ -25,7 +26,7 @@ pub async fn captchas(captchas: Arc<dyn Captchas>) {
         captchas.take(captcha.captcha_id, now).await.expect("a captcha is taken")
     };
     let last = START.plus_ms(999);
-    for purpose in [Purpose::Login, Purpose::Purchase] {
+    for purpose in [CaptchaPurpose::Login, CaptchaPurpose::Purchase] {
         let drawn = captcha(purpose);
         assert_eq!(peek(&drawn, START).await, None);
         assert_eq!(take(&drawn, START).await, None);
@@ -40,12 +41,12 @@ pub async fn captchas(captchas: Arc<dyn Captchas>) {
         assert_eq!(take(&drawn, last).await, None);
         assert_eq!(peek(&drawn, START).await, None);
     }
-    let over = captcha(Purpose::Login);
+    let over = captcha(CaptchaPurpose::Login);
     captchas.put(&over, START).await.expect("a captcha is kept");
     assert_eq!(take(&over, over.expires_at).await, None);
 
     for _ in 0..5 {
-        let drawn = captcha(Purpose::Purchase);
+        let drawn = captcha(CaptchaPurpose::Purchase);
         captchas.put(&drawn, START).await.expect("a captcha is kept");
         let tasks: Vec<_> = (0..50)
             .map(|_| {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{address, enter, limited, nothing, retry_after_ms, user};
 use crate::{
-    domain::{Quota, Subject},
-    ports::{Entered, Entry, Gate, Limit},
+    domain::{GateDecision, GateRequest, LimitCheck, Quota, Subject},
+    ports::Gate,
     testing::{START, phone},
 };
 
@@ -20,7 +20,7 @@ pub async fn burst_and_rate(gate: &dyn Gate) {
         for elapsed_ms in (0..=60_000).step_by(250) {
             for _ in 0..if elapsed_ms == 0 { 8 } else { 1 } {
                 if enter(gate, &limited(subject, quota, START.plus_ms(elapsed_ms))).await
-                    == Entered::Entered
+                    == GateDecision::Entered
                 {
                     entered.push(elapsed_ms);
                 }
@@ -34,8 +34,9 @@ pub async fn burst_and_rate(gate: &dyn Gate) {
         let later = START.plus_ms(3_600_000);
         let mut at_once = 0;
         for _ in 0..8 {
-            at_once +=
-                u32::from(enter(gate, &limited(subject, quota, later)).await == Entered::Entered);
+            at_once += u32::from(
+                enter(gate, &limited(subject, quota, later)).await == GateDecision::Entered,
+            );
         }
         assert_eq!(at_once, quota.burst, "{subject:?}");
     }
@@ -56,7 +57,7 @@ pub async fn exact_retry(gate: &dyn Gate) {
         for _ in 0..quota.burst {
             assert_eq!(
                 enter(gate, &limited(&subject, quota, now)).await,
-                Entered::Entered,
+                GateDecision::Entered,
                 "{quota:?}"
             );
         }
@@ -65,12 +66,16 @@ pub async fn exact_retry(gate: &dyn Gate) {
             assert!(wait >= 1, "{quota:?}");
             if wait > 1 {
                 let early = enter(gate, &limited(&subject, quota, now.plus_ms(wait - 1))).await;
-                assert_eq!(early, Entered::Limited { limit: 0, retry_after_ms: 1 }, "{quota:?}");
+                assert_eq!(
+                    early,
+                    GateDecision::Limited { limit: 0, retry_after_ms: 1 },
+                    "{quota:?}"
+                );
             }
             now = now.plus_ms(wait);
             assert_eq!(
                 enter(gate, &limited(&subject, quota, now)).await,
-                Entered::Entered,
+                GateDecision::Entered,
                 "{quota:?}"
             );
         }
@@ -79,10 +84,10 @@ pub async fn exact_retry(gate: &dyn Gate) {
     // More than one per microsecond is no limit in practice, and no division by zero either.
     let subject = user();
     let quota = Quota { limit: u32::MAX, window_ms: 1, burst: u32::MAX };
-    assert_eq!(enter(gate, &limited(&subject, quota, START)).await, Entered::Entered);
+    assert_eq!(enter(gate, &limited(&subject, quota, START)).await, GateDecision::Entered);
     // Neither is the longest window.
     let quota = Quota { limit: 1, window_ms: 1_000_000_000_000, burst: 1 };
-    assert_eq!(enter(gate, &limited(&user(), quota, START)).await, Entered::Entered);
+    assert_eq!(enter(gate, &limited(&user(), quota, START)).await, GateDecision::Entered);
 }
 
 /// Of a hundred at the same instant exactly as many get in as the quota allows.
@@ -98,9 +103,9 @@ pub async fn quota_under_contention(gate: Arc<dyn Gate>) {
         let mut entered = 0;
         for task in tasks {
             match task.await.expect("the task ends") {
-                Entered::Entered => entered += 1,
+                GateDecision::Entered => entered += 1,
                 refused => {
-                    assert_eq!(refused, Entered::Limited { limit: 0, retry_after_ms: 6_000 })
+                    assert_eq!(refused, GateDecision::Limited { limit: 0, retry_after_ms: 6_000 })
                 }
             }
         }
@@ -115,47 +120,49 @@ pub async fn charges_all_or_none(gate: &dyn Gate) {
         [(user(), address()), (address(), user()), (user(), Subject::Phone(phone()))]
     {
         let limit =
-            |name, subject: &Subject, quota| Limit { name, subject: subject.clone(), quota };
-        let both = Entry {
+            |name, subject: &Subject, quota| LimitCheck { name, subject: subject.clone(), quota };
+        let both = GateRequest {
             limits: vec![limit("suite", &one, wide), limit("suite", &other, narrow)],
             ..nothing(START)
         };
-        let swapped = Entry { limits: both.limits.iter().rev().cloned().collect(), ..both.clone() };
+        let swapped =
+            GateRequest { limits: both.limits.iter().rev().cloned().collect(), ..both.clone() };
 
-        assert_eq!(enter(gate, &both).await, Entered::Entered);
+        assert_eq!(enter(gate, &both).await, GateDecision::Entered);
         for _ in 0..10 {
             assert_eq!(
                 enter(gate, &both).await,
-                Entered::Limited { limit: 1, retry_after_ms: 600_000 }
+                GateDecision::Limited { limit: 1, retry_after_ms: 600_000 }
             );
             assert_eq!(
                 enter(gate, &swapped).await,
-                Entered::Limited { limit: 0, retry_after_ms: 600_000 }
+                GateDecision::Limited { limit: 0, retry_after_ms: 600_000 }
             );
         }
         // The other's limit has been charged once, by the entry, and not by the refusals.
         for _ in 0..2 {
-            assert_eq!(enter(gate, &limited(&one, wide, START)).await, Entered::Entered);
+            assert_eq!(enter(gate, &limited(&one, wide, START)).await, GateDecision::Entered);
         }
         assert_eq!(retry_after_ms(&enter(gate, &limited(&one, wide, START)).await), 20_000);
 
         // Both are full: the one with the longer wait is named, wherever it stands, and after it the request is let in.
         assert_eq!(
             enter(gate, &both).await,
-            Entered::Limited { limit: 1, retry_after_ms: 600_000 }
+            GateDecision::Limited { limit: 1, retry_after_ms: 600_000 }
         );
         assert_eq!(
             enter(gate, &swapped).await,
-            Entered::Limited { limit: 0, retry_after_ms: 600_000 }
+            GateDecision::Limited { limit: 0, retry_after_ms: 600_000 }
         );
         assert_eq!(
-            enter(gate, &Entry { now: START.plus_ms(600_000), ..both.clone() }).await,
-            Entered::Entered
+            enter(gate, &GateRequest { now: START.plus_ms(600_000), ..both.clone() }).await,
+            GateDecision::Entered
         );
 
-        let other_name = Entry { limits: vec![limit("other", &one, narrow)], ..nothing(START) };
-        assert_eq!(enter(gate, &other_name).await, Entered::Entered);
-        assert_eq!(enter(gate, &limited(&user(), narrow, START)).await, Entered::Entered);
+        let other_name =
+            GateRequest { limits: vec![limit("other", &one, narrow)], ..nothing(START) };
+        assert_eq!(enter(gate, &other_name).await, GateDecision::Entered);
+        assert_eq!(enter(gate, &limited(&user(), narrow, START)).await, GateDecision::Entered);
     }
 
     // All addresses of a /64 are one subject.
@@ -169,7 +176,7 @@ pub async fn charges_all_or_none(gate: &dyn Gate) {
         }
     };
     let in_network = host(7);
-    assert_eq!(enter(gate, &limited(&in_network(1), narrow, START)).await, Entered::Entered);
+    assert_eq!(enter(gate, &limited(&in_network(1), narrow, START)).await, GateDecision::Entered);
     assert_eq!(
         retry_after_ms(&enter(gate, &limited(&in_network(2), narrow, START)).await),
         600_000
@@ -185,22 +192,26 @@ pub async fn clock_set_back(gate: &dyn Gate) {
     // Two instances, a second apart, take turns.
     for turn in 0..40 {
         let now = if turn % 2 == 0 { START.plus_ms(1_000) } else { START };
-        entered += u32::from(enter(gate, &limited(&subject, quota, now)).await == Entered::Entered);
+        entered +=
+            u32::from(enter(gate, &limited(&subject, quota, now)).await == GateDecision::Entered);
     }
     assert_eq!(entered, quota.burst);
     // What the slower one is told is true for it.
     let wait = retry_after_ms(&enter(gate, &limited(&subject, quota, START)).await);
     assert_eq!(wait, 2_000);
-    assert_eq!(enter(gate, &limited(&subject, quota, START.plus_ms(wait))).await, Entered::Entered);
+    assert_eq!(
+        enter(gate, &limited(&subject, quota, START.plus_ms(wait))).await,
+        GateDecision::Entered
+    );
 
     let subject = user();
     for _ in 0..quota.burst {
-        assert_eq!(enter(gate, &limited(&subject, quota, START)).await, Entered::Entered);
+        assert_eq!(enter(gate, &limited(&subject, quota, START)).await, GateDecision::Entered);
     }
     let before = START.minus_ms(86_400_000);
-    assert_eq!(enter(gate, &limited(&subject, quota, before)).await, Entered::Entered);
+    assert_eq!(enter(gate, &limited(&subject, quota, before)).await, GateDecision::Entered);
     for _ in 1..quota.burst {
-        assert_eq!(enter(gate, &limited(&subject, quota, before)).await, Entered::Entered);
+        assert_eq!(enter(gate, &limited(&subject, quota, before)).await, GateDecision::Entered);
     }
     assert_eq!(retry_after_ms(&enter(gate, &limited(&subject, quota, before)).await), 1_000);
 }

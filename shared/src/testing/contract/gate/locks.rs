@@ -10,7 +10,8 @@ use std::{
 };
 
 use crate::{
-    ports::{Lease, Locks},
+    domain::Lease,
+    ports::Locks,
     testing::{START, order_id},
 };
 

@@ -27,8 +27,11 @@ pub use strikes::strikes;
 
 use crate::testing::{self, session_id};
 use crate::{
-    domain::{Ban, Quota, Role, SessionId, Subject, Timestamp, UserId},
-    ports::{Blacklist, Entered, Entry, Gate, Limit, Session, Sessions},
+    domain::{
+        Ban, GateDecision, GateRequest, LimitCheck, Quota, Role, Session, SessionId, Subject,
+        Timestamp, UserId,
+    },
+    ports::{Blacklist, Gate, Sessions},
 };
 
 /// The ports that one gate is seen through.
@@ -41,17 +44,17 @@ pub struct Doors {
 }
 
 impl Doors {
-    async fn enter(&self, entry: &Entry) -> Entered {
+    async fn enter(&self, entry: &GateRequest) -> GateDecision {
         enter(&*self.gate, entry).await
     }
 
     /// Whether the gate takes the session for alive.
     async fn alive(&self, user_id: UserId, session_id: SessionId, now: Timestamp) -> bool {
         let asked =
-            self.enter(&Entry { session: Some((user_id, session_id)), ..nothing(now) }).await;
+            self.enter(&GateRequest { session: Some((user_id, session_id)), ..nothing(now) }).await;
         match asked {
-            Entered::Entered => true,
-            Entered::NoSession => false,
+            GateDecision::Entered => true,
+            GateDecision::NoSession => false,
             other => panic!("only the session was asked for, got {other:?}"),
         }
     }
@@ -64,13 +67,13 @@ impl Doors {
     }
 }
 
-async fn enter(gate: &dyn Gate, entry: &Entry) -> Entered {
+async fn enter(gate: &dyn Gate, entry: &GateRequest) -> GateDecision {
     gate.enter(entry).await.expect("the gate answers")
 }
 
 /// An entry that checks nothing.
-fn nothing(now: Timestamp) -> Entry {
-    Entry {
+fn nothing(now: Timestamp) -> GateRequest {
+    GateRequest {
         session: None,
         role: None,
         not_banned: Vec::new(),
@@ -80,12 +83,15 @@ fn nothing(now: Timestamp) -> Entry {
     }
 }
 
-fn limited(subject: &Subject, quota: Quota, now: Timestamp) -> Entry {
-    Entry { limits: vec![Limit { name: "suite", subject: subject.clone(), quota }], ..nothing(now) }
+fn limited(subject: &Subject, quota: Quota, now: Timestamp) -> GateRequest {
+    GateRequest {
+        limits: vec![LimitCheck { name: "suite", subject: subject.clone(), quota }],
+        ..nothing(now)
+    }
 }
 
-fn banned(subject: &Subject, now: Timestamp) -> Entry {
-    Entry { not_banned: vec![subject.clone()], ..nothing(now) }
+fn banned(subject: &Subject, now: Timestamp) -> GateRequest {
+    GateRequest { not_banned: vec![subject.clone()], ..nothing(now) }
 }
 
 fn ban(subject: &Subject, created_at: Timestamp, expires_at: Option<Timestamp>) -> Ban {
@@ -113,9 +119,9 @@ fn address() -> Subject {
 }
 
 /// How long to wait, as the gate says.
-fn retry_after_ms(entered: &Entered) -> u64 {
+fn retry_after_ms(entered: &GateDecision) -> u64 {
     match entered {
-        Entered::Limited { retry_after_ms, .. } => *retry_after_ms,
+        GateDecision::Limited { retry_after_ms, .. } => *retry_after_ms,
         other => panic!("expected a refusal by a limit, got {other:?}"),
     }
 }

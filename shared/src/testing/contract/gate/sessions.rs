@@ -2,8 +2,7 @@
 
 use super::{Doors, nothing};
 use crate::{
-    domain::{Role, Subject},
-    ports::{Entered, Entry, SESSIONS_PER_USER_MAX, Session},
+    domain::{GateDecision, GateRequest, Role, SESSIONS_PER_USER_MAX, Session, Subject},
     testing::{START, session_id, user_id},
 };
 
@@ -111,41 +110,47 @@ pub async fn session_roles(doors: &Doors) {
             .open(std::slice::from_ref(&session), START)
             .await
             .expect("a session is opened");
-        let asks = |session_id, role, now| Entry {
+        let asks = |session_id, role, now| GateRequest {
             session: Some((user, session_id)),
             role,
             ..nothing(now)
         };
-        assert_eq!(doors.enter(&asks(session.session_id, None, START)).await, Entered::Entered);
+        assert_eq!(
+            doors.enter(&asks(session.session_id, None, START)).await,
+            GateDecision::Entered
+        );
         assert_eq!(
             doors.enter(&asks(session.session_id, Some(role), START)).await,
-            Entered::Entered
+            GateDecision::Entered
         );
         assert_eq!(
             doors.enter(&asks(session.session_id, Some(other), START)).await,
-            Entered::WrongRole,
+            GateDecision::WrongRole,
             "{role:?}"
         );
         assert_eq!(
             doors.enter(&asks(session.session_id, Some(role), end)).await,
-            Entered::NoSession
+            GateDecision::NoSession
         );
-        assert_eq!(doors.enter(&asks(session_id(), Some(role), START)).await, Entered::NoSession);
+        assert_eq!(
+            doors.enter(&asks(session_id(), Some(role), START)).await,
+            GateDecision::NoSession
+        );
 
         let subject = Subject::User(user);
         let limited = super::limited(&subject, crate::domain::Quota::per(1, 10_000), START);
-        let banned = Entry {
+        let banned = GateRequest {
             not_banned: vec![subject.clone()],
             limits: limited.limits,
             ..asks(session.session_id, Some(other), START)
         };
         doors.blacklist.ban(&super::ban(&subject, START, None)).await.expect("a ban is put");
-        assert_eq!(doors.enter(&banned).await, Entered::WrongRole);
+        assert_eq!(doors.enter(&banned).await, GateDecision::WrongRole);
         assert!(doors.blacklist.lift(&subject).await.expect("a ban is lifted"));
-        assert_eq!(doors.enter(&banned).await, Entered::WrongRole);
+        assert_eq!(doors.enter(&banned).await, GateDecision::WrongRole);
         assert_eq!(
-            doors.enter(&Entry { role: Some(role), ..banned }).await,
-            Entered::Entered,
+            doors.enter(&GateRequest { role: Some(role), ..banned }).await,
+            GateDecision::Entered,
             "no limit was charged"
         );
     }

@@ -2,8 +2,7 @@
 
 use super::{Doors, ban, banned, limited, user};
 use crate::{
-    domain::{Ban, Quota, Subject, Timestamp},
-    ports::{AbusePolicy, Entered, Entry},
+    domain::{AbusePolicy, Ban, GateDecision, GateRequest, Quota, Subject, Timestamp},
     testing::START,
 };
 
@@ -18,7 +17,7 @@ async fn bans_of(doors: &Doors, subject: &Subject, now: Timestamp) -> Vec<Ban> {
 
 /// Who is refused more often than is borne within a window is banned, until the ban is over or lifted.
 pub async fn strikes(doors: &Doors) {
-    let entry = |subject: &Subject, now| Entry {
+    let entry = |subject: &Subject, now| GateRequest {
         not_banned: vec![subject.clone()],
         abuse: Some(ABUSE),
         ..limited(subject, Quota::per(1, 3_600_000), now)
@@ -26,19 +25,22 @@ pub async fn strikes(doors: &Doors) {
     let refusals = async |subject: &Subject, now, times: u32| {
         for _ in 0..times {
             let entered = doors.enter(&entry(subject, now)).await;
-            assert!(matches!(entered, Entered::Limited { limit: 0, .. }), "{entered:?}");
+            assert!(matches!(entered, GateDecision::Limited { limit: 0, .. }), "{entered:?}");
         }
     };
 
     // One more than is borne bans; the ban tells until when, is listed, and ends by itself.
     let subject = user();
-    assert_eq!(doors.enter(&entry(&subject, START)).await, Entered::Entered);
+    assert_eq!(doors.enter(&entry(&subject, START)).await, GateDecision::Entered);
     refusals(&subject, START, ABUSE.refusals_max).await;
     assert_eq!(bans_of(doors, &subject, START).await, []);
     let now = START.plus_ms(9_999);
     refusals(&subject, now, 1).await;
     let until = now.plus_ms(ABUSE.ban_ms);
-    assert_eq!(doors.enter(&entry(&subject, now)).await, Entered::Banned { until: Some(until) });
+    assert_eq!(
+        doors.enter(&entry(&subject, now)).await,
+        GateDecision::Banned { until: Some(until) }
+    );
     let listed = bans_of(doors, &subject, now).await;
     assert!(
         matches!(listed.as_slice(), [ban] if ban.created_at == now && ban.expires_at == Some(until)),
@@ -47,20 +49,20 @@ pub async fn strikes(doors: &Doors) {
     assert_eq!(listed[0].reason, "too many refused requests");
     assert_eq!(
         doors.enter(&entry(&subject, until.minus_ms(1))).await,
-        Entered::Banned { until: Some(until) }
+        GateDecision::Banned { until: Some(until) }
     );
     // Then it starts anew: what was refused before the ban counts no more.
     refusals(&subject, until, ABUSE.refusals_max).await;
-    assert_eq!(doors.enter(&banned(&subject, until)).await, Entered::Entered);
+    assert_eq!(doors.enter(&banned(&subject, until)).await, GateDecision::Entered);
     refusals(&subject, until, 1).await;
-    assert!(matches!(doors.enter(&banned(&subject, until)).await, Entered::Banned { .. }));
+    assert!(matches!(doors.enter(&banned(&subject, until)).await, GateDecision::Banned { .. }));
     assert!(doors.blacklist.lift(&subject).await.expect("a ban is lifted"));
-    assert_eq!(doors.enter(&banned(&subject, until)).await, Entered::Entered);
+    assert_eq!(doors.enter(&banned(&subject, until)).await, GateDecision::Entered);
     assert_eq!(bans_of(doors, &subject, until).await, []);
     // A lifted ban starts anew as well, and so does one that an operator put and lifted.
     for by_operator in [true, false] {
         refusals(&subject, until, ABUSE.refusals_max).await;
-        assert_eq!(doors.enter(&banned(&subject, until)).await, Entered::Entered);
+        assert_eq!(doors.enter(&banned(&subject, until)).await, GateDecision::Entered);
         if by_operator {
             doors.blacklist.ban(&ban(&subject, until, None)).await.expect("a ban is put");
             assert!(doors.blacklist.lift(&subject).await.expect("a ban is lifted"));
@@ -69,62 +71,62 @@ pub async fn strikes(doors: &Doors) {
 
     // Refusals that the caller answered by itself count with the next refusal, and not with an entry that is let in.
     let subject = user();
-    let with_others = |now, also_refused| Entry {
+    let with_others = |now, also_refused| GateRequest {
         abuse: Some(AbusePolicy { also_refused, ..ABUSE }),
         ..entry(&subject, now)
     };
-    assert_eq!(doors.enter(&with_others(START, 1_000)).await, Entered::Entered);
+    assert_eq!(doors.enter(&with_others(START, 1_000)).await, GateDecision::Entered);
     assert!(matches!(
         doors.enter(&with_others(START, ABUSE.refusals_max - 1)).await,
-        Entered::Limited { .. }
+        GateDecision::Limited { .. }
     ));
-    assert_eq!(doors.enter(&banned(&subject, START)).await, Entered::Entered);
+    assert_eq!(doors.enter(&banned(&subject, START)).await, GateDecision::Entered);
     let now = START.plus_ms(ABUSE.window_ms);
     assert!(matches!(
         doors.enter(&with_others(now, ABUSE.refusals_max)).await,
-        Entered::Limited { .. }
+        GateDecision::Limited { .. }
     ));
     assert_eq!(
         doors.enter(&banned(&subject, now)).await,
-        Entered::Banned { until: Some(now.plus_ms(ABUSE.ban_ms)) }
+        GateDecision::Banned { until: Some(now.plus_ms(ABUSE.ban_ms)) }
     );
 
     // The window runs from its first refusal, and no longer.
     let subject = user();
-    assert_eq!(doors.enter(&entry(&subject, START)).await, Entered::Entered);
+    assert_eq!(doors.enter(&entry(&subject, START)).await, GateDecision::Entered);
     refusals(&subject, START, 1).await;
     refusals(&subject, START.plus_ms(9_000), 2).await;
     refusals(&subject, START.plus_ms(10_000), ABUSE.refusals_max).await;
-    assert_eq!(doors.enter(&banned(&subject, START.plus_ms(10_000))).await, Entered::Entered);
+    assert_eq!(doors.enter(&banned(&subject, START.plus_ms(10_000))).await, GateDecision::Entered);
 
     // Refusals of a limit of another kind, or without a policy, count for nobody.
     let subject = user();
     let address = super::address();
-    let shared = Entry { limits: entry(&address, START).limits, ..entry(&subject, START) };
-    assert_eq!(doors.enter(&shared).await, Entered::Entered);
+    let shared = GateRequest { limits: entry(&address, START).limits, ..entry(&subject, START) };
+    assert_eq!(doors.enter(&shared).await, GateDecision::Entered);
     for _ in 0..10 {
-        assert!(matches!(doors.enter(&shared).await, Entered::Limited { .. }));
+        assert!(matches!(doors.enter(&shared).await, GateDecision::Limited { .. }));
     }
-    let lenient = Entry { abuse: None, ..entry(&subject, START) };
-    assert_eq!(doors.enter(&lenient).await, Entered::Entered);
+    let lenient = GateRequest { abuse: None, ..entry(&subject, START) };
+    assert_eq!(doors.enter(&lenient).await, GateDecision::Entered);
     for _ in 0..10 {
-        assert!(matches!(doors.enter(&lenient).await, Entered::Limited { .. }));
+        assert!(matches!(doors.enter(&lenient).await, GateDecision::Limited { .. }));
     }
     for unbanned in [&subject, &address] {
-        assert_eq!(doors.enter(&banned(unbanned, START)).await, Entered::Entered);
+        assert_eq!(doors.enter(&banned(unbanned, START)).await, GateDecision::Entered);
     }
 
     // Two kinds of limits in one entry: the user's refusal counts there too.
-    let both = Entry {
+    let both = GateRequest {
         limits: [entry(&super::address(), START).limits, entry(&subject, START).limits].concat(),
         ..entry(&subject, START)
     };
     for _ in 0..=ABUSE.refusals_max {
-        assert!(matches!(doors.enter(&both).await, Entered::Limited { limit: 1, .. }));
+        assert!(matches!(doors.enter(&both).await, GateDecision::Limited { limit: 1, .. }));
     }
     assert_eq!(
         doors.enter(&both).await,
-        Entered::Banned { until: Some(START.plus_ms(ABUSE.ban_ms)) }
+        GateDecision::Banned { until: Some(START.plus_ms(ABUSE.ban_ms)) }
     );
 
     // An operator's ban that lasts longer is not touched; one that would end earlier gives way.
@@ -135,16 +137,19 @@ pub async fn strikes(doors: &Doors) {
         (Some(START.plus_ms(1)), Some(START.plus_ms(ABUSE.ban_ms))),
     ] {
         let subject = user();
-        let unchecked = |now| Entry { not_banned: Vec::new(), ..entry(&subject, now) };
-        assert_eq!(doors.enter(&unchecked(START)).await, Entered::Entered);
+        let unchecked = |now| GateRequest { not_banned: Vec::new(), ..entry(&subject, now) };
+        assert_eq!(doors.enter(&unchecked(START)).await, GateDecision::Entered);
         let operators = ban(&subject, START.minus_ms(5), operator);
         doors.blacklist.ban(&operators).await.expect("a ban is put");
         for _ in 0..=ABUSE.refusals_max {
-            assert!(matches!(doors.enter(&unchecked(START)).await, Entered::Limited { .. }));
+            assert!(matches!(doors.enter(&unchecked(START)).await, GateDecision::Limited { .. }));
         }
         let listed = bans_of(doors, &subject, START).await;
         assert_eq!(listed.len(), 1);
         assert_eq!(listed[0] == operators, operator == holds, "{listed:?}");
-        assert_eq!(doors.enter(&banned(&subject, START)).await, Entered::Banned { until: holds });
+        assert_eq!(
+            doors.enter(&banned(&subject, START)).await,
+            GateDecision::Banned { until: holds }
+        );
     }
 }

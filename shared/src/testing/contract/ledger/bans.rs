@@ -2,8 +2,7 @@
 
 use super::Ledger;
 use crate::{
-    domain::{Ban, Subject, Timestamp},
-    ports::KeptBan,
+    domain::{Ban, KeptBan, Subject, Timestamp},
     testing::{START, phone, user_id},
 };
 

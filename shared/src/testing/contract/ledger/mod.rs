@@ -29,10 +29,13 @@ pub use sessions::{kept_sessions, session_races};
 pub use users::users;
 
 use crate::{
-    domain::{Order, OrderId, OrderRequest, OrderStatus, RejectReason, Sale, UserId},
+    domain::{
+        AdmittedOrder, Order, OrderId, OrderStatus, Recorded, RejectReason, Sale, Transition,
+        Unrecordable, UserId,
+    },
     ports::{
-        BanLedger, Health, OrderLedger, Recorded, Sales, SessionLedger, SigningKeys, StoreError,
-        Stored, Transition, Unrecordable, Users,
+        BanLedger, Health, OrderLedger, Sales, SessionLedger, SigningKeys, StoreError, Stored,
+        Users,
     },
     testing,
 };
@@ -100,7 +103,7 @@ impl Ledger {
         sale
     }
 
-    async fn record(&self, requests: &[OrderRequest]) -> Vec<Recorded> {
+    async fn record(&self, requests: &[AdmittedOrder]) -> Vec<Recorded> {
         all(self.orders.record(requests, testing::START, PAY_WITHIN_MS).await.unwrap())
     }
 

@@ -2,8 +2,7 @@
 
 use super::{Ledger, done, reasons, refused};
 use crate::{
-    domain::{Order, OrderId, OrderRequest, OrderStatus, RejectReason},
-    ports::{Tally, Transition},
+    domain::{AdmittedOrder, Order, OrderId, OrderStatus, RejectReason, SaleTally, Transition},
     testing::{self, START},
 };
 
@@ -392,7 +391,7 @@ pub async fn stock_return(ledger: &Ledger) {
 /// `tally` and `get_many`.
 pub async fn tally(ledger: &Ledger) {
     let orders = &ledger.orders;
-    assert_eq!(orders.tally(testing::sale_id()).await.unwrap(), Tally::default());
+    assert_eq!(orders.tally(testing::sale_id()).await.unwrap(), SaleTally::default());
     let sale = ledger.new_sale(6, 3).await;
     let (user, other) = (testing::user_id(), testing::user_id());
     let batch =
@@ -407,7 +406,7 @@ pub async fn tally(ledger: &Ledger) {
     };
     let by_status =
         words(&[("cancelled", 1), ("confirmed", 4), ("expired", 1), ("paid", 1), ("rejected", 1)]);
-    let expected = Tally { active: 5, users_over_limit: Vec::new(), by_status };
+    let expected = SaleTally { active: 5, users_over_limit: Vec::new(), by_status };
     assert_eq!(orders.tally(sale.sale_id).await.unwrap(), expected);
 
     assert_eq!(orders.get_many(&[]).await.unwrap(), []);
@@ -420,7 +419,7 @@ pub async fn tally(ledger: &Ledger) {
     assert_eq!(found, expected, "each once, however often it is asked for");
 
     let sale = ledger.new_sale(2_000, 1).await;
-    let many: Vec<OrderRequest> =
+    let many: Vec<AdmittedOrder> =
         (0..1_100).map(|_| testing::request(&sale, testing::user_id())).collect();
     ledger.record(&many).await;
     let ids: Vec<OrderId> = many.iter().map(|request| request.order_id).collect();

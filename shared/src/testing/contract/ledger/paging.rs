@@ -2,7 +2,7 @@
 
 use super::{Ledger, done};
 use crate::{
-    domain::{Order, OrderRequest},
+    domain::{AdmittedOrder, Order},
     testing::{self, START},
 };
 
@@ -11,7 +11,7 @@ pub async fn paging(ledger: &Ledger) {
     let orders = &ledger.orders;
     let (sale, elsewhere) = (ledger.new_sale(100, 100).await, ledger.new_sale(100, 100).await);
     let (user, other) = (testing::user_id(), testing::user_id());
-    let mut requests: Vec<OrderRequest> = (0..7).map(|_| testing::request(&sale, user)).collect();
+    let mut requests: Vec<AdmittedOrder> = (0..7).map(|_| testing::request(&sale, user)).collect();
     requests.extend((0..3).map(|_| testing::request(&elsewhere, user)));
     requests.extend((0..4).map(|_| testing::request(&sale, other)));
     ledger.record(&requests).await;

@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use super::{Ledger, PAY_WITHIN_MS, again, all};
 use crate::{
     adapters::system::SystemRandom,
-    domain::{OrderId, OrderRequest, OrderStatus, RejectReason},
-    ports::{Random as _, Recorded, Transition},
+    domain::{AdmittedOrder, OrderId, OrderStatus, Recorded, RejectReason, Transition},
+    ports::Random as _,
     testing::{self, START},
 };
 
@@ -28,7 +28,7 @@ fn random(below: usize) -> usize {
 }
 
 /// The requests in random batches of 1 to 8.
-fn batches(mut requests: Vec<OrderRequest>) -> Vec<Vec<OrderRequest>> {
+fn batches(mut requests: Vec<AdmittedOrder>) -> Vec<Vec<AdmittedOrder>> {
     let mut batches = Vec::new();
     while !requests.is_empty() {
         let size = 1 + random(8).min(requests.len() - 1);
@@ -38,7 +38,7 @@ fn batches(mut requests: Vec<OrderRequest>) -> Vec<Vec<OrderRequest>> {
 }
 
 /// Records each batch in a task of its own.
-async fn record_all(ledger: &Ledger, batches: Vec<Vec<OrderRequest>>) -> Vec<Recorded> {
+async fn record_all(ledger: &Ledger, batches: Vec<Vec<AdmittedOrder>>) -> Vec<Recorded> {
     let tasks = batches.into_iter().map(|batch| {
         let orders = ledger.orders.clone();
         tokio::spawn(async move {
@@ -116,7 +116,7 @@ async fn one_id(ledger: &Ledger) {
     for rival in [&sale, &elsewhere] {
         let request = testing::request(&sale, testing::user_id());
         let stray = testing::request(&testing::sale(1), testing::user_id());
-        let claim = OrderRequest { sale_id: rival.sale_id, ..request.clone() };
+        let claim = AdmittedOrder { sale_id: rival.sale_id, ..request.clone() };
         let all = (0..10)
             .flat_map(|_| [vec![request.clone()], vec![stray.clone()], vec![claim.clone()]])
             .collect();
@@ -231,7 +231,7 @@ async fn everything_at_once(ledger: &Ledger) {
     let ending = requests.iter().cloned().enumerate().map(|(n, request)| {
         let orders = ledger.orders.clone();
         tokio::spawn(async move {
-            let OrderRequest { order_id, user_id, .. } = request;
+            let AdmittedOrder { order_id, user_id, .. } = request;
             let ids = [order_id];
             // Each may come before, between or after the others: what they are told is not the point here.
             if n % 4 == 0 {

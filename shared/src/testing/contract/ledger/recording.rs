@@ -3,9 +3,9 @@
 use super::{Ledger, PAY_WITHIN_MS, all, assert_corrupt, reasons};
 use crate::{
     domain::{
-        Currency, Order, OrderRequest, OrderStatus, RejectReason, Sale, SaleChange, Timestamp,
+        AdmittedOrder, Currency, Order, OrderStatus, Recorded, RejectReason, Sale, SaleChange,
+        Timestamp,
     },
-    ports::Recorded,
     testing::{self, START},
 };
 
@@ -24,7 +24,7 @@ pub async fn recording(ledger: &Ledger) {
 async fn fields(ledger: &Ledger) {
     let sale = Sale { price: 77, currency: Currency::CNY, ..testing::sale(1) };
     ledger.sales.create(&sale).await.unwrap();
-    let request = OrderRequest {
+    let request = AdmittedOrder {
         admitted_at: START.minus_ms(5),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         ..testing::request(&sale, testing::user_id())
@@ -161,7 +161,7 @@ async fn repetitions(ledger: &Ledger) {
 
     // The id decides, whatever else the request says.
     let confused =
-        OrderRequest { order_id: first.order_id, ..testing::request(&sale, testing::user_id()) };
+        AdmittedOrder { order_id: first.order_id, ..testing::request(&sale, testing::user_id()) };
     assert_eq!(ledger.record(&[confused]).await, [Recorded { order: paid, fresh: false }]);
     ledger.assert_sold(&sale, 1).await;
 
@@ -227,7 +227,7 @@ async fn a_large_batch(ledger: &Ledger) {
 async fn what_can_never_be_stored(ledger: &Ledger) {
     let sale = ledger.new_sale(10, 1).await;
     let good = testing::request(&sale, testing::user_id());
-    let bad = OrderRequest { price: -1, ..testing::request(&sale, testing::user_id()) };
+    let bad = AdmittedOrder { price: -1, ..testing::request(&sale, testing::user_id()) };
     let batch = [bad.clone(), good.clone(), bad.clone()];
     let outcomes = ledger.orders.record(&batch, START, PAY_WITHIN_MS).await.unwrap();
     assert!(
@@ -248,12 +248,12 @@ async fn what_can_never_be_stored(ledger: &Ledger) {
 async fn prices(ledger: &Ledger) {
     let sale = ledger.new_sale(10, 10).await;
     let user = testing::user_id();
-    let at = |price: i64| OrderRequest { price, ..testing::request(&sale, user) };
+    let at = |price: i64| AdmittedOrder { price, ..testing::request(&sale, user) };
     let price = async |price: i64| {
         let change = SaleChange { price: Some(price), ..SaleChange::default() };
         ledger.sales.change(sale.sale_id, &change).await.unwrap();
     };
-    let recorded = async |requests: &[OrderRequest]| {
+    let recorded = async |requests: &[AdmittedOrder]| {
         let outcomes = ledger.orders.record(requests, START, PAY_WITHIN_MS).await.unwrap();
         outcomes
             .iter()
@@ -261,7 +261,7 @@ async fn prices(ledger: &Ledger) {
             .collect::<Vec<_>>()
     };
     let forged =
-        [at(0), at(sale.price), OrderRequest { currency: Currency::CNY, ..at(sale.price) }];
+        [at(0), at(sale.price), AdmittedOrder { currency: Currency::CNY, ..at(sale.price) }];
     assert_eq!(recorded(&forged).await, [false, true, false]);
     assert_eq!(
         ledger.orders.get(forged[0].order_id).await.unwrap(),
@@ -287,7 +287,7 @@ async fn prices(ledger: &Ledger) {
     // The prices of one sale are not another's.
     let other = ledger.new_sale(1, 1).await;
     assert_eq!(
-        recorded(&[OrderRequest { price: 600, ..testing::request(&other, user) }]).await,
+        recorded(&[AdmittedOrder { price: 600, ..testing::request(&other, user) }]).await,
         [false]
     );
 }

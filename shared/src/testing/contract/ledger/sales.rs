@@ -4,8 +4,7 @@ use futures_util::future::join_all;
 
 use super::{Ledger, PAY_WITHIN_MS, again, all, assert_corrupt};
 use crate::{
-    domain::{Sale, SaleChange},
-    ports::{Changed, CreatedOnce, CreationKey},
+    domain::{CreationKey, Sale, SaleChange, SaleChanged, SaleCreated},
     testing::{self, START},
 };
 
@@ -57,7 +56,7 @@ async fn creation_once(ledger: &Ledger) {
         || CreationKey { key: format!("{:0>64}", testing::sale_id()), request: "a".repeat(64) };
     let once = key();
     let first = testing::sale(1);
-    let created = CreatedOnce::Created { sale_id: first.sale_id, created_at: first.created_at };
+    let created = SaleCreated::Created { sale_id: first.sale_id, created_at: first.created_at };
     assert_eq!(sales.create_once(&first, &once).await.unwrap(), created);
     assert_eq!(sales.get(first.sale_id).await.unwrap().as_ref(), Some(&first));
     let second = Sale { created_at: START.plus_ms(1), ..testing::sale(1) };
@@ -65,10 +64,10 @@ async fn creation_once(ledger: &Ledger) {
         assert_eq!(sales.create_once(same, &once).await.unwrap(), created, "it is that sale's key");
     }
     let other = CreationKey { request: "b".repeat(64), ..once.clone() };
-    assert_eq!(sales.create_once(&second, &other).await.unwrap(), CreatedOnce::OtherRequest);
+    assert_eq!(sales.create_once(&second, &other).await.unwrap(), SaleCreated::OtherRequest);
     assert_eq!(sales.get(second.sale_id).await.unwrap(), None, "nothing was stored");
     assert!(
-        matches!(sales.create_once(&second, &key()).await.unwrap(), CreatedOnce::Created { sale_id, .. } if sale_id == second.sale_id)
+        matches!(sales.create_once(&second, &key()).await.unwrap(), SaleCreated::Created { sale_id, .. } if sale_id == second.sale_id)
     );
 
     // At the same moment.
@@ -99,7 +98,7 @@ async fn changes(ledger: &Ledger) {
     let expected = Sale { title: "New".to_owned(), version: sale.version + 1, ..sale.clone() };
     assert_eq!(
         sales.change(sale.sale_id, &title).await.unwrap(),
-        Changed::Changed(expected.clone())
+        SaleChanged::Changed(expected.clone())
     );
     assert_eq!(sales.get(sale.sale_id).await.unwrap(), Some(expected));
 
@@ -128,16 +127,19 @@ async fn changes(ledger: &Ledger) {
         ..sale.clone()
     };
     assert_eq!(expected.sold, 2);
-    assert_eq!(sales.change(sale.sale_id, &all).await.unwrap(), Changed::Changed(expected.clone()));
+    assert_eq!(
+        sales.change(sale.sale_id, &all).await.unwrap(),
+        SaleChanged::Changed(expected.clone())
+    );
     assert_eq!(sales.get(sale.sale_id).await.unwrap().as_ref(), Some(&expected));
 
     let below_sold =
         SaleChange { title: Some("never".to_owned()), stock: Some(1), ..SaleChange::default() };
     assert!(
-        matches!(sales.change(sale.sale_id, &below_sold).await.unwrap(), Changed::Refused(error) if error.field == "stock")
+        matches!(sales.change(sale.sale_id, &below_sold).await.unwrap(), SaleChanged::Refused(error) if error.field == "stock")
     );
     assert_eq!(sales.get(sale.sale_id).await.unwrap(), Some(expected), "nothing was stored");
-    assert_eq!(sales.change(testing::sale_id(), &title).await.unwrap(), Changed::NotFound);
+    assert_eq!(sales.change(testing::sale_id(), &title).await.unwrap(), SaleChanged::NotFound);
 
     let sale = ledger.new_sale(5, 1).await;
     let tasks = (0..10).map(|n| {
@@ -145,7 +147,7 @@ async fn changes(ledger: &Ledger) {
         let change = SaleChange { price: Some(n), ..SaleChange::default() };
         tokio::spawn(async move {
             match again(|| sales.change(sale_id, &change)).await {
-                Changed::Changed(sale) => sale.version,
+                SaleChanged::Changed(sale) => sale.version,
                 other => panic!("{other:?}"),
             }
         })
@@ -157,10 +159,13 @@ async fn changes(ledger: &Ledger) {
 
 async fn the_limit_per_user_stays_once_units_are_sold(ledger: &Ledger) {
     let limit = |limit| SaleChange { per_user_limit: Some(limit), ..SaleChange::default() };
-    let refused = |changed: &Changed| matches!(changed, Changed::Refused(error) if error.field == "per_user_limit");
+    let refused = |changed: &SaleChanged| matches!(changed, SaleChanged::Refused(error) if error.field == "per_user_limit");
     let sale = ledger.new_sale(5, 3).await;
     assert!(
-        matches!(ledger.sales.change(sale.sale_id, &limit(2)).await.unwrap(), Changed::Changed(_)),
+        matches!(
+            ledger.sales.change(sale.sale_id, &limit(2)).await.unwrap(),
+            SaleChanged::Changed(_)
+        ),
         "nobody has bought"
     );
     let order = ledger.confirmed(&sale).await;
@@ -169,12 +174,15 @@ async fn the_limit_per_user_stays_once_units_are_sold(ledger: &Ledger) {
     for same_or_more in [2, 3] {
         assert!(matches!(
             ledger.sales.change(sale.sale_id, &limit(same_or_more)).await.unwrap(),
-            Changed::Changed(_)
+            SaleChanged::Changed(_)
         ));
     }
     ledger.orders.cancel(order.order_id, order.user_id, None, START).await.unwrap();
     assert!(
-        matches!(ledger.sales.change(sale.sale_id, &limit(1)).await.unwrap(), Changed::Changed(_)),
+        matches!(
+            ledger.sales.change(sale.sale_id, &limit(1)).await.unwrap(),
+            SaleChanged::Changed(_)
+        ),
         "nobody holds a unit"
     );
 

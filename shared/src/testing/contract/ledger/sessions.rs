@@ -4,8 +4,10 @@ use futures_util::future::join_all;
 
 use super::{Ledger, again};
 use crate::{
-    domain::{Role, SessionId, Timestamp, User},
-    ports::{KeptSession, Opening, SESSIONS_PER_USER_MAX, Session, UserChange},
+    domain::{
+        KeptSession, Opening, Role, SESSIONS_PER_USER_MAX, Session, SessionId, Timestamp, User,
+        UserChange,
+    },
     testing::{self, START, session_id},
 };
 

@@ -4,8 +4,7 @@ use futures_util::future::join_all;
 
 use super::{Ledger, again};
 use crate::{
-    domain::{Role, User, UserId},
-    ports::{Created, UserChange},
+    domain::{Role, User, UserChange, UserCreated, UserId},
     testing::{self, START},
 };
 
@@ -29,12 +28,12 @@ async fn one_user(ledger: &Ledger) {
     assert_eq!(users.by_phone(&user.phone).await.unwrap(), None);
     assert!(!users.change(user.user_id, &UserChange::default(), START).await.unwrap());
 
-    assert_eq!(users.create(&user).await.unwrap(), Created::Created);
+    assert_eq!(users.create(&user).await.unwrap(), UserCreated::Created);
     assert_eq!(users.by_id(user.user_id).await.unwrap().as_ref(), Some(&user));
     assert_eq!(users.by_phone(&user.phone).await.unwrap().as_ref(), Some(&user));
 
     let repeat = User { password_hash: "!".to_owned(), ..user.clone() };
-    assert_eq!(users.create(&repeat).await.unwrap(), Created::Created);
+    assert_eq!(users.create(&repeat).await.unwrap(), UserCreated::Created);
     assert_eq!(
         users.by_id(user.user_id).await.unwrap().as_ref(),
         Some(&user),
@@ -42,7 +41,7 @@ async fn one_user(ledger: &Ledger) {
     );
 
     let other = User { phone: user.phone.clone(), ..testing::user() };
-    assert_eq!(users.create(&other).await.unwrap(), Created::PhoneTaken);
+    assert_eq!(users.create(&other).await.unwrap(), UserCreated::PhoneTaken);
     assert_eq!(users.by_id(other.user_id).await.unwrap(), None);
     assert_eq!(users.by_phone(&user.phone).await.unwrap().as_ref(), Some(&user));
 
@@ -119,7 +118,7 @@ async fn races(ledger: &Ledger) {
         let users = ledger.users.clone();
         tokio::spawn(async move {
             if index % 2 == 0 {
-                again(|| users.create(&user)).await == Created::Created
+                again(|| users.create(&user)).await == UserCreated::Created
             } else {
                 let batch = [testing::user(), user.clone(), testing::user()];
                 again(|| users.create_many(&batch)).await.contains(&user.user_id)
@@ -137,6 +136,6 @@ async fn races(ledger: &Ledger) {
         tokio::spawn(async move { again(|| users.create(&user)).await })
     });
     for created in join_all(tasks).await {
-        assert_eq!(created.unwrap(), Created::Created);
+        assert_eq!(created.unwrap(), UserCreated::Created);
     }
 }

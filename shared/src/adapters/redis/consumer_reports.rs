@@ -5,8 +5,8 @@ use redis::Cmd;
 
 use super::Redis;
 use crate::{
-    domain::Timestamp,
-    ports::{Held, HolderReport, Holders, StoreError, Stored},
+    domain::{ConsumerProgress, ConsumerReport, Timestamp},
+    ports::{ConsumerReports, StoreError, Stored},
 };
 
 /// A process that has not reported for this long is forgotten, in milliseconds; and so is the hash.
@@ -15,13 +15,16 @@ const FORGOTTEN_MS: u64 = 60_000;
 const LOOK_EVERY: u64 = 50;
 
 #[async_trait]
-impl Holders for Redis {
-    async fn report(&self, report: &HolderReport, now: Timestamp) -> Stored<()> {
-        let key = self.holders_key();
-        let HolderReport { holder, beat, held: Held { session, handed_back, received, done } } =
-            report;
+impl ConsumerReports for Redis {
+    async fn report(&self, report: &ConsumerReport, now: Timestamp) -> Stored<()> {
+        let key = self.consumer_reports_key();
+        let ConsumerReport {
+            consumer,
+            beat,
+            progress: ConsumerProgress { session, handed_back, received, done },
+        } = report;
         let value = format!("{beat} {session} {handed_back} {received} {done} {}", now.epoch_ms());
-        let _: () = self.command(&Cmd::hset(&key, format!("{holder:032x}"), value)).await?;
+        let _: () = self.command(&Cmd::hset(&key, format!("{consumer:032x}"), value)).await?;
         let _: () = self.command(&Cmd::pexpire(&key, FORGOTTEN_MS as i64)).await?;
         if beat % LOOK_EVERY == 0 {
             let gone: Vec<String> = self
@@ -31,7 +34,7 @@ impl Holders for Redis {
                 .filter(|(_, text)| {
                     read(text).is_none_or(|(.., at)| now.since_ms(at) >= FORGOTTEN_MS)
                 })
-                .map(|(holder, _)| holder)
+                .map(|(consumer, _)| consumer)
                 .collect();
             if !gone.is_empty() {
                 // One that reports at this very moment is back with its next report.
@@ -41,17 +44,17 @@ impl Holders for Redis {
         Ok(())
     }
 
-    async fn reports(&self) -> Stored<Vec<HolderReport>> {
+    async fn reports(&self) -> Stored<Vec<ConsumerReport>> {
         let corrupt = || StoreError::Corrupt {
             store: "Redis",
             cause: "a consumer's report can't be read".to_owned(),
         };
         let rows = self.rows().await?;
         rows.into_iter()
-            .map(|(holder, text)| {
-                let holder = u128::from_str_radix(&holder, 16).map_err(|_| corrupt())?;
-                let (beat, held, _) = read(&text).ok_or_else(corrupt)?;
-                Ok(HolderReport { holder, beat, held })
+            .map(|(consumer, text)| {
+                let consumer = u128::from_str_radix(&consumer, 16).map_err(|_| corrupt())?;
+                let (beat, progress, _) = read(&text).ok_or_else(corrupt)?;
+                Ok(ConsumerReport { consumer, beat, progress })
             })
             .collect()
     }
@@ -59,19 +62,19 @@ impl Holders for Redis {
 
 impl Redis {
     async fn rows(&self) -> Stored<Vec<(String, String)>> {
-        self.command(&Cmd::hgetall(self.holders_key())).await
+        self.command(&Cmd::hgetall(self.consumer_reports_key())).await
     }
 }
 
-/// Beat, what is held, and when it was reported.
-fn read(text: &str) -> Option<(u64, Held, Timestamp)> {
+/// Beat, progress, and when it was reported.
+fn read(text: &str) -> Option<(u64, ConsumerProgress, Timestamp)> {
     let mut numbers = text.split(' ').map(|number| number.parse::<u64>().ok());
     let mut next = || numbers.next().flatten();
     let (beat, session, handed_back, received, done, at) =
         (next()?, next()?, next()?, next()?, next()?, next()?);
     Some((
         beat,
-        Held { session, handed_back, received, done },
+        ConsumerProgress { session, handed_back, received, done },
         Timestamp::from_epoch_ms(i64::try_from(at).ok()?),
     ))
 }

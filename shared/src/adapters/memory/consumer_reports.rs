@@ -8,39 +8,39 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    domain::Timestamp,
-    ports::{HolderReport, Holders, Stored},
+    domain::{ConsumerReport, Timestamp},
+    ports::{ConsumerReports, Stored},
 };
 
 /// A process that has not reported for this long is forgotten, in milliseconds.
 const FORGOTTEN_MS: u64 = 60_000;
 
-/// [`Holders`] in the memory of this process.
+/// [`ConsumerReports`] in the memory of this process.
 #[derive(Debug, Default)]
-pub struct MemoryHolders(Mutex<HashMap<u128, (HolderReport, Timestamp)>>);
+pub struct MemoryConsumerReports(Mutex<HashMap<u128, (ConsumerReport, Timestamp)>>);
 
-impl MemoryHolders {
+impl MemoryConsumerReports {
     /// Nobody has reported.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    fn reported(&self) -> MutexGuard<'_, HashMap<u128, (HolderReport, Timestamp)>> {
+    fn reported(&self) -> MutexGuard<'_, HashMap<u128, (ConsumerReport, Timestamp)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
-impl Holders for MemoryHolders {
-    async fn report(&self, report: &HolderReport, now: Timestamp) -> Stored<()> {
+impl ConsumerReports for MemoryConsumerReports {
+    async fn report(&self, report: &ConsumerReport, now: Timestamp) -> Stored<()> {
         let mut reported = self.reported();
         reported.retain(|_, (_, at)| now.since_ms(*at) < FORGOTTEN_MS);
-        reported.insert(report.holder, (*report, now));
+        reported.insert(report.consumer, (*report, now));
         Ok(())
     }
 
-    async fn reports(&self) -> Stored<Vec<HolderReport>> {
+    async fn reports(&self) -> Stored<Vec<ConsumerReport>> {
         Ok(self.reported().values().map(|(report, _)| *report).collect())
     }
 }

@@ -4,11 +4,14 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 
 use super::{Sqlite, stored};
-use crate::ports::{Parked, ParkedMessages, Stored};
+use crate::{
+    domain::DeadLetter,
+    ports::{DeadLetters, Stored},
+};
 
 #[async_trait]
-impl ParkedMessages for Sqlite {
-    async fn list(&self, limit: u32) -> Stored<Vec<Parked>> {
+impl DeadLetters for Sqlite {
+    async fn list(&self, limit: u32) -> Stored<Vec<DeadLetter>> {
         let rows = sqlx::query(
             "SELECT parked_id, body, reason FROM queue_parked ORDER BY parked_id LIMIT ?",
         )
@@ -19,7 +22,7 @@ impl ParkedMessages for Sqlite {
         rows.into_iter()
             .map(|row| {
                 let id: i64 = row.try_get(0).map_err(stored)?;
-                Ok(Parked {
+                Ok(DeadLetter {
                     id: id.to_string(),
                     body: row.try_get(1).map_err(stored)?,
                     reason: row.try_get(2).map_err(stored)?,

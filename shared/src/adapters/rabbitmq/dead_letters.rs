@@ -15,7 +15,10 @@ use ring::digest::{SHA256, digest};
 use tokio::time::timeout;
 
 use super::{RabbitMq, not_done, publish::REASON, unavailable};
-use crate::ports::{Parked, ParkedMessages, Stored};
+use crate::{
+    domain::DeadLetter,
+    ports::{DeadLetters, Stored},
+};
 
 /// Longest wait for one look.
 const LOOK_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -33,8 +36,8 @@ enum Verdict {
 }
 
 #[async_trait]
-impl ParkedMessages for RabbitMq {
-    async fn list(&self, limit: u32) -> Stored<Vec<Parked>> {
+impl DeadLetters for RabbitMq {
+    async fn list(&self, limit: u32) -> Stored<Vec<DeadLetter>> {
         let mut found = Vec::new();
         self.look(limit, |parked| {
             found.push(parked);
@@ -63,7 +66,11 @@ impl ParkedMessages for RabbitMq {
 
 impl RabbitMq {
     /// Shows up to `limit` messages, oldest first, until one is taken; says whether one was.
-    async fn look(&self, limit: u32, see: impl FnMut(Parked) -> Verdict + Send) -> Stored<bool> {
+    async fn look(
+        &self,
+        limit: u32,
+        see: impl FnMut(DeadLetter) -> Verdict + Send,
+    ) -> Stored<bool> {
         timeout(LOOK_LIMIT, self.look_through(limit, see))
             .await
             .map_err(|_| unavailable("the parked messages can't be read in time"))?
@@ -72,7 +79,7 @@ impl RabbitMq {
     async fn look_through(
         &self,
         limit: u32,
-        mut see: impl FnMut(Parked) -> Verdict + Send,
+        mut see: impl FnMut(DeadLetter) -> Verdict + Send,
     ) -> Stored<bool> {
         let live = self.inner.publishing.live().await?;
         let channel = live.channel().await.map_err(|error| not_done(&error))?;
@@ -115,7 +122,7 @@ impl RabbitMq {
     }
 }
 
-fn read(message: &BasicGetMessage) -> Parked {
+fn read(message: &BasicGetMessage) -> DeadLetter {
     let hash = digest(&SHA256, &message.data);
     let id = hash.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     let headers = message.properties.headers().as_ref();
@@ -123,7 +130,7 @@ fn read(message: &BasicGetMessage) -> Parked {
         Some(AMQPValue::LongString(reason)) => reason.to_string(),
         _ => "handed back too often".to_owned(),
     };
-    Parked { id, body: message.data.clone(), reason }
+    DeadLetter { id, body: message.data.clone(), reason }
 }
 
 fn deliveries(properties: &BasicProperties) -> i64 {
