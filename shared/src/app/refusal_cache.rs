@@ -35,8 +35,6 @@ const DROPPED: Duration = Duration::from_secs(60);
 const ENTRIES_MAX: u64 = 50_000;
 /// A local count that has not been used for this long starts anew.
 const COUNT_IDLE: Duration = Duration::from_secs(600);
-/// A clock that was set back by more than this makes a local count start anew.
-const SLACK_MS: u64 = 60_000;
 
 /// Refusals, by the limit's name and whom it refuses: until when, by the monotonic clock.
 type Limited = Cache<(&'static str, Subject), u64>;
@@ -236,9 +234,7 @@ impl Refusals {
         };
         let mut seen = tat.load(Ordering::Relaxed);
         loop {
-            let next = quota
-                .arrive(Some(seen), now, SLACK_MS)
-                .map_err(|wait_us| wait_us.div_ceil(1_000))?;
+            let next = quota.arrive(Some(seen), now).map_err(|wait_us| wait_us.div_ceil(1_000))?;
             match tat.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Ok(()),
                 Err(other) => seen = other,

@@ -1,6 +1,9 @@
-//! Admission: who gets a unit.
+//! Admission: who gets a unit, and which answer comes first.
+//!
+//! The rules are here. The memory adapter calls them; Redis' script `admission_reserve.lua` is the one transcription, which
+//! a property test compares with [`AdmissionView::decide`] on random states.
 
-use super::{AdmittedOrder, OrderId, SaleId, Timestamp, UserId};
+use super::{AdmittedOrder, OrderId, SaleId, SaleTerms, Timestamp, UserId};
 
 /// A unit held in the admission store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +58,78 @@ pub enum AdmissionDecision {
     Reserved(Reservation),
 }
 
+/// What the admission store knows that matters to one [`Claim`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdmissionView<'a> {
+    /// The claimed order's own reservation.
+    pub own: Option<Reservation>,
+    /// Whether the claimed order has ended.
+    pub ended: bool,
+    /// The sale's terms, while admission is open.
+    pub open: Option<&'a SaleTerms>,
+    /// The orders by which the user holds units of the sale.
+    pub of_user: &'a [OrderId],
+    /// Units held by all orders of the sale.
+    pub held: u32,
+}
+
+impl AdmissionView<'_> {
+    /// Decides a claim. The order's own reservation comes first, so that a winner's retry finds its order whatever has
+    /// happened to the sale since; the stock comes last, because it is what most claims fail by.
+    #[must_use]
+    pub fn decide(self, claim: &Claim) -> AdmissionDecision {
+        if let Some(own) = self.own {
+            return AdmissionDecision::Again(own);
+        }
+        if self.ended {
+            return AdmissionDecision::Ended;
+        }
+        let Some(terms) = self.open else {
+            return AdmissionDecision::Closed;
+        };
+        if claim.ticket_expired {
+            return AdmissionDecision::TicketExpired;
+        }
+        if claim.now < terms.starts_at {
+            return AdmissionDecision::NotOpen { starts_at: terms.starts_at };
+        }
+        if claim.now >= terms.ends_at {
+            return AdmissionDecision::SaleEnded;
+        }
+        if let Some(order_id) = terms.already_bought(self.of_user) {
+            return AdmissionDecision::AlreadyBought { order_id };
+        }
+        if terms.available(self.held) == 0 {
+            return AdmissionDecision::SoldOut;
+        }
+        let order = AdmittedOrder {
+            order_id: claim.order_id,
+            sale_id: claim.sale_id,
+            user_id: claim.user_id,
+            price: terms.price,
+            currency: terms.currency,
+            admitted_at: claim.now,
+            traceparent: None,
+        };
+        AdmissionDecision::Reserved(Reservation { order, settled: false })
+    }
+}
+
+impl SaleTerms {
+    /// Units that can be reserved while so many are held. A stock lowered below that leaves none.
+    #[must_use]
+    pub const fn available(&self, held: u32) -> u32 {
+        self.stock.saturating_sub(held)
+    }
+
+    /// One of the user's orders, when the user holds as many as the limit allows.
+    #[must_use]
+    pub fn already_bought(&self, of_user: &[OrderId]) -> Option<OrderId> {
+        let first = *of_user.first()?;
+        (of_user.len() >= self.per_user_limit as usize).then_some(first)
+    }
+}
+
 /// What a ticket request needs to know of a sale.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Availability {
@@ -101,4 +176,130 @@ pub struct ReservationPage {
     pub reservations: Vec<Reservation>,
     /// To be given for the next page; `None` after the last.
     pub next: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::Currency;
+
+    const STARTS: Timestamp = Timestamp::from_epoch_ms(10_000);
+    const ENDS: Timestamp = Timestamp::from_epoch_ms(20_000);
+
+    fn order_id(n: u8) -> OrderId {
+        OrderId::new(STARTS, &[n; 10])
+    }
+
+    fn terms(stock: u32, per_user_limit: u32) -> SaleTerms {
+        SaleTerms {
+            sale_id: SaleId::new(STARTS, &[1; 10]),
+            stock,
+            per_user_limit,
+            price: 7,
+            currency: Currency::CNY,
+            starts_at: STARTS,
+            ends_at: ENDS,
+            version: 1,
+        }
+    }
+
+    fn claim(ticket_expired: bool, now: Timestamp) -> Claim {
+        Claim {
+            sale_id: SaleId::new(STARTS, &[1; 10]),
+            order_id: order_id(0),
+            user_id: UserId::new(STARTS, &[2; 10]),
+            ticket_expired,
+            now,
+        }
+    }
+
+    fn own(settled: bool) -> Reservation {
+        let view = AdmissionView {
+            own: None,
+            ended: false,
+            open: Some(&terms(1, 1)),
+            of_user: &[],
+            held: 0,
+        };
+        let AdmissionDecision::Reserved(reservation) = view.decide(&claim(false, STARTS)) else {
+            panic!("nothing stands against the claim");
+        };
+        Reservation { settled, ..reservation }
+    }
+
+    /// Everything stands against the claim; each step takes the first thing away.
+    #[test]
+    fn the_first_answer_that_applies_is_given() {
+        let terms = terms(1, 1);
+        let mine = [order_id(9)];
+        let mut view = AdmissionView {
+            own: Some(own(true)),
+            ended: true,
+            open: None,
+            of_user: &mine,
+            held: 1,
+        };
+        let mut claim = claim(true, STARTS.minus_ms(1));
+        let asked = |view: &AdmissionView<'_>, claim: &Claim| view.clone().decide(claim);
+
+        assert_eq!(asked(&view, &claim), AdmissionDecision::Again(own(true)));
+        view.own = None;
+        assert_eq!(asked(&view, &claim), AdmissionDecision::Ended);
+        view.ended = false;
+        assert_eq!(asked(&view, &claim), AdmissionDecision::Closed);
+        view.open = Some(&terms);
+        assert_eq!(asked(&view, &claim), AdmissionDecision::TicketExpired);
+        claim.ticket_expired = false;
+        assert_eq!(asked(&view, &claim), AdmissionDecision::NotOpen { starts_at: STARTS });
+        claim.now = ENDS;
+        assert_eq!(asked(&view, &claim), AdmissionDecision::SaleEnded);
+        claim.now = ENDS.minus_ms(1);
+        assert_eq!(
+            asked(&view, &claim),
+            AdmissionDecision::AlreadyBought { order_id: order_id(9) }
+        );
+        view.of_user = &[];
+        assert_eq!(asked(&view, &claim), AdmissionDecision::SoldOut);
+        view.held = 0;
+        let AdmissionDecision::Reserved(reservation) = asked(&view, &claim) else {
+            panic!("nothing stands against the claim any more");
+        };
+        assert_eq!((reservation.order.price, reservation.order.currency), (7, Currency::CNY));
+        assert_eq!(reservation.order.admitted_at, claim.now);
+        assert!(!reservation.settled);
+    }
+
+    proptest! {
+        /// A unit is given exactly when nothing stands against it.
+        #[test]
+        fn a_unit_is_given_only_within_the_terms(
+            stock in 0_u32..4,
+            held in 0_u32..6,
+            limit in 1_u32..3,
+            mine in 0_u8..4,
+            now in 9_000_u64..21_000,
+            (known, ended, open, expired) in any::<(bool, bool, bool, bool)>(),
+        ) {
+            let (terms, mine) = (terms(stock, limit), (1..=mine).map(order_id).collect::<Vec<_>>());
+            let claim = claim(expired, Timestamp::from_epoch_ms(0).plus_ms(now));
+            let view = AdmissionView {
+                own: known.then(|| own(false)),
+                ended,
+                open: open.then_some(&terms),
+                of_user: &mine,
+                held,
+            };
+            let free = !known && !ended && open && !expired
+                && (10_000..20_000).contains(&now)
+                && mine.len() < limit as usize
+                && held < stock;
+            let decision = view.decide(&claim);
+            prop_assert_eq!(matches!(decision, AdmissionDecision::Reserved(_)), free, "{:?}", decision);
+            if let AdmissionDecision::AlreadyBought { order_id } = decision {
+                prop_assert!(mine.contains(&order_id));
+            }
+        }
+    }
 }

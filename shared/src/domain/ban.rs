@@ -21,6 +21,17 @@ impl Ban {
     pub fn holds(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|end| now < end)
     }
+
+    /// Whether this ban lasts at least as long as another. Then an automatic one, or one that is put back after a loss, does
+    /// not replace it.
+    #[must_use]
+    pub fn lasts_as_long_as(&self, other: &Self) -> bool {
+        match (self.expires_at, other.expires_at) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(end), Some(other_end)) => end >= other_end,
+        }
+    }
 }
 
 /// A ban as the ledger keeps it.

@@ -25,11 +25,12 @@ mod time;
 mod user;
 
 pub use admission::{
-    AdmissionDecision, AdmissionState, Availability, Claim, Reservation, ReservationPage,
+    AdmissionDecision, AdmissionState, AdmissionView, Availability, Claim, Reservation,
+    ReservationPage,
 };
 pub use ban::{Ban, KeptBan};
 pub use captcha::{Captcha, CaptchaPurpose};
-pub use gate::{AbusePolicy, GateDecision, GateRequest, LimitCheck};
+pub use gate::{AbusePolicy, GateDecision, GateRequest, GateView, LimitCheck};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
 pub use ids::{CaptchaId, IdError, OrderId, SaleId, SessionId, UserId};
 pub use lease::Lease;
@@ -40,8 +41,10 @@ pub use prefix::AddressPrefix;
 pub use queue::{
     ConsumerProgress, ConsumerReport, DeadLetter, Delivery, QueueBacklog, QueueDepth, QueueMessage,
 };
-pub use quota::Quota;
-pub use recording::{Recorded, Unrecordable};
+pub use quota::{CLOCK_SLACK_MS, CountWindow, Quota};
+pub use recording::{
+    LedgerSale, LedgerSlot, NewOrder, Recorded, RecordingDecision, RecordingView, Unrecordable,
+};
 pub use sale::{
     CreationKey, Sale, SaleChange, SaleChanged, SaleCreated, SaleError, SaleState, SaleTerms,
 };

@@ -161,6 +161,18 @@ impl Order {
             version: 0,
         }
     }
+
+    /// The row of an admitted order that the ledger sees for the first time.
+    #[must_use]
+    pub fn recorded(request: &AdmittedOrder, status: OrderStatus, now: Timestamp) -> Self {
+        Self { status, updated_at: now, version: 1, ..Self::queued(request) }
+    }
+
+    /// The order after a change of its status.
+    #[must_use]
+    pub fn turned(self, status: OrderStatus, now: Timestamp) -> Self {
+        Self { status, updated_at: now, version: self.version + 1, ..self }
+    }
 }
 
 /// The outcome of paying or cancelling an order.

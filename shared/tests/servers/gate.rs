@@ -1,5 +1,8 @@
 //! Suites of the gate ports on real servers: a single Redis and a cluster.
 
+#[path = "../property/gate.rs"]
+mod property;
+
 use std::sync::Arc;
 
 use flashsale::{
@@ -8,10 +11,12 @@ use flashsale::{
     ports::{Blacklist, Health as _, StoreError},
     testing::{
         START,
-        contract::gate::{self, Doors},
+        contract::gate::{self, GatePorts},
         user_id,
     },
 };
+
+use tokio::runtime::Runtime;
 
 use crate::support::{servers, unique};
 
@@ -27,8 +32,8 @@ fn cluster() -> Arc<Redis> {
     Arc::new(Redis::new(&url, &format!("{}:", unique("gate"))).expect("the address is well-formed"))
 }
 
-fn doors(redis: &Arc<Redis>) -> Doors {
-    Doors { gate: redis.clone(), sessions: redis.clone(), blacklist: redis.clone() }
+fn ports(redis: &Arc<Redis>) -> GatePorts {
+    GatePorts { gate: redis.clone(), sessions: redis.clone(), blacklist: redis.clone() }
 }
 
 macro_rules! on_redis {
@@ -60,18 +65,18 @@ macro_rules! on_redis {
 }
 
 on_redis! {
-    order_of_checks: |redis| gate::order_of_checks(&doors(&redis));
+    order_of_checks: |redis| gate::order_of_checks(&ports(&redis));
     burst_and_rate: |redis| gate::burst_and_rate(&*redis);
     exact_retry: |redis| gate::exact_retry(&*redis);
     quota_under_contention: |redis| gate::quota_under_contention(redis);
     charges_all_or_none: |redis| gate::charges_all_or_none(&*redis);
     clock_set_back: |redis| gate::clock_set_back(&*redis);
-    strikes: |redis| gate::strikes(&doors(&redis));
-    sessions: |redis| gate::sessions(&doors(&redis));
-    many_sessions: |redis| gate::many_sessions(&doors(&redis));
-    session_roles: |redis| gate::session_roles(&doors(&redis));
-    blacklist: |redis| gate::blacklist(&doors(&redis));
-    bans_put_back: |redis| gate::bans_put_back(&doors(&redis));
+    strikes: |redis| gate::strikes(&ports(&redis));
+    sessions: |redis| gate::sessions(&ports(&redis));
+    many_sessions: |redis| gate::many_sessions(&ports(&redis));
+    session_roles: |redis| gate::session_roles(&ports(&redis));
+    blacklist: |redis| gate::blacklist(&ports(&redis));
+    bans_put_back: |redis| gate::bans_put_back(&ports(&redis));
     failures: |redis| gate::failures(redis);
     captchas: |redis| gate::captchas(redis);
     locks: |redis| gate::locks(&*redis);
@@ -83,6 +88,24 @@ on_redis! {
         assert_eq!(redis.name(), "redis");
         redis.check().await.unwrap();
     };
+}
+
+/// The script holds the domain's rules: who may come in, in which order the checks stand, and GCRA.
+#[test]
+#[ignore = "needs servers: infra/test runs it"]
+fn gate_script_agrees_with_the_rules() {
+    let runtime = Runtime::new().unwrap();
+    for (store, cases) in [(single as fn() -> Arc<Redis>, 150), (cluster, 60)] {
+        // Made within the runtime, as its connections are.
+        let redis = runtime.block_on(async { store() });
+        let store = property::Store {
+            gate: redis.clone(),
+            sessions: redis.clone(),
+            blacklist: redis,
+            forgets: false,
+        };
+        property::against_the_rules(&runtime, &store, cases);
+    }
 }
 
 #[tokio::test]
@@ -180,9 +203,9 @@ async fn gate_leaves_nothing_behind() {
     let url = servers.redis_url().unwrap();
     let prefix = format!("{}:", unique("gate"));
     let redis = Arc::new(Redis::new(&url, &prefix).unwrap());
-    gate::sessions(&doors(&redis)).await;
+    gate::sessions(&ports(&redis)).await;
     gate::exact_retry(&*redis).await;
-    gate::strikes(&doors(&redis)).await;
+    gate::strikes(&ports(&redis)).await;
     gate::failures(redis.clone()).await;
     gate::captchas(redis.clone()).await;
     gate::locks(&*redis).await;

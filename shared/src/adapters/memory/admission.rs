@@ -1,4 +1,4 @@
-//! The admission store in memory: for unit tests, and the plainest reading of the port.
+//! The admission store in memory. Who gets a unit is decided by the domain; this keeps the books.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -9,8 +9,8 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{
-        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Claim, OrderId,
-        Reservation, ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
+        AdmissionDecision, AdmissionState, AdmissionView, AdmittedOrder, Availability, Claim,
+        OrderId, Reservation, ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
     },
     ports::{Admission, Stored},
 };
@@ -25,8 +25,8 @@ pub struct MemoryAdmission {
 #[derive(Debug, Default)]
 struct Book {
     /// `None` while the sale is `Missing`; orders that ended are remembered even then.
-    known: Option<Known>,
-    held: HashMap<OrderId, Held>,
+    loaded: Option<Loaded>,
+    held: HashMap<OrderId, HeldUnit>,
     /// Places of the reservations, for paging; a reservation keeps its place.
     places: BTreeMap<u64, OrderId>,
     last_place: u64,
@@ -38,7 +38,7 @@ struct Book {
 }
 
 #[derive(Debug)]
-struct Known {
+struct Loaded {
     open: bool,
     epoch: u64,
     since: Timestamp,
@@ -46,91 +46,63 @@ struct Known {
 }
 
 #[derive(Debug)]
-struct Held {
-    request: AdmittedOrder,
+struct HeldUnit {
+    order: AdmittedOrder,
     /// Its time in `overdue`; `None` once settled.
     watched: Option<Timestamp>,
     place: u64,
 }
 
-impl Held {
+impl HeldUnit {
     fn reservation(&self) -> Reservation {
-        Reservation { order: self.request.clone(), settled: self.watched.is_none() }
+        Reservation { order: self.order.clone(), settled: self.watched.is_none() }
     }
 }
 
 impl Book {
-    fn open(&self) -> Option<&Known> {
-        self.known.as_ref().filter(|known| known.open)
+    /// The terms, while admission is open.
+    fn open(&self) -> Option<&SaleTerms> {
+        self.loaded.as_ref().filter(|loaded| loaded.open).map(|loaded| &loaded.terms)
     }
 
-    fn available(&self, terms: &SaleTerms) -> u32 {
-        terms.stock.saturating_sub(count(self.held.len()))
-    }
-
-    /// The first order of a user that holds as many as the limit allows.
-    fn already_bought(&self, terms: &SaleTerms, user_id: UserId) -> Option<OrderId> {
-        let mine = self.buyers.get(&user_id)?;
-        (count(mine.len()) >= terms.per_user_limit).then(|| mine[0])
+    fn of_user(&self, user_id: UserId) -> &[OrderId] {
+        self.buyers.get(&user_id).map_or(&[], Vec::as_slice)
     }
 
     fn reserve(&mut self, claim: &Claim) -> AdmissionDecision {
-        if let Some(held) = self.held.get(&claim.order_id) {
-            return AdmissionDecision::Again(held.reservation());
-        }
-        if self.ended.contains(&claim.order_id) {
-            return AdmissionDecision::Ended;
-        }
-        let Some(Known { terms, .. }) = self.open() else {
-            return AdmissionDecision::Closed;
+        let view = AdmissionView {
+            own: self.held.get(&claim.order_id).map(HeldUnit::reservation),
+            ended: self.ended.contains(&claim.order_id),
+            open: self.open(),
+            of_user: self.of_user(claim.user_id),
+            held: count(self.held.len()),
         };
-        if claim.ticket_expired {
-            return AdmissionDecision::TicketExpired;
+        let decision = view.decide(claim);
+        if let AdmissionDecision::Reserved(reservation) = &decision {
+            self.add(reservation.order.clone(), Some(claim.now));
         }
-        if claim.now < terms.starts_at {
-            return AdmissionDecision::NotOpen { starts_at: terms.starts_at };
-        }
-        if claim.now >= terms.ends_at {
-            return AdmissionDecision::SaleEnded;
-        }
-        if let Some(order_id) = self.already_bought(terms, claim.user_id) {
-            return AdmissionDecision::AlreadyBought { order_id };
-        }
-        if self.available(terms) == 0 {
-            return AdmissionDecision::SoldOut;
-        }
-        let request = AdmittedOrder {
-            order_id: claim.order_id,
-            sale_id: claim.sale_id,
-            user_id: claim.user_id,
-            price: terms.price,
-            currency: terms.currency,
-            admitted_at: claim.now,
-            traceparent: None,
-        };
-        self.add(request.clone(), Some(claim.now));
-        AdmissionDecision::Reserved(Reservation { order: request, settled: false })
+        decision
     }
 
-    fn add(&mut self, request: AdmittedOrder, watched: Option<Timestamp>) {
-        let order_id = request.order_id;
+    fn add(&mut self, order: AdmittedOrder, watched: Option<Timestamp>) {
+        let order_id = order.order_id;
         self.last_place += 1;
         self.places.insert(self.last_place, order_id);
-        self.buyers.entry(request.user_id).or_default().push(order_id);
+        self.buyers.entry(order.user_id).or_default().push(order_id);
         if let Some(time) = watched {
             self.overdue.insert((time, order_id));
         }
-        self.held.insert(order_id, Held { request, watched, place: self.last_place });
+        self.held.insert(order_id, HeldUnit { order, watched, place: self.last_place });
     }
 
-    fn settle(&mut self, request: &AdmittedOrder) {
-        let order_id = request.order_id;
+    fn settle(&mut self, order: &AdmittedOrder) {
+        let order_id = order.order_id;
         if let Some(held) = self.held.get_mut(&order_id) {
             if let Some(time) = held.watched.take() {
                 self.overdue.remove(&(time, order_id));
             }
         } else if !self.ended.contains(&order_id) {
-            self.add(request.clone(), None);
+            self.add(order.clone(), None);
         }
     }
 
@@ -143,7 +115,7 @@ impl Book {
         if let Some(time) = held.watched {
             self.overdue.remove(&(time, order_id));
         }
-        let user_id = held.request.user_id;
+        let user_id = held.order.user_id;
         if let Some(mine) = self.buyers.get_mut(&user_id) {
             mine.retain(|id| *id != order_id);
             if mine.is_empty() {
@@ -175,7 +147,7 @@ impl Book {
     }
 
     fn state(&self) -> AdmissionState {
-        let Some(Known { open, epoch, since, terms }) = &self.known else {
+        let Some(Loaded { open, epoch, since, terms }) = &self.loaded else {
             return AdmissionState::Missing;
         };
         let (epoch, since) = (*epoch, *since);
@@ -223,10 +195,10 @@ impl Admission for MemoryAdmission {
     async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
         let books = self.books();
         Ok(books.get(&sale_id).and_then(|book| {
-            let Known { terms, .. } = book.open()?;
+            let terms = book.open()?;
             Some(Availability {
-                available: book.available(terms),
-                already_bought: book.already_bought(terms, user_id),
+                available: terms.available(count(book.held.len())),
+                already_bought: terms.already_bought(book.of_user(user_id)),
                 admissions: book.last_place,
             })
         }))
@@ -237,7 +209,7 @@ impl Admission for MemoryAdmission {
             .books()
             .get(&sale_id)
             .and_then(|book| book.held.get(&order_id))
-            .map(Held::reservation))
+            .map(HeldUnit::reservation))
     }
 
     async fn find_many(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<Vec<Reservation>> {
@@ -249,13 +221,13 @@ impl Admission for MemoryAdmission {
         Ok(asked
             .iter()
             .filter_map(|order_id| book.held.get(order_id))
-            .map(Held::reservation)
+            .map(HeldUnit::reservation)
             .collect())
     }
 
     async fn settle(&self, sale_id: SaleId, active: &[AdmittedOrder]) -> Stored<()> {
-        if let Some(book) = self.books().get_mut(&sale_id).filter(|book| book.known.is_some()) {
-            active.iter().for_each(|request| book.settle(request));
+        if let Some(book) = self.books().get_mut(&sale_id).filter(|book| book.loaded.is_some()) {
+            active.iter().for_each(|order| book.settle(order));
         }
         Ok(())
     }
@@ -312,43 +284,44 @@ impl Admission for MemoryAdmission {
     async fn begin_rebuild(&self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> Stored<bool> {
         let mut books = self.books();
         let book = books.entry(terms.sale_id).or_default();
-        let terms = match &book.known {
-            Some(known) if known.open || known.epoch >= epoch => return Ok(false),
-            Some(known) if known.terms.version > terms.version => known.terms.clone(),
+        let terms = match &book.loaded {
+            Some(loaded) if loaded.open || loaded.epoch >= epoch => return Ok(false),
+            Some(loaded) if loaded.terms.version > terms.version => loaded.terms.clone(),
             _ => terms.clone(),
         };
-        book.known = Some(Known { open: false, epoch, since: now, terms });
+        book.loaded = Some(Loaded { open: false, epoch, since: now, terms });
         Ok(true)
     }
 
     async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[AdmittedOrder]) -> Stored<bool> {
         let mut books = self.books();
         let rebuilding = |book: &&mut Book| {
-            book.known.as_ref().is_some_and(|known| !known.open && known.epoch == epoch)
+            book.loaded.as_ref().is_some_and(|loaded| !loaded.open && loaded.epoch == epoch)
         };
         let Some(book) = books.get_mut(&sale_id).filter(rebuilding) else {
             return Ok(false);
         };
-        active.iter().for_each(|request| book.settle(request));
+        active.iter().for_each(|order| book.settle(order));
         Ok(true)
     }
 
     async fn finish_rebuild(&self, sale_id: SaleId, epoch: u64) -> Stored<bool> {
         let mut books = self.books();
-        let known = books
+        let loaded = books
             .get_mut(&sale_id)
-            .and_then(|book| book.known.as_mut())
-            .filter(|known| known.epoch == epoch);
-        Ok(known.map(|known| known.open = true).is_some())
+            .and_then(|book| book.loaded.as_mut())
+            .filter(|loaded| loaded.epoch == epoch);
+        Ok(loaded.map(|loaded| loaded.open = true).is_some())
     }
 
     async fn set_terms(&self, terms: &SaleTerms) -> Stored<bool> {
         let mut books = self.books();
-        let Some(known) = books.get_mut(&terms.sale_id).and_then(|book| book.known.as_mut()) else {
+        let Some(loaded) = books.get_mut(&terms.sale_id).and_then(|book| book.loaded.as_mut())
+        else {
             return Ok(false);
         };
-        if known.terms.version <= terms.version {
-            known.terms = terms.clone();
+        if loaded.terms.version <= terms.version {
+            loaded.terms = terms.clone();
         }
         Ok(true)
     }

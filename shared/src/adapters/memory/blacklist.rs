@@ -49,13 +49,12 @@ impl Blacklist for MemoryGate {
 
     async fn restore(&self, bans: &[Ban]) -> Stored<()> {
         for ban in bans {
-            let lasts_as_long = |earlier: &Ban| match (earlier.expires_at, ban.expires_at) {
-                (None, _) => true,
-                (Some(_), None) => false,
-                (Some(earlier), Some(end)) => earlier >= end,
-            };
-            let known =
-                self.shards.of(&ban.subject).bans.get(&ban.subject).is_some_and(lasts_as_long);
+            let known = self
+                .shards
+                .of(&ban.subject)
+                .bans
+                .get(&ban.subject)
+                .is_some_and(|earlier| earlier.lasts_as_long_as(ban));
             if !known {
                 self.keep_ban(ban);
             }

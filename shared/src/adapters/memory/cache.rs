@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::swept::Swept;
+use super::expiring_map::ExpiringMap;
 use crate::{
     domain::Timestamp,
     ports::{Cache, Stored},
@@ -28,16 +28,16 @@ impl Kept {
 }
 
 /// A bounded cache of one process.
-pub struct MemoryCache(Mutex<Swept<String, Kept>>);
+pub struct MemoryCache(Mutex<ExpiringMap<String, Kept>>);
 
 impl MemoryCache {
     /// An empty cache.
     #[must_use]
     pub fn new() -> Self {
-        Self(Mutex::new(Swept::new(ENTRIES_MAX)))
+        Self(Mutex::new(ExpiringMap::new(ENTRIES_MAX)))
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Swept<String, Kept>> {
+    fn kept(&self) -> std::sync::MutexGuard<'_, ExpiringMap<String, Kept>> {
         // A section only moves plain values, so one that panicked has not left them half-done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::{MemoryGate, shard::Window};
+use super::MemoryGate;
 use crate::{
-    domain::{Subject, Timestamp},
+    domain::{CountWindow, Subject, Timestamp},
     ports::{Failures, Stored},
 };
 
@@ -21,7 +21,7 @@ impl Failures for MemoryGate {
 
     async fn add(&self, subject: &Subject, window_ms: u64, now: Timestamp) -> Stored<u32> {
         let mut shard = self.shards.of(subject);
-        let window = Window::add(shard.failures.get(subject).copied(), window_ms, now);
+        let window = CountWindow::add(shard.failures.get(subject).copied(), window_ms, now);
         shard.failures.put(subject.clone(), window, |window| window.over(now));
         Ok(window.count)
     }

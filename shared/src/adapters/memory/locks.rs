@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::swept::Swept;
+use super::expiring_map::ExpiringMap;
 use crate::{
     domain::{Lease, Timestamp},
     ports::{Locks, Stored},
@@ -28,7 +28,7 @@ impl Held {
 }
 
 struct State {
-    held: Swept<String, Held>,
+    held: ExpiringMap<String, Held>,
     /// The last one given out, of all names.
     fence: u64,
 }
@@ -40,7 +40,7 @@ impl MemoryLocks {
     /// No lock is held.
     #[must_use]
     pub fn new() -> Self {
-        Self(Mutex::new(State { held: Swept::new(usize::MAX), fence: 0 }))
+        Self(Mutex::new(State { held: ExpiringMap::new(usize::MAX), fence: 0 }))
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

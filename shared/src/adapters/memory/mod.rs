@@ -9,19 +9,17 @@ mod blacklist;
 mod cache;
 mod captchas;
 mod consumer_reports;
+mod expiring_map;
 mod failures;
 mod gate;
 mod locks;
 mod sessions;
 mod shard;
-mod swept;
 pub use admission::MemoryAdmission;
 pub use cache::MemoryCache;
 pub use consumer_reports::MemoryConsumerReports;
 pub use locks::MemoryLocks;
 use std::sync::Mutex;
-/// A limit that is further ahead than it can be by this much is from a clock that was set back, in milliseconds.
-const SLACK_MS: u64 = 60_000;
 /// Gate, sessions, blacklist, failures and captchas of one process.
 #[derive(Default)]
 pub struct MemoryGate {

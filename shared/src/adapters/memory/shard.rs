@@ -3,8 +3,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::swept::Swept;
-use crate::domain::{Ban, Captcha, CaptchaId, Role, SessionId, Subject, Timestamp, UserId};
+use super::expiring_map::ExpiringMap;
+use crate::domain::{
+    Ban, Captcha, CaptchaId, CountWindow, Role, SessionId, Subject, Timestamp, UserId,
+};
 
 /// Parts; one bit each in a `u64`.
 const SHARDS: usize = 64;
@@ -12,54 +14,34 @@ const SHARDS: usize = 64;
 /// start anew. Sessions and bans are never forgotten before they are over: they are bounded by the users.
 const ENTRIES_MAX: usize = 262_144;
 
-/// A count in a window that starts with the first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Window {
-    pub(super) count: u32,
-    pub(super) ends: Timestamp,
-}
-
-impl Window {
-    /// One more than `earlier`, or the first of a new window.
-    pub(super) fn add(earlier: Option<Self>, window_ms: u64, now: Timestamp) -> Self {
-        let running = earlier.filter(|window| !window.over(now));
-        let window = running.unwrap_or(Self { count: 0, ends: now.plus_ms(window_ms) });
-        Self { count: window.count.saturating_add(1), ..window }
-    }
-
-    pub(super) fn over(&self, now: Timestamp) -> bool {
-        self.ends <= now
-    }
-}
-
 /// What is known of the subjects of one part.
 pub(super) struct Shard {
     /// Per user, by end and id, the first to be over first.
-    pub(super) sessions: Swept<UserId, Vec<(Timestamp, SessionId, Role)>>,
-    pub(super) bans: Swept<Subject, Ban>,
+    pub(super) sessions: ExpiringMap<UserId, Vec<(Timestamp, SessionId, Role)>>,
+    pub(super) bans: ExpiringMap<Subject, Ban>,
     /// By the limit's name, of which the code has a few: the theoretical arrival time, in microseconds.
-    limits: Vec<(&'static str, Swept<Subject, u64>)>,
-    pub(super) strikes: Swept<Subject, Window>,
-    pub(super) failures: Swept<Subject, Window>,
-    pub(super) captchas: Swept<CaptchaId, Captcha>,
+    limits: Vec<(&'static str, ExpiringMap<Subject, u64>)>,
+    pub(super) strikes: ExpiringMap<Subject, CountWindow>,
+    pub(super) failures: ExpiringMap<Subject, CountWindow>,
+    pub(super) captchas: ExpiringMap<CaptchaId, Captcha>,
 }
 
 impl Shard {
     fn new() -> Self {
         let most = ENTRIES_MAX / SHARDS;
         Self {
-            sessions: Swept::new(usize::MAX),
-            bans: Swept::new(usize::MAX),
+            sessions: ExpiringMap::new(usize::MAX),
+            bans: ExpiringMap::new(usize::MAX),
             limits: Vec::new(),
-            strikes: Swept::new(most),
-            failures: Swept::new(most),
-            captchas: Swept::new(most),
+            strikes: ExpiringMap::new(most),
+            failures: ExpiringMap::new(most),
+            captchas: ExpiringMap::new(most),
         }
     }
 
-    pub(super) fn limit(&mut self, name: &'static str) -> &mut Swept<Subject, u64> {
+    pub(super) fn limit(&mut self, name: &'static str) -> &mut ExpiringMap<Subject, u64> {
         let index = self.limits.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
-            self.limits.push((name, Swept::new(ENTRIES_MAX / SHARDS)));
+            self.limits.push((name, ExpiringMap::new(ENTRIES_MAX / SHARDS)));
             self.limits.len() - 1
         });
         &mut self.limits[index].1
@@ -86,14 +68,14 @@ impl Shards {
     }
 
     /// Locks the parts whose bits are set, in ascending order, so that two callers never wait for each other.
-    pub(super) fn all(&self, places: u64) -> Held<'_> {
+    pub(super) fn all(&self, places: u64) -> LockedShards<'_> {
         let mut guards = Vec::with_capacity(places.count_ones() as usize);
         let mut left = places;
         while left != 0 {
             guards.push(self.at(left.trailing_zeros() as usize));
             left &= left - 1;
         }
-        Held { places, guards }
+        LockedShards { places, guards }
     }
 
     /// Goes through all parts, one at a time.
@@ -103,12 +85,12 @@ impl Shards {
 }
 
 /// Several parts, locked together.
-pub(super) struct Held<'s> {
+pub(super) struct LockedShards<'s> {
     places: u64,
     guards: Vec<MutexGuard<'s, Shard>>,
 }
 
-impl Held<'_> {
+impl LockedShards<'_> {
     /// The part of a subject whose bit was given.
     pub(super) fn of(&mut self, subject: &Subject) -> &mut Shard {
         let below = self.places & ((1 << place(subject)) - 1);
@@ -159,14 +141,5 @@ mod tests {
             }
         }
         assert!(per_part.iter().all(|count| (32..=128).contains(count)), "{per_part:?}");
-    }
-
-    #[test]
-    fn a_window_starts_with_the_first() {
-        let at = Timestamp::from_epoch_ms;
-        let first = Window::add(None, 100, at(1_000));
-        assert_eq!(first, Window { count: 1, ends: at(1_100) });
-        assert_eq!(Window::add(Some(first), 100, at(1_099)), Window { count: 2, ends: at(1_100) });
-        assert_eq!(Window::add(Some(first), 100, at(1_100)), Window { count: 1, ends: at(1_200) });
     }
 }

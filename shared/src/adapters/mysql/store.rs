@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{CALL_TIMEOUT, Lost, MySql, STORE, errors, measures::Raised};
 use crate::{
-    adapters::sql::{Dialect, Failure, FromRow, Row, Session, Statement, Store, Value, Work},
+    adapters::sql::{Dialect, Failure, FromRow, Row, Statement, Store, Transaction, Value, Work},
     metrics::elapsed,
     ports::{StoreError, Stored},
 };
@@ -145,7 +145,7 @@ async fn attempt_once<W: Work>(
     }
 }
 
-impl Session for MySqlTransaction<'_> {
+impl Transaction for MySqlTransaction<'_> {
     const DIALECT: Dialect = Dialect::MySql;
 
     async fn fetch<T: FromRow>(&mut self, statement: &Statement) -> Result<Vec<T>, Failure> {

@@ -116,7 +116,7 @@ impl Redis {
             // The script decides; asking first only keeps the earlier ban's place in the list.
             let earlier: Option<String> = self.command(&Cmd::get(&key)).await?;
             let earlier = earlier.map(|text| read(ban.subject.clone(), &text)).transpose()?;
-            if earlier.is_some_and(|earlier| lasts_as_long(&earlier, ban)) {
+            if earlier.is_some_and(|earlier| earlier.lasts_as_long_as(ban)) {
                 return Ok(());
             }
         }
@@ -140,14 +140,6 @@ impl Redis {
     /// How many were dropped from the list.
     async fn unlist(&self, member: &str, seen: f64) -> Stored<usize> {
         self.run(&INDEX_REMOVE, &self.ban_index_keys(), &[arg(member), arg(seen)]).await
-    }
-}
-
-fn lasts_as_long(earlier: &Ban, ban: &Ban) -> bool {
-    match (earlier.expires_at, ban.expires_at) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(earlier), Some(end)) => earlier >= end,
     }
 }
 

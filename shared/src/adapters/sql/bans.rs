@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{CHUNK, Failure, FromRow, Row, Session, Statement, Store, Work, rows::signed};
+use super::{CHUNK, Failure, FromRow, Row, Statement, Store, Transaction, Work, rows::signed};
 use crate::{
     domain::{Ban, KeptBan, Subject, Timestamp},
     ports::{BanLedger, Stored},
@@ -123,7 +123,7 @@ struct Put {
 impl Work for Put {
     type Output = ();
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<(), Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<(), Failure> {
         let Ban { subject, reason, created_at, expires_at } = &self.ban;
         let update = Statement::new(
             "UPDATE bans SET reason = ?, created_at_ms = ?, expires_at_ms = ?, lifted_at_ms = NULL, changed_at_ms = ?, \
@@ -134,7 +134,7 @@ impl Work for Put {
         .bind(*expires_at)
         .bind(*created_at)
         .bind(*created_at);
-        if session.execute(&of_subject(update, subject)).await? > 0 {
+        if transaction.execute(&of_subject(update, subject)).await? > 0 {
             return Ok(());
         }
         // When another transaction inserts it first, this one is refused by the key and run again.
@@ -151,7 +151,7 @@ impl Work for Put {
             1_i64.into(),
             (*created_at).into(),
         ]]);
-        session.execute(&insert).await.map(drop)
+        transaction.execute(&insert).await.map(drop)
     }
 }
 
@@ -164,7 +164,7 @@ struct Lift {
 impl Work for Lift {
     type Output = bool;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<bool, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<bool, Failure> {
         let update = Statement::new("UPDATE bans SET lifted_at_ms = ?, changed_at_ms = ?, version = version + 1, share_due_at_ms = ?")
             .bind(self.now)
             .bind(self.now)
@@ -172,7 +172,7 @@ impl Work for Lift {
         let update = of_subject(update, &self.subject)
             .sql(" AND lifted_at_ms IS NULL AND (expires_at_ms IS NULL OR expires_at_ms > ?)")
             .bind(self.now);
-        Ok(session.execute(&update).await? > 0)
+        Ok(transaction.execute(&update).await? > 0)
     }
 }
 
@@ -186,12 +186,12 @@ struct NoteShared {
 impl Work for NoteShared {
     type Output = ();
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<(), Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<(), Failure> {
         let update = Statement::new("UPDATE bans SET share_due_at_ms = ?").bind(self.again_at);
         let update = of_subject(update, &self.subject)
             .sql(" AND version = ?")
             .bind(signed("version", self.version)?);
-        session.execute(&update).await.map(drop)
+        transaction.execute(&update).await.map(drop)
     }
 }
 
@@ -204,7 +204,7 @@ struct DeleteOver {
 impl Work for DeleteOver {
     type Output = u32;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<u32, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<u32, Failure> {
         let select = Statement::new(format!(
             "SELECT {COLUMNS} FROM bans WHERE share_due_at_ms IS NULL AND (expires_at_ms <= ? OR lifted_at_ms <= ?) LIMIT ?"
         ))
@@ -212,11 +212,11 @@ impl Work for DeleteOver {
         .bind(self.before)
         .bind(self.limit);
         let mut deleted = 0;
-        for over in session.fetch::<KeptBan>(&select).await? {
+        for over in transaction.fetch::<KeptBan>(&select).await? {
             let delete = of_subject(Statement::new("DELETE FROM bans"), &over.ban.subject)
                 .sql(" AND version = ?")
                 .bind(signed("version", over.version)?);
-            deleted += session.execute(&delete).await?;
+            deleted += transaction.execute(&delete).await?;
         }
         Ok(u32::try_from(deleted).unwrap_or(u32::MAX))
     }

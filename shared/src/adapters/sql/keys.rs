@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Failure, FromRow, Row, Session, Statement, Store, Work};
+use super::{Failure, FromRow, Row, Statement, Store, Transaction, Work};
 use crate::ports::{SigningKeys, Stored};
 
 #[async_trait]
@@ -23,15 +23,15 @@ struct GetOrCreate {
 impl Work for GetOrCreate {
     type Output = Secret;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<Secret, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Secret, Failure> {
         // The unique name decides between callers; the read sees the winner's secret, which never changes.
         let insert = Statement::new("INSERT INTO signing_keys (name, secret) VALUES ")
             .rows([[self.name.as_str().into(), self.candidate.as_slice().into()]])
             .sql(S::DIALECT.skip_duplicates("name"));
-        session.execute(&insert).await?;
+        transaction.execute(&insert).await?;
         let select = Statement::new("SELECT secret FROM signing_keys WHERE name = ?")
             .bind(self.name.as_str());
-        session.fetch(&select).await?.pop().ok_or_else(|| {
+        transaction.fetch(&select).await?.pop().ok_or_else(|| {
             Failure::Corrupt(format!("signing key {:?} was stored but is not there", self.name))
         })
     }

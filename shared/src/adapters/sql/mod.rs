@@ -13,6 +13,7 @@
 
 mod bans;
 mod keys;
+mod locking;
 mod orders;
 mod recording;
 mod rows;
@@ -92,7 +93,7 @@ impl From<sqlx::Error> for Failure {
 }
 
 /// A running transaction.
-pub(super) trait Session: Send {
+pub(super) trait Transaction: Send {
     /// Which SQL it takes.
     const DIALECT: Dialect;
 
@@ -115,9 +116,9 @@ pub(super) trait Work: Send + Sync + 'static {
     type Output: Send + 'static;
 
     /// Does it; an error undoes all of it.
-    fn run<S: Session>(
+    fn run<S: Transaction>(
         &self,
-        session: &mut S,
+        transaction: &mut S,
     ) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
 }
 

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 
 use super::{
-    AFTER_ALL_IDS, BEFORE_ALL_IDS, Failure, FromRow, Row, Session, Statement, Store, Value, Work,
+    AFTER_ALL_IDS, BEFORE_ALL_IDS, Failure, FromRow, Row, Statement, Store, Transaction, Value,
+    Work,
     rows::{SALE_COLUMNS, signed},
 };
 use crate::{
@@ -90,8 +91,8 @@ struct CreateSale {
 impl Work for CreateSale {
     type Output = ();
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<(), Failure> {
-        insert(session, &self.sale, None).await
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<(), Failure> {
+        insert(transaction, &self.sale, None).await
     }
 }
 
@@ -104,15 +105,15 @@ struct CreateSaleOnce {
 impl Work for CreateSaleOnce {
     type Output = SaleCreated;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<SaleCreated, Failure> {
-        insert(session, &self.sale, Some(&self.once)).await?;
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<SaleCreated, Failure> {
+        insert(transaction, &self.sale, Some(&self.once)).await?;
         // Whichever insert was first has won; another one waited for it.
         let select = Statement::new(
             "SELECT sale_id, created_at_ms, creation_request FROM sales WHERE creation_key = ?",
         )
         .bind(self.once.key.as_str())
         .sql(S::DIALECT.for_update());
-        let Some(found) = session.fetch::<ByKey>(&select).await?.pop() else {
+        let Some(found) = transaction.fetch::<ByKey>(&select).await?.pop() else {
             return Err(Failure::Corrupt(format!(
                 "sale {} is there without its key",
                 self.sale.sale_id
@@ -142,8 +143,8 @@ impl FromRow for ByKey {
 }
 
 /// Inserts a sale unless its id or its key is there already.
-async fn insert<S: Session>(
-    session: &mut S,
+async fn insert<S: Transaction>(
+    transaction: &mut S,
     sale: &Sale,
     once: Option<&CreationKey>,
 ) -> Result<(), Failure> {
@@ -172,18 +173,18 @@ async fn insert<S: Session>(
     ))
     .rows([row])
     .sql(S::DIALECT.skip_duplicates("sale_id"));
-    session.execute(&insert).await?;
-    keep_price(session, sale.sale_id).await
+    transaction.execute(&insert).await?;
+    keep_price(transaction, sale.sale_id).await
 }
 
 /// Keeps the price that the sale's row has, so that orders admitted at it can be recorded after it has changed.
-async fn keep_price<S: Session>(session: &mut S, sale_id: SaleId) -> Result<(), Failure> {
+async fn keep_price<S: Transaction>(transaction: &mut S, sale_id: SaleId) -> Result<(), Failure> {
     let insert = Statement::new(
         "INSERT INTO sale_prices (sale_id, price) SELECT sales.sale_id, sales.price FROM sales WHERE sales.sale_id = ? AND NOT EXISTS \
          (SELECT 1 FROM sale_prices AS kept WHERE kept.sale_id = sales.sale_id AND kept.price = sales.price)",
     )
     .bind(sale_id);
-    session.execute(&insert).await.map(drop)
+    transaction.execute(&insert).await.map(drop)
 }
 
 /// See [`Sales::change`].
@@ -195,11 +196,11 @@ struct ChangeSale {
 impl Work for ChangeSale {
     type Output = SaleChanged;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<SaleChanged, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<SaleChanged, Failure> {
         let select = Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE sale_id = ?"))
             .bind(self.sale_id)
             .sql(S::DIALECT.for_update());
-        let Some(before) = session.fetch::<Sale>(&select).await?.pop() else {
+        let Some(before) = transaction.fetch::<Sale>(&select).await?.pop() else {
             return Ok(SaleChanged::NotFound);
         };
         let sale = match before.changed(&self.change) {
@@ -209,7 +210,7 @@ impl Work for ChangeSale {
         let price_changes = sale.price != before.price;
         if price_changes {
             // A process of an earlier version, which keeps no prices, may have set this one.
-            keep_price(session, sale.sale_id).await?;
+            keep_price(transaction, sale.sale_id).await?;
         }
         let update = Statement::new(
             "UPDATE sales SET title = ?, description = ?, image_url = ?, price = ?, original_price = ?, stock = ?, \
@@ -226,9 +227,9 @@ impl Work for ChangeSale {
         .bind(sale.ends_at)
         .bind(signed("version", sale.version)?)
         .bind(sale.sale_id);
-        session.execute(&update).await?;
+        transaction.execute(&update).await?;
         if price_changes {
-            keep_price(session, sale.sale_id).await?;
+            keep_price(transaction, sale.sale_id).await?;
         }
         Ok(SaleChanged::Changed(sale))
     }
@@ -242,15 +243,15 @@ struct RaiseEpoch {
 impl Work for RaiseEpoch {
     type Output = Option<u64>;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<Option<u64>, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Option<u64>, Failure> {
         // The update locks the row, so the read sees this epoch and no later one.
         let update = Statement::new("UPDATE sales SET epoch = epoch + 1 WHERE sale_id = ?")
             .bind(self.sale_id);
-        if session.execute(&update).await? == 0 {
+        if transaction.execute(&update).await? == 0 {
             return Ok(None);
         }
         let select = Statement::new("SELECT epoch FROM sales WHERE sale_id = ?").bind(self.sale_id);
-        Ok(session.fetch::<Epoch>(&select).await?.pop().map(|Epoch(epoch)| epoch))
+        Ok(transaction.fetch::<Epoch>(&select).await?.pop().map(|Epoch(epoch)| epoch))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use async_trait::async_trait;
 
-use super::{CHUNK, Failure, FromRow, Row, Session as Transaction, Statement, Store, Work};
+use super::{CHUNK, Failure, FromRow, Row, Statement, Store, Transaction, Work};
 use crate::{
     domain::{KeptSession, Opening, SESSIONS_PER_USER_MAX, Session, SessionId, Timestamp, UserId},
     ports::{SessionLedger, Stored},
@@ -85,7 +85,7 @@ struct Open {
 impl Work for Open {
     type Output = Vec<SessionId>;
 
-    async fn run<S: Transaction>(&self, session: &mut S) -> Result<Vec<SessionId>, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Vec<SessionId>, Failure> {
         let mut opened = Vec::with_capacity(self.openings.len());
         // Users in the order of their ids, so that two transactions can't wait for each other in a circle.
         let mut by_user: BTreeMap<UserId, Vec<&Opening>> = BTreeMap::new();
@@ -102,7 +102,7 @@ impl Work for Open {
             .list(chunk.iter().copied())
             .sql(" ORDER BY user_id")
             .sql(S::DIALECT.for_update());
-            let generations: HashMap<UserId, u64> = session
+            let generations: HashMap<UserId, u64> = transaction
                 .fetch::<Generation>(&lock)
                 .await?
                 .into_iter()
@@ -116,8 +116,8 @@ impl Work for Open {
                 })
                 .map(|opening| &opening.session)
                 .collect();
-            insert(session, &current).await?;
-            alive.extend(bounded(session, &current, self.now).await?);
+            insert(transaction, &current).await?;
+            alive.extend(bounded(transaction, &current, self.now).await?);
         }
         opened.extend(
             self.openings
@@ -129,7 +129,7 @@ impl Work for Open {
     }
 }
 
-async fn insert<S: Transaction>(session: &mut S, new: &[&Session]) -> Result<(), Failure> {
+async fn insert<S: Transaction>(transaction: &mut S, new: &[&Session]) -> Result<(), Failure> {
     for chunk in new.chunks(CHUNK) {
         let rows = chunk.iter().map(|new| {
             [
@@ -144,14 +144,14 @@ async fn insert<S: Transaction>(session: &mut S, new: &[&Session]) -> Result<(),
         )
         .rows(rows)
         .sql(S::DIALECT.skip_duplicates("session_id"));
-        session.execute(&insert).await?;
+        transaction.execute(&insert).await?;
     }
     Ok(())
 }
 
 /// The living sessions of the users of `new`, after those that are too many were ended.
 async fn bounded<S: Transaction>(
-    session: &mut S,
+    transaction: &mut S,
     new: &[&Session],
     now: Timestamp,
 ) -> Result<Vec<SessionId>, Failure> {
@@ -163,7 +163,7 @@ async fn bounded<S: Transaction>(
             Statement::new(format!("SELECT {COLUMNS} FROM sessions WHERE ended_at_ms IS NULL AND expires_at_ms > ? AND user_id IN "))
                 .bind(now)
                 .list(chunk.iter().copied());
-        for kept in session.fetch::<KeptSession>(&select).await? {
+        for kept in transaction.fetch::<KeptSession>(&select).await? {
             living
                 .entry(kept.session.user_id)
                 .or_default()
@@ -179,7 +179,7 @@ async fn bounded<S: Transaction>(
     }
     for chunk in too_many.chunks(CHUNK) {
         let update = ending(now).sql("session_id IN ").list(chunk.iter().copied());
-        session.execute(&update).await?;
+        transaction.execute(&update).await?;
     }
     Ok(alive)
 }
@@ -195,7 +195,7 @@ fn ending(now: Timestamp) -> Statement {
 
 /// Ends all sessions of a user but one.
 pub(super) async fn end_all<S: Transaction>(
-    session: &mut S,
+    transaction: &mut S,
     user_id: UserId,
     keep: Option<SessionId>,
     now: Timestamp,
@@ -204,7 +204,7 @@ pub(super) async fn end_all<S: Transaction>(
     if let Some(keep) = keep {
         update = update.sql(" AND session_id <> ?").bind(keep);
     }
-    session.execute(&update).await.map(drop)
+    transaction.execute(&update).await.map(drop)
 }
 
 struct Generation {
@@ -228,12 +228,12 @@ struct End {
 impl Work for End {
     type Output = ();
 
-    async fn run<S: Transaction>(&self, session: &mut S) -> Result<(), Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<(), Failure> {
         let update = ending(self.now)
             .sql("session_id = ? AND user_id = ?")
             .bind(self.session_id)
             .bind(self.user_id);
-        session.execute(&update).await.map(drop)
+        transaction.execute(&update).await.map(drop)
     }
 }
 
@@ -246,12 +246,12 @@ struct NoteEnds {
 impl Work for NoteEnds {
     type Output = ();
 
-    async fn run<S: Transaction>(&self, session: &mut S) -> Result<(), Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<(), Failure> {
         for chunk in self.session_ids.chunks(CHUNK) {
             let update = Statement::new("UPDATE sessions SET end_due_at_ms = ? WHERE ended_at_ms IS NOT NULL AND session_id IN ")
                 .bind(self.again_at)
                 .list(chunk.iter().copied());
-            session.execute(&update).await?;
+            transaction.execute(&update).await?;
         }
         Ok(())
     }
@@ -266,13 +266,13 @@ struct DeleteOver {
 impl Work for DeleteOver {
     type Output = u32;
 
-    async fn run<S: Transaction>(&self, session: &mut S) -> Result<u32, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<u32, Failure> {
         let select = Statement::new(format!(
             "SELECT {COLUMNS} FROM sessions WHERE expires_at_ms <= ? ORDER BY expires_at_ms LIMIT ?"
         ))
         .bind(self.before)
         .bind(self.limit);
-        let over: Vec<SessionId> = session
+        let over: Vec<SessionId> = transaction
             .fetch::<KeptSession>(&select)
             .await?
             .into_iter()
@@ -282,7 +282,7 @@ impl Work for DeleteOver {
         for chunk in over.chunks(CHUNK) {
             let delete = Statement::new("DELETE FROM sessions WHERE session_id IN ")
                 .list(chunk.iter().copied());
-            deleted += session.execute(&delete).await?;
+            deleted += transaction.execute(&delete).await?;
         }
         Ok(u32::try_from(deleted).unwrap_or(u32::MAX))
     }

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    CHUNK, Failure, FromRow, Row, Session, Statement, Work,
-    orders::{add_to_sold, insert, lock_orders, lock_sales},
-    recording::{NewOrder, recorded, storable},
+    CHUNK, Failure, FromRow, Row, Statement, Transaction, Work,
+    locking::{add_to_sold, insert, lock_orders, lock_sales},
     rows::ORDER_COLUMNS,
 };
 use crate::domain::{
-    AdmittedOrder, Order, OrderId, OrderStatus, SaleId, Timestamp, Transition, Unrecordable, UserId,
+    AdmittedOrder, NewOrder, Order, OrderId, OrderStatus, SaleId, Timestamp, Transition,
+    Unrecordable, UserId,
 };
 
 /// See [`crate::ports::OrderLedger::pay`].
@@ -22,7 +22,7 @@ pub(super) struct Pay {
 impl Work for Pay {
     type Output = Transition;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<Transition, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Transition, Failure> {
         let update = Statement::new(format!(
             "UPDATE orders{} SET status = 'paid', version = version + 1, updated_at_ms = ? \
              WHERE order_id = ? AND user_id = ? AND status = 'confirmed' AND pay_by_ms > ?",
@@ -38,8 +38,8 @@ impl Work for Pay {
         .bind(self.order_id)
         .bind(self.user_id);
         for _ in 0..2 {
-            session.execute(&update).await?;
-            let Some(order) = session.fetch::<Order>(&select).await?.pop() else {
+            transaction.execute(&update).await?;
+            let Some(order) = transaction.fetch::<Order>(&select).await?.pop() else {
                 return Ok(Transition::NotFound);
             };
             match order.status {
@@ -67,32 +67,33 @@ pub(super) struct Cancel {
 impl Work for Cancel {
     type Output = Transition;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<Transition, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Transition, Failure> {
         // An order's sale never changes, so a plain read is enough to know what to lock.
         let select = Statement::new("SELECT order_id, sale_id FROM orders WHERE order_id = ?")
             .bind(self.order_id);
-        let found = session.fetch::<OfSale>(&select).await?.pop().map(|found| found.sale_id);
+        let found = transaction.fetch::<OfSale>(&select).await?.pop().map(|found| found.sale_id);
         let Some(sale_id) = found.or_else(|| self.queued.as_ref().map(|request| request.sale_id))
         else {
             return Ok(Transition::NotFound);
         };
-        lock_sales(session, BTreeSet::from([sale_id])).await?;
-        let Some(order) = lock_orders(session, BTreeSet::from([self.order_id])).await?.pop() else {
+        lock_sales(transaction, BTreeSet::from([sale_id])).await?;
+        let Some(order) = lock_orders(transaction, BTreeSet::from([self.order_id])).await?.pop()
+        else {
             let Some(request) = &self.queued else {
                 return Ok(Transition::NotFound);
             };
-            storable(request).map_err(|Unrecordable(cause)| Failure::Corrupt(cause))?;
-            let order = recorded(request, OrderStatus::Cancelled, self.now);
-            insert(session, &[NewOrder { order: order.clone(), slot: None }]).await?;
+            request.storable().map_err(|Unrecordable(cause)| Failure::Corrupt(cause))?;
+            let order = Order::recorded(request, OrderStatus::Cancelled, self.now);
+            insert(transaction, &[NewOrder { order: order.clone(), slot: None }]).await?;
             return Ok(Transition::Done(order));
         };
         match order.status {
             _ if order.user_id != self.user_id => Ok(Transition::NotFound),
             OrderStatus::Cancelled => Ok(Transition::Done(order)),
             OrderStatus::Confirmed => {
-                end(session, std::slice::from_ref(&order), OrderStatus::Cancelled, self.now)
+                end(transaction, std::slice::from_ref(&order), OrderStatus::Cancelled, self.now)
                     .await?;
-                Ok(Transition::Done(ended(order, OrderStatus::Cancelled, self.now)))
+                Ok(Transition::Done(order.turned(OrderStatus::Cancelled, self.now)))
             }
             _ => Ok(Transition::Refused(order)),
         }
@@ -109,7 +110,7 @@ pub(super) struct ExpireDue {
 impl Work for ExpireDue {
     type Output = Vec<Order>;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<Vec<Order>, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Vec<Order>, Failure> {
         let mut select = Statement::new(format!(
             "SELECT order_id, sale_id FROM orders{} WHERE status = 'confirmed' AND pay_by_ms <= ?",
             S::DIALECT.through("orders_due")
@@ -119,27 +120,30 @@ impl Work for ExpireDue {
             select = select.sql(" AND sale_id = ?").bind(sale_id);
         }
         let select = select.sql(" ORDER BY pay_by_ms, order_id LIMIT ?").bind(self.limit);
-        let candidates = session.fetch::<OfSale>(&select).await?;
+        let candidates = transaction.fetch::<OfSale>(&select).await?;
         if candidates.is_empty() {
             return Ok(Vec::new());
         }
-        lock_sales(session, candidates.iter().map(|candidate| candidate.sale_id).collect()).await?;
+        lock_sales(transaction, candidates.iter().map(|candidate| candidate.sale_id).collect())
+            .await?;
         // Some may have been paid or cancelled since; their locked rows say so.
-        let mut due =
-            lock_orders(session, candidates.iter().map(|candidate| candidate.order_id).collect())
-                .await?;
+        let mut due = lock_orders(
+            transaction,
+            candidates.iter().map(|candidate| candidate.order_id).collect(),
+        )
+        .await?;
         due.retain(|order| {
             order.status == OrderStatus::Confirmed
                 && order.pay_by.is_some_and(|pay_by| pay_by <= self.now)
         });
-        end(session, &due, OrderStatus::Expired, self.now).await?;
-        Ok(due.into_iter().map(|order| ended(order, OrderStatus::Expired, self.now)).collect())
+        end(transaction, &due, OrderStatus::Expired, self.now).await?;
+        Ok(due.into_iter().map(|order| order.turned(OrderStatus::Expired, self.now)).collect())
     }
 }
 
 /// Ends confirmed orders whose rows, and whose sales' rows, are locked: they give up their slots and units.
-async fn end<S: Session>(
-    session: &mut S,
+async fn end<S: Transaction>(
+    transaction: &mut S,
     orders: &[Order],
     status: OrderStatus,
     now: Timestamp,
@@ -151,7 +155,7 @@ async fn end<S: Session>(
             .sql(", active_slot = NULL, version = version + 1, updated_at_ms = ? WHERE active_slot IS NOT NULL AND order_id IN ")
             .bind(now)
             .list(chunk.iter().map(|order| order.order_id));
-        let changed = session.execute(&update).await?;
+        let changed = transaction.execute(&update).await?;
         if changed != chunk.len() as u64 {
             return Err(Failure::Corrupt(format!(
                 "{changed} of {} locked orders could be changed",
@@ -164,13 +168,9 @@ async fn end<S: Session>(
         *units.entry(order.sale_id).or_default() += 1;
     }
     for (sale_id, units) in units {
-        add_to_sold(session, sale_id, -units).await?;
+        add_to_sold(transaction, sale_id, -units).await?;
     }
     Ok(())
-}
-
-fn ended(order: Order, status: OrderStatus, now: Timestamp) -> Order {
-    Order { status, updated_at: now, version: order.version + 1, ..order }
 }
 
 struct OfSale {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 
 use super::{
-    CHUNK, Failure, FromRow, Row, Session, Statement, Store, Work,
+    CHUNK, Failure, FromRow, Row, Statement, Store, Transaction, Work,
     rows::{USER_COLUMNS, signed},
     sessions::end_all,
 };
@@ -71,7 +71,7 @@ struct CreateUsers {
 impl Work for CreateUsers {
     type Output = Vec<UserId>;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<Vec<UserId>, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Vec<UserId>, Failure> {
         let mut stored = HashSet::with_capacity(self.users.len());
         for chunk in self.users.chunks(CHUNK) {
             let rows = chunk.iter().map(|user| {
@@ -87,11 +87,11 @@ impl Work for CreateUsers {
             let insert = Statement::new(format!("INSERT INTO users ({USER_COLUMNS}) VALUES "))
                 .rows(rows.collect::<Result<Vec<_>, Failure>>()?)
                 .sql(S::DIALECT.skip_duplicates("user_id"));
-            session.execute(&insert).await?;
+            transaction.execute(&insert).await?;
             let select = Statement::new("SELECT user_id FROM users WHERE user_id IN ")
                 .list(chunk.iter().map(|user| user.user_id));
             stored.extend(
-                session
+                transaction
                     .fetch::<StoredId>(&select)
                     .await?
                     .into_iter()
@@ -125,7 +125,7 @@ struct Change {
 impl Work for Change {
     type Output = bool;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<bool, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<bool, Failure> {
         let UserChange { only_generation, password_hash, role, keep } = &self.change;
         let mut update = Statement::new("UPDATE users SET generation = generation + 1");
         if let Some(hash) = password_hash {
@@ -138,11 +138,11 @@ impl Work for Change {
         if let Some(generation) = only_generation {
             update = update.sql(" AND generation = ?").bind(signed("generation", *generation)?);
         }
-        if session.execute(&update).await? == 0 {
+        if transaction.execute(&update).await? == 0 {
             return Ok(false);
         }
         // Under the lock of the user's row: a session that is being opened is either seen here or finds the generation raised.
-        end_all(session, self.user_id, *keep, self.now).await?;
+        end_all(transaction, self.user_id, *keep, self.now).await?;
         Ok(true)
     }
 }

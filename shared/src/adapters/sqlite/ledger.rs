@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::{STORE, Sqlite, stored};
 use crate::{
-    adapters::sql::{self, Dialect, Failure, FromRow, Row, Session, Statement, Store, Value, Work},
+    adapters::sql::{self, Dialect, Failure, FromRow, Row, Statement, Store, Value, Work},
     ports::{Health, StoreError, Stored},
 };
 
@@ -64,7 +64,7 @@ fn undone(failure: Failure) -> StoreError {
 /// This work's part of the writer's transaction.
 struct Transaction<'c>(&'c mut SqliteConnection);
 
-impl Session for Transaction<'_> {
+impl sql::Transaction for Transaction<'_> {
     const DIALECT: Dialect = Dialect::Sqlite;
 
     async fn fetch<T: FromRow>(&mut self, statement: &Statement) -> Result<Vec<T>, Failure> {

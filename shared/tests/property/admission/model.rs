@@ -1,8 +1,8 @@
 //! The rules of the admission port, told as plainly as they can be: lists, and counting them.
 
 use flashsale::domain::{
-    AdmissionDecision, AdmissionState, AdmittedOrder, Claim, OrderId, Reservation, SaleTerms,
-    Timestamp, UserId,
+    AdmissionDecision, AdmissionState, AdmissionView, AdmittedOrder, Claim, OrderId, Reservation,
+    SaleTerms, Timestamp, UserId,
 };
 
 /// One sale in the store.
@@ -59,6 +59,17 @@ impl Model {
         };
         let limit_reached = self.of_user(user_id).len() >= terms.per_user_limit as usize;
         Some(((terms.stock as usize).saturating_sub(self.orders.len()), limit_reached))
+    }
+
+    /// What the domain's rules need to know of a claim; `of_user` is of the claim's user.
+    pub fn view<'a>(&'a self, claim: &Claim, of_user: &'a [OrderId]) -> AdmissionView<'a> {
+        AdmissionView {
+            own: self.find(claim.order_id),
+            ended: self.ended.contains(&claim.order_id),
+            open: self.loaded.as_ref().filter(|loaded| loaded.open).map(|loaded| &loaded.terms),
+            of_user,
+            held: self.orders.len() as u32,
+        }
     }
 
     /// For `AlreadyBought`, any of the user's orders is as good as the one given here.

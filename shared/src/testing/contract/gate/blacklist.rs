@@ -1,6 +1,6 @@
 //! Bans that an operator puts and lifts.
 
-use super::{Doors, ban, banned, user};
+use super::{GatePorts, ban, banned, user};
 use crate::{
     domain::{Ban, GateDecision, Subject, Timestamp},
     ports::Blacklist,
@@ -24,42 +24,42 @@ pub(super) async fn all(blacklist: &dyn Blacklist, now: Timestamp) -> Vec<Ban> {
 }
 
 /// A ban holds from when it is put until it is over, replaced or lifted.
-pub async fn blacklist(doors: &Doors) {
-    let blacklist = &*doors.blacklist;
+pub async fn blacklist(ports: &GatePorts) {
+    let blacklist = &*ports.blacklist;
     let put = async |ban: &Ban| blacklist.ban(ban).await.expect("a ban is put");
     let subjects = [user(), super::address(), Subject::Phone(phone())];
     for subject in &subjects {
-        assert_eq!(doors.enter(&banned(subject, START)).await, GateDecision::Entered);
+        assert_eq!(ports.enter(&banned(subject, START)).await, GateDecision::Entered);
         assert!(!blacklist.lift(subject).await.expect("there is none to be lifted"));
         let end = START.plus_ms(1_000);
         put(&ban(subject, START, Some(end))).await;
         assert_eq!(
-            doors.enter(&banned(subject, START)).await,
+            ports.enter(&banned(subject, START)).await,
             GateDecision::Banned { until: Some(end) },
             "{subject:?}"
         );
         assert_eq!(
-            doors.enter(&banned(subject, end.minus_ms(1))).await,
+            ports.enter(&banned(subject, end.minus_ms(1))).await,
             GateDecision::Banned { until: Some(end) }
         );
-        assert_eq!(doors.enter(&banned(subject, end)).await, GateDecision::Entered);
+        assert_eq!(ports.enter(&banned(subject, end)).await, GateDecision::Entered);
 
         // Another takes its place, be it longer or shorter; a repeat changes nothing.
         for until in [None, Some(START.plus_ms(500))] {
             for _ in 0..2 {
                 put(&ban(subject, START, until)).await;
             }
-            assert_eq!(doors.enter(&banned(subject, START)).await, GateDecision::Banned { until });
+            assert_eq!(ports.enter(&banned(subject, START)).await, GateDecision::Banned { until });
         }
         put(&ban(subject, START, None)).await;
         assert_eq!(
-            doors.enter(&banned(subject, Timestamp::MAX)).await,
+            ports.enter(&banned(subject, Timestamp::MAX)).await,
             GateDecision::Banned { until: None }
         );
 
         assert!(blacklist.lift(subject).await.expect("a ban is lifted"));
         assert!(!blacklist.lift(subject).await.expect("it is lifted already"));
-        assert_eq!(doors.enter(&banned(subject, START)).await, GateDecision::Entered);
+        assert_eq!(ports.enter(&banned(subject, START)).await, GateDecision::Entered);
     }
 
     // A lifting that comes late leaves a ban that was put since, and its place in the list.
@@ -67,10 +67,10 @@ pub async fn blacklist(doors: &Doors) {
     assert!(!blacklist.lift_older(&subject, START).await.expect("there is none to be lifted"));
     put(&ban(&subject, START.plus_ms(1), None)).await;
     assert!(!blacklist.lift_older(&subject, START).await.expect("it was put later"));
-    assert_eq!(doors.enter(&banned(&subject, START)).await, GateDecision::Banned { until: None });
+    assert_eq!(ports.enter(&banned(&subject, START)).await, GateDecision::Banned { until: None });
     assert!(all(blacklist, START).await.iter().any(|ban| ban.subject == subject));
     assert!(blacklist.lift_older(&subject, START.plus_ms(1)).await.expect("it is lifted"));
-    assert_eq!(doors.enter(&banned(&subject, START)).await, GateDecision::Entered);
+    assert_eq!(ports.enter(&banned(&subject, START)).await, GateDecision::Entered);
     assert!(!all(blacklist, START).await.iter().any(|ban| ban.subject == subject));
 
     // Every address of a /64 is banned with the first.
@@ -80,7 +80,7 @@ pub async fn blacklist(doors: &Doors) {
     let neighbour = std::net::Ipv6Addr::from_bits(ip.to_bits() | 0xffff);
     put(&ban(&Subject::address(ip.into()), START, None)).await;
     assert_eq!(
-        doors.enter(&banned(&Subject::address(neighbour.into()), START)).await,
+        ports.enter(&banned(&Subject::address(neighbour.into()), START)).await,
         GateDecision::Banned { until: None }
     );
     assert!(blacklist.lift(&Subject::address(neighbour.into())).await.expect("a ban is lifted"));
@@ -142,8 +142,8 @@ async fn listing(blacklist: &dyn Blacklist) {
 
 /// Bans are put back where the store has lost them, and never in place of one that lasts longer. The bans are to be loaded
 /// until that was finished by the one who began last.
-pub async fn bans_put_back(doors: &Doors) {
-    let blacklist = &*doors.blacklist;
+pub async fn bans_put_back(ports: &GatePorts) {
+    let blacklist = &*ports.blacklist;
     let end = |seconds: u64| Some(START.plus_ms(seconds * 1_000));
     let cases = [
         (None, end(5), end(5)),
@@ -161,7 +161,7 @@ pub async fn bans_put_back(doors: &Doors) {
             blacklist.restore(&[ban(&subject, START, put_back)]).await.expect("a ban is put back");
         }
         assert_eq!(
-            doors.enter(&banned(&subject, START)).await,
+            ports.enter(&banned(&subject, START)).await,
             GateDecision::Banned { until: holds }
         );
         assert!(
@@ -172,12 +172,12 @@ pub async fn bans_put_back(doors: &Doors) {
     let endless = user();
     blacklist.ban(&ban(&endless, START, None)).await.expect("a ban is put");
     blacklist.restore(&[ban(&endless, START, end(5))]).await.expect("a ban is put back");
-    assert_eq!(doors.enter(&banned(&endless, START)).await, GateDecision::Banned { until: None });
+    assert_eq!(ports.enter(&banned(&endless, START)).await, GateDecision::Banned { until: None });
     let many: Vec<Ban> = (0..300).map(|_| ban(&user(), START, None)).collect();
     blacklist.restore(&many).await.expect("many are put back");
     for ban in many.iter().step_by(37) {
         assert_eq!(
-            doors.enter(&banned(&ban.subject, START)).await,
+            ports.enter(&banned(&ban.subject, START)).await,
             GateDecision::Banned { until: None }
         );
     }

@@ -37,13 +37,13 @@ use crate::{
 /// The ports that one gate is seen through.
 #[derive(Clone)]
 #[expect(missing_docs, reason = "each field is the port of its type")]
-pub struct Doors {
+pub struct GatePorts {
     pub gate: Arc<dyn Gate>,
     pub sessions: Arc<dyn Sessions>,
     pub blacklist: Arc<dyn Blacklist>,
 }
 
-impl Doors {
+impl GatePorts {
     async fn enter(&self, entry: &GateRequest) -> GateDecision {
         enter(&*self.gate, entry).await
     }

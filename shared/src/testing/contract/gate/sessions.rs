@@ -1,25 +1,25 @@
 //! Sessions.
 
-use super::{Doors, nothing};
+use super::{GatePorts, nothing};
 use crate::{
     domain::{GateDecision, GateRequest, Role, SESSIONS_PER_USER_MAX, Session, Subject},
     testing::{START, session_id, user_id},
 };
 
 /// A session is alive from its opening to its end, and ends for all devices, or all others, at once.
-pub async fn sessions(doors: &Doors) {
-    let sessions = &doors.sessions;
+pub async fn sessions(ports: &GatePorts) {
+    let sessions = &ports.sessions;
     let (user, stranger) = (user_id(), user_id());
     let end = START.plus_ms(1_000);
-    let first = doors.open(user, end, START).await;
-    assert!(doors.alive(user, first, START).await);
-    assert!(doors.alive(user, first, end.minus_ms(1)).await);
+    let first = ports.open(user, end, START).await;
+    assert!(ports.alive(user, first, START).await);
+    assert!(ports.alive(user, first, end.minus_ms(1)).await);
     assert!(
-        !doors.alive(user, first, end).await,
+        !ports.alive(user, first, end).await,
         "`expires_at` is the first instant at which it is over"
     );
-    assert!(!doors.alive(stranger, first, START).await);
-    assert!(!doors.alive(user, session_id(), START).await);
+    assert!(!ports.alive(stranger, first, START).await);
+    assert!(!ports.alive(user, session_id(), START).await);
 
     // A repeat does no harm, and a later end counts.
     let again = Session {
@@ -31,56 +31,56 @@ pub async fn sessions(doors: &Doors) {
     for _ in 0..2 {
         sessions.open(std::slice::from_ref(&again), START).await.expect("a session is opened");
     }
-    assert!(doors.alive(user, first, end).await);
+    assert!(ports.alive(user, first, end).await);
 
     // One ends; the others stay.
-    let second = doors.open(user, end, START).await;
-    let of_stranger = doors.open(stranger, end, START).await;
+    let second = ports.open(user, end, START).await;
+    let of_stranger = ports.open(stranger, end, START).await;
     sessions.end(user, session_id()).await.expect("an unknown session is ended");
     sessions.end(stranger, second).await.expect("another user's session is not ended");
-    assert!(doors.alive(user, second, START).await);
+    assert!(ports.alive(user, second, START).await);
     sessions.end(user, first).await.expect("a session is ended");
     sessions.end(user, first).await.expect("it is ended again");
-    assert!(!doors.alive(user, first, START).await);
-    assert!(doors.alive(user, second, START).await);
+    assert!(!ports.alive(user, first, START).await);
+    assert!(ports.alive(user, second, START).await);
 
     // All end but one; then all.
-    let third = doors.open(user, end, START).await;
-    let fourth = doors.open(user, end, START).await;
+    let third = ports.open(user, end, START).await;
+    let fourth = ports.open(user, end, START).await;
     sessions.end_all(user, Some(third)).await.expect("the others are ended");
-    assert!(!doors.alive(user, second, START).await && !doors.alive(user, fourth, START).await);
-    assert!(doors.alive(user, third, START).await);
+    assert!(!ports.alive(user, second, START).await && !ports.alive(user, fourth, START).await);
+    assert!(ports.alive(user, third, START).await);
     sessions.end_all(user, Some(session_id())).await.expect("one that is unknown keeps nothing");
-    assert!(!doors.alive(user, third, START).await);
-    let fifth = doors.open(user, end, START).await;
+    assert!(!ports.alive(user, third, START).await);
+    let fifth = ports.open(user, end, START).await;
     sessions.end_all(user, None).await.expect("all are ended");
     sessions.end_all(user, None).await.expect("none are left to be ended");
-    assert!(!doors.alive(user, fifth, START).await);
-    assert!(doors.alive(stranger, of_stranger, START).await);
+    assert!(!ports.alive(user, fifth, START).await);
+    assert!(ports.alive(stranger, of_stranger, START).await);
 
-    one_too_many(doors).await;
+    one_too_many(ports).await;
 }
 
 /// Above the most a user may hold, the one that would be over first ends, in whatever order they were opened.
-async fn one_too_many(doors: &Doors) {
+async fn one_too_many(ports: &GatePorts) {
     let user = user_id();
     let most = SESSIONS_PER_USER_MAX as u64;
     // The seventh opened is the first to be over.
     let end = |index: u64| START.plus_ms(1_000 + (index + most - 7) % most * 1_000);
     let mut opened = Vec::new();
     for index in 0..most {
-        opened.push(doors.open(user, end(index), START).await);
+        opened.push(ports.open(user, end(index), START).await);
     }
     for session in &opened {
-        assert!(doors.alive(user, *session, START).await);
+        assert!(ports.alive(user, *session, START).await);
     }
     let another = user_id();
-    let of_another = doors.open(another, START.plus_ms(1), START).await;
-    opened.push(doors.open(user, START.plus_ms(3_600_000), START).await);
+    let of_another = ports.open(another, START.plus_ms(1), START).await;
+    opened.push(ports.open(user, START.plus_ms(3_600_000), START).await);
     for (index, session) in opened.iter().enumerate() {
-        assert_eq!(doors.alive(user, *session, START).await, index != 7, "{index}");
+        assert_eq!(ports.alive(user, *session, START).await, index != 7, "{index}");
     }
-    assert!(doors.alive(another, of_another, START).await);
+    assert!(ports.alive(another, of_another, START).await);
 
     // Many at once come to the same.
     let user = user_id();
@@ -92,20 +92,20 @@ async fn one_too_many(doors: &Doors) {
             expires_at: START.plus_ms(1_000 + index),
         })
         .collect();
-    doors.sessions.open(&batch, START).await.expect("sessions are opened");
+    ports.sessions.open(&batch, START).await.expect("sessions are opened");
     for (index, session) in batch.iter().enumerate() {
-        assert_eq!(doors.alive(user, session.session_id, START).await, index >= 30, "{index}");
+        assert_eq!(ports.alive(user, session.session_id, START).await, index >= 30, "{index}");
     }
 }
 
 /// A session's record has its role, which an entry may ask for; another role is refused behind a missing session and
 /// before a ban, and charges nothing.
-pub async fn session_roles(doors: &Doors) {
+pub async fn session_roles(ports: &GatePorts) {
     let end = START.plus_ms(60_000);
     for (role, other) in [(Role::Shopper, Role::Admin), (Role::Admin, Role::Shopper)] {
         let user = user_id();
         let session = Session { session_id: session_id(), user_id: user, role, expires_at: end };
-        doors
+        ports
             .sessions
             .open(std::slice::from_ref(&session), START)
             .await
@@ -116,24 +116,24 @@ pub async fn session_roles(doors: &Doors) {
             ..nothing(now)
         };
         assert_eq!(
-            doors.enter(&asks(session.session_id, None, START)).await,
+            ports.enter(&asks(session.session_id, None, START)).await,
             GateDecision::Entered
         );
         assert_eq!(
-            doors.enter(&asks(session.session_id, Some(role), START)).await,
+            ports.enter(&asks(session.session_id, Some(role), START)).await,
             GateDecision::Entered
         );
         assert_eq!(
-            doors.enter(&asks(session.session_id, Some(other), START)).await,
+            ports.enter(&asks(session.session_id, Some(other), START)).await,
             GateDecision::WrongRole,
             "{role:?}"
         );
         assert_eq!(
-            doors.enter(&asks(session.session_id, Some(role), end)).await,
+            ports.enter(&asks(session.session_id, Some(role), end)).await,
             GateDecision::NoSession
         );
         assert_eq!(
-            doors.enter(&asks(session_id(), Some(role), START)).await,
+            ports.enter(&asks(session_id(), Some(role), START)).await,
             GateDecision::NoSession
         );
 
@@ -144,12 +144,12 @@ pub async fn session_roles(doors: &Doors) {
             limits: limited.limits,
             ..asks(session.session_id, Some(other), START)
         };
-        doors.blacklist.ban(&super::ban(&subject, START, None)).await.expect("a ban is put");
-        assert_eq!(doors.enter(&banned).await, GateDecision::WrongRole);
-        assert!(doors.blacklist.lift(&subject).await.expect("a ban is lifted"));
-        assert_eq!(doors.enter(&banned).await, GateDecision::WrongRole);
+        ports.blacklist.ban(&super::ban(&subject, START, None)).await.expect("a ban is put");
+        assert_eq!(ports.enter(&banned).await, GateDecision::WrongRole);
+        assert!(ports.blacklist.lift(&subject).await.expect("a ban is lifted"));
+        assert_eq!(ports.enter(&banned).await, GateDecision::WrongRole);
         assert_eq!(
-            doors.enter(&GateRequest { role: Some(role), ..banned }).await,
+            ports.enter(&GateRequest { role: Some(role), ..banned }).await,
             GateDecision::Entered,
             "no limit was charged"
         );
@@ -157,8 +157,8 @@ pub async fn session_roles(doors: &Doors) {
 }
 
 /// Ten thousand at once, as seeding opens them.
-pub async fn many_sessions(doors: &Doors) {
-    doors.sessions.open(&[], START).await.expect("none are opened");
+pub async fn many_sessions(ports: &GatePorts) {
+    ports.sessions.open(&[], START).await.expect("none are opened");
     let end = START.plus_ms(60_000);
     let all: Vec<Session> = (0..10_000)
         .map(|_| Session {
@@ -168,8 +168,8 @@ pub async fn many_sessions(doors: &Doors) {
             expires_at: end,
         })
         .collect();
-    doors.sessions.open(&all, START).await.expect("sessions are opened");
+    ports.sessions.open(&all, START).await.expect("sessions are opened");
     for session in all.iter().step_by(97).chain(all.last()) {
-        assert!(doors.alive(session.user_id, session.session_id, START).await);
+        assert!(ports.alive(session.user_id, session.session_id, START).await);
     }
 }

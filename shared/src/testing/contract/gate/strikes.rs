@@ -1,6 +1,6 @@
 //! Automatic bans.
 
-use super::{Doors, ban, banned, limited, user};
+use super::{GatePorts, ban, banned, limited, user};
 use crate::{
     domain::{AbusePolicy, Ban, GateDecision, GateRequest, Quota, Subject, Timestamp},
     testing::START,
@@ -9,14 +9,14 @@ use crate::{
 const ABUSE: AbusePolicy =
     AbusePolicy { refusals_max: 3, window_ms: 10_000, ban_ms: 60_000, also_refused: 0 };
 
-async fn bans_of(doors: &Doors, subject: &Subject, now: Timestamp) -> Vec<Ban> {
-    let mut all = super::blacklist::all(&*doors.blacklist, now).await;
+async fn bans_of(ports: &GatePorts, subject: &Subject, now: Timestamp) -> Vec<Ban> {
+    let mut all = super::blacklist::all(&*ports.blacklist, now).await;
     all.retain(|ban| ban.subject == *subject);
     all
 }
 
 /// Who is refused more often than is borne within a window is banned, until the ban is over or lifted.
-pub async fn strikes(doors: &Doors) {
+pub async fn strikes(ports: &GatePorts) {
     let entry = |subject: &Subject, now| GateRequest {
         not_banned: vec![subject.clone()],
         abuse: Some(ABUSE),
@@ -24,48 +24,48 @@ pub async fn strikes(doors: &Doors) {
     };
     let refusals = async |subject: &Subject, now, times: u32| {
         for _ in 0..times {
-            let entered = doors.enter(&entry(subject, now)).await;
+            let entered = ports.enter(&entry(subject, now)).await;
             assert!(matches!(entered, GateDecision::Limited { limit: 0, .. }), "{entered:?}");
         }
     };
 
     // One more than is borne bans; the ban tells until when, is listed, and ends by itself.
     let subject = user();
-    assert_eq!(doors.enter(&entry(&subject, START)).await, GateDecision::Entered);
+    assert_eq!(ports.enter(&entry(&subject, START)).await, GateDecision::Entered);
     refusals(&subject, START, ABUSE.refusals_max).await;
-    assert_eq!(bans_of(doors, &subject, START).await, []);
+    assert_eq!(bans_of(ports, &subject, START).await, []);
     let now = START.plus_ms(9_999);
     refusals(&subject, now, 1).await;
     let until = now.plus_ms(ABUSE.ban_ms);
     assert_eq!(
-        doors.enter(&entry(&subject, now)).await,
+        ports.enter(&entry(&subject, now)).await,
         GateDecision::Banned { until: Some(until) }
     );
-    let listed = bans_of(doors, &subject, now).await;
+    let listed = bans_of(ports, &subject, now).await;
     assert!(
         matches!(listed.as_slice(), [ban] if ban.created_at == now && ban.expires_at == Some(until)),
         "{listed:?}"
     );
     assert_eq!(listed[0].reason, "too many refused requests");
     assert_eq!(
-        doors.enter(&entry(&subject, until.minus_ms(1))).await,
+        ports.enter(&entry(&subject, until.minus_ms(1))).await,
         GateDecision::Banned { until: Some(until) }
     );
     // Then it starts anew: what was refused before the ban counts no more.
     refusals(&subject, until, ABUSE.refusals_max).await;
-    assert_eq!(doors.enter(&banned(&subject, until)).await, GateDecision::Entered);
+    assert_eq!(ports.enter(&banned(&subject, until)).await, GateDecision::Entered);
     refusals(&subject, until, 1).await;
-    assert!(matches!(doors.enter(&banned(&subject, until)).await, GateDecision::Banned { .. }));
-    assert!(doors.blacklist.lift(&subject).await.expect("a ban is lifted"));
-    assert_eq!(doors.enter(&banned(&subject, until)).await, GateDecision::Entered);
-    assert_eq!(bans_of(doors, &subject, until).await, []);
+    assert!(matches!(ports.enter(&banned(&subject, until)).await, GateDecision::Banned { .. }));
+    assert!(ports.blacklist.lift(&subject).await.expect("a ban is lifted"));
+    assert_eq!(ports.enter(&banned(&subject, until)).await, GateDecision::Entered);
+    assert_eq!(bans_of(ports, &subject, until).await, []);
     // A lifted ban starts anew as well, and so does one that an operator put and lifted.
     for by_operator in [true, false] {
         refusals(&subject, until, ABUSE.refusals_max).await;
-        assert_eq!(doors.enter(&banned(&subject, until)).await, GateDecision::Entered);
+        assert_eq!(ports.enter(&banned(&subject, until)).await, GateDecision::Entered);
         if by_operator {
-            doors.blacklist.ban(&ban(&subject, until, None)).await.expect("a ban is put");
-            assert!(doors.blacklist.lift(&subject).await.expect("a ban is lifted"));
+            ports.blacklist.ban(&ban(&subject, until, None)).await.expect("a ban is put");
+            assert!(ports.blacklist.lift(&subject).await.expect("a ban is lifted"));
         }
     }
 
@@ -75,45 +75,45 @@ pub async fn strikes(doors: &Doors) {
         abuse: Some(AbusePolicy { also_refused, ..ABUSE }),
         ..entry(&subject, now)
     };
-    assert_eq!(doors.enter(&with_others(START, 1_000)).await, GateDecision::Entered);
+    assert_eq!(ports.enter(&with_others(START, 1_000)).await, GateDecision::Entered);
     assert!(matches!(
-        doors.enter(&with_others(START, ABUSE.refusals_max - 1)).await,
+        ports.enter(&with_others(START, ABUSE.refusals_max - 1)).await,
         GateDecision::Limited { .. }
     ));
-    assert_eq!(doors.enter(&banned(&subject, START)).await, GateDecision::Entered);
+    assert_eq!(ports.enter(&banned(&subject, START)).await, GateDecision::Entered);
     let now = START.plus_ms(ABUSE.window_ms);
     assert!(matches!(
-        doors.enter(&with_others(now, ABUSE.refusals_max)).await,
+        ports.enter(&with_others(now, ABUSE.refusals_max)).await,
         GateDecision::Limited { .. }
     ));
     assert_eq!(
-        doors.enter(&banned(&subject, now)).await,
+        ports.enter(&banned(&subject, now)).await,
         GateDecision::Banned { until: Some(now.plus_ms(ABUSE.ban_ms)) }
     );
 
     // The window runs from its first refusal, and no longer.
     let subject = user();
-    assert_eq!(doors.enter(&entry(&subject, START)).await, GateDecision::Entered);
+    assert_eq!(ports.enter(&entry(&subject, START)).await, GateDecision::Entered);
     refusals(&subject, START, 1).await;
     refusals(&subject, START.plus_ms(9_000), 2).await;
     refusals(&subject, START.plus_ms(10_000), ABUSE.refusals_max).await;
-    assert_eq!(doors.enter(&banned(&subject, START.plus_ms(10_000))).await, GateDecision::Entered);
+    assert_eq!(ports.enter(&banned(&subject, START.plus_ms(10_000))).await, GateDecision::Entered);
 
     // Refusals of a limit of another kind, or without a policy, count for nobody.
     let subject = user();
     let address = super::address();
     let shared = GateRequest { limits: entry(&address, START).limits, ..entry(&subject, START) };
-    assert_eq!(doors.enter(&shared).await, GateDecision::Entered);
+    assert_eq!(ports.enter(&shared).await, GateDecision::Entered);
     for _ in 0..10 {
-        assert!(matches!(doors.enter(&shared).await, GateDecision::Limited { .. }));
+        assert!(matches!(ports.enter(&shared).await, GateDecision::Limited { .. }));
     }
     let lenient = GateRequest { abuse: None, ..entry(&subject, START) };
-    assert_eq!(doors.enter(&lenient).await, GateDecision::Entered);
+    assert_eq!(ports.enter(&lenient).await, GateDecision::Entered);
     for _ in 0..10 {
-        assert!(matches!(doors.enter(&lenient).await, GateDecision::Limited { .. }));
+        assert!(matches!(ports.enter(&lenient).await, GateDecision::Limited { .. }));
     }
     for unbanned in [&subject, &address] {
-        assert_eq!(doors.enter(&banned(unbanned, START)).await, GateDecision::Entered);
+        assert_eq!(ports.enter(&banned(unbanned, START)).await, GateDecision::Entered);
     }
 
     // Two kinds of limits in one entry: the user's refusal counts there too.
@@ -122,10 +122,10 @@ pub async fn strikes(doors: &Doors) {
         ..entry(&subject, START)
     };
     for _ in 0..=ABUSE.refusals_max {
-        assert!(matches!(doors.enter(&both).await, GateDecision::Limited { limit: 1, .. }));
+        assert!(matches!(ports.enter(&both).await, GateDecision::Limited { limit: 1, .. }));
     }
     assert_eq!(
-        doors.enter(&both).await,
+        ports.enter(&both).await,
         GateDecision::Banned { until: Some(START.plus_ms(ABUSE.ban_ms)) }
     );
 
@@ -138,17 +138,17 @@ pub async fn strikes(doors: &Doors) {
     ] {
         let subject = user();
         let unchecked = |now| GateRequest { not_banned: Vec::new(), ..entry(&subject, now) };
-        assert_eq!(doors.enter(&unchecked(START)).await, GateDecision::Entered);
+        assert_eq!(ports.enter(&unchecked(START)).await, GateDecision::Entered);
         let operators = ban(&subject, START.minus_ms(5), operator);
-        doors.blacklist.ban(&operators).await.expect("a ban is put");
+        ports.blacklist.ban(&operators).await.expect("a ban is put");
         for _ in 0..=ABUSE.refusals_max {
-            assert!(matches!(doors.enter(&unchecked(START)).await, GateDecision::Limited { .. }));
+            assert!(matches!(ports.enter(&unchecked(START)).await, GateDecision::Limited { .. }));
         }
-        let listed = bans_of(doors, &subject, START).await;
+        let listed = bans_of(ports, &subject, START).await;
         assert_eq!(listed.len(), 1);
         assert_eq!(listed[0] == operators, operator == holds, "{listed:?}");
         assert_eq!(
-            doors.enter(&banned(&subject, START)).await,
+            ports.enter(&banned(&subject, START)).await,
             GateDecision::Banned { until: holds }
         );
     }

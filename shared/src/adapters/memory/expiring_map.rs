@@ -1,5 +1,5 @@
-//! A map that forgets what is over, a little at every insertion, so that it neither grows without end nor ever stops
-//! to clean up.
+//! A map with incremental expiry: each insertion inspects two old entries, so there is neither unbounded growth nor a
+//! cleanup pause.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,7 +10,7 @@ use std::{
 const LOOKS_PER_PUT: usize = 2;
 
 /// A map of at most `entries_max` entries; above that, the one that was looked at longest ago makes room.
-pub(super) struct Swept<K, V> {
+pub(super) struct ExpiringMap<K, V> {
     map: HashMap<K, (u64, V)>,
     /// Every key of the map once, with the entry's number, and some of entries that were removed or put again since.
     queue: VecDeque<(K, u64)>,
@@ -18,7 +18,7 @@ pub(super) struct Swept<K, V> {
     entries_max: usize,
 }
 
-impl<K: Clone + Eq + Hash, V> Swept<K, V> {
+impl<K: Clone + Eq + Hash, V> ExpiringMap<K, V> {
     pub(super) fn new(entries_max: usize) -> Self {
         Self { map: HashMap::new(), queue: VecDeque::new(), next: 0, entries_max }
     }
@@ -78,13 +78,13 @@ mod tests {
     use super::*;
 
     /// Values are the time at which they are over.
-    fn put(map: &mut Swept<u32, u32>, key: u32, end: u32, now: u32) -> Vec<u32> {
+    fn put(map: &mut ExpiringMap<u32, u32>, key: u32, end: u32, now: u32) -> Vec<u32> {
         map.put(key, end, |end| *end <= now)
     }
 
     #[test]
     fn what_is_over_goes_before_the_map_doubles() {
-        let mut map = Swept::new(usize::MAX);
+        let mut map = ExpiringMap::new(usize::MAX);
         for now in 0..100_000 {
             put(&mut map, now, now + 100, now);
             assert!(
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn what_is_put_and_removed_again_leaves_nothing() {
-        let mut map = Swept::new(usize::MAX);
+        let mut map = ExpiringMap::new(usize::MAX);
         for _ in 0..10_000 {
             put(&mut map, 1, 10, 0);
             put(&mut map, 2, 10, 0);
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_full_map_makes_room() {
-        let mut map = Swept::new(10);
+        let mut map = ExpiringMap::new(10);
         for key in 0..1_000 {
             let forgotten = put(&mut map, key, u32::MAX, 0);
             assert_eq!(forgotten.len(), usize::from(key >= 10));
