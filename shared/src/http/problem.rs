@@ -54,8 +54,48 @@ impl IntoResponse for Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use tracing_subscriber::{Layer, Registry, layer::SubscriberExt as _};
+
     use super::*;
-    use crate::domain::Quota;
+    use crate::{domain::Quota, ports::StoreError};
+
+    /// Counts the lines about stores.
+    #[derive(Clone, Default)]
+    struct StoreLines(Arc<AtomicUsize>);
+
+    impl Layer<Registry> for StoreLines {
+        fn on_event(
+            &self,
+            event: &tracing::Event<'_>,
+            _: tracing_subscriber::layer::Context<'_, Registry>,
+        ) {
+            if event.metadata().target() == "flashsale::problem" {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    #[test]
+    fn the_answer_logs_the_store_s_error_and_making_the_problem_does_not() {
+        let lines = StoreLines::default();
+        let subscriber = Registry::default().with(lines.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            let error = StoreError::Corrupt { store: "ledger", cause: "a row".to_owned() };
+            let problem = Problem::from(error);
+            assert_eq!((problem.slug(), problem.retry_after_ms()), ("internal", None));
+            assert_eq!(lines.0.load(Ordering::SeqCst), 0);
+            assert_eq!(problem.into_response().status(), 500);
+            assert_eq!(lines.0.load(Ordering::SeqCst), 1);
+        });
+        let error = StoreError::Unknown { store: "ledger", cause: "no answer".to_owned() };
+        let problem = Problem::from(error);
+        assert_eq!((problem.slug(), problem.retry_after_ms()), ("unavailable", Some(1_000)));
+    }
 
     #[test]
     fn a_refusal_by_a_limit_says_when_to_come_back() {
