@@ -27,7 +27,7 @@ use axum::{
 use flashsale::{
     app::App,
     domain::{AdmissionState, QueueDepth, Sale, SaleId, Timestamp},
-    http::{Answer, ClientAddress, Signed},
+    http::{ClientAddress, HandlerResult, Signed},
     logging::OncePerSecond,
     ports::Stored,
     problem::Problem,
@@ -201,7 +201,7 @@ pub fn router(app: &App, draining: &watch::Receiver<bool>) -> Router {
 }
 
 impl Live {
-    fn watch(self) -> Answer<impl IntoResponse> {
+    fn watch(self) -> HandlerResult<impl IntoResponse> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Problem::RateLimited { name: "watchers", quota: None, retry_after_ms: 10_000 }
         })?;

@@ -7,7 +7,7 @@ use flashsale::{
     app::App,
     domain::{IdempotencyKey, Sale, SaleChange, SaleId},
     http::{
-        Answer, Body, ClientAddress, Idempotency, PageQuery, Params, Signed, SignedWriter,
+        Body, ClientAddress, HandlerResult, Idempotency, PageQuery, Params, Signed, SignedWriter,
         axum::{
             Json,
             extract::{Query, State, rejection::QueryRejection},
@@ -63,7 +63,7 @@ async fn create_sale(
     ClientAddress(client): ClientAddress,
     Idempotency(key): Idempotency,
     Body(new): Body<NewSale>,
-) -> Answer<impl IntoResponse> {
+) -> HandlerResult<impl IntoResponse> {
     let admin = app.enter_admin(&who, &client).await?;
     let sale = app.create_sale_as(admin, new, key.as_ref()).await?;
     let location = format!("/api/sales/{}", sale.sale_id);
@@ -85,7 +85,7 @@ async fn change_sale(
     ClientAddress(client): ClientAddress,
     Params(sale_id): Params<SaleId>,
     Body(change): Body<SaleChange>,
-) -> Answer<Json<Sale>> {
+) -> HandlerResult<Json<Sale>> {
     let admin = app.enter_admin(&who, &client).await?;
     Ok(Json(app.change_sale(admin, sale_id, &change).await?))
 }
@@ -102,7 +102,7 @@ async fn stats(
     Signed(who): Signed,
     ClientAddress(client): ClientAddress,
     Params(sale_id): Params<SaleId>,
-) -> Answer<Json<SaleStats>> {
+) -> HandlerResult<Json<SaleStats>> {
     app.enter_admin(&who, &client).await?;
     Ok(Json(app.sale_stats(sale_id).await?))
 }
@@ -119,7 +119,7 @@ async fn books(
     Signed(who): Signed,
     ClientAddress(client): ClientAddress,
     Params(sale_id): Params<SaleId>,
-) -> Answer<Json<SaleBooks>> {
+) -> HandlerResult<Json<SaleBooks>> {
     app.enter_admin(&who, &client).await?;
     Ok(Json(app.sale_books(sale_id).await?))
 }
@@ -135,7 +135,7 @@ async fn parked(
     State(app): State<App>,
     Signed(who): Signed,
     ClientAddress(client): ClientAddress,
-) -> Answer<Json<ParkedList>> {
+) -> HandlerResult<Json<ParkedList>> {
     const PARKED_MAX: u32 = 50;
     app.enter_admin(&who, &client).await?;
     Ok(Json(ParkedList { parked: app.parked(PARKED_MAX).await? }))
@@ -153,7 +153,7 @@ async fn retry_parked(
     SignedWriter(who): SignedWriter,
     ClientAddress(client): ClientAddress,
     Params(parked_id): Params<String>,
-) -> Answer<StatusCode> {
+) -> HandlerResult<StatusCode> {
     let admin = app.enter_admin(&who, &client).await?;
     app.retry_parked(admin, &parked_id).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -171,7 +171,7 @@ async fn discard_parked(
     SignedWriter(who): SignedWriter,
     ClientAddress(client): ClientAddress,
     Params(parked_id): Params<String>,
-) -> Answer<StatusCode> {
+) -> HandlerResult<StatusCode> {
     let admin = app.enter_admin(&who, &client).await?;
     app.discard_parked(admin, &parked_id).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -190,7 +190,7 @@ async fn bans(
     Signed(who): Signed,
     ClientAddress(client): ClientAddress,
     page: PageQuery<BanOffset>,
-) -> Answer<Json<BanPage>> {
+) -> HandlerResult<Json<BanPage>> {
     app.enter_admin(&who, &client).await?;
     let offset = page.cursor.map_or(0, |BanOffset(offset)| offset);
     let bans = app.bans(offset, page.limit).await?;
@@ -213,7 +213,7 @@ async fn ban(
     SignedWriter(who): SignedWriter,
     ClientAddress(client): ClientAddress,
     Body(new): Body<NewBan>,
-) -> Answer<(StatusCode, Json<BanView>)> {
+) -> HandlerResult<(StatusCode, Json<BanView>)> {
     let admin = app.enter_admin(&who, &client).await?;
     Ok((StatusCode::CREATED, Json(app.put_ban(admin, new).await?)))
 }
@@ -233,7 +233,7 @@ async fn lift(
     SignedWriter(who): SignedWriter,
     ClientAddress(client): ClientAddress,
     query: Result<Query<LiftBan>, QueryRejection>,
-) -> Answer<StatusCode> {
+) -> HandlerResult<StatusCode> {
     let admin = app.enter_admin(&who, &client).await?;
     let Ok(Query(LiftBan { kind, value })) = query else {
         let expected = "?kind=user|address|phone&value=...".to_owned();

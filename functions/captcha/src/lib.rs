@@ -5,7 +5,7 @@ use flashsale::{
     app::App,
     domain::{CaptchaId, CaptchaPurpose},
     http::{
-        Answer, Body, ClientAddress, Params,
+        Body, ClientAddress, HandlerResult, Params,
         axum::{
             Json,
             extract::State,
@@ -37,7 +37,7 @@ async fn draw(
     State(app): State<App>,
     ClientAddress(client): ClientAddress,
     Body(draw): Body<DrawCaptcha>,
-) -> Answer<(StatusCode, Json<DrawnCaptcha>)> {
+) -> HandlerResult<(StatusCode, Json<DrawnCaptcha>)> {
     let purpose = match draw.purpose {
         PurposeWord::Login => CaptchaPurpose::Login,
         PurposeWord::Purchase => CaptchaPurpose::Purchase,
@@ -56,7 +56,7 @@ async fn speak(
     State(app): State<App>,
     ClientAddress(client): ClientAddress,
     Params(captcha_id): Params<CaptchaId>,
-) -> Answer<impl IntoResponse> {
+) -> HandlerResult<impl IntoResponse> {
     let sound = app.speak_captcha(&client, captcha_id).await?;
     Ok(([(header::CONTENT_TYPE, "audio/wav")], sound))
 }

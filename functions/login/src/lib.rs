@@ -4,7 +4,7 @@ use flashsale::{
     api::{Account, CurrentSession, PasswordChange, Registered, SignedIn},
     app::App,
     http::{
-        Answer, Body, ClientAddress, Signed, SignedWriter,
+        Body, ClientAddress, HandlerResult, Signed, SignedWriter,
         axum::{
             Json,
             extract::State,
@@ -51,7 +51,7 @@ async fn register(
     State(app): State<App>,
     ClientAddress(client): ClientAddress,
     Body(account): Body<Account>,
-) -> Answer<(StatusCode, Json<Registered>)> {
+) -> HandlerResult<(StatusCode, Json<Registered>)> {
     let user = app.register(&client, account.into()).await?;
     Ok((StatusCode::CREATED, Json(Registered { user_id: user.user_id, phone: user.phone })))
 }
@@ -72,7 +72,7 @@ async fn sign_in(
     ClientAddress(client): ClientAddress,
     headers: HeaderMap,
     Body(account): Body<Account>,
-) -> Answer<impl IntoResponse> {
+) -> HandlerResult<impl IntoResponse> {
     let signed = app.sign_in(&client, account.into()).await?;
     let cookie = session_cookie(&app, &headers, &signed.token, signed.expires_at);
     Ok((StatusCode::CREATED, cookie, Json(signed)))
@@ -89,7 +89,7 @@ async fn current(
     State(app): State<App>,
     Signed(who): Signed,
     ClientAddress(client): ClientAddress,
-) -> Answer<Json<CurrentSession>> {
+) -> HandlerResult<Json<CurrentSession>> {
     let (user, expires_at) = app.current_session(&who, &client).await?;
     Ok(Json(CurrentSession { user, expires_at }))
 }
@@ -106,7 +106,7 @@ async fn sign_out(
     State(app): State<App>,
     SignedWriter(who): SignedWriter,
     ClientAddress(client): ClientAddress,
-) -> Answer<impl IntoResponse> {
+) -> HandlerResult<impl IntoResponse> {
     app.sign_out(&who, &client, false).await?;
     Ok((StatusCode::NO_CONTENT, no_session_cookie()))
 }
@@ -123,7 +123,7 @@ async fn sign_out_everywhere(
     State(app): State<App>,
     SignedWriter(who): SignedWriter,
     ClientAddress(client): ClientAddress,
-) -> Answer<impl IntoResponse> {
+) -> HandlerResult<impl IntoResponse> {
     app.sign_out(&who, &client, true).await?;
     Ok((StatusCode::NO_CONTENT, no_session_cookie()))
 }
@@ -142,7 +142,7 @@ async fn change_password(
     SignedWriter(who): SignedWriter,
     ClientAddress(client): ClientAddress,
     Body(change): Body<PasswordChange>,
-) -> Answer<StatusCode> {
+) -> HandlerResult<StatusCode> {
     app.change_password(&who, &client, change.old_password, change.new_password).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,7 +5,7 @@ use flashsale::{
     app::App,
     domain::OrderId,
     http::{
-        Answer, ClientAddress, PageQuery, Params, Signed, SignedWriter,
+        ClientAddress, HandlerResult, PageQuery, Params, Signed, SignedWriter,
         axum::{Json, extract::State},
         endpoints::{Endpoint, Endpoints, get, post},
     },
@@ -34,7 +34,7 @@ async fn list(
     Signed(who): Signed,
     ClientAddress(client): ClientAddress,
     page: PageQuery<OrderId>,
-) -> Answer<Json<OrderPage>> {
+) -> HandlerResult<Json<OrderPage>> {
     let (orders, next_cursor) = app.order_list(&who, &client, page.cursor, page.limit).await?;
     Ok(Json(OrderPage { orders: orders.into_iter().map(OrderView::from).collect(), next_cursor }))
 }
@@ -51,7 +51,7 @@ async fn one(
     Signed(who): Signed,
     ClientAddress(client): ClientAddress,
     Params(order_id): Params<OrderId>,
-) -> Answer<Json<OrderView>> {
+) -> HandlerResult<Json<OrderView>> {
     Ok(Json(app.order(&who, &client, order_id).await?.into()))
 }
 
@@ -68,7 +68,7 @@ async fn pay(
     SignedWriter(who): SignedWriter,
     ClientAddress(client): ClientAddress,
     Params(order_id): Params<OrderId>,
-) -> Answer<Json<OrderView>> {
+) -> HandlerResult<Json<OrderView>> {
     Ok(Json(app.pay_order(&who, &client, order_id).await?.into()))
 }
 
@@ -85,6 +85,6 @@ async fn cancel(
     SignedWriter(who): SignedWriter,
     ClientAddress(client): ClientAddress,
     Params(order_id): Params<OrderId>,
-) -> Answer<Json<OrderView>> {
+) -> HandlerResult<Json<OrderView>> {
     Ok(Json(app.cancel_order(&who, &client, order_id).await?.into()))
 }

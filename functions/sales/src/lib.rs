@@ -5,7 +5,7 @@ use flashsale::{
     app::App,
     domain::SaleId,
     http::{
-        Answer, ClientAddress, PageQuery, Params,
+        ClientAddress, HandlerResult, PageQuery, Params,
         axum::{Json, extract::State, http::HeaderMap, response::Response},
         cached_json,
         endpoints::{Endpoint, Endpoints, get},
@@ -34,7 +34,7 @@ async fn list(
     ClientAddress(client): ClientAddress,
     page: PageQuery<SaleId>,
     headers: HeaderMap,
-) -> Answer<Response> {
+) -> HandlerResult<Response> {
     let list = app.sale_list(&client, page.cursor, page.limit).await?;
     Ok(cached_json(&app, &headers, &list))
 }
@@ -49,7 +49,7 @@ async fn one(
     State(app): State<App>,
     ClientAddress(client): ClientAddress,
     Params(sale_id): Params<SaleId>,
-) -> Answer<Json<SaleView>> {
+) -> HandlerResult<Json<SaleView>> {
     Ok(Json(app.sale_page(&client, sale_id).await?))
 }
 

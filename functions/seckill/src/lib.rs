@@ -5,7 +5,7 @@ use flashsale::{
     app::{App, CaptchaAnswer},
     domain::SaleId,
     http::{
-        Answer, Body, ClientAddress, Params, SignedWriter,
+        Body, ClientAddress, HandlerResult, Params, SignedWriter,
         axum::{
             Json,
             extract::{Extension, State},
@@ -56,7 +56,7 @@ async fn ticket(
     ClientAddress(client): ClientAddress,
     Params(sale_id): Params<SaleId>,
     Body(request): Body<TicketRequest>,
-) -> Answer<(StatusCode, Json<Ticket>)> {
+) -> HandlerResult<(StatusCode, Json<Ticket>)> {
     let captcha = CaptchaAnswer::given(request.captcha_id, request.captcha_answer);
     Ok((StatusCode::CREATED, Json(app.issue_ticket(&who, &client, sale_id, captcha).await?)))
 }
@@ -80,7 +80,7 @@ async fn order(
     Params(sale_id): Params<SaleId>,
     trace: Option<Extension<TraceContext>>,
     Body(request): Body<PlaceOrder>,
-) -> Answer<impl IntoResponse> {
+) -> HandlerResult<impl IntoResponse> {
     let accepted = app
         .place_order(
             &who,

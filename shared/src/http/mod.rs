@@ -18,6 +18,6 @@ pub use cached::{SERVER_TIME, cached_json, has_tag, takes_gzip};
 pub use client::ClientAddress;
 pub use finish::{REQUEST_ID, RequestId, finish};
 pub use idempotency::Idempotency;
-pub use problem::Answer;
+pub use problem::HandlerResult;
 pub use session::{Signed, SignedWriter, no_session_cookie, session_cookie};
 pub use traced::TraceSource;

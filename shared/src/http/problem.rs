@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::problem::Problem;
 
 /// What a handler returns.
-pub type Answer<T> = Result<T, Problem>;
+pub type HandlerResult<T> = Result<T, Problem>;
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
