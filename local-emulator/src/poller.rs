@@ -409,6 +409,10 @@ mod tests {
                 cause: "the poller does not ask".to_owned(),
             })
         }
+
+        async fn inherited(&self) -> Stored<Option<u64>> {
+            Ok(None)
+        }
     }
 
     struct Polling {

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::{
     adapters::{
-        memory::{MemoryCache, MemoryGate, MemoryHolders, MemoryLocks},
+        memory::{MemoryAdmission, MemoryCache, MemoryGate, MemoryHolders, MemoryLocks},
         mysql::{MySql, MySqlMigrationError, MySqlUrlError},
         rabbitmq::{AmqpUrlError, RabbitMq},
         redis::{Redis, RedisUrlError},
@@ -168,7 +168,8 @@ async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> 
         blacklist: Arc::clone(&gate) as _,
         failures: Arc::clone(&gate) as _,
         captchas: gate,
-        admission: Arc::clone(&store) as _,
+        // As after a loss of Redis: rebuilt from the ledger and the queue.
+        admission: Arc::new(MemoryAdmission::default()),
         locks: Arc::new(MemoryLocks::new()),
         cache: Arc::new(MemoryCache::new()),
         holders: Arc::new(MemoryHolders::new()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::{
-        memory::{MemoryCache, MemoryGate, MemoryHolders, MemoryLocks},
+        memory::{MemoryAdmission, MemoryCache, MemoryGate, MemoryHolders, MemoryLocks},
         sqlite::Sqlite,
         system::SystemRandom,
     },
@@ -22,7 +22,7 @@ use flashsale::{
 
 use crate::{
     ledger::raw,
-    spies::SpiedAdmission,
+    spies::{SharedQueue, SpiedAdmission},
     support::{self, TempDir},
 };
 
@@ -48,6 +48,8 @@ pub struct Shop {
     pub clock: Arc<ManualClock>,
     pub store: Sqlite,
     pub admission: Arc<SpiedAdmission>,
+    /// What `admission` spies on.
+    pub memory: Arc<MemoryAdmission>,
     pub client: Client,
     settings: Vec<(String, String)>,
     pub dir: TempDir,
@@ -60,12 +62,27 @@ impl Shop {
 
     /// A shop some of whose ports are others.
     pub async fn open_with(settings: &[(&str, &str)], change: impl FnOnce(&mut Ports)) -> Self {
-        let dir = TempDir::new();
-        let store = dir.sqlite().await;
         let clock = Arc::new(ManualClock::at(START));
+        Self::open_in(TempDir::new(), clock, settings, |ports| {
+            // As with servers: other processes may be at work, and the admission store may be lost while this one lives.
+            ports.queue = Arc::new(SharedQueue(Arc::clone(&ports.queue)));
+            change(ports);
+        })
+        .await
+    }
+
+    /// A shop in a directory that an earlier one may have left, in the only process that uses it.
+    pub async fn open_in(
+        dir: TempDir,
+        clock: Arc<ManualClock>,
+        settings: &[(&str, &str)],
+        change: impl FnOnce(&mut Ports),
+    ) -> Self {
+        let store = dir.sqlite().await;
         let gate = Arc::new(MemoryGate::new());
         let shared = Arc::new(store.clone());
-        let admission = Arc::new(SpiedAdmission::new(shared.clone()));
+        let memory = Arc::new(MemoryAdmission::default());
+        let admission = Arc::new(SpiedAdmission::new(memory.clone()));
         let mut ports = Ports {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             ledger_clock: Arc::clone(&clock) as Arc<dyn LedgerClock>,
@@ -100,7 +117,12 @@ impl Shop {
         let config = Config::load(None, settings.clone(), []).unwrap();
         let app = App::new(config, ports).await.unwrap();
         let client = Client { address: "192.0.2.7".parse().unwrap() };
-        Self { app, clock, store, admission, client, settings, dir }
+        Self { app, clock, store, admission, memory, client, settings, dir }
+    }
+
+    /// Ends the process: what was in memory is gone.
+    pub fn end(self) -> (TempDir, Arc<ManualClock>) {
+        (self.dir, self.clock)
     }
 
     /// Another process on the same stores, or this one after a restart.
@@ -439,7 +461,7 @@ async fn a_sale_whose_admission_fails_holds_up_no_other_and_is_mended_by_the_swe
     shop.admission.fail(failing);
     assert_eq!(shop.work().await, 3, "recorded and acknowledged");
     assert_eq!(shop.app.ports.queue.depth().await.unwrap(), Depth { waiting: 0, parked: 0 });
-    let settled = async |sale, order| shop.store.find(sale, order).await.unwrap().unwrap().settled;
+    let settled = async |sale, order| shop.memory.find(sale, order).await.unwrap().unwrap().settled;
     assert_eq!([settled(failing, orders[0]).await, settled(sound, orders[1]).await], [false, true]);
     assert_eq!(
         OrderLedger::get(&shop.store, orders[0]).await.unwrap().unwrap().status,

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use flashsale::{
     adapters::{
-        memory::{MemoryCache, MemoryGate, MemoryHolders, MemoryLocks},
+        memory::{MemoryAdmission, MemoryCache, MemoryGate, MemoryHolders, MemoryLocks},
         system::{Artist, SystemRandom},
     },
     app::{App, Client, Credentials, NewBan, NewSale, SessionClaims},
@@ -73,7 +73,7 @@ impl Shop {
             blacklist: memory.clone(),
             failures: memory.clone(),
             captchas: memory,
-            admission: store.clone(),
+            admission: Arc::new(MemoryAdmission::default()),
             queue: store.clone(),
             source: store.clone(),
             holders: Arc::new(MemoryHolders::new()),
