@@ -8,8 +8,7 @@ mod property;
 use std::sync::Arc;
 
 use flashsale::{
-    adapters::memory::MemoryAdmission, ports::Admission,
-    testing::contract::admission,
+    adapters::memory::MemoryAdmission, ports::Admission, testing::contract::admission,
 };
 use futures_util::future::BoxFuture;
 use tokio::runtime::Runtime;

@@ -115,7 +115,7 @@ impl Shop {
             .map(|(name, value)| (format!("FLASHSALE_{name}"), (*value).to_owned()))
             .collect();
         let config = Config::load(None, settings.clone(), []).unwrap();
-        let app = App::new(config, ports).await.unwrap();
+        let app = App::new(config, ports).unwrap();
         let client = Client { address: "192.0.2.7".parse().unwrap() };
         Self { app, clock, store, admission, memory, client, settings, dir }
     }
@@ -128,7 +128,7 @@ impl Shop {
     /// Another process on the same stores, or this one after a restart.
     pub async fn another(&self) -> App {
         let config = Config::load(None, self.settings.clone(), []).unwrap();
-        App::new(config, self.app.ports.clone()).await.unwrap()
+        App::new(config, self.app.ports.clone()).unwrap()
     }
 
     pub async fn without_captchas() -> Self {
@@ -141,7 +141,11 @@ impl Shop {
 
     pub async fn shoppers(&self, count: u32) -> Vec<SessionClaims> {
         let seeded = self.app.seed_users(count).await.unwrap();
-        seeded.iter().map(|(_, token)| self.app.read_session(token).unwrap()).collect()
+        let mut sessions = Vec::with_capacity(seeded.len());
+        for (_, token) in &seeded {
+            sessions.push(self.app.read_session(token).await.unwrap());
+        }
+        sessions
     }
 
     pub async fn sale(&self, stock: u32) -> SaleId {
@@ -549,8 +553,7 @@ async fn repeated_abuse_is_banned_for_a_while() {
 #[tokio::test]
 async fn one_of_two_sweepers_leads() {
     let shop = Shop::without_captchas().await;
-    let other =
-        App::new(Config::load(None, [], []).unwrap(), shop.app.ports.clone()).await.unwrap();
+    let other = App::new(Config::load(None, [], []).unwrap(), shop.app.ports.clone()).unwrap();
     assert!(shop.sweep().await.leader);
     assert!(!other.sweep().await.unwrap().leader);
     shop.clock.advance_ms(4_999);
@@ -567,8 +570,8 @@ async fn a_session_ends_by_the_clock() {
     let shop = Shop::without_captchas().await;
     let seeded = shop.app.seed_users(1).await.unwrap();
     shop.clock.advance_ms(43_199_000);
-    let claims = shop.app.read_session(&seeded[0].1).unwrap();
+    let claims = shop.app.read_session(&seeded[0].1).await.unwrap();
     shop.app.current_session(&claims, &shop.client).await.unwrap();
     shop.clock.advance_ms(1_000);
-    refused(shop.app.read_session(&seeded[0].1), "unauthenticated");
+    refused(shop.app.read_session(&seeded[0].1).await, "unauthenticated");
 }

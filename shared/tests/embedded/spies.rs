@@ -15,7 +15,8 @@ use flashsale::{
     domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
     ports::{
         Admission, AdmissionState, Admitted, Backlog, Cache, Claim, Depth, Look, OrderLedger,
-        OrderQueue, Recorded, Reservation, ReservationPage, StoreError, Stored, Tally, Transition, Unrecordable,
+        OrderQueue, Recorded, Reservation, ReservationPage, StoreError, Stored, Tally, Transition,
+        Unrecordable,
     },
 };
 

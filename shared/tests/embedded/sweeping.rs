@@ -146,7 +146,7 @@ async fn a_leader_whose_clock_goes_wrong_leaves_the_lead_to_another() {
     .await;
     let mut ports = shop.app.ports.clone();
     ports.clock = ledger_clock.clone();
-    let other = flashsale::app::App::new(shop.app.config.clone(), ports).await.unwrap();
+    let other = flashsale::app::App::new(shop.app.config.clone(), ports).unwrap();
     assert!(shop.sweep().await.leader);
     assert!(!other.sweep().await.unwrap().leader);
     shop.clock.set_by_ms(-60_000);
