@@ -27,8 +27,15 @@ impl Backend {
             tracing::warn!("captchas are off: robots can buy");
         }
         let servers = servers(&mut config).await?;
+        if config.servers != ServersMode::Embedded {
+            wire::migrate(&config).await?;
+        }
         let ports = wire::connect(&config).await?;
-        let app = App::new(config, ports).await?;
+        let app = App::new(config, ports)?;
+        // Says so in the log when the clocks differ; whether the process may lead is asked again when it wants to.
+        if let Err(error) = app.clock_fault().await {
+            tracing::warn!(%error, "the ledger's clock");
+        }
         Ok(Self { app, servers })
     }
 

@@ -18,6 +18,7 @@ mod lambda;
 mod live;
 mod metrics;
 mod openapi;
+mod opening;
 mod pages;
 mod poller;
 mod reporter;

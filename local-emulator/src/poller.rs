@@ -409,6 +409,10 @@ mod tests {
                 cause: "the poller does not ask".to_owned(),
             })
         }
+
+        async fn inherited(&self) -> Stored<Option<u64>> {
+            Ok(None)
+        }
     }
 
     struct Polling {
@@ -429,7 +433,7 @@ mod tests {
             .unwrap();
             let mut ports = wire::connect(&config).await.unwrap();
             change(&mut ports);
-            let host = Host::InProcess(App::new(config, ports).await.unwrap());
+            let host = Host::InProcess(App::new(config, ports).unwrap());
             let (stop, stopping) = watch::channel(false);
             Self { stop, task: tokio::spawn(run(host, Oldest::default(), stopping)), dir }
         }

@@ -24,7 +24,7 @@ use crate::{
     host::Host,
     invoke_api,
     metrics::{self, Oldest},
-    poller, reporter, scheduler, supervisor,
+    opening, poller, reporter, scheduler, supervisor,
     traces::Traces,
 };
 
@@ -106,9 +106,10 @@ pub async fn run(
             Connections::aside(&app.config),
         ));
     }
+    tasks.spawn(poller::run(host.clone(), oldest, stopping.clone()));
+    opening::wait(&app).await;
     demo::prepare(&app, demo).await?;
     tasks.spawn(serve(listener, gateway::public(&host, &health, &draining), connections));
-    tasks.spawn(poller::run(host.clone(), oldest, stopping.clone()));
     tasks.spawn(reporter::run(app.clone(), stopping.clone()));
     tasks.spawn(supervisor::run(health::router(&health), stopping.clone()));
     tasks.spawn(scheduler::run(host.clone(), stopping.clone()));

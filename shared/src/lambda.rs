@@ -8,7 +8,8 @@ use crate::{
     app::App,
     config::Config,
     http::{self, TraceSource, endpoints::Endpoints},
-    logging, wire,
+    logging,
+    wire::{self, Program},
 };
 
 /// What ends a function.
@@ -18,8 +19,8 @@ pub type Error = lambda_http::Error;
 ///
 /// # Errors
 /// When the configuration is bad or the Runtime API fails.
-pub async fn serve(endpoints: Endpoints) -> Result<(), Error> {
-    let app = start().await?;
+pub async fn serve(program: Program, endpoints: Endpoints) -> Result<(), Error> {
+    let app = start(program).await?;
     let router = http::finish(endpoints.router(app.clone()), TraceSource::Gateway);
     let ended = lambda_http::run_concurrent(service_fn(move |request: Request| {
         answer(router.clone(), request)
@@ -33,14 +34,14 @@ pub async fn serve(endpoints: Endpoints) -> Result<(), Error> {
 ///
 /// # Errors
 /// As [`serve`].
-pub async fn handle<E, T, F, Work>(work: F) -> Result<(), Error>
+pub async fn handle<E, T, F, Work>(program: Program, work: F) -> Result<(), Error>
 where
     E: DeserializeOwned + Send + 'static,
     T: Serialize + Send + 'static,
     F: Fn(App, E) -> Work + Clone + Send + 'static,
     Work: Future<Output = Result<T, Error>> + Send + 'static,
 {
-    let app = start().await?;
+    let app = start(program).await?;
     let worker = app.clone();
     let ended =
         lambda_runtime::run_concurrent(service_fn(move |event: lambda_runtime::LambdaEvent<E>| {
@@ -52,11 +53,12 @@ where
     ended
 }
 
-async fn start() -> Result<App, Error> {
+/// A cold start asks no server: those that are down may not be needed for what comes.
+async fn start(program: Program) -> Result<App, Error> {
     let config = Config::load(None, Config::environment(), [])?;
     logging::start(&config)?;
-    let ports = wire::connect(&config).await?;
-    Ok(App::new(config, ports).await?)
+    let ports = wire::connect_for(&config, program).await?;
+    Ok(App::new(config, ports)?)
 }
 
 /// The whole body is read before it is returned: a Lambda answer must be `Sync`, which axum's streaming body is not.

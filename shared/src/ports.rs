@@ -406,6 +406,10 @@ pub trait OrderQueue: Send + Sync {
     async fn depth(&self) -> Stored<QueueDepth>;
     /// What is between the publishers and the ledger.
     async fn backlog(&self) -> Stored<QueueBacklog>;
+    /// Where this process has had the queue to itself since it started: how many of the messages that it found then are
+    /// not worked off yet. An order that an earlier process admitted is in one of them, or is never published. `None`,
+    /// without asking anybody, where other processes publish too.
+    async fn inherited(&self) -> Stored<Option<u64>>;
 }
 
 /// The messages that were put aside, for the operator.

@@ -1,12 +1,17 @@
 //! Picks the adapters: the only place that names them. One `match` per address, by its scheme.
 
+mod program;
+
+pub use program::Program;
+
 use std::sync::Arc;
 
 use secrecy::ExposeSecret as _;
 
 use crate::{
     adapters::{
-        memory::{MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
+        absent::NoQueue,
+        memory::{MemoryAdmission, MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
         mysql::{MySql, MySqlMigrationError, MySqlUrlError},
         rabbitmq::{AmqpUrlError, RabbitMq},
         redis::{Redis, RedisUrlError},
@@ -94,19 +99,32 @@ struct Queue {
     health: Option<Arc<dyn Health>>,
 }
 
-/// Puts the configured backend together and brings its schema up to date. Servers are connected to at first use, but for
-/// the database, which must answer now.
+/// The whole backend, as the emulator uses it; see [`connect_for`].
 ///
 /// # Errors
-/// When an address is wrong, the data directory is in use, or the database does not answer.
+/// As [`connect_for`].
 pub async fn connect(config: &Config) -> Result<Ports, WireError> {
+    connect_for(config, Program::Emulator).await
+}
+
+/// Puts together what a program needs of the configured backend. Servers are connected to at first use. The database's
+/// schema must be up to date by then ([`migrate`]), or its calls fail and say so; an embedded store is brought up to date
+/// here.
+///
+/// # Errors
+/// When an address is wrong, or the data directory can't be used.
+pub async fn connect_for(config: &Config, program: Program) -> Result<Ports, WireError> {
     crate::crypto::install();
     let (ledger, front, queue) = match config.servers {
         ServersMode::Embedded => embedded(config).await?,
         ServersMode::Local | ServersMode::External => (
-            ledger(config).await?,
+            ledger(config, program)?,
             front(config.redis_url.expose_secret(), &config.redis_key_prefix)?,
-            queue(config.amqp_url.expose_secret(), &config.amqp_queue)?,
+            if program.uses_queue() {
+                queue(config.amqp_url.expose_secret(), &config.amqp_queue)?
+            } else {
+                no_queue()
+            },
         ),
     };
     Ok(Ports {
@@ -137,7 +155,7 @@ pub async fn connect(config: &Config) -> Result<Ports, WireError> {
     })
 }
 
-/// Brings the schema of the configured ledger up to date, as [`connect`] does, and says what that took.
+/// Brings the schema of the configured ledger up to date and says what that took.
 ///
 /// # Errors
 /// When its address is wrong, the data directory is in use, or the database refuses.
@@ -168,7 +186,8 @@ async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> 
         blacklist: Arc::clone(&gate) as _,
         failures: Arc::clone(&gate) as _,
         captchas: gate,
-        admission: Arc::clone(&store) as _,
+        // As after a loss of Redis: rebuilt from the ledger and the queue.
+        admission: Arc::new(MemoryAdmission::default()),
         locks: Arc::new(MemoryLocks::new()),
         cache: Arc::new(MemoryCache::new()),
         consumer_reports: Arc::new(MemoryConsumerReports::new()),
@@ -183,19 +202,20 @@ async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> 
     Ok((whole_ledger(store, Arc::new(SystemClock)), front, queue))
 }
 
-async fn ledger(config: &Config) -> Result<Ledger, WireError> {
-    let store = database(config)?;
-    store.migrate().await?;
-    let own = Arc::new(store.with_own_connections());
-    let background = Background {
-        ledger_clock: Arc::clone(&own) as _,
-        session_ledger: Arc::clone(&own) as _,
-        ban_ledger: Arc::clone(&own) as _,
-        sales: Arc::clone(&own) as _,
-        orders: own,
-    };
+fn ledger(config: &Config, program: Program) -> Result<Ledger, WireError> {
+    let store = database(config)?.on_current_schema_only();
+    let background = program.has_background().then(|| {
+        let own = Arc::new(store.with_own_connections());
+        Background {
+            ledger_clock: Arc::clone(&own) as _,
+            session_ledger: Arc::clone(&own) as _,
+            ban_ledger: Arc::clone(&own) as _,
+            sales: Arc::clone(&own) as _,
+            orders: own,
+        }
+    });
     let store = Arc::new(store);
-    Ok(Ledger { background: Some(background), ..whole_ledger(Arc::clone(&store), store) })
+    Ok(Ledger { background, ..whole_ledger(Arc::clone(&store), store) })
 }
 
 /// The one database that there is an adapter for.
@@ -245,6 +265,16 @@ fn queue(url: &str, name: &str) -> Result<Queue, WireError> {
             })
         }
         other => Err(unknown("--amqp-url", other, "amqp:// or amqps://")),
+    }
+}
+
+fn no_queue() -> Queue {
+    let none = Arc::new(NoQueue);
+    Queue {
+        queue: Arc::clone(&none) as _,
+        source: Arc::clone(&none) as _,
+        dead_letters: none,
+        health: None,
     }
 }
 

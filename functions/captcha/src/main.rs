@@ -2,5 +2,5 @@
 
 #[tokio::main]
 async fn main() -> Result<(), flashsale::lambda::Error> {
-    flashsale::lambda::serve(captcha::endpoints()).await
+    flashsale::lambda::serve(flashsale::wire::Program::Captcha, captcha::endpoints()).await
 }

@@ -60,7 +60,7 @@ mod tests {
             orders: own.orders.clone(),
         });
         let dirs = [config.data_dir.clone(), other.data_dir];
-        let app = App::new(config, requests.clone()).await.unwrap();
+        let app = App::new(config, requests.clone()).unwrap();
         let order = request(&sale(1), user_id());
         let message = QueueMessage { v: QueueMessage::VERSION, orders: vec![order.clone()] };
         let data = BASE64.encode(serde_json::to_vec(&message).unwrap());

@@ -98,7 +98,7 @@ mod tests {
         let config =
             Config::load(None, [("FLASHSALE_DATA_DIR".to_owned(), dir.display().to_string())], [])
                 .unwrap();
-        let app = App::new(config.clone(), wire::connect(&config).await.unwrap()).await.unwrap();
+        let app = App::new(config.clone(), wire::connect(&config).await.unwrap()).unwrap();
         let now = app.now();
         let new = |title: &str| NewSale {
             title: title.to_owned(),

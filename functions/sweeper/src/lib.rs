@@ -118,7 +118,7 @@ mod tests {
         let mut ports = wire::connect(&config).await.unwrap();
         let locks = Arc::new(Counted { sweeps: AtomicUsize::new(0), fails });
         ports.locks = Arc::clone(&locks) as Arc<dyn Locks>;
-        let app = App::new(config, ports).await.unwrap();
+        let app = App::new(config, ports).unwrap();
         let mut tick = EventBridgeEvent::default();
         tick.detail = detail;
         let ended = handle(app, tick).await.map(drop).map_err(|error| error.to_string());

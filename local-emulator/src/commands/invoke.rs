@@ -4,16 +4,20 @@ use std::{io::Read as _, process::ExitCode};
 
 use anyhow::Context as _;
 use flashsale::app::App;
+use tokio::sync::watch;
 
 use crate::{
     cli,
     host::Host,
     lambda::{Invocation, Refusal, function_names},
+    metrics::Oldest,
+    opening, poller,
 };
 
 pub async fn run(app: &App, function: &str, file: &str) -> anyhow::Result<ExitCode> {
     let payload = read(file)?.into();
     let host = Host::start(app, Some(function))?;
+    open_admission(app, &host).await?;
     let outcome = host.invoke(function, Invocation { payload, ..Invocation::default() }).await;
     host.stop().await;
     let reply = match outcome {
@@ -38,6 +42,18 @@ pub async fn run(app: &App, function: &str, file: &str) -> anyhow::Result<ExitCo
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+/// A function that is invoked on embedded state finds the admission store as in a running emulator.
+async fn open_admission(app: &App, host: &Host) -> anyhow::Result<()> {
+    if app.open_admission().await? > 0 {
+        let (stop, stopping) = watch::channel(false);
+        let polling = tokio::spawn(poller::run(host.clone(), Oldest::default(), stopping));
+        opening::wait(app).await;
+        stop.send_replace(true);
+        polling.await?;
+    }
+    Ok(())
 }
 
 fn read(file: &str) -> anyhow::Result<Vec<u8>> {

@@ -184,7 +184,7 @@ async fn the_sales_that_end_last_are_shown_and_no_order_is_read_for_it() {
     let mut ports = wire::connect(&config).await.unwrap();
     let guarded = Arc::new(Guarded { sales: Arc::clone(&ports.sales), lists: AtomicUsize::new(0) });
     (ports.sales, ports.orders) = (guarded.clone(), guarded.clone());
-    let app = App::new(config, ports).await.unwrap();
+    let app = App::new(config, ports).unwrap();
     let (ports, now) = (&app.ports, app.now());
     let mut ids = Vec::new();
     for n in 0..12 {

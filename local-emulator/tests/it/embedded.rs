@@ -177,6 +177,47 @@ async fn functions_are_invoked_with_lambda_events() {
     assert!(place.audit().contains("1 messages are parked"), "what can't be used is put aside");
 }
 
+/// A command finds the admission store as an emulator would, also when orders of a killed one are still in the queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_are_placed_by_invoking_functions() {
+    let place = Place::embedded();
+    let (tokens, sale) = (place.seed(2), place.sale(1));
+    let file = place.path().join("event.json");
+    let invoke = |function: &str, method: &str, path: &str, token: &str, body: Value| {
+        let event = json!({
+            "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": "",
+            "headers": { "host": "localhost", "content-type": "application/json", "authorization": format!("Bearer {token}") },
+            "isBase64Encoded": false, "body": body.to_string(),
+            "requestContext": {
+                "accountId": "1", "apiId": "a", "domainName": "localhost", "domainPrefix": "x", "requestId": "r",
+                "routeKey": "$default", "stage": "$default", "time": "x", "timeEpoch": 1,
+                "http": { "method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "t" },
+            },
+        });
+        std::fs::write(&file, event.to_string()).unwrap();
+        let output = place.run(&["invoke", function, "--event", file.to_str().unwrap()]);
+        let answer: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        let body: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+        (answer["statusCode"].as_u64().unwrap(), body)
+    };
+    let (tickets, orders) =
+        (format!("/api/sales/{sale}/tickets"), format!("/api/sales/{sale}/orders"));
+    let (status, issued) = invoke("seckill", "POST", &tickets, &tokens[0], json!({}));
+    assert_eq!(status, 201, "{issued}");
+    let wanted = json!({ "ticket": issued["ticket"] });
+    for _ in 0..2 {
+        let (status, accepted) = invoke("seckill", "POST", &orders, &tokens[0], wanted.clone());
+        assert_eq!((status, &accepted["order_id"]), (202, &issued["order_id"]), "{accepted}");
+    }
+    let (status, refused) = invoke("seckill", "POST", &tickets, &tokens[1], json!({}));
+    assert_eq!((status, &refused["type"]), (409, &json!("/problems/sold-out")));
+    let emulator = place.start(&["--no-demo"]);
+    let order = issued["order_id"].as_str().unwrap();
+    assert_eq!(follow(&[emulator.client.clone()], order, &tokens[0]).await, "confirmed");
+    emulator.stop();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unpaid_orders_expire_and_their_units_are_sold_again() {
     let place = Place::embedded().set("ORDERS__PAY_WITHIN_SECONDS", "1");

@@ -14,6 +14,7 @@ mod idempotency;
 mod keys;
 mod lambda;
 mod metrics;
+mod needs;
 mod openapi;
 mod sessions;
 mod shop;

@@ -51,10 +51,10 @@ impl App {
     /// by [`App::enter`].
     ///
     /// # Errors
-    /// `unauthenticated`.
-    pub fn read_session(&self, token: &str) -> Result<SessionClaims, Problem> {
-        let claims: SessionClaims =
-            self.session_keys.verify(token).ok_or(Problem::Unauthenticated)?;
+    /// `unauthenticated`; `unavailable` when the development profile's key is still in the ledger, and that does not answer.
+    pub async fn read_session(&self, token: &str) -> Result<SessionClaims, Problem> {
+        let keys = self.session_keys.ring(&self.ports).await?;
+        let claims: SessionClaims = keys.verify(token).ok_or(Problem::Unauthenticated)?;
         (self.now().epoch_ms() / 1_000 < claims.exp)
             .then_some(claims)
             .ok_or(Problem::Unauthenticated)

@@ -13,6 +13,7 @@ use crate::{
         SessionId, Subject, Timestamp, User, UserChange, UserCreated, UserId,
     },
     metrics::{self, Outcomes},
+    ports::Stored,
     problem::Problem,
     security,
 };
@@ -168,7 +169,7 @@ impl App {
     /// ban of the user told.
     async fn open_session(&self, user: User, client: &Client) -> Result<SignedIn, Problem> {
         let (user, session, token) = self.enlist_session(user).await?;
-        let claims = self.read_session(&token)?;
+        let claims = self.read_session(&token).await?;
         let admitted = async {
             // After the session was opened: a ban that is put from here on finds the session and ends it. And from the ledger,
             // because the fast store may just have lost its bans.
@@ -202,7 +203,7 @@ impl App {
     async fn enlist_session(&self, mut user: User) -> Result<(User, Session, String), Problem> {
         const ATTEMPTS: usize = 3;
         for _ in 0..ATTEMPTS {
-            let (session, token) = self.new_session(&user);
+            let (session, token) = self.new_session(&user).await?;
             let opening = Opening { session: session.clone(), generation: user.generation };
             if !self.ports.session_ledger.open(&[opening], self.now()).await?.is_empty() {
                 return Ok((user, session, token));
@@ -410,7 +411,7 @@ impl App {
             let (mut sessions, mut openings) =
                 (Vec::with_capacity(chunk.len()), Vec::with_capacity(chunk.len()));
             for user in chunk {
-                let (session, token) = self.new_session(user);
+                let (session, token) = self.new_session(user).await?;
                 openings.push(Opening { session: session.clone(), generation: user.generation });
                 sessions.push(session);
                 seeded.push((user.clone(), token));
@@ -422,7 +423,7 @@ impl App {
         Ok(seeded)
     }
 
-    fn new_session(&self, user: &User) -> (Session, String) {
+    async fn new_session(&self, user: &User) -> Stored<(Session, String)> {
         let now = self.now();
         let iat = now.epoch_ms() / 1_000;
         // Whole seconds, as JWT has them, so that token and store agree on the end.
@@ -430,10 +431,8 @@ impl App {
         let session_id = SessionId::new(now, &self.ten());
         let claims = SessionClaims { user_id: user.user_id, session_id, role: user.role, iat, exp };
         let expires_at = Timestamp::from_epoch_ms(exp * 1_000);
-        (
-            Session { session_id, user_id: user.user_id, role: user.role, expires_at },
-            self.session_keys.sign(&claims),
-        )
+        let token = self.session_keys.ring(&self.ports).await?.sign(&claims);
+        Ok((Session { session_id, user_id: user.user_id, role: user.role, expires_at }, token))
     }
 
     fn phone_limit(&self, phone: &Phone, client: &Client) -> LimitCheck {
@@ -489,8 +488,7 @@ mod tests {
         let settings = [("DATA_DIR", dir.to_str().unwrap()), ("LOGIN__HASHES_WAITING_MAX", "16")];
         let env = settings.map(|(name, value)| (format!("FLASHSALE_{name}"), value.to_owned()));
         let config = Config::load(None, env, []).unwrap();
-        let app =
-            App::new(config.clone(), crate::wire::connect(&config).await.unwrap()).await.unwrap();
+        let app = App::new(config.clone(), crate::wire::connect(&config).await.unwrap()).unwrap();
         let phone = "+12015550123";
         app.add_user(Phone::from_e164(phone).unwrap(), "correct horse".to_owned(), Role::Shopper)
             .await

@@ -89,7 +89,7 @@ impl App {
                     [],
                 ));
             }
-        } else if looked_after {
+        } else if looked_after && self.should_be_open().await? {
             findings.push(finding(
                 4,
                 sale_id,
@@ -106,6 +106,12 @@ impl App {
             sold: sale.sold,
             findings,
         }))
+    }
+
+    /// Whether the admission store of a sale that is looked after must be open. An embedded one is new with each process
+    /// and loaded by the process that serves buyers: a command that does not has nothing to find there.
+    async fn should_be_open(&self) -> Stored<bool> {
+        Ok(self.sweep.leads() || self.ports.queue.inherited().await?.is_none())
     }
 
     /// The sale, and what its rows add up to. They are read one after the other: when they differ, again, because an order

@@ -92,7 +92,8 @@ impl App {
             sale_id,
             exp_ms: expires_at.epoch_ms(),
         };
-        Ok(Ticket { ticket: self.ticket_keys.sign(&claims), order_id, expires_at })
+        let ticket = self.ticket_keys.ring(&self.ports).await?.sign(&claims);
+        Ok(Ticket { ticket, order_id, expires_at })
     }
 
     /// Turns a ticket into an order and returns once the order is durable. The same ticket gives the same order. `request` is
@@ -119,7 +120,8 @@ impl App {
         ticket: &str,
         request: Option<TraceContext>,
     ) -> Result<OrderAccepted, Problem> {
-        let ticket: TicketClaims = self.ticket_keys.verify(ticket).ok_or(Problem::BadTicket)?;
+        let keys = self.ticket_keys.ring(&self.ports).await?;
+        let ticket: TicketClaims = keys.verify(ticket).ok_or(Problem::BadTicket)?;
         if ticket.user_id != who.user_id
             || ticket.session_id != who.session_id
             || ticket.sale_id != sale_id

@@ -37,9 +37,9 @@ pub use tokens::{SessionClaims, TicketClaims};
 use tracing::Instrument as _;
 
 use crate::{
-    config::{Config, ConfigError, SigningKey},
+    config::{Config, ConfigError},
     domain::Timestamp,
-    ports::{Background, Ports, StoreError},
+    ports::{Background, Ports},
     problem::Problem,
     security,
 };
@@ -53,7 +53,7 @@ use refusal_cache::Refusals;
 use sales::Catalog;
 use sessions::Lookups;
 use sweeper::{SharingMemory, SweepMemory};
-use tokens::Keyring;
+use tokens::Keys;
 
 /// What one process was given: its configuration, its ports and its caches. Cheap to clone.
 #[derive(Clone)]
@@ -66,8 +66,8 @@ pub struct Inner {
     pub config: Config,
     /// The ports.
     pub ports: Ports,
-    session_keys: Arc<Keyring>,
-    ticket_keys: Arc<Keyring>,
+    session_keys: Arc<Keys>,
+    ticket_keys: Arc<Keys>,
     passwords: Arc<Passwords>,
     studio: Studio,
     refusals: Arc<Refusals>,
@@ -82,26 +82,15 @@ pub struct Inner {
     sharing: Arc<SharingMemory>,
 }
 
-/// An [`App`] can't be built.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The configuration is not right.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The ledger, which keeps the development keys, does not answer.
-    #[error("signing keys: {0}")]
-    Keys(#[from] StoreError),
-}
-
 impl App {
-    /// Puts an app together. Reads, or in the development profile makes, the signing keys.
+    /// Puts an app together; no store is asked. Must be called inside a Tokio runtime.
     ///
     /// # Errors
-    /// When a configured key is bad, or none is configured and the ledger does not answer.
-    pub async fn new(config: Config, ports: Ports) -> Result<Self, AppError> {
+    /// When a configured key is bad.
+    pub fn new(config: Config, ports: Ports) -> Result<Self, ConfigError> {
         crate::crypto::install();
-        let session_keys = keys(config.session_keys()?, "session", &ports).await?;
-        let ticket_keys = keys(config.ticket_keys()?, "ticket", &ports).await?;
+        let session_keys = Keys::new("session", &config.session_keys()?);
+        let ticket_keys = Keys::new("ticket", &config.ticket_keys()?);
         let passwords =
             Passwords::new(config.login.hashes_at_once, config.login.hashes_waiting_max);
         let at_once = fair_queue::half_of_the_processors();
@@ -128,7 +117,7 @@ impl App {
         let lookups =
             Lookups::new(config.sessions.lookups_at_once, config.sessions.lookups_waiting_max);
         let sharing = SharingMemory::new(ports.random.as_ref());
-        let app = Self(Arc::new(Inner {
+        Ok(Self(Arc::new(Inner {
             config,
             ports,
             session_keys: Arc::new(session_keys),
@@ -145,12 +134,7 @@ impl App {
             clocks: Arc::new(clocks),
             lookups: Arc::new(lookups),
             sharing: Arc::new(sharing),
-        }));
-        // Says so in the log when the clocks differ; whether the process may lead is asked again when it wants to.
-        if let Err(error) = app.clock_fault().await {
-            tracing::warn!(%error, "the ledger's clock");
-        }
-        Ok(app)
+        })))
     }
 
     /// The same app as the order worker and the sweeper use it: with [`crate::ports::Background`] in place of the ports that
@@ -203,20 +187,6 @@ async fn finish<T: Send + 'static>(
         tracing::error!(%error, "a use case ended early");
         Err(Problem::Internal)
     })
-}
-
-async fn keys(
-    configured: Vec<SigningKey>,
-    what: &str,
-    ports: &Ports,
-) -> Result<Keyring, StoreError> {
-    if !configured.is_empty() {
-        return Ok(Keyring::new(&configured));
-    }
-    let mut candidate = [0; 32];
-    ports.random.fill(&mut candidate);
-    let secret = ports.signing_keys.get_or_create(what, &candidate).await?;
-    Ok(Keyring::new(&[SigningKey { kid: "dev".to_owned(), secret }]))
 }
 
 #[cfg(test)]

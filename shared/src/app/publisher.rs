@@ -135,6 +135,10 @@ mod tests {
         async fn backlog(&self) -> Stored<QueueBacklog> {
             Ok(QueueBacklog::default())
         }
+
+        async fn inherited(&self) -> Stored<Option<u64>> {
+            Ok(None)
+        }
     }
 
     async fn run(fails: bool) -> (Vec<usize>, usize) {

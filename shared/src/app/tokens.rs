@@ -5,10 +5,12 @@
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::sync::OnceCell;
 
 use crate::{
     config::SigningKey,
     domain::{OrderId, Role, SaleId, SessionId, Timestamp, UserId},
+    ports::{Ports, Stored},
 };
 
 /// What a session token says.
@@ -101,6 +103,31 @@ impl Keyring {
             }
         };
         Some(jsonwebtoken::decode(token, &key.verifying, &self.validation).ok()?.claims)
+    }
+}
+
+/// The keys of one purpose as an app holds them. Configured ones are there at once. In the development profile there may be
+/// none: then one is made and kept in the ledger, which is asked when a token is first signed or verified, and not before.
+pub(super) struct Keys {
+    /// What the ledger keeps the key under.
+    name: &'static str,
+    ring: OnceCell<Keyring>,
+}
+
+impl Keys {
+    pub(super) fn new(name: &'static str, configured: &[SigningKey]) -> Self {
+        let ring = (!configured.is_empty()).then(|| Keyring::new(configured));
+        Self { name, ring: OnceCell::new_with(ring) }
+    }
+
+    pub(super) async fn ring(&self, ports: &Ports) -> Stored<&Keyring> {
+        let from_ledger = async || {
+            let mut candidate = [0; 32];
+            ports.random.fill(&mut candidate);
+            let secret = ports.signing_keys.get_or_create(self.name, &candidate).await?;
+            Ok(Keyring::new(&[SigningKey { kid: "dev".to_owned(), secret }]))
+        };
+        self.ring.get_or_try_init(from_ledger).await
     }
 }
 

@@ -32,7 +32,7 @@ impl FromRequestParts<App> for Signed {
         let token = bearer(&parts.headers)
             .or_else(|| cookie(app, &parts.headers))
             .ok_or(Problem::Unauthenticated)?;
-        app.read_session(token).map(Self)
+        app.read_session(token).await.map(Self)
     }
 }
 

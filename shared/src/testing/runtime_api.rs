@@ -22,6 +22,19 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// # Panics
 /// When the function can't be started, or does not answer in time.
 pub async fn invoke(binary: &str, data_dir: &Path, event: &Value) -> Result<Value, Value> {
+    let data_dir = data_dir.display().to_string();
+    invoke_with(Path::new(binary), &[("FLASHSALE_DATA_DIR".to_owned(), data_dir)], event).await
+}
+
+/// As [`invoke`], with these environment variables.
+///
+/// # Panics
+/// As [`invoke`].
+pub async fn invoke_with(
+    binary: &Path,
+    variables: &[(String, String)],
+    event: &Value,
+) -> Result<Value, Value> {
     let (answered, mut answers) = mpsc::channel::<Result<Value, Value>>(2);
     let event = Arc::new(Mutex::new(Some(event.to_string())));
     let next = move || {
@@ -68,8 +81,8 @@ pub async fn invoke(binary: &str, data_dir: &Path, event: &Value) -> Result<Valu
         .env("AWS_LAMBDA_FUNCTION_NAME", "test")
         .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
         .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
-        .env("FLASHSALE_DATA_DIR", data_dir)
         .env("FLASHSALE_LOG", "error")
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .spawn()

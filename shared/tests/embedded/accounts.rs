@@ -177,7 +177,7 @@ impl Paused {
             sessions: sessions.clone(),
             ..shop.app.ports.clone()
         };
-        let app = App::new(settings(&[]), ports).await.unwrap();
+        let app = App::new(settings(&[]), ports).unwrap();
         app.add_user(Phone::from_e164(PHONE).unwrap(), PASSWORD.to_owned(), Role::Shopper)
             .await
             .unwrap();
@@ -186,7 +186,7 @@ impl Paused {
 
     async fn sign_in(&self) -> SessionClaims {
         let signed = sign_in(&self.app, &self.shop.client, PHONE, PASSWORD).await.unwrap();
-        self.app.read_session(&signed.token).unwrap()
+        self.app.read_session(&signed.token).await.unwrap()
     }
 
     async fn is_alive(&self, who: &SessionClaims) -> bool {
@@ -259,7 +259,7 @@ async fn emptied(shop: &Shop, more: &[(&str, &str)]) -> App {
         locks: Arc::new(MemoryLocks::new()),
         ..shop.app.ports.clone()
     };
-    App::new(settings(more), ports).await.unwrap()
+    App::new(settings(more), ports).unwrap()
 }
 
 #[tokio::test]
@@ -361,7 +361,7 @@ async fn a_sign_in_that_verified_the_old_password_opens_no_session() {
     paused.app.sign_out(&who, &paused.shop.client, true).await.unwrap();
     paused.ledger.opening.release();
     let signed = late.await.unwrap().unwrap();
-    assert!(paused.is_alive(&paused.app.read_session(&signed.token).unwrap()).await);
+    assert!(paused.is_alive(&paused.app.read_session(&signed.token).await.unwrap()).await);
     assert!(!paused.is_alive(&who).await);
 }
 
@@ -418,7 +418,7 @@ async fn an_emptied_fast_store_signs_nobody_out_and_forgets_no_ban() {
     let admin = Phone::from_e164("+12015550199").unwrap();
     shop.app.add_user(admin.clone(), PASSWORD.to_owned(), Role::Admin).await.unwrap();
     let signed = sign_in(&shop.app, &shop.client, admin.as_str(), PASSWORD).await.unwrap();
-    let admin = shop.app.read_session(&signed.token).unwrap();
+    let admin = shop.app.read_session(&signed.token).await.unwrap();
     let shoppers = shop.shoppers(5).await;
     let [going, ended, banned, ..] = &shoppers[..] else { panic!("five were asked for") };
     shop.app.sign_out(ended, &shop.client, false).await.unwrap();
@@ -554,7 +554,7 @@ async fn an_administrator_is_who_the_ledger_says() {
     shop.app.add_user(phone.clone(), PASSWORD.to_owned(), Role::Admin).await.unwrap();
     let signed = sign_in(&shop.app, &shop.client, PHONE, PASSWORD).await.unwrap();
     assert_eq!(signed.expires_at, shop.app.now().plus_ms(3_600_000), "an hour");
-    let admin = shop.app.read_session(&signed.token).unwrap();
+    let admin = shop.app.read_session(&signed.token).await.unwrap();
     shop.app.enter_admin(&admin, &shop.client).await.unwrap();
 
     // A token that says more than the session's record.
@@ -572,7 +572,7 @@ async fn an_administrator_is_who_the_ledger_says() {
         (signed.user.role, signed.expires_at),
         (Role::Shopper, shop.app.now().plus_ms(43_200_000))
     );
-    let who = shop.app.read_session(&signed.token).unwrap();
+    let who = shop.app.read_session(&signed.token).await.unwrap();
     refused(shop.app.enter_admin(&who, &shop.client).await, "forbidden");
 
     // A password that an operator sets ends the sessions, too.
@@ -597,7 +597,7 @@ async fn the_admin_api_answers_in_its_networks() {
     let phone = Phone::from_e164(PHONE).unwrap();
     shop.app.add_user(phone, PASSWORD.to_owned(), Role::Admin).await.unwrap();
     let signed = sign_in(&shop.app, &shop.client, PHONE, PASSWORD).await.unwrap();
-    let admin = shop.app.read_session(&signed.token).unwrap();
+    let admin = shop.app.read_session(&signed.token).await.unwrap();
     refused(shop.app.enter_admin(&admin, &shop.client).await, "forbidden");
     for address in ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8:1::1"] {
         shop.app.enter_admin(&admin, &Client { address: address.parse().unwrap() }).await.unwrap();
@@ -614,7 +614,7 @@ async fn a_change_that_comes_second_is_told() {
         .await
         .unwrap();
     let signed = sign_in(&shop.app, &shop.client, PHONE, PASSWORD).await.unwrap();
-    let who = shop.app.read_session(&signed.token).unwrap();
+    let who = shop.app.read_session(&signed.token).await.unwrap();
     let change = |new: &str| {
         shop.app.change_password(&who, &shop.client, PASSWORD.to_owned(), new.to_owned())
     };

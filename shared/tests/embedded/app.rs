@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::{
-        memory::{MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
+        memory::{MemoryAdmission, MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
         sqlite::Sqlite,
         system::SystemRandom,
     },
@@ -26,7 +26,7 @@ use flashsale::{
 
 use crate::{
     ledger::raw,
-    spies::SpiedAdmission,
+    spies::{SharedQueue, SpiedAdmission},
     support::{self, TempDir},
 };
 
@@ -52,6 +52,8 @@ pub struct Shop {
     pub clock: Arc<ManualClock>,
     pub store: Sqlite,
     pub admission: Arc<SpiedAdmission>,
+    /// What `admission` spies on.
+    pub memory: Arc<MemoryAdmission>,
     pub client: Client,
     settings: Vec<(String, String)>,
     pub dir: TempDir,
@@ -64,12 +66,27 @@ impl Shop {
 
     /// A shop some of whose ports are others.
     pub async fn open_with(settings: &[(&str, &str)], change: impl FnOnce(&mut Ports)) -> Self {
-        let dir = TempDir::new();
-        let store = dir.sqlite().await;
         let clock = Arc::new(ManualClock::at(START));
+        Self::open_in(TempDir::new(), clock, settings, |ports| {
+            // As with servers: other processes may be at work, and the admission store may be lost while this one lives.
+            ports.queue = Arc::new(SharedQueue(Arc::clone(&ports.queue)));
+            change(ports);
+        })
+        .await
+    }
+
+    /// A shop in a directory that an earlier one may have left, in the only process that uses it.
+    pub async fn open_in(
+        dir: TempDir,
+        clock: Arc<ManualClock>,
+        settings: &[(&str, &str)],
+        change: impl FnOnce(&mut Ports),
+    ) -> Self {
+        let store = dir.sqlite().await;
         let gate = Arc::new(MemoryGate::new());
         let shared = Arc::new(store.clone());
-        let admission = Arc::new(SpiedAdmission::new(shared.clone()));
+        let memory = Arc::new(MemoryAdmission::default());
+        let admission = Arc::new(SpiedAdmission::new(memory.clone()));
         let mut ports = Ports {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             ledger_clock: Arc::clone(&clock) as Arc<dyn LedgerClock>,
@@ -102,15 +119,20 @@ impl Shop {
             .map(|(name, value)| (format!("FLASHSALE_{name}"), (*value).to_owned()))
             .collect();
         let config = Config::load(None, settings.clone(), []).unwrap();
-        let app = App::new(config, ports).await.unwrap();
+        let app = App::new(config, ports).unwrap();
         let client = Client { address: "192.0.2.7".parse().unwrap() };
-        Self { app, clock, store, admission, client, settings, dir }
+        Self { app, clock, store, admission, memory, client, settings, dir }
+    }
+
+    /// Ends the process: what was in memory is gone.
+    pub fn end(self) -> (TempDir, Arc<ManualClock>) {
+        (self.dir, self.clock)
     }
 
     /// Another process on the same stores, or this one after a restart.
     pub async fn another(&self) -> App {
         let config = Config::load(None, self.settings.clone(), []).unwrap();
-        App::new(config, self.app.ports.clone()).await.unwrap()
+        App::new(config, self.app.ports.clone()).unwrap()
     }
 
     pub async fn without_captchas() -> Self {
@@ -123,7 +145,11 @@ impl Shop {
 
     pub async fn shoppers(&self, count: u32) -> Vec<SessionClaims> {
         let seeded = self.app.seed_users(count).await.unwrap();
-        seeded.iter().map(|(_, token)| self.app.read_session(token).unwrap()).collect()
+        let mut sessions = Vec::with_capacity(seeded.len());
+        for (_, token) in &seeded {
+            sessions.push(self.app.read_session(token).await.unwrap());
+        }
+        sessions
     }
 
     pub async fn sale(&self, stock: u32) -> SaleId {
@@ -443,7 +469,7 @@ async fn a_sale_whose_admission_fails_holds_up_no_other_and_is_mended_by_the_swe
     shop.admission.fail(failing);
     assert_eq!(shop.work().await, 3, "recorded and acknowledged");
     assert_eq!(shop.app.ports.queue.depth().await.unwrap(), QueueDepth { waiting: 0, parked: 0 });
-    let settled = async |sale, order| shop.store.find(sale, order).await.unwrap().unwrap().settled;
+    let settled = async |sale, order| shop.memory.find(sale, order).await.unwrap().unwrap().settled;
     assert_eq!([settled(failing, orders[0]).await, settled(sound, orders[1]).await], [false, true]);
     assert_eq!(
         OrderLedger::get(&shop.store, orders[0]).await.unwrap().unwrap().status,
@@ -531,8 +557,7 @@ async fn repeated_abuse_is_banned_for_a_while() {
 #[tokio::test]
 async fn one_of_two_sweepers_leads() {
     let shop = Shop::without_captchas().await;
-    let other =
-        App::new(Config::load(None, [], []).unwrap(), shop.app.ports.clone()).await.unwrap();
+    let other = App::new(Config::load(None, [], []).unwrap(), shop.app.ports.clone()).unwrap();
     assert!(shop.sweep().await.leader);
     assert!(!other.sweep().await.unwrap().leader);
     shop.clock.advance_ms(4_999);
@@ -549,8 +574,8 @@ async fn a_session_ends_by_the_clock() {
     let shop = Shop::without_captchas().await;
     let seeded = shop.app.seed_users(1).await.unwrap();
     shop.clock.advance_ms(43_199_000);
-    let claims = shop.app.read_session(&seeded[0].1).unwrap();
+    let claims = shop.app.read_session(&seeded[0].1).await.unwrap();
     shop.app.current_session(&claims, &shop.client).await.unwrap();
     shop.clock.advance_ms(1_000);
-    refused(shop.app.read_session(&seeded[0].1), "unauthenticated");
+    refused(shop.app.read_session(&seeded[0].1).await, "unauthenticated");
 }

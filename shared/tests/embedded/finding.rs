@@ -3,30 +3,19 @@
 use std::sync::Arc;
 
 use flashsale::{
-    domain::{AdmissionState, OrderId, OrderStatus, SaleChange, SaleId},
+    domain::{AdmissionState, OrderId, OrderStatus, SaleChange},
     ports::{Admission as _, OrderQueue as _},
     testing,
 };
 
 use crate::{
     app::{Shop, refused},
-    ledger::raw,
     spies::CountedCache,
     sweeping::spied,
 };
 
 /// More than a queued order is kept in the shared cache: afterwards it is as if the cache had lost it.
 const CACHE_LOST_MS: u64 = 60_001;
-
-/// What a lost Redis leaves of a sale.
-async fn lose_admission(shop: &Shop, sale: SaleId) {
-    let mut connection = raw(&shop.dir).await;
-    for table in ["admission_orders", "admission_ended", "admission_sales"] {
-        let delete =
-            sqlx::query(sqlx::AssertSqlSafe(format!("DELETE FROM {table} WHERE sale_id = ?")));
-        delete.bind(sale.to_string()).execute(&mut connection).await.unwrap();
-    }
-}
 
 #[tokio::test]
 async fn an_accepted_order_is_never_not_found_while_admission_is_lost_or_rebuilt() {
@@ -62,10 +51,10 @@ async fn an_accepted_order_is_never_not_found_while_admission_is_lost_or_rebuilt
     shop.admission.fail(sale);
     in_doubt().await;
     shop.admission.mend();
-    lose_admission(&shop, sale).await;
+    shop.admission.lose(sale);
     in_doubt().await;
     shop.sweep().await;
-    assert!(matches!(shop.store.state(sale).await.unwrap(), AdmissionState::Rebuilding { .. }));
+    assert!(matches!(shop.admission.state(sale).await.unwrap(), AdmissionState::Rebuilding { .. }));
     in_doubt().await;
     shop.work().await;
     assert_eq!(
@@ -78,7 +67,7 @@ async fn an_accepted_order_is_never_not_found_while_admission_is_lost_or_rebuilt
         shop.sweep().await;
         shop.work().await;
     }
-    assert!(matches!(shop.store.state(sale).await.unwrap(), AdmissionState::Open { .. }));
+    assert!(matches!(shop.admission.state(sale).await.unwrap(), AdmissionState::Open { .. }));
     refused(shop.app.order(&who[0], &shop.client, made_up).await, "not-found");
     shop.books_balance().await;
 }
@@ -93,7 +82,7 @@ async fn an_order_that_outlasts_its_sale_in_the_queue_is_never_not_found() {
     let ends =
         SaleChange { ends_at: Some(shop.app.now().plus_ms(60_000)), ..SaleChange::default() };
     shop.app.change_sale(shop.admin().await, sale, &ends).await.unwrap();
-    lose_admission(&shop, sale).await;
+    shop.admission.lose(sale);
     shop.clock.advance_ms(600_000);
     let in_doubt = async || {
         for id in [order, made_up] {

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use flashsale::{
     adapters::{
-        memory::{MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
+        memory::{MemoryAdmission, MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
         system::{Artist, SystemRandom},
     },
     api::{NewBan, NewSale},
@@ -74,7 +74,7 @@ impl Shop {
             blacklist: memory.clone(),
             failures: memory.clone(),
             captchas: memory,
-            admission: store.clone(),
+            admission: Arc::new(MemoryAdmission::default()),
             queue: store.clone(),
             source: store.clone(),
             consumer_reports: Arc::new(MemoryConsumerReports::new()),
@@ -89,7 +89,7 @@ impl Shop {
             .iter()
             .chain(settings)
             .map(|(name, value)| (format!("FLASHSALE_{name}"), (*value).to_owned()));
-        let app = App::new(Config::load(None, env, []).unwrap(), ports).await.unwrap();
+        let app = App::new(Config::load(None, env, []).unwrap(), ports).unwrap();
         Self { app, clock, gate, client: at("192.0.2.7"), _dir: dir }
     }
 
@@ -99,7 +99,11 @@ impl Shop {
 
     async fn shoppers(&self, count: u32) -> Vec<SessionClaims> {
         let seeded = self.app.seed_users(count).await.unwrap();
-        seeded.iter().map(|(_, token)| self.app.read_session(token).unwrap()).collect()
+        let mut sessions = Vec::with_capacity(seeded.len());
+        for (_, token) in &seeded {
+            sessions.push(self.app.read_session(token).await.unwrap());
+        }
+        sessions
     }
 
     async fn sale(&self, stock: u32) -> SaleId {
@@ -205,7 +209,7 @@ async fn refusals_are_reported_with_the_next_refusal_after_a_request_was_let_in(
         refused(shop.ticket(who, sale).await, "rate-limited");
     }
     // Another process has seen as many.
-    let other = App::new(shop.app.config.clone(), shop.app.ports.clone()).await.unwrap();
+    let other = App::new(shop.app.config.clone(), shop.app.ports.clone()).unwrap();
     for _ in 0..30 {
         refused(other.issue_ticket(who, &shop.client, sale, None).await, "rate-limited");
     }
@@ -455,7 +459,7 @@ async fn the_security_log_tells_who_did_what_and_no_secret() {
         captcha: None,
     };
     let token = shop.app.sign_in(&shop.client, given).await.unwrap().token;
-    let claims = shop.app.read_session(&token).unwrap();
+    let claims = shop.app.read_session(&token).await.unwrap();
     let admin = shop.app.enter_admin(&claims, &shop.client).await.unwrap();
     let ban = NewBan {
         kind: "phone".to_owned(),

@@ -11,6 +11,7 @@ mod flood;
 mod gate;
 mod ledger;
 mod queue;
+mod restart;
 mod schema;
 mod sharing;
 mod spies;

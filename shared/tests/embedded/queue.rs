@@ -121,6 +121,28 @@ async fn reopened(dir: &TempDir) -> Sqlite {
 }
 
 #[tokio::test]
+async fn what_an_earlier_process_left_is_counted_until_it_is_worked_off() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    store.publish(&orders(1)).await.unwrap();
+    store.publish(&orders(1)).await.unwrap();
+    assert_eq!(store.inherited().await.unwrap(), Some(0), "published by this process");
+    drop(store);
+    let store = reopened(&dir).await;
+    store.publish(&orders(1)).await.unwrap();
+    assert_eq!(store.inherited().await.unwrap(), Some(2));
+    let given = gather(&store, 3).await;
+    assert_eq!(store.inherited().await.unwrap(), Some(2), "received is not worked off");
+    store.hand_back(&[given[0].tag]).await.unwrap();
+    store.ack(&[given[1].tag]).await.unwrap();
+    assert_eq!(store.inherited().await.unwrap(), Some(1));
+    let again = gather(&store, 1).await;
+    store.ack(&[again[0].tag]).await.unwrap();
+    assert_eq!(store.inherited().await.unwrap(), Some(0));
+    assert_eq!(store.depth().await.unwrap().waiting, 1);
+}
+
+#[tokio::test]
 async fn memory_keeps_reports_of_consumers() {
     flashsale::testing::contract::consumer_reports(
         &flashsale::adapters::memory::MemoryConsumerReports::new(),

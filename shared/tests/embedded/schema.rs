@@ -9,7 +9,6 @@ use flashsale::{
     domain::schema::{Migration, SchemaError, release},
     private_files::Loose,
     testing::contract::{
-        admission,
         ledger::{self, Ledger},
         queue,
         schema::{Column, Table, Tables, breaches},
@@ -180,15 +179,6 @@ macro_rules! suites {
                     ledger::$suite(&Ledger::of(expanded(&dir).await)).await;
                 }
             )*
-
-            #[tokio::test]
-            async fn admission_and_queue() {
-                let dir = TempDir::new();
-                let store = expanded(&dir).await;
-                admission::reserve(&store).await;
-                admission::orders(&store).await;
-                admission::rebuild(&store).await;
-            }
 
             #[tokio::test]
             async fn messages() {

@@ -402,7 +402,7 @@ async fn a_session_whose_second_look_up_fails_is_not_left_open() {
     });
     let mut ports = shop.app.ports.clone();
     ports.session_ledger = ledger.clone();
-    shop.app = flashsale::app::App::new(shop.app.config.clone(), ports).await.unwrap();
+    shop.app = flashsale::app::App::new(shop.app.config.clone(), ports).unwrap();
     let who = shop.shoppers(1).await.remove(0);
     nodes.end(who.user_id, who.session_id).await.unwrap();
     ledger.until.store(2, Ordering::SeqCst);

@@ -1,7 +1,7 @@
 //! Ports that do what the real ones do, count it, and fail where a test wants them to.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,13 +10,13 @@ use std::{
 
 use async_trait::async_trait;
 use flashsale::{
-    adapters::memory::MemoryCache,
+    adapters::memory::{MemoryAdmission, MemoryCache},
     domain::{
-        AdmissionDecision, AdmissionState, Availability, Claim, Order, Recorded, Reservation,
-        ReservationPage, SaleTally, Transition, Unrecordable,
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Claim, Order, OrderId,
+        QueueBacklog, QueueDepth, Recorded, Reservation, ReservationPage, SaleId, SaleTally,
+        SaleTerms, Timestamp, Transition, Unrecordable, UserId,
     },
-    domain::{AdmittedOrder, OrderId, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{Admission, Cache, OrderLedger, StoreError, Stored},
+    ports::{Admission, Cache, OrderLedger, OrderQueue, StoreError, Stored},
 };
 
 fn fault() -> StoreError {
@@ -47,9 +47,36 @@ impl Count {
     }
 }
 
+/// A queue to which other processes may publish too, as to RabbitMQ.
+pub struct SharedQueue(pub Arc<dyn OrderQueue>);
+
+#[async_trait]
+impl OrderQueue for SharedQueue {
+    async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
+        self.0.publish(orders).await
+    }
+
+    async fn park(&self, body: &[u8], reason: &str) -> Stored<()> {
+        self.0.park(body, reason).await
+    }
+
+    async fn depth(&self) -> Stored<QueueDepth> {
+        self.0.depth().await
+    }
+
+    async fn backlog(&self) -> Stored<QueueBacklog> {
+        self.0.backlog().await
+    }
+
+    async fn inherited(&self) -> Stored<Option<u64>> {
+        Ok(None)
+    }
+}
+
 /// An admission store whose calls and pages are counted, and which fails for some sales.
 pub struct SpiedAdmission {
     inner: Arc<dyn Admission>,
+    lost: Mutex<HashMap<SaleId, Arc<dyn Admission>>>,
     fails: Mutex<HashSet<SaleId>>,
     silent: Mutex<HashSet<SaleId>>,
     pub calls: Count,
@@ -59,15 +86,26 @@ pub struct SpiedAdmission {
 
 impl SpiedAdmission {
     pub fn new(inner: Arc<dyn Admission>) -> Self {
-        let (fails, silent) = (Mutex::default(), Mutex::default());
+        let (lost, fails, silent) = (Mutex::default(), Mutex::default(), Mutex::default());
         Self {
             inner,
+            lost,
             fails,
             silent,
             calls: Count::default(),
             pages: Count::default(),
             found: Count::default(),
         }
+    }
+
+    /// Loses all that is known of this sale, as an emptied Redis.
+    pub fn lose(&self, sale_id: SaleId) {
+        self.lost.lock().unwrap().insert(sale_id, Arc::new(MemoryAdmission::default()));
+    }
+
+    fn of(&self, sale_id: SaleId) -> Arc<dyn Admission> {
+        let lost = self.lost.lock().unwrap();
+        Arc::clone(lost.get(&sale_id).unwrap_or(&self.inner))
     }
 
     /// From now on it fails for this sale, as a cluster does of which one shard is down.
@@ -99,33 +137,33 @@ impl SpiedAdmission {
 impl Admission for SpiedAdmission {
     async fn reserve(&self, claim: &Claim) -> Stored<AdmissionDecision> {
         self.works(claim.sale_id).await?;
-        self.inner.reserve(claim).await
+        self.of(claim.sale_id).reserve(claim).await
     }
 
     async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
         self.works(sale_id).await?;
-        self.inner.look(sale_id, user_id).await
+        self.of(sale_id).look(sale_id, user_id).await
     }
 
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {
         self.works(sale_id).await?;
-        self.inner.find(sale_id, order_id).await
+        self.of(sale_id).find(sale_id, order_id).await
     }
 
     async fn find_many(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<Vec<Reservation>> {
         self.works(sale_id).await?;
         self.found.note(order_ids.len());
-        self.inner.find_many(sale_id, order_ids).await
+        self.of(sale_id).find_many(sale_id, order_ids).await
     }
 
     async fn settle(&self, sale_id: SaleId, active: &[AdmittedOrder]) -> Stored<()> {
         self.works(sale_id).await?;
-        self.inner.settle(sale_id, active).await
+        self.of(sale_id).settle(sale_id, active).await
     }
 
     async fn release(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()> {
         self.works(sale_id).await?;
-        self.inner.release(sale_id, order_ids).await
+        self.of(sale_id).release(sale_id, order_ids).await
     }
 
     async fn claim_overdue(
@@ -136,7 +174,7 @@ impl Admission for SpiedAdmission {
         limit: u32,
     ) -> Stored<Vec<Reservation>> {
         self.works(sale_id).await?;
-        self.inner.claim_overdue(sale_id, before, now, limit).await
+        self.of(sale_id).claim_overdue(sale_id, before, now, limit).await
     }
 
     async fn reservations(
@@ -146,34 +184,34 @@ impl Admission for SpiedAdmission {
         limit: u32,
     ) -> Stored<ReservationPage> {
         self.works(sale_id).await?;
-        let page = self.inner.reservations(sale_id, cursor, limit).await?;
+        let page = self.of(sale_id).reservations(sale_id, cursor, limit).await?;
         self.pages.note(page.reservations.len());
         Ok(page)
     }
 
     async fn state(&self, sale_id: SaleId) -> Stored<AdmissionState> {
         self.works(sale_id).await?;
-        self.inner.state(sale_id).await
+        self.of(sale_id).state(sale_id).await
     }
 
     async fn begin_rebuild(&self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> Stored<bool> {
         self.works(terms.sale_id).await?;
-        self.inner.begin_rebuild(terms, epoch, now).await
+        self.of(terms.sale_id).begin_rebuild(terms, epoch, now).await
     }
 
     async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[AdmittedOrder]) -> Stored<bool> {
         self.works(sale_id).await?;
-        self.inner.restore(sale_id, epoch, active).await
+        self.of(sale_id).restore(sale_id, epoch, active).await
     }
 
     async fn finish_rebuild(&self, sale_id: SaleId, epoch: u64) -> Stored<bool> {
         self.works(sale_id).await?;
-        self.inner.finish_rebuild(sale_id, epoch).await
+        self.of(sale_id).finish_rebuild(sale_id, epoch).await
     }
 
     async fn set_terms(&self, terms: &SaleTerms) -> Stored<bool> {
         self.works(terms.sale_id).await?;
-        self.inner.set_terms(terms).await
+        self.of(terms.sale_id).set_terms(terms).await
     }
 }
 

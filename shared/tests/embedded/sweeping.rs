@@ -143,7 +143,7 @@ async fn a_leader_whose_clock_goes_wrong_leaves_the_lead_to_another() {
     .await;
     let mut ports = shop.app.ports.clone();
     ports.clock = ledger_clock.clone();
-    let other = flashsale::app::App::new(shop.app.config.clone(), ports).await.unwrap();
+    let other = flashsale::app::App::new(shop.app.config.clone(), ports).unwrap();
     assert!(shop.sweep().await.leader);
     assert!(!other.sweep().await.unwrap().leader);
     shop.clock.set_by_ms(-60_000);
@@ -377,7 +377,7 @@ async fn a_silent_shard_of_the_stores_holds_a_batch_up_for_a_moment_only() {
     let work = tokio::time::timeout(std::time::Duration::from_secs(30), shop.work());
     assert_eq!(work.await.expect("the batch is acknowledged though not everybody was told"), 3);
     cache.silence(false);
-    let settled = async |sale, order| shop.store.find(sale, order).await.unwrap().unwrap().settled;
+    let settled = async |sale, order| shop.memory.find(sale, order).await.unwrap().unwrap().settled;
     assert_eq!([settled(silent, orders[0]).await, settled(sound, orders[1]).await], [false, true]);
     shop.admission.mend();
     shop.clock.advance_ms(5_001);

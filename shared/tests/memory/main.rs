@@ -244,7 +244,7 @@ async fn three_million_orders_are_checked_in_64_mib() {
     let clock = Arc::new(ManualClock::at(START));
     (ports.admission, ports.orders, ports.clock, ports.ledger_clock) =
         (made.clone(), made.clone(), clock.clone(), clock.clone());
-    let app = App::new(config, ports).await.unwrap();
+    let app = App::new(config, ports).unwrap();
     app.sweep().await.unwrap();
 
     let before = status_kib("VmRSS");

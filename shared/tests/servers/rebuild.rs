@@ -97,10 +97,8 @@ impl Two {
             Config::load(None, env.map(|(name, value)| (name.to_owned(), value.to_owned())), [])
                 .unwrap()
         };
-        let (leader, worker) = (
-            App::new(config(), ports()).await.unwrap(),
-            App::new(config(), ports()).await.unwrap(),
-        );
+        let (leader, worker) =
+            (App::new(config(), ports()).unwrap(), App::new(config(), ports()).unwrap());
         let sale = sale(5);
         ledger.create(&sale).await.unwrap();
         Self { clock, admission, queue, leader, worker, sale, dir }

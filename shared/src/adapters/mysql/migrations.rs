@@ -1,7 +1,10 @@
 //! Brings the schema up to date, or says how it stands.
 
 use std::{
-    sync::LazyLock,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::{ACQUIRE_TIMEOUT, MySql, STORE, errors};
 use crate::{
     adapters::sql::schema,
-    domain::schema::{Migrated, Schema, SchemaError},
+    domain::schema::{Migrated, Schema, SchemaError, release},
     ports::StoreError,
 };
 
@@ -90,6 +93,37 @@ impl MySql {
         Ok(Migrated { run, schema: standing(&mut connection).await? })
     }
 
+    /// The same ledger for a program that leaves the schema alone. Calls are [`StoreError::Unavailable`], with the reason,
+    /// until the schema is found to be up to date.
+    #[must_use]
+    pub fn on_current_schema_only(self) -> Self {
+        Self { schema_trusted: Arc::new(AtomicBool::new(false)), ..self }
+    }
+
+    /// To be called before a call uses the connection. Costs nothing once the schema was seen to be right.
+    pub(super) async fn trust_schema(
+        &self,
+        connection: &mut MySqlConnection,
+    ) -> Result<(), StoreError> {
+        if self.schema_trusted.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let refused = |cause: String| StoreError::Unavailable { store: STORE, cause };
+        match standing_still(connection).await {
+            Ok(schema) if schema.pending.is_empty() => {
+                self.schema_trusted.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            Ok(schema) => Err(refused(format!(
+                "its schema is not up to date for release {}, {} migrations are pending: run `local-emulator migrate`",
+                release(),
+                schema.pending.len()
+            ))),
+            Err(MySqlMigrationError::Store(error)) => Err(error),
+            Err(error) => Err(refused(error.to_string())),
+        }
+    }
+
     /// How the schema stands to this release. Changes nothing.
     ///
     /// # Errors
@@ -97,20 +131,7 @@ impl MySql {
     pub async fn schema(&self) -> Result<Schema, MySqlMigrationError> {
         let mut connection =
             self.pool.acquire().await.map_err(|error| MySqlMigrationError::store(&error))?;
-        let standing = standing(&mut connection).await;
-        if matches!(standing, Err(MySqlMigrationError::Schema(SchemaError::Interrupted(_)))) {
-            let used = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
-                "SELECT IS_USED_LOCK({LOCK}) IS NOT NULL"
-            )));
-            if used
-                .fetch_one(&mut *connection)
-                .await
-                .map_err(|error| MySqlMigrationError::store(&error))?
-            {
-                return Err(MySqlMigrationError::Changing);
-            }
-        }
-        standing
+        standing_still(&mut connection).await
     }
 
     /// A connection that holds the lock until it is dropped.
@@ -133,6 +154,20 @@ impl MySql {
         let locked: Option<i64> = locked.map_err(|error| MySqlMigrationError::store(&error))?;
         if locked == Some(1) { Ok(connection) } else { Err(MySqlMigrationError::Locked) }
     }
+}
+
+/// As [`standing`]; what another instance is changing at this moment is not taken for interrupted.
+async fn standing_still(connection: &mut MySqlConnection) -> Result<Schema, MySqlMigrationError> {
+    let standing = standing(connection).await;
+    if matches!(standing, Err(MySqlMigrationError::Schema(SchemaError::Interrupted(_)))) {
+        let used = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+            "SELECT IS_USED_LOCK({LOCK}) IS NOT NULL"
+        )));
+        if used.fetch_one(connection).await.map_err(|error| MySqlMigrationError::store(&error))? {
+            return Err(MySqlMigrationError::Changing);
+        }
+    }
+    standing
 }
 
 async fn standing(connection: &mut MySqlConnection) -> Result<Schema, MySqlMigrationError> {

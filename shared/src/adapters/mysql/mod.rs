@@ -10,7 +10,7 @@ mod store;
 
 use std::{
     str::FromStr as _,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -53,6 +53,8 @@ pub struct MySql {
     pool: MySqlPool,
     lost: Lost,
     measures: Arc<Measures>,
+    /// Whether calls may go ahead without a look at the schema.
+    schema_trusted: Arc<AtomicBool>,
 }
 
 /// When a connection was last lost.
@@ -107,7 +109,12 @@ impl MySql {
             .disable_statement_logging();
         let lost = Lost::default();
         let measures = Arc::new(Measures::new("requests", CONNECTIONS_MAX));
-        Ok(Self { pool: pool(options, CONNECTIONS_MAX, &lost), lost, measures })
+        Ok(Self {
+            pool: pool(options, CONNECTIONS_MAX, &lost),
+            lost,
+            measures,
+            schema_trusted: Arc::new(AtomicBool::new(true)),
+        })
     }
 
     /// The same ledger through connections of its own: whoever uses them does not wait for the others' work to end.
@@ -119,6 +126,7 @@ impl MySql {
             pool: pool(options, OWN_CONNECTIONS_MAX, &self.lost),
             lost: self.lost.clone(),
             measures,
+            schema_trusted: Arc::clone(&self.schema_trusted),
         }
     }
 }

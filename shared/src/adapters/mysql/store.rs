@@ -87,7 +87,7 @@ impl Call {
         drop(waiting);
         store.measures.acquire_seconds.record(elapsed(begun.elapsed()));
         store.measures.open.set(f64::from(store.pool.size()));
-        let connection = acquired.map_err(|error| match error {
+        let mut connection = acquired.map_err(|error| match error {
             sqlx::Error::PoolTimedOut => {
                 let cause = "no connection within the time limit: the server does not answer, or all are busy".to_owned();
                 StoreError::Unavailable { store: STORE, cause }
@@ -95,6 +95,11 @@ impl Call {
             error => errors::before_commit(&error),
         })?;
         let _in_use = Raised::new(&store.measures.in_use);
+        let trusted = timeout_at(deadline, store.trust_schema(&mut connection)).await;
+        if let Err(error) = trusted.unwrap_or_else(|_| Err(timed_out())) {
+            connection.close_on_drop();
+            return Err(error);
+        }
         Ok(Self { connection, lost: store.lost.clone(), deadline, sound: false, _in_use })
     }
 

@@ -74,6 +74,10 @@ impl OrderQueue for RabbitMq {
             .map_err(|_| unavailable("no answer in time"))??;
         Ok(orders)
     }
+
+    async fn inherited(&self) -> Stored<Option<u64>> {
+        Ok(None)
+    }
 }
 
 #[async_trait]

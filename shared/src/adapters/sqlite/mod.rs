@@ -3,7 +3,6 @@
 //! Writes go through one writer with group commit ([`writer`]): whatever waits while a transaction is being synced
 //! goes into the next one together. Reads use a small pool of their own and see committed data only (WAL).
 
-mod admission;
 mod dead_letters;
 mod ledger;
 mod queue;

@@ -181,6 +181,17 @@ impl OrderQueue for Sqlite {
             .map_err(stored)?;
         Ok(QueueBacklog { ready: count.unsigned_abs(), consumers: 0 })
     }
+
+    /// The directory's lock keeps other processes away.
+    async fn inherited(&self) -> Stored<Option<u64>> {
+        let count: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM queue_messages WHERE message_id <= ?")
+                .bind(self.queue().before)
+                .fetch_one(self.readers())
+                .await
+                .map_err(stored)?;
+        Ok(Some(count.unsigned_abs()))
+    }
 }
 
 #[async_trait]

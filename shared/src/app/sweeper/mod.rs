@@ -134,6 +134,11 @@ impl SweepMemory {
         self.rebuilds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether this process led at its last sweep.
+    pub(super) fn leads(&self) -> bool {
+        self.leads.load(Ordering::Relaxed)
+    }
+
     fn returned_to(&self) -> MutexGuard<'_, Option<OrderId>> {
         self.returned_to.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,8 +4,14 @@
 //! the rebuild waits until the publishes that were under way have ended and the queue is worked off, because an order on
 //! its way to the ledger holds a unit that the ledger does not show yet. What slips through after the longest wait, the
 //! ledger refuses: the store is only the gate in front of it.
+//!
+//! An embedded store is a special case of a lost one: it is in memory, so every process starts with an empty one. Nobody
+//! else publishes, so the rebuild waits for no publishes, only for the messages that the process has inherited. With none,
+//! it takes one step.
 
-use super::queue_barrier::Looks;
+use futures_util::future::try_join_all;
+
+use super::{SALES_AT_ONCE, SALES_PAGE, queue_barrier::Looks};
 use crate::app::App;
 use crate::{
     domain::{AdmissionState, AdmittedOrder, Order, Sale, SaleId},
@@ -33,33 +39,79 @@ impl App {
                 // Another process may have begun it, by a clock that differs from this one's: the longest wait bears that.
                 let longest =
                     self.now().since_ms(*since) >= self.config.sweeper.rebuild_wait_max_ms;
-                if !longest && !self.has_waited(sale.sale_id, *epoch).await? {
-                    return Ok(0);
-                }
-                let open = self.restore(sale, *epoch).await?;
-                if open {
-                    self.sweep.rebuilds().remove(&sale.sale_id);
-                }
-                Ok(u32::from(open))
+                self.restore_after_wait(sale, *epoch, longest).await
             }
             // Lost, or begun by someone whose token the ledger has overtaken.
             AdmissionState::Missing | AdmissionState::Rebuilding { .. } => {
-                tracing::warn!(sale_id = %sale.sale_id, "the admission store has lost the sale: rebuilding it from the ledger");
-                let begun = self.begin_rebuild(sale).await?;
-                if let Some(epoch) = begun {
-                    self.sweep.rebuilds().insert(
-                        sale.sale_id,
-                        Waiting { epoch, since_ms: self.monotonic_ms(), looks: None },
-                    );
+                if self.ports.queue.inherited().await?.is_some() {
+                    tracing::debug!(sale_id = %sale.sale_id, "loading the sale into this process's admission store");
+                } else {
+                    tracing::warn!(sale_id = %sale.sale_id, "the admission store has lost the sale: rebuilding it from the ledger");
                 }
-                Ok(u32::from(begun.is_some()))
+                let Some(epoch) = self.begin_rebuild(sale).await? else {
+                    return Ok(0);
+                };
+                self.sweep.rebuilds().insert(
+                    sale.sale_id,
+                    Waiting { epoch, since_ms: self.monotonic_ms(), looks: None },
+                );
+                Ok(1 + self.restore_after_wait(sale, epoch, false).await?)
             }
         }
+    }
+
+    /// Opens the admission store for every sale that is looked after, as far as inherited messages allow. For a process that
+    /// is about to serve buyers. Returns how many sales are still closed; 0 where other processes publish too: their store
+    /// outlives this process, and the sweeper looks after it.
+    ///
+    /// # Errors
+    /// When a store does not answer; the sweeper goes on.
+    pub async fn open_admission(&self) -> Stored<usize> {
+        if self.ports.queue.inherited().await?.is_none() {
+            return Ok(0);
+        }
+        let (mut closed, mut after) = (0, None);
+        loop {
+            let page = self.live_sales(after).await?;
+            after = page.last().map(|sale| sale.sale_id);
+            for some in page.chunks(SALES_AT_ONCE) {
+                let open = try_join_all(some.iter().map(|sale| self.open_sale(sale))).await?;
+                closed += open.iter().filter(|open| !**open).count();
+            }
+            if page.len() < SALES_PAGE as usize {
+                return Ok(closed);
+            }
+        }
+    }
+
+    /// One step of a sale's rebuild; whether the sale is open now.
+    async fn open_sale(&self, sale: &Sale) -> Stored<bool> {
+        let state = self.ports.admission.state(sale.sale_id).await?;
+        self.rebuild(sale, &state).await?;
+        let state = self.ports.admission.state(sale.sale_id).await?;
+        Ok(matches!(state, AdmissionState::Open { .. }))
+    }
+
+    /// Restores and opens the sale if the wait is over, at the latest when the `longest` wait is. Returns how many steps were
+    /// taken.
+    async fn restore_after_wait(&self, sale: &Sale, epoch: u64, longest: bool) -> Stored<u32> {
+        if !longest && !self.has_waited(sale.sale_id, epoch).await? {
+            return Ok(0);
+        }
+        let open = self.restore(sale, epoch).await?;
+        if open {
+            self.sweep.rebuilds().remove(&sale.sale_id);
+        }
+        Ok(u32::from(open))
     }
 
     /// Whether the orders that were admitted before the rebuild are recorded: their publishes have ended, and the queue
     /// is worked off.
     async fn has_waited(&self, sale_id: SaleId, epoch: u64) -> Stored<bool> {
+        // The store is in memory then. This process has admitted no order of the sale, and the one that did has ended.
+        if let Some(inherited) = self.ports.queue.inherited().await? {
+            return Ok(inherited == 0);
+        }
         let now_ms = self.monotonic_ms();
         let earlier =
             self.sweep.rebuilds().remove(&sale_id).filter(|waiting| waiting.epoch == epoch);
