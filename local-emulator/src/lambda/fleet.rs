@@ -17,7 +17,8 @@ use flashsale_servers::Watchdog;
 
 use super::{
     catalogue::{EVENT_FUNCTIONS, HTTP_FUNCTIONS},
-    function::{Common, Function},
+    function::Function,
+    instance::Definition,
     invocation::{Invocation, Refusal, Reply},
     process::Launch,
 };
@@ -39,14 +40,8 @@ impl Fleet {
         let config = &app.config;
         let dir = functions_dir(config)?;
         let environment = config.environment_for_functions();
-        let common = Arc::new(Common {
-            clock: Arc::clone(&app.ports.clock),
-            random: Arc::clone(&app.ports.random),
-            watchdog: Arc::new(
-                Watchdog::start(None).context("the watchdog, a /bin/sh, can't start")?,
-            ),
-            bare_logs: config.log_format == LogFormat::Json,
-        });
+        let watchdog =
+            Arc::new(Watchdog::start(None).context("the watchdog, a /bin/sh, can't start")?);
         let ours = HTTP_FUNCTIONS.iter().map(|(name, _)| *name).chain(EVENT_FUNCTIONS);
         let foreign = config.function_names().filter(|name| !ours.clone().any(|own| own == *name));
         check_routes(config)?;
@@ -66,8 +61,16 @@ impl Fleet {
                 settings.variables().map(|(name, value)| (name.to_owned(), value.to_owned())),
             );
             let launch = Launch { program, args, variables, memory_mb: settings.memory_mb };
-            let function = Function::new(name.to_owned(), settings, launch, Arc::clone(&common));
-            tokio::spawn(Arc::clone(&function).care());
+            let definition = Definition {
+                name: name.to_owned(),
+                settings,
+                launch,
+                watchdog: Arc::clone(&watchdog),
+                bare_logs: config.log_format == LogFormat::Json,
+            };
+            let (clock, random) = (Arc::clone(&app.ports.clock), Arc::clone(&app.ports.random));
+            let function = Function::new(definition, clock, random);
+            tokio::spawn(Arc::clone(&function).maintain());
             functions.insert(name.to_owned(), function);
         }
         Ok(Self { functions })
@@ -76,7 +79,7 @@ impl Fleet {
     /// The functions that the gateway gives more paths to than those of the product.
     pub fn foreign_routes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.functions.values().flat_map(|function| {
-            function.settings.routes.iter().map(|route| (function.name.as_str(), route.as_str()))
+            function.routes().iter().map(|route| (function.name(), route.as_str()))
         })
     }
 
@@ -89,8 +92,8 @@ impl Fleet {
     pub fn unwell(&self) -> Vec<&str> {
         self.functions
             .values()
-            .filter(|function| !function.is_well())
-            .map(|function| function.name.as_str())
+            .filter(|function| !function.is_healthy())
+            .map(|function| function.name())
             .collect()
     }
 

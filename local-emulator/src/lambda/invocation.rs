@@ -31,7 +31,7 @@ pub struct Reply {
 }
 
 /// The function failed, by its own account or by ours.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionError {
     /// `{"errorType", "errorMessage", …}`
     pub payload: Bytes,
