@@ -21,6 +21,7 @@ mod openapi;
 mod pages;
 mod poller;
 mod reporter;
+mod request_counters;
 mod requests;
 mod scheduler;
 mod serve;
