@@ -23,7 +23,7 @@ use super::{
     process::Launch,
 };
 
-/// Between two looks at whether the processes have ended.
+/// How often to check whether the processes have ended.
 const STOP_POLL: Duration = Duration::from_millis(10);
 
 /// The functions that run as processes.
@@ -32,7 +32,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Finds the programs of all functions and starts what is to run from the beginning. `wanted` picks one function.
+    /// Finds the programs of all functions and starts the instances that always run. `wanted` picks one function.
     ///
     /// # Errors
     /// When a function has no program, or the watchdog can't be started.
@@ -54,7 +54,7 @@ impl Fleet {
                 Some((program, args)) => (PathBuf::from(program), args.to_vec()),
                 None => (find(&dir, name)?, Vec::new()),
             };
-            // What others wrote has no use for the keys and passwords of the product.
+            // A foreign function does not get the keys and passwords of the product.
             let is_ours = ours.clone().any(|own| own == name);
             let mut variables = if is_ours { environment.clone() } else { Vec::new() };
             variables.extend(
@@ -88,7 +88,7 @@ impl Fleet {
         self.functions.contains_key(name)
     }
 
-    /// Those that can't be started, as far as is known.
+    /// The functions that can't start, as far as is known.
     pub fn unwell(&self) -> Vec<&str> {
         self.functions
             .values()
@@ -105,7 +105,7 @@ impl Fleet {
     /// Ends all processes; refuses work from here on.
     pub async fn stop(&self) {
         loop {
-            // All are told before the first is waited for.
+            // Stop all before waiting for the first.
             let left = self.functions.values().filter(|function| function.stop()).count();
             if left == 0 {
                 return;
@@ -115,9 +115,9 @@ impl Fleet {
     }
 }
 
-/// Refuses routes that the gateway could not take: the router would panic, or they would hide what is the product's.
+/// Refuses routes that the gateway can't serve: the router would panic, or they would hide the product's own.
 fn check_routes(config: &Config) -> anyhow::Result<()> {
-    /// The first parts of the paths that are the emulator's own; a test knows if one is missing.
+    /// The first segments of the emulator's own paths; a test notices a missing one.
     const RESERVED: [&str; 16] = [
         "",
         "2015-03-31",

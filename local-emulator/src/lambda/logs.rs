@@ -9,9 +9,9 @@ use tokio::net::unix::pipe;
 
 use crate::cli;
 
-/// As much as the Invoke API gives back.
+/// The length of a log tail in the Invoke API.
 const TAIL_BYTES: usize = 4 * 1024;
-/// A line is passed on in pieces of this size when it does not end.
+/// A longer line is passed on in pieces of this size.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// The last bytes that one process wrote.
@@ -32,7 +32,7 @@ impl Logs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).written
     }
 
-    /// What was written after the mark, at most its last 4 KiB.
+    /// The bytes written after the mark, at most the last 4 KiB.
     pub fn since(&self, mark: u64) -> Vec<u8> {
         let tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = usize::try_from(tail.written.saturating_sub(mark))
@@ -49,7 +49,7 @@ impl Logs {
         tail.bytes.drain(..surplus);
     }
 
-    /// Passes on what comes through the pipe until it ends. `name` stands before each line, unless lines are for machines.
+    /// Passes on the lines from the pipe until it ends, each after `name` if there is one.
     pub async fn follow(&self, pipe: pipe::Receiver, name: Option<&str>) {
         let mut line = Vec::new();
         let mut buffer = [0; 4096];

@@ -1,8 +1,8 @@
 //! The Lambda Runtime API, as one instance sees it: `next`, `response`, `error` and `init/error`.
 //!
-//! Each instance has a port of its own on the loopback address, so a call says by where it arrives which instance it is
-//! about. As in Lambda there is no password: whoever has an account on this machine can take the function's part, and is
-//! trusted not to. Pages in a browser are not, whatever name they give this machine.
+//! Each instance has a loopback port of its own, which identifies it. As in Lambda there is no password: users of this machine
+//! could impersonate the function and are trusted not to. Pages in a browser are not trusted, whatever name they give this
+//! machine.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
@@ -191,7 +191,7 @@ async fn read(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, Unr
     }
 }
 
-/// The error as the function tells it; when it tells nothing usable, the type that stands in the header.
+/// The error as the function reports it; without a usable report, the type from the header.
 async fn report(request: Request<Incoming>) -> Bytes {
     let kind = request
         .headers()
