@@ -17,9 +17,9 @@ const SHOPPER: &str = "+12015550123";
 const ADMIN: &str = "+12015550199";
 const FILE: &str = "demo-passwords";
 
-/// What the command line says of the demo.
+/// Whether the command line wants the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum Mode {
     /// When embedded and empty.
     Default,
     Yes,
@@ -27,12 +27,12 @@ pub enum Wish {
 }
 
 /// Makes the demo where it is wanted, and prints how to sign in.
-pub async fn prepare(app: &App, wish: Wish) -> anyhow::Result<()> {
+pub async fn prepare(app: &App, mode: Mode) -> anyhow::Result<()> {
     let known = app.config.data_dir.join(FILE).exists();
-    let wanted = match wish {
-        Wish::No => return Ok(()),
-        Wish::Yes => true,
-        Wish::Default => {
+    let wanted = match mode {
+        Mode::No => return Ok(()),
+        Mode::Yes => true,
+        Mode::Default => {
             !app.config.is_production()
                 && app.config.servers == ServersMode::Embedded
                 && (known || app.ports.sales.list(None, 1).await?.is_empty())

@@ -75,25 +75,25 @@ pub async fn serve(
             let (stream, peer) = accept(&listener, &connections).await;
             (connections.admit(peer.ip()).await, stream, peer)
         };
-        let (guest, stream, peer) = tokio::select! {
+        let (permit, stream, peer) = tokio::select! {
             admitted = admitted => admitted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let Some(guest) = guest else { continue };
-        let (router, requests) = (router.clone(), guest.requests());
+        let Some(permit) = permit else { continue };
+        let (router, requests) = (router.clone(), permit.requests());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            let busy = requests();
-            let mut request = request.map(|body| busy.receiving(body));
+            let active = requests();
+            let mut request = request.map(|body| active.request_body(body));
             request.extensions_mut().insert(ConnectInfo(peer));
             let answer = router.clone().oneshot(request);
-            async move { answer.await.map(|answer| answer.map(|body| busy.until_sent(body))) }
+            async move { answer.await.map(|answer| answer.map(|body| active.response_body(body))) }
         });
-        let connection =
-            graceful.watch(builder.serve_connection(TokioIo::new(guest.guard(stream)), service));
+        let connection = graceful
+            .watch(builder.serve_connection(TokioIo::new(permit.with_timeout(stream)), service));
         tokio::spawn(async move {
             let ended = tokio::select! {
                 ended = connection => ended,
-                () = guest.asked_to_leave() => Ok(()),
+                () = permit.displaced() => Ok(()),
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, %peer, "connection");

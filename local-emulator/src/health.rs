@@ -15,8 +15,8 @@ use crate::host::Host;
 
 /// Longest wait for one part.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
-/// An answer is given again for so long: the parts are asked once a second, however many ask us.
-const ANSWER_LIFE: Duration = Duration::from_secs(1);
+/// How long a result is used again: the parts are checked at most once a second, however many clients ask.
+const CHECK_PERIOD: Duration = Duration::from_secs(1);
 
 /// Whether each part answers.
 type Parts = Vec<(&'static str, bool)>;
@@ -40,7 +40,7 @@ impl Health {
 
     /// Whether `/readyz` answers 200, and whether each part answers.
     pub async fn state(&self) -> (bool, Parts) {
-        let parts = self.look().await;
+        let parts = self.parts().await;
         (!*self.draining.borrow() && parts.iter().all(|(_, up)| *up), parts)
     }
 }
@@ -53,10 +53,10 @@ pub fn router(health: &Health) -> Router {
 }
 
 async fn ready(health: Health) -> (StatusCode, Json<Value>) {
-    let looked = health.look().await;
+    let parts = health.parts().await;
     let draining = *health.draining.borrow();
-    let down: Vec<&str> = looked.iter().filter(|(_, up)| !up).map(|(name, _)| *name).collect();
-    let parts: Map<String, Value> = looked
+    let down: Vec<&str> = parts.iter().filter(|(_, up)| !up).map(|(name, _)| *name).collect();
+    let parts: Map<String, Value> = parts
         .iter()
         .map(|(name, up)| ((*name).to_owned(), json!(if *up { "up" } else { "down" })))
         .collect();
@@ -74,11 +74,11 @@ async fn ready(health: Health) -> (StatusCode, Json<Value>) {
 impl Health {
     /// Single flight: concurrent callers share one round of checks. All parts are checked at once, so that it takes no longer
     /// than one check however many are down.
-    async fn look(&self) -> Parts {
+    async fn parts(&self) -> Parts {
         static LINES: OncePerSecond = OncePerSecond::new();
         let mut last = self.last.lock().await;
         if let Some((at, parts)) = &*last
-            && at.elapsed() < ANSWER_LIFE
+            && at.elapsed() < CHECK_PERIOD
         {
             return parts.clone();
         }

@@ -31,40 +31,40 @@ use serde_json::{Map, Value, json};
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    here::names_listener,
     host::{Host, Http, http},
     lambda::{Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply, new_id, reference},
+    loopback::names_listener,
 };
 
 /// Largest payload of an asynchronous invocation, as with Lambda.
 const EVENT_BYTES_MAX: usize = 1024 * 1024;
 /// Asynchronous invocations of one function at a time, those that wait for another try included.
 const EVENTS_MAX: usize = 200;
-/// After so long an asynchronous invocation is not tried again, as with Lambda.
+/// An asynchronous invocation that is older than this is not retried, as with Lambda.
 const EVENT_AGE_MAX: Duration = Duration::from_secs(6 * 3_600);
 /// A failed asynchronous invocation is tried again twice, after one minute and after two.
 const EVENT_PAUSES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(120)];
-/// A throttled one is tried again ever more seldom.
+/// A throttled one is retried after pauses that double from the first to the last.
 const THROTTLED_PAUSE_FIRST: Duration = Duration::from_secs(1);
 const THROTTLED_PAUSE_LAST: Duration = Duration::from_secs(300);
 
-/// The places for asynchronous invocations, by function: one function's never take another's.
-type Places = Arc<Mutex<HashMap<String, Arc<Semaphore>>>>;
+/// The permits for asynchronous invocations, by function: each function has its own.
+type Permits = Arc<Mutex<HashMap<String, Arc<Semaphore>>>>;
 
 /// The routes, for a listener at this address.
 pub fn router(host: &Host, address: SocketAddr) -> Router {
-    let (invoking, places) = (host.clone(), Places::default());
+    let (invoking, permits) = (host.clone(), Permits::default());
     let invoke = move |Path(function): Path<String>,
                        Query(query): Query<HashMap<String, String>>,
                        headers: HeaderMap,
                        request: Request| {
-        let (host, places) = (invoking.clone(), Arc::clone(&places));
+        let (host, permits) = (invoking.clone(), Arc::clone(&permits));
         async move {
             let (name, qualifier) = reference(&function);
             let qualifier = query.get("Qualifier").map(String::as_str).or(qualifier);
             let known = host.has(name) && qualifier.is_none_or(|qualifier| qualifier == "$LATEST");
             let outcome = match known {
-                true => invoke(host, &places, name, &headers, request).await,
+                true => invoke(host, &permits, name, &headers, request).await,
                 false => Err(Failure::of(&Refusal::NoSuchFunction, &function)),
             };
             outcome.unwrap_or_else(Failure::into_response)
@@ -160,7 +160,7 @@ impl Failure {
 
 async fn invoke(
     host: Host,
-    places: &Places,
+    permits: &Permits,
     function: &str,
     headers: &HeaderMap,
     request: Request,
@@ -196,13 +196,13 @@ async fn invoke(
         "Event" if invocation.payload.len() > EVENT_BYTES_MAX => Err(too_large(EVENT_BYTES_MAX)),
         "Event" => {
             let events = Arc::clone(
-                places
+                permits
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .entry(function.to_owned())
                     .or_insert_with(|| Arc::new(Semaphore::new(EVENTS_MAX))),
             );
-            let place = events
+            let permit = events
                 .try_acquire_owned()
                 .map_err(|_| Failure::of(&Refusal::Throttled, function))?;
             let function = function.to_owned();
@@ -211,7 +211,7 @@ async fn invoke(
             let invocation = Invocation { client_context: None, ..invocation };
             tokio::spawn(async move {
                 invoke_later(&host, &function, &invocation).await;
-                drop(place);
+                drop(permit);
             });
             Ok(identified(StatusCode::ACCEPTED.into_response(), &request_id))
         }

@@ -18,7 +18,7 @@ use axum::{
 use flashsale::metrics::{HTTP_REQUESTS, HTTP_SECONDS, LIMITED};
 use metrics::{Counter, Histogram};
 
-use crate::{host::Host, live::TALLY};
+use crate::{host::Host, request_counters::REQUEST_COUNTERS};
 
 /// Methods that are counted by name; others are `OTHER`.
 const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "OTHER"];
@@ -107,7 +107,7 @@ pub async fn count(
     let method = number_of(request.method());
     let response = next.run(request).await;
     let took = begun.elapsed();
-    TALLY.count(route.as_str(), response.status(), took);
+    REQUEST_COUNTERS.count(route.as_str(), response.status(), took);
     if response.status() == StatusCode::TOO_MANY_REQUESTS {
         LIMITS.count(&response);
     }

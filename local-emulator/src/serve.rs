@@ -63,7 +63,7 @@ impl Signals {
 /// `figures` are those that [`metrics::start`] has begun to collect.
 pub async fn run(
     backend: Backend,
-    demo: demo::Wish,
+    demo: demo::Mode,
     mut signals: Signals,
     figures: Option<PrometheusHandle>,
     traces: Traces,

@@ -13,7 +13,7 @@ TREE = pathlib.Path(sys.argv[1])
 HERE = pathlib.Path(__file__).parent
 
 CHANGES = {
-    "shared/src/adapters/sql/orders.rs": [
+    "shared/src/adapters/sql/locking.rs": [
         ("INSERT INTO orders ({ORDER_COLUMNS}, active_slot) VALUES", "INSERT INTO orders ({ORDER_COLUMNS}, active_slot, rehearsal_release) VALUES"),
         ("Result<[Value; 12], Failure>", "Result<[Value; 13], Failure>"),
         ("        (*slot).into(),\n    ])", '        (*slot).into(),\n        "next".into(),\n    ])'),

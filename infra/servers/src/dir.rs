@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use crate::error::{StartError, Trying};
 use crate::ports;
-use crate::servers::Urls;
+use crate::urls::Urls;
 
 /// `attach` holds the owner's lock for an instant to see whether it is free.
-const OWNER_PATIENCE: Duration = Duration::from_millis(500);
+const OWNER_TIMEOUT: Duration = Duration::from_millis(500);
 /// The watchdog of a dead owner gives its servers 5 s before it kills them.
-const SERVERS_PATIENCE: Duration = Duration::from_secs(15);
+const SERVERS_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(20);
 
 const OWNER_LOCK: &str = "owner.lock";
@@ -43,7 +43,7 @@ impl DataDir {
 
         let mut owner_lock = open_private(&root.join(OWNER_LOCK))
             .trying(|| format!("open {OWNER_LOCK} in {}", root.display()))?;
-        if !lock_within(&owner_lock, OWNER_PATIENCE)? {
+        if !lock_within(&owner_lock, OWNER_TIMEOUT)? {
             let mut pid = String::new();
             let _ = owner_lock.read_to_string(&mut pid);
             return Err(StartError::InUse { dir: root, pid: pid.trim().parse().ok() });
@@ -56,7 +56,7 @@ impl DataDir {
             .set_len(0)
             .and_then(|()| writeln!(owner_lock, "{}", std::process::id()))
             .trying(|| format!("write {OWNER_LOCK} in {}", root.display()))?;
-        if !lock_within(&servers_lock, SERVERS_PATIENCE)? {
+        if !lock_within(&servers_lock, SERVERS_TIMEOUT)? {
             return Err(StartError::Orphaned { dir: root });
         }
 
@@ -169,8 +169,8 @@ fn open_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-fn lock_within(file: &File, patience: Duration) -> Result<bool, StartError> {
-    let deadline = Instant::now() + patience;
+fn lock_within(file: &File, timeout: Duration) -> Result<bool, StartError> {
+    let deadline = Instant::now() + timeout;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(true),

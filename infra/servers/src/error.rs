@@ -5,8 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::kind::ServerKind;
 use crate::programs::{Missing, install_advice};
-use crate::servers::ServerKind;
 
 /// Why servers could not be started, restarted or signalled.
 #[derive(Debug, thiserror::Error)]

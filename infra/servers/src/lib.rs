@@ -28,6 +28,7 @@
 
 mod dir;
 mod error;
+mod kind;
 mod mysql;
 mod ports;
 mod process;
@@ -36,9 +37,12 @@ mod rabbitmq;
 mod redis;
 mod server;
 mod servers;
+mod urls;
 mod watchdog;
 
 pub use error::StartError;
+pub use kind::ServerKind;
 pub use programs::{Missing, missing};
-pub use servers::{Builder, ServerKind, Servers, Urls};
+pub use servers::{Builder, Servers};
+pub use urls::Urls;
 pub use watchdog::{EndOrder, Watchdog};

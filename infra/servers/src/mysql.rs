@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use crate::dir::write_private;
 use crate::error::{StartError, Trying};
+use crate::kind::ServerKind;
 use crate::process::{Launch, log_tail};
 use crate::programs::{Missing, find_mariadb_install_db};
 use crate::server::{Host, Recipe, probe};
-use crate::servers::ServerKind;
 use crate::watchdog::EndOrder;
 
 pub(crate) const USER: &str = "flashsale";

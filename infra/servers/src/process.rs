@@ -106,11 +106,11 @@ impl Process {
     }
 
     /// Asks the group to end, waits, and kills what is left of it.
-    pub(crate) fn terminate(&mut self, patience: Duration) {
+    pub(crate) fn terminate(&mut self, timeout: Duration) {
         let _ = self.signal(Signal::TERM);
         // A paused server sees SIGTERM only when it goes on.
         let _ = self.signal(Signal::CONT);
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         while !self.has_ended() && Instant::now() < deadline {
             thread::sleep(POLL);
         }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::servers::ServerKind;
+use crate::kind::ServerKind;
 
 /// Where server programs live that are not on everybody's `PATH`.
 const EXTRA_DIRS: [&str; 9] = [

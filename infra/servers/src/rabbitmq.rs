@@ -7,9 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::dir::write_private;
+use crate::kind::ServerKind;
 use crate::process::Launch;
 use crate::server::{Host, Recipe, probe};
-use crate::servers::ServerKind;
 use crate::watchdog::EndOrder;
 
 pub(crate) const USER: &str = "flashsale";

@@ -5,10 +5,10 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 
 use crate::dir::write_private;
+use crate::kind::ServerKind;
 use crate::ports;
 use crate::process::Launch;
 use crate::server::{Host, Recipe, probe};
-use crate::servers::ServerKind;
 use crate::watchdog::EndOrder;
 
 const SLOTS: u32 = 16_384;

@@ -12,16 +12,16 @@ use rustix::process::Signal;
 
 use crate::dir::DataDir;
 use crate::error::{StartError, Trying};
+use crate::kind::ServerKind;
 use crate::ports;
 use crate::process::{Launch, Process, log_tail, owns_listener};
-use crate::servers::ServerKind;
 use crate::watchdog::Watchdog;
 
 /// How long one attempt at a readiness probe may take.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 const PROBE_PERIOD: Duration = Duration::from_millis(25);
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const PORT_ATTEMPTS: u32 = 4;
 
 /// What the servers of one set share.
@@ -113,7 +113,7 @@ impl Server {
                     if attempt < PORT_ATTEMPTS
                         && !state.ports.iter().all(|&p| ports::is_free(p)) =>
                 {
-                    // Somebody took a port after it was found free.
+                    // Another process took a port after it was found free.
                     state.helper = None;
                 }
                 result => return result,
@@ -126,7 +126,7 @@ impl Server {
     pub(crate) fn restart(&self) -> Result<(), StartError> {
         let mut state = self.state();
         if let Some(mut main) = state.main.take() {
-            main.terminate(STOP_PATIENCE);
+            main.terminate(STOP_TIMEOUT);
         }
         self.start_on_ports(&mut state, Instant::now() + self.host.limit)
     }
@@ -134,7 +134,7 @@ impl Server {
     pub(crate) fn stop(&self) {
         let mut state = self.state();
         if let Some(mut main) = state.main.take() {
-            main.terminate(STOP_PATIENCE);
+            main.terminate(STOP_TIMEOUT);
         }
         state.helper = None;
     }

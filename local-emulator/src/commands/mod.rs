@@ -54,9 +54,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             () = signals.next() => return Ok(ExitCode::SUCCESS),
         };
         let wish = match (arguments.serve.demo, arguments.serve.no_demo) {
-            (_, true) => demo::Wish::No,
-            (true, false) => demo::Wish::Yes,
-            (false, false) => demo::Wish::Default,
+            (_, true) => demo::Mode::No,
+            (true, false) => demo::Mode::Yes,
+            (false, false) => demo::Mode::Default,
         };
         return serve::run(backend, wish, signals, figures, traces).await;
     }

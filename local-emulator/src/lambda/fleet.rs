@@ -17,12 +17,13 @@ use flashsale_servers::Watchdog;
 
 use super::{
     catalogue::{function_names, is_ours},
-    function::{Common, Function},
+    function::Function,
+    instance::Definition,
     invocation::{Invocation, Refusal, Reply},
     process::Launch,
 };
 
-/// Between two looks at whether the processes have ended.
+/// How often to check whether the processes have ended.
 const STOP_POLL: Duration = Duration::from_millis(10);
 
 /// The functions that run as processes.
@@ -31,7 +32,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Finds the programs of all functions and starts what is to run from the beginning. `wanted` picks one function.
+    /// Finds the programs of all functions and starts the instances that always run. `wanted` picks one function.
     ///
     /// # Errors
     /// When a function has no program, or the watchdog can't be started.
@@ -39,14 +40,8 @@ impl Fleet {
         let config = &app.config;
         let dir = functions_dir(config)?;
         let environment = config.environment_for_functions();
-        let common = Arc::new(Common {
-            clock: Arc::clone(&app.ports.clock),
-            random: Arc::clone(&app.ports.random),
-            watchdog: Arc::new(
-                Watchdog::start(None).context("the watchdog, a /bin/sh, can't start")?,
-            ),
-            bare_logs: config.log_format == LogFormat::Json,
-        });
+        let watchdog =
+            Arc::new(Watchdog::start(None).context("the watchdog, a /bin/sh, can't start")?);
         let foreign = config.function_names().filter(|name| !is_ours(name));
         check_routes(config)?;
         let mut functions = BTreeMap::new();
@@ -59,14 +54,22 @@ impl Fleet {
                 Some((program, args)) => (PathBuf::from(program), args.to_vec()),
                 None => (find(&dir, name)?, Vec::new()),
             };
-            // What others wrote has no use for the keys and passwords of the product.
+            // A foreign function does not get the keys and passwords of the product.
             let mut variables = if is_ours(name) { environment.clone() } else { Vec::new() };
             variables.extend(
                 settings.variables().map(|(name, value)| (name.to_owned(), value.to_owned())),
             );
             let launch = Launch { program, args, variables, memory_mb: settings.memory_mb };
-            let function = Function::new(name.to_owned(), settings, launch, Arc::clone(&common));
-            tokio::spawn(Arc::clone(&function).care());
+            let definition = Definition {
+                name: name.to_owned(),
+                settings,
+                launch,
+                watchdog: Arc::clone(&watchdog),
+                bare_logs: config.log_format == LogFormat::Json,
+            };
+            let (clock, random) = (Arc::clone(&app.ports.clock), Arc::clone(&app.ports.random));
+            let function = Function::new(definition, clock, random);
+            tokio::spawn(Arc::clone(&function).maintain());
             functions.insert(name.to_owned(), function);
         }
         Ok(Self { functions })
@@ -75,7 +78,7 @@ impl Fleet {
     /// The functions that the gateway gives more paths to than those of the product.
     pub fn foreign_routes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.functions.values().flat_map(|function| {
-            function.settings.routes.iter().map(|route| (function.name.as_str(), route.as_str()))
+            function.routes().iter().map(|route| (function.name(), route.as_str()))
         })
     }
 
@@ -84,12 +87,12 @@ impl Fleet {
         self.functions.contains_key(name)
     }
 
-    /// Those that can't be started, as far as is known.
+    /// The functions that can't start, as far as is known.
     pub fn unwell(&self) -> Vec<&str> {
         self.functions
             .values()
-            .filter(|function| !function.is_well())
-            .map(|function| function.name.as_str())
+            .filter(|function| !function.is_healthy())
+            .map(|function| function.name())
             .collect()
     }
 
@@ -101,7 +104,7 @@ impl Fleet {
     /// Ends all processes; refuses work from here on.
     pub async fn stop(&self) {
         loop {
-            // All are told before the first is waited for.
+            // Stop all before waiting for the first.
             let left = self.functions.values().filter(|function| function.stop()).count();
             if left == 0 {
                 return;
@@ -111,7 +114,7 @@ impl Fleet {
     }
 }
 
-/// The first parts of the paths that are the emulator's own; a test knows if one is missing.
+/// The first segments of the emulator's own paths; a test notices a missing one.
 pub const RESERVED: [&str; 16] = [
     "",
     "2015-03-31",
@@ -131,7 +134,7 @@ pub const RESERVED: [&str; 16] = [
     "sign-in",
 ];
 
-/// Refuses routes that the gateway could not take: the router would panic, or they would hide what is the product's.
+/// Refuses routes that the gateway can't serve: the router would panic, or they would hide the product's own.
 fn check_routes(config: &Config) -> anyhow::Result<()> {
     let mut router = matchit::Router::new();
     for name in config.function_names() {

@@ -1,4 +1,4 @@
-//! What is asked of a function, and what comes of it.
+//! Invocations and their results.
 
 use std::{fmt, time::Duration};
 
@@ -21,7 +21,7 @@ pub struct Invocation {
     pub log_tail: bool,
 }
 
-/// A function was called. What it made of it is in `result`.
+/// The answer of a function that was called.
 #[derive(Debug, Clone)]
 pub struct Reply {
     pub request_id: String,
@@ -30,12 +30,12 @@ pub struct Reply {
     pub log: Option<Vec<u8>>,
 }
 
-/// The function failed, by its own account or by ours.
-#[derive(Debug, Clone)]
+/// The function failed: it reported that, or the emulator noticed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionError {
     /// `{"errorType", "errorMessage", …}`
     pub payload: Bytes,
-    /// Whether it was stopped because its time was over.
+    /// Whether it exceeded its time.
     pub timed_out: bool,
 }
 
@@ -45,12 +45,12 @@ impl FunctionError {
         Self { payload: Bytes::from(payload.to_string()), timed_out: false }
     }
 
-    /// As the function told it.
+    /// As the function reported it.
     pub fn reported(payload: Bytes) -> Self {
         Self { payload, timed_out: false }
     }
 
-    /// The process ended in the middle of it.
+    /// The process ended during the invocation.
     pub fn crashed(request_id: &str, how: &str) -> Self {
         Self::ours("Runtime.ExitError", request_id, &format!("Runtime exited with error: {how}"))
     }
@@ -60,7 +60,7 @@ impl FunctionError {
         Self::ours("Runtime.InitError", request_id, why)
     }
 
-    /// Its time was over.
+    /// It exceeded its time.
     pub fn timed_out(request_id: &str, after: Duration) -> Self {
         let error = Self::ours(
             "Sandbox.Timedout",
@@ -91,9 +91,9 @@ impl FunctionError {
 pub enum Refusal {
     /// There is none of this name.
     NoSuchFunction,
-    /// As many requests as may be are being worked on or waiting.
+    /// The instances and the queue are full.
     Throttled,
-    /// The emulator is about to end.
+    /// The emulator is stopping.
     Stopping,
 }
 

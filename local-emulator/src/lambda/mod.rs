@@ -2,25 +2,28 @@
 //! answers.
 //!
 //! ```text
-//! gateway ┐                       ┌ Instance: one process, and the Runtime API on a port of its own
-//! poller  ├ Fleet ── Function ────┤
-//! invoke  ┘  by name  queue, scale└ Instance …
+//! gateway ┐                            ┌ Instance: one process, and the Runtime API on a port of its own
+//! poller  ├ Fleet ── Function ── Pool ──┤
+//! invoke  ┘  by name             queue  └ Instance …
 //! ```
 //!
-//! A [`Function`] holds everything that is decided (who waits, who works, who is started) under one lock; an instance
-//! only carries bytes and tells what happened to its process. Sources: the Runtime API and the Invoke API as AWS's
-//! developer guide describes them.
+//! A [`dispatcher::Dispatcher`] decides everything (which request waits, which instance works on it, what is started and ended)
+//! and is pure; the pool holds it under one lock and carries its decisions out; an instance moves bytes and reports the end of
+//! its process. Sources: the Runtime API and the Invoke API as AWS's developer guide describes them.
 //!
 //! Deliberately absent: versions and aliases, layers, extensions, response streaming, SnapStart, credentials for AWS, and
 //! a memory of asynchronous invocations that outlives the emulator.
 
 mod catalogue;
+mod dispatcher;
 mod fleet;
 mod function;
 mod http_event;
+mod ids;
 mod instance;
 mod invocation;
 mod logs;
+mod pool;
 mod process;
 mod runtime_api;
 
@@ -28,6 +31,6 @@ pub use catalogue::{HTTP_FUNCTIONS, function_names, http_function, is_ours, refe
 pub use fleet::Fleet;
 #[cfg(test)]
 pub use fleet::RESERVED;
-pub use function::new_id;
 pub use http_event::{HttpEvent, answer_to_response};
+pub use ids::new_id;
 pub use invocation::{FunctionError, Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply};

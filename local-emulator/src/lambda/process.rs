@@ -19,10 +19,10 @@ use tokio::{
     process::{Child, Command},
 };
 
-/// Variables of ours that a program may need to run at all; nothing else of our environment reaches a function.
+/// Environment variables that a program may need to run at all; functions inherit no others.
 const PASSED_ON: [&str; 8] =
     ["PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"];
-/// Waits for the end of the line that opens the gate; an end of file means that the emulator is gone.
+/// Waits for the line that opens the gate; end of file means that the emulator is gone.
 const GATE: &str = r#"read -r go || exit 1; exec "$@" </dev/null"#;
 
 /// What to run.
@@ -42,7 +42,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts the program. What it writes to both its outputs comes through the pipe.
+    /// Starts the program. The pipe carries its standard output and standard error.
     pub fn spawn(
         launch: &Launch,
         more: &[(&str, &str)],
@@ -81,28 +81,28 @@ impl Process {
         Ok((process, pipe::Receiver::from_owned_fd(OwnedFd::from(output))?))
     }
 
-    /// Waits for the end. May be given up and called again.
+    /// Waits for the end. Cancel safe.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
     }
 
     /// Sends a signal to the whole group.
     pub fn signal(&self, signal: Signal) {
-        // It fails when nobody is left to hear it.
+        // It fails when no process of the group is left.
         let _ = kill_process_group(self.group, signal);
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Also when the leader has ended: what it started may still run. The group's number can't belong to another as long
-        // as one of it lives, and is not given out again so soon when none does.
+        // Also when the leader has ended: processes that it started may still run. The kernel does not reuse the group's number
+        // while one of them lives, and not at once afterwards.
         self.signal(Signal::KILL);
         self.watchdog.remove(self.group);
     }
 }
 
-/// Limits what the process and its children can allocate each. Set on the gate, and inherited by what it becomes.
+/// Limits the memory of the process and of each of its children. Set on the gate and inherited by the program.
 #[cfg(target_os = "linux")]
 fn limit_memory(process: Pid, memory_mb: u32) -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, prlimit};

@@ -2,7 +2,10 @@
 
 use serde::Deserialize;
 
-use super::{ConfigError, bad};
+use super::{
+    error::{ConfigError, bad},
+    ranges::check_ranges,
+};
 
 /// `[function_defaults]`
 #[derive(Debug, Clone, Deserialize)]
@@ -150,24 +153,19 @@ impl FunctionSettings {
     }
 
     pub(super) fn validate(&self, key: &str) -> Result<(), ConfigError> {
-        let ranges: [(&str, u64, u64, u64); 8] = [
-            ("instances_max", self.instances_max.into(), 1, 1_000),
-            ("instances_min", self.instances_min.into(), 0, self.instances_max.into()),
-            ("concurrency", self.concurrency.into(), 1, 1_000),
-            ("timeout_ms", self.timeout_ms, 1, 900_000),
-            ("memory_mb", self.memory_mb.into(), 64, 10_240),
-            ("idle_ms", self.idle_ms, 100, 86_400_000),
-            ("queue_max", self.queue_max as u64, 0, 1_000_000),
-            ("queue_wait_ms", self.queue_wait_ms, 1, 900_000),
-        ];
-        for (name, value, min, max) in ranges {
-            if !(min..=max).contains(&value) {
-                return Err(bad(
-                    format!("{key}.{name}"),
-                    format!("expected {min} to {max}, got {value}"),
-                ));
-            }
-        }
+        check_ranges(
+            key,
+            [
+                ("instances_max", self.instances_max.into(), 1, 1_000),
+                ("instances_min", self.instances_min.into(), 0, self.instances_max.into()),
+                ("concurrency", self.concurrency.into(), 1, 1_000),
+                ("timeout_ms", self.timeout_ms, 1, 900_000),
+                ("memory_mb", self.memory_mb.into(), 64, 10_240),
+                ("idle_ms", self.idle_ms, 100, 86_400_000),
+                ("queue_max", self.queue_max as u64, 0, 1_000_000),
+                ("queue_wait_ms", self.queue_wait_ms, 1, 900_000),
+            ],
+        )?;
         if self
             .environment
             .iter()

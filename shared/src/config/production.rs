@@ -4,22 +4,26 @@ use std::net::{IpAddr, SocketAddr};
 
 use secrecy::ExposeSecret as _;
 
-use super::{CaptchaMode, Config, ConfigError, CookieSecure, bad, is_private};
+use super::{
+    error::{ConfigError, bad},
+    modes::{CaptchaMode, CookieSecure},
+    network::{Network, is_private},
+    settings::Config,
+};
 
 /// Names that no public name server answers.
 const INTERNAL_SUFFIXES: [&str; 5] = [".localhost", ".local", ".internal", ".lan", ".home.arpa"];
 
-pub(super) fn check(
-    config: &Config,
-    no_session_keys: bool,
-    no_ticket_keys: bool,
-) -> Result<(), ConfigError> {
+pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     const KEY_NEEDED: &str =
         "the production profile needs a key of its own: \"kid:base64 of 32 random bytes\"";
-    if no_session_keys {
+    if !config.is_production() {
+        return Ok(());
+    }
+    if config.session_keys()?.is_empty() {
         return Err(bad("session_keys", KEY_NEEDED));
     }
-    if no_ticket_keys {
+    if config.ticket_keys()?.is_empty() {
         return Err(bad("ticket_keys", KEY_NEEDED));
     }
     if config.captcha == CaptchaMode::Off {
@@ -28,7 +32,7 @@ pub(super) fn check(
     if config.cookie_secure == CookieSecure::Never {
         return Err(bad("cookie_secure", "the production profile needs \"auto\" or \"always\""));
     }
-    if config.trusted_proxies.iter().any(super::Network::is_too_wide) {
+    if config.trusted_proxies.iter().any(Network::is_too_wide) {
         let expected = "the production profile refuses networks wider than /8 (IPv6: /7): every client in them could claim any address";
         return Err(bad("trusted_proxies", expected));
     }

@@ -4,7 +4,12 @@ use std::fmt;
 
 use toml::{Table, Value};
 
-use super::{ConfigError, DEFAULTS, ENV_PREFIX, bad};
+use super::error::{ConfigError, bad};
+
+/// The defaults, with a comment on each.
+pub const DEFAULTS: &str = include_str!("../../config.default.toml");
+/// Begins the name of every environment variable of ours.
+pub(super) const ENV_PREFIX: &str = "FLASHSALE_";
 
 /// The section with one table for each function, which may name functions that the defaults do not know.
 const FUNCTIONS: &str = "functions";

@@ -4,7 +4,10 @@ use lambda_http::http::{HeaderName, HeaderValue, Uri};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
-use super::{ConfigError, bad};
+use super::{
+    error::{ConfigError, bad},
+    ranges::check_ranges,
+};
 
 /// Who decides whether a request is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -63,24 +66,16 @@ impl Traces {
             return Err(bad("traces.endpoint", expected));
         }
         self.headers()?;
-        let ranges = [
-            ("traces.sampled_per_million", self.sampled_per_million, 0, 1_000_000),
-            ("traces.timeout_ms", self.timeout_ms, 10, 60_000),
-            ("traces.spans_waiting_max", self.spans_waiting_max as u64, 1, 1_000_000),
-            (
-                "traces.batch_spans_max",
-                self.batch_spans_max as u64,
-                1,
-                self.spans_waiting_max as u64,
-            ),
-            ("traces.batch_wait_ms", self.batch_wait_ms, 10, 60_000),
-        ];
-        match ranges.into_iter().find(|(_, value, min, max)| !(*min..=*max).contains(value)) {
-            Some((key, value, min, max)) => {
-                Err(bad(key, format!("expected {min} to {max}, got {value}")))
-            }
-            None => Ok(()),
-        }
+        check_ranges(
+            "traces",
+            [
+                ("sampled_per_million", self.sampled_per_million, 0, 1_000_000),
+                ("timeout_ms", self.timeout_ms, 10, 60_000),
+                ("spans_waiting_max", self.spans_waiting_max as u64, 1, 1_000_000),
+                ("batch_spans_max", self.batch_spans_max as u64, 1, self.spans_waiting_max as u64),
+                ("batch_wait_ms", self.batch_wait_ms, 10, 60_000),
+            ],
+        )
     }
 }
 

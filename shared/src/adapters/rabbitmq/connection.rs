@@ -1,8 +1,8 @@
-//! One connection, from dialling to its end, and the channels on it that publish.
+//! One connection, from the first packet to its end, and the channels on it that publish.
 
 use std::{
     io,
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::SocketAddr,
     os::fd::AsFd as _,
     sync::{
         Arc, Mutex, PoisonError,
@@ -24,21 +24,27 @@ use tokio::{
     time::timeout,
 };
 
-use super::{not_done, topology, unavailable};
+use super::{
+    errors::{not_done, unavailable},
+    socket::{SocketGuard, SocketHandle},
+    topology,
+};
 use crate::ports::Stored;
 
 /// Longest wait for a connection with its queues.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// Longest wait for a free channel, and then for the server's answer to a call.
+pub(super) const CALL_LIMIT: Duration = Duration::from_secs(3);
 /// Longest wait for a clean end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// A silent server is given up after twice this time.
 const HEARTBEAT_S: u16 = 5;
-/// Publishes that are in flight at once on one connection; others wait for their turn.
+/// Publishes that are in flight at once on one connection; others wait for a permit.
 const CHANNELS_MAX: usize = 64;
 
 /// What is needed to make a connection.
 #[derive(Clone)]
-pub(super) struct Dial {
+pub(super) struct Connector {
     uri: AMQPUri,
     purpose: &'static str,
     queue: ShortString,
@@ -46,7 +52,7 @@ pub(super) struct Dial {
     attempts: Arc<AtomicUsize>,
 }
 
-impl Dial {
+impl Connector {
     pub(super) fn new(
         mut uri: AMQPUri,
         purpose: &'static str,
@@ -63,17 +69,17 @@ impl Dial {
     }
 
     /// Makes a connection and its queues. The error is for people.
-    pub(super) async fn connect(&self) -> Result<Live, String> {
+    pub(super) async fn connect(&self) -> Result<BrokerConnection, String> {
         match timeout(CONNECT_LIMIT, self.attempt()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(format!("no connection within {} s", CONNECT_LIMIT.as_secs())),
         }
     }
 
-    async fn attempt(&self) -> Result<Live, String> {
-        let plug = Plug::default();
+    async fn attempt(&self) -> Result<BrokerConnection, String> {
+        let socket = SocketHandle::default();
         let turn = self.attempts.fetch_add(1, Ordering::Relaxed);
-        let wire = Wire(plug.clone());
+        let guard = SocketGuard(socket.clone());
         let properties = ConnectionProperties::default()
             .with_connection_name(format!("flashsale {}", self.purpose).into());
         let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
@@ -92,7 +98,7 @@ impl Dial {
                     addresses.rotate_left(first);
                     let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
                     if let AsyncTcpStream::Plain(tcp) = &stream {
-                        plug.put(tcp.get_ref().as_fd().try_clone_to_owned()?.into())?;
+                        socket.attach(tcp.get_ref().as_fd().try_clone_to_owned()?.into())?;
                     }
                     match uri.scheme {
                         AMQPScheme::AMQP => Ok(stream),
@@ -113,91 +119,50 @@ impl Dial {
         )
         .await
         .map_err(|error| error.to_string())?;
-        let live = Live {
-            connection: Arc::new(connection),
-            wire: Some(wire),
-            idle: Mutex::default(),
-            slots: Semaphore::new(CHANNELS_MAX),
+        let connection = BrokerConnection {
+            inner: Arc::new(connection),
+            socket: Some(guard),
+            idle_channels: Mutex::default(),
+            permits: Semaphore::new(CHANNELS_MAX),
         };
-        topology::declare(&live, &self.queue, &self.parked).await?;
-        Ok(live)
+        topology::declare(&connection.inner, &self.queue, &self.parked).await?;
+        Ok(connection)
     }
 }
 
-/// A second handle to a connection's socket. lapin has a thread per connection, which a server that accepts and then
-/// stays silent would keep for ever; shutting the socket down is what ends it.
-#[derive(Clone, Default)]
-struct Plug(Arc<Mutex<Plugged>>);
-
-#[derive(Default)]
-enum Plugged {
-    #[default]
-    NotYet,
-    In(TcpStream),
-    Pulled,
+/// A connection whose queues exist. Closed, cleanly where possible, when the last reference is dropped.
+pub(super) struct BrokerConnection {
+    inner: Arc<Connection>,
+    socket: Option<SocketGuard>,
+    idle_channels: Mutex<Vec<Channel>>,
+    permits: Semaphore,
 }
 
-impl Plug {
-    fn put(&self, socket: TcpStream) -> io::Result<()> {
-        let mut plugged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*plugged, Plugged::Pulled) {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        *plugged = Plugged::In(socket);
-        Ok(())
-    }
-
-    fn pull(&self) {
-        let mut plugged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Plugged::In(socket) = std::mem::replace(&mut *plugged, Plugged::Pulled) {
-            // Fails only when the other side has ended it already.
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-/// Ends the socket, and with it the library's thread, when dropped.
-struct Wire(Plug);
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.0.pull();
-    }
-}
-
-/// A connection whose queues exist. Ends, cleanly where it can, when the last user lets go.
-pub(super) struct Live {
-    connection: Arc<Connection>,
-    wire: Option<Wire>,
-    idle: Mutex<Vec<Channel>>,
-    slots: Semaphore,
-}
-
-impl Live {
+impl BrokerConnection {
     /// Whether the connection stands, as far as is known.
     pub(super) fn usable(&self) -> bool {
-        self.connection.status().connected()
+        self.inner.status().connected()
     }
 
     /// Whether the server holds back what is published: its memory or disk is nearly full.
     pub(super) fn blocked(&self) -> bool {
-        self.connection.status().blocked()
+        self.inner.status().blocked()
     }
 
     /// A new channel.
     pub(super) async fn channel(&self) -> lapin::Result<Channel> {
-        self.connection.create_channel().await
+        self.inner.create_channel().await
     }
 
-    /// A channel with publisher confirms for one call at a time, kept for the next when [`Slot::keep`] is called.
+    /// A channel with publisher confirms for one call at a time, kept for the next when [`ConfirmChannel::keep`] is called.
     ///
     /// One publish at a time, because with several in flight on one channel lapin can give a confirm to the wrong one:
     /// it hands a returned (unroutable) message to whichever publish is confirmed next, and counts a publish before
     /// its frames are queued.
-    pub(super) async fn slot(&self) -> Stored<Slot<'_>> {
-        let permit = self.slots.acquire().await.map_err(unavailable)?;
+    pub(super) async fn confirm_channel(&self) -> Stored<ConfirmChannel<'_>> {
+        let permit = self.permits.acquire().await.map_err(unavailable)?;
         loop {
-            let idle = self.idle().pop();
+            let idle = self.idle_channels().pop();
             let channel = match idle {
                 Some(channel) if !channel.status().connected() => continue,
                 Some(channel) => channel,
@@ -210,52 +175,52 @@ impl Live {
                     channel
                 }
             };
-            return Ok(Slot { live: self, channel, _permit: permit });
+            return Ok(ConfirmChannel { connection: self, channel, _permit: permit });
         }
     }
 
     /// Ends it now. What is on its way fails.
     pub(super) async fn close(&self) {
-        farewell(&self.connection).await;
+        close(&self.inner).await;
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Channel>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn idle_channels(&self) -> std::sync::MutexGuard<'_, Vec<Channel>> {
+        self.idle_channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn farewell(connection: &Connection) {
+async fn close(connection: &Connection) {
     // A server that does not answer is left; its side ends with the socket.
     let _ = timeout(CLOSE_LIMIT, connection.close(200, "OK".into())).await;
 }
 
-impl Drop for Live {
+impl Drop for BrokerConnection {
     fn drop(&mut self) {
-        let wire = self.wire.take();
+        let socket = self.socket.take();
         if let Ok(runtime) = Handle::try_current() {
-            let connection = Arc::clone(&self.connection);
+            let connection = Arc::clone(&self.inner);
             runtime.spawn(async move {
-                farewell(&connection).await;
-                drop(wire);
+                close(&connection).await;
+                drop(socket);
             });
         }
     }
 }
 
-/// The use of a channel.
-pub(super) struct Slot<'l> {
-    live: &'l Live,
+/// A channel with publisher confirms, used by one call.
+pub(super) struct ConfirmChannel<'c> {
+    connection: &'c BrokerConnection,
     channel: Channel,
-    _permit: SemaphorePermit<'l>,
+    _permit: SemaphorePermit<'c>,
 }
 
-impl Slot<'_> {
+impl ConfirmChannel<'_> {
     pub(super) fn channel(&self) -> &Channel {
         &self.channel
     }
 
-    /// Leaves the channel, which has nothing in flight, to the next. Without this it is closed.
+    /// Keeps the channel, which has nothing in flight, for the next call. Without this it is closed.
     pub(super) fn keep(self) {
-        self.live.idle().push(self.channel);
+        self.connection.idle_channels().push(self.channel);
     }
 }

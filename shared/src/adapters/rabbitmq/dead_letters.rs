@@ -14,14 +14,16 @@ use lapin::{
 use ring::digest::{SHA256, digest};
 use tokio::time::timeout;
 
-use super::{RabbitMq, not_done, publish::REASON, unavailable};
-use crate::{
-    domain::DeadLetter,
-    ports::{DeadLetters, Stored},
+use super::{
+    client::RabbitMq,
+    errors::{not_done, unavailable, unknown},
+    publish::REASON,
 };
+use crate::domain::DeadLetter;
+use crate::ports::{DeadLetters, Stored};
 
-/// Longest wait for one look.
-const LOOK_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+/// Longest wait for one scan.
+const SCAN_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
 /// Messages looked through for one id.
 const SEARCH_MAX: u32 = 1_000;
 /// The header in which a quorum queue tells how often a message was given out before, and from where on it is renewed.
@@ -29,7 +31,7 @@ const DELIVERY_COUNT: &str = "x-delivery-count";
 const RENEW_FROM: i64 = 10;
 
 /// What to do with a message that was looked at.
-enum Verdict {
+enum Choice {
     Leave,
     /// Take it off once it is safe elsewhere; `None` when it is not wanted any more.
     Take(Option<ShortString>),
@@ -39,9 +41,9 @@ enum Verdict {
 impl DeadLetters for RabbitMq {
     async fn list(&self, limit: u32) -> Stored<Vec<DeadLetter>> {
         let mut found = Vec::new();
-        self.look(limit, |parked| {
+        self.scan(limit, |parked| {
             found.push(parked);
-            Verdict::Leave
+            Choice::Leave
         })
         .await?;
         Ok(found)
@@ -49,16 +51,16 @@ impl DeadLetters for RabbitMq {
 
     async fn retry(&self, id: &str) -> Stored<bool> {
         let queue = self.inner.queue.clone();
-        self.look(SEARCH_MAX, |parked| {
-            if parked.id == id { Verdict::Take(Some(queue.clone())) } else { Verdict::Leave }
+        self.scan(SEARCH_MAX, |parked| {
+            if parked.id == id { Choice::Take(Some(queue.clone())) } else { Choice::Leave }
         })
         .await
     }
 
     async fn discard(&self, id: &str) -> Stored<bool> {
-        self.look(
+        self.scan(
             SEARCH_MAX,
-            |parked| if parked.id == id { Verdict::Take(None) } else { Verdict::Leave },
+            |parked| if parked.id == id { Choice::Take(None) } else { Choice::Leave },
         )
         .await
     }
@@ -66,23 +68,23 @@ impl DeadLetters for RabbitMq {
 
 impl RabbitMq {
     /// Shows up to `limit` messages, oldest first, until one is taken; says whether one was.
-    async fn look(
+    async fn scan(
         &self,
         limit: u32,
-        see: impl FnMut(DeadLetter) -> Verdict + Send,
+        choose: impl FnMut(DeadLetter) -> Choice + Send,
     ) -> Stored<bool> {
-        timeout(LOOK_LIMIT, self.look_through(limit, see))
+        timeout(SCAN_LIMIT, self.scan_all(limit, choose))
             .await
             .map_err(|_| unavailable("the parked messages can't be read in time"))?
     }
 
-    async fn look_through(
+    async fn scan_all(
         &self,
         limit: u32,
-        mut see: impl FnMut(DeadLetter) -> Verdict + Send,
+        mut choose: impl FnMut(DeadLetter) -> Choice + Send,
     ) -> Stored<bool> {
-        let live = self.inner.publishing.live().await?;
-        let channel = live.channel().await.map_err(|error| not_done(&error))?;
+        let connection = self.inner.publishing.get().await?;
+        let channel = connection.channel().await.map_err(|error| not_done(&error))?;
         let parked = &self.inner.parked;
         // Those that are put into the queue anew come behind these, and are not to be seen twice.
         let mut left = None;
@@ -97,10 +99,10 @@ impl RabbitMq {
                 .map_err(|error| not_done(&error))?;
             let Some(message) = got else { break };
             left = Some(left.map_or(message.message_count, |left: u32| left - 1));
-            let to = match see(read(&message)) {
-                Verdict::Leave if deliveries(&message.properties) < RENEW_FROM => continue,
-                Verdict::Leave => Some(parked.clone()),
-                Verdict::Take(to) => {
+            let to = match choose(read(&message)) {
+                Choice::Leave if deliveries(&message.properties) < RENEW_FROM => continue,
+                Choice::Leave => Some(parked.clone()),
+                Choice::Take(to) => {
                     taken = true;
                     to
                 }
@@ -108,12 +110,12 @@ impl RabbitMq {
             if let Some(to) = to {
                 self.send(to, message.data.clone(), message.properties.clone()).await?;
             }
-            message.acker.ack(BasicAckOptions::default()).await.map_err(super::unknown)?;
+            message.acker.ack(BasicAckOptions::default()).await.map_err(unknown)?;
             if taken {
                 break;
             }
         }
-        // What has no verdict is given back. Closing the channel would do that too, but some time later, and whoever looks again
+        // What was left is given back. Closing the channel would do that too, but some time later, and whoever looks again
         // meanwhile would not find it.
         let all = BasicNackOptions { multiple: true, requeue: true };
         channel.basic_nack(0, all).await.map_err(|error| not_done(&error))?;

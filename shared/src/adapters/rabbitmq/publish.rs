@@ -11,14 +11,16 @@ use lapin::{
 };
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::{Inner, RabbitMq, never_sent, not_done, unavailable, unknown};
+use super::{
+    client::{Inner, RabbitMq},
+    connection::CALL_LIMIT,
+    errors::{never_sent, not_done, unavailable, unknown},
+};
 use crate::{
     domain::{AdmittedOrder, QueueBacklog, QueueDepth, QueueMessage},
     ports::{Health, OrderQueue, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
-/// Longest wait for a free channel, and then for the confirm.
-pub(super) const CALL_LIMIT: Duration = Duration::from_secs(3);
 /// Longest time of one publish with everything that belongs to it: the connection, the channel, the confirm, and
 /// repetitions after a refusal.
 const PUBLISH_LIMIT: Duration = Duration::from_millis(PUBLISH_LIMIT_MS);
@@ -61,11 +63,11 @@ impl OrderQueue for RabbitMq {
     /// `waiting` counts the messages that are ready in the queue and those that this object has received and not
     /// acknowledged. What other processes hold at this moment is not counted: AMQP does not tell.
     async fn depth(&self) -> Stored<QueueDepth> {
-        let held = self.inner.consuming.unacknowledged();
+        let unacknowledged = self.inner.consumer.unacknowledged();
         let counted = self.inner.count();
         let [orders, parked] =
             timeout(CALL_LIMIT, counted).await.map_err(|_| unavailable("no answer in time"))??;
-        Ok(QueueDepth { waiting: orders.ready + held, parked: parked.ready })
+        Ok(QueueDepth { waiting: orders.ready + unacknowledged, parked: parked.ready })
     }
 
     async fn backlog(&self) -> Stored<QueueBacklog> {
@@ -109,15 +111,15 @@ impl RabbitMq {
 impl Inner {
     async fn send(&self, to: ShortString, body: &[u8], properties: BasicProperties) -> Stored<()> {
         let deadline = Instant::now() + PUBLISH_LIMIT;
-        let live = self.publishing.live().await?;
-        if live.blocked() {
+        let connection = self.publishing.get().await?;
+        if connection.blocked() {
             return Err(blocked());
         }
         let call_deadline = || deadline.min(Instant::now() + CALL_LIMIT);
-        let slot = match timeout_at(call_deadline(), live.slot()).await {
-            Ok(slot) => slot?,
+        let channel = match timeout_at(call_deadline(), connection.confirm_channel()).await {
+            Ok(channel) => channel?,
             Err(_) => {
-                self.publishing.retire(&live);
+                self.publishing.retire(&connection);
                 return Err(unavailable("no free channel in time"));
             }
         };
@@ -131,7 +133,7 @@ impl Inner {
             let published = async {
                 let options =
                     BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-                let confirm = slot
+                let confirm = channel
                     .channel()
                     .basic_publish(
                         ShortString::default(),
@@ -148,12 +150,12 @@ impl Inner {
             };
             match timeout_at(call_deadline(), published).await {
                 Ok(Ok(Confirmation::Ack(None))) => {
-                    slot.keep();
+                    channel.keep();
                     return Ok(());
                 }
                 Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => {
                     // The queue is gone; the next connection makes it again.
-                    self.publishing.retire(&live);
+                    self.publishing.retire(&connection);
                     return Err(unavailable(format!("queue {to} does not exist")));
                 }
                 Ok(Ok(Confirmation::Nack(None))) => {
@@ -161,7 +163,7 @@ impl Inner {
                     // has no leader: both pass.
                     let pause = pauses.next().unwrap_or(REFUSED_PAUSE_LAST);
                     if Instant::now() + pause >= deadline {
-                        slot.keep();
+                        channel.keep();
                         return Err(unavailable(format!("queue {to} refused the message")));
                     }
                     sleep(pause).await;
@@ -170,13 +172,13 @@ impl Inner {
                     return Err(unknown("the channel gives no confirms"));
                 }
                 Ok(Err(error)) => {
-                    self.publishing.retire(&live);
+                    self.publishing.retire(&connection);
                     return Err(error);
                 }
                 Err(_) => {
                     // While the server holds publishers back, a new connection would be held back too.
-                    if !live.blocked() {
-                        self.publishing.retire(&live);
+                    if !connection.blocked() {
+                        self.publishing.retire(&connection);
                     }
                     return Err(unknown("no confirm in time"));
                 }
@@ -186,14 +188,14 @@ impl Inner {
 
     /// What the server says of the queue and of the parking queue.
     async fn count(&self) -> Stored<[QueueBacklog; 2]> {
-        let live = self.publishing.live().await?;
-        if live.blocked() {
+        let connection = self.publishing.get().await?;
+        if connection.blocked() {
             return Err(blocked());
         }
-        let slot = live.slot().await?;
+        let channel = connection.confirm_channel().await?;
         let mut counts = [QueueBacklog::default(); 2];
         for (name, count) in [&self.queue, &self.parked].into_iter().zip(&mut counts) {
-            let asked = slot.channel().queue_declare(
+            let asked = channel.channel().queue_declare(
                 name.clone(),
                 QueueDeclareOptions::durable().passive(),
                 FieldTable::default(),
@@ -207,12 +209,12 @@ impl Inner {
                 }
                 Err(error) => {
                     // Most likely a queue is gone; the next connection makes it again.
-                    self.publishing.retire(&live);
+                    self.publishing.retire(&connection);
                     return Err(not_done(&error));
                 }
             }
         }
-        slot.keep();
+        channel.keep();
         Ok(counts)
     }
 }

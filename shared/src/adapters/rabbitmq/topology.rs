@@ -1,23 +1,25 @@
 //! The two queues, declared whenever a connection is made.
 
 use lapin::{
+    Connection,
     options::QueueDeclareOptions,
     protocol::{AMQPErrorKind, AMQPSoftError},
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use super::{DELIVERY_LIMIT, connection::Live};
+/// How often a message is handed back before it is parked.
+const DELIVERY_LIMIT: i32 = 50;
 
 /// Makes the queues where they are missing. Quorum queues refuse to overflow in this way before RabbitMQ 3.8.10, and ignore
 /// the dead-letter strategy before 3.10.
 pub(super) async fn declare(
-    live: &Live,
+    connection: &Connection,
     queue: &ShortString,
     parked: &ShortString,
 ) -> Result<(), String> {
-    let mut aside = FieldTable::default();
-    aside.insert("x-queue-type".into(), text("quorum"));
-    let mut orders = aside.clone();
+    let mut quorum = FieldTable::default();
+    quorum.insert("x-queue-type".into(), text("quorum"));
+    let mut orders = quorum.clone();
     orders.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
     // The default exchange routes by the name of the queue.
     orders.insert("x-dead-letter-exchange".into(), text(""));
@@ -27,11 +29,13 @@ pub(super) async fn declare(
     orders.insert("x-dead-letter-strategy".into(), text("at-least-once"));
     orders.insert("x-overflow".into(), text("reject-publish"));
 
-    declare_queue(live, parked, aside).await.map_err(|error| explain(parked, &error))?;
-    match declare_queue(live, queue, orders).await {
+    declare_queue(connection, parked, quorum).await.map_err(|error| explain(parked, &error))?;
+    match declare_queue(connection, queue, orders).await {
         // Also how a queue is found that was made by such a server before it was upgraded.
         Err(error) if is_refused(&error) => {
-            declare_queue(live, queue, before_3_8_10).await.map_err(|_| explain(queue, &error))?;
+            declare_queue(connection, queue, before_3_8_10)
+                .await
+                .map_err(|_| explain(queue, &error))?;
             tracing::warn!(
                 %queue,
                 "the queue is one of RabbitMQ before 3.8.10: the parking queue does not confirm what it takes over. After an \
@@ -49,11 +53,11 @@ fn text(text: &str) -> AMQPValue {
 
 /// On a channel of its own, which the server closes when it refuses.
 async fn declare_queue(
-    live: &Live,
+    connection: &Connection,
     name: &ShortString,
     arguments: FieldTable,
 ) -> lapin::Result<()> {
-    let channel = live.channel().await?;
+    let channel = connection.create_channel().await?;
     channel.queue_declare(name.clone(), QueueDeclareOptions::durable(), arguments).await?;
     channel.close(200, "OK".into()).await
 }

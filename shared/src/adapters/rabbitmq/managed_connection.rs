@@ -13,23 +13,23 @@ use tokio::{
 };
 
 use super::{
-    connection::{CONNECT_LIMIT, Dial, Live},
-    unavailable,
+    connection::{BrokerConnection, CONNECT_LIMIT, Connector},
+    errors::unavailable,
 };
 use crate::{metrics::CONNECTS, ports::Stored};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Longest wait for the first attempt, which ends by itself a little earlier.
-const PATIENCE: Duration = CONNECT_LIMIT.saturating_add(Duration::from_millis(500));
+const FIRST_ATTEMPT_LIMIT: Duration = CONNECT_LIMIT.saturating_add(Duration::from_millis(500));
 
 /// Attempts to connect, by what came of them.
 static CONNECTED: LazyLock<[Counter; 2]> = LazyLock::new(|| {
     ["connected", "failed"].map(|outcome| CONNECTS.counter(&["rabbitmq", outcome]))
 });
 
-pub(super) struct Link {
-    dial: Dial,
+pub(super) struct ManagedConnection {
+    connector: Connector,
     state: Arc<Sender<State>>,
 }
 
@@ -39,30 +39,32 @@ enum State {
     Idle,
     /// The first attempt since then; callers wait for it, all together.
     Connecting,
-    Up(Arc<Live>),
+    Up(Arc<BrokerConnection>),
     /// The last attempt failed and the next is on its way; callers are told at once.
     Down(String),
     /// Ended by its owner.
     Closed,
 }
 
-impl Link {
-    pub(super) fn new(dial: Dial) -> Self {
-        Self { dial, state: Arc::new(watch::channel(State::Idle).0) }
+impl ManagedConnection {
+    pub(super) fn new(connector: Connector) -> Self {
+        Self { connector, state: Arc::new(watch::channel(State::Idle).0) }
     }
 
     /// The connection. Waits for the first attempt to make it, and refuses at once while the server is known to be
     /// out of reach.
-    pub(super) async fn live(&self) -> Stored<Arc<Live>> {
-        timeout(PATIENCE, self.wait()).await.map_err(|_| unavailable("no connection yet"))?
+    pub(super) async fn get(&self) -> Stored<Arc<BrokerConnection>> {
+        timeout(FIRST_ATTEMPT_LIMIT, self.wait())
+            .await
+            .map_err(|_| unavailable("no connection yet"))?
     }
 
-    async fn wait(&self) -> Stored<Arc<Live>> {
+    async fn wait(&self) -> Stored<Arc<BrokerConnection>> {
         let mut changes = self.state.subscribe();
         loop {
             let state = changes.borrow_and_update().clone();
             match state {
-                State::Up(live) if live.usable() => return Ok(live),
+                State::Up(connection) if connection.usable() => return Ok(connection),
                 State::Idle | State::Up(_) => self.begin(),
                 State::Connecting => changes.changed().await.map_err(unavailable)?,
                 State::Down(cause) => return Err(unavailable(cause)),
@@ -75,7 +77,7 @@ impl Link {
         let begun = self.state.send_if_modified(|state| {
             let lost = match state {
                 State::Idle => true,
-                State::Up(live) => !live.usable(),
+                State::Up(connection) => !connection.usable(),
                 State::Connecting | State::Down(_) | State::Closed => false,
             };
             if lost {
@@ -84,14 +86,15 @@ impl Link {
             lost
         });
         if begun {
-            tokio::spawn(keep_trying(self.dial.clone(), Arc::downgrade(&self.state)));
+            tokio::spawn(keep_trying(self.connector.clone(), Arc::downgrade(&self.state)));
         }
     }
 
     /// Takes a connection that has misbehaved out of use. Calls that are under way on it may still end well.
-    pub(super) fn retire(&self, suspect: &Arc<Live>) {
+    pub(super) fn retire(&self, suspect: &Arc<BrokerConnection>) {
         self.state.send_if_modified(|state| {
-            let current = matches!(state, State::Up(live) if Arc::ptr_eq(live, suspect));
+            let current =
+                matches!(state, State::Up(connection) if Arc::ptr_eq(connection, suspect));
             if current {
                 *state = State::Idle;
             }
@@ -101,35 +104,35 @@ impl Link {
 
     /// Ends the connection for good.
     pub(super) async fn close(&self) {
-        if let State::Up(live) = self.state.send_replace(State::Closed) {
-            live.close().await;
+        if let State::Up(connection) = self.state.send_replace(State::Closed) {
+            connection.close().await;
         }
     }
 }
 
 /// Tries until there is a connection or nobody can want one any more.
-async fn keep_trying(dial: Dial, link: Weak<Sender<State>>) {
+async fn keep_trying(connector: Connector, state: Weak<Sender<State>>) {
     let mut pauses = ExponentialBuilder::new()
         .with_min_delay(FIRST_PAUSE)
         .with_max_delay(LONGEST_PAUSE)
         .with_jitter()
         .without_max_times()
         .build();
-    let mut told = String::new();
+    let mut logged = String::new();
     loop {
-        let dialled = dial.connect().await;
-        CONNECTED[usize::from(dialled.is_err())].increment(1);
-        let (next, up) = match dialled {
-            Ok(live) => (State::Up(Arc::new(live)), true),
+        let connected = connector.connect().await;
+        CONNECTED[usize::from(connected.is_err())].increment(1);
+        let (next, up) = match connected {
+            Ok(connection) => (State::Up(Arc::new(connection)), true),
             Err(cause) => {
-                if cause != told {
-                    tracing::warn!(purpose = dial.purpose(), %cause, "RabbitMQ can't be reached; trying on");
-                    told.clone_from(&cause);
+                if cause != logged {
+                    tracing::warn!(purpose = connector.purpose(), %cause, "RabbitMQ can't be reached; trying on");
+                    logged.clone_from(&cause);
                 }
                 (State::Down(cause), false)
             }
         };
-        let Some(state) = link.upgrade() else { return };
+        let Some(state) = state.upgrade() else { return };
         let wanted = state.send_if_modified(|state| {
             let wanted = !matches!(state, State::Closed);
             if wanted {

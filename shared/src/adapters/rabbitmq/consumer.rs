@@ -19,45 +19,46 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{connection::Live, not_done, publish::CALL_LIMIT, unknown};
-use crate::{
-    domain::{ConsumerProgress, Delivery},
-    ports::Stored,
+use super::{
+    connection::{BrokerConnection, CALL_LIMIT},
+    errors::{not_done, unknown},
 };
+use crate::domain::{ConsumerProgress, Delivery};
+use crate::ports::Stored;
 
-/// The lower bits of a tag are the server's number; those above it say of which session. 48 bits last a session for
-/// years at any rate; of the 65,536 sessions that differ, only one is alive.
+/// The lower bits of a tag are the server's number; those above it say of which consumer. 48 bits last a consumer for
+/// years at any rate; of the 65,536 consumers that differ, only one is alive.
 const NUMBER_BITS: u32 = 48;
 
-/// What becomes of a message.
+/// How a message is acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Done,
+pub(super) enum Acknowledgement {
+    Ack,
     HandBack,
 }
 
 /// A running consumer. Ends when dropped, and then the server gives its messages out again.
-pub(super) struct Session {
+pub(super) struct ChannelConsumer {
     generation: u64,
-    live: Arc<Live>,
+    connection: Arc<BrokerConnection>,
     channel: Channel,
-    inbox: Arc<Inbox>,
-    /// Held while acknowledgements are put on their way: one for many (`multiple`) must not overtake others.
+    buffer: Arc<Buffer>,
+    /// ConsumerProgress while acknowledgements are put on their way: one for many (`multiple`) must not overtake others.
     turn: tokio::sync::Mutex<()>,
-    pump: JoinHandle<()>,
+    receiving: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Inbox {
-    letters: Mutex<Letters>,
+struct Buffer {
+    messages: Mutex<Messages>,
     changed: Notify,
 }
 
 #[derive(Default)]
-struct Letters {
+struct Messages {
     /// Received from the server, not yet given out.
     ready: VecDeque<Delivery>,
-    /// Numbers that were given out and wait for their verdict.
+    /// Numbers that were given out and are not acknowledged.
     held: BTreeSet<u64>,
     /// The number of the last message that came: the server counts a channel's messages from 1 on.
     received: u64,
@@ -65,16 +66,16 @@ struct Letters {
     lost: bool,
 }
 
-impl Session {
+impl ChannelConsumer {
     /// Starts a consumer that holds at most `prefetch` messages.
     pub(super) async fn open(
-        live: Arc<Live>,
+        connection: Arc<BrokerConnection>,
         queue: ShortString,
         generation: u64,
         prefetch: u16,
     ) -> Stored<Self> {
         let begun = async {
-            let channel = live.channel().await?;
+            let channel = connection.channel().await?;
             channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
             let consumer = channel
                 .basic_consume(
@@ -87,60 +88,69 @@ impl Session {
             Ok::<_, lapin::Error>((channel, consumer))
         };
         let (channel, consumer) = begun.await.map_err(|error| not_done(&error))?;
-        let inbox = Arc::new(Inbox::default());
+        let buffer = Arc::new(Buffer::default());
         let generation = generation & (u64::MAX >> NUMBER_BITS);
-        let pump = tokio::spawn(pump(consumer, generation, Arc::clone(&inbox)));
-        Ok(Self { generation, live, channel, inbox, turn: tokio::sync::Mutex::default(), pump })
+        let receiving = tokio::spawn(receive(consumer, generation, Arc::clone(&buffer)));
+        Ok(Self {
+            generation,
+            connection,
+            channel,
+            buffer,
+            turn: tokio::sync::Mutex::default(),
+            receiving,
+        })
     }
 
-    pub(super) fn live(&self) -> &Arc<Live> {
-        &self.live
+    pub(super) fn connection(&self) -> &Arc<BrokerConnection> {
+        &self.connection
     }
 
     /// Whether it can still receive.
     pub(super) fn alive(&self) -> bool {
-        !self.inbox.letters().lost && self.channel.status().connected() && self.live.usable()
+        !self.buffer.messages().lost
+            && self.channel.status().connected()
+            && self.connection.usable()
     }
 
-    /// Messages that came and have no verdict.
+    /// Messages that came and are not acknowledged.
     pub(super) fn unacknowledged(&self) -> u64 {
-        let letters = self.inbox.letters();
-        (letters.ready.len() + letters.held.len()) as u64
+        let messages = self.buffer.messages();
+        (messages.ready.len() + messages.held.len()) as u64
     }
 
     /// How far it has got.
     pub(super) fn progress(&self) -> ConsumerProgress {
-        let letters = self.inbox.letters();
-        let waiting = letters.ready.front().map(|delivery| number_of(delivery.tag));
-        let first_open = letters.held.first().copied().into_iter().chain(waiting).min();
-        let done = first_open.map_or(letters.received, |number| number - 1);
+        let messages = self.buffer.messages();
+        let waiting = messages.ready.front().map(|delivery| number_of(delivery.tag));
+        let first_open = messages.held.first().copied().into_iter().chain(waiting).min();
+        let done = first_open.map_or(messages.received, |number| number - 1);
         ConsumerProgress {
             session: self.generation,
-            handed_back: letters.handed_back,
-            received: letters.received,
+            handed_back: messages.handed_back,
+            received: messages.received,
             done,
         }
     }
 
-    /// Gives out what is there, at most `limit`, waiting for the first until `deadline`. `None` when the session is
+    /// Gives out what is there, at most `limit`, waiting for the first until `deadline`. `None` when the consumer is
     /// lost. Nothing is taken when the caller goes away.
     pub(super) async fn take(&self, limit: usize, deadline: Instant) -> Option<Vec<Delivery>> {
         loop {
-            let changed = self.inbox.changed.notified();
+            let changed = self.buffer.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             {
-                let mut letters = self.inbox.letters();
-                if letters.lost {
+                let mut messages = self.buffer.messages();
+                if messages.lost {
                     return None;
                 }
-                let count = letters.ready.len().min(limit);
+                let count = messages.ready.len().min(limit);
                 if count > 0 {
-                    let taken: Vec<_> = letters.ready.drain(..count).collect();
-                    letters.held.extend(taken.iter().map(|delivery| number_of(delivery.tag)));
-                    if !letters.ready.is_empty() {
+                    let taken: Vec<_> = messages.ready.drain(..count).collect();
+                    messages.held.extend(taken.iter().map(|delivery| number_of(delivery.tag)));
+                    if !messages.ready.is_empty() {
                         // For another receiver, whose wake-up this one has used.
-                        self.inbox.changed.notify_one();
+                        self.buffer.changed.notify_one();
                     }
                     return Some(taken);
                 }
@@ -151,14 +161,14 @@ impl Session {
         }
     }
 
-    /// Passes the verdict on. Tags that this session does not hold are left out.
-    pub(super) async fn settle(&self, tags: &[u64], verdict: Verdict) -> Stored<()> {
-        let settled = async {
+    /// Acknowledges messages. Tags that this consumer does not hold are left out.
+    pub(super) async fn acknowledge(&self, tags: &[u64], how: Acknowledgement) -> Stored<()> {
+        let acknowledged = async {
             let turn = self.turn.lock().await;
             let (numbers, kept) = self
-                .inbox
-                .let_go(tags.iter().filter(|&&tag| tag >> NUMBER_BITS == self.generation), verdict);
-            let mut sending = self.send(numbers, kept, verdict);
+                .buffer
+                .let_go(tags.iter().filter(|&&tag| tag >> NUMBER_BITS == self.generation), how);
+            let mut sending = self.send(numbers, kept, how);
             // The first poll puts a frame into the library's queue. All are put there before anything can interrupt
             // this function: what `held` has forgotten is on its way, in order.
             let mut sent = Vec::with_capacity(sending.len());
@@ -175,28 +185,28 @@ impl Session {
             }
             Ok(())
         };
-        timeout(CALL_LIMIT, settled)
+        timeout(CALL_LIMIT, acknowledged)
             .await
             .unwrap_or_else(|_| Err(unknown("acknowledgements can't be sent")))
     }
 
-    /// The frames for `numbers`, which are in order; `kept` is the smallest number that stays without a verdict.
-    fn send(&self, numbers: Vec<u64>, kept: Option<u64>, verdict: Verdict) -> Vec<Sending<'_>> {
+    /// The frames for `numbers`, which are in order; `kept` is the smallest number that stays unacknowledged.
+    fn send(&self, numbers: Vec<u64>, kept: Option<u64>, how: Acknowledgement) -> Vec<Sending<'_>> {
         let one = |number| -> Sending<'_> {
-            match verdict {
-                Verdict::Done => {
+            match how {
+                Acknowledgement::Ack => {
                     Box::pin(self.channel.basic_ack(number, BasicAckOptions { multiple: false }))
                 }
                 // Not `nack`: from 4.3 on the server counts only rejected messages towards the delivery limit.
-                Verdict::HandBack => Box::pin(
+                Acknowledgement::HandBack => Box::pin(
                     self.channel.basic_reject(number, BasicRejectOptions { requeue: true }),
                 ),
             }
         };
-        if verdict == Verdict::HandBack {
+        if how == Acknowledgement::HandBack {
             return numbers.into_iter().map(one).collect();
         }
-        // Numbers are given out in order, so everything up to here has its verdict, and one frame does for all.
+        // Numbers are given out in order, so everything up to here is acknowledged, and one frame does for all.
         let together =
             kept.map_or(numbers.len(), |kept| numbers.partition_point(|&number| number < kept));
         let mut sending: Vec<Sending<'_>> = Vec::new();
@@ -211,51 +221,51 @@ impl Session {
 
 type Sending<'s> = Pin<Box<dyn Future<Output = lapin::Result<()>> + Send + 's>>;
 
-impl Drop for Session {
+impl Drop for ChannelConsumer {
     fn drop(&mut self) {
-        self.pump.abort();
+        self.receiving.abort();
     }
 }
 
-impl Inbox {
-    fn letters(&self) -> MutexGuard<'_, Letters> {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+impl Buffer {
+    fn messages(&self) -> MutexGuard<'_, Messages> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets what is held of `tags`; returns those numbers in order, and the smallest that is still held.
     fn let_go<'t>(
         &self,
         tags: impl Iterator<Item = &'t u64>,
-        verdict: Verdict,
+        how: Acknowledgement,
     ) -> (Vec<u64>, Option<u64>) {
-        let mut letters = self.letters();
+        let mut messages = self.messages();
         let mut numbers: Vec<u64> =
-            tags.map(|&tag| number_of(tag)).filter(|number| letters.held.remove(number)).collect();
-        if verdict == Verdict::HandBack {
-            letters.handed_back += numbers.len() as u64;
+            tags.map(|&tag| number_of(tag)).filter(|number| messages.held.remove(number)).collect();
+        if how == Acknowledgement::HandBack {
+            messages.handed_back += numbers.len() as u64;
         }
         numbers.sort_unstable();
-        (numbers, letters.held.first().copied())
+        (numbers, messages.held.first().copied())
     }
 }
 
-/// Moves messages from the library into the inbox, where they can be counted, until the consumer ends.
-async fn pump(mut consumer: Consumer, generation: u64, inbox: Arc<Inbox>) {
+/// Moves messages from the library into the buffer, where they can be counted, until the consumer ends.
+async fn receive(mut consumer: Consumer, generation: u64, buffer: Arc<Buffer>) {
     while let Some(Ok(message)) = consumer.next().await {
         let tag = (generation << NUMBER_BITS) | message.delivery_tag;
         {
-            let mut letters = inbox.letters();
-            letters.received = message.delivery_tag;
-            letters.ready.push_back(Delivery {
+            let mut messages = buffer.messages();
+            messages.received = message.delivery_tag;
+            messages.ready.push_back(Delivery {
                 tag,
                 body: message.data,
                 redelivered: message.redelivered,
             });
         }
-        inbox.changed.notify_one();
+        buffer.changed.notify_one();
     }
-    inbox.letters().lost = true;
-    inbox.changed.notify_waiters();
+    buffer.messages().lost = true;
+    buffer.changed.notify_waiters();
 }
 
 fn number_of(tag: u64) -> u64 {

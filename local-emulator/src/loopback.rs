@@ -1,5 +1,5 @@
 //! Whether a request was meant for a listener on this machine. A page in a browser can send requests to its own name, which its
-//! owner may make stand for 127.0.0.1 (DNS rebinding); then `Host` holds that name.
+//! owner may resolve to 127.0.0.1 (DNS rebinding); then `Host` holds that name.
 
 use std::net::SocketAddr;
 

@@ -1,11 +1,14 @@
-use std::sync::atomic::AtomicUsize;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use async_trait::async_trait;
 use flashsale::{
     config::Config,
     domain::{
         AdmittedOrder, CreationKey, Order, OrderId, Recorded, SaleChange, SaleChanged, SaleCreated,
-        SaleTally, Transition, Unrecordable, UserId,
+        SaleTally, Timestamp, Transition, Unrecordable, UserId,
     },
     ports::{OrderLedger, Sales, StoreError},
     testing, wire,
@@ -13,42 +16,8 @@ use flashsale::{
 
 use super::*;
 
-#[test]
-fn latencies_fall_into_buckets_that_hold_them() {
-    for micros in [1, 4, 5, 7, 8, 100, 999, 1_000, 1_001, 65_536, 1_000_000, 60_000_000] {
-        let bucket = bucket(Duration::from_micros(micros));
-        assert!(bound_ms(bucket) * 1e3 >= micros as f64, "{micros} µs in {bucket}");
-        assert!(
-            bound_ms(bucket) * 1e3 <= (micros as f64 * 1.26).max(5.0),
-            "{micros} µs in {bucket}: within a quarter"
-        );
-    }
-    assert!(bucket(Duration::MAX) < BUCKETS);
-}
-
-#[test]
-fn quantiles_are_of_what_was_counted() {
-    let tally = Tally::new();
-    assert_eq!(quantile(&tally.now().latencies, 50), None);
-    for _ in 0..98 {
-        tally.count(
-            "/api/sales/{sale_id}/tickets",
-            StatusCode::CREATED,
-            Duration::from_micros(1_000),
-        );
-    }
-    for _ in 0..2 {
-        tally.count("/api/orders", StatusCode::SERVICE_UNAVAILABLE, Duration::from_millis(200));
-    }
-    let counted = tally.now();
-    assert_eq!((counted.outcomes[0][0], counted.outcomes[2][4]), (98, 2));
-    let (middle, late) =
-        (quantile(&counted.latencies, 50).unwrap(), quantile(&counted.latencies, 99).unwrap());
-    assert!((1.0..1.3).contains(&middle) && (200.0..260.0).contains(&late), "{middle} {late}");
-}
-
 /// A ledger whose orders nobody may read, and whose lists of sales are counted.
-struct Guarded {
+struct NoOrders {
     sales: Arc<dyn Sales>,
     lists: AtomicUsize,
 }
@@ -61,7 +30,7 @@ fn scanned<T>() -> Stored<T> {
 }
 
 #[async_trait]
-impl OrderLedger for Guarded {
+impl OrderLedger for NoOrders {
     async fn record(
         &self,
         _: &[AdmittedOrder],
@@ -127,7 +96,7 @@ impl OrderLedger for Guarded {
 }
 
 #[async_trait]
-impl Sales for Guarded {
+impl Sales for NoOrders {
     async fn create(&self, sale: &Sale) -> Stored<()> {
         self.sales.create(sale).await
     }
@@ -182,8 +151,8 @@ async fn the_sales_that_end_last_are_shown_and_no_order_is_read_for_it() {
     let settings = [("FLASHSALE_DATA_DIR".to_owned(), dir.display().to_string())];
     let config = Config::load(None, settings, []).unwrap();
     let mut ports = wire::connect(&config).await.unwrap();
-    let guarded = Arc::new(Guarded { sales: Arc::clone(&ports.sales), lists: AtomicUsize::new(0) });
-    (ports.sales, ports.orders) = (guarded.clone(), guarded.clone());
+    let store = Arc::new(NoOrders { sales: Arc::clone(&ports.sales), lists: AtomicUsize::new(0) });
+    (ports.sales, ports.orders) = (store.clone(), store.clone());
     let app = App::new(config, ports).unwrap();
     let (ports, now) = (&app.ports, app.now());
     let mut ids = Vec::new();
@@ -202,16 +171,9 @@ async fn the_sales_that_end_last_are_shown_and_no_order_is_read_for_it() {
                 .unwrap();
         }
     }
-    let live = Live {
-        app: app.clone(),
-        seconds: watch::channel(None).0,
-        places: Arc::new(Semaphore::new(1)),
-        running: Arc::default(),
-        draining: watch::channel(false).1,
-    };
-    let list = Mutex::default();
+    let list = SaleList::default();
     for _ in 0..5 {
-        let units = live.units(&list).await.unwrap();
+        let units = list.units(&app).await.unwrap();
         assert_eq!(
             units.iter().map(|units| units.sale_id).collect::<Vec<_>>(),
             ids[..SALES_MAX as usize]
@@ -220,7 +182,7 @@ async fn the_sales_that_end_last_are_shown_and_no_order_is_read_for_it() {
             |at: usize| (units[at].stock, units[at].available, units[at].reserved, units[at].sold);
         assert_eq!([figures(0), figures(1)], [(7, 0, 0, 0), (7, 6, 0, 1)]);
     }
-    assert_eq!(guarded.lists.load(Ordering::SeqCst), 1, "the list is kept for some seconds");
+    assert_eq!(store.lists.load(Ordering::SeqCst), 1, "the list is kept for some seconds");
     std::fs::remove_dir_all(dir).unwrap();
 }
 
@@ -228,17 +190,7 @@ async fn the_sales_that_end_last_are_shown_and_no_order_is_read_for_it() {
 fn a_sale_whose_store_does_not_answer_hides_no_other() {
     let sales = [testing::sale(7), testing::sale(8)];
     let silent = || Err(StoreError::Unavailable { store: "test", cause: String::new() });
-    let units = shown(&sales, vec![silent(), Ok(AdmissionState::Missing)]).unwrap();
-    assert_eq!(units.iter().map(|units| units.sale_id).collect::<Vec<_>>(), [sales[1].sale_id]);
-    assert!(shown(&sales, vec![silent(), silent()]).is_err());
-}
-
-#[tokio::test]
-async fn a_late_answer_is_waited_for_and_not_given_up() {
-    let (answer, asked) = tokio::sync::oneshot::channel();
-    let mut look = Look::default();
-    assert_eq!(look.ask(|| async { asked.await.unwrap() }).await, None, "not in time");
-    answer.send(7).unwrap();
-    assert_eq!(look.ask(|| async { unreachable!("one question at a time") }).await, Some(7));
-    assert_eq!(look.ask(|| async { 8 }).await, Some(8));
+    let shown = units(&sales, vec![silent(), Ok(AdmissionState::Missing)]).unwrap();
+    assert_eq!(shown.iter().map(|units| units.sale_id).collect::<Vec<_>>(), [sales[1].sale_id]);
+    assert!(units(&sales, vec![silent(), silent()]).is_err());
 }
