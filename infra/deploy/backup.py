@@ -15,6 +15,7 @@ shop.PROJECT = "flashsale-operate"
 shop.PORT = int(os.environ.get("BACKUP_TEST_PORT", "18280"))
 shop.SECRETS = shop.WORK / "backup-secrets"
 shop.ENVIRONMENT |= {
+    "COMPOSE_PROJECT_NAME": shop.PROJECT,
     "FLASHSALE_IMAGE": "flashsale:backup-test",
     "FLASHSALE_PORT": str(shop.PORT),
     "FLASHSALE_SECRETS": str(shop.SECRETS),

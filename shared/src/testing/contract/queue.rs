@@ -8,10 +8,10 @@ use std::{
 
 use tokio::task::JoinSet;
 
-use crate::testing::{request, sale, user_id};
 use crate::{
     domain::{AdmittedOrder, Delivery, QueueDepth, QueueMessage},
-    ports::{DeadLetters, OrderQueue, OrderSource},
+    ports::{DeadLetters, OrderQueue, OrderSource, StoreError},
+    testing::{request, sale, user_id},
 };
 
 /// Longest wait for a message that must come.
@@ -341,6 +341,8 @@ pub async fn many_publish_at_once(queue: Arc<dyn OrderQueue>, source: &dyn Order
 /// Two consumers share the work: each message goes to one of them, also when its acknowledgements are mixed.
 pub async fn two_consumers_share(queue: Arc<dyn OrderQueue>, sources: [Arc<dyn OrderSource>; 2]) {
     const MESSAGES: usize = 300;
+    /// Publishes without an answer in time, as a busy machine may have: such a message may be in the queue or not.
+    const UNKNOWN_MAX: usize = 5;
     let mut consumers = JoinSet::new();
     for source in sources {
         consumers.spawn(async move {
@@ -350,7 +352,7 @@ pub async fn two_consumers_share(queue: Arc<dyn OrderQueue>, sources: [Arc<dyn O
                 let some = match source.receive(10, 3_000).await {
                     Ok(some) => some,
                     // A server may fail to open a consumer of a queue that is just being made; the poller asks again, too.
-                    Err(crate::ports::StoreError::Unavailable { .. }) if failures < 20 => {
+                    Err(StoreError::Unavailable { .. }) if failures < 20 => {
                         failures += 1;
                         tokio::time::sleep(Duration::from_millis(100)).await;
                         continue;
@@ -361,7 +363,7 @@ pub async fn two_consumers_share(queue: Arc<dyn OrderQueue>, sources: [Arc<dyn O
                     return seen;
                 }
                 seen.extend(some.iter().map(|delivery| carried(delivery)[0].order_id));
-                assert!(seen.len() <= MESSAGES, "none twice");
+                assert!(seen.len() <= MESSAGES + UNKNOWN_MAX, "none twice");
                 let (odd, even): (Vec<_>, Vec<_>) =
                     tags(&some).into_iter().partition(|tag| tag % 2 == 1);
                 let (odd, even) = tokio::join!(source.ack(&odd), source.ack(&even));
@@ -369,14 +371,21 @@ pub async fn two_consumers_share(queue: Arc<dyn OrderQueue>, sources: [Arc<dyn O
             }
         });
     }
-    let mut published = HashSet::new();
-    for _ in 0..MESSAGES {
+    let (mut published, mut unknown) = (HashSet::new(), HashSet::new());
+    while published.len() < MESSAGES {
         let message = orders(1);
-        queue.publish(&message).await.expect("published");
-        published.insert(message[0].order_id);
+        match queue.publish(&message).await {
+            Ok(()) => published.insert(message[0].order_id),
+            Err(StoreError::Unknown { .. }) if unknown.len() < UNKNOWN_MAX => {
+                unknown.insert(message[0].order_id)
+            }
+            Err(error) => panic!("{error}"),
+        };
     }
     let seen: Vec<_> = consumers.join_all().await.into_iter().flatten().collect();
-    assert_eq!(seen.len(), MESSAGES, "none twice");
-    assert_eq!(seen.into_iter().collect::<HashSet<_>>(), published, "none missing");
+    let (count, mut seen) = (seen.len(), seen.into_iter().collect::<HashSet<_>>());
+    assert_eq!(seen.len(), count, "none twice");
+    seen.retain(|order_id| !unknown.contains(order_id));
+    assert_eq!(seen, published, "none missing");
     settles(&*queue, QueueDepth::default()).await;
 }
