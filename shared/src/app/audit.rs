@@ -7,7 +7,7 @@ use std::{collections::HashSet, time::Duration};
 
 use serde::Serialize;
 
-use super::App;
+use super::{Admin, App};
 use crate::{
     domain::{OrderId, Sale, SaleId},
     ports::{AdmissionState, Reservation, Stored, Tally},
@@ -80,7 +80,7 @@ impl App {
     ///
     /// # Errors
     /// `NotFound` when there is no such sale, and when a store does not answer.
-    pub async fn sale_books(&self, sale_id: SaleId) -> Result<SaleBooks, Problem> {
+    pub async fn sale_books(&self, _: &Admin, sale_id: SaleId) -> Result<SaleBooks, Problem> {
         self.audit_sale(sale_id).await?.ok_or(Problem::NotFound)
     }
 

@@ -6,7 +6,7 @@ use metrics::Counter;
 use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 
-use super::{App, Client};
+use super::{App, Client, limits::RateLimit};
 use crate::{
     config::CaptchaMode,
     domain::{AddressPrefix, CaptchaId, Timestamp},
@@ -49,7 +49,7 @@ impl App {
         client: &Client,
         purpose: Purpose,
     ) -> Result<DrawnCaptcha, Problem> {
-        self.enter_unknown(client, "captcha", self.config.limits.captcha, Vec::new()).await?;
+        self.enter_anonymous(client, RateLimit::Captcha, None).await?;
         let drawn = self
             .studio
             .draw(AddressPrefix::of(client.address))
@@ -80,7 +80,7 @@ impl App {
         client: &Client,
         captcha_id: CaptchaId,
     ) -> Result<Vec<u8>, Problem> {
-        self.enter_unknown(client, "captcha", self.config.limits.captcha, Vec::new()).await?;
+        self.enter_anonymous(client, RateLimit::Captcha, None).await?;
         let captcha =
             self.ports.captchas.peek(captcha_id, self.now()).await?.ok_or(Problem::CaptchaGone)?;
         let spoken =

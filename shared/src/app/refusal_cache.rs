@@ -21,7 +21,7 @@ use moka::future::Cache;
 
 use crate::{
     config::Abuse,
-    domain::{Quota, Subject, Timestamp},
+    domain::{Subject, Timestamp},
     ports::{Entry, Limit},
     problem::Problem,
 };
@@ -219,21 +219,16 @@ impl Refusals {
     }
 
     /// Counts a request that is answered from memory; the error says after how many milliseconds one is let in.
-    pub(super) async fn count(
-        &self,
-        name: &'static str,
-        subject: &Subject,
-        quota: Quota,
-        now: Timestamp,
-    ) -> Result<(), u64> {
-        let key = (name, subject.clone());
+    pub(super) async fn count(&self, limit: &Limit, now: Timestamp) -> Result<(), u64> {
+        let key = (limit.name, limit.subject.clone());
         let tat = match self.counts.get(&key).await {
             Some(tat) => tat,
             None => self.counts.get_with(key, async { Arc::default() }).await,
         };
         let mut seen = tat.load(Ordering::Relaxed);
         loop {
-            let next = quota
+            let next = limit
+                .quota
                 .arrive(Some(seen), now, SLACK_MS)
                 .map_err(|wait_us| wait_us.div_ceil(1_000))?;
             match tat.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed) {

@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use sqlx::{SqlitePool, sqlite::SqliteConnectOptions};
 use tokio::runtime::Runtime;
 
-use crate::support::TempDir;
+use flashsale::testing::TempDir;
 use property::Subject;
 
 #[tokio::test]

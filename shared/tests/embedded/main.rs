@@ -14,5 +14,4 @@ mod queue;
 mod schema;
 mod sharing;
 mod spies;
-mod support;
 mod sweeping;

@@ -12,7 +12,7 @@ use ring::digest;
 use serde::Serialize;
 
 use super::SaleView;
-use crate::app::{App, Client};
+use crate::app::{App, Client, limits::RateLimit};
 use crate::{
     config::CacheTimes,
     domain::{Currency, Sale, SaleId, SaleState, Timestamp},
@@ -170,7 +170,7 @@ impl App {
     ) -> Result<Arc<CachedJson>, Problem> {
         let (key, lists) = ((before, limit), self.catalog.lists());
         if lists.sales.contains_key(&key) {
-            self.enter_memory(client, None, "address", self.config.limits.address).await?;
+            self.enter_memory(client, None, RateLimit::Address).await?;
         } else {
             self.enter_reader(client).await?;
         }
