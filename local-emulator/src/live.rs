@@ -25,9 +25,9 @@ use axum::{
     routing::get,
 };
 use flashsale::{
-    app::App,
+    app::{Admin, App},
     domain::{AdmissionState, QueueDepth, Sale, SaleId, Timestamp},
-    http::{ClientAddress, HandlerResult, Signed},
+    http::HandlerResult,
     logging::OncePerSecond,
     ports::Stored,
     problem::Problem,
@@ -185,17 +185,10 @@ pub fn router(app: &App, draining: &watch::Receiver<bool>) -> Router {
     Router::new()
         .route(
             "/console/live",
-            get(
-                move |State(_): State<App>,
-                      Signed(who): Signed,
-                      ClientAddress(client): ClientAddress| {
-                    let live = live.clone();
-                    async move {
-                        live.app.enter_admin(&who, &client).await?;
-                        live.watch()
-                    }
-                },
-            ),
+            get(move |State(_): State<App>, _: Admin| {
+                let live = live.clone();
+                async move { live.watch() }
+            }),
         )
         .with_state(app.clone())
 }

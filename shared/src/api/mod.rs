@@ -1,7 +1,7 @@
 //! The JSON of requests and answers, one file per noun. Fields that API.md explains have no text of their own.
 //!
 //! Ids, times, money and the few types that are the same inside and outside ([`crate::domain::Sale`],
-//! [`crate::domain::SaleChange`]) are the domain's; refusals are [`crate::problem`]'s.
+//! [`crate::domain::SaleChange`]) are the domain's; refusals are in `problem.rs`.
 
 mod accounts;
 mod bans;
