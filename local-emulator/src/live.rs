@@ -28,9 +28,9 @@ use axum::{
     routing::get,
 };
 use flashsale::{
-    app::App,
+    app::{Admin, App},
     domain::{QueueDepth, Timestamp},
-    http::{ClientAddress, HandlerResult, Signed},
+    http::HandlerResult,
     logging::OncePerSecond,
     ports::Stored,
     problem::Problem,
@@ -88,17 +88,10 @@ pub fn router(app: &App, draining: &watch::Receiver<bool>) -> Router {
     Router::new()
         .route(
             "/console/live",
-            get(
-                move |State(_): State<App>,
-                      Signed(who): Signed,
-                      ClientAddress(client): ClientAddress| {
-                    let live = live.clone();
-                    async move {
-                        live.app.enter_admin(&who, &client).await?;
-                        live.watch()
-                    }
-                },
-            ),
+            get(move |State(_): State<App>, _: Admin| {
+                let live = live.clone();
+                async move { live.watch() }
+            }),
         )
         .with_state(app.clone())
 }

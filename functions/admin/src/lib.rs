@@ -4,10 +4,10 @@ use flashsale::{
     api::{
         BanOffset, BanPage, BanView, LiftBan, NewBan, NewSale, ParkedList, SaleBooks, SaleStats,
     },
-    app::App,
+    app::{Admin, App},
     domain::{IdempotencyKey, Sale, SaleChange, SaleId},
     http::{
-        Body, ClientAddress, HandlerResult, Idempotency, PageQuery, Params, Signed, SignedWriter,
+        Body, HandlerResult, Idempotency, PageQuery, Params,
         axum::{
             Json,
             extract::{Query, State, rejection::QueryRejection},
@@ -59,13 +59,11 @@ fn post_sales() -> Endpoint {
 
 async fn create_sale(
     State(app): State<App>,
-    SignedWriter(who): SignedWriter,
-    ClientAddress(client): ClientAddress,
+    admin: Admin,
     Idempotency(key): Idempotency,
     Body(new): Body<NewSale>,
 ) -> HandlerResult<impl IntoResponse> {
-    let admin = app.enter_admin(&who, &client).await?;
-    let sale = app.create_sale_as(admin, new, key.as_ref()).await?;
+    let sale = app.create_sale_as(&admin, new, key.as_ref()).await?;
     let location = format!("/api/sales/{}", sale.sale_id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(sale)))
 }
@@ -81,13 +79,11 @@ fn patch_sale() -> Endpoint {
 
 async fn change_sale(
     State(app): State<App>,
-    SignedWriter(who): SignedWriter,
-    ClientAddress(client): ClientAddress,
+    admin: Admin,
     Params(sale_id): Params<SaleId>,
     Body(change): Body<SaleChange>,
 ) -> HandlerResult<Json<Sale>> {
-    let admin = app.enter_admin(&who, &client).await?;
-    Ok(Json(app.change_sale(admin, sale_id, &change).await?))
+    Ok(Json(app.change_sale(&admin, sale_id, &change).await?))
 }
 
 fn get_stats() -> Endpoint {
@@ -99,12 +95,10 @@ fn get_stats() -> Endpoint {
 
 async fn stats(
     State(app): State<App>,
-    Signed(who): Signed,
-    ClientAddress(client): ClientAddress,
+    admin: Admin,
     Params(sale_id): Params<SaleId>,
 ) -> HandlerResult<Json<SaleStats>> {
-    app.enter_admin(&who, &client).await?;
-    Ok(Json(app.sale_stats(sale_id).await?))
+    Ok(Json(app.sale_stats(&admin, sale_id).await?))
 }
 
 fn get_books() -> Endpoint {
@@ -116,12 +110,10 @@ fn get_books() -> Endpoint {
 
 async fn books(
     State(app): State<App>,
-    Signed(who): Signed,
-    ClientAddress(client): ClientAddress,
+    admin: Admin,
     Params(sale_id): Params<SaleId>,
 ) -> HandlerResult<Json<SaleBooks>> {
-    app.enter_admin(&who, &client).await?;
-    Ok(Json(app.sale_books(sale_id).await?))
+    Ok(Json(app.sale_books(&admin, sale_id).await?))
 }
 
 fn get_parked() -> Endpoint {
@@ -131,14 +123,9 @@ fn get_parked() -> Endpoint {
         .gives::<ParkedList>(200, "At most 50 of them.")
 }
 
-async fn parked(
-    State(app): State<App>,
-    Signed(who): Signed,
-    ClientAddress(client): ClientAddress,
-) -> HandlerResult<Json<ParkedList>> {
+async fn parked(State(app): State<App>, admin: Admin) -> HandlerResult<Json<ParkedList>> {
     const PARKED_MAX: u32 = 50;
-    app.enter_admin(&who, &client).await?;
-    Ok(Json(ParkedList { parked: app.parked(PARKED_MAX).await? }))
+    Ok(Json(ParkedList { parked: app.parked(&admin, PARKED_MAX).await? }))
 }
 
 fn post_retry() -> Endpoint {
@@ -150,12 +137,10 @@ fn post_retry() -> Endpoint {
 
 async fn retry_parked(
     State(app): State<App>,
-    SignedWriter(who): SignedWriter,
-    ClientAddress(client): ClientAddress,
+    admin: Admin,
     Params(parked_id): Params<String>,
 ) -> HandlerResult<StatusCode> {
-    let admin = app.enter_admin(&who, &client).await?;
-    app.retry_parked(admin, &parked_id).await?;
+    app.retry_parked(&admin, &parked_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -168,12 +153,10 @@ fn delete_parked() -> Endpoint {
 
 async fn discard_parked(
     State(app): State<App>,
-    SignedWriter(who): SignedWriter,
-    ClientAddress(client): ClientAddress,
+    admin: Admin,
     Params(parked_id): Params<String>,
 ) -> HandlerResult<StatusCode> {
-    let admin = app.enter_admin(&who, &client).await?;
-    app.discard_parked(admin, &parked_id).await?;
+    app.discard_parked(&admin, &parked_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -187,13 +170,11 @@ fn get_blacklist() -> Endpoint {
 
 async fn bans(
     State(app): State<App>,
-    Signed(who): Signed,
-    ClientAddress(client): ClientAddress,
+    admin: Admin,
     page: PageQuery<BanOffset>,
 ) -> HandlerResult<Json<BanPage>> {
-    app.enter_admin(&who, &client).await?;
     let offset = page.cursor.map_or(0, |BanOffset(offset)| offset);
-    let bans = app.bans(offset, page.limit).await?;
+    let bans = app.bans(&admin, offset, page.limit).await?;
     let full = bans.len() == page.limit as usize;
     let next_cursor = full.then(|| (offset + page.limit).to_string());
     Ok(Json(BanPage { bans, next_cursor }))
@@ -210,12 +191,10 @@ fn post_blacklist() -> Endpoint {
 
 async fn ban(
     State(app): State<App>,
-    SignedWriter(who): SignedWriter,
-    ClientAddress(client): ClientAddress,
+    admin: Admin,
     Body(new): Body<NewBan>,
 ) -> HandlerResult<(StatusCode, Json<BanView>)> {
-    let admin = app.enter_admin(&who, &client).await?;
-    Ok((StatusCode::CREATED, Json(app.put_ban(admin, new).await?)))
+    Ok((StatusCode::CREATED, Json(app.put_ban(&admin, new).await?)))
 }
 
 fn delete_blacklist() -> Endpoint {
@@ -230,15 +209,265 @@ fn delete_blacklist() -> Endpoint {
 
 async fn lift(
     State(app): State<App>,
-    SignedWriter(who): SignedWriter,
-    ClientAddress(client): ClientAddress,
+    admin: Admin,
     query: Result<Query<LiftBan>, QueryRejection>,
 ) -> HandlerResult<StatusCode> {
-    let admin = app.enter_admin(&who, &client).await?;
     let Ok(Query(LiftBan { kind, value })) = query else {
         let expected = "?kind=user|address|phone&value=...".to_owned();
         return Err(Problem::Invalid { field: "query".to_owned(), expected });
     };
-    app.lift_ban(admin, &kind, &value).await?;
+    app.lift_ban(&admin, &kind, &value).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use flashsale::{
+        http::{
+            axum::{body::Body as RequestBody, http::Request},
+            endpoints::Access,
+        },
+        testing::{self, Reply, START, Shop, Site},
+    };
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Every route: a method, and a path with `{parameters}`.
+    fn routes() -> Vec<(&'static str, &'static str)> {
+        endpoints().iter().map(|endpoint| (endpoint.method(), endpoint.path())).collect()
+    }
+
+    fn filled(path: &str, id: &str) -> String {
+        path.replace("{sale_id}", id).replace("{parked_id}", id)
+    }
+
+    fn new_sale() -> Value {
+        json!({ "title": "Watch", "price": 500, "stock": 3, "per_user_limit": 2, "starts_at": START, "ends_at": START.plus_ms(1_000) })
+    }
+
+    fn new_ban() -> Value {
+        json!({ "kind": "address", "value": "198.51.100.1", "reason": "resells" })
+    }
+
+    /// A right body of every route that has one, and what no route reads.
+    fn bodies() -> Vec<Option<String>> {
+        let right = [new_sale(), json!({ "stock": 5 }), new_ban()].map(|json| json.to_string());
+        let wrong = ["{", "[]", "{\"colour\":\"red\"}"].map(str::to_owned);
+        let too_large = format!("{{\"title\":\"{}\"}}", "x".repeat(20_000));
+        [None]
+            .into_iter()
+            .chain(right.into_iter().chain(wrong).chain([too_large]).map(Some))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn every_route_is_an_administrator_s_and_no_other_method_is_answered() {
+        for endpoint in endpoints().iter() {
+            assert_eq!(endpoint.access(), Access::Admin, "{}", endpoint.path());
+        }
+        let (site, routes) = (Shop::without_captchas().await.serve(endpoints()), routes());
+        for path in endpoints().paths() {
+            for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+                let reply = site.call(method, &filled(path, "x"), None, Value::Null).await;
+                match routes.contains(&(method, path)) {
+                    true => reply.refused(401, "unauthenticated"),
+                    false => reply.refused(405, "method-not-allowed"),
+                };
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn every_route_refuses_shoppers_and_strangers_whatever_they_send() {
+        let shop = Shop::without_captchas().await;
+        let (site, sale) = (shop.serve(endpoints()), shop.sale(1).await.to_string());
+        let shopper = shop.token().await;
+        for (method, path) in routes() {
+            for id in [sale.as_str(), "not-an-id"] {
+                for query in ["", "?limit=0", "?kind=address&value=192.0.2.1"] {
+                    for body in bodies() {
+                        let send = async |token: Option<&str>| {
+                            let uri = format!("{}{query}", filled(path, id));
+                            let mut request = Request::builder().method(method).uri(uri);
+                            if let Some(token) = token {
+                                request =
+                                    request.header("authorization", format!("Bearer {token}"));
+                            }
+                            let body = body.clone().map_or_else(RequestBody::empty, Into::into);
+                            site.send(request.body(body).unwrap()).await
+                        };
+                        send(None).await.refused(401, "unauthenticated");
+                        send(Some("garbage")).await.refused(401, "unauthenticated");
+                        send(Some(&shopper)).await.refused(403, "forbidden");
+                    }
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_administrator_with_only_a_cookie_reads_everywhere_and_writes_from_our_own_pages() {
+        let shop = Shop::without_captchas().await;
+        let (site, token) = (shop.serve(endpoints()), shop.admin_token().await);
+        for (method, path) in routes() {
+            for own_page in [false, true] {
+                let request = Request::builder()
+                    .method(method)
+                    .uri(filled(path, "00000000-0000-0000-0000-000000000000"))
+                    .header("host", "localhost")
+                    .header("cookie", format!("session={token}"));
+                let request = match own_page {
+                    true => request.header("origin", "http://localhost"),
+                    false => request,
+                };
+                let reply = site.send(request.body(RequestBody::empty()).unwrap()).await;
+                let refused = reply.status == StatusCode::FORBIDDEN;
+                assert_eq!(refused, method != "GET" && !own_page, "{method} {path}: {reply:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_administrator_is_refused_elsewhere_and_once_signed_out_or_banned() {
+        let shop = Shop::open(&[("ADMIN_NETWORKS", "192.0.2.0/24")]).await;
+        let (site, token) = (shop.serve(endpoints()), shop.admin_token().await);
+        let all = async |site: &Site, status: u16, slug: &str| {
+            for (method, path) in routes() {
+                let reply = site.call(method, &filled(path, "x"), Some(&token), Value::Null).await;
+                reply.refused(status, slug);
+            }
+        };
+        site.get("/api/admin/blacklist", Some(&token)).await.expect(200);
+        all(&site.at("198.51.100.1"), 403, "forbidden").await;
+        let caller = shop.caller(&token).await;
+        shop.ban("user", &caller.session.user_id.to_string()).await;
+        all(&site, 403, "banned").await;
+        let lifter = shop.admin().await;
+        shop.app.lift_ban(&lifter, "user", &caller.session.user_id.to_string()).await.unwrap();
+        shop.app.sign_out(&caller, false).await.unwrap();
+        all(&site, 401, "unauthenticated").await;
+    }
+
+    #[tokio::test]
+    async fn one_administrator_asks_so_often() {
+        let shop =
+            Shop::open(&[("LIMITS__ADMIN__LIMIT", "1"), ("LIMITS__ADMIN__BURST", "1")]).await;
+        let (site, token) = (shop.serve(endpoints()), shop.admin_token().await);
+        site.get("/api/admin/parked", Some(&token)).await.expect(200);
+        for (method, path) in routes() {
+            let reply = site.call(method, &filled(path, "x"), Some(&token), Value::Null).await;
+            reply.limited("admin", "q=1;w=1");
+        }
+    }
+
+    #[track_caller]
+    fn invalid(reply: Reply, field: &str) {
+        assert_eq!(reply.refused(422, "invalid").json()["field"], field);
+    }
+
+    #[tokio::test]
+    async fn a_sale_that_can_not_be_is_refused() {
+        let shop = Shop::without_captchas().await;
+        let (site, token) = (shop.serve(endpoints()), shop.admin_token().await);
+        let create = async |change: Value| {
+            let mut new = new_sale();
+            new.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            site.post("/api/admin/sales", Some(&token), new).await
+        };
+        for (change, field) in [
+            (json!({ "stock": 0 }), "stock"),
+            (json!({ "price": -1 }), "price"),
+            (json!({ "title": "" }), "title"),
+            (json!({ "ends_at": START }), "ends_at"),
+            (json!({ "colour": "red" }), "colour"),
+        ] {
+            invalid(create(change).await, field);
+        }
+        let created = create(json!({})).await.expect(201);
+        let sale = created.json()["sale_id"].as_str().unwrap().to_owned();
+        assert_eq!(created.header("location"), format!("/api/sales/{sale}"));
+
+        let change = async |change: Value| {
+            site.call("PATCH", &format!("/api/admin/sales/{sale}"), Some(&token), change).await
+        };
+        invalid(change(json!({ "ends_at": "2019-01-01T00:00:00Z" })).await, "ends_at");
+        invalid(change(json!({ "sold": 0 })).await, "sold");
+        let sale_id: SaleId = sale.parse().unwrap();
+        shop.buy(&shop.shoppers(1).await[0], sale_id).await;
+        shop.work().await;
+        // While nobody has used what a limit allows it may go up; once units are sold, never down.
+        change(json!({ "per_user_limit": 3 })).await.expect(200);
+        invalid(change(json!({ "per_user_limit": 1 })).await, "per_user_limit");
+        invalid(change(json!({ "stock": 0 })).await, "stock");
+    }
+
+    #[tokio::test]
+    async fn a_key_creates_one_sale() {
+        let shop = Shop::without_captchas().await;
+        let (site, token) = (shop.serve(endpoints()), shop.admin_token().await);
+        let create = async |key: &str, new: Value| {
+            let request = Request::post("/api/admin/sales")
+                .header("authorization", format!("Bearer {token}"))
+                .header("idempotency-key", key)
+                .body(RequestBody::from(new.to_string()));
+            site.send(request.unwrap()).await
+        };
+        let first = create("one", new_sale()).await.expect(201).json();
+        assert_eq!(create("one", new_sale()).await.expect(201).json(), first);
+        let mut other = new_sale();
+        other["stock"] = json!(4);
+        invalid(create("one", other).await, "Idempotency-Key");
+        invalid(create("", new_sale()).await, "Idempotency-Key");
+        invalid(create(&"x".repeat(300), new_sale()).await, "Idempotency-Key");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_not_found() {
+        let shop = Shop::without_captchas().await;
+        let (site, token) = (shop.serve(endpoints()), shop.admin_token().await);
+        for id in [testing::sale_id().to_string().as_str(), "not-an-id"] {
+            for (method, path) in routes().into_iter().filter(|(_, path)| path.contains('{')) {
+                let reply = site.call(method, &filled(path, id), Some(&token), json!({})).await;
+                reply.refused(404, "not-found");
+            }
+        }
+        let lift = "/api/admin/blacklist?kind=address&value=198.51.100.1";
+        let lift = async || site.call("DELETE", lift, Some(&token), Value::Null).await;
+        lift().await.refused(404, "not-found");
+        site.post("/api/admin/blacklist", Some(&token), new_ban()).await.expect(201);
+        lift().await.expect(204);
+        lift().await.refused(404, "not-found");
+    }
+
+    #[tokio::test]
+    async fn a_ban_that_can_not_be_is_refused() {
+        let shop = Shop::without_captchas().await;
+        let (site, token) = (shop.serve(endpoints()), shop.admin_token().await);
+        let list = "/api/admin/blacklist";
+        for (change, field) in [
+            (json!({ "kind": "group" }), "kind"),
+            (json!({ "kind": "user", "value": "x" }), "value"),
+            (json!({ "kind": "phone" }), "value"),
+            (json!({ "value": "300.1.2.3" }), "value"),
+            (json!({ "reason": " " }), "reason"),
+            (json!({ "reason": "x".repeat(501) }), "reason"),
+            (json!({ "expires_at": START }), "expires_at"),
+            (json!({ "until": START }), "until"),
+        ] {
+            let mut new = new_ban();
+            new.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            invalid(site.post(list, Some(&token), new).await, field);
+        }
+        for query in ["", "?kind=user", "?kind=user&value=x&reason=y"] {
+            let path = format!("{list}{query}");
+            invalid(site.call("DELETE", &path, Some(&token), Value::Null).await, "query");
+        }
+        let path = format!("{list}?kind=user&value=x");
+        invalid(site.call("DELETE", &path, Some(&token), Value::Null).await, "value");
+        for (query, field) in [("limit=0", "limit"), ("limit=101", "limit"), ("cursor=-1", "query")]
+        {
+            invalid(site.get(&format!("{list}?{query}"), Some(&token)).await, field);
+        }
+    }
 }

@@ -214,7 +214,10 @@ async fn orders_are_placed_by_invoking_functions() {
     assert_eq!((status, &refused["type"]), (409, &json!("/problems/sold-out")));
     let emulator = place.start(&["--no-demo"]);
     let order = issued["order_id"].as_str().unwrap();
-    assert_eq!(follow(&[emulator.client.clone()], order, &tokens[0]).await, "confirmed");
+    assert_eq!(
+        follow(std::slice::from_ref(&emulator.client), order, &tokens[0]).await,
+        "confirmed"
+    );
     emulator.stop();
 }
 

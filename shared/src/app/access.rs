@@ -4,11 +4,9 @@ use std::{fmt::Display, net::IpAddr};
 
 use tracing::Instrument as _;
 
-use super::{App, SessionClaims, refusal_cache::Recalled};
+use super::{App, SessionClaims, limits::RateLimit, refusal_cache::Recalled};
 use crate::{
-    domain::{
-        AbusePolicy, GateDecision, GateRequest, LimitCheck, Quota, Role, Subject, Timestamp, UserId,
-    },
+    domain::{AbusePolicy, GateDecision, GateRequest, Phone, Role, Subject, Timestamp, UserId},
     ports::StoreError,
     problem::Problem,
     security,
@@ -22,11 +20,22 @@ pub struct Client {
     pub address: IpAddr,
 }
 
+/// Who sends a request that needs a session: what the session's token says, and where the request comes from. The token is
+/// genuine and its time is not over; whether the session is alive, each use case asks first.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// What the token says.
+    pub session: SessionClaims,
+    /// Where the request comes from.
+    pub client: Client,
+}
+
 /// Look-ups of one request's session: the fast store may be emptied once more right after the first.
 const LOOKUPS_MAX: usize = 2;
 
-/// An administrator who was let in. The use cases that only an administrator may start take one, and write the security log's
-/// line right after what they do is stored: what fails later, or a client that goes away, must not leave it unsaid.
+/// An administrator who was let in; only [`App::enter_admin`] makes one. Every use case that is an administrator's alone, also
+/// one that only reads, takes it, so that a forgotten check does not compile. Those that change something write the security
+/// log's line right after the change is stored: what fails later, or a client that goes away, must not leave it unsaid.
 #[derive(Debug, Clone, Copy)]
 pub struct Admin {
     user_id: UserId,
@@ -64,77 +73,57 @@ impl App {
     ///
     /// # Errors
     /// `forbidden`, `unauthenticated`, `rate-limited`, `banned`.
-    pub async fn enter_admin(
-        &self,
-        who: &SessionClaims,
-        client: &Client,
-    ) -> Result<Admin, Problem> {
-        let networks = &self.config.admin_networks;
-        if !networks.is_empty() && !networks.iter().any(|network| network.contains(client.address))
-        {
+    pub async fn enter_admin(&self, caller: &Caller) -> Result<Admin, Problem> {
+        let (networks, address) = (&self.config.admin_networks, caller.client.address);
+        if !networks.is_empty() && !networks.iter().any(|network| network.contains(address)) {
             return Err(Problem::Forbidden("this does not answer in your network"));
         }
         // Costs no store; the session's record has the last word below.
-        if who.role != Role::Admin {
+        if caller.session.role != Role::Admin {
             return Err(Problem::Forbidden("only an administrator may do this"));
         }
-        self.enter_as(who, client, "admin", self.config.limits.admin, Some(Role::Admin)).await?;
-        Ok(Admin { user_id: who.user_id, address: client.address })
+        self.enter_as(caller, RateLimit::Admin, Some(Role::Admin)).await?;
+        Ok(Admin { user_id: caller.session.user_id, address })
     }
 
     /// Lets a signed-in user in, or says why not.
-    pub(super) async fn enter(
-        &self,
-        who: &SessionClaims,
-        client: &Client,
-        name: &'static str,
-        quota: Quota,
-    ) -> Result<(), Problem> {
-        self.enter_as(who, client, name, quota, None).await
+    pub(super) async fn enter(&self, caller: &Caller, limit: RateLimit) -> Result<(), Problem> {
+        self.enter_as(caller, limit, None).await
     }
 
     /// As [`App::enter`], for sessions of one role. What the session's record says counts; the token's word is older.
-    pub(super) async fn enter_as(
+    async fn enter_as(
         &self,
-        who: &SessionClaims,
-        client: &Client,
-        name: &'static str,
-        quota: Quota,
+        caller: &Caller,
+        limit: RateLimit,
         role: Option<Role>,
     ) -> Result<(), Problem> {
-        let user = Subject::User(who.user_id);
+        let Caller { session: SessionClaims { user_id, session_id, .. }, client } = caller;
+        let user = Subject::User(*user_id);
         let address = Subject::address(client.address);
         let mut entry = GateRequest {
-            session: Some((who.user_id, who.session_id)),
+            session: Some((*user_id, *session_id)),
             role,
             not_banned: vec![user.clone(), address.clone()],
-            limits: vec![
-                LimitCheck { name, subject: user, quota },
-                LimitCheck { name: "address", subject: address, quota: self.config.limits.address },
-            ],
+            limits: vec![self.limit(limit, user), self.limit(RateLimit::Address, address)],
             abuse: Some(self.abuse_policy()),
             now: self.now(),
         };
         let entered = match self.refusals.recall(&entry, self.monotonic_ms()).await {
             Recalled::Refused(problem) => Err(problem),
-            Recalled::Nothing => self.enter_session(who, client, &mut entry).await,
+            Recalled::Nothing => self.enter_session(caller, &mut entry).await,
         };
-        entered.inspect_err(|problem| self.note_refused(problem, client, Some(who.user_id)))
+        entered.inspect_err(|problem| self.note_refused(problem, client, Some(*user_id)))
     }
 
     /// Asks the gate, and where it does not know the session, the ledger.
-    async fn enter_session(
-        &self,
-        who: &SessionClaims,
-        client: &Client,
-        entry: &mut GateRequest,
-    ) -> Result<(), Problem> {
+    async fn enter_session(&self, caller: &Caller, entry: &mut GateRequest) -> Result<(), Problem> {
         for _ in 0..LOOKUPS_MAX {
             match self.ask_gate(entry).await? {
                 GateDecision::NoSession => {}
                 entered => return told(entered, entry),
             }
-            if !self.look_up_session(who, client.address).await? {
+            if !self.look_up_session(caller).await? {
                 return Err(Problem::Unauthenticated);
             }
             entry.now = self.now();
@@ -146,29 +135,24 @@ impl App {
         }
     }
 
-    /// Lets somebody in who is not signed in; `also` are further limits and bans on a phone.
-    pub(super) async fn enter_unknown(
+    /// Admits a request without a session; where it is about a phone, the phone's ban and its limit from this address count
+    /// too.
+    pub(super) async fn enter_anonymous(
         &self,
         client: &Client,
-        name: &'static str,
-        quota: Quota,
-        also: Vec<LimitCheck>,
+        limit: RateLimit,
+        phone: Option<&Phone>,
     ) -> Result<(), Problem> {
         let address = Subject::address(client.address);
         let mut limits = vec![
-            LimitCheck {
-                name: "address",
-                subject: address.clone(),
-                quota: self.config.limits.address,
-            },
-            LimitCheck { name, subject: address.clone(), quota },
+            self.limit(RateLimit::Address, address.clone()),
+            self.limit(limit, address.clone()),
         ];
         let mut not_banned = vec![address];
-        for limit in also {
-            if let Subject::PhoneAt(phone, _) = &limit.subject {
-                not_banned.push(Subject::Phone(phone.clone()));
-            }
-            limits.push(limit);
+        if let Some(phone) = phone {
+            not_banned.push(Subject::Phone(phone.clone()));
+            let from_here = Subject::phone_at(phone.clone(), client.address);
+            limits.push(self.limit(RateLimit::LoginPhone, from_here));
         }
         self.pass(
             client,
@@ -193,11 +177,7 @@ impl App {
                 session: None,
                 role: None,
                 not_banned: vec![address.clone()],
-                limits: vec![LimitCheck {
-                    name: "address",
-                    subject: address,
-                    quota: self.config.limits.address,
-                }],
+                limits: vec![self.limit(RateLimit::Address, address)],
                 abuse: None,
                 now: self.now(),
             },
@@ -220,13 +200,14 @@ impl App {
         &self,
         client: &Client,
         user_id: Option<UserId>,
-        name: &'static str,
-        quota: Quota,
+        limit: RateLimit,
     ) -> Result<(), Problem> {
         let subject = user_id.map_or_else(|| Subject::address(client.address), Subject::User);
-        let counted = self.refusals.count(name, &subject, quota, self.now()).await;
+        let limit = self.limit(limit, subject);
+        let counted = self.refusals.count(&limit, self.now()).await;
         counted.map_err(|retry_after_ms| {
-            let problem = Problem::RateLimited { name, quota: Some(quota), retry_after_ms };
+            let problem =
+                Problem::RateLimited { name: limit.name, quota: Some(limit.quota), retry_after_ms };
             self.note_refused(&problem, client, user_id);
             problem
         })

@@ -1,16 +1,17 @@
 //! Registration, sign-in, sign-out.
 
 use super::{
-    App, CaptchaAnswer, Client, SessionClaims,
+    App, Caller, CaptchaAnswer, Client, SessionClaims,
     fair_queue::Turn,
     finish,
+    limits::RateLimit,
     passwords::{NO_PASSWORD, Queue, check_strength},
 };
 use crate::{
     api::{Account, SignedIn, UserView},
     domain::{
-        AddressPrefix, CaptchaPurpose, Country, LimitCheck, Opening, Phone, Role, Session,
-        SessionId, Subject, Timestamp, User, UserChange, UserCreated, UserId,
+        AddressPrefix, CaptchaPurpose, Country, Opening, Phone, Role, Session, SessionId, Subject,
+        Timestamp, User, UserChange, UserCreated, UserId,
     },
     metrics::{self, Outcomes},
     ports::Stored,
@@ -52,8 +53,7 @@ impl App {
     async fn make_user(&self, client: &Client, given: Credentials) -> Result<UserView, Problem> {
         let phone = Phone::parse(&given.phone, given.country)?;
         check_strength("password", &given.password, &phone)?;
-        let limits = vec![self.phone_limit(&phone, client)];
-        self.enter_unknown(client, "register", self.config.limits.register, limits).await?;
+        self.enter_anonymous(client, RateLimit::Register, Some(&phone)).await?;
         self.check_captcha(CaptchaPurpose::Login, given.captcha).await?;
         self.refuse_banned(&[Subject::Phone(phone.clone()), Subject::address(client.address)])
             .await?;
@@ -121,8 +121,7 @@ impl App {
         given: Credentials,
     ) -> Result<SignedIn, Problem> {
         let phone = Phone::parse(&given.phone, given.country)?;
-        let limits = vec![self.phone_limit(&phone, client)];
-        self.enter_unknown(client, "login", self.config.limits.login, limits).await?;
+        self.enter_anonymous(client, RateLimit::Login, Some(&phone)).await?;
         if self.sign_in_needs_captcha(&Subject::Phone(phone.clone()), client).await? {
             // Slows guessing from everywhere at once, and never locks the owner out.
             self.check_captcha(CaptchaPurpose::Login, given.captcha).await?;
@@ -169,7 +168,7 @@ impl App {
     /// ban of the user told.
     async fn open_session(&self, user: User, client: &Client) -> Result<SignedIn, Problem> {
         let (user, session, token) = self.enlist_session(user).await?;
-        let claims = self.read_session(&token).await?;
+        let caller = Caller { session: self.read_session(&token).await?, client: client.clone() };
         let admitted = async {
             // After the session was opened: a ban that is put from here on finds the session and ends it. And from the ledger,
             // because the fast store may just have lost its bans.
@@ -186,14 +185,14 @@ impl App {
                 self.refuse_banned(&subjects).await?;
                 return Err(Problem::Unavailable { retry_after_ms: 1_000 });
             }
-            self.enter(&claims, client, "account", self.config.limits.account).await
+            self.enter(&caller, RateLimit::Account).await
         };
         match admitted.await {
             Ok(()) => {
                 Ok(SignedIn { token, expires_at: session.expires_at, user: UserView::from(&user) })
             }
             Err(problem) => {
-                self.end_session(claims.user_id, claims.session_id).await?;
+                self.end_session(caller.session.user_id, caller.session.session_id).await?;
                 Err(problem)
             }
         }
@@ -266,28 +265,21 @@ impl App {
     ///
     /// # Errors
     /// `unauthenticated`, `rate-limited`, `banned`.
-    pub async fn current_session(
-        &self,
-        who: &SessionClaims,
-        client: &Client,
-    ) -> Result<(UserView, Timestamp), Problem> {
-        self.enter(who, client, "account", self.config.limits.account).await?;
-        let user = self.ports.users.by_id(who.user_id).await?.ok_or(Problem::Unauthenticated)?;
-        Ok((UserView::from(&user), Timestamp::from_epoch_ms(who.exp.saturating_mul(1_000))))
+    pub async fn current_session(&self, caller: &Caller) -> Result<(UserView, Timestamp), Problem> {
+        self.enter(caller, RateLimit::Account).await?;
+        let SessionClaims { user_id, exp, .. } = caller.session;
+        let user = self.ports.users.by_id(user_id).await?.ok_or(Problem::Unauthenticated)?;
+        Ok((UserView::from(&user), Timestamp::from_epoch_ms(exp.saturating_mul(1_000))))
     }
 
     /// Ends the session, or all of the user's.
     ///
     /// # Errors
     /// `unauthenticated`, `rate-limited`, `banned`.
-    pub async fn sign_out(
-        &self,
-        who: &SessionClaims,
-        client: &Client,
-        everywhere: bool,
-    ) -> Result<(), Problem> {
-        self.enter(who, client, "account", self.config.limits.account).await?;
-        let (app, user_id, session_id) = (self.clone(), who.user_id, who.session_id);
+    pub async fn sign_out(&self, caller: &Caller, everywhere: bool) -> Result<(), Problem> {
+        self.enter(caller, RateLimit::Account).await?;
+        let (app, SessionClaims { user_id, session_id, .. }) =
+            (self.clone(), caller.session.clone());
         finish(async move {
             if everywhere {
                 app.change_user(user_id, UserChange::default()).await.map(drop)
@@ -304,15 +296,14 @@ impl App {
     /// `bad-credentials`, `weak-password`, `unauthenticated`, `rate-limited`, `banned`.
     pub async fn change_password(
         &self,
-        who: &SessionClaims,
-        client: &Client,
+        caller: &Caller,
         old: String,
         new: String,
     ) -> Result<(), Problem> {
-        self.enter(who, client, "account", self.config.limits.account).await?;
+        self.enter(caller, RateLimit::Account).await?;
+        let Caller { session: who, client } = caller;
         let user = self.ports.users.by_id(who.user_id).await?.ok_or(Problem::Unauthenticated)?;
-        let limits = vec![self.phone_limit(&user.phone, client)];
-        self.enter_unknown(client, "login", self.config.limits.login, limits).await?;
+        self.enter_anonymous(client, RateLimit::Login, Some(&user.phone)).await?;
         let prefix = AddressPrefix::of(client.address);
         let turn = self.passwords.turn(Queue::SignIn, prefix).await;
         let turn =
@@ -433,14 +424,6 @@ impl App {
         let expires_at = Timestamp::from_epoch_ms(exp * 1_000);
         let token = self.session_keys.ring(&self.ports).await?.sign(&claims);
         Ok((Session { session_id, user_id: user.user_id, role: user.role, expires_at }, token))
-    }
-
-    fn phone_limit(&self, phone: &Phone, client: &Client) -> LimitCheck {
-        LimitCheck {
-            name: "login-phone",
-            subject: Subject::phone_at(phone.clone(), client.address),
-            quota: self.config.limits.login_phone,
-        }
     }
 
     fn salt(&self) -> [u8; 16] {

@@ -34,7 +34,7 @@ impl App {
     /// As [`App::create_sale`]; and `invalid` when the key was used for another request.
     pub async fn create_sale_as(
         &self,
-        admin: Admin,
+        admin: &Admin,
         new: NewSale,
         key: Option<&IdempotencyKey>,
     ) -> Result<Sale, Problem> {
@@ -44,7 +44,8 @@ impl App {
             key: hex_sha256(format!("{} {key}", admin.user_id()).as_bytes()),
             request: hex_sha256(&request),
         };
-        let (app, sale, once) = (self.clone(), self.new_sale(new)?, key.map(digests));
+        let (app, admin, sale, once) =
+            (self.clone(), *admin, self.new_sale(new)?, key.map(digests));
         finish(async move {
             let created = match once {
                 Some(once) => app.ports.sales.create_once(&sale, &once).await?,
@@ -107,17 +108,17 @@ impl App {
     /// `not-found`, `invalid`, `unavailable`.
     pub async fn change_sale(
         &self,
-        admin: Admin,
+        admin: &Admin,
         sale_id: SaleId,
         change: &SaleChange,
     ) -> Result<Sale, Problem> {
-        let (app, change) = (self.clone(), change.clone());
-        finish(async move { app.apply_change(admin, sale_id, &change).await }).await
+        let (app, admin, change) = (self.clone(), *admin, change.clone());
+        finish(async move { app.apply_change(&admin, sale_id, &change).await }).await
     }
 
     async fn apply_change(
         &self,
-        admin: Admin,
+        admin: &Admin,
         sale_id: SaleId,
         change: &SaleChange,
     ) -> Result<Sale, Problem> {
@@ -140,7 +141,7 @@ impl App {
     ///
     /// # Errors
     /// `not-found`, `unavailable`.
-    pub async fn sale_stats(&self, sale_id: SaleId) -> Result<SaleStats, Problem> {
+    pub async fn sale_stats(&self, _: &Admin, sale_id: SaleId) -> Result<SaleStats, Problem> {
         let sale = self.ports.sales.get(sale_id).await?.ok_or(Problem::NotFound)?;
         let (admission, available, reserved, settled) =
             match self.ports.admission.state(sale_id).await? {

@@ -5,7 +5,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use super::App;
+use super::{Admin, App};
 use crate::{
     api::{Finding, SaleBooks},
     domain::{AdmissionState, OrderId, Reservation, Sale, SaleId, SaleTally},
@@ -51,7 +51,7 @@ impl App {
     ///
     /// # Errors
     /// `NotFound` when there is no such sale, and when a store does not answer.
-    pub async fn sale_books(&self, sale_id: SaleId) -> Result<SaleBooks, Problem> {
+    pub async fn sale_books(&self, _: &Admin, sale_id: SaleId) -> Result<SaleBooks, Problem> {
         self.audit_sale(sale_id).await?.ok_or(Problem::NotFound)
     }
 

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use metrics::Counter;
 use subtle::ConstantTimeEq as _;
 
-use super::{App, Client};
+use super::{App, Client, limits::RateLimit};
 use crate::{
     api::DrawnCaptcha,
     config::CaptchaMode,
@@ -44,7 +44,7 @@ impl App {
         client: &Client,
         purpose: CaptchaPurpose,
     ) -> Result<DrawnCaptcha, Problem> {
-        self.enter_unknown(client, "captcha", self.config.limits.captcha, Vec::new()).await?;
+        self.enter_anonymous(client, RateLimit::Captcha, None).await?;
         let drawn = self
             .studio
             .draw(AddressPrefix::of(client.address))
@@ -75,7 +75,7 @@ impl App {
         client: &Client,
         captcha_id: CaptchaId,
     ) -> Result<Vec<u8>, Problem> {
-        self.enter_unknown(client, "captcha", self.config.limits.captcha, Vec::new()).await?;
+        self.enter_anonymous(client, RateLimit::Captcha, None).await?;
         let captcha =
             self.ports.captchas.peek(captcha_id, self.now()).await?.ok_or(Problem::CaptchaGone)?;
         let spoken =

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::Instrument as _;
 
-use super::{App, CaptchaAnswer, Client, SessionClaims, TicketClaims};
+use super::{App, Caller, CaptchaAnswer, TicketClaims, limits::RateLimit};
 use crate::{
     api::{OrderAccepted, Ticket},
     domain::{
@@ -33,21 +33,20 @@ impl App {
     /// `rate-limited`, `banned`, `unavailable`.
     pub async fn issue_ticket(
         &self,
-        who: &SessionClaims,
-        client: &Client,
+        caller: &Caller,
         sale_id: SaleId,
         captcha: Option<CaptchaAnswer>,
     ) -> Result<Ticket, Problem> {
-        TICKETS.note("issued", self.make_ticket(who, client, sale_id, captcha).await)
+        TICKETS.note("issued", self.make_ticket(caller, sale_id, captcha).await)
     }
 
     async fn make_ticket(
         &self,
-        who: &SessionClaims,
-        client: &Client,
+        caller: &Caller,
         sale_id: SaleId,
         captcha: Option<CaptchaAnswer>,
     ) -> Result<Ticket, Problem> {
+        let Caller { session: who, client } = caller;
         // From memory: a request that can't win costs no store. What is not in memory is limited by address.
         if !self.catalog.knows(sale_id) {
             self.enter_reader(client).await?;
@@ -65,11 +64,10 @@ impl App {
         if let Some(flag) = self.sold_out_flag(sale_id, who.user_id).await?
             && self.catalog.is_without(sale_id, who.user_id, flag, self.monotonic_ms()).await
         {
-            self.enter_memory(client, Some(who.user_id), "ticket", self.config.limits.ticket)
-                .await?;
+            self.enter_memory(client, Some(who.user_id), RateLimit::Ticket).await?;
             return Err(Problem::SoldOut);
         }
-        self.enter(who, client, "ticket", self.config.limits.ticket).await?;
+        self.enter(caller, RateLimit::Ticket).await?;
         let step = tracing::info_span!(target: STEP, "admission.look", otel.kind = "client");
         let look = self.ports.admission.look(sale_id, who.user_id).instrument(step).await?;
         let look = look.ok_or(Problem::Unavailable { retry_after_ms: RETRY_MS })?;
@@ -103,23 +101,22 @@ impl App {
     /// `bad-ticket`, `ticket-expired`, `not-durable-yet`, and those of [`App::issue_ticket`].
     pub async fn place_order(
         &self,
-        who: &SessionClaims,
-        client: &Client,
+        caller: &Caller,
         sale_id: SaleId,
         ticket: &str,
         request: Option<TraceContext>,
     ) -> Result<OrderAccepted, Problem> {
-        ORDERS.note("accepted", self.make_order(who, client, sale_id, ticket, request).await)
+        ORDERS.note("accepted", self.make_order(caller, sale_id, ticket, request).await)
     }
 
     async fn make_order(
         &self,
-        who: &SessionClaims,
-        client: &Client,
+        caller: &Caller,
         sale_id: SaleId,
         ticket: &str,
         request: Option<TraceContext>,
     ) -> Result<OrderAccepted, Problem> {
+        let who = &caller.session;
         let keys = self.ticket_keys.ring(&self.ports).await?;
         let ticket: TicketClaims = keys.verify(ticket).ok_or(Problem::BadTicket)?;
         if ticket.user_id != who.user_id
@@ -128,7 +125,7 @@ impl App {
         {
             return Err(Problem::BadTicket);
         }
-        self.enter(who, client, "order", self.config.limits.order).await?;
+        self.enter(caller, RateLimit::Order).await?;
         let now = self.now();
         let ticket_expired = ticket.expired(now);
         let claim =

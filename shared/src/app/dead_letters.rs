@@ -84,7 +84,7 @@ impl App {
     ///
     /// # Errors
     /// When the queue does not answer.
-    pub async fn parked(&self, limit: u32) -> Result<Vec<ParkedView>, Problem> {
+    pub async fn parked(&self, _: &Admin, limit: u32) -> Result<Vec<ParkedView>, Problem> {
         let parked = self.ports.dead_letters.list(limit).await?;
         let view = |message: crate::domain::DeadLetter| {
             let orders = serde_json::from_slice::<QueueMessage>(&message.body)
@@ -106,8 +106,8 @@ impl App {
     ///
     /// # Errors
     /// `NotFound` when it is not parked, and when the queue does not answer.
-    pub async fn retry_parked(&self, admin: Admin, id: &str) -> Result<(), Problem> {
-        let (app, id) = (self.clone(), id.to_owned());
+    pub async fn retry_parked(&self, admin: &Admin, id: &str) -> Result<(), Problem> {
+        let (app, admin, id) = (self.clone(), *admin, id.to_owned());
         finish(async move {
             if !app.ports.dead_letters.retry(&id).await? {
                 return Err(Problem::NotFound);
@@ -122,8 +122,8 @@ impl App {
     ///
     /// # Errors
     /// As [`App::retry_parked`].
-    pub async fn discard_parked(&self, admin: Admin, id: &str) -> Result<(), Problem> {
-        let (app, id) = (self.clone(), id.to_owned());
+    pub async fn discard_parked(&self, admin: &Admin, id: &str) -> Result<(), Problem> {
+        let (app, admin, id) = (self.clone(), *admin, id.to_owned());
         finish(async move {
             if !app.ports.dead_letters.discard(&id).await? {
                 return Err(Problem::NotFound);

@@ -13,6 +13,7 @@ mod checkout;
 mod clock_check;
 mod dead_letters;
 mod fair_queue;
+mod limits;
 mod order_lookup;
 mod orders;
 mod passwords;
@@ -26,7 +27,7 @@ mod tokens;
 
 use std::{future::Future, ops::Deref, sync::Arc, time::Duration};
 
-pub use access::{Admin, Client};
+pub use access::{Admin, Caller, Client};
 pub use accounts::Credentials;
 pub use captchas::CaptchaAnswer;
 pub use sales::CachedJson;

@@ -1,6 +1,6 @@
 //! Following an order: its status, payment (simulated) and cancellation.
 
-use super::{App, Client, SessionClaims, finish};
+use super::{App, Caller, finish, limits::RateLimit};
 use crate::{
     domain::{Order, OrderId, OrderStatus, Transition, UserId},
     metrics::{self, Outcomes},
@@ -16,14 +16,9 @@ impl App {
     /// # Errors
     /// `not-found` (also for another user's), `unauthenticated`, `rate-limited`, `banned`; `unavailable` while it can't be
     /// said whether there is such an order.
-    pub async fn order(
-        &self,
-        who: &SessionClaims,
-        client: &Client,
-        order_id: OrderId,
-    ) -> Result<Order, Problem> {
-        self.enter(who, client, "order-status", self.config.limits.order_status).await?;
-        self.find_order(order_id, who.user_id).await?.ok_or(Problem::NotFound)
+    pub async fn order(&self, caller: &Caller, order_id: OrderId) -> Result<Order, Problem> {
+        self.enter(caller, RateLimit::OrderStatus).await?;
+        self.find_order(order_id, caller.session.user_id).await?.ok_or(Problem::NotFound)
     }
 
     /// The user's recorded orders, newest first, and where the next ones begin. An order still queued is not among them.
@@ -32,13 +27,12 @@ impl App {
     /// `unauthenticated`, `rate-limited`, `banned`.
     pub async fn order_list(
         &self,
-        who: &SessionClaims,
-        client: &Client,
+        caller: &Caller,
         before: Option<OrderId>,
         limit: u32,
     ) -> Result<(Vec<Order>, Option<OrderId>), Problem> {
-        self.enter(who, client, "order-status", self.config.limits.order_status).await?;
-        let orders = self.ports.orders.of_user(who.user_id, before, limit).await?;
+        self.enter(caller, RateLimit::OrderStatus).await?;
+        let orders = self.ports.orders.of_user(caller.session.user_id, before, limit).await?;
         let full = orders.len() == limit as usize;
         let next = orders.last().filter(|_| full).map(|order| order.order_id);
         Ok((orders, next))
@@ -48,25 +42,16 @@ impl App {
     ///
     /// # Errors
     /// `not-found`, `order-queued`, `order-final`, `unauthenticated`, `rate-limited`, `banned`, `unavailable`.
-    pub async fn pay_order(
-        &self,
-        who: &SessionClaims,
-        client: &Client,
-        order_id: OrderId,
-    ) -> Result<Order, Problem> {
-        PAYMENTS.note("paid", self.pay(who, client, order_id).await)
+    pub async fn pay_order(&self, caller: &Caller, order_id: OrderId) -> Result<Order, Problem> {
+        PAYMENTS.note("paid", self.pay(caller, order_id).await)
     }
 
-    async fn pay(
-        &self,
-        who: &SessionClaims,
-        client: &Client,
-        order_id: OrderId,
-    ) -> Result<Order, Problem> {
-        self.enter(who, client, "order-status", self.config.limits.order_status).await?;
-        let transition = self.ports.orders.pay(order_id, who.user_id, self.now()).await?;
+    async fn pay(&self, caller: &Caller, order_id: OrderId) -> Result<Order, Problem> {
+        self.enter(caller, RateLimit::OrderStatus).await?;
+        let transition =
+            self.ports.orders.pay(order_id, caller.session.user_id, self.now()).await?;
         if transition == Transition::NotFound
-            && self.find_queued(order_id, who.user_id).await?.is_some()
+            && self.find_queued(order_id, caller.session.user_id).await?.is_some()
         {
             return Err(Problem::OrderQueued);
         }
@@ -77,23 +62,13 @@ impl App {
     ///
     /// # Errors
     /// `not-found`, `order-final`, `unauthenticated`, `rate-limited`, `banned`, `unavailable`.
-    pub async fn cancel_order(
-        &self,
-        who: &SessionClaims,
-        client: &Client,
-        order_id: OrderId,
-    ) -> Result<Order, Problem> {
-        CANCELLATIONS.note("cancelled", self.cancel(who, client, order_id).await)
+    pub async fn cancel_order(&self, caller: &Caller, order_id: OrderId) -> Result<Order, Problem> {
+        CANCELLATIONS.note("cancelled", self.cancel(caller, order_id).await)
     }
 
-    async fn cancel(
-        &self,
-        who: &SessionClaims,
-        client: &Client,
-        order_id: OrderId,
-    ) -> Result<Order, Problem> {
-        self.enter(who, client, "order-status", self.config.limits.order_status).await?;
-        let (app, user_id) = (self.clone(), who.user_id);
+    async fn cancel(&self, caller: &Caller, order_id: OrderId) -> Result<Order, Problem> {
+        self.enter(caller, RateLimit::OrderStatus).await?;
+        let (app, user_id) = (self.clone(), caller.session.user_id);
         finish(async move { app.cancel_and_release(order_id, user_id).await }).await
     }
 

@@ -21,7 +21,7 @@ use moka::future::Cache;
 
 use crate::{
     config::Abuse,
-    domain::{GateRequest, LimitCheck, Quota, Subject, Timestamp},
+    domain::{GateRequest, LimitCheck, Subject, Timestamp},
     problem::Problem,
 };
 
@@ -220,21 +220,16 @@ impl Refusals {
     }
 
     /// Counts a request that is answered from memory; the error says after how many milliseconds one is let in.
-    pub(super) async fn count(
-        &self,
-        name: &'static str,
-        subject: &Subject,
-        quota: Quota,
-        now: Timestamp,
-    ) -> Result<(), u64> {
-        let key = (name, subject.clone());
+    pub(super) async fn count(&self, limit: &LimitCheck, now: Timestamp) -> Result<(), u64> {
+        let key = (limit.name, limit.subject.clone());
         let tat = match self.counts.get(&key).await {
             Some(tat) => tat,
             None => self.counts.get_with(key, async { Arc::default() }).await,
         };
         let mut seen = tat.load(Ordering::Relaxed);
         loop {
-            let next = quota.arrive(Some(seen), now).map_err(|wait_us| wait_us.div_ceil(1_000))?;
+            let next =
+                limit.quota.arrive(Some(seen), now).map_err(|wait_us| wait_us.div_ceil(1_000))?;
             match tat.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Ok(()),
                 Err(other) => seen = other,

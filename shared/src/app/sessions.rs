@@ -11,7 +11,6 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -20,9 +19,9 @@ use futures_util::{StreamExt as _, stream};
 use moka::future::Cache as LocalCache;
 use tokio::sync::oneshot;
 
-use super::{App, SessionClaims};
+use super::{App, Caller, limits::RateLimit};
 use crate::{
-    domain::{GateRequest, LimitCheck, Session, SessionId, Subject, UserId},
+    domain::{GateRequest, Session, SessionId, Subject, UserId},
     ports::{StoreError, Stored},
     problem::Problem,
 };
@@ -174,26 +173,19 @@ impl App {
     ///
     /// # Errors
     /// `rate-limited` and `banned` for the address, `unavailable` when the ledger does not answer or too many wait.
-    pub(super) async fn look_up_session(
-        &self,
-        who: &SessionClaims,
-        address: IpAddr,
-    ) -> Result<bool, Problem> {
+    pub(super) async fn look_up_session(&self, caller: &Caller) -> Result<bool, Problem> {
+        let who = &caller.session;
         if self.lookups.gone.contains_key(&who.session_id) {
             return Ok(false);
         }
         // The gate has charged nothing for a session that it does not know: without a limit, whoever has many ended sessions
         // could keep the ledger busy.
-        let address = Subject::address(address);
+        let address = Subject::address(caller.client.address);
         self.pass_unnoted(GateRequest {
             session: None,
             role: None,
             not_banned: vec![address.clone()],
-            limits: vec![LimitCheck {
-                name: "session-lookup",
-                subject: address.clone(),
-                quota: self.config.limits.address,
-            }],
+            limits: vec![self.limit(RateLimit::SessionLookup, address.clone())],
             abuse: None,
             now: self.now(),
         })

@@ -19,5 +19,5 @@ pub use client::ClientAddress;
 pub use finish::{REQUEST_ID, RequestId, finish};
 pub use idempotency::Idempotency;
 pub use problem::HandlerResult;
-pub use session::{Signed, SignedWriter, no_session_cookie, session_cookie};
+pub use session::{no_session_cookie, session_cookie};
 pub use traced::TraceSource;

@@ -1,11 +1,12 @@
-//! Who is signed in: a bearer token, or the session cookie. Only the signature is checked here; whether the session
-//! is alive is asked by the use case, together with limits and bans.
+//! Who is signed in: a bearer token, or the session cookie. Of a [`Caller`] only the signature is checked here; whether the
+//! session is alive is asked by the use case, together with limits and bans.
 
 use axum::{extract::FromRequestParts, http::request::Parts, response::AppendHeaders};
 use lambda_http::http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::ClientAddress;
 use crate::{
-    app::{App, SessionClaims},
+    app::{Admin, App, Caller},
     config::CookieSecure,
     domain::Timestamp,
     problem::Problem,
@@ -17,38 +18,34 @@ const SECURE_COOKIE: &str = "__Host-session";
 /// Its name where it is not: the prefix needs `Secure`.
 const COOKIE: &str = "session";
 
-/// A signed-in user who reads.
-#[derive(Debug, Clone)]
-pub struct Signed(pub SessionClaims);
-
-/// A signed-in user who changes something: with only a cookie, the request must come from our own pages.
-#[derive(Debug, Clone)]
-pub struct SignedWriter(pub SessionClaims);
-
-impl FromRequestParts<App> for Signed {
+/// Whoever has a session. With only a cookie, a request that changes something must come from our own pages.
+impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let token = bearer(&parts.headers)
-            .or_else(|| cookie(app, &parts.headers))
-            .ok_or(Problem::Unauthenticated)?;
-        app.read_session(token).await.map(Self)
-    }
-}
-
-impl FromRequestParts<App> for SignedWriter {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        if bearer(&parts.headers).is_none()
-            && cookie(app, &parts.headers).is_some()
+        let (bearer, cookie) = (bearer(&parts.headers), cookie(app, &parts.headers));
+        if bearer.is_none()
+            && cookie.is_some()
+            && !parts.method.is_safe()
             && !same_origin(&parts.headers)
         {
             return Err(Problem::Forbidden(
                 "a request with only the session cookie must come from this site's own pages",
             ));
         }
-        Signed::from_request_parts(parts, app).await.map(|Signed(claims)| Self(claims))
+        let session = app.read_session(bearer.or(cookie).ok_or(Problem::Unauthenticated)?).await?;
+        let ClientAddress(client) = ClientAddress::from_request_parts(parts, app).await?;
+        Ok(Self { session, client })
+    }
+}
+
+/// An administrator, whom [`App::enter_admin`] has let in. Put it first among a handler's arguments: then nobody else learns
+/// what the rest of the request lacks.
+impl FromRequestParts<App> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        app.enter_admin(&Caller::from_request_parts(parts, app).await?).await
     }
 }
 

@@ -1,12 +1,14 @@
-//! What tests are made of: a clock set by hand, test data, a proxy that injects faults, a Runtime API for one function, and
-//! [`contract`], the suites that every adapter of a port passes.
+//! What tests are made of: a clock set by hand, test data, a shop of ports in memory, a proxy that injects faults, a
+//! Runtime API for one function, and [`contract`], the suites that every adapter of a port passes.
 
 mod clock;
 pub mod contract;
 mod data;
 mod proxy;
 pub mod runtime_api;
+mod shop;
 
 pub use clock::ManualClock;
 pub use data::*;
 pub use proxy::{Fault, FaultProxy};
+pub use shop::{KnownAnswer, PASSWORD, Reply, Shop, Site, TempDir, admin, client_at};

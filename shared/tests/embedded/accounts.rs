@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use flashsale::{
     adapters::memory::{MemoryGate, MemoryLocks},
     api::{NewBan, SignedIn},
-    app::{App, Client, Credentials, SessionClaims},
+    app::{App, Caller, Client, Credentials, SessionClaims},
     config::Config,
     domain::{
         KeptSession, Opening, Phone, Role, Session, SessionId, Subject, Timestamp, UserChange,
@@ -20,16 +20,13 @@ use flashsale::{
     },
     ports::{BanLedger as _, Ports, SessionLedger, Sessions, StoreError, Stored, Users as _},
     problem::Problem,
+    testing::{self, PASSWORD, client_at},
 };
 use tokio::sync::Semaphore;
 
-use crate::{
-    app::{Shop, refused},
-    support::admin,
-};
+use crate::app::{Shop, refused};
 
 const PHONE: &str = "+12015550123";
-const PASSWORD: &str = "correct horse";
 const NEW_PASSWORD: &str = "battery staple";
 /// Longest wait for what a task in the background does.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -184,13 +181,13 @@ impl Paused {
         Self { shop, app, ledger, sessions }
     }
 
-    async fn sign_in(&self) -> SessionClaims {
+    async fn sign_in(&self) -> Caller {
         let signed = sign_in(&self.app, &self.shop.client, PHONE, PASSWORD).await.unwrap();
-        self.app.read_session(&signed.token).await.unwrap()
+        self.shop.caller(&signed.token).await
     }
 
-    async fn is_alive(&self, who: &SessionClaims) -> bool {
-        alive(&self.app, &self.shop.client, who).await
+    async fn is_alive(&self, who: &Caller) -> bool {
+        alive(&self.app, who).await
     }
 
     fn ban_phone(&self) -> impl Future<Output = Result<(), Problem>> {
@@ -200,7 +197,7 @@ impl Paused {
             self.shop.client.clone(),
             ban("phone", PHONE),
         );
-        async move { app.put_ban(admin(&unpaused, &client).await, new).await.map(drop) }
+        async move { app.put_ban(&testing::admin(&unpaused, &client).await, new).await.map(drop) }
     }
 }
 
@@ -230,8 +227,8 @@ async fn sign_in(
 }
 
 /// Whether the gate lets the session in.
-async fn alive(app: &App, client: &Client, who: &SessionClaims) -> bool {
-    match app.current_session(who, client).await {
+async fn alive(app: &App, who: &Caller) -> bool {
+    match app.current_session(who).await {
         Ok(_) => true,
         Err(Problem::Unauthenticated) => false,
         Err(other) => panic!("{other:?}"),
@@ -268,12 +265,8 @@ async fn a_password_change_is_finished_when_its_client_goes_away() {
     let (changing, other) = (paused.sign_in().await, paused.sign_in().await);
     paused.sessions.ending_all.arm();
     let request = tokio::spawn({
-        let (app, client, changing) =
-            (paused.app.clone(), paused.shop.client.clone(), changing.clone());
-        async move {
-            app.change_password(&changing, &client, PASSWORD.to_owned(), NEW_PASSWORD.to_owned())
-                .await
-        }
+        let (app, changing) = (paused.app.clone(), changing.clone());
+        async move { app.change_password(&changing, PASSWORD.to_owned(), NEW_PASSWORD.to_owned()).await }
     });
     paused.sessions.ending_all.reached.wait().await;
     request.abort();
@@ -296,18 +289,11 @@ async fn the_sweeper_ends_what_a_failing_fast_store_did_not() {
     let (changing, other, banned) =
         (paused.sign_in().await, paused.sign_in().await, paused.shop.shoppers(1).await.remove(0));
     paused.sessions.ends_fail.store(true, Ordering::SeqCst);
-    let changed = paused
-        .app
-        .change_password(
-            &changing,
-            &paused.shop.client,
-            PASSWORD.to_owned(),
-            NEW_PASSWORD.to_owned(),
-        )
-        .await;
+    let changed =
+        paused.app.change_password(&changing, PASSWORD.to_owned(), NEW_PASSWORD.to_owned()).await;
     changed.expect("the password is the new one, whatever the fast store says");
     assert!(paused.is_alive(&other).await);
-    refused(paused.app.sign_out(&banned, &paused.shop.client, false).await, "unavailable");
+    refused(paused.app.sign_out(&banned, false).await, "unavailable");
     assert!(paused.is_alive(&banned).await);
     assert_eq!(paused.app.sweep().await.unwrap().failed, 1);
     paused.sessions.ends_fail.store(false, Ordering::SeqCst);
@@ -319,8 +305,8 @@ async fn the_sweeper_ends_what_a_failing_fast_store_did_not() {
 
     // Told once more after a minute, for a copy that was on its way from an older state of the ledger; then never again.
     let session = Session {
-        session_id: other.session_id,
-        user_id: other.user_id,
+        session_id: other.session.session_id,
+        user_id: other.session.user_id,
         role: Role::Shopper,
         expires_at: Timestamp::MAX,
     };
@@ -343,11 +329,7 @@ async fn a_sign_in_that_verified_the_old_password_opens_no_session() {
         async move { sign_in(&app, &client, PHONE, PASSWORD).await.map(drop) }
     });
     paused.ledger.opening.reached.wait().await;
-    paused
-        .app
-        .change_password(&who, &paused.shop.client, PASSWORD.to_owned(), NEW_PASSWORD.to_owned())
-        .await
-        .unwrap();
+    paused.app.change_password(&who, PASSWORD.to_owned(), NEW_PASSWORD.to_owned()).await.unwrap();
     paused.ledger.opening.release();
     refused(late.await.unwrap(), "bad-credentials");
 
@@ -358,10 +340,10 @@ async fn a_sign_in_that_verified_the_old_password_opens_no_session() {
         async move { sign_in(&app, &client, PHONE, NEW_PASSWORD).await }
     });
     paused.ledger.opening.reached.wait().await;
-    paused.app.sign_out(&who, &paused.shop.client, true).await.unwrap();
+    paused.app.sign_out(&who, true).await.unwrap();
     paused.ledger.opening.release();
     let signed = late.await.unwrap().unwrap();
-    assert!(paused.is_alive(&paused.app.read_session(&signed.token).await.unwrap()).await);
+    assert!(paused.is_alive(&paused.shop.caller(&signed.token).await).await);
     assert!(!paused.is_alive(&who).await);
 }
 
@@ -397,16 +379,16 @@ async fn a_session_that_ends_while_it_is_put_back_stays_ended() {
     let paused = Paused::open().await;
     let who = paused.sign_in().await;
     // As if the fast store had lost it.
-    paused.sessions.inner.end(who.user_id, who.session_id).await.unwrap();
+    paused.sessions.inner.end(who.session.user_id, who.session.session_id).await.unwrap();
     paused.sessions.opening.arm();
     let request = tokio::spawn({
-        let (app, client, who) = (paused.app.clone(), paused.shop.client.clone(), who.clone());
-        async move { app.current_session(&who, &client).await.map(drop) }
+        let (app, who) = (paused.app.clone(), who.clone());
+        async move { app.current_session(&who).await.map(drop) }
     });
     paused.sessions.opening.reached.wait().await;
     // The ledger was read, and nothing put back: now it ends, in both.
-    paused.ledger.end(who.user_id, who.session_id, paused.app.now()).await.unwrap();
-    paused.sessions.end(who.user_id, who.session_id).await.unwrap();
+    paused.ledger.end(who.session.user_id, who.session.session_id, paused.app.now()).await.unwrap();
+    paused.sessions.end(who.session.user_id, who.session.session_id).await.unwrap();
     paused.sessions.opening.release();
     refused(request.await.unwrap(), "unauthenticated");
     assert!(!paused.is_alive(&who).await);
@@ -418,44 +400,54 @@ async fn an_emptied_fast_store_signs_nobody_out_and_forgets_no_ban() {
     let admin = Phone::from_e164("+12015550199").unwrap();
     shop.app.add_user(admin.clone(), PASSWORD.to_owned(), Role::Admin).await.unwrap();
     let signed = sign_in(&shop.app, &shop.client, admin.as_str(), PASSWORD).await.unwrap();
-    let admin = shop.app.read_session(&signed.token).await.unwrap();
+    let admin = shop.caller(&signed.token).await;
     let shoppers = shop.shoppers(5).await;
     let [going, ended, banned, ..] = &shoppers[..] else { panic!("five were asked for") };
-    shop.app.sign_out(ended, &shop.client, false).await.unwrap();
-    shop.app.put_ban(shop.admin().await, ban("user", &banned.user_id.to_string())).await.unwrap();
-    let attacker = Client { address: "198.51.100.1".parse().unwrap() };
-    shop.app.put_ban(shop.admin().await, ban("address", "198.51.100.1")).await.unwrap();
-    shop.app.put_ban(shop.admin().await, ban("phone", PHONE)).await.unwrap();
+    shop.app.sign_out(ended, false).await.unwrap();
     shop.app
-        .put_ban(shop.admin().await, ban("user", &shoppers[3].user_id.to_string()))
+        .put_ban(&shop.admin().await, ban("user", &banned.session.user_id.to_string()))
         .await
         .unwrap();
-    shop.app.lift_ban(shop.admin().await, "user", &shoppers[3].user_id.to_string()).await.unwrap();
+    let attacker = client_at("198.51.100.1");
+    shop.app.put_ban(&shop.admin().await, ban("address", "198.51.100.1")).await.unwrap();
+    shop.app.put_ban(&shop.admin().await, ban("phone", PHONE)).await.unwrap();
+    shop.app
+        .put_ban(&shop.admin().await, ban("user", &shoppers[3].session.user_id.to_string()))
+        .await
+        .unwrap();
+    shop.app
+        .lift_ban(&shop.admin().await, "user", &shoppers[3].session.user_id.to_string())
+        .await
+        .unwrap();
 
     // At once, before anything else was done, and with one look-up each, however many requests wait for it.
     let app = emptied(&shop, &[]).await;
-    let requests = (0..20).map(|_| app.current_session(going, &shop.client));
+    let requests = (0..20).map(|_| app.current_session(going));
     for request in futures_util::future::join_all(requests).await {
         request.unwrap();
     }
     assert_eq!(app.session_lookups().sessions, 1);
-    assert!(alive(&app, &shop.client, &shoppers[3]).await, "the ban was lifted");
-    app.enter_admin(&admin, &shop.client).await.unwrap();
-    refused(app.current_session(banned, &shop.client).await, "banned");
-    refused(app.current_session(&shoppers[4], &attacker).await, "banned");
-    assert!(!alive(&app, &shop.client, ended).await);
+    assert!(alive(&app, &shoppers[3]).await, "the ban was lifted");
+    app.enter_admin(&admin).await.unwrap();
+    refused(app.current_session(banned).await, "banned");
+    refused(
+        app.current_session(&Caller { client: attacker.clone(), ..shoppers[4].clone() }).await,
+        "banned",
+    );
+    assert!(!alive(&app, ended).await);
     let asked = app.session_lookups().sessions;
     for _ in 0..10 {
-        assert!(!alive(&app, &shop.client, ended).await);
+        assert!(!alive(&app, ended).await);
     }
     assert_eq!(app.session_lookups().sessions, asked, "that it has ended is remembered");
 
     // Bans of those who send no session are back after one tick; and so they are after the next loss.
     for _ in 0..2 {
         let app = emptied(&shop, &[]).await;
-        assert!(app.bans(0, 10).await.unwrap().is_empty());
+        let operator = testing::admin(&app, &shop.client).await;
+        assert!(app.bans(&operator, 0, 10).await.unwrap().is_empty());
         assert_eq!(app.sweep().await.unwrap().failed, 0);
-        assert_eq!(app.bans(0, 10).await.unwrap().len(), 3);
+        assert_eq!(app.bans(&operator, 0, 10).await.unwrap().len(), 3);
         refused(sign_in(&app, &attacker, "+12015550177", "any password").await, "banned");
         refused(sign_in(&app, &shop.client, PHONE, PASSWORD).await, "banned");
     }
@@ -467,13 +459,14 @@ async fn bans_come_back_page_by_page() {
     let mut subjects = Vec::new();
     for n in 0..230 {
         let address = format!("203.0.{}.{}", n / 200, n % 200);
-        shop.app.put_ban(shop.admin().await, ban("address", &address)).await.unwrap();
+        shop.app.put_ban(&shop.admin().await, ban("address", &address)).await.unwrap();
         subjects.push(address);
     }
     let listed = async |app: &App| {
         let mut count = 0;
         loop {
-            let page = app.bans(count, 100).await.unwrap().len();
+            let page =
+                app.bans(&testing::admin(app, &shop.client).await, count, 100).await.unwrap().len();
             count += u32::try_from(page).unwrap();
             if page < 100 {
                 return count;
@@ -524,7 +517,7 @@ async fn the_sweeper_finishes_a_ban_whose_process_died() {
 async fn sessions_that_are_over_are_deleted_little_by_little() {
     let shop = Shop::open(&[("CAPTCHA", "off"), ("SWEEPER__BATCH_MAX", "10")]).await;
     let who = shop.shoppers(25).await;
-    let ids: Vec<SessionId> = who.iter().map(|who| who.session_id).collect();
+    let ids: Vec<SessionId> = who.iter().map(|who| who.session.session_id).collect();
     shop.clock.advance_ms(43_200_000 + 60_000);
     for left in [15, 5, 0] {
         shop.sweep().await;
@@ -554,32 +547,33 @@ async fn an_administrator_is_who_the_ledger_says() {
     shop.app.add_user(phone.clone(), PASSWORD.to_owned(), Role::Admin).await.unwrap();
     let signed = sign_in(&shop.app, &shop.client, PHONE, PASSWORD).await.unwrap();
     assert_eq!(signed.expires_at, shop.app.now().plus_ms(3_600_000), "an hour");
-    let admin = shop.app.read_session(&signed.token).await.unwrap();
-    shop.app.enter_admin(&admin, &shop.client).await.unwrap();
+    let admin = shop.caller(&signed.token).await;
+    shop.app.enter_admin(&admin).await.unwrap();
 
     // A token that says more than the session's record.
     let shopper = shop.shoppers(1).await.remove(0);
-    let pretender = SessionClaims { role: Role::Admin, ..shopper };
-    refused(shop.app.enter_admin(&pretender, &shop.client).await, "forbidden");
+    let session = SessionClaims { role: Role::Admin, ..shopper.session.clone() };
+    let pretender = Caller { session, ..shopper };
+    refused(shop.app.enter_admin(&pretender).await, "forbidden");
 
     // Demoted: at once, also for the token that was given out before, and after a loss of the fast store.
     shop.app.demote(&phone).await.unwrap();
-    refused(shop.app.enter_admin(&admin, &shop.client).await, "unauthenticated");
-    refused(emptied(&shop, &[]).await.enter_admin(&admin, &shop.client).await, "unauthenticated");
+    refused(shop.app.enter_admin(&admin).await, "unauthenticated");
+    refused(emptied(&shop, &[]).await.enter_admin(&admin).await, "unauthenticated");
     refused(shop.app.demote(&phone).await, "not-found");
     let signed = sign_in(&shop.app, &shop.client, PHONE, PASSWORD).await.unwrap();
     assert_eq!(
         (signed.user.role, signed.expires_at),
         (Role::Shopper, shop.app.now().plus_ms(43_200_000))
     );
-    let who = shop.app.read_session(&signed.token).await.unwrap();
-    refused(shop.app.enter_admin(&who, &shop.client).await, "forbidden");
+    let who = shop.caller(&signed.token).await;
+    refused(shop.app.enter_admin(&who).await, "forbidden");
 
     // A password that an operator sets ends the sessions, too.
     refused(shop.app.set_password(&phone, "12345678".to_owned()).await, "weak-password");
-    assert!(alive(&shop.app, &shop.client, &who).await);
+    assert!(alive(&shop.app, &who).await);
     shop.app.set_password(&phone, NEW_PASSWORD.to_owned()).await.unwrap();
-    assert!(!alive(&shop.app, &shop.client, &who).await);
+    assert!(!alive(&shop.app, &who).await);
     refused(sign_in(&shop.app, &shop.client, PHONE, PASSWORD).await, "bad-credentials");
     sign_in(&shop.app, &shop.client, PHONE, NEW_PASSWORD).await.unwrap();
     refused(
@@ -597,12 +591,13 @@ async fn the_admin_api_answers_in_its_networks() {
     let phone = Phone::from_e164(PHONE).unwrap();
     shop.app.add_user(phone, PASSWORD.to_owned(), Role::Admin).await.unwrap();
     let signed = sign_in(&shop.app, &shop.client, PHONE, PASSWORD).await.unwrap();
-    let admin = shop.app.read_session(&signed.token).await.unwrap();
-    refused(shop.app.enter_admin(&admin, &shop.client).await, "forbidden");
+    let admin = shop.caller(&signed.token).await;
+    refused(shop.app.enter_admin(&admin).await, "forbidden");
     for address in ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8:1::1"] {
-        shop.app.enter_admin(&admin, &Client { address: address.parse().unwrap() }).await.unwrap();
+        let there = Caller { client: client_at(address), ..admin.clone() };
+        shop.app.enter_admin(&there).await.unwrap();
     }
-    assert!(alive(&shop.app, &shop.client, &admin).await, "the rest answers everywhere");
+    assert!(alive(&shop.app, &admin).await, "the rest answers everywhere");
 }
 
 #[tokio::test]
@@ -614,10 +609,8 @@ async fn a_change_that_comes_second_is_told() {
         .await
         .unwrap();
     let signed = sign_in(&shop.app, &shop.client, PHONE, PASSWORD).await.unwrap();
-    let who = shop.app.read_session(&signed.token).await.unwrap();
-    let change = |new: &str| {
-        shop.app.change_password(&who, &shop.client, PASSWORD.to_owned(), new.to_owned())
-    };
+    let who = shop.caller(&signed.token).await;
+    let change = |new: &str| shop.app.change_password(&who, PASSWORD.to_owned(), new.to_owned());
     let (one, other) = tokio::join!(change(NEW_PASSWORD), change("another horse"));
     assert_ne!(one.is_ok(), other.is_ok(), "{one:?} {other:?}");
     refused(one.and(other), "bad-credentials");

@@ -1,7 +1,5 @@
 //! Suites of the admission port on the adapter in memory.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 #[path = "../property/admission/mod.rs"]
 mod property;
 

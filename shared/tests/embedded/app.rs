@@ -1,62 +1,31 @@
 //! The use cases on the embedded stores, with a clock set by hand and captchas whose answer is known: what no test from
 //! the outside can do without a back door.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use flashsale::{
-    adapters::{
-        memory::{MemoryAdmission, MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
-        sqlite::Sqlite,
-        system::SystemRandom,
-    },
-    api::NewSale,
-    app::{Admin, App, CaptchaAnswer, Client, Credentials, SessionClaims, Swept},
+    adapters::memory::MemoryAdmission,
+    app::{App, Caller, CaptchaAnswer, Client, Credentials, SessionClaims},
     config::Config,
     domain::{
-        AdmittedOrder, CaptchaPurpose, OrderId, OrderStatus, Phone, QueueDepth, QueueMessage, Role,
-        SaleId,
+        AdmittedOrder, CaptchaPurpose, OrderStatus, Phone, QueueDepth, QueueMessage, Role, SaleId,
     },
-    ports::{
-        Admission as _, CaptchaArtist, Clock, LedgerClock, OrderLedger, OrderQueue as _,
-        OrderSource as _, Ports, Random, StoreError, Stored,
-    },
+    ports::{Admission as _, OrderLedger, OrderQueue as _, OrderSource as _, Ports, StoreError},
     problem::Problem,
-    testing::{self, ManualClock, START},
+    testing::{self, ManualClock, START, TempDir},
 };
 
 use crate::{
     ledger::raw,
     spies::{SharedQueue, SpiedAdmission},
-    support::{self, TempDir},
 };
 
-/// Draws every captcha with the same answer.
-struct KnownAnswer;
-
-impl CaptchaArtist for KnownAnswer {
-    fn answer(&self, _: &dyn Random) -> String {
-        "kpt4x".to_owned()
-    }
-
-    fn draw(&self, _: &str) -> Stored<Vec<u8>> {
-        Ok(b"picture".to_vec())
-    }
-
-    fn speak(&self, _: &str) -> Stored<Vec<u8>> {
-        Ok(b"sound".to_vec())
-    }
-}
-
+/// A shop whose admission store is spied on.
 pub struct Shop {
-    pub app: App,
-    pub clock: Arc<ManualClock>,
-    pub store: Sqlite,
+    shop: testing::Shop,
     pub admission: Arc<SpiedAdmission>,
     /// What `admission` spies on.
     pub memory: Arc<MemoryAdmission>,
-    pub client: Client,
-    settings: Vec<(String, String)>,
-    pub dir: TempDir,
 }
 
 impl Shop {
@@ -82,139 +51,31 @@ impl Shop {
         settings: &[(&str, &str)],
         change: impl FnOnce(&mut Ports),
     ) -> Self {
-        let store = dir.sqlite().await;
-        let gate = Arc::new(MemoryGate::new());
-        let shared = Arc::new(store.clone());
         let memory = Arc::new(MemoryAdmission::default());
         let admission = Arc::new(SpiedAdmission::new(memory.clone()));
-        let mut ports = Ports {
-            clock: Arc::clone(&clock) as Arc<dyn Clock>,
-            ledger_clock: Arc::clone(&clock) as Arc<dyn LedgerClock>,
-            random: Arc::new(SystemRandom),
-            users: shared.clone(),
-            session_ledger: shared.clone(),
-            ban_ledger: shared.clone(),
-            sales: shared.clone(),
-            orders: shared.clone(),
-            signing_keys: shared.clone(),
-            gate: gate.clone(),
-            sessions: gate.clone(),
-            blacklist: gate.clone(),
-            failures: gate.clone(),
-            captchas: gate,
-            admission: admission.clone(),
-            queue: shared.clone(),
-            source: shared.clone(),
-            consumer_reports: Arc::new(MemoryConsumerReports::new()),
-            dead_letters: shared,
-            locks: Arc::new(MemoryLocks::new()),
-            cache: Arc::new(MemoryCache::new()),
-            artist: Arc::new(KnownAnswer),
-            health: Vec::new(),
-            background: None,
-        };
-        change(&mut ports);
-        let settings: Vec<_> = settings
-            .iter()
-            .map(|(name, value)| (format!("FLASHSALE_{name}"), (*value).to_owned()))
-            .collect();
-        let config = Config::load(None, settings.clone(), []).unwrap();
-        let app = App::new(config, ports).unwrap();
-        let client = Client { address: "192.0.2.7".parse().unwrap() };
-        Self { app, clock, store, admission, memory, client, settings, dir }
+        let shop = testing::Shop::open_in(dir, clock, settings, |ports| {
+            ports.admission = admission.clone();
+            change(ports);
+        })
+        .await;
+        Self { shop, admission, memory }
     }
 
     /// Ends the process: what was in memory is gone.
     pub fn end(self) -> (TempDir, Arc<ManualClock>) {
-        (self.dir, self.clock)
-    }
-
-    /// Another process on the same stores, or this one after a restart.
-    pub async fn another(&self) -> App {
-        let config = Config::load(None, self.settings.clone(), []).unwrap();
-        App::new(config, self.app.ports.clone()).unwrap()
+        self.shop.end()
     }
 
     pub async fn without_captchas() -> Self {
         Self::open(&[("CAPTCHA", "off")]).await
     }
+}
 
-    pub async fn admin(&self) -> Admin {
-        support::admin(&self.app, &self.client).await
-    }
+impl Deref for Shop {
+    type Target = testing::Shop;
 
-    pub async fn shoppers(&self, count: u32) -> Vec<SessionClaims> {
-        let seeded = self.app.seed_users(count).await.unwrap();
-        let mut sessions = Vec::with_capacity(seeded.len());
-        for (_, token) in &seeded {
-            sessions.push(self.app.read_session(token).await.unwrap());
-        }
-        sessions
-    }
-
-    pub async fn sale(&self, stock: u32) -> SaleId {
-        let new = NewSale {
-            title: "Phone".to_owned(),
-            description: String::new(),
-            image_url: String::new(),
-            price: 100,
-            original_price: None,
-            currency: None,
-            stock,
-            per_user_limit: None,
-            starts_at: START,
-            ends_at: START.plus_ms(86_400_000),
-        };
-        self.app.create_sale(new).await.unwrap().sale_id
-    }
-
-    pub async fn ticket(&self, who: &SessionClaims, sale: SaleId) -> Result<String, Problem> {
-        self.app.issue_ticket(who, &self.client, sale, None).await.map(|ticket| ticket.ticket)
-    }
-
-    pub async fn order(
-        &self,
-        who: &SessionClaims,
-        sale: SaleId,
-        ticket: &str,
-    ) -> Result<OrderId, Problem> {
-        self.app
-            .place_order(who, &self.client, sale, ticket, None)
-            .await
-            .map(|accepted| accepted.order_id)
-    }
-
-    pub async fn buy(&self, who: &SessionClaims, sale: SaleId) -> OrderId {
-        let ticket = self.ticket(who, sale).await.unwrap();
-        self.order(who, sale, &ticket).await.unwrap()
-    }
-
-    pub async fn status(&self, who: &SessionClaims, order: OrderId) -> OrderStatus {
-        self.app.order(who, &self.client, order).await.unwrap().status
-    }
-
-    /// Lets the worker work off the queue once.
-    pub async fn work(&self) -> usize {
-        let batch = self.store.receive(100, 10).await.unwrap();
-        let bodies: Vec<Vec<u8>> = batch.iter().map(|delivery| delivery.body.clone()).collect();
-        self.app.record_messages(&bodies).await.unwrap();
-        self.store
-            .ack(&batch.iter().map(|delivery| delivery.tag).collect::<Vec<_>>())
-            .await
-            .unwrap();
-        batch.len()
-    }
-
-    pub async fn sweep(&self) -> Swept {
-        let swept = self.app.sweep().await.unwrap();
-        assert_eq!(swept.failed, 0);
-        swept
-    }
-
-    pub async fn books_balance(&self) {
-        let books = self.app.audit().await.unwrap();
-        let findings: Vec<_> = books.iter().flat_map(|sale| &sale.findings).collect();
-        assert!(findings.is_empty(), "{findings:?}");
+    fn deref(&self) -> &testing::Shop {
+        &self.shop
     }
 }
 
@@ -238,23 +99,11 @@ async fn a_ticket_gives_the_same_order_for_ever() {
     // Long after the ticket's own life.
     shop.clock.advance_ms(600_000);
     assert_eq!(shop.order(who, sale, &ticket).await.unwrap(), order);
-    shop.app.cancel_order(who, &shop.client, order).await.unwrap();
+    shop.app.cancel_order(who, order).await.unwrap();
     assert_eq!(shop.order(who, sale, &ticket).await.unwrap(), order, "also when it is cancelled");
     assert_eq!(shop.work().await, 0, "and no new order is made of it");
     assert_eq!(shop.status(who, order).await, OrderStatus::Cancelled);
     shop.books_balance().await;
-}
-
-#[tokio::test]
-async fn a_ticket_ends_unused() {
-    let shop = Shop::without_captchas().await;
-    let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
-    let ticket = shop.ticket(who, sale).await.unwrap();
-    shop.clock.advance_ms(60_000);
-    refused(shop.order(who, sale, &ticket).await, "ticket-expired");
-    let ticket = shop.ticket(who, sale).await.unwrap();
-    shop.clock.advance_ms(59_999);
-    shop.order(who, sale, &ticket).await.unwrap();
 }
 
 #[tokio::test]
@@ -264,13 +113,13 @@ async fn sold_out_is_answered_from_memory_and_seen_to_end() {
     let order = shop.buy(&shoppers[0], sale).await;
     refused(shop.ticket(&shoppers[1], sale).await, "sold-out");
     // Only who was seen to hold no order is answered from memory, here without a look at the session.
-    let ended =
-        SessionClaims { session_id: flashsale::testing::session_id(), ..shoppers[2].clone() };
+    let ended = SessionClaims { session_id: testing::session_id(), ..shoppers[2].session.clone() };
+    let ended = Caller { session: ended, ..shoppers[2].clone() };
     refused(shop.ticket(&ended, sale).await, "unauthenticated");
     refused(shop.ticket(&shoppers[2], sale).await, "sold-out");
     refused(shop.ticket(&ended, sale).await, "sold-out");
     shop.work().await;
-    shop.app.cancel_order(&shoppers[0], &shop.client, order).await.unwrap();
+    shop.app.cancel_order(&shoppers[0], order).await.unwrap();
     refused(shop.ticket(&shoppers[1], sale).await, "sold-out");
     shop.clock.advance_ms(250);
     shop.ticket(&shoppers[1], sale).await.unwrap();
@@ -284,16 +133,16 @@ async fn unpaid_orders_expire_and_their_units_come_back() {
     let (shoppers, sale) = (shop.shoppers(2).await, shop.sale(2).await);
     let (unpaid, paid) = (shop.buy(&shoppers[0], sale).await, shop.buy(&shoppers[1], sale).await);
     shop.work().await;
-    shop.app.pay_order(&shoppers[1], &shop.client, paid).await.unwrap();
+    shop.app.pay_order(&shoppers[1], paid).await.unwrap();
     shop.clock.advance_ms(899_999);
     assert_eq!(shop.sweep().await.expired, 0);
     shop.clock.advance_ms(1);
-    refused(shop.app.pay_order(&shoppers[0], &shop.client, unpaid).await, "order-final");
+    refused(shop.app.pay_order(&shoppers[0], unpaid).await, "order-final");
     let swept = shop.sweep().await;
     assert_eq!((swept.expired, swept.returned), (1, 1));
     assert_eq!(shop.status(&shoppers[0], unpaid).await, OrderStatus::Expired);
     assert_eq!(shop.status(&shoppers[1], paid).await, OrderStatus::Paid);
-    refused(shop.app.pay_order(&shoppers[0], &shop.client, unpaid).await, "order-final");
+    refused(shop.app.pay_order(&shoppers[0], unpaid).await, "order-final");
     assert_eq!(shop.app.sale_page(&shop.client, sale).await.unwrap().available, 1);
     shop.buy(&shoppers[0], sale).await;
     shop.books_balance().await;
@@ -337,11 +186,8 @@ async fn a_queued_order_can_be_cancelled_but_not_paid() {
     let shop = Shop::without_captchas().await;
     let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
     let order = shop.buy(who, sale).await;
-    refused(shop.app.pay_order(who, &shop.client, order).await, "order-queued");
-    assert_eq!(
-        shop.app.cancel_order(who, &shop.client, order).await.unwrap().status,
-        OrderStatus::Cancelled
-    );
+    refused(shop.app.pay_order(who, order).await, "order-queued");
+    assert_eq!(shop.app.cancel_order(who, order).await.unwrap().status, OrderStatus::Cancelled);
     assert_eq!(shop.work().await, 1, "the message still comes");
     assert_eq!(shop.status(who, order).await, OrderStatus::Cancelled);
     assert_eq!(shop.app.sale_page(&shop.client, sale).await.unwrap().available, 1);
@@ -375,7 +221,7 @@ async fn an_order_in_a_message_of_an_unknown_version_is_recorded_all_the_same() 
     assert!(newer.contains("\"v\":2"), "{newer}");
     shop.app.record_messages(&[newer.into_bytes()]).await.unwrap();
     shop.store.ack(&[published[0].tag]).await.unwrap();
-    let parked = shop.app.parked(10).await.unwrap();
+    let parked = shop.app.parked(&shop.admin().await, 10).await.unwrap();
     assert!(
         parked[0].reason.contains("message version 2 is unknown") && parked[0].order_ids == [order],
         "{parked:?}"
@@ -413,7 +259,7 @@ async fn poison_is_parked_once_however_often_its_batch_is_repeated() {
     assert_eq!(bodies, [&batch[0], &poison]);
     // What the operator puts back is not parked any more, and so is parked anew instead of being lost.
     let id = &parked.iter().find(|parked| parked.body == poison).unwrap().id;
-    shop.app.retry_parked(shop.admin().await, id).await.unwrap();
+    shop.app.retry_parked(&shop.admin().await, id).await.unwrap();
     assert_eq!(shop.work().await, 1);
     assert_eq!(shop.app.ports.queue.depth().await.unwrap(), QueueDepth { waiting: 0, parked: 2 });
 }
@@ -463,7 +309,7 @@ async fn a_sale_whose_admission_fails_holds_up_no_other_and_is_mended_by_the_swe
     let late = AdmittedOrder {
         sale_id: failing,
         price: 100,
-        ..testing::request(&testing::sale(1), who[2].user_id)
+        ..testing::request(&testing::sale(1), who[2].session.user_id)
     };
     shop.store.publish(std::slice::from_ref(&late)).await.unwrap();
     shop.admission.fail(failing);
@@ -481,29 +327,6 @@ async fn a_sale_whose_admission_fails_holds_up_no_other_and_is_mended_by_the_swe
     assert_eq!((swept.settled, swept.republished), (1, 0));
     assert!(settled(failing, orders[0]).await);
     shop.books_balance().await;
-}
-
-#[tokio::test]
-async fn captchas_are_good_for_one_answer_and_one_purpose() {
-    let shop = Shop::open(&[]).await;
-    let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(5).await);
-    let answer = async |purpose, text: &str| {
-        let drawn = shop.app.draw_captcha(&shop.client, purpose).await.unwrap();
-        CaptchaAnswer { captcha_id: drawn.captcha_id, answer: text.to_owned() }
-    };
-    let ask =
-        async |captcha| shop.app.issue_ticket(who, &shop.client, sale, captcha).await.map(drop);
-    refused(ask(None).await, "captcha-required");
-    let wrong = answer(CaptchaPurpose::Purchase, "wrong").await;
-    refused(ask(Some(wrong.clone())).await, "captcha-wrong");
-    refused(ask(Some(CaptchaAnswer { answer: "kpt4x".to_owned(), ..wrong })).await, "captcha-gone");
-    refused(ask(Some(answer(CaptchaPurpose::Login, "kpt4x").await)).await, "captcha-gone");
-    let late = answer(CaptchaPurpose::Purchase, "kpt4x").await;
-    shop.clock.advance_ms(120_000);
-    refused(ask(Some(late)).await, "captcha-gone");
-    let right = answer(CaptchaPurpose::Purchase, " KPT 4x ").await;
-    ask(Some(right.clone())).await.unwrap();
-    refused(ask(Some(right)).await, "captcha-gone");
 }
 
 #[tokio::test]
@@ -540,21 +363,6 @@ async fn guessing_is_slowed_and_the_owner_is_not_locked_out() {
 }
 
 #[tokio::test]
-async fn repeated_abuse_is_banned_for_a_while() {
-    let shop = Shop::open(&[("CAPTCHA", "off"), ("ABUSE__REFUSALS_MAX", "5")]).await;
-    let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(100).await);
-    for _ in 0..10 {
-        shop.ticket(who, sale).await.unwrap();
-    }
-    for _ in 0..6 {
-        refused(shop.ticket(who, sale).await, "rate-limited");
-    }
-    refused(shop.ticket(who, sale).await, "banned");
-    shop.clock.advance_ms(300_000);
-    shop.ticket(who, sale).await.unwrap();
-}
-
-#[tokio::test]
 async fn one_of_two_sweepers_leads() {
     let shop = Shop::without_captchas().await;
     let other = App::new(Config::load(None, [], []).unwrap(), shop.app.ports.clone()).unwrap();
@@ -567,15 +375,4 @@ async fn one_of_two_sweepers_leads() {
     assert!(!shop.sweep().await.leader);
     other.stop_sweeping().await.unwrap();
     assert!(shop.sweep().await.leader);
-}
-
-#[tokio::test]
-async fn a_session_ends_by_the_clock() {
-    let shop = Shop::without_captchas().await;
-    let seeded = shop.app.seed_users(1).await.unwrap();
-    shop.clock.advance_ms(43_199_000);
-    let claims = shop.app.read_session(&seeded[0].1).await.unwrap();
-    shop.app.current_session(&claims, &shop.client).await.unwrap();
-    shop.clock.advance_ms(1_000);
-    refused(shop.app.read_session(&seeded[0].1).await, "unauthenticated");
 }

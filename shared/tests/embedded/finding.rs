@@ -31,19 +31,17 @@ async fn an_accepted_order_is_never_not_found_while_admission_is_lost_or_rebuilt
     let made_up = OrderId::for_sale(shop.app.now(), sale, &[7; 10]);
     shop.clock.advance_ms(CACHE_LOST_MS);
     assert_eq!(shop.status(&who[0], order).await, OrderStatus::Queued, "found by its reservation");
-    refused(shop.app.order(&who[0], &shop.client, made_up).await, "not-found");
+    refused(shop.app.order(&who[0], made_up).await, "not-found");
 
     let in_doubt = async || {
         for id in [order, made_up] {
-            refused(shop.app.order(&who[0], &shop.client, id).await, "unavailable");
-            refused(shop.app.pay_order(&who[0], &shop.client, id).await, "unavailable");
-            refused(shop.app.cancel_order(&who[0], &shop.client, id).await, "unavailable");
+            refused(shop.app.order(&who[0], id).await, "unavailable");
+            refused(shop.app.pay_order(&who[0], id).await, "unavailable");
+            refused(shop.app.cancel_order(&who[0], id).await, "unavailable");
         }
         assert_eq!(shop.status(&who[1], elsewhere).await, OrderStatus::Queued, "of another sale");
         refused(
-            shop.app
-                .order(&who[0], &shop.client, OrderId::for_sale(shop.app.now(), other, &[7; 10]))
-                .await,
+            shop.app.order(&who[0], OrderId::for_sale(shop.app.now(), other, &[7; 10])).await,
             "not-found",
         );
     };
@@ -68,7 +66,7 @@ async fn an_accepted_order_is_never_not_found_while_admission_is_lost_or_rebuilt
         shop.work().await;
     }
     assert!(matches!(shop.admission.state(sale).await.unwrap(), AdmissionState::Open { .. }));
-    refused(shop.app.order(&who[0], &shop.client, made_up).await, "not-found");
+    refused(shop.app.order(&who[0], made_up).await, "not-found");
     shop.books_balance().await;
 }
 
@@ -81,14 +79,14 @@ async fn an_order_that_outlasts_its_sale_in_the_queue_is_never_not_found() {
     // The sale ended long ago, the shared cache has forgotten the order, and so has the admission store.
     let ends =
         SaleChange { ends_at: Some(shop.app.now().plus_ms(60_000)), ..SaleChange::default() };
-    shop.app.change_sale(shop.admin().await, sale, &ends).await.unwrap();
+    shop.app.change_sale(&shop.admin().await, sale, &ends).await.unwrap();
     shop.admission.lose(sale);
     shop.clock.advance_ms(600_000);
     let in_doubt = async || {
         for id in [order, made_up] {
-            refused(shop.app.order(who, &shop.client, id).await, "unavailable");
-            refused(shop.app.pay_order(who, &shop.client, id).await, "unavailable");
-            refused(shop.app.cancel_order(who, &shop.client, id).await, "unavailable");
+            refused(shop.app.order(who, id).await, "unavailable");
+            refused(shop.app.pay_order(who, id).await, "unavailable");
+            refused(shop.app.cancel_order(who, id).await, "unavailable");
         }
     };
     in_doubt().await;
@@ -101,17 +99,17 @@ async fn an_order_that_outlasts_its_sale_in_the_queue_is_never_not_found() {
     shop.sweep().await;
     shop.clock.advance_ms(500);
     assert_eq!(shop.status(who, order).await, OrderStatus::Confirmed);
-    refused(shop.app.order(who, &shop.client, made_up).await, "unavailable");
+    refused(shop.app.order(who, made_up).await, "unavailable");
     let parked = shop.app.ports.dead_letters.list(1).await.unwrap();
     assert!(shop.app.ports.dead_letters.discard(&parked[0].id).await.unwrap());
     shop.sweep().await;
     shop.clock.advance_ms(500);
-    refused(shop.app.order(who, &shop.client, made_up).await, "not-found");
+    refused(shop.app.order(who, made_up).await, "not-found");
     // What the leader said is believed for half a minute.
     shop.clock.advance_ms(29_500);
-    refused(shop.app.order(who, &shop.client, made_up).await, "not-found");
+    refused(shop.app.order(who, made_up).await, "not-found");
     shop.clock.advance_ms(500);
-    refused(shop.app.order(who, &shop.client, made_up).await, "unavailable");
+    refused(shop.app.order(who, made_up).await, "unavailable");
 }
 
 #[tokio::test]
@@ -125,10 +123,7 @@ async fn old_made_up_orders_cost_one_look_at_the_shared_cache_in_half_a_second()
     shop.sweep().await;
     let _ = (shop.admission.calls.calls(), cache.gets.calls());
     for n in 0..20 {
-        refused(
-            shop.app.order(who, &shop.client, OrderId::for_sale(made_at, sale, &[n; 10])).await,
-            "not-found",
-        );
+        refused(shop.app.order(who, OrderId::for_sale(made_at, sale, &[n; 10])).await, "not-found");
     }
     assert_eq!(
         (shop.admission.calls.calls(), cache.gets.calls()),
@@ -147,7 +142,7 @@ async fn a_made_up_order_costs_no_call_per_sale_and_is_remembered() {
     }
     let cost = async |id: OrderId| {
         let _ = (shop.admission.calls.calls(), ledger.got.calls());
-        refused(shop.app.order(&who[0], &shop.client, id).await, "not-found");
+        refused(shop.app.order(&who[0], id).await, "not-found");
         (shop.admission.calls.calls(), ledger.got.calls())
     };
     let of_none = loop {
@@ -171,7 +166,7 @@ async fn a_made_up_order_costs_no_call_per_sale_and_is_remembered() {
 
     // An order of somebody else is not found either, and still found by its owner.
     let order = shop.buy(&who[1], sales[0]).await;
-    refused(shop.app.order(&who[0], &shop.client, order).await, "not-found");
+    refused(shop.app.order(&who[0], order).await, "not-found");
     assert_eq!(shop.status(&who[1], order).await, OrderStatus::Queued);
 }
 
@@ -205,9 +200,9 @@ async fn a_queued_order_is_read_from_the_ledger_twice_a_second_at_most() {
 async fn an_order_that_was_missed_is_there_with_its_202() {
     let shop = Shop::without_captchas().await;
     let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
-    let ticket = shop.app.issue_ticket(who, &shop.client, sale, None).await.unwrap();
+    let ticket = shop.app.issue_ticket(who, sale, None).await.unwrap();
     assert!(ticket.order_id.may_be_of(sale));
-    refused(shop.app.order(who, &shop.client, ticket.order_id).await, "not-found");
+    refused(shop.app.order(who, ticket.order_id).await, "not-found");
     assert_eq!(shop.order(who, sale, &ticket.ticket).await.unwrap(), ticket.order_id);
     assert_eq!(shop.status(who, ticket.order_id).await, OrderStatus::Queued);
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    ops::Deref,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -10,25 +11,18 @@ use std::{
 
 use async_trait::async_trait;
 use flashsale::{
-    adapters::{
-        memory::{MemoryAdmission, MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
-        system::{Artist, SystemRandom},
-    },
-    api::{NewBan, NewSale},
-    app::{App, Client, Credentials, SessionClaims},
-    config::Config,
-    domain::{Ban, GateDecision, GateRequest, Phone, Role, SaleId, Subject},
-    ports::{Blacklist as _, Gate, Ports, Stored},
+    adapters::{memory::MemoryGate, system::Artist},
+    api::NewBan,
+    app::{App, Client, Credentials},
+    domain::{Ban, GateDecision, GateRequest, Phone, Role, Subject},
+    ports::{Blacklist as _, Gate, Stored},
     problem::Problem,
-    testing::{ManualClock, START},
+    testing::{self, PASSWORD, START, client_at},
 };
 use tracing::{Dispatch, subscriber::DefaultGuard};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::{TempDir, admin};
-
 const PHONE: &str = "+12015550123";
-const PASSWORD: &str = "correct horse";
 
 /// Counts how often the gate is asked.
 struct CountingGate {
@@ -44,86 +38,31 @@ impl Gate for CountingGate {
     }
 }
 
+/// A shop whose gate is counted.
 struct Shop {
-    app: App,
-    clock: Arc<ManualClock>,
+    shop: testing::Shop,
     gate: Arc<CountingGate>,
-    client: Client,
-    _dir: TempDir,
 }
 
 impl Shop {
     async fn open(settings: &[(&str, &str)]) -> Self {
-        let dir = TempDir::new();
-        let store = Arc::new(dir.sqlite().await);
-        let clock = Arc::new(ManualClock::at(START));
         let memory = Arc::new(MemoryGate::new());
-        let gate = Arc::new(CountingGate { gate: Arc::clone(&memory), asked: AtomicUsize::new(0) });
-        let ports = Ports {
-            clock: clock.clone(),
-            ledger_clock: clock.clone(),
-            random: Arc::new(SystemRandom),
-            users: store.clone(),
-            session_ledger: store.clone(),
-            ban_ledger: store.clone(),
-            sales: store.clone(),
-            orders: store.clone(),
-            signing_keys: store.clone(),
-            gate: gate.clone(),
-            sessions: memory.clone(),
-            blacklist: memory.clone(),
-            failures: memory.clone(),
-            captchas: memory,
-            admission: Arc::new(MemoryAdmission::default()),
-            queue: store.clone(),
-            source: store.clone(),
-            consumer_reports: Arc::new(MemoryConsumerReports::new()),
-            dead_letters: store,
-            locks: Arc::new(MemoryLocks::new()),
-            cache: Arc::new(MemoryCache::new()),
-            artist: Arc::new(Artist),
-            health: Vec::new(),
-            background: None,
-        };
-        let env = [("CAPTCHA", "off")]
-            .iter()
-            .chain(settings)
-            .map(|(name, value)| (format!("FLASHSALE_{name}"), (*value).to_owned()));
-        let app = App::new(Config::load(None, env, []).unwrap(), ports).unwrap();
-        Self { app, clock, gate, client: at("192.0.2.7"), _dir: dir }
+        let gate = Arc::new(CountingGate { gate: memory.clone(), asked: AtomicUsize::new(0) });
+        let settings = [&[("CAPTCHA", "off")], settings].concat();
+        let shop = testing::Shop::open_with(&settings, |ports| {
+            ports.gate = gate.clone();
+            ports.sessions = memory.clone();
+            ports.blacklist = memory.clone();
+            ports.failures = memory.clone();
+            ports.captchas = memory;
+            ports.artist = Arc::new(Artist);
+        })
+        .await;
+        Self { shop, gate }
     }
 
     fn asked(&self) -> usize {
         self.gate.asked.load(SeqCst)
-    }
-
-    async fn shoppers(&self, count: u32) -> Vec<SessionClaims> {
-        let seeded = self.app.seed_users(count).await.unwrap();
-        let mut sessions = Vec::with_capacity(seeded.len());
-        for (_, token) in &seeded {
-            sessions.push(self.app.read_session(token).await.unwrap());
-        }
-        sessions
-    }
-
-    async fn sale(&self, stock: u32) -> SaleId {
-        let new = NewSale {
-            title: "Phone".to_owned(),
-            description: "A long text.".to_owned(),
-            image_url: String::new(),
-            price: 100,
-            original_price: None,
-            currency: None,
-            stock,
-            per_user_limit: None,
-            starts_at: START,
-            ends_at: START.plus_ms(86_400_000),
-        };
-        self.app.create_sale(new).await.unwrap().sale_id
-    }
-
-    async fn ticket(&self, who: &SessionClaims, sale: SaleId) -> Result<String, Problem> {
-        self.app.issue_ticket(who, &self.client, sale, None).await.map(|ticket| ticket.ticket)
     }
 
     async fn sign_in(&self, client: &Client, phone: &str, password: &str) -> Result<(), Problem> {
@@ -137,8 +76,12 @@ impl Shop {
     }
 }
 
-fn at(address: &str) -> Client {
-    Client { address: address.parse().unwrap() }
+impl Deref for Shop {
+    type Target = testing::Shop;
+
+    fn deref(&self) -> &testing::Shop {
+        &self.shop
+    }
 }
 
 #[track_caller]
@@ -211,16 +154,16 @@ async fn refusals_are_reported_with_the_next_refusal_after_a_request_was_let_in(
     // Another process has seen as many.
     let other = App::new(shop.app.config.clone(), shop.app.ports.clone()).unwrap();
     for _ in 0..30 {
-        refused(other.issue_ticket(who, &shop.client, sale, None).await, "rate-limited");
+        refused(other.issue_ticket(who, sale, None).await, "rate-limited");
     }
     shop.clock.advance_ms(1_000);
     shop.ticket(who, sale).await.unwrap();
     refused(shop.ticket(who, sale).await, "rate-limited");
     shop.clock.advance_ms(1_000);
-    other.issue_ticket(who, &shop.client, sale, None).await.unwrap();
-    refused(other.issue_ticket(who, &shop.client, sale, None).await, "rate-limited");
+    other.issue_ticket(who, sale, None).await.unwrap();
+    refused(other.issue_ticket(who, sale, None).await, "rate-limited");
     shop.clock.advance_ms(1_000);
-    refused(other.issue_ticket(who, &shop.client, sale, None).await, "banned");
+    refused(other.issue_ticket(who, sale, None).await, "banned");
 }
 
 #[tokio::test]
@@ -229,7 +172,7 @@ async fn a_ban_is_remembered_for_a_second() {
     let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(100).await);
     // By another process: this one only meets it.
     let ban = Ban {
-        subject: Subject::User(who.user_id),
+        subject: Subject::User(who.session.user_id),
         reason: "resells".to_owned(),
         created_at: START,
         expires_at: None,
@@ -252,16 +195,16 @@ async fn a_ban_is_remembered_for_a_second() {
 async fn a_ban_lifted_here_is_seen_at_once() {
     let shop = Shop::open(&[]).await;
     let (shoppers, sale) = (shop.shoppers(1).await, shop.sale(100).await);
-    let value = shoppers[0].user_id.to_string();
+    let value = shoppers[0].session.user_id.to_string();
     let ban = NewBan {
         kind: "user".to_owned(),
         value: value.clone(),
         reason: "resells".to_owned(),
         expires_at: None,
     };
-    shop.app.put_ban(admin(&shop.app, &shop.client).await, ban).await.unwrap();
+    shop.app.put_ban(&shop.admin().await, ban).await.unwrap();
     refused(shop.ticket(&shoppers[0], sale).await, "banned");
-    shop.app.lift_ban(admin(&shop.app, &shop.client).await, "user", &value).await.unwrap();
+    shop.app.lift_ban(&shop.admin().await, "user", &value).await.unwrap();
     shop.ticket(&shoppers[0], sale).await.unwrap();
 }
 
@@ -281,7 +224,7 @@ async fn a_banned_address_is_refused_from_memory_whichever_phone_it_tries() {
     // A banned phone does not close its address.
     let banned = Subject::Phone(Phone::from_e164(PHONE).unwrap());
     shop.gate.gate.ban(&Ban { subject: banned, ..ban }).await.unwrap();
-    let other = at("198.51.100.1");
+    let other = client_at("198.51.100.1");
     refused(shop.sign_in(&other, PHONE, PASSWORD).await, "banned");
     refused(shop.sign_in(&other, "+12015550124", PASSWORD).await, "bad-credentials");
 }
@@ -304,7 +247,7 @@ async fn polling_a_sold_out_sale_is_limited_in_the_process() {
     let shop = Shop::open(&[]).await;
     let (shoppers, sale) = (shop.shoppers(3).await, shop.sale(1).await);
     let ticket = shop.ticket(&shoppers[0], sale).await.unwrap();
-    shop.app.place_order(&shoppers[0], &shop.client, sale, &ticket, None).await.unwrap();
+    shop.app.place_order(&shoppers[0], sale, &ticket, None).await.unwrap();
     // The first who asks the store makes the others be answered from memory.
     refused(shop.ticket(&shoppers[2], sale).await, "sold-out");
     let poller = &shoppers[1];
@@ -336,7 +279,7 @@ async fn the_list_of_sales_is_limited_when_it_is_in_memory_too() {
         assert!(listed < 100, "no limit");
     };
     assert!(matches!(problem, Problem::RateLimited { name: "address", .. }), "{problem:?}");
-    shop.app.sale_list(&at("198.51.100.1"), None, 20).await.unwrap();
+    shop.app.sale_list(&client_at("198.51.100.1"), None, 20).await.unwrap();
 }
 
 #[tokio::test]
@@ -350,7 +293,10 @@ async fn many_failures_from_one_address_ask_for_a_captcha_whichever_phones_it_tr
         );
     }
     refused(shop.sign_in(&shop.client, "+12015550177", PASSWORD).await, "captcha-required");
-    refused(shop.sign_in(&at("198.51.100.1"), "+12015550177", PASSWORD).await, "bad-credentials");
+    refused(
+        shop.sign_in(&client_at("198.51.100.1"), "+12015550177", PASSWORD).await,
+        "bad-credentials",
+    );
 }
 
 /// Log lines of this thread, kept.
@@ -447,33 +393,27 @@ async fn the_security_log_tells_who_did_what_and_no_secret() {
         // One line in a second: a slow machine may have taken longer.
         assert!(!found.is_empty(), "{event}");
         assert!(needed.iter().all(|part| found[0].contains(part)), "{found:?}");
-        assert!(found[0].contains(&who.user_id.to_string()), "{found:?}");
+        assert!(found[0].contains(&who.session.user_id.to_string()), "{found:?}");
     }
 
     let admin_phone = Phone::from_e164("+12015550142").unwrap();
     shop.app.add_user(admin_phone, PASSWORD.to_owned(), Role::Admin).await.unwrap();
-    let given = Credentials {
-        phone: "+12015550142".to_owned(),
-        country: None,
-        password: PASSWORD.to_owned(),
-        captcha: None,
-    };
-    let token = shop.app.sign_in(&shop.client, given).await.unwrap().token;
-    let claims = shop.app.read_session(&token).await.unwrap();
-    let admin = shop.app.enter_admin(&claims, &shop.client).await.unwrap();
+    let token = shop.shop.sign_in("+12015550142", PASSWORD).await.unwrap().token;
+    let caller = shop.caller(&token).await;
+    let admin = shop.app.enter_admin(&caller).await.unwrap();
     let ban = NewBan {
         kind: "phone".to_owned(),
         value: PHONE.to_owned(),
         reason: "resale".to_owned(),
         expires_at: None,
     };
-    shop.app.put_ban(admin, ban).await.unwrap();
-    shop.app.lift_ban(admin, "phone", PHONE).await.unwrap();
+    shop.app.put_ban(&admin, ban).await.unwrap();
+    shop.app.lift_ban(&admin, "phone", PHONE).await.unwrap();
     for (event, object) in [("ban-put", "phone"), ("ban-lifted", "phone")] {
         let found = lines.of(event);
         assert_eq!(found.len(), 1, "{event}");
         assert!(
-            found[0].contains(&claims.user_id.to_string())
+            found[0].contains(&caller.session.user_id.to_string())
                 && found[0].contains(&format!("\"object\":\"{object}\"")),
             "{found:?}"
         );

@@ -20,7 +20,7 @@ use flashsale::{
 };
 use sqlx::{ConnectOptions as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
-use crate::support::TempDir;
+use flashsale::testing::TempDir;
 
 macro_rules! suites {
     ($($suite:ident),*) => {$(

@@ -15,5 +15,4 @@ mod restart;
 mod schema;
 mod sharing;
 mod spies;
-mod support;
 mod sweeping;

@@ -10,7 +10,7 @@ use flashsale::{
     testing::contract::queue::{self, carried, gather, orders},
 };
 
-use crate::support::TempDir;
+use flashsale::testing::TempDir;
 
 #[tokio::test]
 async fn published_is_received_once() {

@@ -53,7 +53,7 @@ async fn an_order_in_the_queue_keeps_its_unit_and_only_what_was_left_is_waited_f
     refused(shop.order(&who[1], sale, &late).await, "not-durable-yet");
     refused(shop.order(&who[0], sale, &ticket).await, "not-durable-yet");
     refused(shop.ticket(&who[1], sale).await, "unavailable");
-    refused(shop.app.order(&who[0], &shop.client, order).await, "unavailable");
+    refused(shop.app.order(&who[0], order).await, "unavailable");
     // Orders of this process are not waited for.
     let other = shop.sale(1).await;
     shop.buy(&who[2], other).await;
@@ -77,7 +77,7 @@ async fn an_order_in_the_queue_keeps_its_unit_and_only_what_was_left_is_waited_f
 async fn a_unit_that_was_reserved_and_never_published_is_free_again() {
     let shop = Shop::open(&SETTINGS).await;
     let (who, sale) = (shop.shoppers(2).await, shop.sale(1).await);
-    let (now, user_id) = (shop.app.now(), who[0].user_id);
+    let (now, user_id) = (shop.app.now(), who[0].session.user_id);
     let order_id = OrderId::for_sale(now, sale, &[7; 10]);
     let claim = Claim { sale_id: sale, order_id, user_id, ticket_expired: false, now };
     assert!(matches!(shop.memory.reserve(&claim).await.unwrap(), AdmissionDecision::Reserved(_)));
@@ -98,7 +98,7 @@ async fn what_never_leaves_the_queue_is_waited_for_the_longest_time() {
     shop.clock.advance_ms(19_999);
     let swept = shop.sweep().await;
     assert_eq!((swept.rebuilt, swept.rebuilding), (0, 1));
-    let books = shop.app.sale_books(sale).await.unwrap();
+    let books = shop.app.sale_books(&shop.admin().await, sale).await.unwrap();
     assert_eq!(books.findings.len(), 1, "{:?}", books.findings);
     assert!(books.findings[0].what.contains("has not been rebuilt"), "by the process that sweeps");
     shop.clock.advance_ms(1);
@@ -113,12 +113,12 @@ async fn an_audit_without_a_sweeper_finds_what_the_ledger_shows_and_nothing_else
     shop.work().await;
     shop.buy(&who[1], sale).await;
     let shop = restarted(shop).await;
-    let books = shop.app.sale_books(sale).await.unwrap();
+    let books = shop.app.sale_books(&shop.admin().await, sale).await.unwrap();
     assert!(books.findings.is_empty(), "{:?}", books.findings);
     assert_eq!((books.available, books.reserved, books.sold), (4, 0, 1));
     let broken = sqlx::query("UPDATE sales SET sold = 3");
     broken.execute(&mut raw(&shop.dir).await).await.unwrap();
-    let books = shop.app.sale_books(sale).await.unwrap();
+    let books = shop.app.sale_books(&shop.admin().await, sale).await.unwrap();
     let [finding] = books.findings.as_slice() else { panic!("{:?}", books.findings) };
     assert_eq!(finding.promise, 1);
     assert_eq!(finding.what, "1 active orders, but the sale says 3 sold");

@@ -16,7 +16,9 @@ use flashsale::{
 };
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection, migrate::Migrate as _};
 
-use crate::{ledger::raw, support::TempDir};
+use flashsale::testing::TempDir;
+
+use crate::ledger::raw;
 
 /// Before the first release, sessions and bans moved from one table to another.
 const BEFORE_THE_RULE: [i64; 1] = [5];

@@ -144,13 +144,13 @@ async fn a_node_that_does_not_answer_holds_up_no_ends_of_others() {
     // Those of the node that fails are due first, and more than are told in one tick.
     for (nth, who) in shoppers.iter().enumerate() {
         if nth < 5 {
-            nodes.fail(Subject::User(who.user_id));
+            nodes.fail(Subject::User(who.session.user_id));
         }
         shop.clock.advance_ms(1);
         shop.app
             .ports
             .session_ledger
-            .end(who.user_id, who.session_id, shop.app.now())
+            .end(who.session.user_id, who.session.session_id, shop.app.now())
             .await
             .unwrap();
     }
@@ -159,17 +159,17 @@ async fn a_node_that_does_not_answer_holds_up_no_ends_of_others() {
         shop.clock.advance_ms(1_000);
     }
     assert!(
-        shoppers[5..].iter().all(|who| !nodes.is_open(who.session_id)),
+        shoppers[5..].iter().all(|who| !nodes.is_open(who.session.session_id)),
         "the others' ends were told"
     );
-    assert!(shoppers[..5].iter().all(|who| nodes.is_open(who.session_id)));
+    assert!(shoppers[..5].iter().all(|who| nodes.is_open(who.session.session_id)));
     nodes.mend();
     for _ in 0..10 {
         shop.clock.advance_ms(1_000);
         assert_eq!(shop.sweep().await.failed, 0);
     }
     assert!(
-        shoppers.iter().all(|who| !nodes.is_open(who.session_id)),
+        shoppers.iter().all(|who| !nodes.is_open(who.session.session_id)),
         "and these when their node answered"
     );
 }
@@ -282,17 +282,17 @@ async fn what_an_administrator_has_done_is_logged_also_when_the_fast_store_fails
         reason: "resale".to_owned(),
         expires_at: None,
     };
-    refused(shop.app.put_ban(admin, new.clone()).await, "unavailable");
+    refused(shop.app.put_ban(&admin, new.clone()).await, "unavailable");
     assert_eq!(lines.of("ban-put").len(), 1);
-    refused(shop.app.lift_ban(admin, "address", &new.value).await, "unavailable");
+    refused(shop.app.lift_ban(&admin, "address", &new.value).await, "unavailable");
     assert_eq!(lines.of("ban-lifted").len(), 1);
     // The ledger has done it already, and the fast store has nothing: it was done once.
     nodes.mend();
-    refused(shop.app.lift_ban(admin, "address", &new.value).await, "not-found");
+    refused(shop.app.lift_ban(&admin, "address", &new.value).await, "not-found");
     assert_eq!(lines.of("ban-lifted").len(), 1);
     // An automatic ban, of which only the fast store knows.
     nodes.ban(&ban(&address(2), shop.app.now())).await.unwrap();
-    shop.app.lift_ban(admin, "address", &address(2).value()).await.unwrap();
+    shop.app.lift_ban(&admin, "address", &address(2).value()).await.unwrap();
     assert_eq!(lines.of("ban-lifted").len(), 2);
 }
 
@@ -331,15 +331,14 @@ async fn a_node_that_does_not_answer_fails_no_look_ups_of_others() {
     let (shop, nodes) = with_nodes(&[]).await;
     let shoppers = shop.shoppers(20).await;
     for (nth, who) in shoppers.iter().enumerate() {
-        nodes.sessions.end(who.user_id, who.session_id).await.unwrap();
+        nodes.sessions.end(who.session.user_id, who.session.session_id).await.unwrap();
         if nth % 2 == 0 {
-            nodes.fail(Subject::User(who.user_id));
+            nodes.fail(Subject::User(who.session.user_id));
         }
     }
-    let answers = futures_util::future::join_all(
-        shoppers.iter().map(|who| shop.app.current_session(who, &shop.client)),
-    )
-    .await;
+    let answers =
+        futures_util::future::join_all(shoppers.iter().map(|who| shop.app.current_session(who)))
+            .await;
     for (nth, answer) in answers.into_iter().enumerate() {
         if nth % 2 == 0 {
             refused(answer, "unavailable");
@@ -349,7 +348,7 @@ async fn a_node_that_does_not_answer_fails_no_look_ups_of_others() {
     }
     nodes.mend();
     for who in &shoppers {
-        shop.app.current_session(who, &shop.client).await.unwrap();
+        shop.app.current_session(who).await.unwrap();
     }
 }
 
@@ -395,21 +394,21 @@ impl SessionLedger for FailingReads {
 
 #[tokio::test]
 async fn a_session_whose_second_look_up_fails_is_not_left_open() {
-    let (mut shop, nodes) = with_nodes(&[]).await;
+    let (shop, nodes) = with_nodes(&[]).await;
     let ledger = Arc::new(FailingReads {
         inner: shop.app.ports.session_ledger.clone(),
         until: AtomicU32::new(0),
     });
     let mut ports = shop.app.ports.clone();
     ports.session_ledger = ledger.clone();
-    shop.app = flashsale::app::App::new(shop.app.config.clone(), ports).unwrap();
+    let app = flashsale::app::App::new(shop.app.config.clone(), ports).unwrap();
     let who = shop.shoppers(1).await.remove(0);
-    nodes.end(who.user_id, who.session_id).await.unwrap();
+    nodes.end(who.session.user_id, who.session.session_id).await.unwrap();
     ledger.until.store(2, Ordering::SeqCst);
-    refused(shop.app.current_session(&who, &shop.client).await, "unavailable");
+    refused(app.current_session(&who).await, "unavailable");
     assert_eq!(ledger.until.load(Ordering::SeqCst), 0, "it was the second read that failed");
-    assert!(!nodes.is_open(who.session_id), "nobody knows whether it has ended meanwhile");
-    shop.app.current_session(&who, &shop.client).await.unwrap();
+    assert!(!nodes.is_open(who.session.session_id), "nobody knows whether it has ended meanwhile");
+    app.current_session(&who).await.unwrap();
 }
 
 /// Failures whose counting waits for the test.

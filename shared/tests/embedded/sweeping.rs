@@ -115,7 +115,7 @@ async fn a_process_whose_clock_is_wrong_does_not_lead_and_expires_nothing() {
     let swept = shop.sweep().await;
     assert_eq!((swept.leader, swept.clock_wrong, swept.expired), (false, true, 0));
     assert_eq!(shop.app.clock_fault().await.unwrap(), Some(960_000));
-    let other = shop.another().await;
+    let other = shop.another();
     assert!(other.sweep().await.unwrap().clock_wrong, "also one that has just started");
     shop.clock.set_by_ms(-960_000 - 2_001);
     assert!(shop.sweep().await.clock_wrong, "behind by more than two seconds");
@@ -263,8 +263,13 @@ async fn the_auditor_names_what_differs_and_counts_it() {
     let order = shop.buy(&shoppers[0], sale).await;
     shop.work().await;
     // One that ended although its unit is held, and thirty whose units are not held.
-    shop.app.ports.orders.cancel(order, shoppers[0].user_id, None, shop.app.now()).await.unwrap();
-    let books = shop.app.sale_books(sale).await.unwrap();
+    shop.app
+        .ports
+        .orders
+        .cancel(order, shoppers[0].session.user_id, None, shop.app.now())
+        .await
+        .unwrap();
+    let books = shop.app.sale_books(&shop.admin().await, sale).await.unwrap();
     let [unheld, leaked] = books.findings.as_slice() else { panic!("{:?}", books.findings) };
     assert_eq!((unheld.promise, unheld.ids.len()), (4, 20));
     assert!(unheld.what.starts_with("30 active orders"), "{}", unheld.what);
@@ -279,8 +284,9 @@ async fn the_auditor_looks_again_before_it_reports_what_moves() {
     let order = shop.buy(who, sale).await;
     shop.work().await;
     // The unit of an order that has just ended is given back while the auditor looks.
-    shop.app.ports.orders.cancel(order, who.user_id, None, shop.app.now()).await.unwrap();
-    let (books, ()) = futures_util::join!(shop.app.sale_books(sale), async {
+    shop.app.ports.orders.cancel(order, who.session.user_id, None, shop.app.now()).await.unwrap();
+    let admin = shop.admin().await;
+    let (books, ()) = futures_util::join!(shop.app.sale_books(&admin, sale), async {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         shop.sweep().await;
     });
@@ -338,7 +344,7 @@ async fn a_rebuild_waits_for_publishes_under_way_whoever_begins_and_ends_it() {
     assert!(!is_open().await, "a publish may take longer");
     shop.app.stop_sweeping().await.unwrap();
     // Another process goes on, which did not see when the rebuild began but by the other's clock.
-    let other = shop.another().await;
+    let other = shop.another();
     shop.clock.advance_ms(500);
     assert!(other.sweep().await.unwrap().leader);
     assert!(!is_open().await);
@@ -356,7 +362,7 @@ async fn a_rebuild_waits_for_publishes_under_way_whoever_begins_and_ends_it() {
     other.sweep().await.unwrap();
     assert!(!is_open().await, "the order in the queue is waited for");
     shop.clock.advance_ms(1);
-    assert!(shop.another().await.sweep().await.is_ok_and(|swept| !swept.leader));
+    assert!(shop.another().sweep().await.is_ok_and(|swept| !swept.leader));
     other.sweep().await.unwrap();
     assert!(is_open().await);
 }
@@ -369,8 +375,11 @@ async fn a_silent_shard_of_the_stores_holds_a_batch_up_for_a_moment_only() {
     let (silent, sound) = (shop.sale(1).await, shop.sale(1).await);
     let orders = [shop.buy(&who[0], silent).await, shop.buy(&who[1], sound).await];
     // Refused by the ledger, because the unit is taken: to be released.
-    let late =
-        AdmittedOrder { sale_id: silent, price: 100, ..request(&testing::sale(1), who[2].user_id) };
+    let late = AdmittedOrder {
+        sale_id: silent,
+        price: 100,
+        ..request(&testing::sale(1), who[2].session.user_id)
+    };
     shop.store.publish(std::slice::from_ref(&late)).await.unwrap();
     shop.admission.silence(silent);
     cache.silence(true);

@@ -246,11 +246,12 @@ async fn three_million_orders_are_checked_in_64_mib() {
         (made.clone(), made.clone(), clock.clone(), clock.clone());
     let app = App::new(config, ports).unwrap();
     app.sweep().await.unwrap();
+    let admin = testing::admin(&app, &testing::client_at("192.0.2.7")).await;
 
     let before = status_kib("VmRSS");
     // From here on the peak is counted anew.
     fs::write("/proc/self/clear_refs", "5").unwrap();
-    let books = app.sale_books(sale.sale_id).await.unwrap();
+    let books = app.sale_books(&admin, sale.sale_id).await.unwrap();
     let named: Vec<_> = books
         .findings
         .iter()

@@ -12,7 +12,7 @@ use ring::digest;
 
 use crate::{
     api::{ListedSale, SaleList},
-    app::{App, Client},
+    app::{App, Client, limits::RateLimit},
     config::CacheTimes,
     domain::{Sale, SaleId, Timestamp},
     metrics::CacheCounts,
@@ -118,7 +118,7 @@ impl App {
     ) -> Result<Arc<CachedJson>, Problem> {
         let (key, lists) = ((before, limit), self.catalog.lists());
         if lists.sales.contains_key(&key) {
-            self.enter_memory(client, None, "address", self.config.limits.address).await?;
+            self.enter_memory(client, None, RateLimit::Address).await?;
         } else {
             self.enter_reader(client).await?;
         }

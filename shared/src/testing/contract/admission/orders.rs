@@ -95,7 +95,7 @@ async fn settling_reaches_any_state_but_missing(port: &dyn Admission) {
     assert!(port.begin_rebuild(&sale.terms(), 1, START).await.expect("store"));
     assert!(read_all(port, sale.sale_id, 10).await.is_empty());
     port.settle(sale.sale_id, std::slice::from_ref(&order)).await.expect("store");
-    assert_eq!(find(port, &order).await, Some(Reservation { order: order, settled: true }));
+    assert_eq!(find(port, &order).await, Some(Reservation { order, settled: true }));
     assert!(port.finish_rebuild(sale.sale_id, 1).await.expect("store"));
     assert_held(port, sale.sale_id, 0, 1).await;
 }
