@@ -37,7 +37,7 @@ pub use dead_letters::ParkedView;
 pub use sales::{CachedJson, ListedSale, SaleList, SaleView};
 pub use sessions::LookupFigures;
 pub use sweeper::Swept;
-pub use tokens::{SessionClaims, TicketClaims};
+pub use tokens::SessionClaims;
 
 use tracing::Instrument as _;
 

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use flashsale::{
     adapters::memory::MemoryCache,
     domain::{
-        AdmissionDecision, AdmissionState, Availability, Claim, Order, Recorded, Reservation,
-        ReservationPage, SaleTally, Transition, Unrecordable,
+        AdmissionDecision, AdmissionState, Availability, Order, Recorded, Reservation,
+        ReservationPage, SaleTally, TicketClaims, Transition, Unrecordable,
     },
     domain::{AdmittedOrder, OrderId, SaleId, SaleTerms, Timestamp, UserId},
     ports::{Admission, Cache, OrderLedger, StoreError, Stored},
@@ -97,9 +97,9 @@ impl SpiedAdmission {
 
 #[async_trait]
 impl Admission for SpiedAdmission {
-    async fn reserve(&self, claim: &Claim) -> Stored<AdmissionDecision> {
-        self.works(claim.sale_id).await?;
-        self.inner.reserve(claim).await
+    async fn reserve(&self, ticket: &TicketClaims, now: Timestamp) -> Stored<AdmissionDecision> {
+        self.works(ticket.sale_id).await?;
+        self.inner.reserve(ticket, now).await
     }
 
     async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {

@@ -12,8 +12,8 @@ use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 use super::{Sqlite, stored};
 use crate::{
     domain::{
-        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Claim, Currency, OrderId,
-        Reservation, ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Currency, OrderId,
+        Reservation, ReservationPage, SaleId, SaleTerms, TicketClaims, Timestamp, UserId,
     },
     ports::{Admission, StoreError, Stored},
 };
@@ -56,6 +56,15 @@ fn reservation(sale_id: SaleId, row: &SqliteRow) -> Stored<Reservation> {
         },
         settled: row.try_get::<Option<i64>, _>("watched_ms").map_err(stored)?.is_none(),
     })
+}
+
+/// A ticket at one moment.
+struct Claim {
+    sale_id: SaleId,
+    order_id: OrderId,
+    user_id: UserId,
+    ticket_expired: bool,
+    now: Timestamp,
 }
 
 /// What stands against a claim, or the terms at which it can be met.
@@ -159,7 +168,7 @@ async fn reserve(connection: &mut SqliteConnection, claim: &Claim) -> Stored<Adm
         traceparent: None,
     };
     add(connection, claim.sale_id, &request, Some(claim.now)).await?;
-    Ok(AdmissionDecision::Reserved(Reservation { order: request, settled: false }))
+    Ok(AdmissionDecision::Reserved(request))
 }
 
 /// State and epoch of a sale that the store knows.
@@ -245,13 +254,20 @@ impl Sqlite {
 
 #[async_trait]
 impl Admission for Sqlite {
-    async fn reserve(&self, claim: &Claim) -> Stored<AdmissionDecision> {
+    async fn reserve(&self, ticket: &TicketClaims, now: Timestamp) -> Stored<AdmissionDecision> {
+        let claim = Claim {
+            sale_id: ticket.sale_id,
+            order_id: ticket.order_id,
+            user_id: ticket.user_id,
+            ticket_expired: ticket.expired(now),
+            now,
+        };
         let mut reader = self.readers().acquire().await.map_err(stored)?;
-        if let Verdict::Answer(answer) = judge(&mut reader, claim).await? {
+        if let Verdict::Answer(answer) = judge(&mut reader, &claim).await? {
             return Ok(answer);
         }
         drop(reader);
-        let claim = claim.clone();
+
         self.write(move |connection| Box::pin(async move { reserve(connection, &claim).await }))
             .await
     }
