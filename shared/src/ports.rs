@@ -10,12 +10,12 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::domain::{
-    AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Ban, Captcha, CaptchaId, Claim,
+    AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Ban, Captcha, CaptchaId,
     ConsumerProgress, ConsumerReport, CreationKey, DeadLetter, Delivery, GateDecision, GateRequest,
     KeptBan, KeptSession, Lease, Opening, Order, OrderId, Phone, QueueBacklog, QueueDepth,
     Recorded, Reservation, ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated, SaleId,
-    SaleTally, SaleTerms, Session, SessionId, Subject, Timestamp, Transition, Unrecordable, User,
-    UserChange, UserCreated, UserId,
+    SaleTally, SaleTerms, Session, SessionId, Subject, TicketClaims, Timestamp, Transition,
+    Unrecordable, User, UserChange, UserCreated, UserId,
 };
 
 /// What went wrong in a store, by what the caller can do.
@@ -341,8 +341,8 @@ pub trait Captchas: Send + Sync {
 /// neither a retry, nor a late settlement, nor a rebuild brings it back.
 #[async_trait]
 pub trait Admission: Send + Sync {
-    /// Gives the order a unit, atomically.
-    async fn reserve(&self, claim: &Claim) -> Stored<AdmissionDecision>;
+    /// Gives the ticket's order a unit, atomically.
+    async fn reserve(&self, ticket: &TicketClaims, now: Timestamp) -> Stored<AdmissionDecision>;
     /// What a ticket request needs to know, without changing anything. `None` when the sale is not open.
     async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>>;
     /// The order's reservation.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tracing::Instrument as _;
 
-use super::{App, Caller, CaptchaAnswer, TicketClaims, limits::RateLimit};
+use super::{App, Caller, CaptchaAnswer, limits::RateLimit};
 use crate::{
     api::{OrderAccepted, Ticket},
     domain::{
-        AdmissionDecision, AdmittedOrder, CaptchaPurpose, Claim, Order, OrderId, OrderStatus, Sale,
-        SaleId,
+        AdmissionDecision, AdmittedOrder, CaptchaPurpose, Order, OrderId, OrderStatus, Reservation,
+        Sale, SaleId, TicketClaims,
     },
     logging::OncePerSecond,
     metrics::{self, Outcomes},
@@ -126,17 +126,14 @@ impl App {
             return Err(Problem::BadTicket);
         }
         self.enter(caller, RateLimit::Order).await?;
-        let now = self.now();
-        let ticket_expired = ticket.expired(now);
-        let claim =
-            Claim { sale_id, order_id: ticket.order_id, user_id: who.user_id, ticket_expired, now };
         let accepted = OrderAccepted { order_id: ticket.order_id, status: OrderStatus::Queued };
-        match self.reserve(&claim).await? {
-            AdmissionDecision::Again(reservation) if reservation.settled => Ok(accepted),
-            AdmissionDecision::Ended => Ok(accepted),
+        match self.reserve(&ticket).await? {
+            AdmissionDecision::Again(Reservation { settled: true, .. })
+            | AdmissionDecision::Ended => Ok(accepted),
             // Also for `Again`: whether the first publish was confirmed nobody knows, and a second one is harmless.
-            AdmissionDecision::Reserved(reservation) | AdmissionDecision::Again(reservation) => {
-                self.hand_over(reservation.order, request).await?;
+            AdmissionDecision::Reserved(order)
+            | AdmissionDecision::Again(Reservation { order, settled: false }) => {
+                self.hand_over(order, request).await?;
                 self.catalog.note_winner(sale_id, who.user_id).await;
                 Ok(accepted)
             }
@@ -159,12 +156,12 @@ impl App {
         }
     }
 
-    async fn reserve(&self, claim: &Claim) -> Result<AdmissionDecision, Problem> {
+    async fn reserve(&self, ticket: &TicketClaims) -> Result<AdmissionDecision, Problem> {
         let step = tracing::info_span!(target: STEP, "admission.reserve", otel.kind = "client");
-        self.ports.admission.reserve(claim).instrument(step).await.map_err(|error| {
+        self.ports.admission.reserve(ticket, self.now()).instrument(step).await.map_err(|error| {
             static LINES: OncePerSecond = OncePerSecond::new();
             if let Some(left_out) = LINES.pass() {
-                tracing::warn!(%error, order_id = %claim.order_id, left_out, "reserve");
+                tracing::warn!(%error, order_id = %ticket.order_id, left_out, "reserve");
             }
             // A unit may have been reserved: the same ticket finds it.
             Problem::NotDurableYet { retry_after_ms: RETRY_MS }

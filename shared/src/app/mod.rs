@@ -33,7 +33,7 @@ pub use captchas::CaptchaAnswer;
 pub use sales::CachedJson;
 pub use sessions::LookupFigures;
 pub use sweeper::Swept;
-pub use tokens::{SessionClaims, TicketClaims};
+pub use tokens::SessionClaims;
 
 use tracing::Instrument as _;
 

@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     config::SigningKey,
-    domain::{OrderId, Role, SaleId, SessionId, Timestamp, UserId},
+    domain::{Role, SessionId, UserId},
     ports::{Ports, Stored},
 };
 
@@ -28,33 +28,6 @@ pub struct SessionClaims {
     pub iat: i64,
     /// When it is over, in seconds since 1970.
     pub exp: i64,
-}
-
-/// What a ticket says.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct TicketClaims {
-    /// The order that is made of it.
-    #[serde(rename = "oid")]
-    pub order_id: OrderId,
-    /// For whom.
-    #[serde(rename = "sub")]
-    pub user_id: UserId,
-    /// In which session.
-    #[serde(rename = "sid")]
-    pub session_id: SessionId,
-    /// For which sale.
-    #[serde(rename = "sale")]
-    pub sale_id: SaleId,
-    /// First instant, in milliseconds since 1970, at which no new order is made of it.
-    pub exp_ms: i64,
-}
-
-impl TicketClaims {
-    /// Whether its life is over.
-    #[must_use]
-    pub fn expired(&self, now: Timestamp) -> bool {
-        now.epoch_ms() >= self.exp_ms
-    }
 }
 
 struct Key {
@@ -134,7 +107,7 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
+    use crate::{domain::TicketClaims, testing};
 
     fn key(kid: &str, byte: u8) -> SigningKey {
         SigningKey { kid: kid.to_owned(), secret: vec![byte; 32] }

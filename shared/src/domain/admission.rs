@@ -3,7 +3,7 @@
 //! The rules are here. The memory adapter calls them; Redis' script `admission_reserve.lua` is the one transcription, which
 //! a property test compares with [`AdmissionView::decide`] on random states.
 
-use super::{AdmittedOrder, OrderId, SaleId, SaleTerms, Timestamp, UserId};
+use super::{AdmittedOrder, OrderId, SaleTerms, TicketClaims, Timestamp};
 
 /// A unit held in the admission store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,22 +14,7 @@ pub struct Reservation {
     pub settled: bool,
 }
 
-/// What a buyer asks of the admission store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// Which sale.
-    pub sale_id: SaleId,
-    /// The order, from the ticket.
-    pub order_id: OrderId,
-    /// The buyer, from the session.
-    pub user_id: UserId,
-    /// Whether the ticket's life is over: then only an order that was admitted before is found again.
-    pub ticket_expired: bool,
-    /// Now.
-    pub now: Timestamp,
-}
-
-/// The answer to a [`Claim`]: the first that applies, in this order.
+/// What comes of a ticket that asks for a unit: the first that applies, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdmissionDecision {
     /// The order holds a unit since an earlier call.
@@ -55,15 +40,15 @@ pub enum AdmissionDecision {
     /// No unit is left.
     SoldOut,
     /// The order holds a unit now.
-    Reserved(Reservation),
+    Reserved(AdmittedOrder),
 }
 
-/// What the admission store knows that matters to one [`Claim`].
+/// What the admission store knows that matters to one ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdmissionView<'a> {
-    /// The claimed order's own reservation.
+    /// The reservation of the ticket's order.
     pub own: Option<Reservation>,
-    /// Whether the claimed order has ended.
+    /// Whether the ticket's order has ended.
     pub ended: bool,
     /// The sale's terms, while admission is open.
     pub open: Option<&'a SaleTerms>,
@@ -74,10 +59,10 @@ pub struct AdmissionView<'a> {
 }
 
 impl AdmissionView<'_> {
-    /// Decides a claim. The order's own reservation comes first, so that a winner's retry finds its order whatever has
-    /// happened to the sale since; the stock comes last, because it is what most claims fail by.
+    /// Decides what the ticket gets. Its order's own reservation comes first, so that a winner's retry finds its order whatever has
+    /// happened to the sale since; the stock comes last, because it is what most tickets fail by.
     #[must_use]
-    pub fn decide(self, claim: &Claim) -> AdmissionDecision {
+    pub fn decide(self, ticket: &TicketClaims, now: Timestamp) -> AdmissionDecision {
         if let Some(own) = self.own {
             return AdmissionDecision::Again(own);
         }
@@ -87,13 +72,13 @@ impl AdmissionView<'_> {
         let Some(terms) = self.open else {
             return AdmissionDecision::Closed;
         };
-        if claim.ticket_expired {
+        if ticket.expired(now) {
             return AdmissionDecision::TicketExpired;
         }
-        if claim.now < terms.starts_at {
+        if now < terms.starts_at {
             return AdmissionDecision::NotOpen { starts_at: terms.starts_at };
         }
-        if claim.now >= terms.ends_at {
+        if now >= terms.ends_at {
             return AdmissionDecision::SaleEnded;
         }
         if let Some(order_id) = terms.already_bought(self.of_user) {
@@ -102,16 +87,15 @@ impl AdmissionView<'_> {
         if terms.available(self.held) == 0 {
             return AdmissionDecision::SoldOut;
         }
-        let order = AdmittedOrder {
-            order_id: claim.order_id,
-            sale_id: claim.sale_id,
-            user_id: claim.user_id,
+        AdmissionDecision::Reserved(AdmittedOrder {
+            order_id: ticket.order_id,
+            sale_id: ticket.sale_id,
+            user_id: ticket.user_id,
             price: terms.price,
             currency: terms.currency,
-            admitted_at: claim.now,
+            admitted_at: now,
             traceparent: None,
-        };
-        AdmissionDecision::Reserved(Reservation { order, settled: false })
+        })
     }
 }
 
@@ -183,7 +167,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::Currency;
+    use crate::domain::{Currency, SaleId, SessionId, UserId};
 
     const STARTS: Timestamp = Timestamp::from_epoch_ms(10_000);
     const ENDS: Timestamp = Timestamp::from_epoch_ms(20_000);
@@ -205,31 +189,27 @@ mod tests {
         }
     }
 
-    fn claim(ticket_expired: bool, now: Timestamp) -> Claim {
-        Claim {
-            sale_id: SaleId::new(STARTS, &[1; 10]),
+    fn ticket() -> TicketClaims {
+        TicketClaims {
             order_id: order_id(0),
             user_id: UserId::new(STARTS, &[2; 10]),
-            ticket_expired,
-            now,
+            session_id: SessionId::new(STARTS, &[3; 10]),
+            sale_id: SaleId::new(STARTS, &[1; 10]),
+            exp_ms: 18_000,
         }
     }
 
     fn own(settled: bool) -> Reservation {
-        let view = AdmissionView {
-            own: None,
-            ended: false,
-            open: Some(&terms(1, 1)),
-            of_user: &[],
-            held: 0,
+        let terms = terms(1, 1);
+        let view =
+            AdmissionView { own: None, ended: false, open: Some(&terms), of_user: &[], held: 0 };
+        let AdmissionDecision::Reserved(order) = view.decide(&ticket(), STARTS) else {
+            panic!("nothing stands against the ticket");
         };
-        let AdmissionDecision::Reserved(reservation) = view.decide(&claim(false, STARTS)) else {
-            panic!("nothing stands against the claim");
-        };
-        Reservation { settled, ..reservation }
+        Reservation { order, settled }
     }
 
-    /// Everything stands against the claim; each step takes the first thing away.
+    /// Everything stands against the ticket; each step takes the first thing away.
     #[test]
     fn the_first_answer_that_applies_is_given() {
         let terms = terms(1, 1);
@@ -241,34 +221,34 @@ mod tests {
             of_user: &mine,
             held: 1,
         };
-        let mut claim = claim(true, STARTS.minus_ms(1));
-        let asked = |view: &AdmissionView<'_>, claim: &Claim| view.clone().decide(claim);
+        let mut ticket = TicketClaims { exp_ms: 0, ..ticket() };
+        let early = STARTS.minus_ms(1);
+        let asked =
+            |view: &AdmissionView<'_>, ticket: &TicketClaims, now| view.clone().decide(ticket, now);
 
-        assert_eq!(asked(&view, &claim), AdmissionDecision::Again(own(true)));
+        assert_eq!(asked(&view, &ticket, early), AdmissionDecision::Again(own(true)));
         view.own = None;
-        assert_eq!(asked(&view, &claim), AdmissionDecision::Ended);
+        assert_eq!(asked(&view, &ticket, early), AdmissionDecision::Ended);
         view.ended = false;
-        assert_eq!(asked(&view, &claim), AdmissionDecision::Closed);
+        assert_eq!(asked(&view, &ticket, early), AdmissionDecision::Closed);
         view.open = Some(&terms);
-        assert_eq!(asked(&view, &claim), AdmissionDecision::TicketExpired);
-        claim.ticket_expired = false;
-        assert_eq!(asked(&view, &claim), AdmissionDecision::NotOpen { starts_at: STARTS });
-        claim.now = ENDS;
-        assert_eq!(asked(&view, &claim), AdmissionDecision::SaleEnded);
-        claim.now = ENDS.minus_ms(1);
+        assert_eq!(asked(&view, &ticket, early), AdmissionDecision::TicketExpired);
+        ticket.exp_ms = i64::MAX;
+        assert_eq!(asked(&view, &ticket, early), AdmissionDecision::NotOpen { starts_at: STARTS });
+        assert_eq!(asked(&view, &ticket, ENDS), AdmissionDecision::SaleEnded);
+        let last = ENDS.minus_ms(1);
         assert_eq!(
-            asked(&view, &claim),
+            asked(&view, &ticket, last),
             AdmissionDecision::AlreadyBought { order_id: order_id(9) }
         );
         view.of_user = &[];
-        assert_eq!(asked(&view, &claim), AdmissionDecision::SoldOut);
+        assert_eq!(asked(&view, &ticket, last), AdmissionDecision::SoldOut);
         view.held = 0;
-        let AdmissionDecision::Reserved(reservation) = asked(&view, &claim) else {
-            panic!("nothing stands against the claim any more");
+        let AdmissionDecision::Reserved(order) = asked(&view, &ticket, last) else {
+            panic!("nothing stands against the ticket any more");
         };
-        assert_eq!((reservation.order.price, reservation.order.currency), (7, Currency::CNY));
-        assert_eq!(reservation.order.admitted_at, claim.now);
-        assert!(!reservation.settled);
+        assert_eq!((order.price, order.currency), (7, Currency::CNY));
+        assert_eq!(order.admitted_at, last);
     }
 
     proptest! {
@@ -280,10 +260,9 @@ mod tests {
             limit in 1_u32..3,
             mine in 0_u8..4,
             now in 9_000_u64..21_000,
-            (known, ended, open, expired) in any::<(bool, bool, bool, bool)>(),
+            (known, ended, open) in any::<(bool, bool, bool)>(),
         ) {
             let (terms, mine) = (terms(stock, limit), (1..=mine).map(order_id).collect::<Vec<_>>());
-            let claim = claim(expired, Timestamp::from_epoch_ms(0).plus_ms(now));
             let view = AdmissionView {
                 own: known.then(|| own(false)),
                 ended,
@@ -291,11 +270,12 @@ mod tests {
                 of_user: &mine,
                 held,
             };
-            let free = !known && !ended && open && !expired
-                && (10_000..20_000).contains(&now)
+            // The ticket's life ends before the sale.
+            let free = !known && !ended && open
+                && (10_000..18_000).contains(&now)
                 && mine.len() < limit as usize
                 && held < stock;
-            let decision = view.decide(&claim);
+            let decision = view.decide(&ticket(), Timestamp::from_epoch_ms(0).plus_ms(now));
             prop_assert_eq!(matches!(decision, AdmissionDecision::Reserved(_)), free, "{:?}", decision);
             if let AdmissionDecision::AlreadyBought { order_id } = decision {
                 prop_assert!(mine.contains(&order_id));

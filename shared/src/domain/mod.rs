@@ -21,12 +21,12 @@ mod sale;
 pub mod schema;
 mod session;
 mod subject;
+mod ticket;
 mod time;
 mod user;
 
 pub use admission::{
-    AdmissionDecision, AdmissionState, AdmissionView, Availability, Claim, Reservation,
-    ReservationPage,
+    AdmissionDecision, AdmissionState, AdmissionView, Availability, Reservation, ReservationPage,
 };
 pub use ban::{Ban, KeptBan};
 pub use captcha::{Captcha, CaptchaPurpose};
@@ -50,5 +50,6 @@ pub use sale::{
 };
 pub use session::{KeptSession, Opening, SESSIONS_PER_USER_MAX, Session};
 pub use subject::{Subject, SubjectError};
+pub use ticket::TicketClaims;
 pub use time::{Timestamp, TimestampError};
 pub use user::{Role, User, UserChange, UserCreated};

@@ -4,7 +4,7 @@ use crate::{
     adapters::system::SystemRandom,
     domain::{
         AdmittedOrder, CaptchaId, Currency, OrderId, Phone, Role, Sale, SaleId, SessionId,
-        Timestamp, User, UserId,
+        TicketClaims, Timestamp, User, UserId,
     },
     ports::Random as _,
 };
@@ -103,5 +103,34 @@ pub fn request(sale: &Sale, user_id: UserId) -> AdmittedOrder {
         currency: sale.currency,
         admitted_at: START,
         traceparent: None,
+    }
+}
+
+/// What a test asks of the admission store: the ticket's order at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Which sale.
+    pub sale_id: SaleId,
+    /// Which order.
+    pub order_id: OrderId,
+    /// Whose ticket.
+    pub user_id: UserId,
+    /// Whether its life is over.
+    pub ticket_expired: bool,
+    /// Now.
+    pub now: Timestamp,
+}
+
+impl Claim {
+    /// The ticket: its life is over now, or ends right after.
+    #[must_use]
+    pub fn ticket(&self) -> TicketClaims {
+        TicketClaims {
+            order_id: self.order_id,
+            user_id: self.user_id,
+            session_id: session_id(),
+            sale_id: self.sale_id,
+            exp_ms: self.now.epoch_ms() + i64::from(!self.ticket_expired),
+        }
     }
 }

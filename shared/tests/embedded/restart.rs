@@ -1,7 +1,7 @@
 //! What the next process on the embedded stores finds: the admission store was in the memory of the one before.
 
 use flashsale::{
-    domain::{AdmissionDecision, AdmissionState, Claim, OrderId, OrderStatus, QueueDepth},
+    domain::{AdmissionDecision, AdmissionState, OrderId, OrderStatus, QueueDepth, TicketClaims},
     ports::{Admission as _, OrderQueue as _, OrderSource as _},
     testing,
 };
@@ -79,8 +79,15 @@ async fn a_unit_that_was_reserved_and_never_published_is_free_again() {
     let (who, sale) = (shop.shoppers(2).await, shop.sale(1).await);
     let (now, user_id) = (shop.app.now(), who[0].session.user_id);
     let order_id = OrderId::for_sale(now, sale, &[7; 10]);
-    let claim = Claim { sale_id: sale, order_id, user_id, ticket_expired: false, now };
-    assert!(matches!(shop.memory.reserve(&claim).await.unwrap(), AdmissionDecision::Reserved(_)));
+    let ticket = TicketClaims {
+        order_id,
+        user_id,
+        session_id: who[0].session.session_id,
+        sale_id: sale,
+        exp_ms: now.plus_ms(1_000).epoch_ms(),
+    };
+    let decision = shop.memory.reserve(&ticket, now).await.unwrap();
+    assert!(matches!(decision, AdmissionDecision::Reserved(_)));
     let shop = restarted(shop).await;
     assert_eq!(shop.app.open_admission().await.unwrap(), 0);
     shop.buy(&who[1], sale).await;

@@ -12,9 +12,9 @@ use async_trait::async_trait;
 use flashsale::{
     adapters::memory::{MemoryAdmission, MemoryCache},
     domain::{
-        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Claim, Order, OrderId,
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Order, OrderId,
         QueueBacklog, QueueDepth, Recorded, Reservation, ReservationPage, SaleId, SaleTally,
-        SaleTerms, Timestamp, Transition, Unrecordable, UserId,
+        SaleTerms, TicketClaims, Timestamp, Transition, Unrecordable, UserId,
     },
     ports::{Admission, Cache, OrderLedger, OrderQueue, StoreError, Stored},
 };
@@ -135,9 +135,9 @@ impl SpiedAdmission {
 
 #[async_trait]
 impl Admission for SpiedAdmission {
-    async fn reserve(&self, claim: &Claim) -> Stored<AdmissionDecision> {
-        self.works(claim.sale_id).await?;
-        self.of(claim.sale_id).reserve(claim).await
+    async fn reserve(&self, ticket: &TicketClaims, now: Timestamp) -> Stored<AdmissionDecision> {
+        self.works(ticket.sale_id).await?;
+        self.of(ticket.sale_id).reserve(ticket, now).await
     }
 
     async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {

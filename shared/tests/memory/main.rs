@@ -17,9 +17,9 @@ use flashsale::{
     app::App,
     config::Config,
     domain::{
-        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Claim, Order, OrderId,
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Order, OrderId,
         OrderStatus, Recorded, Reservation, ReservationPage, Sale, SaleId, SaleTally, SaleTerms,
-        Timestamp, Transition, Unrecordable, UserId,
+        TicketClaims, Timestamp, Transition, Unrecordable, UserId,
     },
     ports::{Admission, OrderLedger, Stored},
     testing::{self, ManualClock, START, user_id},
@@ -72,7 +72,7 @@ impl Made {
 
 #[async_trait]
 impl Admission for Made {
-    async fn reserve(&self, _: &Claim) -> Stored<AdmissionDecision> {
+    async fn reserve(&self, _: &TicketClaims, _: Timestamp) -> Stored<AdmissionDecision> {
         unreachable!()
     }
 

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::{redis::Redis, system::SystemClock},
-    domain::{AdmissionDecision, AdmissionState, Claim, Sale, SaleId},
+    domain::{AdmissionDecision, AdmissionState, Sale, SaleId},
     ports::{Admission, Clock as _},
-    testing::{self, START, contract::admission},
+    testing::{self, Claim, START, contract::admission},
 };
 use futures_util::future::BoxFuture;
 use tokio::runtime::Runtime;
@@ -175,7 +175,10 @@ async fn redis_collects_every_key_in_the_end() {
             let (order_id, user_id) = (testing::order_id(), testing::user_id());
             let claim =
                 Claim { sale_id: sale.sale_id, order_id, user_id, ticket_expired: false, now };
-            assert!(matches!(port.reserve(&claim).await.unwrap(), AdmissionDecision::Reserved(_)));
+            assert!(matches!(
+                port.reserve(&claim.ticket(), claim.now).await.unwrap(),
+                AdmissionDecision::Reserved(_)
+            ));
             order_id
         };
         let orders = [reserve().await, reserve().await];
@@ -243,14 +246,19 @@ async fn redis_may_fall_back_to_an_older_state() {
             let (order_id, user_id) = (testing::order_id(), testing::user_id());
             Claim { sale_id: sale.sale_id, order_id, user_id, ticket_expired: false, now: START }
         });
-        assert!(matches!(port.reserve(&claims[0]).await.unwrap(), AdmissionDecision::Reserved(_)));
+        assert!(matches!(
+            port.reserve(&claims[0].ticket(), claims[0].now).await.unwrap(),
+            AdmissionDecision::Reserved(_)
+        ));
         let mut older = Vec::new();
         for key in behind.keys(sale.sale_id) {
             let value: Vec<u8> = behind.command(redis::cmd("DUMP").arg(&key)).await;
             older.push((key, value));
         }
         // After this the replica takes over that has seen none of it.
-        let AdmissionDecision::Reserved(lost) = port.reserve(&claims[1]).await.unwrap() else {
+        let AdmissionDecision::Reserved(lost) =
+            port.reserve(&claims[1].ticket(), claims[1].now).await.unwrap()
+        else {
             panic!("a unit is left");
         };
         behind.lose(sale.sale_id).await;
@@ -260,14 +268,20 @@ async fn redis_may_fall_back_to_an_older_state() {
                 .command(redis::cmd("RESTORE").arg(key).arg(0).arg(value.as_slice()).arg("REPLACE"))
                 .await;
         }
-        assert!(!port.restore(sale.sale_id, 2, std::slice::from_ref(&lost.order)).await.unwrap());
+        assert!(!port.restore(sale.sale_id, 2, std::slice::from_ref(&lost)).await.unwrap());
         assert!(!port.finish_rebuild(sale.sale_id, 2).await.unwrap());
         // The gate lets one more in than there are units; the ledger will not. What the ledger holds comes back.
-        assert!(matches!(port.reserve(&claims[2]).await.unwrap(), AdmissionDecision::Reserved(_)));
-        port.settle(sale.sale_id, std::slice::from_ref(&lost.order)).await.unwrap();
+        assert!(matches!(
+            port.reserve(&claims[2].ticket(), claims[2].now).await.unwrap(),
+            AdmissionDecision::Reserved(_)
+        ));
+        port.settle(sale.sale_id, std::slice::from_ref(&lost)).await.unwrap();
         let open = AdmissionState::Open { epoch: 1, version: 1, stock: 2, reserved: 2, settled: 1 };
         assert_eq!(port.state(sale.sale_id).await.unwrap(), open);
-        assert!(matches!(port.reserve(&claims[1]).await.unwrap(), AdmissionDecision::Again(_)));
+        assert!(matches!(
+            port.reserve(&claims[1].ticket(), claims[1].now).await.unwrap(),
+            AdmissionDecision::Again(_)
+        ));
         port.release(sale.sale_id, &[claims[2].order_id]).await.unwrap();
         assert_eq!(port.look(sale.sale_id, claims[1].user_id).await.unwrap().unwrap().available, 0);
     }

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{
-        AdmissionDecision, AdmissionState, AdmissionView, AdmittedOrder, Availability, Claim,
-        OrderId, Reservation, ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
+        AdmissionDecision, AdmissionState, AdmissionView, AdmittedOrder, Availability, OrderId,
+        Reservation, ReservationPage, SaleId, SaleTerms, TicketClaims, Timestamp, UserId,
     },
     ports::{Admission, Stored},
 };
@@ -69,17 +69,17 @@ impl Book {
         self.buyers.get(&user_id).map_or(&[], Vec::as_slice)
     }
 
-    fn reserve(&mut self, claim: &Claim) -> AdmissionDecision {
+    fn reserve(&mut self, ticket: &TicketClaims, now: Timestamp) -> AdmissionDecision {
         let view = AdmissionView {
-            own: self.held.get(&claim.order_id).map(HeldUnit::reservation),
-            ended: self.ended.contains(&claim.order_id),
+            own: self.held.get(&ticket.order_id).map(HeldUnit::reservation),
+            ended: self.ended.contains(&ticket.order_id),
             open: self.open(),
-            of_user: self.of_user(claim.user_id),
+            of_user: self.of_user(ticket.user_id),
             held: count(self.held.len()),
         };
-        let decision = view.decide(claim);
-        if let AdmissionDecision::Reserved(reservation) = &decision {
-            self.add(reservation.order.clone(), Some(claim.now));
+        let decision = view.decide(ticket, now);
+        if let AdmissionDecision::Reserved(order) = &decision {
+            self.add(order.clone(), Some(now));
         }
         decision
     }
@@ -184,12 +184,12 @@ impl MemoryAdmission {
 
 #[async_trait]
 impl Admission for MemoryAdmission {
-    async fn reserve(&self, claim: &Claim) -> Stored<AdmissionDecision> {
+    async fn reserve(&self, ticket: &TicketClaims, now: Timestamp) -> Stored<AdmissionDecision> {
         // A sale that nobody loaded gets no entry: made-up ids must not fill the memory.
         Ok(self
             .books()
-            .get_mut(&claim.sale_id)
-            .map_or(AdmissionDecision::Closed, |book| book.reserve(claim)))
+            .get_mut(&ticket.sale_id)
+            .map_or(AdmissionDecision::Closed, |book| book.reserve(ticket, now)))
     }
 
     async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {

@@ -19,8 +19,8 @@ use redis::Cmd;
 use super::{Redis, script::Script};
 use crate::{
     domain::{
-        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Claim, OrderId,
-        Reservation, ReservationPage, SaleId, SaleTerms, Timestamp, UserId,
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, OrderId, Reservation,
+        ReservationPage, SaleId, SaleTerms, TicketClaims, Timestamp, UserId,
     },
     ports::{Admission, StoreError, Stored},
 };
@@ -113,10 +113,10 @@ fn decoded_pairs(sale_id: SaleId, pairs: &[(String, String)]) -> Stored<Vec<Rese
         .collect()
 }
 
-fn admitted(claim: &Claim, reply: &[String]) -> Stored<AdmissionDecision> {
+fn decision(ticket: &TicketClaims, reply: &[String]) -> Stored<AdmissionDecision> {
     let carried =
         || reply.get(1).ok_or_else(|| corrupt("the answer to a reservation is too short"));
-    let reservation = || decoded(claim.sale_id, claim.order_id, carried()?);
+    let reservation = || decoded(ticket.sale_id, ticket.order_id, carried()?);
     Ok(match reply.first().map(String::as_str) {
         Some("again") => AdmissionDecision::Again(reservation()?),
         Some("ended") => AdmissionDecision::Ended,
@@ -130,7 +130,7 @@ fn admitted(claim: &Claim, reply: &[String]) -> Stored<AdmissionDecision> {
             AdmissionDecision::AlreadyBought { order_id: carried()?.parse().map_err(corrupt)? }
         }
         Some("sold-out") => AdmissionDecision::SoldOut,
-        Some("reserved") => AdmissionDecision::Reserved(reservation()?),
+        Some("reserved") => AdmissionDecision::Reserved(reservation()?.order),
         _ => return Err(corrupt("the answer to a reservation is none that is known")),
     })
 }
@@ -186,16 +186,16 @@ impl Redis {
 
 #[async_trait]
 impl Admission for Redis {
-    async fn reserve(&self, claim: &Claim) -> Stored<AdmissionDecision> {
+    async fn reserve(&self, ticket: &TicketClaims, now: Timestamp) -> Stored<AdmissionDecision> {
         let arguments = [
-            argument(claim.order_id),
-            argument(claim.user_id),
-            argument(u8::from(claim.ticket_expired)),
-            argument(claim.now.epoch_ms()),
+            argument(ticket.order_id),
+            argument(ticket.user_id),
+            argument(u8::from(ticket.expired(now))),
+            argument(now.epoch_ms()),
         ];
         let reply: Vec<String> =
-            self.run(&RESERVE, &self.admission_keys(claim.sale_id), &arguments).await?;
-        admitted(claim, &reply)
+            self.run(&RESERVE, &self.admission_keys(ticket.sale_id), &arguments).await?;
+        decision(ticket, &reply)
     }
 
     async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {

@@ -1,8 +1,11 @@
 //! The rules of the admission port, told as plainly as they can be: lists, and counting them.
 
-use flashsale::domain::{
-    AdmissionDecision, AdmissionState, AdmissionView, AdmittedOrder, Claim, OrderId, Reservation,
-    SaleTerms, Timestamp, UserId,
+use flashsale::{
+    domain::{
+        AdmissionDecision, AdmissionState, AdmissionView, AdmittedOrder, OrderId, Reservation,
+        SaleTerms, Timestamp, UserId,
+    },
+    testing::Claim,
 };
 
 /// One sale in the store.
@@ -108,9 +111,9 @@ impl Model {
             admitted_at: claim.now,
             traceparent: None,
         };
-        let reservation = Reservation { order: request, settled: false };
-        self.orders.push(Order { reservation: reservation.clone(), time: claim.now });
-        AdmissionDecision::Reserved(reservation)
+        let reservation = Reservation { order: request.clone(), settled: false };
+        self.orders.push(Order { reservation, time: claim.now });
+        AdmissionDecision::Reserved(request)
     }
 
     pub fn settle(&mut self, active: &[AdmittedOrder]) {

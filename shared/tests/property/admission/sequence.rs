@@ -7,11 +7,10 @@ use std::{
 
 use flashsale::{
     domain::{
-        AdmissionDecision, AdmittedOrder, Claim, Currency, OrderId, SaleId, SaleTerms, Timestamp,
-        UserId,
+        AdmissionDecision, AdmittedOrder, Currency, OrderId, SaleId, SaleTerms, Timestamp, UserId,
     },
     ports::Admission,
-    testing::{self, START},
+    testing::{self, Claim, START},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -151,9 +150,14 @@ impl World<'_> {
                 let claim =
                     Claim { sale_id, order_id, user_id, ticket_expired: *expired, now: at(*now) };
                 // The rules of the domain, which a script transcribes, and the model, which tells them once more.
-                let ruled = self.model.view(&claim, &self.model.of_user(user_id)).decide(&claim);
-                let (actual, expected) =
-                    (port.reserve(&claim).await.unwrap(), self.model.reserve(&claim));
+                let ruled = self
+                    .model
+                    .view(&claim, &self.model.of_user(user_id))
+                    .decide(&claim.ticket(), claim.now);
+                let (actual, expected) = (
+                    port.reserve(&claim.ticket(), claim.now).await.unwrap(),
+                    self.model.reserve(&claim),
+                );
                 seen.lock().unwrap().insert(word(&expected));
                 for expected in [ruled, expected] {
                     match (&actual, &expected) {

@@ -10,9 +10,9 @@ use std::{
 };
 
 use flashsale::{
-    domain::{AdmissionDecision, AdmissionState, AdmittedOrder, Claim, OrderId, Sale, UserId},
+    domain::{AdmissionDecision, AdmissionState, AdmittedOrder, OrderId, Sale, UserId},
     ports::Admission,
-    testing::{self, START},
+    testing::{self, Claim, START},
 };
 use proptest::{collection::vec, prelude::*};
 use tokio::task::JoinSet;
@@ -91,11 +91,11 @@ impl World {
             match step {
                 Step::Reserve(order) => {
                     let claim = self.claim(order);
-                    match port.reserve(&claim).await.unwrap() {
-                        AdmissionDecision::Reserved(held) => {
-                            assert_eq!((held.order.user_id, held.settled), (claim.user_id, false));
+                    match port.reserve(&claim.ticket(), claim.now).await.unwrap() {
+                        AdmissionDecision::Reserved(order) => {
+                            assert_eq!(order.user_id, claim.user_id);
                             log.reserved.push(claim.order_id);
-                            log.admitted.insert(claim.order_id, held.order);
+                            log.admitted.insert(claim.order_id, order);
                         }
                         AdmissionDecision::Again(held) => {
                             assert_eq!(held.order.user_id, claim.user_id);
@@ -215,14 +215,16 @@ async fn check(world: &World, logs: &[Log]) {
 
     for (index, order_id) in world.orders.iter().enumerate() {
         if released.contains(order_id) {
-            assert_eq!(port.reserve(&world.claim(index)).await.unwrap(), AdmissionDecision::Ended);
+            let claim = world.claim(index);
+            let answer = port.reserve(&claim.ticket(), claim.now).await.unwrap();
+            assert_eq!(answer, AdmissionDecision::Ended);
         }
     }
     // Exactly what is left can still be had.
     for left in (0..=sale.stock - reserved - settled).rev() {
         let claim =
             Claim { order_id: testing::order_id(), user_id: testing::user_id(), ..world.claim(0) };
-        let answer = port.reserve(&claim).await.unwrap();
+        let answer = port.reserve(&claim.ticket(), claim.now).await.unwrap();
         assert_eq!(matches!(answer, AdmissionDecision::Reserved(_)), left > 0, "{answer:?}");
     }
 }

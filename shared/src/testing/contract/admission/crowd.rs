@@ -25,7 +25,7 @@ async fn reserve_at_once(
     at_once(claims, |claim| {
         let port = Arc::clone(port);
         async move {
-            let answer = port.reserve(&claim).await.expect("store");
+            let answer = ask(&*port, &claim).await;
             (claim, answer)
         }
     })

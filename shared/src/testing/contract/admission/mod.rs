@@ -7,11 +7,11 @@ mod reserve;
 
 use std::collections::BTreeMap;
 
-use crate::testing::{START, order_id, request, sale, user_id};
+use crate::testing::{Claim, START, order_id, request, sale, user_id};
 use crate::{
     domain::{
-        AdmissionDecision, AdmissionState, AdmittedOrder, Claim, OrderId, Reservation, Sale,
-        SaleId, SaleTerms, Timestamp, UserId,
+        AdmissionDecision, AdmissionState, AdmittedOrder, OrderId, Reservation, Sale, SaleId,
+        SaleTerms, Timestamp, UserId,
     },
     ports::Admission,
 };
@@ -35,6 +35,10 @@ fn claim(sale: &Sale, user_id: UserId) -> Claim {
         ticket_expired: false,
         now: START,
     }
+}
+
+async fn ask(port: &dyn Admission, claim: &Claim) -> AdmissionDecision {
+    port.reserve(&claim.ticket(), claim.now).await.expect("store")
 }
 
 /// What a claim becomes when it gets a unit.
@@ -63,9 +67,7 @@ async fn opened(port: &dyn Admission, stock: u32) -> Sale {
 async fn take(port: &dyn Admission, sale: &Sale) -> AdmittedOrder {
     let claim = claim(sale, user_id());
     let request = admitted(sale, &claim);
-    let reserved =
-        AdmissionDecision::Reserved(Reservation { order: request.clone(), settled: false });
-    assert_eq!(port.reserve(&claim).await.expect("store"), reserved);
+    assert_eq!(ask(port, &claim).await, AdmissionDecision::Reserved(request.clone()));
     request
 }
 

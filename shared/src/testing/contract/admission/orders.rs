@@ -37,7 +37,7 @@ async fn settling_marks_once(port: &dyn Admission) {
     }
     let again = Claim { order_id: order.order_id, ..claim(&sale, order.user_id) };
     let expected = AdmissionDecision::Again(Reservation { order: order.clone(), settled: true });
-    assert_eq!(port.reserve(&again).await.expect("store"), expected);
+    assert_eq!(ask(port, &again).await, expected);
     port.settle(sale.sale_id, &[]).await.expect("store");
     port.release(sale.sale_id, &[order.order_id]).await.expect("store");
     assert_held(port, sale.sale_id, 1, 0).await;
@@ -70,18 +70,18 @@ async fn settling_adds_what_was_forgotten(port: &dyn Admission) {
     assert_held(port, sale.sale_id, 0, 1).await;
     let third = claim(&sale, kept.user_id);
     assert_eq!(
-        port.reserve(&third).await.expect("store"),
+        ask(port, &third).await,
         AdmissionDecision::AlreadyBought { order_id: second.order_id }
     );
     port.release(sale.sale_id, &[second.order_id]).await.expect("store");
-    assert!(matches!(port.reserve(&third).await.expect("store"), AdmissionDecision::Reserved(_)));
+    assert!(matches!(ask(port, &third).await, AdmissionDecision::Reserved(_)));
     // Two forgotten orders of one user in one call.
     let user = user_id();
     let pair = [request(&sale, user), request(&sale, user)];
     port.settle(sale.sale_id, &pair).await.expect("store");
     port.release(sale.sale_id, &[third.order_id, pair[1].order_id]).await.expect("store");
     assert_eq!(
-        port.reserve(&claim(&sale, user)).await.expect("store"),
+        ask(port, &claim(&sale, user)).await,
         AdmissionDecision::AlreadyBought { order_id: pair[0].order_id }
     );
 }
@@ -113,13 +113,10 @@ async fn releasing_gives_a_unit_back_once(port: &dyn Admission) {
     port.release(sale.sale_id, &[]).await.expect("store");
     let next = Claim { order_id: order_id(), ..claim(&sale, one.user_id) };
     assert!(
-        matches!(port.reserve(&next).await.expect("store"), AdmissionDecision::Reserved(_)),
+        matches!(ask(port, &next).await, AdmissionDecision::Reserved(_)),
         "its user may buy again"
     );
-    assert_eq!(
-        port.reserve(&claim(&sale, user_id())).await.expect("store"),
-        AdmissionDecision::SoldOut
-    );
+    assert_eq!(ask(port, &claim(&sale, user_id())).await, AdmissionDecision::SoldOut);
     port.release(sale.sale_id, &[two.order_id]).await.expect("store");
     assert_held(port, sale.sale_id, 1, 0).await;
 }
@@ -133,19 +130,13 @@ async fn what_has_ended_does_not_come_back(port: &dyn Admission) {
     open(port, &sale).await;
     let as_claim =
         |order: &AdmittedOrder| Claim { order_id: order.order_id, ..claim(&sale, order.user_id) };
-    assert!(matches!(
-        port.reserve(&as_claim(&held)).await.expect("store"),
-        AdmissionDecision::Reserved(_)
-    ));
+    assert!(matches!(ask(port, &as_claim(&held)).await, AdmissionDecision::Reserved(_)));
     port.settle(sale.sale_id, std::slice::from_ref(&settled)).await.expect("store");
     let all = [before_load, held, settled, unknown];
     port.release(sale.sale_id, &all.each_ref().map(|order| order.order_id)).await.expect("store");
     let gone = async || {
         for order in &all {
-            assert_eq!(
-                port.reserve(&as_claim(order)).await.expect("store"),
-                AdmissionDecision::Ended
-            );
+            assert_eq!(ask(port, &as_claim(order)).await, AdmissionDecision::Ended);
             assert_eq!(find(port, order).await, None);
         }
     };
@@ -170,7 +161,7 @@ async fn a_rebuild_does_not_bring_back_what_has_ended(port: &dyn Admission) {
     for (order, held) in [(&before, false), (&during, false), (&other, true)] {
         assert_eq!(find(port, order).await.is_some(), held);
         let claim = Claim { order_id: order.order_id, ..claim(&sale, order.user_id) };
-        assert_eq!(port.reserve(&claim).await.expect("store") == AdmissionDecision::Ended, !held);
+        assert_eq!(ask(port, &claim).await == AdmissionDecision::Ended, !held);
     }
     assert_held(port, sale.sale_id, 0, 1).await;
     assert_eq!(available(port, &sale).await, 4);
@@ -181,10 +172,7 @@ async fn overdue_orders_are_handed_out_once_per_period(port: &dyn Admission) {
     let mut orders = Vec::new();
     for ms in [40, 10, 30, 20, 50] {
         let claim = Claim { now: at(ms), ..claim(&sale, user_id()) };
-        assert!(matches!(
-            port.reserve(&claim).await.expect("store"),
-            AdmissionDecision::Reserved(_)
-        ));
+        assert!(matches!(ask(port, &claim).await, AdmissionDecision::Reserved(_)));
         orders.push(admitted(&sale, &claim));
     }
     let [at_40, at_10, at_30, at_20, at_50] = orders.try_into().expect("five were taken");
@@ -308,10 +296,7 @@ async fn batches_may_be_long(port: &dyn Admission) {
     }
     let watched: Vec<_> = (0..620).map(|_| claim(&sale, user_id())).collect();
     for claim in &watched {
-        assert!(matches!(
-            port.reserve(claim).await.expect("store"),
-            AdmissionDecision::Reserved(_)
-        ));
+        assert!(matches!(ask(port, claim).await, AdmissionDecision::Reserved(_)));
     }
     let claimed = port.claim_overdue(sale.sale_id, START, at(1), 610).await.expect("store");
     let mut ids: Vec<_> = claimed.iter().map(|reservation| reservation.order.order_id).collect();

@@ -18,10 +18,7 @@ async fn a_rebuild_closes_and_opens(port: &dyn Admission) {
     assert!(port.begin_rebuild(&sale.terms(), 4, at(9)).await.expect("store"));
     let rebuilding = AdmissionState::Rebuilding { epoch: 4, since: at(9) };
     assert_eq!(port.state(sale.sale_id).await.expect("store"), rebuilding);
-    assert_eq!(
-        port.reserve(&claim(&sale, user_id())).await.expect("store"),
-        AdmissionDecision::Closed
-    );
+    assert_eq!(ask(port, &claim(&sale, user_id())).await, AdmissionDecision::Closed);
     assert_eq!(look(port, sale.sale_id, order.user_id).await, None);
     assert!(
         !port.begin_rebuild(&sale.terms(), 4, at(10)).await.expect("store"),
@@ -157,10 +154,7 @@ async fn rebuilders_in_turn_leave_everything_restored(port: &dyn Admission) {
     assert!(!port.restore(sale.sale_id, 1, &orders[2..]).await.expect("store"));
     assert!(port.restore(sale.sale_id, 2, &orders).await.expect("store"));
     assert!(!port.finish_rebuild(sale.sale_id, 1).await.expect("store"));
-    assert_eq!(
-        port.reserve(&claim(&sale, user_id())).await.expect("store"),
-        AdmissionDecision::Closed
-    );
+    assert_eq!(ask(port, &claim(&sale, user_id())).await, AdmissionDecision::Closed);
     assert!(port.finish_rebuild(sale.sale_id, 2).await.expect("store"));
     assert_held(port, sale.sale_id, 0, 4).await;
     assert_eq!(available(port, &sale).await, 5);
