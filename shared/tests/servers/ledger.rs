@@ -523,7 +523,9 @@ async fn mysql_records_while_requests_hold_every_connection() {
         ("AMQP_URL", servers().amqp_url().unwrap()),
     ];
     let settings = settings.map(|(name, value)| (format!("FLASHSALE_{name}"), value));
-    let ports = wire::connect(&Config::load(None, settings, []).unwrap()).await.unwrap();
+    let config = Config::load(None, settings, []).unwrap();
+    wire::migrate(&config).await.unwrap();
+    let ports = wire::connect(&config).await.unwrap();
     let background =
         ports.background.clone().expect("the worker and the sweeper have connections of their own");
     let sale = testing::sale(5);
