@@ -72,11 +72,14 @@ async fn order(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use flashsale::{
+        adapters::memory::MemoryAdmission,
         app::Caller,
         domain::Role,
         http::axum::{body::Body as RequestBody, http::Request},
-        ports::Purpose,
+        ports::{Admission as _, Purpose},
         testing::{self, PASSWORD, Reply, START, Shop, Site},
     };
     use serde_json::{Value, json};
@@ -266,11 +269,15 @@ mod tests {
 
     #[tokio::test]
     async fn while_admission_is_rebuilt_the_same_ticket_may_be_sent_again() {
-        let shop = Shop::without_captchas().await;
+        let admission = Arc::new(MemoryAdmission::default());
+        let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports, _| {
+            ports.admission = admission.clone();
+        })
+        .await;
         let (site, sale, token) = (shop.serve(router), shop.sale(1).await, shop.token().await);
         let good = ticket(&site, &token, sale).await;
+        admission.lose_everything();
         let terms = shop.app.ports.sales.get(sale).await.unwrap().unwrap().terms();
-        let admission = &shop.app.ports.admission;
         assert!(admission.begin_rebuild(&terms, 2, shop.app.now()).await.unwrap());
         let reply = order(&site, &token, sale, &good).await.refused(503, "not-durable-yet");
         assert_eq!(reply.header("retry-after"), "1");
