@@ -118,6 +118,7 @@ mod tests {
         site.get("/api/sales", None).await.limited("address", "q=1;w=1");
         let elsewhere = site.at("198.51.100.1");
         elsewhere.get("/api/sales", None).await.expect(200);
+        shop.clock.advance_ms(1_000);
         shop.ban("address", "198.51.100.1").await;
         elsewhere.get(&unknown(), None).await.refused(403, "banned");
     }

@@ -88,9 +88,13 @@ async fn order(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use flashsale::{
+        adapters::memory::MemoryAdmission,
         domain::{CaptchaPurpose, Role},
         http::axum::{body::Body as RequestBody, http::Request},
+        ports::Admission as _,
         testing::{self, PASSWORD, Reply, START, Shop, Site},
     };
     use serde_json::{Value, json};
@@ -282,11 +286,15 @@ mod tests {
 
     #[tokio::test]
     async fn while_admission_is_rebuilt_the_same_ticket_may_be_sent_again() {
-        let shop = Shop::without_captchas().await;
+        let admission = Arc::new(MemoryAdmission::default());
+        let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| {
+            ports.admission = admission.clone();
+        })
+        .await;
         let (site, sale, token) = (shop.serve(endpoints()), shop.sale(1).await, shop.token().await);
         let good = ticket(&site, &token, sale).await;
+        admission.lose_everything();
         let terms = shop.app.ports.sales.get(sale).await.unwrap().unwrap().terms();
-        let admission = &shop.app.ports.admission;
         assert!(admission.begin_rebuild(&terms, 2, shop.app.now()).await.unwrap());
         let reply = order(&site, &token, sale, &good).await.refused(503, "not-durable-yet");
         assert_eq!(reply.header("retry-after"), "1");
