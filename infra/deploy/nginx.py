@@ -181,7 +181,7 @@ class Nginx:
 
 def problem(answer, status, slug):
     """nginx's own refusal must be what the product would write, with the title from its table."""
-    title = re.search(rf'^    "{slug}" (\d+) "([^"]*)"', (ROOT / "shared/src/problem.rs").read_text(), re.M)
+    title = re.search(rf'^ +"{slug}", (\d+), "([^"]*)",', (ROOT / "shared/src/problem.rs").read_text(), re.M)
     code, headers, body = answer
     check(code == status, code, body[:200])
     check(headers["content-type"] == "application/problem+json", headers)

@@ -32,6 +32,7 @@ impl Backend {
         }
         let ports = wire::connect(&config).await?;
         let app = App::new(config, ports)?;
+        app.load_signing_keys().await.context("signing keys")?;
         // Says so in the log when the clocks differ; whether the process may lead is asked again when it wants to.
         if let Err(error) = app.clock_fault().await {
             tracing::warn!(%error, "the ledger's clock");

@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use flashsale::{api::SaleBooks, app::App};
+use flashsale::{api::SaleBooks, app::App, config::ServersMode};
 use tokio::time::Instant;
 
 use crate::cli;
@@ -26,6 +26,12 @@ pub async fn run(app: &App, within_ms: u64) -> anyhow::Result<ExitCode> {
     let findings: usize = books.iter().map(|sale| sale.findings.len()).sum();
     if parked > 0 {
         cli::say(&format!("note: {parked} messages are parked"))?;
+    }
+    if app.config.servers == ServersMode::Embedded {
+        cli::say(
+            "note: embedded, reservations are in the memory of the process that serves; \
+             this command checks the ledger alone",
+        )?;
     }
     if findings == 0 {
         cli::say(&format!("the books of {} sales balance", books.len()))?;

@@ -137,6 +137,9 @@ impl App {
                 self.catalog.note_winner(sale_id, who.user_id).await;
                 Ok(accepted)
             }
+            AdmissionDecision::Closed if self.stays_closed(&ticket).await? => {
+                self.recorded_or(Problem::TicketExpired, &ticket, accepted).await
+            }
             AdmissionDecision::Closed => Err(Problem::NotDurableYet { retry_after_ms: RETRY_MS }),
             AdmissionDecision::TicketExpired => {
                 self.recorded_or(Problem::TicketExpired, &ticket, accepted).await
@@ -154,6 +157,14 @@ impl App {
                 self.recorded_or(Problem::SoldOut, &ticket, accepted).await
             }
         }
+    }
+
+    /// Whether the ticket is of a sale that ended so long ago that its admission is not rebuilt any more: only the ledger
+    /// knows its orders.
+    async fn stays_closed(&self, ticket: &TicketClaims) -> Result<bool, Problem> {
+        let tail_ms = self.config.sweeper.tail_seconds * 1_000;
+        let now = self.now();
+        Ok(ticket.expired(now) && self.sale(ticket.sale_id).await?.ends_at.plus_ms(tail_ms) < now)
     }
 
     async fn reserve(&self, ticket: &TicketClaims) -> Result<AdmissionDecision, Problem> {

@@ -35,12 +35,13 @@ pub use sessions::LookupFigures;
 pub use sweeper::Swept;
 pub use tokens::SessionClaims;
 
+use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use crate::{
     config::{Config, ConfigError},
     domain::Timestamp,
-    ports::{Background, Ports},
+    ports::{Background, Ports, Stored},
     problem::Problem,
     security,
 };
@@ -152,6 +153,16 @@ impl App {
         Self(Arc::new(Inner { ports, ..Inner::clone(self) }))
     }
 
+    /// Fetches the signing keys that only the ledger has, so that no request waits for them or fails without them.
+    ///
+    /// # Errors
+    /// When the ledger does not answer.
+    pub async fn load_signing_keys(&self) -> Stored<()> {
+        self.session_keys.ring(&self.ports).await?;
+        self.ticket_keys.ring(&self.ports).await?;
+        Ok(())
+    }
+
     /// Now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
@@ -180,14 +191,25 @@ impl Deref for App {
 }
 
 /// Runs the part of a use case that must not be left half done, as a task of its own: a client that goes away drops the
-/// request's future, and with it only the waiting for this task.
+/// request's future, and with it only the waiting for this task. Then no answer carries the refusal, so its cause is
+/// logged here.
 async fn finish<T: Send + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
-    tokio::spawn(work.in_current_span()).await.unwrap_or_else(|error| {
+    let (sender, outcome) = oneshot::channel();
+    let task = async move {
+        if let Err(Err(problem)) = sender.send(work.await) {
+            problem.log_cause();
+        }
+    };
+    let task = tokio::spawn(task.in_current_span());
+    if let Ok(outcome) = outcome.await {
+        return outcome;
+    }
+    if let Err(error) = task.await {
         tracing::error!(%error, "a use case ended early");
-        Err(Problem::Internal)
-    })
+    }
+    Err(Problem::Internal)
 }
 
 #[cfg(test)]
