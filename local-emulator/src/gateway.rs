@@ -103,7 +103,7 @@ pub async fn serve(
     }
     drop(listener);
     if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests still under way were cut off");
+        tracing::warn!("requests in progress were cut off");
     }
 }
 

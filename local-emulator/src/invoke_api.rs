@@ -292,7 +292,7 @@ async fn invoke_later(host: &Host, function: &str, invocation: &Invocation) {
                     tracing::warn!(
                         function,
                         error = error.brief(),
-                        "an event failed; it is tried again in {} s",
+                        "an event failed; it is retried in {} s",
                         pause.as_secs()
                     );
                     pause

@@ -20,7 +20,7 @@ pub async fn wait(app: &App) {
         match app.open_admission().await {
             Ok(0) => return,
             Ok(closed) if begun.elapsed() >= WAIT_MAX => {
-                tracing::warn!(closed, "some sales open when the queue is worked off");
+                tracing::warn!(closed, "some sales open only after the queued orders are recorded");
                 return;
             }
             Ok(_) => sleep(PAUSE).await,

@@ -134,7 +134,7 @@ async fn deliver(
             error = problem,
             messages = batch.len(),
             singly,
-            "order-worker failed; the messages are given again"
+            "order-worker failed; the messages are retried"
         );
         if over() || (singly && others_succeed) {
             metrics.handed_back.increment(batch.len() as u64);
@@ -163,7 +163,7 @@ fn tags(batch: &[Delivery]) -> impl Iterator<Item = u64> {
 /// recorded.
 fn settle(what: &str, outcome: Stored<()>) -> bool {
     if let Err(error) = &outcome {
-        tracing::warn!(%error, what, "the messages will come again");
+        tracing::warn!(%error, what, "the messages will be redelivered");
     }
     outcome.is_ok()
 }

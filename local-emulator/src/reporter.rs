@@ -26,7 +26,7 @@ pub async fn run(app: App, mut stop: watch::Receiver<bool>) {
         if let Err(error) = app.report_held().await
             && let Some(left_out) = LINES.pass()
         {
-            tracing::warn!(%error, left_out, "what the poller holds could not be reported");
+            tracing::warn!(%error, left_out, "the poller's progress could not be reported");
         }
     }
 }

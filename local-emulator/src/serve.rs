@@ -137,22 +137,24 @@ pub async fn run(
     stop.send_replace(true);
     let ended = timeout(TASKS_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
     if ended.is_err() {
-        tracing::warn!("what was still under way is cut off");
+        tracing::warn!("tasks that did not end in time are cut off");
         tasks.shutdown().await;
     }
     if timeout(FUNCTIONS_TIMEOUT, host.stop()).await.is_err() {
-        tracing::warn!("some functions' processes have not ended; their watchdog sees to it");
+        tracing::warn!("some functions' processes have not ended; their watchdog ends them");
     }
     drop(host);
     // In parallel, so that sending the last traces does not delay the rest.
     let (closed, ()) =
         tokio::join!(timeout(QUEUE_TIMEOUT, app.ports.source.close()), traces.close());
     if closed.is_err() {
-        tracing::warn!("the queue did not say goodbye; what it gave out comes again");
+        tracing::warn!(
+            "the queue's connections were not closed in time; unsettled messages are redelivered"
+        );
     }
     drop(app);
     if timeout(SERVERS_TIMEOUT, backend.close()).await.is_err() {
-        tracing::warn!("the private servers are still stopping; their watchdog sees to it");
+        tracing::warn!("the private servers are still stopping; their watchdog ends them");
     }
     Ok(code)
 }

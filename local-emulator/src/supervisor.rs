@@ -85,6 +85,6 @@ async fn watchdog() {
 
 fn send(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "the supervisor can't be told");
+        tracing::debug!(%error, "the supervisor can't be notified");
     }
 }

@@ -123,7 +123,7 @@ async fn answer(host: &Host, call: Http<'_>) -> Result<Response, Problem> {
         now: host.app().now(),
     };
     let payload = event.to_json().map_err(|error| {
-        tracing::error!(%error, function, "no event can be made of a request");
+        tracing::error!(%error, function, "a request can't be made into an event");
         Problem::Internal
     })?;
     drop(request);
@@ -137,7 +137,7 @@ async fn answer(host: &Host, call: Http<'_>) -> Result<Response, Problem> {
     let payload = answered(function, reply)?;
     answer_to_response(&payload).map(|response| response.map(Body::from)).map_err(|error| {
         if let Some(left_out) = LINES.pass() {
-            tracing::warn!(function, error, left_out, "an answer that can't be given");
+            tracing::warn!(function, error, left_out, "the function's answer is invalid");
         }
         Problem::FunctionFailed
     })
