@@ -214,8 +214,9 @@ impl Recipe for MySql {
     }
 }
 
-/// A starting MariaDB deletes all temporary tables in its directory for them. In a shared directory
-/// it would delete those of another server that is just making its data directory.
+/// A starting MariaDB deletes leftover tables from its directory for temporary tables. In a shared
+/// directory it would delete those of another server that is making its data directory at that
+/// moment.
 fn own_tmpdir(dir: &Path) -> io::Result<Vec<(&'static str, OsString)>> {
     let tmp = dir.join("tmp");
     fs::create_dir_all(&tmp)?;

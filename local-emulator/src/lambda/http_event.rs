@@ -261,7 +261,7 @@ struct Answer<'a> {
     is_base64_encoded: Option<bool>,
 }
 
-/// Turns a function's answer into a response. JSON without a `statusCode` is itself the body of a
+/// Turns a function's answer into a response. JSON without a `statusCode` becomes the body of a
 /// 200, as with API Gateway.
 ///
 /// # Errors
