@@ -1,9 +1,10 @@
-//! Who may hold a connection, and for how long: an upper bound for all and for each address, and an end for peers that do not
-//! read.
+//! Limits on connections: an upper bound for all and for each address, and a timeout for peers that
+//! do not read.
 //!
-//! When there is no room, the connection that has been idle for longest makes it: a crowd that only connects keeps nobody out.
-//! A connection with a request or an answer in progress is never closed for another, but for one whose client has not sent the
-//! whole request yet: a head without its body keeps nobody out either.
+//! When the limit is reached, the connection that has been idle for longest is closed, so clients
+//! that only connect can't lock others out. A connection with a request or an answer in progress is
+//! not closed for another. The exception is a connection whose client has not sent the whole
+//! request yet, so clients that send a head without its body can't lock others out either.
 
 mod activity;
 mod body;
@@ -45,7 +46,7 @@ static REFUSED: OncePerSecond = OncePerSecond::new();
 pub struct Connections {
     room: Arc<Semaphore>,
     per_address_max: usize,
-    /// Their connections are those of many clients.
+    /// Addresses of proxies, which are exempt from the limit per address: each has many clients.
     proxies: Vec<Network>,
     write_timeout: Duration,
     began: Instant,
@@ -53,7 +54,7 @@ pub struct Connections {
     measures: Measures,
 }
 
-/// The metrics of the public port; those of the other listeners go nowhere.
+/// The metrics of the public port; other listeners have none.
 struct Measures {
     open: Gauge,
     refused: Counter,
@@ -83,7 +84,7 @@ struct Open {
 }
 
 impl Connections {
-    /// For this configuration, when this process may open this number of descriptors.
+    /// The limits of this configuration for a process that may open this number of descriptors.
     pub fn new(config: &Config, descriptors: u64) -> Arc<Self> {
         let (gateway, most) = (&config.gateway, connections_max(config, descriptors));
         let proxies = config.trusted_proxies.clone();
@@ -96,7 +97,7 @@ impl Connections {
         )
     }
 
-    /// For a listener beside the public one.
+    /// The limits of a listener other than the public one.
     pub fn aside(config: &Config) -> Arc<Self> {
         Self::with(
             ASIDE_MAX,
@@ -125,9 +126,10 @@ impl Connections {
         })
     }
 
-    /// Admits a connection, closing an idle one where there is no room. `None`: the address holds as many as it may.
+    /// Admits a connection, closing an idle one when the limit is reached. `None`: the address has
+    /// reached its own limit.
     pub async fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionPermit> {
-        // From here on, so that connections that wait for room count too.
+        // Counted first, so that connections that wait for room count too.
         let address = self.count(peer)?;
         let permit = loop {
             if let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() {
@@ -188,7 +190,7 @@ impl Connections {
     }
 }
 
-/// An IPv6 client has a whole /64.
+/// An IPv6 client usually has a whole /64: it counts as one address.
 fn counted_address(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => {
@@ -216,7 +218,7 @@ impl Drop for AddressPermit {
     }
 }
 
-/// An admitted connection, which counts until this is dropped.
+/// An admitted connection; it counts until this permit is dropped.
 pub struct ConnectionPermit {
     connections: Arc<Connections>,
     activity: Arc<Activity>,
@@ -231,13 +233,14 @@ impl ConnectionPermit {
         TimedStream::new(stream, Arc::clone(&self.activity), self.connections.write_timeout)
     }
 
-    /// Makes the value that is held while a request is answered, for the connection's own service.
+    /// Returns a function for the connection's service: it makes the guard that is held while a
+    /// request is answered.
     pub fn requests(&self) -> impl Fn() -> ActiveRequest + Send + Sync + 'static {
         let activity = Arc::clone(&self.activity);
         move || ActiveRequest::new(Arc::clone(&activity))
     }
 
-    /// Returns when the connection is to be closed for another one.
+    /// Completes when the connection is to be closed for another one.
     pub async fn displaced(&self) {
         self.activity.closed().await;
         self.connections.measures.displaced.increment(1);
@@ -269,7 +272,7 @@ mod tests {
         let _other = connections.admit(address("192.0.2.2")).await.unwrap();
         drop(first);
         let _again = connections.admit(address("192.0.2.1")).await.unwrap();
-        // An IPv6 client has as many addresses as it likes.
+        // An IPv6 client can use any address of its /64.
         let _v6 = [
             connections.admit(address("2001:db8::1")).await.unwrap(),
             connections.admit(address("2001:db8::2")).await.unwrap(),
@@ -278,12 +281,12 @@ mod tests {
         let proxied =
             futures_util::future::join_all((0..5).map(|_| connections.admit(address("10.0.0.1"))))
                 .await;
-        assert!(proxied.iter().all(Option::is_some), "a proxy speaks for many");
+        assert!(proxied.iter().all(Option::is_some), "a proxy has many clients");
         drop((_second, _other, _again, _v6, proxied));
         let open = connections.open();
         assert!(
             open.by_address.is_empty() && open.activities.is_empty(),
-            "nothing is remembered of those who left"
+            "addresses without connections are forgotten"
         );
     }
 
@@ -294,7 +297,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(5)).await;
         let other = connections.admit(address("192.0.2.2")).await.unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
-        // The older one answers a request: the younger one is idlest.
+        // The older one answers a request, so the younger one has been idle for longest.
         let busy = one.requests()();
         let leaving = tokio::spawn(async move {
             other.displaced().await;
@@ -306,7 +309,7 @@ mod tests {
             timeout(Duration::from_millis(300), connections.admit(address("192.0.2.4")))
                 .await
                 .is_err(),
-            "all are at work"
+            "no connection is idle"
         );
         drop(busy);
         let leaving = tokio::spawn(async move { one.displaced().await });

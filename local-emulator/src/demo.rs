@@ -1,4 +1,4 @@
-//! A sale to try things with, and two users whose passwords are printed.
+//! A demo sale, and two demo users whose passwords are printed.
 
 use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _};
 
@@ -26,7 +26,7 @@ pub enum Mode {
     No,
 }
 
-/// Makes the demo where it is wanted, and prints how to sign in.
+/// Makes the demo if it is wanted, and prints how to sign in.
 pub async fn prepare(app: &App, mode: Mode) -> anyhow::Result<()> {
     let known = app.config.data_dir.join(FILE).exists();
     let wanted = match mode {
@@ -94,7 +94,7 @@ pub async fn prepare(app: &App, mode: Mode) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The passwords made at the first start, kept beside the data for the next ones.
+/// The demo users' passwords, made at the first start and kept beside the data for later ones.
 fn passwords(app: &App) -> anyhow::Result<[String; 2]> {
     let path = app.config.data_dir.join(FILE);
     let shown = path.display();

@@ -1,5 +1,5 @@
-//! Holds infra/OPERATE.md to the code: commands, settings, alerts, files and links that it names exist. [`routes`] does the
-//! same for the documents that name routes.
+//! Tests that the commands, settings, alerts, files and links named in infra/OPERATE.md exist.
+//! [`routes`] tests the documents that name routes.
 
 mod routes;
 
@@ -12,7 +12,7 @@ use crate::cli::Arguments;
 const PAGE: &str = include_str!("../../infra/OPERATE.md");
 const SETTINGS: &str = include_str!("../../shared/config.default.toml");
 const ALERTS: &str = include_str!("../../infra/prometheus/rules.yml");
-/// Where variables of an installation are read that are no settings of the product's.
+/// Files that read an installation's variables other than the product's settings.
 const READERS: [&str; 5] = [
     "infra/compose.yaml",
     "infra/ledger.sh",
@@ -20,7 +20,7 @@ const READERS: [&str; 5] = [
     "infra/systemd/flashsale",
     "infra/deploy/compose",
 ];
-/// Words that look like settings and are names of other programs or of their parts.
+/// Words that look like settings but name other programs or their parts.
 const OF_OTHERS: [&str; 7] = [
     "log_bin",
     "max_connections",
@@ -35,7 +35,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
 }
 
-/// The text of all files that are no documents: what one of them names exists.
+/// The text of all files other than documents: a name that occurs in one of them exists.
 fn sources() -> String {
     let (mut found, mut folders) = (
         String::new(),
@@ -49,7 +49,7 @@ fn sources() -> String {
             } else if path.extension().is_none_or(|extension| extension != "md")
                 && !path.ends_with("documents.rs")
             {
-                // Pictures are no text.
+                // Pictures are not UTF-8: skip them.
                 found.push_str(&fs::read_to_string(path).unwrap_or_default());
             }
         }
@@ -57,7 +57,7 @@ fn sources() -> String {
     found
 }
 
-/// Inline code, and the lines of code blocks, a `\` at their end being joined.
+/// Inline code, and the lines of code blocks, with continuation lines (`\`) joined.
 fn code() -> Vec<String> {
     let mut found = Vec::new();
     let joined = PAGE.replace("\\\n", "");
@@ -97,7 +97,8 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
-/// What is said to the emulator in a line: behind its name, the wrapper's, or the service's in `dc run … emulator`.
+/// The emulator's arguments in a line: the words behind its name, the wrapper's, or the service's
+/// in `dc run … emulator`.
 fn said_to_the_emulator(line: &str) -> Option<Vec<String>> {
     let line = line.split(" # ").next().unwrap_or_default();
     let behind = |name: &str| line.split_once(name).map(|(_, rest)| words(rest));
@@ -156,7 +157,8 @@ fn settings_exist() {
             && (of_a_section || name.contains('_') && !name.contains('.'))
             && !OF_OTHERS.contains(&name)
         {
-            // Without a section it may also be a metric, a test, a field of the log: then the code has it.
+            // A name without a section may also be a metric, a test or a log field: then it occurs
+            // in the code.
             let exists = known.contains(name) || !of_a_section && sources.contains(name);
             assert!(exists, "infra/OPERATE.md names the setting {name}, which does not exist");
             count += 1;
@@ -232,7 +234,7 @@ fn links_and_files_exist() {
             .chars()
             .take_while(|char| char.is_alphanumeric() || "/._-@".contains(*char))
             .collect();
-        // What an installation makes is not in the tree.
+        // Files that an installation makes are not in the tree.
         let made =
             ["infra/secrets", "infra/tls", "infra/.env"].iter().any(|made| name.starts_with(made));
         assert!(

@@ -34,9 +34,9 @@ use crate::{
     traces,
 };
 
-/// What is buffered of a connection in each direction: a request's head, and answers that are not read.
+/// The buffer of a connection in each direction, for a request's head and for unread answers.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// How long requests under way may take to end at shutdown.
+/// How long requests in progress may take to end at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(3_500);
 
 /// Everything the public port answers.
@@ -44,7 +44,7 @@ pub fn public(host: &Host, health: &Health, draining: &watch::Receiver<bool>) ->
     let mut functions =
         host.router().layer(from_fn_with_state(Requests::new(host), requests::count));
     if trace::exporter().is_some() {
-        // A layer costs each request an allocation.
+        // Only if needed, because a layer costs each request an allocation.
         functions = functions.layer(from_fn(traces::name));
     }
     let config = &host.app().config;
@@ -54,7 +54,7 @@ pub fn public(host: &Host, health: &Health, draining: &watch::Receiver<bool>) ->
     draining::watched(http::finish(all, TraceSource::of_gateway(config)), draining)
 }
 
-/// Serves until `stop` turns true, then lets requests under way end.
+/// Serves until `stop` turns true, then lets requests in progress end.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -64,7 +64,8 @@ pub async fn serve(
 ) {
     let graceful = GracefulShutdown::new();
     let mut builder = hyper::server::conn::http1::Builder::new();
-    // The head's time begins with the connection, or with the end of the last answer: it is the idle time too.
+    // The timeout for a request's head starts with the connection or the end of the last answer, so
+    // it is the idle timeout too.
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(idle_timeout)
@@ -102,11 +103,11 @@ pub async fn serve(
     }
     drop(listener);
     if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests still under way were cut off");
+        tracing::warn!("requests in progress were cut off");
     }
 }
 
-/// The next connection. Running out of file descriptors passes, and must not end the server.
+/// The next connection. Running out of file descriptors is temporary, and must not end the server.
 async fn accept(listener: &TcpListener, connections: &Connections) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {

@@ -1,4 +1,5 @@
-//! `/healthz`: the process runs. `/readyz`: every part behind it answers, and it is not about to stop.
+//! `/healthz`: the process runs. `/readyz`: every part behind it answers, and it is not about to
+//! stop.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,15 +14,17 @@ use tokio::{
 
 use crate::host::Host;
 
-/// Longest wait for one part.
+/// Timeout for the check of one part.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a result is used again: the parts are checked at most once a second, however many clients ask.
+/// How long a result is used again: the parts are checked at most once a second, however many
+/// clients ask.
 const CHECK_PERIOD: Duration = Duration::from_secs(1);
 
 /// Whether each part answers.
 type Parts = Vec<(&'static str, bool)>;
 
-/// What the process knows of its parts. Cheap to clone; the clones share what the parts said when they were last asked.
+/// The health of the process and its parts. Cheap to clone; the clones share the result of the last
+/// check.
 #[derive(Clone)]
 pub struct Health {
     host: Host,
@@ -72,8 +75,8 @@ async fn ready(health: Health) -> (StatusCode, Json<Value>) {
 }
 
 impl Health {
-    /// Single flight: concurrent callers share one round of checks. All parts are checked at once, so that it takes no longer
-    /// than one check however many are down.
+    /// Single flight: concurrent callers share one round of checks. All parts are checked in
+    /// parallel, so that a round takes no longer than one check, however many are down.
     async fn parts(&self) -> Parts {
         static LINES: OncePerSecond = OncePerSecond::new();
         let mut last = self.last.lock().await;
@@ -93,7 +96,7 @@ impl Health {
         });
         let (mut parts, clock) =
             tokio::join!(join_all(checks), tokio::time::timeout(CHECK_TIMEOUT, app.clock_fault()));
-        // A ledger that does not tell the time is down by itself, above.
+        // A ledger that does not tell the time is already reported as down above.
         parts.push(("clock", !matches!(clock, Ok(Ok(Some(_))))));
         if let Host::Processes(..) = self.host {
             let unwell = self.host.unwell();

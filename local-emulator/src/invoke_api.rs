@@ -1,6 +1,8 @@
-//! Lambda's Invoke API and function URLs, for the AWS CLI, the SDKs and `cargo lambda invoke`, on a listener of their own
-//! (`--invoke-listen`): never on the gateway, because a proxy in front of that makes everybody a caller from this machine, and
-//! whoever may invoke a function may do what it does. Only on a loopback address, and not in the production profile.
+//! Lambda's Invoke API and function URLs, for the AWS CLI, the SDKs and `cargo lambda invoke`, on
+//! their own listener (`--invoke-listen`), which must have a loopback address and is refused in the
+//! production profile. They are not served by the gateway: behind a proxy every request there seems
+//! to come from this machine, and a caller of the Invoke API can do everything that the functions
+//! can do.
 //!
 //! Signatures of requests are not checked: there are no AWS accounts here.
 
@@ -38,13 +40,13 @@ use crate::{
 
 /// Largest payload of an asynchronous invocation, as with Lambda.
 const EVENT_BYTES_MAX: usize = 1024 * 1024;
-/// Asynchronous invocations of one function at a time, those that wait for another try included.
+/// Concurrent asynchronous invocations of one function, including those waiting for a retry.
 const EVENTS_MAX: usize = 200;
 /// An asynchronous invocation that is older than this is not retried, as with Lambda.
 const EVENT_AGE_MAX: Duration = Duration::from_secs(6 * 3_600);
-/// A failed asynchronous invocation is tried again twice, after one minute and after two.
+/// Pauses before the two retries of a failed asynchronous invocation.
 const EVENT_PAUSES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(120)];
-/// A throttled one is retried after pauses that double from the first to the last.
+/// Pauses before retries of a throttled one: doubled from the first to the last.
 const THROTTLED_PAUSE_FIRST: Duration = Duration::from_secs(1);
 const THROTTLED_PAUSE_LAST: Duration = Duration::from_secs(300);
 
@@ -79,8 +81,9 @@ pub fn router(host: &Host, address: SocketAddr) -> Router {
         .layer(from_fn(move |request: Request, next: Next| only_from_here(address, request, next)))
 }
 
-/// Lets through what comes from this machine and neither through a proxy nor from a page in a browser, which may be anyone's.
-/// `Host` must be this listener: a name in it may be one that a page's owner has made stand for this machine.
+/// Passes on requests from this machine, unless they came through a proxy or from a page in a
+/// browser. `Host` must name this listener, because another name there may be one that a page's
+/// owner resolves to this machine (DNS rebinding).
 async fn only_from_here(address: SocketAddr, request: Request, next: Next) -> Response {
     let peer = request
         .extensions()
@@ -91,7 +94,7 @@ async fn only_from_here(address: SocketAddr, request: Request, next: Next) -> Re
         .iter()
         .any(|name| headers.contains_key(*name));
     let url = request.uri().path().starts_with("/lambda-url/");
-    // A function URL is an address like any other; its function decides whom it believes.
+    // Pages may call a function URL like any other address: the function checks its callers itself.
     let from_page =
         !url && ["origin", "sec-fetch-site"].iter().any(|name| headers.contains_key(*name));
     let by_address = names_listener(headers, request.uri(), address);
@@ -107,7 +110,7 @@ async fn only_from_here(address: SocketAddr, request: Request, next: Next) -> Re
     .into_response()
 }
 
-/// An error as Lambda's API tells it.
+/// An error as Lambda's API answers it.
 struct Failure {
     status: StatusCode,
     kind: &'static str,
@@ -207,7 +210,7 @@ async fn invoke(
                 .map_err(|_| Failure::of(&Refusal::Throttled, function))?;
             let function = function.to_owned();
             let request_id = new_id(host.app().ports.random.as_ref());
-            // Lambda passes a client context on only to those who wait.
+            // Lambda passes the client context on in synchronous invocations only.
             let invocation = Invocation { client_context: None, ..invocation };
             tokio::spawn(async move {
                 invoke_later(&host, &function, &invocation).await;
@@ -229,7 +232,8 @@ fn too_large(bytes_max: usize) -> Failure {
     Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestTooLargeException", message)
 }
 
-/// The header is base64 of a JSON object. It is given on in a header, too: in one line, and escaped to ASCII.
+/// The client context from its header, base64 of a JSON object. It is passed on in a header too, so
+/// it becomes one line, escaped to ASCII.
 fn client_context(header: &str) -> Result<String, Failure> {
     let object = BASE64
         .decode(header)
@@ -275,7 +279,7 @@ fn replied(reply: Reply) -> Response {
     response
 }
 
-/// An asynchronous invocation: tried again as Lambda does, then given up with a line in the log.
+/// An asynchronous invocation: retried as Lambda does, then given up with a line in the log.
 async fn invoke_later(host: &Host, function: &str, invocation: &Invocation) {
     let began = Instant::now();
     let mut pauses = EVENT_PAUSES.into_iter();
@@ -288,7 +292,7 @@ async fn invoke_later(host: &Host, function: &str, invocation: &Invocation) {
                     tracing::warn!(
                         function,
                         error = error.brief(),
-                        "an event failed; it is tried again in {} s",
+                        "an event failed; it is retried in {} s",
                         pause.as_secs()
                     );
                     pause

@@ -1,11 +1,13 @@
-//! Whether a request was meant for a listener on this machine. A page in a browser can send requests to its own name, which its
-//! owner may resolve to 127.0.0.1 (DNS rebinding); then `Host` holds that name.
+//! Checks that a request names a listener on this machine. A page in a browser can send requests to
+//! its own host name, which its owner may resolve to 127.0.0.1 (DNS rebinding); `Host` then
+//! contains that name.
 
 use std::net::SocketAddr;
 
 use hyper::{HeaderMap, Uri, header::HOST};
 
-/// Whether the request names the listener at `address`: by a loopback address or `localhost`, with its port.
+/// Whether the request names the listener at `address`, by a loopback address or `localhost` and
+/// its port.
 pub fn names_listener(headers: &HeaderMap, uri: &Uri, address: SocketAddr) -> bool {
     let host = headers.get(HOST).and_then(|value| value.to_str().ok());
     let authority = match (uri.authority(), host) {
@@ -15,7 +17,7 @@ pub fn names_listener(headers: &HeaderMap, uri: &Uri, address: SocketAddr) -> bo
         (None, None) => return false,
     };
     let named = |name: &str| match authority.strip_prefix(name) {
-        // Without a port it is that of HTTP.
+        // The default port of HTTP.
         Some("") => address.port() == 80,
         Some(port) => {
             port.strip_prefix(':').and_then(|port| port.parse().ok()) == Some(address.port())
@@ -56,7 +58,7 @@ mod tests {
         assert!(seen(Some("127.0.0.5:9001"), "/", "127.0.0.5:9001"));
         assert!(
             !seen(Some("127.0.0.1:9001"), "http://evil.example:9001/", listener),
-            "both must be ours"
+            "`Host` and the url must both name the listener"
         );
     }
 }

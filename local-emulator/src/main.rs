@@ -1,5 +1,6 @@
-//! Every flashsale function on one machine: a gateway in front of the HTTP functions, a poller between the order queue and
-//! the order worker, and a scheduler for the sweeper. The functions run in this process, or as processes of their own.
+//! Every flashsale function on one machine: a gateway in front of the HTTP functions, a poller
+//! between the order queue and the order worker, and a scheduler for the sweeper. The functions run
+//! in this process, or as processes of their own.
 
 mod backend;
 mod cli;
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
         }
     };
     let outcome = runtime.block_on(commands::run(arguments));
-    // Work that still blocks (a password being hashed) must not hold up the end.
+    // Blocking work (a password being hashed) must not delay the exit.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     match outcome {
         Ok(code) => code,

@@ -1,8 +1,8 @@
-//! `/openapi.json`: the OpenAPI document of the HTTP functions, made of what their code says. `/explorer`: a viewer for it,
-//! Swagger UI, which can also try every operation.
+//! `/openapi.json`: the OpenAPI document of the HTTP functions, generated from their code.
+//! `/explorer`: a viewer for it, Swagger UI, which can also try every operation.
 //!
-//! The viewer is served from this binary and asks nobody else; its page has no inline script, so that its policy can
-//! forbid any.
+//! The viewer is served from this binary and loads nothing from elsewhere. Its page has no inline
+//! script, so that its content security policy can forbid it.
 
 use std::sync::LazyLock;
 
@@ -22,17 +22,17 @@ use utoipa::openapi::{ExternalDocs, Info, OpenApi, OpenApiBuilder, Server, info:
 
 use crate::lambda::HTTP_FUNCTIONS;
 
-/// Everything from here and nothing else; `data:` for the pictures in the style sheet.
+/// The viewer loads only from this origin; `data:` is for the pictures in the style sheet.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// The viewer's files change only with the binary, but their names stay.
+/// The viewer's files change only with the binary, but have the same names in each version.
 const CACHED: &str = "max-age=3600";
 
 const ABOUT: &str = "Bodies are JSON; unknown fields are refused. Refusals are `application/problem+json` (RFC 9457): the last \
 part of `type` names the problem, and the address explains it. Money is an integer number of minor units. Times are RFC 3339. \
 Every answer has an `X-Request-Id`. API.md says more, with examples.";
 
-/// The document, made when it is first asked for.
+/// The document, generated at the first request.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
     let json =
         document().to_json().expect("what was built of strings and numbers can be written as JSON");
@@ -75,7 +75,8 @@ async fn page() -> Response {
 async fn file(Path(name): Path<String>) -> Response {
     const SCRIPT: &str = "text/javascript; charset=utf-8";
     let packed = |kind: &'static str, bytes: &'static [u8]| {
-        // Every browser unpacks it; the binary stays small, and nothing is packed while a sale runs.
+        // Stored compressed, which every browser accepts: the binary stays small, and no CPU time
+        // goes into compression during a sale.
         (
             [
                 (header::CONTENT_TYPE, kind),

@@ -1,24 +1,26 @@
-//! The embedded admission store is new with each process. Buyers are served once it knows again which units are sold: every
-//! sale is loaded from the ledger, after the order worker has recorded what an earlier process left in the queue.
+//! Fills the embedded admission store, which is empty at each start. Before buyers are served, the
+//! order worker records the orders that an earlier process left in the queue, and then every sale
+//! is loaded from the ledger.
 
 use std::time::Duration;
 
 use flashsale::app::App;
 use tokio::time::{Instant, sleep};
 
-/// A start does not wait longer for what an earlier process left. Sales that are still closed then are opened by the
-/// sweeper; until then their buyers are told to retry.
+/// The longest that a start waits for the queue. The sweeper opens sales that are still closed
+/// then; until it does, their buyers are told to retry.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Waits until every sale is open that is looked after. A poller must be running. Returns at once with real servers.
+/// Waits until every sale that the sweeper maintains is open. A poller must be running. Returns at
+/// once with real servers.
 pub async fn wait(app: &App) {
     let begun = Instant::now();
     loop {
         match app.open_admission().await {
             Ok(0) => return,
             Ok(closed) if begun.elapsed() >= WAIT_MAX => {
-                tracing::warn!(closed, "some sales open when the queue is worked off");
+                tracing::warn!(closed, "some sales open only after the queued orders are recorded");
                 return;
             }
             Ok(_) => sleep(PAUSE).await,

@@ -1,7 +1,9 @@
-//! Turns messages of the order queue into batches for the order worker, as Lambda's event source mapping for Amazon MQ does:
-//! a batch has the messages that are ready, and those that arrive within the batching window; it is acknowledged when the
-//! function has succeeded, and retried when it has failed. Where that source mapping would retry a failing batch as a whole, the
-//! poller finds the messages that fail and hands those back. The queue parks what is handed back too often.
+//! Turns messages of the order queue into batches for the order worker, as Lambda's event source
+//! mapping for Amazon MQ does: a batch has the messages that are ready, and those that arrive
+//! within the batching window; it is acknowledged when the function has succeeded, and retried when
+//! it has failed. The source mapping would always retry a failing batch as a whole; the poller
+//! instead finds the messages that fail and hands those back. The queue parks messages that are
+//! handed back too often.
 
 mod event;
 mod metrics;
@@ -21,26 +23,27 @@ use crate::{host::Host, metrics::Oldest};
 /// Pauses between tries of one batch: doubled from the first to the last.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_LAST: Duration = Duration::from_secs(2);
-/// Tries with the whole batch, before each message is tried by itself.
+/// Tries with the whole batch before each message is tried alone.
 const TRIES_TOGETHER: u32 = 2;
-/// A batch that has been tried for this long is handed back, for another instance to try.
+/// A batch that has been tried for this long is handed back, so that another instance can try it.
 const HAND_BACK_AFTER: Duration = Duration::from_secs(60);
 
-/// Polls until `stop` turns true; the batch under way is finished or handed back.
+/// Polls until `stop` turns true; the current batch is finished or handed back.
 pub async fn run(host: Host, oldest: Oldest, mut stop: watch::Receiver<bool>) {
     let metrics = PollerMetrics::new(oldest);
     let mut pause = PAUSE_FIRST;
     while !*stop.borrow() {
         let received = tokio::select! {
             received = gather(&host) => received,
-            // A message taken but not seen here is handed back when the source is closed.
+            // Closing the source hands back a message that was received but is dropped here.
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match received {
             Ok(batch) if batch.is_empty() => {}
             Ok(batch) => {
                 let settled = deliver(&host, batch, &metrics, &stop).await;
-                // What could not be acknowledged (the disk is full, say) is delivered again at once; a pause avoids a busy loop.
+                // A message that could not be acknowledged (for example because the disk is full)
+                // is redelivered at once; a pause avoids a busy loop.
                 if settled { pause = PAUSE_FIRST } else { back_off(&mut pause).await }
             }
             Err(error) => {
@@ -57,7 +60,8 @@ async fn back_off(pause: &mut Duration) {
     *pause = (*pause * 2).min(PAUSE_LAST);
 }
 
-/// One batch: what is ready when the first message arrives, and what arrives within the batching window after that.
+/// One batch: the messages that are ready when the first arrives, and those that arrive within the
+/// batching window after that.
 async fn gather(host: &Host) -> Stored<Vec<Delivery>> {
     let (source, worker) = (&host.app().ports.source, host.app().config.worker);
     let mut batch = source.receive(worker.batch_messages_max, worker.batch_wait_ms).await?;
@@ -71,19 +75,23 @@ async fn gather(host: &Host) -> Stored<Vec<Delivery>> {
         let room = worker.batch_messages_max - batch.len() as u32;
         match source.receive(room, u64::try_from(left.as_millis()).unwrap_or(0).max(1)).await {
             Ok(more) => batch.extend(more),
-            // Do not hold back what was gathered until the queue can be read again.
+            // Deliver the messages gathered so far instead of waiting until the queue can be read
+            // again.
             Err(_) => break,
         }
     }
     Ok(batch)
 }
 
-/// Gives the messages to the function until each is acknowledged or handed back; says whether the queue knows that.
+/// Gives the messages to the function until each is acknowledged or handed back; returns whether
+/// the queue has accepted that.
 ///
-/// A batch fails as a whole, whichever of its messages is the cause. So after [`TRIES_TOGETHER`] tries each message is given
-/// by itself, and one that still fails after others have succeeded is handed back: it does not hold up the rest, and the
-/// queue parks it when it has come too often. While all fail (the ledger is down, say) nothing is handed back, because that
-/// would use up the deliveries of sound messages; there is room then for new messages, which tell the two cases apart.
+/// A batch fails as a whole, whichever of its messages is the cause. So after [`TRIES_TOGETHER`]
+/// tries each message is given alone, and a message that still fails after others have succeeded is
+/// handed back: it does not delay the rest, and the queue parks it after too many deliveries. While
+/// all messages fail (for example because the ledger is down) none is handed back, because that
+/// would use up the deliveries of valid messages. New messages are added meanwhile: if one of them
+/// succeeds, the failing messages are the cause.
 async fn deliver(
     host: &Host,
     mut batch: Vec<Delivery>,
@@ -96,7 +104,8 @@ async fn deliver(
     let (started, mut pause) = (Instant::now(), PAUSE_FIRST);
     let _in_flight = metrics.batch(started);
     let over = || *stop.borrow() || started.elapsed() > HAND_BACK_AFTER;
-    // `acked`: the queue took every acknowledgement. `others_succeed`: some message succeeded in an earlier try.
+    // `acked`: the queue accepted every acknowledgement. `others_succeed`: some message succeeded
+    // in an earlier try.
     let (mut acked, mut others_succeed) = (true, false);
     for tries in 1_u32.. {
         metrics.note_age(&batch);
@@ -109,7 +118,7 @@ async fn deliver(
                 Ok(()) => done.extend(tags(part)),
                 Err(error) => problem = Some(error),
             }
-            // What was not tried is handed back below.
+            // Messages not tried yet are handed back below.
             if singly && over() {
                 break;
             }
@@ -125,7 +134,7 @@ async fn deliver(
             error = problem,
             messages = batch.len(),
             singly,
-            "order-worker failed; the messages are given again"
+            "order-worker failed; the messages are retried"
         );
         if over() || (singly && others_succeed) {
             metrics.handed_back.increment(batch.len() as u64);
@@ -139,7 +148,7 @@ async fn deliver(
             .batch_messages_max
             .saturating_sub(u32::try_from(batch.len()).unwrap_or(u32::MAX));
         if singly && room > 0 {
-            // Without new messages, because the queue can't be read, those at hand are still retried.
+            // If the queue can't be read, the messages at hand are retried without new ones.
             batch.extend(source.receive(room, 1).await.unwrap_or_default());
         }
     }
@@ -150,10 +159,11 @@ fn tags(batch: &[Delivery]) -> impl Iterator<Item = u64> {
     batch.iter().map(|delivery| delivery.tag)
 }
 
-/// An acknowledgement that is lost costs only a second delivery, which finds the work done.
+/// Logs a lost acknowledgement. It costs only a second delivery, which finds the order already
+/// recorded.
 fn settle(what: &str, outcome: Stored<()>) -> bool {
     if let Err(error) = &outcome {
-        tracing::warn!(%error, what, "the messages will come again");
+        tracing::warn!(%error, what, "the messages will be redelivered");
     }
     outcome.is_ok()
 }

@@ -1,5 +1,5 @@
-//! Requests and their latencies as the operator's console shows them: counters in memory, always on. Those for Prometheus are
-//! in `requests`.
+//! Counters of requests and their latencies for the operator's console: in memory, always on. The
+//! metrics for Prometheus are in `requests`.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -11,9 +11,9 @@ use axum::http::StatusCode;
 /// The counters of this process.
 pub static REQUEST_COUNTERS: RequestCounters = RequestCounters::new();
 
-/// What requests were about.
+/// The kinds of requests.
 pub const KINDS: [&str; 3] = ["tickets", "orders", "other"];
-/// What came of them.
+/// The outcomes of requests.
 pub const OUTCOMES: [&str; 5] = ["accepted", "too_late", "limited", "refused", "failed"];
 /// Four latency buckets for each power of two, from 1 µs to over an hour.
 const BUCKETS: usize = 128;
@@ -71,7 +71,7 @@ impl RequestCounters {
 fn bucket(took: Duration) -> usize {
     let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(4);
     let power = micros.ilog2() as usize;
-    // The two bits behind the highest say which quarter.
+    // The two bits after the highest select the quarter.
     let quarter = (micros >> (power - 2)) as usize & 3;
     (power * 4 + quarter).min(BUCKETS - 1)
 }
@@ -84,7 +84,7 @@ fn bound_ms(bucket: usize) -> f64 {
 }
 
 impl RequestCounts {
-    /// What was counted after `before`.
+    /// The counts since `before`.
     pub fn since(&self, before: &Self) -> Self {
         Self {
             outcomes: std::array::from_fn(|kind| {
@@ -98,7 +98,8 @@ impl RequestCounts {
         }
     }
 
-    /// The latency in milliseconds that this share of the requests did not exceed; `None` when there were none.
+    /// The latency in milliseconds that this share of the requests did not exceed; `None` without
+    /// requests.
     pub fn quantile(&self, share_percent: u64) -> Option<f64> {
         let all: u64 = self.latencies.iter().sum();
         let wanted = (all * share_percent).div_ceil(100);

@@ -1,7 +1,8 @@
-//! Measures the requests for functions: how many, how long, by function, route and status.
+//! Measures the requests for functions: their number and duration by function, route, method and
+//! status.
 //!
-//! What a request costs here is a look-up of its route and two additions to atomics: the handles of each combination of
-//! method and status are made when it first comes, and kept.
+//! The cost per request is a look-up of its route and two atomic additions: the handles for each
+//! combination of method and status are made at its first request, and kept.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -22,13 +23,15 @@ use crate::{host::Host, request_counters::REQUEST_COUNTERS};
 
 /// Methods that are counted by name; others are `OTHER`.
 const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "OTHER"];
-/// Combinations of method and status that are kept for one route. More are counted too, but looked up each time.
+/// Combinations of method and status that are kept for one route. More are counted too, but looked
+/// up each time.
 const KEPT_MAX: usize = 32;
 
 /// The routes of all functions.
 pub struct Requests {
     routes: HashMap<String, Route>,
-    /// Never used by a request: every route that this is laid around is one of a function's.
+    /// The default of the look-up. No request uses it, because the layer is only on routes of
+    /// functions.
     other: Route,
 }
 
@@ -48,7 +51,7 @@ struct Handles {
 }
 
 impl Requests {
-    /// For the routes of the host's functions.
+    /// The metrics for the routes of the host's functions.
     pub fn new(host: &Host) -> Arc<Self> {
         let routes = host
             .routes()
@@ -96,7 +99,7 @@ impl Handles {
     }
 }
 
-/// Counts a request and how long it took.
+/// Counts a request and records its duration.
 pub async fn count(
     State(requests): State<Arc<Requests>>,
     route: MatchedPath,
@@ -119,7 +122,7 @@ pub async fn count(
     response
 }
 
-/// One of a bounded set of words, whatever a client sends.
+/// A method from a bounded set, whatever the client sends.
 #[cfg(feature = "otlp")]
 pub fn method(method: &Method) -> &'static str {
     METHODS[number_of(method)]
@@ -135,12 +138,13 @@ static LIMITS: Limits = Limits(Mutex::new(BTreeSet::new()));
 struct Limits(Mutex<BTreeSet<String>>);
 
 impl Limits {
-    /// Counts a refusal by the limit that the answer names, wherever the function runs.
+    /// Counts a refusal by the limit that the answer names. The answer is read because the function
+    /// may run in another process.
     fn count(&self, response: &Response) {
         LIMITED.counter(&[&self.name(response)]).increment(1);
     }
 
-    /// A function that is not ours may name what it likes: the names are bounded.
+    /// Functions other than the product's may send any names, so the number of names is bounded.
     fn name(&self, response: &Response) -> String {
         const NAMES_MAX: usize = 32;
         let header = response.headers().get("ratelimit").and_then(|value| value.to_str().ok());

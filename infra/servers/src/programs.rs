@@ -1,4 +1,4 @@
-//! Finds the installed programs, and says how to install what is missing.
+//! Finds the installed programs, and says how to install the missing ones.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::kind::ServerKind;
 
-/// Where server programs live that are not on everybody's `PATH`.
+/// Directories of server programs that are often not on a user's `PATH`.
 const EXTRA_DIRS: [&str; 9] = [
     "/usr/bin",
     "/bin",
@@ -26,7 +26,7 @@ const EXTRA_DIRS: [&str; 9] = [
 pub struct Missing {
     /// The server that needs it.
     pub kind: ServerKind,
-    /// The names it was looked for under; any one of them would do.
+    /// The names under which it was looked for; any one of them suffices.
     pub program: &'static str,
     /// The package on Debian and Ubuntu.
     pub debian_package: &'static str,
@@ -40,7 +40,7 @@ impl fmt::Display for Missing {
     }
 }
 
-/// What [`Builder::all`](crate::Builder::all) needs and this machine lacks; empty when it can start.
+/// The programs that [`Builder::all`](crate::Builder::all) needs and this machine lacks.
 #[must_use]
 pub fn missing() -> Vec<Missing> {
     missing_for(&[ServerKind::Redis, ServerKind::MySql, ServerKind::RabbitMq])
@@ -82,15 +82,15 @@ pub(crate) fn find_mysql() -> Result<PathBuf, &'static str> {
     find_first(&["mariadbd", "mysqld"]).ok_or("mariadbd or mysqld")
 }
 
-/// Only MariaDB needs it, so its absence shows when a data directory is made, not before.
+/// Only MariaDB needs it, so [`missing`] does not report it: making a data directory does.
 pub(crate) fn find_mariadb_install_db() -> Option<PathBuf> {
     find_first(&["mariadb-install-db", "mysql_install_db"])
 }
 
 pub(crate) fn find_rabbitmq() -> Result<PathBuf, &'static str> {
     let found = find_first(&["rabbitmq-server"]).ok_or("rabbitmq-server")?;
-    // The one in /usr/sbin switches to the user `rabbitmq`, who may not write into our directory,
-    // and refuses to run for anybody but root and that user.
+    // The script in /usr/sbin runs only for root and the user `rabbitmq`, and switches to that
+    // user, who may not write into our directory.
     let direct = Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server");
     let switches = found.starts_with("/usr/sbin") || found.starts_with("/sbin");
     Ok(if switches && direct.is_file() { direct.to_path_buf() } else { found })
@@ -108,7 +108,7 @@ fn find_first(names: &[&str]) -> Option<PathBuf> {
     first_in(search_dirs(), names)
 }
 
-/// The first directory decides, as on `PATH`; inside it the first name.
+/// The first directory with any of the names wins, as on `PATH`; within it, the first name.
 fn first_in(mut dirs: impl Iterator<Item = PathBuf>, names: &[&str]) -> Option<PathBuf> {
     dirs.find_map(|dir| names.iter().map(|name| dir.join(name)).find(|path| path.is_file()))
 }
@@ -141,7 +141,7 @@ pub(crate) fn install_advice(programs: &[Missing]) -> String {
 mod tests {
     use super::*;
 
-    /// So a version that is put in front on `PATH` is used, under whichever of its names.
+    /// A version at the front of `PATH` is used, whichever of the names it has.
     #[test]
     fn the_first_directory_decides_then_the_first_name() {
         let dir = std::env::temp_dir().join(format!("flashsale-programs-{}", std::process::id()));

@@ -1,4 +1,5 @@
-//! The life of one server: ports, start, readiness, stop. What differs per server is a [`Recipe`].
+//! The life of one server: ports, start, readiness, stop. A [`Recipe`] holds what differs per
+//! server.
 
 use std::fmt;
 use std::io;
@@ -45,24 +46,24 @@ impl Host {
     }
 }
 
-/// How one kind of server is run. The first port is the one clients use.
+/// How one kind of server is run. Clients use the first port.
 pub(crate) trait Recipe: fmt::Debug + Send + Sync {
     fn kind(&self) -> ServerKind;
 
-    /// Makes the data directory unless it is there.
+    /// Makes the data directory unless it exists.
     fn prepare(&self, _host: &Host, _deadline: Instant) -> Result<(), StartError> {
         Ok(())
     }
 
-    /// Ports for the next start; with `refused` others than last time.
+    /// Ports for the next start; with `refused`, others than last time.
     fn ports(&self, host: &Host, refused: bool) -> io::Result<Vec<u16>>;
 
-    /// A process that has to run before and as long as the server.
+    /// A process that is started before the server and runs as long as it.
     fn helper(&self, _host: &Host, _ports: &[u16]) -> io::Result<Option<Launch>> {
         Ok(None)
     }
 
-    /// Writes the configuration and says what to run.
+    /// Writes the configuration and returns the command to run.
     fn launch(&self, host: &Host, ports: &[u16]) -> io::Result<Launch>;
 
     /// Whether the server at this port is ready for its clients; an error means that it is not.
@@ -73,7 +74,7 @@ pub(crate) trait Recipe: fmt::Debug + Send + Sync {
 pub(crate) struct Server {
     recipe: Box<dyn Recipe>,
     host: Arc<Host>,
-    // The lock is held during start and stop: two callers can't start the same server twice.
+    // Locked during start and stop, so that two callers can't start the same server twice.
     state: Mutex<State>,
 }
 
@@ -98,7 +99,7 @@ impl Server {
         self.state().ports.first().copied()
     }
 
-    /// Starts on the ports of last time, or on others while those are taken.
+    /// Starts on the previous ports, or on others while those are taken.
     pub(crate) fn start(&self) -> Result<(), StartError> {
         let mut state = self.state();
         let deadline = Instant::now() + self.host.limit;

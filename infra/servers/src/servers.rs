@@ -55,21 +55,23 @@ impl Builder {
         self.redis().mysql().rabbitmq()
     }
 
-    /// How long each server may take until it answers, making its data directory included. 60 s unless set.
+    /// How long each server may take to answer, including the making of its data directory. 60 s
+    /// unless set.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Starts the chosen servers side by side and waits until each answers its clients.
+    /// Starts the chosen servers in parallel and waits until each answers its clients.
     ///
-    /// Waits up to 15 s longer when the last owner of the directory was killed and its servers are still ending.
+    /// Waits up to 15 s longer when the previous owner of the directory was killed and its servers
+    /// are still stopping.
     ///
     /// # Errors
     ///
     /// [`StartError::Missing`] when programs are not installed, [`StartError::InUse`] when the
-    /// directory has an owner, [`StartError::Exited`] or [`StartError::Timeout`] with the end of its
-    /// log when a server failed. After an error nothing runs.
+    /// directory has an owner, [`StartError::Exited`] or [`StartError::Timeout`] with the end of
+    /// its log when a server failed. After an error no server is left running.
     pub fn start(self) -> Result<Servers, StartError> {
         let programs = programs::missing_for(&self.kinds);
         if !programs.is_empty() {
@@ -88,7 +90,7 @@ impl Builder {
             .kinds
             .iter()
             .map(|&kind| {
-                // Logs hold one run of the set, so they can't grow for ever.
+                // Logs hold one run of the set, so that their size is bounded.
                 for name in log_names(kind) {
                     let _ = host.dir.log(name).and_then(fs::remove_file);
                 }
@@ -120,7 +122,7 @@ fn log_names(kind: ServerKind) -> &'static [&'static str] {
 }
 
 fn recipe(kind: ServerKind, host: &Host) -> Result<Box<dyn Recipe>, StartError> {
-    // Between the check and this line a program can hardly vanish; if it does, the start names it.
+    // The check has found every program; if one vanishes before this line, the start names it.
     Ok(match kind {
         ServerKind::Redis | ServerKind::RedisCluster => Box::new(redis::Redis {
             program: programs::find_redis().unwrap_or_else(PathBuf::from),
@@ -144,7 +146,7 @@ fn rabbitmq_password(host: &Host) -> Result<String, StartError> {
     host.dir.secret("rabbitmq-user").trying(|| "make a password for RabbitMQ".to_owned())
 }
 
-/// Running servers. Dropping it stops them, which takes up to some seconds and keeps their data.
+/// Running servers. Dropping this value stops them within a few seconds and keeps their data.
 #[derive(Debug)]
 pub struct Servers {
     urls: Urls,
@@ -160,7 +162,7 @@ impl Servers {
 
     /// The urls of servers that another process, still alive, has started in `dir`.
     ///
-    /// None when there is no such process or when its servers are not all ready yet.
+    /// `None` when there is no such process or when not all of its servers are ready yet.
     #[must_use]
     pub fn attach(dir: impl AsRef<Path>) -> Option<Urls> {
         dir::published(dir.as_ref())
@@ -202,7 +204,8 @@ impl Servers {
         self.urls.amqp.clone()
     }
 
-    /// Kills a server with SIGKILL, as a crash would. Its url stays the same for [`Servers::restart`].
+    /// Kills a server with SIGKILL, as a crash would. Its url stays the same for
+    /// [`Servers::restart`].
     ///
     /// # Errors
     ///
@@ -211,7 +214,8 @@ impl Servers {
         self.server(kind)?.stop_hard()
     }
 
-    /// Stops a server with SIGTERM if it runs, starts it on the same port with the same data, and waits until it answers.
+    /// Stops a server with SIGTERM if it runs, starts it on the same port with the same data, and
+    /// waits until it answers.
     ///
     /// # Errors
     ///
@@ -229,7 +233,7 @@ impl Servers {
         self.server(kind)?.signal(Signal::STOP)
     }
 
-    /// Lets a paused server go on.
+    /// Continues a paused server with SIGCONT.
     ///
     /// # Errors
     ///

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::cli;
 
-/// Reads the books and prints them. Until `within_ms` have passed, it reads again while they do not balance or a store does not
-/// answer, as right after a failover.
+/// Reads the books and prints them. If they do not balance or a store does not answer, as right
+/// after a failover, it reads again until `within_ms` have passed.
 pub async fn run(app: &App, within_ms: u64) -> anyhow::Result<ExitCode> {
     let deadline = Instant::now() + Duration::from_millis(within_ms);
     let (books, parked) = loop {
@@ -41,7 +41,7 @@ pub async fn run(app: &App, within_ms: u64) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// The books, and how many messages are parked.
+/// The books, and the number of parked messages.
 async fn read(app: &App) -> anyhow::Result<(Vec<SaleBooks>, u64)> {
     Ok((app.audit().await?, app.ports.queue.depth().await?.parked))
 }

@@ -1,4 +1,5 @@
-//! `health`: whether a running emulator is ready. For health checks of containers and for scripts, without curl.
+//! `health`: whether a running emulator is ready. For scripts and container health checks where
+//! curl is not installed.
 
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -11,10 +12,11 @@ use tokio::net::TcpStream;
 
 use crate::cli::{self, Arguments};
 
-/// More than any answer of `/readyz` has.
+/// Larger than any answer of `/readyz`.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// Prints what `/readyz` says. Whatever goes wrong, the emulator is not known to be ready: 1, never another code.
+/// Prints the answer of `/readyz`. The exit code after any error is 1, because the emulator is not
+/// known to be ready.
 pub async fn run(
     arguments: &Arguments,
     address: Option<&str>,
@@ -51,7 +53,7 @@ pub async fn run(
     }
 }
 
-/// Where an emulator with the same settings is reached from this machine.
+/// The address at which this machine reaches an emulator with the same settings.
 fn configured(arguments: &Arguments) -> anyhow::Result<String> {
     let config = arguments.config()?;
     let listen = if config.admin_listen.is_empty() { &config.listen } else { &config.admin_listen };

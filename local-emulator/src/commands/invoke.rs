@@ -1,4 +1,5 @@
-//! `invoke`: one function, once, with an event as Lambda gives it; prints the answer as Lambda returns it.
+//! `invoke`: calls one function once with an event in Lambda's format, and prints its answer as
+//! Lambda returns it.
 
 use std::{io::Read as _, process::ExitCode};
 
@@ -44,7 +45,7 @@ pub async fn run(app: &App, function: &str, file: &str) -> anyhow::Result<ExitCo
     }
 }
 
-/// A function that is invoked on embedded state finds the admission store as in a running emulator.
+/// Prepares the embedded admission store, so that the function finds it as in a running emulator.
 async fn open_admission(app: &App, host: &Host) -> anyhow::Result<()> {
     if app.open_admission().await? > 0 {
         let (stop, stopping) = watch::channel(false);

@@ -1,4 +1,4 @@
-//! `migrate`: brings the schema of the ledger up to date, or says what that would do.
+//! `migrate`: brings the schema of the ledger up to date, or lists the pending migrations.
 
 use std::process::ExitCode;
 

@@ -19,12 +19,13 @@ use crate::{
 /// Runs what the command line asks for.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(Command::Health { address, timeout }) = &arguments.command {
-        // Before the configuration is read: with an address it needs none, and it ends with 0 or 1 only.
+        // Before the configuration is read: with an address `health` needs none, and it exits only
+        // with 0 or 1.
         return health::run(&arguments, address.as_deref(), *timeout).await;
     }
     let config = arguments.config()?;
     let command = arguments.command.unwrap_or(Command::Serve);
-    // Other commands are over before a collector would hear of them.
+    // Other commands end too soon to export anything to a collector.
     let traces = match command {
         Command::Serve => traces::start(&config)?,
         _ => {
@@ -45,9 +46,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if let Command::Serve = command {
-        // From here on, so that a signal during a long start ends it gently too.
+        // Caught before the start, so that a signal during a long start also ends it gracefully.
         let mut signals = serve::Signals::catch()?;
-        // Before the backend is opened: what it counts with is made there.
+        // Before the backend is opened, because that makes its metrics.
         let figures = if config.admin_listen.is_empty() { None } else { Some(metrics::start()?) };
         let backend = tokio::select! {
             backend = Backend::open(config) => backend?,
@@ -61,7 +62,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         return serve::run(backend, wish, signals, figures, traces).await;
     }
     if let Command::Migrate { check } = command {
-        // Not on a backend: opening one changes the schema.
+        // Without a backend, because opening one migrates the schema.
         return migrate::run(config, check).await;
     }
     let backend = Backend::open(config).await?;
@@ -106,7 +107,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     outcome
 }
 
-/// A refusal of the product, told on the command line.
+/// A problem of the product as an error of the command.
 fn refused(problem: &flashsale::problem::Problem) -> anyhow::Error {
     problem.log_cause();
     anyhow::anyhow!("{}: {}", problem.slug(), problem.detail())

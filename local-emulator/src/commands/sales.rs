@@ -8,7 +8,7 @@ use flashsale::{api::NewSale, app::App};
 use super::refused;
 use crate::cli;
 
-/// What the flags say.
+/// The sale as the flags describe it.
 pub struct Wanted<'a> {
     pub title: String,
     pub stock: u32,

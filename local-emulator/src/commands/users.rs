@@ -18,7 +18,8 @@ use flashsale::{
 use super::refused;
 use crate::cli;
 
-/// Makes shoppers with sessions and writes them as CSV. The file lets its reader in, so only its owner may read it.
+/// Makes shoppers with sessions and writes them as CSV. Only the file's owner may read it, because
+/// it contains session tokens.
 pub async fn seed(app: &App, count: u32, out: &Path) -> anyhow::Result<ExitCode> {
     let shown = || format!("--out {}", out.display());
     let file = fs::File::options()
@@ -29,7 +30,7 @@ pub async fn seed(app: &App, count: u32, out: &Path) -> anyhow::Result<ExitCode>
         .open(out)
         .with_context(shown)?;
     if file.metadata().with_context(shown)?.is_file() {
-        // One that was there may be open to others.
+        // An existing file may be readable by others.
         file.set_permissions(fs::Permissions::from_mode(0o600)).with_context(shown)?;
     }
     let mut lines = std::io::BufWriter::new(file);
@@ -41,7 +42,7 @@ pub async fn seed(app: &App, count: u32, out: &Path) -> anyhow::Result<ExitCode>
             writeln!(lines, "{},{},{token}", user.user_id, user.phone.as_str())
                 .with_context(shown)?;
         }
-        // Fewer than asked for when a drawn phone number was taken.
+        // Fewer than requested if a random phone number was already taken.
         left -= u32::try_from(seeded.len())?;
     }
     lines.flush().with_context(shown)?;

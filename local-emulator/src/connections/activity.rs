@@ -12,9 +12,9 @@ pub struct Activity {
     receiving: AtomicBool,
     /// Whether an answer waits for the peer to read.
     sending: AtomicBool,
-    /// The same moment for all connections.
+    /// The start of the clock of `used_ms`, the same for all connections.
     began: Instant,
-    /// In milliseconds since then.
+    /// Milliseconds from `began` to the last use.
     used_ms: AtomicU64,
     close: Notify,
 }
@@ -33,7 +33,8 @@ impl Activity {
         activity
     }
 
-    /// Whether it may be closed for another: it has no request in progress, or one whose client has not sent all of it.
+    /// Whether the connection may be closed for another: it has no request in progress, or the
+    /// client has not sent the whole request.
     pub fn is_idle(&self) -> bool {
         (self.requests.load(Ordering::Acquire) == 0 || self.receiving.load(Ordering::Acquire))
             && !self.sending.load(Ordering::Acquire)
@@ -56,13 +57,13 @@ impl Activity {
         self.sending.store(sending, Ordering::Release);
     }
 
-    /// Something happens just now.
+    /// Records that the connection is in use now.
     pub fn touch(&self) {
         let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.used_ms.store(now_ms, Ordering::Relaxed);
     }
 
-    /// When something last happened.
+    /// When the connection was last used.
     pub fn used_ms(&self) -> u64 {
         self.used_ms.load(Ordering::Relaxed)
     }
@@ -72,8 +73,8 @@ impl Activity {
         self.close.notify_one();
     }
 
-    /// Returns when the connection is to be closed. Awaited by the connection's own task, so no request can begin between this
-    /// and the end.
+    /// Completes when the connection is to be closed. The connection's own task awaits it, so no
+    /// request can begin between this and the close.
     pub async fn closed(&self) {
         loop {
             self.close.notified().await;

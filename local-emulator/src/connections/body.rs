@@ -1,4 +1,4 @@
-//! Bodies of requests and answers, which say what their connection is doing.
+//! Bodies of requests and answers that record the activity of their connection.
 
 use std::{
     pin::Pin,
@@ -25,7 +25,7 @@ impl ActiveRequest {
         Body::new(RequestBody { body, activity: Arc::clone(&self.0) })
     }
 
-    /// The body of the answer. The request is in progress until it has been sent, or given up.
+    /// The body of the answer. The request is in progress until the body has been sent or dropped.
     pub fn response_body(self, body: Body) -> ResponseBody {
         ResponseBody { body, _request: self }
     }
@@ -37,7 +37,8 @@ impl Drop for ActiveRequest {
     }
 }
 
-/// The body of a request. While it is awaited, its connection may be closed for another.
+/// The body of a request. While the rest of it is awaited, its connection may be closed for
+/// another.
 struct RequestBody {
     body: Incoming,
     activity: Arc<Activity>,

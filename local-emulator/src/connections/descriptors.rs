@@ -1,19 +1,20 @@
-//! How many connections the open descriptors of this process allow.
+//! How many connections this process's limit of open descriptors allows.
 
 use flashsale::config::{Config, HostMode};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Connections of each listener beside the public one. They have places of their own: whoever fills the public port up must
-/// not close health checks and metrics.
+/// Connections of each listener other than the public one. Their limit is separate, so that a full
+/// public port does not block health checks and metrics.
 pub const ASIDE_MAX: usize = 32;
-/// Descriptors that are not for connections: stores, their servers, listeners, logs, pipes.
+/// Descriptors reserved for stores and their servers, listeners, logs and pipes.
 const DESCRIPTORS_RESERVED: u64 = 64 + 2 * ASIDE_MAX as u64;
-/// Descriptors of one function process besides the connections it makes: its listener, its pipes.
+/// Descriptors of one function process: its listener and its pipes. The connections that it makes
+/// are not included.
 const DESCRIPTORS_OF_AN_INSTANCE: u64 = 8;
-/// Fewer connections than these are no service.
+/// The lower bound of connections, however few descriptors there are.
 const CONNECTIONS_MIN: u64 = 16;
 
-/// Raises the soft limit of open descriptors to the hard one, and returns what it is then.
+/// Raises the soft limit of open descriptors to the hard one, and returns the resulting limit.
 pub fn raise_descriptors() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {

@@ -15,22 +15,24 @@ use tokio::{
 
 use super::activity::Activity;
 
-/// What the kernel holds of an answer that is not read. The kernel reports progress when about a third of it has gone, so a
-/// peer that reads drop by drop makes none.
+/// How much of an unread answer the kernel buffers. The kernel reports the socket writable only
+/// when about a third of the buffer is free, so a peer that reads a few bytes at a time makes no
+/// progress.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
-/// A stream whose writes fail when the peer takes nothing for too long.
+/// A stream whose writes fail after a timeout when the peer does not read.
 pub struct TimedStream {
     stream: TcpStream,
     activity: Arc<Activity>,
     write_timeout: Duration,
-    /// Runs while there is something to write and the socket takes nothing.
+    /// The timeout, running while a write waits for the socket.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl TimedStream {
     pub fn new(stream: TcpStream, activity: Arc<Activity>, write_timeout: Duration) -> Self {
-        // Without either, answers are slower, or unread ones cost more.
+        // Without these options, answers are slower or unread ones need more memory: log the error
+        // and go on.
         if let Err(error) = stream.set_nodelay(true).and_then(|()| {
             Ok(rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES)?)
         }) {
@@ -57,7 +59,8 @@ impl TimedStream {
         let write_timeout = self.write_timeout;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(write_timeout)));
         ready!(stalled.as_mut().poll(cx));
-        // What the kernel still holds would stay until the peer's end: it goes with the connection.
+        // Without this the kernel would keep the buffered data until the peer reads it or goes
+        // away.
         if let Err(error) = self.stream.set_zero_linger() {
             tracing::debug!(%error, "linger");
         }

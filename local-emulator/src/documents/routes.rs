@@ -1,4 +1,5 @@
-//! Holds API.md, the SAM template and the router of `cargo lambda watch` to the endpoints that the functions declare.
+//! Tests that API.md, the SAM template and the router of `cargo lambda watch` have the endpoints
+//! that the functions declare.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +28,7 @@ fn endpoints() -> BTreeSet<String> {
     found
 }
 
-/// The paths of each function; those that work on events have none.
+/// The paths of each function; event functions have none.
 fn paths() -> BTreeMap<&'static str, BTreeSet<String>> {
     let mut found: BTreeMap<_, BTreeSet<_>> =
         function_names().map(|name| (name, BTreeSet::new())).collect();
@@ -37,7 +38,8 @@ fn paths() -> BTreeMap<&'static str, BTreeSet<String>> {
     found
 }
 
-/// `METHOD /path` of the emulator's own routes. A router does not tell its routes, so they are read from the source.
+/// `METHOD /path` of the emulator's own routes. A router can't list its routes, so they are read
+/// from the source.
 fn own_routes() -> BTreeSet<String> {
     let files = ["health", "invoke_api", "live", "metrics", "openapi", "pages/mod"];
     let found: BTreeSet<String> =
@@ -100,7 +102,7 @@ fn endpoints_are_declared_completely() {
     assert_eq!(described, endpoints());
 }
 
-/// What the SAM template says of one function.
+/// One function in the SAM template.
 #[derive(Debug, Default)]
 struct Deployed {
     paths: BTreeSet<String>,
@@ -108,8 +110,8 @@ struct Deployed {
     timeout: Option<i64>,
 }
 
-/// The functions of `infra/sam/template.yaml` by their names in the code, and what holds for all of them. The template is
-/// written so that its lines can be read one by one.
+/// The functions of `infra/sam/template.yaml` by their names in the code, and the settings that
+/// they share. The template's format allows reading it line by line.
 fn template() -> (BTreeMap<String, Deployed>, Deployed) {
     let (mut functions, mut all) = (BTreeMap::<String, Deployed>::new(), Deployed::default());
     let mut name = None;
@@ -166,7 +168,7 @@ fn functions_are_deployed_with_the_routes_that_they_declare() {
             code,
             "{function}: the router in Cargo.toml and the code"
         );
-        // `cargo lambda deploy` reads these; the two ways must not differ.
+        // `cargo lambda deploy` reads these; the two ways to deploy must not differ.
         let manifest: toml::Table =
             read(&format!("functions/{function}/Cargo.toml")).parse().unwrap();
         let deploy = &manifest["package"]["metadata"]["lambda"]["deploy"];

@@ -21,7 +21,7 @@ pub fn router(app: &App) -> Router {
     routers.fold(Router::new(), Router::merge)
 }
 
-/// Runs a function's work as a task of its own, so that a panic in it is its failure and not our end.
+/// Runs a function's work in its own task, so that a panic fails the function and not the emulator.
 pub async fn guarded<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, String> {
@@ -72,7 +72,7 @@ fn failed(kind: &str, message: &str) -> FunctionError {
 
 async fn http_event(router: Router, payload: &[u8]) -> Result<Bytes, FunctionError> {
     let text = String::from_utf8_lossy(payload).into_owned();
-    // A task of its own, as above; an event can make even its reader panic.
+    // In its own task, as above: an event may make even the code that reads it panic.
     let answering = tokio::spawn(async move {
         let request = request::from_str(&text).map_err(|error| {
             failed(

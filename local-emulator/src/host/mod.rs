@@ -1,5 +1,6 @@
-//! Where the functions run: in this process, or as processes of their own. Everything that calls a function (gateway,
-//! poller, scheduler, Invoke API, `invoke`) calls it through a [`Host`] and does not ask which.
+//! Where the functions run: in this process, or as processes of their own. Every caller of a
+//! function (gateway, poller, scheduler, Invoke API, `invoke`) uses a [`Host`] and does not depend
+//! on which it is.
 
 mod in_process;
 mod processes;
@@ -28,7 +29,7 @@ pub enum Host {
 }
 
 impl Host {
-    /// Starts what the configuration wants. `wanted` says that only this function will be called.
+    /// Starts the functions as configured; only `wanted`, if given.
     pub fn start(app: &App, wanted: Option<&str>) -> anyhow::Result<Self> {
         Ok(match app.config.host {
             HostMode::InProcess => Self::InProcess(app.clone()),
@@ -41,7 +42,7 @@ impl Host {
     /// The routes of all HTTP functions.
     pub fn router(&self) -> Router {
         match self {
-            // There is nothing between socket and handler but HTTP.
+            // Requests go straight to the handlers, without events.
             Self::InProcess(app) => in_process::router(app),
             Self::Processes(_, fleet) => processes::router(self, fleet),
         }
@@ -86,7 +87,7 @@ impl Host {
         }
     }
 
-    /// Gives a batch of messages to the order worker. An error says why the batch is to be given again.
+    /// Gives a batch of messages to the order worker. An error says why the batch must be retried.
     pub async fn work_off(&self, event: &RabbitMqEvent) -> Result<(), String> {
         match self {
             Self::InProcess(app) => {
@@ -96,7 +97,7 @@ impl Host {
         }
     }
 
-    /// Gives the sweeper its tick; returns what it did.
+    /// Gives the sweeper its tick; returns what the sweep did.
     pub async fn tick(&self, event: &EventBridgeEvent<Value>) -> Result<Swept, String> {
         match self {
             Self::InProcess(app) => {
@@ -127,7 +128,7 @@ impl Host {
         }
     }
 
-    /// Ends what was started; refuses work from here on.
+    /// Ends all function processes and refuses further work.
     pub async fn stop(&self) {
         if let Self::Processes(_, fleet) = self {
             fleet.stop().await;

@@ -1,4 +1,4 @@
-//! HTTP for functions that are called with events.
+//! HTTP for functions that run as processes: requests become events, and answers responses.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -26,16 +26,17 @@ use crate::lambda::{
     http_function, routes,
 };
 
-/// Largest body for a function that is not ours: in base64 and with the rest of the event around it, it is still a payload.
+/// Largest body for a function that is not the product's: as base64 and with the rest of the event,
+/// it still fits into a payload.
 const FOREIGN_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// A body must have come whole within this time.
+/// Timeout for receiving a whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// A function that fails fails for many at once.
+/// Limits log lines: a failing function fails for many callers at once.
 static LINES: OncePerSecond = OncePerSecond::new();
-/// When those who found the function busy may come again.
+/// How long a throttled caller must wait before a retry.
 const THROTTLED_MS: u64 = 1_000;
 
-/// The routes of all HTTP functions, ours and those of the configuration.
+/// The routes of all HTTP functions, the product's and those of the configuration.
 pub fn router(host: &Host, fleet: &Fleet) -> Router {
     let mut router = Router::new();
     for (name, path) in routes().chain(fleet.foreign_routes()) {
@@ -67,7 +68,7 @@ pub fn router(host: &Host, fleet: &Fleet) -> Router {
     router
 }
 
-/// What the gateway knows of every request.
+/// What the gateway adds to every request.
 pub type Extra = (Extension<ConnectInfo<SocketAddr>>, Extension<RequestId>);
 
 /// A request for a function.
@@ -80,7 +81,7 @@ pub struct Http<'a> {
     pub request: Request,
 }
 
-/// Calls a function with a request and gives back its answer as a response.
+/// Calls a function with a request and returns its answer as a response.
 pub async fn http(host: &Host, call: Http<'_>) -> Response {
     let function = call.function;
     match answer(host, call).await {
@@ -98,7 +99,8 @@ async fn answer(host: &Host, call: Http<'_>) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let trace_id = trace(&parts.headers);
     let authority = authority(&parts)?;
-    // Ours refuse more themselves; that is no reason to take it from everybody first.
+    // The product's functions refuse bodies over `BODY_BYTES_MAX` themselves; here they are refused
+    // before all is read.
     let bytes_max =
         if http_function(function).is_some() { BODY_BYTES_MAX } else { FOREIGN_BODY_BYTES_MAX };
     let body = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, bytes_max))
@@ -121,7 +123,7 @@ async fn answer(host: &Host, call: Http<'_>) -> Result<Response, Problem> {
         now: host.app().now(),
     };
     let payload = event.to_json().map_err(|error| {
-        tracing::error!(%error, function, "no event can be made of a request");
+        tracing::error!(%error, function, "a request can't be made into an event");
         Problem::Internal
     })?;
     drop(request);
@@ -135,7 +137,7 @@ async fn answer(host: &Host, call: Http<'_>) -> Result<Response, Problem> {
     let payload = answered(function, reply)?;
     answer_to_response(&payload).map(|response| response.map(Body::from)).map_err(|error| {
         if let Some(left_out) = LINES.pass() {
-            tracing::warn!(function, error, left_out, "an answer that can't be given");
+            tracing::warn!(function, error, left_out, "the function's answer is invalid");
         }
         Problem::FunctionFailed
     })
@@ -160,7 +162,8 @@ fn refused(refusal: Refusal) -> Problem {
     }
 }
 
-/// The address in the request, or what `Host` says. Functions make addresses of it, so it must be one.
+/// The authority in the request's address, or in `Host`. It must be valid, because functions build
+/// urls from it.
 fn authority(parts: &Parts) -> Result<Authority, Problem> {
     let given = match (parts.uri.authority(), parts.headers.get(HOST)) {
         (Some(authority), _) => return Ok(authority.clone()),

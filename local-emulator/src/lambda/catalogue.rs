@@ -5,7 +5,7 @@ use flashsale::http::endpoints::Endpoints;
 /// An HTTP function.
 pub struct HttpFunction {
     pub name: &'static str,
-    /// What it answers, as its crate declares it.
+    /// Its endpoints, as its crate declares them.
     pub endpoints: fn() -> Endpoints,
 }
 
@@ -19,7 +19,7 @@ pub static HTTP_FUNCTIONS: [HttpFunction; 6] = [
     HttpFunction { name: "admin", endpoints: admin::endpoints },
 ];
 
-/// The functions that work on events.
+/// The functions that take events instead of HTTP requests.
 pub const EVENT_FUNCTIONS: [&str; 2] = ["order-worker", "sweeper"];
 
 /// The HTTP function of that name, if it is one of the product's.
@@ -46,8 +46,8 @@ pub fn routes<'a>() -> impl Iterator<Item = (&'a str, &'a str)> {
     })
 }
 
-/// The function's name and qualifier in what the Invoke API accepts: `name`, `account:function:name` or a whole ARN, each
-/// with or without `:qualifier`.
+/// The function's name and qualifier in a reference that the Invoke API accepts: `name`,
+/// `account:function:name` or a whole ARN, each with or without `:qualifier`.
 pub fn reference(reference: &str) -> (&str, Option<&str>) {
     let parts: Vec<&str> = reference.split(':').collect();
     match parts.as_slice() {

@@ -1,7 +1,8 @@
-//! Which request waits, which instance works on which, and when instances are started and ended.
+//! Decides which requests wait, which instance works on which request, and when instances are
+//! started and ended.
 //!
-//! A state machine without I/O, clock and channels: each method is an event with its time, and returns the [`Action`]s that
-//! the pool carries out.
+//! A state machine without I/O, clock or channels: each method takes an event with its time and
+//! returns the [`Action`]s that the pool carries out.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -13,7 +14,8 @@ use tokio::time::Instant;
 
 use super::invocation::{FunctionError, Refusal};
 
-/// Pauses between starts while instances keep ending by themselves: doubled from the first to the last.
+/// Pauses between starts while instances keep ending unexpectedly: doubled from the first to the
+/// last.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_LAST: Duration = Duration::from_secs(5);
 /// After this many consecutive unexpected exits, waiting callers receive the error.
@@ -38,7 +40,7 @@ pub enum Shutdown {
 pub enum Action {
     /// Start the process of a new instance.
     Start(InstanceId),
-    /// End the instance's process, which works on nothing any more or must not go on.
+    /// End the instance's process: it has no work left, or must not continue.
     End(InstanceId, Shutdown),
     /// Send the request as the answer to a call of `next`.
     Send { request: String, instance: InstanceId, call: CallId, deadline: Instant },
@@ -50,7 +52,7 @@ pub enum Action {
     Report(Notice),
 }
 
-/// What operators read in metrics and logs.
+/// An event for metrics and logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// An instance asked for work for the first time, this long after its start.
@@ -68,11 +70,11 @@ pub enum Notice {
 /// Whether a request has exceeded its time.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Overdue {
-    /// It may run until then.
+    /// No: it may run until this deadline.
     Until(Instant),
-    /// It has; the actions end it.
+    /// Yes: the actions end it.
     TimedOut(Vec<Action>),
-    /// It is answered, or still waits.
+    /// It has been answered, or is still queued.
     NotRunning,
 }
 
@@ -97,7 +99,7 @@ struct Instance {
 }
 
 impl Instance {
-    /// Gives it no more work, and ends it as soon as it has none.
+    /// Gives the instance no more work, and ends it as soon as it has none.
     fn retire(&mut self, id: InstanceId, how: Shutdown, actions: &mut Vec<Action>) {
         self.phase = Phase::Retiring;
         self.idle_calls.clear();
@@ -112,7 +114,7 @@ impl Instance {
     }
 }
 
-/// The bounds of one function.
+/// The limits of one function.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     instances_min: usize,
@@ -166,7 +168,7 @@ impl Dispatcher {
             return Err(Refusal::Stopping);
         }
         let deadline = now + self.limits.timeout;
-        // The oldest first, so that the others become idle and can end.
+        // The oldest instance first, so that the others become idle and can be ended.
         for (id, instance) in self.instances.iter_mut() {
             if let Some(call) = instance.idle_calls.pop() {
                 return Ok(vec![instance.send(*id, call, request, deadline)]);
@@ -179,13 +181,14 @@ impl Dispatcher {
         }
         self.waiting.push_back(request);
         let mut actions = Vec::new();
-        // An instance that has just answered asks for more work at once, so only a function without any starts one now.
+        // A busy instance asks for more work as soon as it has answered, so an instance is started
+        // at once only if the function has none.
         let unserved = if self.active() == 0 { self.waiting.len() } else { 0 };
         self.start_missing(unserved, now, &mut actions);
         Ok(actions)
     }
 
-    /// A request has waited for the running instances long enough: more may be started.
+    /// A request has waited long enough for the running instances: starts more, up to the limit.
     pub fn scale(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         self.start_missing(self.waiting.len(), now, &mut actions);
@@ -198,7 +201,7 @@ impl Dispatcher {
         position.is_some_and(|position| self.waiting.remove(position).is_some())
     }
 
-    /// An instance asks for work. The first call says that it is ready.
+    /// An instance asks for work. Its first call means that it is ready.
     pub fn next(&mut self, id: InstanceId, call: CallId, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         let Some(instance) =
@@ -243,8 +246,8 @@ impl Dispatcher {
         Some(actions)
     }
 
-    /// An instance can't initialize, and the next one can't either: waiting callers receive the error at once. `None` when it
-    /// was ready, or has said so before.
+    /// An instance can't initialize; as the next one probably can't either, waiting callers receive
+    /// the error at once. `None` if it was ready or has reported this before.
     pub fn init_failed(
         &mut self,
         id: InstanceId,
@@ -266,7 +269,7 @@ impl Dispatcher {
         Some(actions)
     }
 
-    /// An instance's process has ended, or could not be started; `how` says in which way.
+    /// An instance's process has ended or could not be started, as `how` describes.
     pub fn ended(&mut self, id: InstanceId, how: &str, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         let Some(instance) = self.instances.remove(&id) else {
@@ -320,7 +323,8 @@ impl Dispatcher {
         Overdue::TimedOut(actions)
     }
 
-    /// Time passes: ends idle and silent instances and starts missing ones. `None` when the function is stopping.
+    /// Called periodically: ends idle and silent instances and starts missing ones. `None` when the
+    /// function is stopping.
     pub fn tick(&mut self, now: Instant) -> Option<Vec<Action>> {
         if self.stopping {
             return None;
@@ -362,7 +366,7 @@ impl Dispatcher {
         self.instances.is_empty()
     }
 
-    /// Instances that take work, or will when they have started.
+    /// Instances that take work or are starting.
     fn active(&self) -> usize {
         self.instances.values().filter(|instance| instance.phase != Phase::Retiring).count()
     }
@@ -377,7 +381,7 @@ impl Dispatcher {
         self.start_not_before = Some(now + pause);
     }
 
-    /// Starts what is missing to the lower bound and for this number of unserved requests.
+    /// Starts the instances missing for the lower bound and for this number of unserved requests.
     fn start_missing(&mut self, unserved: usize, now: Instant, actions: &mut Vec<Action>) {
         if self.stopping || self.start_not_before.is_some_and(|at| now < at) {
             return;
@@ -387,8 +391,8 @@ impl Dispatcher {
         let starting =
             self.instances.values().filter(|instance| instance.phase == Phase::Starting).count();
         let for_requests = unserved.div_ceil(concurrency).saturating_sub(starting);
-        // After a failed start the next one is tried although nothing waits: its success ends the failure that health checks
-        // report.
+        // After a failed start another is tried even if no request waits: once it succeeds, health
+        // checks report the function as healthy again.
         let for_health = usize::from(self.start_failures > 0 && active == 0);
         let wanted = for_requests.max(instances_min.saturating_sub(active)).max(for_health);
         for _ in 0..wanted.min(instances_max.saturating_sub(active)) {
@@ -407,7 +411,7 @@ impl Dispatcher {
 
     fn end_idle(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let mut surplus = self.active().saturating_sub(self.limits.instances_min);
-        // The youngest first: work goes to the oldest.
+        // The youngest first, because the oldest get the work.
         for (id, instance) in self.instances.iter_mut().rev() {
             let is_idle = instance.phase == Phase::Ready
                 && instance.running.is_empty()
@@ -419,7 +423,8 @@ impl Dispatcher {
         }
     }
 
-    /// Ends instances that have answered and never call `next` again, which is what ends an invocation.
+    /// Ends instances that have answered but do not call `next` again, which is what completes an
+    /// invocation.
     fn end_silent(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for (id, instance) in &mut self.instances {
             if instance.phase == Phase::Ready

@@ -32,7 +32,8 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Finds the programs of all functions and starts the instances that always run. `wanted` picks one function.
+    /// Finds the programs of all functions and starts the instances that always run. `wanted` picks
+    /// one function.
     ///
     /// # Errors
     /// When a function has no program, or the watchdog can't be started.
@@ -54,7 +55,7 @@ impl Fleet {
                 Some((program, args)) => (PathBuf::from(program), args.to_vec()),
                 None => (find(&dir, name)?, Vec::new()),
             };
-            // A foreign function does not get the keys and passwords of the product.
+            // Functions other than the product's do not get its keys and passwords.
             let mut variables = if is_ours(name) { environment.clone() } else { Vec::new() };
             variables.extend(
                 settings.variables().map(|(name, value)| (name.to_owned(), value.to_owned())),
@@ -75,7 +76,7 @@ impl Fleet {
         Ok(Self { functions })
     }
 
-    /// The functions that the gateway gives more paths to than those of the product.
+    /// The routes that the configuration adds to the product's, with their functions' names.
     pub fn foreign_routes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.functions.values().flat_map(|function| {
             function.routes().iter().map(|route| (function.name(), route.as_str()))
@@ -101,7 +102,7 @@ impl Fleet {
         self.functions.get(name).ok_or(Refusal::NoSuchFunction)?.invoke(invocation).await
     }
 
-    /// Ends all processes; refuses work from here on.
+    /// Ends all processes and refuses further work.
     pub async fn stop(&self) {
         loop {
             // Stop all before waiting for the first.
@@ -114,7 +115,7 @@ impl Fleet {
     }
 }
 
-/// The first segments of the emulator's own paths; a test notices a missing one.
+/// The first segments of the emulator's own paths; a test fails if one is missing.
 pub const RESERVED: [&str; 16] = [
     "",
     "2015-03-31",
@@ -134,7 +135,7 @@ pub const RESERVED: [&str; 16] = [
     "sign-in",
 ];
 
-/// Refuses routes that the gateway can't serve: the router would panic, or they would hide the product's own.
+/// Refuses routes that would make the router panic or hide the product's own.
 fn check_routes(config: &Config) -> anyhow::Result<()> {
     let mut router = matchit::Router::new();
     for name in config.function_names() {
@@ -163,7 +164,8 @@ fn functions_dir(config: &Config) -> anyhow::Result<PathBuf> {
     Ok(own.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
-/// `NAME` as cargo leaves it, or `NAME/bootstrap` as cargo-lambda does.
+/// The program of a function: `NAME` as built by cargo, or `NAME/bootstrap` as built by
+/// cargo-lambda.
 fn find(dir: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let places = [dir.join(name), dir.join(name).join("bootstrap")];
     places.into_iter().find(|place| place.is_file()).with_context(|| {

@@ -1,4 +1,4 @@
-//! One function: its invocations, and the task that keeps the number of its instances right.
+//! One function: its invocations, and the task that adjusts the number of its instances.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,11 +13,12 @@ use super::{
     pool::{Finished, Pool, Submitted, Work},
 };
 
-/// How often idle instances are ended and postponed starts carried out.
+/// How often idle instances are ended and postponed starts made.
 const TICK_PERIOD: Duration = Duration::from_millis(250);
 /// How long queued work waits for a running instance before a new one is started.
 const SCALE_WAIT: Duration = Duration::from_millis(20);
-/// Lines written just before an answer may arrive just after it.
+/// How long to wait for the log's last lines: those written just before an answer may arrive after
+/// it.
 const LOG_WAIT: Duration = Duration::from_millis(20);
 
 /// One function.
@@ -63,20 +64,20 @@ impl Function {
         &self.definition.name
     }
 
-    /// The paths that the gateway gives to it besides those of the product.
+    /// Its routes on the gateway from the configuration, in addition to the product's.
     pub fn routes(&self) -> &[String] {
         &self.definition.settings.routes
     }
 
-    /// Keeps the number of instances right until the function is stopped.
+    /// Adjusts the number of instances until the function is stopped.
     pub async fn maintain(self: Arc<Self>) {
         while self.pool.tick() {
             tokio::time::sleep(TICK_PERIOD).await;
         }
     }
 
-    /// Calls the function. When the caller goes away, a request that an instance works on is still finished and timed; one that
-    /// waits is dropped.
+    /// Calls the function. If the caller goes away, a queued request is dropped; a running one
+    /// still runs to its answer or deadline.
     pub async fn invoke(self: &Arc<Self>, invocation: Invocation) -> Result<Reply, Refusal> {
         let id = new_id(self.random.as_ref());
         let _caller = Caller { pool: &self.pool, id: &id };
@@ -141,7 +142,7 @@ impl Function {
                     Ok(outcome) => outcome,
                     Err(_) => match self.pool.throttle(id) {
                         Some(refusal) => return Err(refusal),
-                        // An instance got it at this very moment.
+                        // An instance has just received it.
                         None => begun.await,
                     },
                 }

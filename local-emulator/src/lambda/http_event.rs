@@ -1,8 +1,9 @@
-//! HTTP as Lambda functions see it: a request as an event of an API Gateway HTTP API (payload format 2.0), and an answer in
-//! that format as a response.
+//! HTTP as Lambda functions see it: turns a request into an event of an API Gateway HTTP API
+//! (payload format 2.0), and an answer in that format into a response.
 //!
-//! The event is written from borrowed parts and without the fields of older formats, which the type that functions read it
-//! with would add; a test reads it back with that type.
+//! The event is serialized from borrowed parts. The type with which functions read it is not used
+//! for that, because it would add the fields of older formats; a test reads the event back with
+//! that type.
 
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
@@ -22,20 +23,20 @@ use hyper::{
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap as _};
 use serde_json::Value;
 
-/// A request and what is known of it besides.
+/// A request and its context.
 pub struct HttpEvent<'a> {
-    /// The request. Its path is `path` instead of its own.
+    /// The request. `path` replaces its own path.
     pub request: &'a Request<Bytes>,
     pub path: &'a str,
     /// The route's pattern; `None` for a function URL, which has no routes.
     pub route: Option<&'a str>,
-    /// What the pattern's placeholders stand for.
+    /// The values of the pattern's placeholders.
     pub path_parameters: BTreeMap<String, String>,
-    /// The name in the `Host` header, and a port where there is one; functions make addresses of it.
+    /// The name in the `Host` header, with a port if there is one; functions build urls from it.
     pub host: &'a Authority,
     pub source: IpAddr,
     pub request_id: &'a str,
-    /// The trace it belongs to. What the client says of that is left out.
+    /// The trace it belongs to. Trace headers of the client are left out.
     pub trace: Option<TraceContext>,
     pub now: Timestamp,
 }
@@ -85,7 +86,8 @@ struct ContextHttp<'a> {
     user_agent: &'a str,
 }
 
-/// Headers of the same name in one line, cookies left out, and what a gateway adds.
+/// The event's headers: those of the same name joined, without cookies, and with those that a
+/// gateway adds.
 struct Headers<'a> {
     given: &'a HeaderMap,
     source: IpAddr,
@@ -115,7 +117,7 @@ impl Serialize for Headers<'_> {
             format!("{forwarded}, {}", self.source)
         };
         map.serialize_entry("x-forwarded-for", &forwarded)?;
-        // What a proxy says is passed on when it can be: functions make addresses of it.
+        // A proxy's value is passed on if it is valid: functions build urls from it.
         let protocol = self
             .given
             .get("x-forwarded-proto")
@@ -130,7 +132,7 @@ impl Serialize for Headers<'_> {
     }
 }
 
-/// All values of a header in one text. A value that is no text loses what is none.
+/// All values of a header, joined. Invalid UTF-8 is replaced.
 fn joined<'a>(headers: &'a HeaderMap, name: &str, separator: &str) -> Cow<'a, str> {
     let mut values =
         headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
@@ -204,7 +206,7 @@ impl HttpEvent<'_> {
             body,
             is_base64_encoded,
         };
-        // Most events are smaller, and grow once instead of many times.
+        // Most events are smaller than this, so the buffer grows at most once.
         let mut json = Vec::with_capacity(2_048 + request.body().len());
         serde_json::to_writer(&mut json, &event)?;
         Ok(json.into())
@@ -217,7 +219,7 @@ fn common_log_time(now: Timestamp) -> String {
         .map_or_else(|_| String::new(), |time| time.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string())
 }
 
-/// Text where the request says that it is text, otherwise base64.
+/// The body as text if the request's headers declare text, otherwise as base64.
 fn body<'a>(headers: &HeaderMap, bytes: &'a Bytes) -> (Option<Cow<'a, str>>, bool) {
     if bytes.is_empty() {
         return (None, false);
@@ -242,7 +244,7 @@ fn body<'a>(headers: &HeaderMap, bytes: &'a Bytes) -> (Option<Cow<'a, str>>, boo
     }
 }
 
-/// What a function answers to an [`HttpEvent`].
+/// A function's answer to an [`HttpEvent`].
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer<'a> {
@@ -259,7 +261,8 @@ struct Answer<'a> {
     is_base64_encoded: Option<bool>,
 }
 
-/// Turns a function's answer into a response. JSON without a `statusCode` is itself the body of a 200, as with API Gateway.
+/// Turns a function's answer into a response. JSON without a `statusCode` becomes the body of a
+/// 200, as with API Gateway.
 ///
 /// # Errors
 /// Says what is wrong with the answer.
@@ -294,7 +297,7 @@ pub fn answer_to_response(payload: &[u8]) -> Result<Response<Bytes>, String> {
         };
         let name = HeaderName::try_from(name.as_str())
             .map_err(|_| format!("{name:?} is no header's name"))?;
-        // The connection's own business.
+        // These belong to the connection, not to the answer.
         if !["connection", "transfer-encoding", "content-length", "keep-alive", "upgrade"]
             .contains(&name.as_str())
         {
@@ -382,7 +385,7 @@ mod tests {
         assert_eq!(
             (&json["headers"]["traceparent"], json["headers"].get("tracestate")),
             (&json!(TRACE), None),
-            "the gateway's word"
+            "the gateway's own value"
         );
         assert_eq!(
             (&json["body"], &json["isBase64Encoded"]),

@@ -1,4 +1,5 @@
-//! One instance of a function: starts its process beside a Runtime API of its own, and reports its end.
+//! One instance of a function: serves its own Runtime API, starts its process, and reports the
+//! process's end.
 
 use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus, sync::Arc, time::Duration};
 
@@ -19,7 +20,7 @@ use super::{
 const INIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait for the last lines of a process that has ended.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(100);
-/// Between SIGTERM and SIGKILL.
+/// The time between SIGTERM and SIGKILL.
 const TERMINATE_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// What all instances of a function have in common.
@@ -28,12 +29,12 @@ pub struct Definition {
     pub settings: FunctionSettings,
     pub launch: Launch,
     pub watchdog: Arc<Watchdog>,
-    /// Whether lines of functions are passed on as they are, for machines.
+    /// Whether the lines of functions are passed on unchanged, for programs that read them.
     pub bare_logs: bool,
 }
 
 impl Definition {
-    /// `arn:aws:lambda:…` of no account.
+    /// The function's ARN, with a placeholder for the account.
     fn arn(&self) -> String {
         format!("arn:aws:lambda:us-east-1:000000000000:function:{}", self.name)
     }
@@ -89,7 +90,8 @@ async fn start(
         how = supervise(process, pool, id, shutdown) => how,
         () = api.serve(listener) => unreachable!("it serves until dropped"),
     };
-    // The last lines say why it ended. The pipe ends with the process, unless another process has inherited it.
+    // The last lines say why it ended. The pipe closes with the process, unless another process has
+    // inherited it.
     if timeout(LAST_LINES_TIMEOUT, &mut following).await.is_err() {
         following.abort();
     }
@@ -115,7 +117,7 @@ async fn supervise(
     let how = tokio::select! {
         status = process.wait() => return Ok(described(status?)),
         () = init => Shutdown::Forced,
-        // Without a pool nobody waits for the process any more.
+        // An error means that the pool is gone: kill the process.
         how = shutdown.wait_for(Option::is_some) => how.map_or(Shutdown::Forced, |how| how.unwrap_or(Shutdown::Forced)),
     };
     if how == Shutdown::Graceful {
@@ -128,7 +130,7 @@ async fn supervise(
     Ok(described(process.wait().await?))
 }
 
-/// In the words of Lambda's own error messages.
+/// The exit status in the wording of Lambda's error messages.
 fn described(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
         (Some(9), _) => "signal: killed".to_owned(),

@@ -15,7 +15,7 @@ pub struct Invocation {
     pub payload: Bytes,
     /// The client context, JSON.
     pub client_context: Option<String>,
-    /// An X-Ray trace header to be passed on.
+    /// An X-Ray trace header to pass on.
     pub trace_id: Option<String>,
     /// Whether the end of the log is wanted.
     pub log_tail: bool,
@@ -30,7 +30,7 @@ pub struct Reply {
     pub log: Option<Vec<u8>>,
 }
 
-/// The function failed: it reported that, or the emulator noticed it.
+/// The function failed: it reported an error, or the emulator detected one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionError {
     /// `{"errorType", "errorMessage", …}`
@@ -45,7 +45,7 @@ impl FunctionError {
         Self { payload: Bytes::from(payload.to_string()), timed_out: false }
     }
 
-    /// As the function reported it.
+    /// An error that the function reported.
     pub fn reported(payload: Bytes) -> Self {
         Self { payload, timed_out: false }
     }
@@ -55,7 +55,7 @@ impl FunctionError {
         Self::ours("Runtime.ExitError", request_id, &format!("Runtime exited with error: {how}"))
     }
 
-    /// The process did not get ready.
+    /// The process did not become ready.
     pub fn init(request_id: &str, why: &str) -> Self {
         Self::ours("Runtime.InitError", request_id, why)
     }
@@ -70,7 +70,7 @@ impl FunctionError {
         Self { timed_out: true, ..error }
     }
 
-    /// The answer is larger than may be.
+    /// The answer exceeds [`PAYLOAD_BYTES_MAX`].
     pub fn response_too_large(request_id: &str) -> Self {
         let what = format!(
             "Response payload size exceeded maximum allowed payload size ({PAYLOAD_BYTES_MAX} bytes)."
@@ -78,7 +78,7 @@ impl FunctionError {
         Self::ours("Function.ResponseSizeTooLarge", request_id, &what)
     }
 
-    /// In one line, for logs.
+    /// The error in one line, for logs.
     pub fn brief(&self) -> String {
         let json: Value = serde_json::from_slice(&self.payload).unwrap_or_default();
         let field = |name: &str| json[name].as_str().unwrap_or("?").to_owned();
@@ -89,7 +89,7 @@ impl FunctionError {
 /// The function was not called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// There is none of this name.
+    /// There is no function of this name.
     NoSuchFunction,
     /// The instances and the queue are full.
     Throttled,

@@ -1,4 +1,5 @@
-//! What a function's process writes: passed on line by line, and its end kept for invocations with a log tail.
+//! The output of a function's process: passed on line by line, and its end kept for invocations
+//! with a log tail.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -20,9 +21,9 @@ pub struct Logs(Mutex<Tail>);
 
 #[derive(Debug, Default)]
 struct Tail {
-    /// The end of all that was written.
+    /// The last bytes of the output.
     bytes: Vec<u8>,
-    /// How much was written in all.
+    /// How many bytes were written in total.
     written: u64,
 }
 
@@ -86,7 +87,8 @@ fn pass_on(name: Option<&str>, line: &[u8]) {
     }
 }
 
-/// The log of one invocation between the lines that Lambda writes around it; of all that the last 4 KiB.
+/// The log of one invocation between the lines that Lambda adds before and after it, cut to the
+/// last 4 KiB.
 pub fn framed(id: &str, lines: &[u8], took: Duration, memory_mb: u32) -> Vec<u8> {
     let took_ms = took.as_secs_f64() * 1e3;
     let mut log = format!("START RequestId: {id} Version: $LATEST\n").into_bytes();

@@ -1,5 +1,5 @@
-//! A small Lambda service: runs functions as processes, gives them events over the Lambda Runtime API, and takes their
-//! answers.
+//! A small Lambda service: runs functions as processes, sends them events over the Lambda Runtime
+//! API, and receives their answers.
 //!
 //! ```text
 //! gateway ┐                            ┌ Instance: one process, and the Runtime API on a port of its own
@@ -7,12 +7,14 @@
 //! invoke  ┘  by name             queue  └ Instance …
 //! ```
 //!
-//! A [`dispatcher::Dispatcher`] decides everything (which request waits, which instance works on it, what is started and ended)
-//! and is pure; the pool holds it under one lock and carries its decisions out; an instance moves bytes and reports the end of
-//! its process. Sources: the Runtime API and the Invoke API as AWS's developer guide describes them.
+//! A [`dispatcher::Dispatcher`], a pure state machine, makes all decisions: which request waits,
+//! which instance works on it, and which instances are started and ended. The pool holds it under
+//! one lock and carries out its decisions. An instance transfers events and answers and reports the
+//! end of its process. Sources: the Runtime API and the Invoke API as AWS's developer guide
+//! describes them.
 //!
-//! Deliberately absent: versions and aliases, layers, extensions, response streaming, SnapStart, credentials for AWS, and
-//! a memory of asynchronous invocations that outlives the emulator.
+//! Deliberately absent: versions and aliases, layers, extensions, response streaming, SnapStart,
+//! credentials for AWS, and persistence of asynchronous invocations.
 
 mod catalogue;
 mod dispatcher;

@@ -1,5 +1,5 @@
-//! The instances of one function and the requests on their way to them: a [`Dispatcher`] under a lock that is never held across
-//! an await, and the channels through which its actions go.
+//! The instances of one function and the requests on their way to them: a [`Dispatcher`] under a
+//! lock that is never held across an await, and the channels through which its actions go.
 
 use std::{
     collections::HashMap,
@@ -28,7 +28,7 @@ use super::{
     logs::Logs,
 };
 
-/// How long to wait before asking again for a request that is just being answered.
+/// How long to wait before checking a request again that is just being answered.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 
 /// A request on its way to an instance.
@@ -42,7 +42,7 @@ pub struct Work {
     pub client_context: Option<String>,
 }
 
-/// What came of a request, and where its log begins.
+/// The result of a request, and where its log begins.
 pub struct Finished {
     pub result: Result<Bytes, FunctionError>,
     pub log: Option<(Arc<Logs>, u64)>,
@@ -50,7 +50,8 @@ pub struct Finished {
 
 /// What the caller of a function waits for.
 pub struct Submitted {
-    /// The deadline, once an instance works on the request. Closed without one when the request is answered before.
+    /// Receives the deadline once an instance works on the request. Closed without one if the
+    /// request is answered before.
     pub begun: oneshot::Receiver<Instant>,
     pub answer: oneshot::Receiver<Result<Finished, Refusal>>,
 }
@@ -85,7 +86,7 @@ struct State {
 
 /// A request without an answer.
 struct Request {
-    /// Until an instance gets it.
+    /// Present until an instance gets it.
     work: Option<Work>,
     begun: Option<oneshot::Sender<Instant>>,
     answer: oneshot::Sender<Result<Finished, Refusal>>,
@@ -104,7 +105,8 @@ struct Instance {
     logs: Arc<Logs>,
 }
 
-/// The metrics of one function. The counters exist from the start, so that the first event is a rise.
+/// The metrics of one function. The counters exist from the start, so that the first event shows as
+/// an increase from 0.
 struct Measures {
     starts: Counter,
     start_seconds: Histogram,
@@ -173,14 +175,15 @@ impl Pool {
         }
     }
 
-    /// A request has waited for the running instances long enough: more may be started.
+    /// A request has waited long enough for the running instances: more may be started.
     pub fn scale(self: &Arc<Self>) {
         let mut state = self.lock();
         let actions = state.dispatcher.scale(Instant::now());
         self.carry_out(&mut state, actions);
     }
 
-    /// Takes a request out of the queue because its caller has gone; false when it is not there any more.
+    /// Takes a request out of the queue because its caller has gone; false when it is not there any
+    /// more.
     pub fn withdraw(&self, request: &str) -> bool {
         let mut state = self.lock();
         let waited = state.dispatcher.withdraw(request);
@@ -190,7 +193,8 @@ impl Pool {
         waited
     }
 
-    /// Refuses a request that has waited for its whole time; `None` when it has left the queue meanwhile.
+    /// Refuses a request that has waited for its whole timeout; `None` if it has left the queue
+    /// meanwhile.
     pub fn throttle(&self, request: &str) -> Option<Refusal> {
         self.withdraw(request).then(|| {
             self.measures.throttles.increment(1);
@@ -198,7 +202,7 @@ impl Pool {
         })
     }
 
-    /// Ends a request that has exceeded its time; returns when to check again.
+    /// Ends a request that has exceeded its time; returns the time of the next check.
     pub fn check_deadline(self: &Arc<Self>, request: &str) -> Instant {
         let mut state = self.lock();
         let now = Instant::now();
@@ -213,7 +217,8 @@ impl Pool {
     /// The Runtime API's `next`.
     pub async fn next(self: &Arc<Self>, instance: InstanceId) -> Work {
         let (sender, mut work) = oneshot::channel();
-        // Declared after the receiver and so dropped before it: no request is sent to a call that has gone.
+        // Declared after the receiver, so that it is dropped first: no request is sent to a call
+        // whose receiver is gone.
         let _call = {
             let mut state = self.lock();
             state.calls_ever += 1;
@@ -225,7 +230,7 @@ impl Pool {
         };
         match (&mut work).await {
             Ok(work) => work,
-            // It is never answered: as in Lambda, the call waits until the process is ended.
+            // The call gets no answer: as in Lambda, it waits until the process is ended.
             Err(_) => std::future::pending().await,
         }
     }
@@ -248,14 +253,14 @@ impl Pool {
         true
     }
 
-    /// An instance can't initialize; false when it was ready, or has said so before.
+    /// An instance can't initialize; false if it was ready or has reported this before.
     pub fn init_failed(self: &Arc<Self>, instance: InstanceId, error: &FunctionError) -> bool {
         let mut state = self.lock();
         let actions = state.dispatcher.init_failed(instance, error, Instant::now());
         actions.map(|actions| self.carry_out(&mut state, actions)).is_some()
     }
 
-    /// An instance's process has ended, or could not be started; `how` says in which way.
+    /// An instance's process has ended or could not be started, as `how` describes.
     pub fn ended(self: &Arc<Self>, instance: InstanceId, how: &str) {
         let mut state = self.lock();
         state.instances.remove(&instance);
@@ -338,7 +343,7 @@ impl Pool {
             u64::try_from(self.clock.now().epoch_ms()).unwrap_or(0) + self.timeout_ms;
         let logs = state.instances.get(&instance).map(|instance| &instance.logs);
         request.log = logs.map(|logs| (Arc::clone(logs), logs.mark()));
-        // It can't fail: see `next`.
+        // This can't fail: see `next`.
         let _ = call.send(work);
         if let Some(begun) = request.begun.take() {
             // A caller that has gone has dropped its receiver.
@@ -368,7 +373,7 @@ impl Pool {
     }
 }
 
-/// A call of `next`, taken back when its connection is lost.
+/// A call of `next`, withdrawn when its connection is lost.
 struct NextCall<'a> {
     pool: &'a Pool,
     instance: InstanceId,

@@ -1,8 +1,8 @@
 //! One function process and its process group.
 //!
-//! The process must not outlive the emulator: Lambda's runtime clients spin when their Runtime API is gone. So each leads a
-//! group of its own and is held back by a gate until the watchdog knows that group; whatever ends the emulator, the
-//! watchdog ends the group.
+//! The process must not outlive the emulator: Lambda's runtime clients spin when their Runtime API
+//! is gone. So each process leads its own group, and its program starts only when the watchdog
+//! knows that group. Whatever ends the emulator, the watchdog then ends the group.
 
 use std::{
     io::{self, Write as _},
@@ -22,7 +22,7 @@ use tokio::{
 /// Environment variables that a program may need to run at all; functions inherit no others.
 const PASSED_ON: [&str; 8] =
     ["PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"];
-/// Waits for the line that opens the gate; end of file means that the emulator is gone.
+/// Waits for a line before it executes the program; end of file means that the emulator is gone.
 const GATE: &str = r#"read -r go || exit 1; exec "$@" </dev/null"#;
 
 /// What to run.
@@ -68,7 +68,8 @@ impl Process {
                 .process_group(0)
                 .kill_on_drop(true);
             command.spawn()?
-            // The command ends here, and with it our copies of what the child writes to: the pipe ends with the child.
+            // The command is dropped here, and with it our copies of the pipe's writing end: the
+            // pipe then closes with the child.
         };
         let group = child
             .id()
@@ -88,25 +89,26 @@ impl Process {
 
     /// Sends a signal to the whole group.
     pub fn signal(&self, signal: Signal) {
-        // It fails when no process of the group is left.
+        // This fails when no process of the group is left.
         let _ = kill_process_group(self.group, signal);
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Also when the leader has ended: processes that it started may still run. The kernel does not reuse the group's number
-        // while one of them lives, and not at once afterwards.
+        // Also if the leader has ended, because processes that it started may still run. The kernel
+        // does not reuse the group's number while one of them lives, nor immediately afterwards.
         self.signal(Signal::KILL);
         self.watchdog.remove(self.group);
     }
 }
 
-/// Limits the memory of the process and of each of its children. Set on the gate and inherited by the program.
+/// Limits the memory of the process and of each of its children. Set on the gate's shell, and
+/// inherited by the program.
 #[cfg(target_os = "linux")]
 fn limit_memory(process: Pid, memory_mb: u32) -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
-    // Nobody may raise what was set from above.
+    // A hard limit can't be raised.
     let ours = getrlimit(Resource::Data).maximum;
     let bytes = Some((u64::from(memory_mb) * 1024 * 1024).min(ours.unwrap_or(u64::MAX)));
     prlimit(Some(process), Resource::Data, Rlimit { current: bytes, maximum: bytes }).map_err(

@@ -1,8 +1,8 @@
 //! The Lambda Runtime API, as one instance sees it: `next`, `response`, `error` and `init/error`.
 //!
-//! Each instance has a loopback port of its own, which identifies it. As in Lambda there is no password: users of this machine
-//! could impersonate the function and are trusted not to. Pages in a browser are not trusted, whatever name they give this
-//! machine.
+//! Each instance has a loopback port of its own, which identifies it. As in Lambda there is no
+//! authentication: users of this machine could impersonate the function and are trusted not to.
+//! Pages in a browser are not trusted, and `Host` is checked against DNS rebinding.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
@@ -65,7 +65,7 @@ impl RuntimeApi {
                             continue;
                         }
                     };
-                    // Without it answers are only slower.
+                    // Without `TCP_NODELAY` answers are only slower: ignore the error.
                     let _ = stream.set_nodelay(true);
                     let api = Arc::clone(&self);
                     let service = service_fn(move |request| {
@@ -101,7 +101,7 @@ impl RuntimeApi {
                 let result = match read(request, PAYLOAD_BYTES_MAX).await {
                     Ok(body) => Ok(body),
                     Err(Unread::TooLarge) => Err(FunctionError::response_too_large(id)),
-                    // The process is ending, which will be noticed by itself.
+                    // The process is ending; its instance reports that.
                     Err(Unread::Cut) => {
                         return refusal(
                             StatusCode::BAD_REQUEST,
@@ -155,7 +155,7 @@ impl RuntimeApi {
         let mut response = Response::new(Full::new(work.payload));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in headers {
-            // A client context that no header can hold is left out, as one that was never sent.
+            // A client context that is not a valid header value is left out.
             if let Some(value) =
                 value.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok())
             {
@@ -177,7 +177,8 @@ async fn read(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, Unr
     match Limited::new(&mut body, bytes_max).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
-            // The rest is taken and thrown away: an answer in the middle of it would cost the runtime its connection.
+            // The rest is read and discarded: an answer before the end of the body would break the
+            // runtime's connection.
             let mut left = DISCARDED_BYTES_MAX;
             while let Some(Ok(frame)) = body.frame().await {
                 left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));

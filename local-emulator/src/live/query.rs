@@ -1,13 +1,14 @@
-//! Queries of stores that may not answer.
+//! Queries of stores that may be down or slow.
 
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-/// What a store has not answered by then is left out of this second.
+/// Timeout of a query; the current second is shown without its result.
 const QUERY_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// One query of a store at a time, in a task of its own: a query that is given up half way would close its connection.
+/// One query of a store at a time, in its own task: cancelling a running query would close its
+/// connection.
 pub struct Query<T>(Option<JoinHandle<T>>);
 
 impl<T> Default for Query<T> {
@@ -17,8 +18,8 @@ impl<T> Default for Query<T> {
 }
 
 impl<T: Send + 'static> Query<T> {
-    /// The answer; `None` when it does not arrive in time. Then the query keeps running, and the next call waits for its answer
-    /// instead of starting another.
+    /// The answer; `None` when it does not arrive in time. Then the query keeps running, and the
+    /// next call waits for its answer instead of starting another.
     pub async fn run<F: Future<Output = T> + Send + 'static>(
         &mut self,
         start: impl FnOnce() -> F,
@@ -40,7 +41,7 @@ mod tests {
         let mut query = Query::default();
         assert_eq!(query.run(|| async { asked.await.unwrap() }).await, None, "not in time");
         answer.send(7).unwrap();
-        assert_eq!(query.run(|| async { unreachable!("one question at a time") }).await, Some(7));
+        assert_eq!(query.run(|| async { unreachable!("one query at a time") }).await, Some(7));
         assert_eq!(query.run(|| async { 8 }).await, Some(8));
     }
 }

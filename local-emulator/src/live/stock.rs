@@ -12,9 +12,9 @@ use tokio::{
     time::{Duration, Instant},
 };
 
-/// Sales shown, those that end last first.
+/// How many sales are shown, ordered by their end, latest first.
 pub const SALES_MAX: u32 = 10;
-/// How long the list of these sales is used before it is read again.
+/// How long the list of sales is cached.
 const SALE_LIST_LIFE: Duration = Duration::from_secs(3);
 
 /// Where a sale's units are.
@@ -39,7 +39,8 @@ struct List {
 }
 
 impl SaleList {
-    /// Where the units are, by the admission store: counting orders in the ledger costs a scan for each sale.
+    /// Where the units are, according to the admission store: counting orders in the ledger costs a
+    /// scan for each sale.
     pub async fn units(&self, app: &App) -> Stored<Vec<SaleUnits>> {
         let ports = &app.ports;
         let mut list = self.0.lock().await;
@@ -62,7 +63,7 @@ fn units(sales: &[Sale], states: Vec<Stored<AdmissionState>>) -> Stored<Vec<Sale
             Ok(AdmissionState::Open { stock, reserved, settled, .. }) => {
                 (stock, stock.saturating_sub(reserved.saturating_add(settled)), reserved, settled)
             }
-            // Nothing can be reserved; what the ledger has sold stays sold.
+            // No unit can be reserved now; the sold ones are read from the ledger.
             Ok(AdmissionState::Rebuilding { .. } | AdmissionState::Missing) => {
                 (sale.stock, 0, 0, sale.sold)
             }

@@ -1,4 +1,4 @@
-//! The pages as a browser gets them, through the router.
+//! Tests of the pages through the router, as a browser gets them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 
-/// Every page, with something in the place of parameters.
+/// Every page, with example values for parameters.
 const ADDRESSES: [&str; 9] = [
     "/console",
     "/",
@@ -30,7 +30,7 @@ const ADDRESSES: [&str; 9] = [
     "/problems",
     "/problems/sold-out",
 ];
-/// What one page may weigh with everything that it loads, as it is sent.
+/// The largest transfer size of one page with everything that it loads.
 const WEIGHT_BYTES_MAX: usize = 150 * 1024;
 
 async fn get(address: &str, headers: &[(header::HeaderName, &str)]) -> Response {
@@ -42,7 +42,7 @@ async fn get(address: &str, headers: &[(header::HeaderName, &str)]) -> Response 
     router(&config).oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
 }
 
-/// What is sent to a client that takes gzip, and what that unpacks to.
+/// The bytes that are sent to a client that accepts gzip, and the uncompressed text.
 async fn load(address: &str) -> (Bytes, String) {
     let response = get(address, &[(header::ACCEPT_ENCODING, "gzip, br")]).await;
     assert_eq!(response.status(), 200, "{address}");
@@ -93,7 +93,7 @@ async fn no_page_weighs_too_much() {
                 );
             }
             if address.ends_with("/i18n.js") {
-                // A reader has one language: the heavier is counted.
+                // A browser loads one language: count the larger.
                 let mut heaviest = 0;
                 for language in ["en", "zh"] {
                     heaviest =
@@ -128,9 +128,9 @@ async fn pages_hold_to_their_policy() {
         for address in values(&html, "src").into_iter().chain(values(&html, "href")) {
             let here =
                 address.starts_with('/') && !address.starts_with("//") || address.starts_with('#');
-            assert!(here, "{page}: {address} does not work behind a proxy, or is somebody else's");
+            assert!(here, "{page}: {address} does not work behind a proxy, or is on another site");
         }
-        assert!(!html.contains('{'), "{page}: a place of the layout is not filled");
+        assert!(!html.contains('{'), "{page}: a placeholder of the layout is not filled");
     }
 }
 
@@ -171,7 +171,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pages")
 }
 
-/// Keys and texts of a catalogue, which has one text in a line or in the line after its key.
+/// Keys and texts of a catalogue. A text is on the line of its key or on the next one.
 fn catalogue(language: &str) -> BTreeMap<String, String> {
     let text = fs::read_to_string(folder().join(format!("common/i18n/{language}.js"))).unwrap();
     let flat = text.replace(":\n    \"", ": \"");
@@ -187,7 +187,7 @@ fn catalogue(language: &str) -> BTreeMap<String, String> {
     found
 }
 
-/// Every module of the pages but the catalogues and what is vendored.
+/// The text of every module of the pages, except the catalogues and vendored modules.
 fn modules() -> String {
     let mut all = String::new();
     let mut folders = vec![folder()];
@@ -224,7 +224,7 @@ fn both_languages_say_the_same() {
 
 #[test]
 fn every_problem_has_a_message_of_its_own() {
-    // `no-answer` is the pages' own: what they say when there was no answer.
+    // `no-answer` is not a problem of the server: the pages show it when a request got no answer.
     let known: BTreeSet<&str> =
         EXPLAINED.iter().map(|line| line.slug).chain(["no-answer"]).collect();
     for language in ["en", "zh"] {
@@ -246,14 +246,14 @@ fn every_message_is_used_and_every_one_used_is_there() {
     let (modules, english) = (modules(), catalogue("en"));
     for start in ["t(\"", "data-t=\"", "data-t=\\\""] {
         for rest in modules.split(start).skip(1) {
-            // A name that only ends in t is another function.
+            // Skip other functions whose names end in t.
             let key = rest.split(['"', '\\']).next().unwrap();
             let is_key = key.contains('.') && !key.contains('/') && !key.starts_with('.')
                 || ["no", "again", "days", "phone"].contains(&key);
             assert!(!is_key || english.contains_key(key), "no message for {key}");
         }
     }
-    // These are put together where they are used.
+    // The code composes these keys at run time.
     let composed = ["problem.", "detail.", "state.", "status.", "result.", "reason.", "country."];
     for key in english.keys().filter(|key| !composed.iter().any(|start| key.starts_with(start))) {
         assert!(
@@ -275,7 +275,7 @@ fn details_are_those_that_the_server_gives() {
         }
     }
     let translated = catalogue("en").keys().filter(|key| key.starts_with("detail.")).count();
-    // rustfmt may break a line before the text.
+    // Without white space, because rustfmt may break a line before the text.
     let flat: String = sources.split_whitespace().collect();
     let given = flat.matches("#[error(\"").count() + flat.matches("returnweak(\"").count();
     assert_eq!(translated, given, "some details of phone numbers and passwords are not translated");

@@ -1,4 +1,4 @@
-//! The event of a batch, as Lambda makes it for functions that read a RabbitMQ queue.
+//! The event of a batch, in Lambda's format for functions that read a RabbitMQ queue.
 
 use std::collections::HashMap;
 
@@ -8,9 +8,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use crate::lambda::PAYLOAD_BYTES_MAX;
 use flashsale::domain::Delivery;
 
-/// The batch in parts whose events fit into a payload. A message that alone is too large goes alone.
+/// Splits the batch into parts whose events fit into a payload. A message that is too large by
+/// itself becomes its own part.
 pub fn payload_sized(batch: &[Delivery]) -> impl Iterator<Item = &[Delivery]> {
-    /// Upper bound of what surrounds one message's data.
+    /// Upper bound of the size of one message's fields other than its data.
     const ENVELOPE_BYTES: usize = 1_024;
     let mut rest = batch;
     std::iter::from_fn(move || {
@@ -26,7 +27,7 @@ pub fn payload_sized(batch: &[Delivery]) -> impl Iterator<Item = &[Delivery]> {
     })
 }
 
-/// The batch in the shape that Lambda gives to functions.
+/// The batch in Lambda's format.
 pub fn event(queue: &str, vhost: &str, batch: &[Delivery]) -> RabbitMqEvent {
     let messages = batch
         .iter()

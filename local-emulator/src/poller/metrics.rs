@@ -31,7 +31,8 @@ impl PollerMetrics {
         BatchInFlight { metrics: self, begun }
     }
 
-    /// Notes the age of the first order that can be read: the queue gives the oldest message first.
+    /// Records the age of the first readable order, which is the oldest, as the queue delivers the
+    /// oldest message first.
     pub fn note_age(&self, batch: &[Delivery]) {
         #[derive(Deserialize)]
         struct Message {

@@ -18,7 +18,8 @@ use flashsale::{
 
 use super::*;
 
-/// Gives out the same message as often as it is asked, because it can't note that it is done: its disk is full.
+/// A queue with a full disk: it can't store acknowledgements, so it delivers the same message again
+/// and again.
 struct Full(AtomicUsize);
 
 #[async_trait]
@@ -47,7 +48,8 @@ impl OrderSource for Full {
     async fn close(&self) {}
 }
 
-/// Gives out batches of messages, and notes what becomes of them. What is handed back comes again with the next batch.
+/// Delivers batches of messages and records their outcome. A message that is handed back is
+/// redelivered with the next batch.
 struct Script {
     batches: Mutex<Vec<Vec<Delivery>>>,
     again: Mutex<Vec<Delivery>>,
@@ -57,7 +59,7 @@ struct Script {
 }
 
 impl Script {
-    /// The bodies by batch; the messages are numbered from 0 on.
+    /// The bodies by batch; the messages are numbered from 0.
     fn new(batches: &[&[&str]]) -> Arc<Self> {
         let mut tags = 0..;
         let mut delivery = |body: &&str| Delivery {
@@ -121,7 +123,8 @@ impl OrderSource for Script {
     async fn close(&self) {}
 }
 
-/// A queue that can't park while `down`, so that a message which can't be used fails whenever it is given.
+/// A queue that can't park messages while `down`, so that an unusable message fails at each
+/// delivery.
 struct NoPark {
     down: AtomicBool,
     refused: AtomicUsize,
@@ -191,7 +194,7 @@ impl Polling {
 async fn eventually(mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "it does not come about");
+        assert!(begun.elapsed() < Duration::from_secs(30), "the condition does not become true");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -239,6 +242,7 @@ async fn what_cannot_be_acknowledged_is_not_given_again_without_a_pause() {
     let polling = Polling::of(|ports| ports.source = full.clone()).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     polling.end().await;
-    // Pauses of 50, 100, 200, 400, 800 ms: a slow machine makes fewer, one that spins makes thousands.
+    // With pauses of 50, 100, 200, 400, 800 ms there are few tries, and fewer on a slow machine; a
+    // busy loop would make thousands.
     assert!((1..=6).contains(&full.0.load(Ordering::SeqCst)), "{:?}", full.0);
 }

@@ -1,5 +1,5 @@
-//! Traces: whether they are exported, and how the gateway names its requests in them. `flashsale::trace` makes the spans;
-//! with the feature `otlp` this module sends them.
+//! Traces: whether they are exported, and how the gateway names its requests in them.
+//! `flashsale::trace` makes the spans; with the feature `otlp` this module sends them.
 
 #[cfg(feature = "otlp")]
 mod otlp;
@@ -19,18 +19,18 @@ use flashsale::{
 
 use crate::lambda::routes;
 
-/// Variables that other programs take a collector's address from.
+/// Variables from which other programs take a collector's address.
 const OTEL_ENDPOINTS: [&str; 2] =
     ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 
-/// What has to be ended before the process is.
+/// The sender of spans, to close before the process ends.
 #[derive(Default)]
 pub struct Traces {
     #[cfg(feature = "otlp")]
     sender: Option<otlp::Sender>,
 }
 
-/// Refuses an endpoint that this binary can't send to.
+/// Refuses an endpoint to which this binary can't send.
 pub fn check(config: &Config) -> anyhow::Result<()> {
     check_built(config, cfg!(feature = "otlp"))
 }
@@ -45,7 +45,7 @@ fn check_built(config: &Config, with_traces: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts logging, and exporting where that is configured.
+/// Starts logging, and exporting if that is configured.
 pub fn start(config: &Config) -> anyhow::Result<Traces> {
     check(config)?;
     #[cfg(feature = "otlp")]
@@ -64,7 +64,7 @@ pub fn start(config: &Config) -> anyhow::Result<Traces> {
 }
 
 impl Traces {
-    /// Sends what is left, within about a second.
+    /// Sends the remaining spans, within about a second.
     pub async fn close(self) {
         #[cfg(feature = "otlp")]
         if let Some(sender) = self.sender {
@@ -77,7 +77,7 @@ impl Traces {
 static FUNCTIONS_OF_PATHS: LazyLock<HashMap<&str, &str>> =
     LazyLock::new(|| routes().map(|(name, path)| (path, name)).collect());
 
-/// Tells the request's span, where it is exported, which function answers.
+/// Adds the function's name to the request's span, if that is exported.
 pub async fn name(route: MatchedPath, request: Request, next: Next) -> Response {
     let sampled = request.extensions().get::<TraceContext>().is_some_and(|context| context.sampled);
     let mut response = next.run(request).await;

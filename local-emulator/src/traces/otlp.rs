@@ -1,5 +1,6 @@
-//! Sends spans to a collector by OTLP/HTTP. A thread of the SDK's own does it: nothing that a shopper waits for waits for the
-//! collector. The spans that wait for it are counted; beyond `traces.spans_waiting_max` they are dropped.
+//! Sends spans to a collector by OTLP/HTTP. The SDK's own thread sends them, so that no request
+//! waits for the collector. At most `traces.spans_waiting_max` spans are queued; further ones are
+//! dropped.
 
 use std::{
     collections::HashMap,
@@ -46,17 +47,17 @@ use tracing_subscriber::{Layer as _, filter::dynamic_filter_fn};
 
 use crate::requests;
 
-/// How long the last spans may take at the end.
+/// Timeout for sending the last spans at the end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// An answer of a collector is a few bytes.
+/// Upper bound of a collector's answer, which is usually a few bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// Shown in log lines; a span has them anyway.
+/// Attributes for log lines only: a span has these ids anyway.
 const LOGGED_ONLY: [&str; 2] = ["trace_id", "span_id"];
 
 /// Sends spans until it is closed.
 pub struct Sender(SdkTracerProvider);
 
-/// Starts to export, and gives the layer through which spans come.
+/// Starts exporting, and returns the layer that receives the spans.
 pub fn start(config: &Config) -> anyhow::Result<(SpanLayer, Sender)> {
     let settings = &config.traces;
     let waiting = Arc::new(AtomicUsize::new(0));
@@ -88,7 +89,7 @@ pub fn start(config: &Config) -> anyhow::Result<(SpanLayer, Sender)> {
     let batching = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
     let provider = SdkTracerProvider::builder()
         .with_resource(resource(config))
-        // What is not to be exported makes no span in the first place.
+        // Sampling happens earlier: no span is made for a request that is not exported.
         .with_sampler(Sampler::AlwaysOn)
         .with_span_processor(Bounded { batching, waiting, waiting_max: settings.spans_waiting_max })
         .build();
@@ -99,7 +100,8 @@ pub fn start(config: &Config) -> anyhow::Result<(SpanLayer, Sender)> {
         .with_target(false)
         .with_level(false)
         .with_tracked_inactivity(false);
-    // No events: a log line is no attribute. A step belongs to a span that is exported, or is not made.
+    // No events, because log lines are not exported. A step's span is made only within an exported
+    // span.
     let wanted = dynamic_filter_fn(|metadata, context| {
         metadata.is_span()
             && (metadata.target() == TARGET
@@ -112,8 +114,8 @@ pub fn start(config: &Config) -> anyhow::Result<(SpanLayer, Sender)> {
     ))
 }
 
-/// Who sends. The variables OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES are not read, as no other OTEL_ variable is that
-/// this product has a setting for.
+/// The resource that sends. Like other OTEL_ variables for which this product has a setting,
+/// OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES are not read.
 fn resource(config: &Config) -> Resource {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let port = config.listen.rsplit_once(':').map_or("", |(_, port)| port);
@@ -128,7 +130,7 @@ fn resource(config: &Config) -> Resource {
 }
 
 impl Sender {
-    /// Sends what is left. What takes longer than a second is lost.
+    /// Sends the remaining spans. Spans that are not sent within a second are lost.
     pub async fn close(self) {
         let closing =
             tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(CLOSE_TIMEOUT));
@@ -140,7 +142,7 @@ impl Sender {
     }
 }
 
-/// Makes contexts of OpenTelemetry of ours, and the other way round.
+/// Converts between our trace contexts and OpenTelemetry's.
 #[derive(Debug)]
 struct Otlp {
     sampled_per_million: u64,
@@ -205,7 +207,7 @@ fn otel(context: TraceContext) -> SpanContext {
     SpanContext::new(trace_id, span_id, flags, true, TraceState::default())
 }
 
-/// Lets no more spans wait than are allowed, and says so when some are lost.
+/// Limits the number of queued spans, and logs when some are lost.
 #[derive(Debug)]
 struct Bounded {
     batching: BatchSpanProcessor,
@@ -246,7 +248,7 @@ impl SpanProcessor for Bounded {
     }
 }
 
-/// Counts the spans that are taken to be sent.
+/// Takes the spans that are sent out of the count of queued ones.
 #[derive(Debug)]
 struct Counted {
     sending: opentelemetry_otlp::SpanExporter,
@@ -258,7 +260,8 @@ impl SpanExporter for Counted {
         self.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
         for span in &mut batch {
             span.attributes.retain(|attribute| !LOGGED_ONLY.contains(&attribute.key.as_str()));
-            // A request's span is also that of its log lines, which would show the field that else says it.
+            // The kind is set here because the usual field for it (`otel.kind`) would also appear
+            // in the request's log lines.
             if span
                 .attributes
                 .iter()
@@ -306,7 +309,7 @@ impl<C: Connect + Clone + std::fmt::Debug + Send + Sync + 'static> HttpClient fo
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         static LOST: OncePerMinute = OncePerMinute::new();
         let (client, timeout) = (self.client.clone(), self.timeout);
-        // All of it on the runtime: a timeout can't even be made elsewhere.
+        // The whole request runs on the runtime, because a timeout can't be made outside it.
         let asking = async move {
             let asked = async {
                 let (parts, body) = client.request(request.map(Full::new)).await?.into_parts();
@@ -337,7 +340,7 @@ impl<C: Connect + Clone + std::fmt::Debug + Send + Sync + 'static> HttpClient fo
     }
 }
 
-/// hyper's own text leaves out what lies below.
+/// The error with its causes, which the text of hyper's errors leaves out.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |error| error.source())
         .map(ToString::to_string)

@@ -136,7 +136,7 @@ async fn life_of_an_order(place: Place) {
     assert!(order["pay_by"].is_string() && order["created_at"].is_string());
     assert!(
         order.get("version").is_none() && order.get("user_id").is_none(),
-        "what is ours stays ours: {order}"
+        "internal fields are not exposed: {order}"
     );
     let paid = client.post(&format!("{path}/payment"), Some(&token), json!({})).await.expect(200);
     assert_eq!(paid.text("status"), "paid");
@@ -148,7 +148,7 @@ async fn life_of_an_order(place: Place) {
     assert_eq!(refused.json()["order_status"], "paid");
     assert_eq!(client.get(&path, Some(&token)).await.expect(200).text("status"), "paid");
 
-    // Somebody else sees nothing of it.
+    // Another shopper can't see the order.
     let other = shop.sign_in(ADMIN).await;
     client.get(&path, Some(&other)).await.expect_problem(404, "not-found");
     client
@@ -160,7 +160,7 @@ async fn life_of_an_order(place: Place) {
         .await
         .expect_problem(404, "not-found");
 
-    // A cancelled order gives its unit back, and its ticket still answers with it.
+    // A cancelled order returns its unit, and its ticket still yields the order.
     let second = shop.ticket(&other).await.expect(201);
     let (ticket, order_id) = (second.text("ticket"), second.text("order_id"));
     shop.order(&other, &ticket).await.expect(202);
@@ -295,7 +295,7 @@ async fn administration() {
     assert_eq!(
         client.get(&path, None).await.expect(200).text("state"),
         "open",
-        "the change is seen at once here"
+        "the change is visible at once on this instance"
     );
     client.post(&tickets, Some(&shopper), json!({})).await.expect(201);
     client
@@ -450,7 +450,7 @@ async fn operators_console(place: Place) {
     let nowhere = "/api/admin/sales/01a2040f-af63-7b90-8c66-c252c4968101/books";
     client.get(nowhere, Some(&admin)).await.expect_problem(404, "not-found");
 
-    // Messages that can't be used.
+    // Unusable messages.
     let poison = std::fs::read(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../functions/order-worker/events/order-worker-poison.json"
@@ -477,7 +477,7 @@ async fn operators_console(place: Place) {
         .await
         .expect_problem(403, "forbidden");
     client.call("POST", &format!("{message}/retry"), Some(&admin), Value::Null).await.expect(204);
-    // It is no better the second time, and is put aside again.
+    // The message fails again and is parked again.
     let again = loop {
         let parked =
             client.get("/api/admin/parked", Some(&admin)).await.expect(200).json()["parked"]
@@ -494,7 +494,7 @@ async fn operators_console(place: Place) {
         .await
         .expect_problem(404, "not-found");
 
-    // A stream ends when the emulator does, and does not hold it up.
+    // A stream ends when the emulator stops, and does not delay the stop.
     let Shop { emulator, _place } = shop;
     emulator.stop();
     while live.next().await.is_some() {}

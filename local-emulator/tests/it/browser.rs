@@ -1,16 +1,17 @@
-//! The pages in a real browser: `tests/python/shopping.py` plays the shoppers and `operating.py` the operator, each against a
-//! shop of its own.
+//! The pages in a real browser: `tests/python/shopping.py` acts as the shoppers and `operating.py`
+//! as the operator, each against its own emulator.
 
 use std::{env, path::Path, process::Command};
 
 use crate::emulator::{Emulator, Place};
 
-/// What Chromium says of every request under way when a network interface of the machine comes or goes, as containers make
-/// them do. It has nothing to do with the page.
+/// Chromium's error for every request in progress when a network interface of the machine is added
+/// or removed, as containers do. It is unrelated to the page.
 const INTERRUPTED: &str = "ERR_NETWORK_CHANGED";
 const PLAYS_MAX: u32 = 5;
 
-/// Plays one of the scenarios to its end, in a shop of its own; once more, in another, when the machine's network changed.
+/// Runs one of the scenarios on its own emulator; runs it again, on a new one, if the machine's
+/// network changed.
 #[track_caller]
 fn play(place: impl Fn() -> Place, script: &str, scenario: &str) {
     for _ in 0..PLAYS_MAX {
@@ -23,7 +24,7 @@ fn play(place: impl Fn() -> Place, script: &str, scenario: &str) {
     panic!("{scenario}: the machine's network changed in each of {PLAYS_MAX} plays");
 }
 
-/// The books are looked at when the place is dropped.
+/// Runs a scenario once. The books are checked when `place` is dropped.
 fn play_once(place: &Place, script: &str, scenario: &str) -> Result<(), String> {
     let emulator = place.start(&["--demo", "--invoke-listen", "127.0.0.1:0"]);
     let (phone, password) = demo_admin(&emulator);
@@ -38,7 +39,7 @@ fn play_once(place: &Place, script: &str, scenario: &str) -> Result<(), String> 
         .env("SHOP_INVOKE_BASE", &emulator.invoker().base)
         .env("SHOP_ADMIN_PHONE", phone)
         .env("SHOP_ADMIN_PASSWORD", password)
-        // Nothing is left beside the sources.
+        // No cache files are left among the sources.
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .unwrap();

@@ -1,4 +1,4 @@
-//! A small HTTP client: keeps connections, speaks JSON, retries nothing.
+//! A small HTTP client: keeps connections open, uses JSON, never retries.
 
 use std::{
     sync::{
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Speaks to one emulator.
+/// A client of one emulator.
 #[derive(Clone)]
 pub struct Client {
     pool: Pool<HttpConnector, Body>,
@@ -58,7 +58,7 @@ impl Events {
     }
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -67,12 +67,12 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body as JSON; `null` when it is none.
+    /// The body as JSON; `null` if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes).unwrap_or(Value::Null)
     }
 
-    /// The last part of a problem's `type`; empty for an answer that is no problem.
+    /// The last part of a problem's `type`; empty if the answer is not a problem.
     pub fn slug(&self) -> String {
         let json = self.json();
         json["type"]
@@ -82,7 +82,7 @@ impl Answer {
             .to_owned()
     }
 
-    /// A text of the body's top level.
+    /// A string field of the body's top level.
     pub fn text(&self, field: &str) -> String {
         self.json()[field].as_str().unwrap_or_else(|| panic!("no {field} in {self:?}")).to_owned()
     }
@@ -118,12 +118,13 @@ impl Client {
         }
     }
 
-    /// One that waits longer than usual.
+    /// A client with a longer timeout.
     pub fn patient(base: &str, patience: Duration) -> Self {
         Self { patience, ..Self::new(base) }
     }
 
-    /// Sends one request. An error is one of the connection: the server may have worked or not.
+    /// Sends one request. An error means that the connection failed: the server may or may not have
+    /// handled the request.
     pub async fn send(
         &self,
         method: &str,

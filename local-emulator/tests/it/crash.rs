@@ -1,4 +1,5 @@
-//! Crashes in the middle of a sale: of an emulator, of the session and admission store, of the queue.
+//! Crashes in the middle of a sale: of an emulator, of the session and admission store, of the
+//! queue.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::{
     storm::{Accepted, follow_all, rush, rush_noting},
 };
 
-/// An administrator who looks at the books.
+/// The administrator that reads the books.
 const ADMIN: (&str, &str) = ("+12015550199", "correct horse battery");
 /// The functions whose processes are killed.
 const FUNCTIONS: [&str; 5] = ["seckill", "order-worker", "sweeper", "sales", "order-status"];
@@ -72,7 +73,8 @@ async fn the_embedded_emulator_is_killed_and_started_again() {
             (clients.clone(), sale.clone(), early.to_vec(), accepted.clone());
         async move {
             let buying = rush_noting(&clients, &sale, &early, 32, &accepted);
-            // After the crash nobody answers: who has not bought by then gives up here and tries again below.
+            // After the crash no request is answered: shoppers without an order give up here and
+            // try again below.
             tokio::time::timeout(Duration::from_secs(2), buying).await.unwrap_or_default()
         }
     });
@@ -81,7 +83,7 @@ async fn the_embedded_emulator_is_killed_and_started_again() {
     shoppers.await.unwrap();
     let again = place.start(&["--no-demo"]);
     let clients = [again.client.clone()];
-    // The admission store was in memory; it knows again what is sold before the first request is answered.
+    // The admission store was in memory; it has been rebuilt before the first request is answered.
     let path = format!("/api/sales/{sale}/tickets");
     let first = again.client.post(&path, Some(&late[0]), json!({})).await;
     assert!(matches!(first.status.as_u16(), 201 | 409), "{} {}", first.status, first.slug());
@@ -94,7 +96,8 @@ async fn the_embedded_emulator_is_killed_and_started_again() {
     let ends = rush(&clients, &sale, late, 32).await;
     no_surprises(&ends);
     follow_all(&clients, &ends).await;
-    // Sold out or not, an emulator that did not take their orders tells the winners so.
+    // An emulator that did not accept the winners' orders still answers `already-bought`, whether
+    // or not the sale is sold out.
     assert_winners_are_told(&clients, &sale, &accepted).await;
     let ends = rush(&clients, &sale, early, 32).await;
     let surprises: Vec<_> = ends
@@ -105,7 +108,8 @@ async fn the_embedded_emulator_is_killed_and_started_again() {
         .collect();
     assert!(surprises.is_empty(), "{surprises:?}");
     follow_all(&clients, &ends).await;
-    // A unit that was reserved at the moment of the crash, and whose order was never published, was free again.
+    // A unit that was reserved when the emulator crashed and whose order was never published is
+    // free again.
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let mut recorded = 0;
@@ -145,14 +149,14 @@ async fn redis_is_emptied() {
     flush(&redis);
     let ends = shoppers.await.unwrap();
     no_surprises(&ends);
-    // Nobody is signed out, and the sale goes on, also for those who come now.
+    // No shopper is signed out, and the sale continues, also for new shoppers.
     let more = place.seed(800);
     let late = rush_noting(&clients, &sale, &more, 16, &accepted).await;
     no_surprises(&late);
     assert!(late.iter().any(|(_, end)| *end == Bought::SoldOut), "it was sold out in the end");
     let books = place.audit();
     assert!(books.contains("stock 300 = available 0 + reserved 0 + sold 300"), "{books}");
-    // Every accepted order ended: asked of the ledger itself.
+    // Every accepted order has ended, according to the ledger.
     let ledger = MySql::new(&place.servers.as_ref().unwrap().mysql_url().unwrap()).unwrap();
     let accepted = accepted.lock().unwrap().clone();
     assert!(accepted.len() >= 60, "{}", accepted.len());
@@ -161,7 +165,8 @@ async fn redis_is_emptied() {
         let recorded = ledger.get(order.parse().unwrap()).await.unwrap();
         match recorded.unwrap_or_else(|| panic!("accepted order {order} is lost")).status {
             OrderStatus::Confirmed => confirmed += 1,
-            // What the ledger refuses after the loss of the gate in front of it has an answer, too.
+            // After the loss of the admission store the ledger refuses some orders: these have
+            // ended, too.
             OrderStatus::Rejected => {}
             other => panic!("{order} is {other:?}"),
         }
@@ -173,7 +178,7 @@ async fn redis_is_emptied() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn functions_are_killed_all_the_time() {
-    // Long enough for a function to start and work in between, also when it is not optimised.
+    // Long enough for a function to start and work in between, even in a debug build.
     const KILL_PERIOD: Duration = Duration::from_millis(250);
     const KILLS_MIN: u32 = 30;
     let place = Place::processes();
@@ -192,7 +197,7 @@ async fn functions_are_killed_all_the_time() {
             .retain(|(_, command)| FUNCTIONS.iter().any(|name| command.trim_end().ends_with(name)));
         functions.sort();
         if let Some((pid, _)) = functions.get(turn % functions.len().max(1)) {
-            // It may have ended meanwhile.
+            // The process may have ended meanwhile.
             let killed = std::process::Command::new("kill")
                 .args(["-KILL", &pid.to_string()])
                 .output()
@@ -225,8 +230,8 @@ async fn servers_are_killed_and_come_back_in_processes() {
 async fn servers_are_killed_and_come_back(place: Place) {
     let (tokens, sale) = (place.seed(900), place.sale(300));
     let emulator = place.start(&["--no-demo"]);
-    // RabbitMQ 3.10 can lose a quorum queue that was declared within the last second or two before a SIGKILL: it comes
-    // back without a leader. A queue in use is older than that.
+    // RabbitMQ 3.10 can lose a quorum queue that was declared within the last second or two before
+    // a SIGKILL: it comes back without a leader. A queue in use is older than that.
     sleep(Duration::from_secs(4)).await;
     let clients = [emulator.client.clone()];
     let shoppers = tokio::spawn({
@@ -246,7 +251,8 @@ async fn servers_are_killed_and_come_back(place: Place) {
     emulator.stop();
 }
 
-/// 150 units are sold out, the only emulator is killed without a word and started again: no winner is told `sold-out`.
+/// All 150 units are sold, and the only emulator is killed with SIGKILL and started again: no
+/// winner is answered `sold-out`.
 #[tokio::test(flavor = "multi_thread")]
 async fn winners_are_told_so_after_a_kill_and_a_restart() {
     winners_are_told_so_after_a_kill_and_a_restart_of(Place::embedded()).await;
@@ -268,7 +274,8 @@ async fn winners_are_told_so_after_a_kill_and_a_restart_of(place: Place) {
     let clients = [again.client.clone()];
     let winners = winners(&ends);
     assert_eq!(winners.len(), 150);
-    // Losers come first and go on coming, so that the sale is known to be sold out.
+    // The losers' requests come first and continue, so that the emulator knows that the sale is
+    // sold out.
     let losers: Vec<_> = ends
         .iter()
         .filter(|(_, end)| *end == Bought::SoldOut)
@@ -287,7 +294,7 @@ async fn winners_are_told_so_after_a_kill_and_a_restart_of(place: Place) {
     again.stop();
 }
 
-/// The accepted orders among the ends of a rush, each with its buyer's token.
+/// The accepted orders of a rush, each with its buyer's token.
 fn winners(ends: &[(String, Bought)]) -> Vec<(String, String)> {
     ends.iter()
         .filter_map(|(token, end)| match end {
@@ -297,7 +304,7 @@ fn winners(ends: &[(String, Bought)]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Every buyer who asks for another ticket is told of the order.
+/// Asserts that each buyer's request for another ticket is answered with the buyer's order.
 async fn assert_winners_are_told(clients: &[Client], sale: &str, winners: &[(String, String)]) {
     let path = format!("/api/sales/{sale}/tickets");
     let mut wrong = Vec::new();
@@ -309,7 +316,7 @@ async fn assert_winners_are_told(clients: &[Client], sale: &str, winners: &[(Str
                 .await
                 .unwrap();
             let slug = answer.slug();
-            // An emulator that has just started, or a client that hurries.
+            // The emulator has just started, or the client is too fast.
             if !["unavailable", "rate-limited"].contains(&slug.as_str()) {
                 break (slug, answer.json()["order_id"].as_str().map(str::to_owned));
             }
@@ -330,8 +337,8 @@ fn add_admin(place: &Place) {
     assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
 }
 
-/// The running emulator finds nothing wrong with its own stores, once what is on its way has come. An audit after its end
-/// can't see the embedded admission store.
+/// Waits until the orders in progress have ended, and asserts that the books of the running
+/// emulator balance. An audit after its end could not read the embedded admission store.
 async fn assert_books_balance(client: &Client, sale: &str) {
     let (phone, password) = ADMIN;
     let account = json!({ "phone": phone, "password": password });

@@ -1,4 +1,5 @@
-//! The command line and the embedded stores: what a restart keeps, and who may open them.
+//! The command line and the embedded stores: what survives a restart, and that only one process can
+//! open them.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ async fn a_restart_signs_nobody_out_and_keeps_orders() {
     let Bought::Order(order) = buy(&clients, &sale, token, false, 0).await else {
         panic!("not bought")
     };
-    // At once: whether the worker was done or not, the order is kept.
+    // Stopped at once: the order is kept whether or not the worker has recorded it.
     emulator.stop();
     let emulator = place.start(&["--no-demo"]);
     let clients = [emulator.client.clone()];
@@ -44,7 +45,8 @@ async fn ten_thousand_users_are_seeded_in_seconds() {
     let place = Place::embedded();
     let started = Instant::now();
     let tokens = place.seed(10_000);
-    // Promised to load tests; it takes about one, and more while other tests run beside it. One by one they would take minutes.
+    // It takes about one second, and longer while other tests run in parallel. Inserting users one
+    // by one would take minutes.
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     let emulator = place.start(&["--no-demo"]);
     for token in [&tokens[0], &tokens[9_999]] {
@@ -177,7 +179,8 @@ async fn functions_are_invoked_with_lambda_events() {
     assert!(place.audit().contains("1 messages are parked"), "what can't be used is put aside");
 }
 
-/// A command finds the admission store as an emulator would, also when orders of a killed one are still in the queue.
+/// A command finds the admission store as an emulator would, even if orders of a killed emulator
+/// are still in the queue.
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_are_placed_by_invoking_functions() {
     let place = Place::embedded();

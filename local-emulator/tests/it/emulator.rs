@@ -1,4 +1,4 @@
-//! Starts the emulator's binary and stops it, gently or not; and its other commands.
+//! Starts the emulator's binary, stops it gracefully or with SIGKILL, and runs its other commands.
 
 use std::{
     collections::HashMap,
@@ -16,17 +16,17 @@ use crate::client::Client;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_local-emulator");
 
-/// Where one test's state is: a directory of its own, and, for real servers, their addresses.
+/// The state of one test: its own directory, and the addresses of real servers if it uses any.
 pub struct Place {
     dir: PathBuf,
     flags: Vec<String>,
     env: Vec<(String, String)>,
-    /// Where emulators write their log; otherwise with that of the tests.
+    /// The file for the emulators' logs; without it they go into the log of the tests.
     log: Option<PathBuf>,
     /// `ulimit -n` of emulators: the soft and the hard limit.
     descriptors: Option<(u32, u32)>,
     pub servers: Option<Servers>,
-    /// Checks the promises when the test is over.
+    /// Whether to audit the books at the end of the test.
     audited: bool,
 }
 
@@ -41,7 +41,7 @@ impl Place {
             "--captcha".to_owned(),
             "off".to_owned(),
         ];
-        // One test machine stands for many shoppers.
+        // Many shoppers share the address of the test machine.
         let env = [
             ("LIMITS__ADDRESS__LIMIT", "1000000"),
             ("LIMITS__ADDRESS__BURST", "1000000"),
@@ -95,25 +95,25 @@ impl Place {
         self
     }
 
-    /// With a variable of another name than a setting's.
+    /// With an environment variable that is not a setting.
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// With a log of this level that the test reads.
+    /// With a log of this level in a file, for the test to read.
     pub fn with_log(mut self, level: &str) -> Self {
         self.log = Some(self.dir.join("log"));
         self.set("LOG", level)
     }
 
-    /// Emulators may open only so many files.
+    /// Limits the open files of emulators.
     pub fn with_descriptors(mut self, soft: u32, hard: u32) -> Self {
         self.descriptors = Some((soft, hard));
         self
     }
 
-    /// What emulators have logged.
+    /// The emulators' log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log.as_ref().expect("with_log")).unwrap()
     }
@@ -211,7 +211,7 @@ impl Place {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // It may end without reading.
+        // The command may exit without reading.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         child.wait_with_output().unwrap()
     }
@@ -251,7 +251,7 @@ impl Place {
         sale["sale_id"].as_str().unwrap().to_owned()
     }
 
-    /// `audit`, given time for what is on its way. Panics when the books do not balance.
+    /// `audit`, with time for orders in progress to end. Panics if the books do not balance.
     #[track_caller]
     pub fn audit(&self) -> String {
         let output = self.run(&["audit", "--within", "40s"]);
@@ -263,7 +263,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // The books must balance at the end of every test, whatever it was about.
+        // The books must balance at the end of every test.
         if self.audited && !std::thread::panicking() {
             self.audit();
         }
@@ -277,12 +277,12 @@ pub struct Emulator {
     child: Child,
     pub client: Client,
     invoke: Option<Client>,
-    /// What it printed before it listened.
+    /// Its output before it listened.
     pub said: Vec<String>,
 }
 
 impl Emulator {
-    /// Speaks to the Invoke API.
+    /// A client of the Invoke API.
     pub fn invoker(&self) -> &Client {
         self.invoke.as_ref().expect("started with --invoke-listen")
     }
@@ -335,7 +335,8 @@ impl Emulator {
                 continue;
             };
             let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-            // The name, in parentheses, may itself hold spaces and parentheses; behind it come the state and the parent.
+            // The name, in parentheses, may itself contain spaces and parentheses; the state and
+            // the parent follow it.
             let parent =
                 stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
             if parent == Some(own) {
@@ -358,8 +359,9 @@ impl Emulator {
 }
 
 impl Drop for Emulator {
-    /// Ends it in good order: killed between the ledger and the admission store, it would leave books that only its next start
-    /// puts right, and the place looks at them without one.
+    /// Stops the emulator gracefully. If it were killed between its writes to the ledger and the
+    /// admission store, the books would balance only after its next start, but `Place` audits them
+    /// without one.
     fn drop(&mut self) {
         if !std::thread::panicking() && matches!(self.child.try_wait(), Ok(None)) {
             signal(&self.child, "TERM");

@@ -1,4 +1,4 @@
-//! The gateway against clients, proxies and neighbours that mean no good.
+//! The gateway against malicious clients, proxies and other sites.
 
 use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
@@ -34,7 +34,7 @@ async fn what_a_trusted_proxy_forwards_is_read_from_the_right() {
         .set("LIMITS__ADDRESS__BURST", "1");
     let place = place.set("LIMITS__ADDRESS__WINDOW_MS", "600000");
     let emulator = place.start(&["--no-demo"]);
-    // Lists of different lengths: one that is in memory costs nobody's limit.
+    // Each request asks for another length, because a cached list is not counted against the limit.
     let mut length = 0;
     let mut sales = async |forwarded: &[u8]| {
         length += 1;
@@ -120,7 +120,8 @@ async fn no_page_of_another_site_changes_anything() {
         }
         emulator.client.raw(request.body(Body::from(account.to_string())).unwrap()).await.unwrap()
     };
-    // Not even into an account of its own: what the visitor does then, the page's owner reads.
+    // Another site's page may not even sign a visitor in to the site owner's account, where the
+    // owner could read what the visitor does.
     let evil = [
         [("sec-fetch-site", "cross-site")],
         [("sec-fetch-site", "same-site")],
@@ -206,7 +207,7 @@ fn address(emulator: &Emulator) -> std::net::SocketAddr {
     emulator.client.base.strip_prefix("http://").unwrap().parse().unwrap()
 }
 
-/// Waits until the other side has ended the connection.
+/// Waits until the peer has closed the connection.
 async fn is_closed(stream: &mut TcpStream) -> bool {
     let mut buffer = [0; 16 * 1024];
     let ended = async { while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {} };
@@ -224,7 +225,7 @@ async fn more_idle_connections_than_descriptors_keep_nobody_out() {
         let mut stream = TcpStream::connect(address(&emulator)).await.unwrap();
         match number % 3 {
             0 => {}
-            // Half a request, and one that has been answered.
+            // An incomplete request, and an answered one.
             1 => stream.write_all(b"GET /api/sa").await.unwrap(),
             _ => {
                 stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
@@ -257,7 +258,7 @@ async fn requests_whose_bodies_never_come_keep_nobody_out() {
         kept.push(stream);
     }
     let fresh = Client::new(&emulator.client.base);
-    // A body is waited for twice as long.
+    // The timeout for a body is twice as long.
     let answer = tokio::time::timeout(Duration::from_secs(5), fresh.get("/api/sales", None)).await;
     answer.expect("a connection that waits for a body makes room").expect(200);
     emulator.stop();
@@ -274,7 +275,7 @@ async fn a_peer_that_does_not_read_is_closed() {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4_096).unwrap();
         let mut stream = socket.connect(address(&emulator)).await.unwrap();
-        // More than all the buffers on the way hold.
+        // More than all buffers in between can hold.
         stream
             .write_all(
                 "GET /explorer/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -294,7 +295,7 @@ async fn a_peer_that_does_not_read_is_closed() {
         assert!(Instant::now() < deadline, "{} sockets, {before} before", emulator.sockets());
         sleep(Duration::from_millis(50)).await;
     }
-    // A slow one is not: it takes longer than the timeout and gets everything.
+    // A slow reader is not cut off: it takes longer than the timeout and receives everything.
     let whole = include_bytes!("../../src/openapi/viewer/swagger-ui-bundle.js.gz").len();
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
@@ -374,7 +375,7 @@ async fn one_address_holds_only_so_many_connections() {
     }
     emulator.stop();
     assert!(place.log().contains("holds 5 connections"), "{}", place.log());
-    // Through a proxy there is no such bound.
+    // Connections from a proxy have no limit per address.
     let place = Place::embedded()
         .set("GATEWAY__CONNECTIONS_PER_ADDRESS_MAX", "5")
         .set("TRUSTED_PROXIES", "127.0.0.1");

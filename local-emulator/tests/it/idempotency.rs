@@ -1,4 +1,5 @@
-//! `Idempotency-Key`: a request that is sent again because its answer did not come does nothing twice.
+//! `Idempotency-Key`: a request that is repeated because its answer was lost has its effect only
+//! once.
 
 use axum::body::Body;
 use hyper::{Request, header};
@@ -31,7 +32,7 @@ async fn a_sale_is_created_once_for_a_key(place: Place) {
     let first = create(&shop, &admin, key, &sale).await.expect(201);
     let path = format!("/api/admin/sales/{}", first.text("sale_id"));
     client.call("PATCH", &path, Some(&admin), json!({ "stock": 7 })).await.expect(200);
-    // Also with the fields in another order and the defaults spelled out, and after the sale was changed.
+    // Also with the fields in another order and explicit defaults, and after a change of the sale.
     let mut same = json!({ "description": "", "original_price": null });
     same.as_object_mut().unwrap().extend(sale.as_object().unwrap().clone());
     for body in [&sale, &same] {

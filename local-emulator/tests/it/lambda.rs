@@ -1,5 +1,5 @@
-//! The Lambda service: what becomes of functions that behave and of those that do not, seen through the Invoke API, the
-//! gateway and function URLs. The functions that matter are the product's; the one here does as it is told.
+//! The Lambda service: working and failing functions, called through the Invoke API, the gateway
+//! and function URLs. Most tests use the function `puppet`, which does what its event says.
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     emulator::{Emulator, Place},
 };
 
-/// An emulator on private servers of this test, with the function `puppet`.
+/// An emulator on this test's own private servers, with the function `puppet`.
 struct Stage {
     emulator: Emulator,
     place: Place,
@@ -69,7 +69,7 @@ impl Stage {
         self.invoker().post("/2015-03-31/functions/puppet/invocations", None, event).await
     }
 
-    /// The process that answers.
+    /// The id of the process that answers.
     async fn pid(&self) -> u64 {
         self.invoke(json!({ "context": true })).await.expect(200).json()["pid"].as_u64().unwrap()
     }
@@ -135,12 +135,12 @@ async fn the_runtime_api_tells_what_lambda_tells() {
     assert_eq!(told["path"], Value::Null, "our own environment is not the function's");
     assert_eq!(
         told["of_the_product"], 0,
-        "the addresses and keys of the product are not for a function that is not ours"
+        "a function other than the product's does not get its addresses and keys"
     );
     let made = stage.invoke(json!({ "context": true })).await.json();
     assert!(made["trace"].as_str().unwrap().starts_with("Root=1-"), "{made}");
 
-    // By ARN, with a log, in the ways that do not wait.
+    // By ARN, with a log, and with the asynchronous and dry-run invocation types.
     let by_arn = "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3Afunction%3Apuppet/invocations";
     assert_eq!(
         stage.invoker().post(by_arn, None, json!({ "echo": [1] })).await.expect(200).json(),
@@ -227,7 +227,7 @@ async fn http_reaches_the_function_and_comes_back_whole() {
     assert_eq!(event["headers"]["x-many"], "1,2");
     assert_eq!(event["headers"]["x-request-id"], answer.headers["x-request-id"].to_str().unwrap());
 
-    // As a function URL: every path is the function's.
+    // As a function URL: the function gets every path.
     let event =
         stage.invoker().get("/lambda-url/puppet/any/path?y=1", None).await.expect(200).json();
     assert_eq!((&event["routeKey"], &event["rawPath"]), (&json!("$default"), &json!("/any/path")));
@@ -264,7 +264,8 @@ async fn http_reaches_the_function_and_comes_back_whole() {
         .await
         .expect_problem(502, "function-failed");
 
-    // Who may invoke may do what the function does: nobody from elsewhere, and no page.
+    // A caller of the Invoke API can do everything that the functions can: refuse other machines
+    // and pages.
     for (name, value) in [
         ("x-forwarded-for", "203.0.113.9"),
         ("forwarded", "for=203.0.113.9"),
@@ -305,7 +306,7 @@ async fn failures_are_told_and_cost_no_more_than_themselves() {
     assert!(message.contains("signal: 6"), "{message}");
     let second = stage.pid().await;
     assert_ne!(second, first);
-    // Why it ended stands in its last lines.
+    // The log's last lines say why it ended.
     for number in 0..10 {
         let request = Request::post(format!(
             "{}/2015-03-31/functions/puppet/invocations",
@@ -321,7 +322,7 @@ async fn failures_are_told_and_cost_no_more_than_themselves() {
         assert!(log.contains(&format!("last words {number}\n")), "{log}");
     }
 
-    // Through the gateway the same are a 502 and a 504.
+    // Through the gateway the same failures are a 502 and a 504.
     let told = |order: Value| format!("/puppet?do={}", encoded(&order.to_string()));
     stage
         .client()
@@ -351,7 +352,7 @@ async fn failures_are_told_and_cost_no_more_than_themselves() {
     assert_ne!(stage.pid().await, third, "a process that does not answer is replaced");
     settled(|| stage.pids().len() <= 2).await;
 
-    // Memory is limited; within the limit it can be had.
+    // Memory is limited, and available up to the limit.
     stage.invoke(json!({ "allocate_mb": 32 })).await.expect(200);
     let (_, message) = error(&stage.invoke(json!({ "allocate_mb": 200 })).await.expect(200));
     assert!(message.contains("alloc"), "{message}");
@@ -381,7 +382,8 @@ async fn one_function_s_crowd_does_not_stop_another() {
         ("IDLE_MS", "500"),
     ])
     .await;
-    // Four are worked on by two processes, three wait and are refused in the end, the rest are refused at once.
+    // Two processes run four requests; three are queued and refused after their timeout; the rest
+    // are refused at once.
     let crowd: Vec<_> = (0..12)
         .map(|_| {
             let client = stage.invoker().clone();
@@ -423,7 +425,7 @@ async fn one_function_s_crowd_does_not_stop_another() {
         }
     }
     assert_eq!((done, at_once, later), (4, 5, 3));
-    // Whoever goes away while it waits leaves its place to others, and its work is not done.
+    // If the caller of a queued request goes away, the request leaves the queue and is not run.
     let (busy, gone) = (stage.invoker().clone(), stage.place.path().join("gone"));
     let busy: Vec<_> = (0..4)
         .map(|_| {
@@ -463,7 +465,7 @@ async fn one_function_s_crowd_does_not_stop_another() {
         one.await.unwrap().expect(200);
     }
     assert!(!gone.exists());
-    // What is not needed any more ends.
+    // Idle instances end.
     settled(|| stage.pids().is_empty()).await;
     stage.invoke(json!({ "echo": 1 })).await.expect(200);
 }
@@ -541,7 +543,7 @@ async fn a_function_that_can_t_start_is_told_of_and_not_hammered() {
     sleep(Duration::from_secs(2)).await;
     let starts = stage.counted("flashsale_function_starts_total").await;
     assert!((3..=12).contains(&starts), "ever more seldom: {starts}");
-    // When it can start again that is found out without anybody's request.
+    // Once the function can start again, health checks report it without a request to the function.
     std::fs::write(&here, "").unwrap();
     let deadline = Instant::now() + Duration::from_secs(15);
     while stage.client().get("/readyz", None).await.status != 200 {
@@ -628,7 +630,7 @@ async fn functions_are_invoked_in_process_too() {
     let swept = invoke("sweeper", tick).await.unwrap().expect(200).json();
     assert!(
         swept["leader"] == json!(true) && swept["failed"] == json!(0),
-        "it says what it did: {swept}"
+        "the answer lists what the sweep did: {swept}"
     );
     error(&invoke("order-worker", b"{}".to_vec()).await.unwrap().expect(200));
     let wrong_host = String::from_utf8(event).unwrap().replace("\"host\": \"", "\"host\": \"a b");
@@ -651,7 +653,7 @@ async fn the_invoke_api_is_on_its_own_listener_only() {
     let place = Place::embedded();
     for flags in [&["--no-demo"][..], &["--no-demo", "--invoke-listen", "127.0.0.1:0"]] {
         let emulator = place.start(flags);
-        // A proxy that says nothing of itself is a caller from this machine.
+        // A request of a proxy without forwarding headers looks like one from this machine.
         emulator
             .client
             .post("/2015-03-31/functions/sales/invocations", None, json!({}))
@@ -668,7 +670,7 @@ async fn the_invoke_api_is_on_its_own_listener_only() {
     let invoker = emulator.invoker();
     invoker.get("/lambda-url/sales/api/sales", None).await.expect(200);
     invoker.get("/api/sales", None).await.expect_problem(404, "not-found");
-    // A page whose owner makes its name stand for 127.0.0.1.
+    // A page whose owner resolves its host name to 127.0.0.1.
     let port = invoker.base.rsplit(':').next().unwrap();
     for (host, status) in [
         (format!("localhost:{port}"), 200),
@@ -731,11 +733,11 @@ async fn no_process_outlives_the_emulator() {
 
 fn is_alive(pid: u64) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // A process whose parent has died stays as a zombie where nobody reaps.
+    // Where no init process reaps orphans, an ended process remains as a zombie.
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
-/// Waits for something that happens by itself soon.
+/// Waits until the condition becomes true.
 #[track_caller]
 fn settled(is: impl Fn() -> bool) -> impl Future<Output = ()> {
     let at = std::panic::Location::caller();
@@ -762,7 +764,7 @@ fn encoded(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
-/// The Python that has what `infra/requirements.txt` names.
+/// The Python in which `infra/requirements.txt` is installed.
 pub fn python() -> String {
     std::env::var("TEST_PYTHON").expect(
         "TEST_PYTHON names a Python with infra/requirements.txt installed: infra/test sets it",

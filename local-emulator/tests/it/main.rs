@@ -1,4 +1,5 @@
-//! The emulator from the outside: the real binary, over HTTP, on the embedded stores and on real servers.
+//! The emulator from the outside: the real binary, over HTTP, on the embedded stores and on real
+//! servers.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! What `/metrics` shows is what is declared, all of it, after a purchase.
+//! After a purchase, `/metrics` shows all declared metrics and no others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -72,7 +72,8 @@ impl Reading {
         lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
     }
 
-    /// Every metric that is shown is declared, with its help and its kind; and those in `expected` are all shown.
+    /// Asserts that every metric shown is declared, with its help and kind, and that all in
+    /// `expected` are shown.
     fn check(&self, expected: &[Shown]) {
         for name in &self.present {
             let declared = ALL
@@ -130,7 +131,8 @@ impl Reading {
     }
 }
 
-/// One unit bought and followed until it is confirmed; then what `/metrics` says, once a sweep was completed.
+/// Buys one unit, waits until its order is confirmed and a sweep is completed, and then reads
+/// `/metrics`.
 async fn after_a_purchase(place: &Place) -> (Emulator, Reading) {
     let (tokens, sale) = (place.seed(2), place.sale(1));
     let emulator = place.start(&["--no-demo", "--admin-listen", "127.0.0.1:0"]);
@@ -161,7 +163,7 @@ async fn after_a_purchase(place: &Place) -> (Emulator, Reading) {
     }
 }
 
-/// What one purchase and one refusal count, on every backend.
+/// Asserts the counts after one purchase and one refusal, on every backend.
 fn check_the_purchase(reading: &Reading) {
     for (line, value) in [
         ("flashsale_tickets_total{outcome=\"issued\"}", 1.0),

@@ -1,4 +1,5 @@
-//! Each function as Lambda runs it, while every server is down that it does not need: the table of `flashsale::wire::Program`.
+//! Runs each function as Lambda does, while all servers that it does not need are down; see the
+//! table of `flashsale::wire::Program`.
 
 use std::path::PathBuf;
 
@@ -36,7 +37,7 @@ impl Stage {
             .await
             .unwrap()
             .unwrap_or_else(|error| panic!("{error}"));
-        // Nobody listens on the port 1.
+        // Port 1 refuses connections.
         let down = |url: Option<String>, down: &str| url.unwrap_or_else(|| down.to_owned());
         let key = format!("key:{}", BASE64.encode([7; 32]));
         let variables = [
@@ -47,7 +48,7 @@ impl Stage {
             ("AMQP_URL", down(servers.amqp_url(), "amqp://u:p@127.0.0.1:1/%2f")),
             ("SESSION_KEYS", key.clone()),
             ("TICKET_KEYS", key),
-            // What is in the cache stays there for the length of a test.
+            // Cached values are kept for the whole test.
             ("CACHE__SALE_SHARED_MS", "60000".to_owned()),
         ];
         let variables =
@@ -202,7 +203,7 @@ async fn seckill_needs_redis_and_the_queue() {
     let (status, accepted) =
         stage.http("seckill", "POST", &orders, token, Some(wanted.clone())).await;
     assert_eq!((status, &accepted["order_id"]), (202, &issued["order_id"]), "{accepted}");
-    // Only what must be durable waits for the queue.
+    // Only the publishing of an order needs the queue; a ticket does not.
     stage.ends(ServerKind::RabbitMq).await;
     let (status, refused) = stage.http("seckill", "POST", &tickets, token, Some(json!({}))).await;
     assert_eq!((status, &refused["type"]), (409, &json!("/problems/already-bought")));
@@ -278,7 +279,7 @@ async fn sweeper_needs_redis_and_the_database() {
         "time": "2026-11-22T00:00:00Z", "region": "us-east-1", "resources": [], "detail": {},
     });
     let swept = stage.invoke("sweeper", &event).await.unwrap();
-    // The queue can't be watched.
+    // The queue can't be read.
     assert_eq!((&swept["leader"], &swept["failed"]), (&json!(true), &json!(1)), "{swept}");
 }
 

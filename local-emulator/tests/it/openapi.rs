@@ -1,4 +1,4 @@
-//! The OpenAPI document, as the emulator serves it: the same as API.md says, and true.
+//! The OpenAPI document that the emulator serves agrees with API.md and with real answers.
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -19,7 +19,7 @@ fn slugs(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// API.md on one endpoint.
+/// The section of API.md on one endpoint.
 struct Section {
     /// `METHOD /path`.
     title: String,
@@ -27,7 +27,8 @@ struct Section {
 }
 
 impl Section {
-    /// The sections on the functions' endpoints. A test in `src/documents/routes.rs` holds their titles to the code.
+    /// The sections on the functions' endpoints. A test in `src/documents/routes.rs` compares their
+    /// titles with the code.
     fn all() -> Vec<Self> {
         let document = include_str!("../../../API.md");
         let sections =
@@ -41,14 +42,14 @@ impl Section {
         sections.collect()
     }
 
-    /// The points of its list, each in one line.
+    /// The items of its list, each on one line.
     fn points(&self) -> Vec<String> {
         let list = self.text.split("```").next().unwrap();
         let points = list.split("\n- ").skip(1).map(|point| point.split("\n\n").next().unwrap());
         points.map(|point| point.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
     }
 
-    /// What it says in the order of the list: "201: …" is the answer when all is well.
+    /// Its answers in the order of the list: "201: …" is the answer on success.
     fn success(&self) -> String {
         let points = self.points();
         let status = points
@@ -103,7 +104,7 @@ async fn the_document_says_what_api_md_says() {
         (&json!("3.1.0"), &json!([{ "url": "/" }]))
     );
 
-    // What API.md says of all endpoints at once, and repeats only where it has more to say.
+    // Problems that API.md documents for all endpoints at once, and repeats only to add details.
     let api_md = include_str!("../../../API.md");
     let rule = api_md
         .split("\nEvery endpoint can also answer")
@@ -199,7 +200,7 @@ async fn the_viewer_comes_from_here_under_a_strict_policy() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Python packages: infra/test runs it"]
 async fn made_up_requests_get_only_the_answers_that_are_described() {
-    // It parks messages that can't be used, which is told each time.
+    // Without a log, because the worker warns of each unusable message that it parks.
     let mut place = Place::embedded().set("LOG", "off");
     for limit in [
         "CAPTCHA",

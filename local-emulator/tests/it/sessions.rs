@@ -1,4 +1,4 @@
-//! Sessions, bans and roles that outlive a Redis which was emptied, and the commands that end them.
+//! Sessions, bans and roles survive the loss of Redis' data; commands end them.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::{
 const ADMIN: &str = "+12015550199";
 const SHOPPER: &str = "+12015550123";
 const PASSWORD: &str = "correct horse";
-/// Until when shoppers must be back after a loss.
+/// The time within which shoppers' sessions must work again after a loss.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
 
 async fn try_sign_in(client: &Client, phone: &str, password: &str) -> Answer {
@@ -85,7 +85,7 @@ async fn sessions_bans_and_roles_outlive_an_emptied_redis(place: Place) {
         current(client, ended).await.expect_problem(401, "unauthenticated");
         current(client, banned).await.expect_problem(403, "banned");
         try_sign_in(client, SHOPPER, PASSWORD).await.expect_problem(403, "banned");
-        // The list is the fast store's: it is whole again after a tick of the sweeper.
+        // The list comes from the fast store, and is complete again after a tick of the sweeper.
         loop {
             let bans = client.get(list, Some(&admin)).await.expect(200).json();
             if bans["bans"].as_array().unwrap().len() == 2 {
@@ -109,7 +109,8 @@ async fn sessions_bans_and_roles_outlive_an_emptied_redis(place: Place) {
     emulator.stop();
 }
 
-/// Ten thousand shoppers whose sessions are missing all ask at once: prints what it costs.
+/// Ten thousand shoppers whose sessions are missing send requests at once; prints the time it
+/// takes.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn ten_thousand_missed_sessions_come_back_on_servers() {
@@ -117,7 +118,8 @@ async fn ten_thousand_missed_sessions_come_back_on_servers() {
     const CONNECTIONS: usize = 200;
     /// The default of `sessions.lookups_at_once`.
     const LOOKUPS_AT_ONCE: f64 = 2.0;
-    // So many on one small machine wait for each other; that everybody is answered is what is checked.
+    // On a small machine this many requests delay each other, so no duration is asserted, only that
+    // each is answered.
     let place = Place::servers();
     let tokens = place.seed(SHOPPERS);
     let emulator = place.start(&["--no-demo", "--admin-listen", "127.0.0.1:0"]);
@@ -130,7 +132,8 @@ async fn ten_thousand_missed_sessions_come_back_on_servers() {
     let at_once = figure(&emulator, "flashsale_session_lookups_at_once_max").await;
     assert!(sessions >= SHOPPERS as f64, "{sessions}");
     assert!((1.0..=LOOKUPS_AT_ONCE).contains(&at_once), "{at_once}");
-    // Once they are back, nothing is looked up: the same requests again are what the misses are compared with.
+    // Now the sessions are back and need no look-up: the same requests again are the baseline for
+    // the misses.
     let baseline = poll_all(&emulator.client, &tokens, CONNECTIONS).await;
     assert_eq!(figure(&emulator, "flashsale_sessions_looked_up_total").await, sessions);
     println!(
@@ -140,7 +143,8 @@ async fn ten_thousand_missed_sessions_come_back_on_servers() {
     emulator.stop();
 }
 
-/// Asks once for every token, each of which must be let in; how long that took.
+/// Sends one request with every token, asserts that each is authorized, and returns the time it
+/// took.
 async fn poll_all(client: &Client, tokens: &[String], connections: usize) -> Duration {
     let started = Instant::now();
     let shoppers: Vec<_> = tokens
@@ -160,7 +164,7 @@ async fn poll_all(client: &Client, tokens: &[String], connections: usize) -> Dur
     started.elapsed()
 }
 
-/// A figure of `/metrics`.
+/// A value from `/metrics`.
 async fn figure(emulator: &Emulator, name: &str) -> f64 {
     let admin =
         emulator.said.iter().find_map(|line| line.strip_prefix("metrics and health on ")).unwrap();

@@ -1,4 +1,5 @@
-//! A shopper who wants one unit and does what a good client does: retries with the same ticket, waits when told to.
+//! A shopper that buys one unit as a good client does: it retries with the same ticket, and waits
+//! before a retry when it is refused by a limit.
 
 use std::time::Duration;
 
@@ -7,21 +8,22 @@ use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
 
-/// How a shopper's day ended.
+/// How a shopper's attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bought {
     /// A 202 for this order.
     Order(String),
     /// `sold-out`.
     SoldOut,
-    /// Something that a good client is never told: the problem's slug.
+    /// An answer that a good client must never get: the problem's slug.
     Surprise(String),
 }
 
-/// Longest time that a shopper keeps trying.
+/// How long a shopper keeps trying.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Buys one unit at whichever emulator answers. With `twice`, every order request is sent two times at once.
+/// Buys one unit from any emulator that answers. With `twice`, every order request is sent twice at
+/// once.
 pub async fn buy(
     emulators: &[Client],
     sale: &str,
@@ -46,7 +48,7 @@ pub async fn buy(
                 Ok(answer) => match answer.slug().as_str() {
                     "sold-out" => return Bought::SoldOut,
                     "rate-limited" | "unavailable" => sleep(Duration::from_millis(200)).await,
-                    // A function's process ended: to be tried again at once.
+                    // A function's process ended: retry at once.
                     "function-failed" => {}
                     other => return Bought::Surprise(format!("ticket: {} {other}", answer.status)),
                 },

@@ -10,10 +10,10 @@ use crate::{
     shop::{Bought, buy, follow},
 };
 
-/// Accepted orders with the token of their buyer, noted the moment the 202 comes.
+/// Accepted orders with their buyers' tokens, recorded when the 202 arrives.
 pub type Accepted = Arc<std::sync::Mutex<Vec<(String, String)>>>;
 
-/// Lets every token buy, `connections` at a time; every third sends its orders twice.
+/// Buys with every token, `connections` at a time; every third shopper sends its orders twice.
 pub async fn rush(
     emulators: &[Client],
     sale: &str,
@@ -23,7 +23,8 @@ pub async fn rush(
     rush_noting(emulators, sale, tokens, connections, &Accepted::default()).await
 }
 
-/// As [`rush`], and notes every accepted order at once, so that it is known even when the rush is broken off.
+/// Like [`rush`], but records every accepted order at once, so that it is known even if the rush is
+/// aborted.
 pub async fn rush_noting(
     emulators: &[Client],
     sale: &str,

@@ -1,4 +1,5 @@
-//! Traces: the ids in log lines of every build, and what is exported by one with the feature `otlp`.
+//! Traces: the ids in the log lines of every build, and the export of a build with the feature
+//! `otlp`.
 
 use axum::body::Body;
 use hyper::Request;
@@ -12,7 +13,7 @@ use crate::{
 
 const GIVEN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// A ticket, then an order with this `traceparent`: its id, and the ticket.
+/// Requests a ticket, then an order with this `traceparent`; returns the order's id and the ticket.
 async fn buy(
     client: &Client,
     sale: &str,
@@ -39,11 +40,12 @@ async fn buy(
 
 /// The JSON lines of the log.
 fn lines(place: &Place) -> Vec<Value> {
-    // What comes before logging starts, or from other programs, is no JSON.
+    // Lines from before logging starts, or from other programs, are not JSON.
     place.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// The ids of the traces in the lines about the request for an order, and in the order worker's line about this order.
+/// The ids of the traces in the lines about the request for an order, and in the order worker's
+/// line about this order.
 fn logged(place: &Place, order: &str) -> (Vec<String>, Vec<String>) {
     let lines = lines(place);
     let text = |line: &Value, field: &str| {
@@ -74,7 +76,7 @@ async fn lines_of_a_request_and_of_the_worker_carry_one_trace_id() {
     let place = logging(Place::embedded());
     let (tokens, sale) = (place.seed(1), place.sale(1));
     let emulator = place.start(&["--no-demo"]);
-    // A stranger's word counts for nothing.
+    // An untrusted client's `traceparent` is ignored.
     let (order, _) = buy(&emulator.client, &sale, &tokens[0], Some(GIVEN)).await;
     emulator.stop();
     let (request, worker) = logged(&place, &order);
@@ -128,7 +130,7 @@ mod exported {
 
     use super::*;
 
-    /// Takes spans, or takes a request and never answers.
+    /// A collector that accepts spans, or one that accepts requests and never answers.
     struct Collector {
         address: String,
         taken: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
@@ -162,7 +164,7 @@ mod exported {
             Self { address, taken }
         }
 
-        /// An emulator's place whose traces come here.
+        /// A `Place` whose emulators send their traces to this collector.
         fn place(&self, per_million: &str) -> Place {
             logging(Place::embedded())
                 .set("TRACES__ENDPOINT", &self.address)
@@ -205,7 +207,7 @@ mod exported {
         let (tokens, sale) = (place.seed(1), place.sale(1));
         let emulator = place.start(&["--no-demo"]);
         let client = &emulator.client;
-        // What must not be exported, wherever a client puts it.
+        // Secrets and personal data must not be exported, wherever a client puts them.
         const PHONE: &str = "+12015550147";
         const PASSWORD: &str = "a very secret password";
         const ANSWER: &str = "k7vqz";
@@ -217,7 +219,7 @@ mod exported {
             .expect(201);
         client.get(&format!("/api/{}?phone={PHONE}", tokens[0]), None).await.expect(404);
         let (order, ticket) = buy(client, &sale, &tokens[0], Some(GIVEN)).await;
-        // One worker and one sweep later.
+        // Wait for the worker and a sweep.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         emulator.stop();
 
@@ -237,7 +239,7 @@ mod exported {
         let trace = request.trace_id.as_slice();
         assert!(
             request.parent_span_id.is_empty(),
-            "a stranger's traceparent is nobody's child: {request:?}"
+            "an untrusted traceparent is not the parent: {request:?}"
         );
         assert_eq!(request.kind(), SpanKind::Server);
         for (key, value) in [
@@ -332,7 +334,8 @@ mod exported {
         assert!(spans.iter().all(|span| span.events.is_empty()), "log lines are not exported");
     }
 
-    /// Buys with a `traceparent` that asks to be exported: the spans that were, and the order.
+    /// Buys with a `traceparent` that requests sampling; returns the ids of the exported traces,
+    /// and the order's log lines.
     async fn asked_for(
         place: Place,
         collector: &Collector,
@@ -349,7 +352,7 @@ mod exported {
     async fn nobody_outside_decides_what_is_exported() {
         let given = GIVEN[3..35].to_owned();
         let collector = Collector::start(true).await;
-        // Neither a stranger nor what a proxy may have passed on.
+        // An untrusted client does not decide, nor does a header that a proxy may have passed on.
         let (exported, (request, _)) = asked_for(collector.place("0"), &collector).await;
         assert!(exported.is_empty() && request[0] != given, "{exported:?}");
         let trusting =
@@ -357,12 +360,12 @@ mod exported {
         let (exported, logged) = asked_for(trusting(&collector), &collector).await;
         assert!(exported.is_empty(), "{exported:?}");
         assert_eq!(logged, (vec![given.clone()], vec![given.clone()]));
-        // Unless the operator says that its proxy decides.
+        // The header decides only if the operator has configured that the proxy does.
         let (exported, _) =
             asked_for(trusting(&collector).set("TRACES__SAMPLING", "proxy"), &collector).await;
         assert!(
             exported.contains(&given) && exported.len() == 2,
-            "the trace, and its batch's: {exported:?}"
+            "the request's trace and its batch's: {exported:?}"
         );
     }
 
@@ -385,7 +388,7 @@ mod exported {
                 slowest = slowest.max(begun.elapsed());
             }
             buy(&emulator.client, &sale, &tokens[0], None).await;
-            // It hangs for much longer, and a busy machine may be slow for a moment.
+            // The collector hangs for much longer than this; the margin is for a busy machine.
             assert!(slowest < Duration::from_secs(5), "{slowest:?}");
             tokio::time::sleep(Duration::from_millis(500)).await;
             emulator.stop();
@@ -393,7 +396,8 @@ mod exported {
                 .into_iter()
                 .filter(|line| line.to_string().contains("spans are lost"))
                 .collect();
-            // That there is no room, and, once the timeout has passed, why; neither again within the minute.
+            // One line says that the queue of spans is full and, after the timeout, another says
+            // why; neither is repeated within the minute.
             assert_eq!(said.len(), lines_about_it, "{said:#?}");
         }
     }

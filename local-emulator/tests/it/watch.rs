@@ -1,4 +1,5 @@
-//! The HTTP functions under `cargo lambda watch`, on the same servers as an emulator that works the queue off.
+//! The HTTP functions under `cargo lambda watch`, on the same servers as an emulator that processes
+//! the queue.
 
 use std::{
     env,
@@ -20,7 +21,7 @@ use crate::{
 /// cargo may have to build a function before its first answer.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// cargo-lambda with everything it has started.
+/// cargo-lambda and all processes that it has started.
 struct Watch {
     child: Child,
     client: Client,
@@ -38,7 +39,7 @@ impl Watch {
         .unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new("cargo");
-        // What cargo tells its tests would make it build some dependencies again.
+        // Cargo's variables for tests would make it rebuild some dependencies.
         for (name, _) in env::vars_os() {
             let kept = ["CARGO_HOME", "CARGO_TARGET_DIR"].iter().any(|kept| name == **kept);
             if name.to_string_lossy().starts_with("CARGO_") && !kept {
@@ -66,7 +67,7 @@ impl Watch {
         Self { child, client: Client::new(&format!("http://127.0.0.1:{port}")) }
     }
 
-    /// Asks until the function has been built and answers.
+    /// Sends requests until the function has been built and answers.
     async fn first(
         &self,
         method: &str,
@@ -89,7 +90,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let group = format!("-{}", self.child.id());
         for (signal, patience) in [("-TERM", Duration::from_secs(5)), ("-KILL", Duration::ZERO)] {
-            // It fails when nobody of the group is left.
+            // This fails when no process of the group is left.
             let _ =
                 Command::new("kill").args([signal, "--", &group]).stderr(Stdio::null()).status();
             let deadline = std::time::Instant::now() + patience;

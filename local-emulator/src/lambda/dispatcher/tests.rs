@@ -6,7 +6,7 @@ const MS: Duration = Duration::from_millis(1);
 const TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(60);
 
-/// A dispatcher and the time that the test gives to it.
+/// A dispatcher and the test's clock.
 struct Stage {
     dispatcher: Dispatcher,
     now: Instant,
@@ -136,7 +136,7 @@ fn instances_that_start_are_counted_with_their_concurrency() {
     let mut stage = Stage::new(|settings| settings.concurrency = 2);
     assert_eq!(stage.submit("a"), [Action::Start(1)]);
     stage.submit("b");
-    assert_eq!(stage.dispatcher.scale(stage.now), [], "the one that starts has room for both");
+    assert_eq!(stage.dispatcher.scale(stage.now), [], "the starting instance has room for both");
     stage.submit("c");
     assert_eq!(stage.dispatcher.scale(stage.now), [Action::Start(2)]);
 }
@@ -192,13 +192,13 @@ fn a_request_that_exceeds_its_time_fails_and_its_instance_is_replaced() {
             Action::Report(Notice::TimedOut("a".to_owned())),
             Action::Fail("a".to_owned(), error)
         ]),
-        "not ended yet: it works on another"
+        "not ended yet: it works on another request"
     );
     assert_eq!(stage.dispatcher.check_deadline("a", stage.now), Overdue::NotRunning);
     assert_eq!(stage.submit("c"), [Action::Start(2)], "the old one gets no more work");
     assert_eq!(stage.next(1), []);
     assert_eq!(stage.answer(1, "b"), [Action::End(1, Shutdown::Forced)]);
-    assert_eq!(stage.end(1), [], "an end that was asked for is no crash");
+    assert_eq!(stage.end(1), [], "a requested end is not a crash");
     assert!(stage.dispatcher.is_healthy());
 }
 
@@ -215,7 +215,7 @@ fn a_crash_fails_what_ran_and_the_first_replacement_starts_at_once() {
             Action::Start(2)
         ]
     );
-    assert_eq!(stage.end(1), [], "it is gone already");
+    assert_eq!(stage.end(1), [], "it has ended already");
     assert_eq!(stage.next(2), [ready(), stage.sent("b", 2)]);
 }
 
@@ -267,7 +267,7 @@ fn waiting_callers_receive_the_error_of_the_third_failed_start() {
     let error = "Runtime.InitError: RequestId: a Error: the process ended before it was ready: exit status 1";
     assert_eq!(failed, [None, None, Some(("a".to_owned(), error.to_owned()))]);
     assert!(!stage.dispatcher.is_healthy());
-    assert!(stage.dispatcher.is_starting(4), "it is tried again although nothing waits");
+    assert!(stage.dispatcher.is_starting(4), "a start is retried even if no request waits");
     stage.next(4);
     assert!(stage.dispatcher.is_healthy());
 }
@@ -286,8 +286,12 @@ fn waiting_callers_receive_an_initialization_error_at_once_unless_an_instance_is
             Action::Fail("a".to_owned(), error.clone())
         ]
     );
-    assert_eq!(stage.dispatcher.init_failed(1, &error, stage.now), None, "it said so before");
-    assert_eq!(stage.end(1), [Action::Start(2)], "to learn when it is well again");
+    assert_eq!(
+        stage.dispatcher.init_failed(1, &error, stage.now),
+        None,
+        "it has reported this before"
+    );
+    assert_eq!(stage.end(1), [Action::Start(2)], "to find out when it can start again");
 
     let mut stage = Stage::new(|_| ()).with_idle(1);
     stage.submit("a");
@@ -353,6 +357,6 @@ fn stopping_refuses_what_waits_and_lets_run_what_runs() {
     assert_eq!(stage.dispatcher.tick(stage.now), None);
     assert_eq!(stage.answer(1, "a"), [Action::End(1, Shutdown::Forced)]);
     assert!(!stage.dispatcher.is_empty());
-    assert_eq!(stage.end(1), [], "nothing is started any more");
+    assert_eq!(stage.end(1), [], "no instance is started after a stop");
     assert!(stage.dispatcher.is_empty());
 }

@@ -16,7 +16,7 @@ use flashsale::{
 
 use super::*;
 
-/// A ledger whose orders nobody may read, and whose lists of sales are counted.
+/// A ledger that fails when orders are read, and counts the reads of its list of sales.
 struct NoOrders {
     sales: Arc<dyn Sales>,
     lists: AtomicUsize,
@@ -157,7 +157,7 @@ async fn the_sales_that_end_last_are_shown_and_no_order_is_read_for_it() {
     let (ports, now) = (&app.ports, app.now());
     let mut ids = Vec::new();
     for n in 0..12 {
-        // The ids grow with the hour of creation; those that end first are created last.
+        // Ids grow with the time of creation; the sales that end first are created last.
         let sale = Sale { starts_at: now, ends_at: now.plus_ms(3_600_000 - n), ..testing::sale(7) };
         ports.sales.create(&sale).await.unwrap();
         ids.push(sale.sale_id);
