@@ -99,7 +99,8 @@ impl Behind {
         let _: u32 = self.command(redis::cmd("DEL").arg(&self.keys(sale_id))).await;
     }
 
-    /// Which keys there are, and when they are collected, in ms of the server's time from its now on.
+    /// Which keys there are, and when they are collected, in ms of the server's time from its now
+    /// on.
     async fn lives(&self, sale_id: SaleId) -> Vec<Option<i64>> {
         let mut lives = Vec::new();
         for key in self.keys(sale_id) {
@@ -262,7 +263,8 @@ async fn redis_may_fall_back_to_an_older_state() {
         }
         assert!(!port.restore(sale.sale_id, 2, std::slice::from_ref(&lost.order)).await.unwrap());
         assert!(!port.finish_rebuild(sale.sale_id, 2).await.unwrap());
-        // The gate lets one more in than there are units; the ledger will not. What the ledger holds comes back.
+        // The gate lets one more in than there are units; the ledger will not. What the ledger
+        // holds comes back.
         assert!(matches!(port.reserve(&claims[2]).await.unwrap(), AdmissionDecision::Reserved(_)));
         port.settle(sale.sale_id, std::slice::from_ref(&lost.order)).await.unwrap();
         let open = AdmissionState::Open { epoch: 1, version: 1, stock: 2, reserved: 2, settled: 1 };

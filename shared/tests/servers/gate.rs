@@ -145,8 +145,8 @@ async fn put_and_list_many_bans(blacklist: &dyn Blacklist) {
     assert_eq!(page.iter().map(|ban| &ban.subject).collect::<Vec<_>>(), holding[190..250]);
 }
 
-/// What a crash between the two steps of a ban leaves behind is passed over, and dropped once it is old enough not to
-/// be a ban on its way; bans that ended long ago are dropped as others are put.
+/// What a crash between the two steps of a ban leaves behind is passed over, and dropped once it is
+/// old enough not to be a ban on its way; bans that ended long ago are dropped as others are put.
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]
 async fn gate_bans_are_listed_as_they_hold() {

@@ -118,7 +118,8 @@ async fn a_migrator_waits_for_another() {
     execute(&mut other, lock).await.unwrap();
     let store = MySql::new(&url).unwrap();
     let migration = tokio::spawn(async move { store.migrate().await });
-    // Long enough that it would be done if it did not wait; that it did not is what is checked, not the time.
+    // Long enough that it would be done if it did not wait; that it did not is what is checked, not
+    // the time.
     sleep(Duration::from_millis(500)).await;
     let tables: i64 = sqlx::query_scalar(
         "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE()",
@@ -448,8 +449,8 @@ async fn a_server_that_fails_comes_back() {
     );
 }
 
-/// Forwards to a server until `frozen`: then what is connected stays connected and nothing comes through, as when a
-/// network goes away. New connections work. Returns the port.
+/// Forwards to a server until `frozen`: then what is connected stays connected and nothing comes
+/// through, as when a network goes away. New connections work. Returns the port.
 async fn proxy(server: String, frozen: watch::Receiver<bool>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -510,8 +511,8 @@ async fn record_rate() {
     ledger::record_rate(&Ledger::of(migrated(&server.url()).await), "MySQL").await;
 }
 
-/// Requests that hold every connection of theirs, as status polls do when the database is slow, do not keep the worker and
-/// the sweeper from theirs.
+/// Requests that hold every connection of theirs, as status polls do when the database is slow, do
+/// not keep the worker and the sweeper from theirs.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn mysql_records_while_requests_hold_every_connection() {

@@ -1,4 +1,5 @@
-//! Suites of the queue ports on RabbitMQ, and what its settings and an administrator may do to them.
+//! Suites of the queue ports on RabbitMQ, and what its settings and an administrator may do to
+//! them.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -168,7 +169,8 @@ async fn unroutable_among_many_is_never_ok() {
     let (url, name) = (shared_url(), unique("q"));
     let rabbit = RabbitMq::new(&url, &name).unwrap();
     rabbit.publish(&orders(1)).await.unwrap();
-    // Nothing listens on this name, so every message comes back, while those to the queue are confirmed.
+    // Nothing listens on this name, so every message comes back, while those to the queue are
+    // confirmed.
     delete(&url, &format!("{name}.parked")).await;
     let mut parking = JoinSet::new();
     let mut publishing = JoinSet::new();
@@ -267,7 +269,8 @@ async fn makes_room_by_parking(rabbit: &RabbitMq) {
     }
 }
 
-/// A server before 3.8.10 makes a queue with fewer settings, which is still there after its upgrade.
+/// A server before 3.8.10 makes a queue with fewer settings, which is still there after its
+/// upgrade.
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]
 async fn a_queue_of_an_old_server_is_used() {
@@ -409,7 +412,8 @@ async fn rate<F: Future<Output = ()> + Send + 'static>(
     );
 }
 
-/// No assertion: prints how fast single confirmed publishes are, beside the library's own pace on one channel.
+/// No assertion: prints how fast single confirmed publishes are, beside the library's own pace on
+/// one channel.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn publish_rates() {

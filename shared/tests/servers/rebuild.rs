@@ -1,5 +1,5 @@
-//! The rebuild of an admission store while other processes hold messages of a real RabbitMQ, with their reports in a real
-//! Redis.
+//! The rebuild of an admission store while other processes hold messages of a real RabbitMQ, with
+//! their reports in a real Redis.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -144,7 +144,8 @@ impl Two {
             .unwrap();
     }
 
-    /// The admission store is empty, and the leader has seen it long enough ago for every publish to have ended.
+    /// The admission store is empty, and the leader has seen it long enough ago for every publish
+    /// to have ended.
     async fn begin(&self) {
         self.leader.sweep().await.unwrap();
         assert!(matches!(self.state().await, AdmissionState::Rebuilding { .. }));
@@ -175,7 +176,8 @@ impl Two {
         }
     }
 
-    /// Sweeps until the worker has reported often enough for every look, and checks that the store stays closed.
+    /// Sweeps until the worker has reported often enough for every look, and checks that the store
+    /// stays closed.
     async fn stays_closed(&self) {
         let beat = async || {
             self.leader
@@ -231,7 +233,8 @@ async fn a_rebuild_waits_for_what_another_process_holds() {
 #[ignore = "needs servers: infra/test runs it"]
 async fn a_rebuild_does_not_believe_a_consumer_that_says_nothing() {
     let two = Two::open().await;
-    // One process reports that it holds nothing; another, such as Lambda's own consumer, holds the order and is silent.
+    // One process reports that it holds nothing; another, such as Lambda's own consumer, holds the
+    // order and is silent.
     let silent = two.consumer();
     let order = two.publish().await;
     let held = silent.receive(10, 10_000).await.unwrap();

@@ -1,5 +1,5 @@
-//! What happens to calls when the network to Redis, or the server itself, fails: service is back within five seconds of
-//! the moment at which a good server can be reached again.
+//! What happens to calls when the network to Redis, or the server itself, fails: service is back
+//! within five seconds of the moment at which a good server can be reached again.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -73,8 +73,8 @@ async fn comes_back(redis: &Redis, since: Instant) {
     assert!(since.elapsed() < BACK_WITHIN, "back only after {:?}", since.elapsed());
 }
 
-/// A cluster of one node that is reached through the proxy only: it announces the proxy's host. The port is the same,
-/// because Redis 6.0 takes another one only when it starts.
+/// A cluster of one node that is reached through the proxy only: it announces the proxy's host. The
+/// port is the same, because Redis 6.0 takes another one only when it starts.
 async fn cluster_behind_a_proxy() -> (Servers, FaultProxy, Redis) {
     let servers = own().redis_cluster().start().unwrap();
     let node = address_of(&servers.redis_cluster_url().unwrap());
@@ -107,7 +107,8 @@ async fn a_silent_connection_is_replaced(proxy: &FaultProxy, redis: &Redis) {
     }
 }
 
-/// The network is gone for a while: every call ends, none queues behind the others, and then service is back.
+/// The network is gone for a while: every call ends, none queues behind the others, and then
+/// service is back.
 async fn an_outage_is_borne(proxy: &FaultProxy, redis: &Redis) {
     writes(redis).await.unwrap();
     proxy.set(Fault::BlackHole).await;
@@ -138,7 +139,8 @@ async fn calls_end(redis: &Redis) {
     assert!(begun.elapsed() < CALL_MAX, "{:?}", begun.elapsed());
 }
 
-/// Nothing answers from the first call on: callers wait together for one attempt, and then none waits.
+/// Nothing answers from the first call on: callers wait together for one attempt, and then none
+/// waits.
 async fn an_unreachable_start_is_not_waited_for(proxy: &FaultProxy, redis: &Redis) {
     proxy.set(Fault::BlackHole).await;
     let begun = Instant::now();
@@ -211,7 +213,8 @@ async fn redis_cluster_unreachable_at_start_is_not_waited_for() {
     an_unreachable_start_is_not_waited_for(&proxy, &redis).await;
 }
 
-/// The primary becomes a replica, and another server is promoted behind the same name. The connection stands all the time.
+/// The primary becomes a replica, and another server is promoted behind the same name. The
+/// connection stands all the time.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn redis_leaves_a_demoted_primary() {
@@ -261,8 +264,8 @@ async fn redis_tries_a_refused_handshake_again() {
     }
 }
 
-/// A process that starts while a node of the cluster is down serves the keys of the others: what it has not sent yet, scripts
-/// among it, it sends where it is needed only.
+/// A process that starts while a node of the cluster is down serves the keys of the others: what it
+/// has not sent yet, scripts among it, it sends where it is needed only.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn redis_cluster_is_used_from_the_start_while_one_of_its_nodes_is_down() {

@@ -184,8 +184,8 @@ async fn a_migration_that_does_not_only_expand_is_noticed() {
     }
 }
 
-/// The ledger, with the columns in every table that a newer release might have added: also before the others, and so for no
-/// release to be read by their place.
+/// The ledger, with the columns in every table that a newer release might have added: also before
+/// the others, and so for no release to be read by their place.
 async fn expanded(url: &str) -> MySql {
     migrated(url).await;
     let mut raw = raw(url).await;
@@ -340,7 +340,8 @@ async fn a_migration_does_not_hold_up_the_shop() {
     let store = migrated(&url).await;
     let (mut reader, mut report) = (raw(&url).await, raw(&url).await);
     before_creation_keys(&mut reader).await;
-    // A long report: the table can't be changed while it has been read by a transaction that has not ended.
+    // A long report: the table can't be changed while it has been read by a transaction that has
+    // not ended.
     execute(&mut report, "BEGIN").await.unwrap();
     execute(&mut report, "SELECT sale_id FROM sales").await.unwrap();
     let migration = tokio::spawn(async move { store.migrate().await });

@@ -32,7 +32,8 @@ pub fn rabbitmqctl(arguments: &[&str]) -> String {
     let ports = read("ports");
     let epmd = ports.lines().find_map(|line| line.strip_prefix("rabbitmq-epmd=")).unwrap();
     let node = format!("flashsale-{}@localhost", &read("secrets/rabbitmq-node")[..12]);
-    // The one in /usr/sbin changes to a user of its own, who knows nothing of our server: it comes last.
+    // The one in /usr/sbin changes to a user of its own, who knows nothing of our server: it comes
+    // last.
     let own = std::env::var("PATH").unwrap();
     let others: Vec<&str> =
         own.split(':').filter(|dir| !["/usr/sbin", "/sbin"].contains(dir)).collect();

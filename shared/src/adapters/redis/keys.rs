@@ -1,7 +1,8 @@
-//! Every key of the gate, the locks and the cache, in one place.
+//! All keys of the gate, the locks and the cache, in one place.
 //!
-//! All begin with the store's prefix. What stands in braces is the hash tag: a cluster keeps keys of the same tag
-//! together. `SUBJECT` is a [`Subject`]'s kind and value, such as `user:0190…`, `address:192.0.2.7`, `phone:+1201…`.
+//! Each begins with the store's prefix. The part in braces is the hash tag: a cluster keeps keys
+//! with the same tag together. `SUBJECT` is a [`Subject`]'s kind and value, such as `user:0190…`,
+//! `address:192.0.2.7`, `phone:+1201…`.
 //!
 //! | key | type | what is in it | its life |
 //! |---|---|---|---|
@@ -19,22 +20,23 @@
 //! | `holders:{queue}` | hash | process -> `BEAT SESSION HANDED_BACK RECEIVED DONE REPORTED`: how far a consumer of the queue is | a minute, by the server's own time |
 //! | `cache:{KEY}` | hash | `version` (twenty digits), `value` | its time to live, by the server's own time |
 //!
-//! Except for locks and cache, a key outlives what is in it by [`SLACK_MS`]: its life is garbage collection, and
-//! whether what is in it still holds is decided with the caller's clock.
+//! Except for locks and cache, a key outlives its content by [`SLACK_MS`]: the key's expiry only
+//! collects garbage, and the caller's clock decides whether the content is still valid.
 
 use std::fmt::{self, Write as _};
 
 use super::Redis;
 use crate::domain::{CaptchaId, Subject, Timestamp, UserId};
 
-/// How much longer than needed a key is kept, in milliseconds: more than clocks of instances may differ.
+/// How much longer than needed a key is kept, in milliseconds: more than the clocks of instances
+/// may differ.
 pub(super) const SLACK_MS: u64 = 60_000;
 
-/// Room for the longest of the usual keys.
+/// Capacity for the longest of the usual keys.
 const KEY_BYTES: usize = 80;
 
-/// What a cluster keeps together: keys of one user, of one address, of one phone. Written without an allocation,
-/// because the gate writes several per request.
+/// A group of keys that a cluster keeps together: those of one user, one address or one phone.
+/// Written without an allocation, because the gate writes several per request.
 pub(super) struct Tag<'s>(pub(super) &'s Subject);
 
 impl fmt::Display for Tag<'_> {
@@ -79,7 +81,7 @@ impl Redis {
         self.named(format_args!("captcha:{{{captcha_id}}}"))
     }
 
-    /// The lists of bans: by when they were put, by when they end.
+    /// The indexes of bans: by creation time, and by end.
     pub(super) fn ban_index_keys(&self) -> [String; 2] {
         [self.key("bans:put:{bans}"), self.key("bans:ending:{bans}")]
     }
@@ -105,7 +107,7 @@ impl Redis {
     }
 }
 
-/// Life of a key whose content ends at `end`, in milliseconds.
+/// Time to live of a key whose content ends at `end`, in milliseconds.
 pub(super) fn life_ms(end: Timestamp, now: Timestamp) -> u64 {
     end.since_ms(now).saturating_add(SLACK_MS)
 }

@@ -120,7 +120,8 @@ pub async fn published_is_received_once(queue: &dyn OrderQueue, source: &dyn Ord
     assert_eq!(gather(source, 1).await.len(), 1, "the source still works");
 }
 
-/// `receive` gives at most what it was asked for, and is empty after its time when there is nothing.
+/// `receive` gives at most what it was asked for, and is empty after its time when there is
+/// nothing.
 pub async fn receive_is_bounded(queue: &dyn OrderQueue, source: &dyn OrderSource) {
     let begun = Instant::now();
     // The first call may have to make a connection.
@@ -338,20 +339,24 @@ pub async fn many_publish_at_once(queue: Arc<dyn OrderQueue>, source: &dyn Order
     settles(&*queue, QueueDepth::default()).await;
 }
 
-/// Two consumers share the work: each message goes to one of them, also when its acknowledgements are mixed.
+/// Two consumers share the work: each message goes to one of them, also when its acknowledgements
+/// are mixed.
 pub async fn two_consumers_share(queue: Arc<dyn OrderQueue>, sources: [Arc<dyn OrderSource>; 2]) {
     const MESSAGES: usize = 300;
-    /// Publishes without an answer in time, as a busy machine may have: such a message may be in the queue or not.
+    /// Publishes without an answer in time, as a busy machine may have: such a message may be in
+    /// the queue or not.
     const UNKNOWN_MAX: usize = 5;
     let mut consumers = JoinSet::new();
     for source in sources {
         consumers.spawn(async move {
             let (mut seen, mut failures) = (Vec::new(), 0);
             loop {
-                // Long enough that a consumer does not end while the other is still being connected.
+                // Long enough that a consumer does not end while the other is still being
+                // connected.
                 let some = match source.receive(10, 3_000).await {
                     Ok(some) => some,
-                    // A server may fail to open a consumer of a queue that is just being made; the poller asks again, too.
+                    // A server may fail to open a consumer of a queue that is just being made; the
+                    // poller asks again, too.
                     Err(StoreError::Unavailable { .. }) if failures < 20 => {
                         failures += 1;
                         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -1,5 +1,5 @@
-//! The rule of [`crate::domain::schema`], checked on what a database tells of its tables before and after a migration: the
-//! release before works on an expanded schema without knowing of it.
+//! The rule of [`crate::domain::schema`], checked on what a database tells of its tables before and
+//! after a migration: the release before works on an expanded schema without knowing of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

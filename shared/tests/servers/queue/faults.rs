@@ -109,7 +109,8 @@ async fn a_dead_server_is_not_waited_for() {
     }
 }
 
-/// The room left in a batch is not what a consumer is opened with that was lost while the batch was filled.
+/// The room left in a batch is not what a consumer is opened with that was lost while the batch was
+/// filled.
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]
 async fn a_consumer_opened_again_for_the_rest_of_a_batch_fetches_as_much_ahead_as_before() {
@@ -198,8 +199,9 @@ async fn a_waiting_receiver_survives_a_cut() {
     assert_eq!(carried(&deliveries[0]), message);
 }
 
-/// RabbitMQ 3.10 writes the directory of its quorum queues up to a second late: a queue whose server is killed right
-/// after it was made for the first time never gets a leader again. This is not about such queues.
+/// RabbitMQ 3.10 writes the directory of its quorum queues up to a second late: a queue whose
+/// server is killed right after it was made for the first time never gets a leader again. This is
+/// not about such queues.
 const QUEUE_IS_KNOWN_MS: u64 = 3_000;
 
 /// A server for tests that break it, one at a time.

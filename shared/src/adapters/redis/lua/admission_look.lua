@@ -1,4 +1,4 @@
--- What a ticket request needs to know; changes nothing.
+-- Reads what a ticket request needs. Changes nothing.
 --
 -- KEYS[1] sale   KEYS[2] held
 -- ARGV[1] user id

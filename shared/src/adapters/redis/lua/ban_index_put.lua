@@ -1,4 +1,5 @@
--- Lists a ban, and drops some that ended long ago, so that the lists stay in proportion even when nobody reads them.
+-- Lists a ban, and removes some that ended long ago, so that the indexes stay small even if they
+-- are never read.
 --
 -- KEYS  1 subjects by the time their ban was put, 2 subjects by the time it ends
 -- ARGV  1 subject; 2 put at; 3 ends at, or 'never'; 4 bans that ended at or before this are dropped; all milliseconds

@@ -1,4 +1,4 @@
--- Drops a subject from the lists unless it has been banned again since it was seen there.
+-- Removes a subject from the indexes unless it has been banned again since the caller read it.
 --
 -- KEYS  1 subjects by the time their ban was put, 2 subjects by the time it ends
 -- ARGV  1 subject; 2 the time it was seen with, milliseconds

@@ -1,4 +1,4 @@
--- Lifts a ban that was put early enough.
+-- Lifts a ban unless it is too new.
 --
 -- KEYS  1 ban
 -- ARGV  1 lift a ban that was put at or before this, milliseconds

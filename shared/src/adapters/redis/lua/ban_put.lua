@@ -1,4 +1,4 @@
--- Puts a ban and forgets the subject's strikes.
+-- Stores a ban and clears the subject's strikes.
 --
 -- KEYS  1 ban, 2 strikes
 -- ARGV  1 until, milliseconds, or 'never'; 2 the ban as kept, beginning with that; 3 life of the key in milliseconds, 0

@@ -1,4 +1,5 @@
--- Says that the operators' bans are all there, unless the data was lost since the caller began, or another has begun.
+-- Records that all of the operators' bans are restored, unless the data was lost since the caller
+-- began or another caller has begun.
 --
 -- KEYS  1 whether they are there
 -- ARGV  1 token of the caller

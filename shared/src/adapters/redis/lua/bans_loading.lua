@@ -1,4 +1,4 @@
--- Says that the operators' bans are being put back, unless they all were.
+-- Records that the operators' bans are being restored, unless all of them already were.
 --
 -- KEYS  1 whether they are there
 -- ARGV  1 token of the caller

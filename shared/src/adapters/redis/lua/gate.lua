@@ -62,7 +62,7 @@ local refused, wait_us, tats = nil, 0, {}
 for i = 1, limits do
   local interval, tolerance = struct.unpack('<dd', ARGV[1], 41 + 24 * i)
   local tat = tonumber(values[bans + i] or 0)
-  -- Further ahead than a full burst and the slack: from a clock that has been set back since.
+  -- More than a full burst and the slack ahead: the clock has been set back since.
   if tat < now_us or tat > now_us + tolerance + slack * 1000 then
     tat = now_us
   end

@@ -1,4 +1,4 @@
--- Takes a lock, or renews it for the token that holds it.
+-- Acquires a lock, or renews it for the token that holds it.
 --
 -- KEYS  1 lock: "token:fence", 2 last fence given out
 -- ARGV  1 token; 2 lease, milliseconds; 3 now, milliseconds

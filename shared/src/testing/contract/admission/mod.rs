@@ -1,4 +1,5 @@
-//! Suites of [`Admission`]: every sentence of its contract, on fresh sales, so that they can share a server.
+//! Suites of [`Admission`]: every sentence of its contract, on fresh sales, so that they can share
+//! a server.
 
 mod crowd;
 mod orders;
@@ -114,7 +115,8 @@ async fn read_all(
     }
 }
 
-/// What the store says to a user of a sale: the units available, and an order when the limit is reached.
+/// What the store says to a user of a sale: the units available, and an order when the limit is
+/// reached.
 async fn look(
     port: &dyn Admission,
     sale_id: SaleId,

@@ -56,7 +56,8 @@ async fn a_rebuild_closes_and_opens(port: &dyn Admission) {
     assert_eq!(available(port, &sale).await, 2, "a refused rebuild closes nothing");
 }
 
-/// Between a rebuilder's look at the state and its call, another may have finished: it must not close what is open.
+/// Between a rebuilder's look at the state and its call, another may have finished: it must not
+/// close what is open.
 async fn an_open_sale_stays_open(port: &dyn Admission) {
     let sale = sale(5);
     assert!(port.begin_rebuild(&sale.terms(), 7, START).await.expect("store"));
@@ -95,7 +96,8 @@ async fn what_is_there_stays(port: &dyn Admission) {
     port.release(sale.sale_id, &[ended.order_id]).await.expect("store");
     assert!(port.begin_rebuild(&sale.terms(), 2, at(1)).await.expect("store"));
     assert_eq!(read_all(port, sale.sale_id, 2).await.len(), 3);
-    // An order that is given back while the rebuild runs is gone, and one that is settled is settled.
+    // An order that is given back while the rebuild runs is gone, and one that is settled is
+    // settled.
     let late = request(&sale, user_id());
     port.release(sale.sale_id, &[late.order_id]).await.expect("store");
     let forgotten = request(&sale, user_id());
@@ -150,7 +152,8 @@ async fn an_older_rebuilder_is_fenced_off(port: &dyn Admission) {
 async fn rebuilders_in_turn_leave_everything_restored(port: &dyn Admission) {
     let sale = sale(9);
     let orders: Vec<_> = (0..4).map(|_| request(&sale, user_id())).collect();
-    // The second begins after the first has restored half; the first notices and stops, and the second restores all.
+    // The second begins after the first has restored half; the first notices and stops, and the
+    // second restores all.
     assert!(port.begin_rebuild(&sale.terms(), 1, at(1)).await.expect("store"));
     assert!(port.restore(sale.sale_id, 1, &orders[..2]).await.expect("store"));
     assert!(port.begin_rebuild(&sale.terms(), 2, at(2)).await.expect("store"));

@@ -131,7 +131,8 @@ async fn the_limit_holds_per_user(port: &dyn Admission) {
     ));
 }
 
-/// A look says whether somebody has bought since an earlier one, also when as many units are held as before.
+/// A look says whether somebody has bought since an earlier one, also when as many units are held
+/// as before.
 async fn every_unit_that_is_given_is_counted(port: &dyn Admission) {
     let sale = opened(port, 1).await;
     let admissions =
@@ -273,7 +274,8 @@ async fn answers_come_in_their_order(port: &dyn Admission) {
     let sale = opened(port, 1).await;
     let winner = take(port, &sale).await;
     let ask = async |claim: &Claim| port.reserve(claim).await.expect("store");
-    // A claim against which everything stands but the state; each step then takes the first thing away.
+    // A claim against which everything stands but the state; each step then takes the first thing
+    // away.
     let mut worst = Claim {
         ticket_expired: true,
         now: sale.starts_at.minus_ms(1),
@@ -293,7 +295,8 @@ async fn answers_come_in_their_order(port: &dyn Admission) {
         ask(&Claim { order_id: winner.order_id, ..worst }).await,
         AdmissionDecision::Again(held)
     );
-    // Before all of that stands a closed sale, before that an order that has ended, before that one that holds a unit.
+    // Before all of that stands a closed sale, before that an order that has ended, before that one
+    // that holds a unit.
     let closed = super::sale(1);
     let (winner, ended) = (request(&closed, user_id()), order_id());
     assert!(port.begin_rebuild(&closed.terms(), 1, START).await.expect("store"));

@@ -140,8 +140,8 @@ async fn listing(blacklist: &dyn Blacklist) {
     assert!(listed.iter().all(|ban| ban.subject != lifted));
 }
 
-/// Bans are put back where the store has lost them, and never in place of one that lasts longer. The bans are to be loaded
-/// until that was finished by the one who began last.
+/// Bans are put back where the store has lost them, and never in place of one that lasts longer.
+/// The bans are to be loaded until that was finished by the one who began last.
 pub async fn bans_put_back(ports: &GatePorts) {
     let blacklist = &*ports.blacklist;
     let end = |seconds: u64| Some(START.plus_ms(seconds * 1_000));

@@ -113,7 +113,8 @@ pub async fn quota_under_contention(gate: Arc<dyn Gate>) {
     }
 }
 
-/// A refusal charges nothing; an entry charges everything. Limits with other names or subjects are apart.
+/// A refusal charges nothing; an entry charges everything. Limits with other names or subjects are
+/// apart.
 pub async fn charges_all_or_none(gate: &dyn Gate) {
     let (wide, narrow) = (Quota::per(3, 60_000), Quota::per(1, 600_000));
     for (one, other) in
@@ -145,7 +146,8 @@ pub async fn charges_all_or_none(gate: &dyn Gate) {
         }
         assert_eq!(retry_after_ms(&enter(gate, &limited(&one, wide, START)).await), 20_000);
 
-        // Both are full: the one with the longer wait is named, wherever it stands, and after it the request is let in.
+        // Both are full: the one with the longer wait is named, wherever it stands, and after it
+        // the request is let in.
         assert_eq!(
             enter(gate, &both).await,
             GateDecision::Limited { limit: 1, retry_after_ms: 600_000 }
@@ -183,8 +185,8 @@ pub async fn charges_all_or_none(gate: &dyn Gate) {
     );
 }
 
-/// A clock that goes back neither lets more in nor locks anybody out for longer than it went back, and not at all once
-/// it is further back than clocks ever differ.
+/// A clock that goes back neither lets more in nor locks anybody out for longer than it went back,
+/// and not at all once it is further back than clocks ever differ.
 pub async fn clock_set_back(gate: &dyn Gate) {
     let quota = Quota::per(5, 5_000);
     let subject = user();

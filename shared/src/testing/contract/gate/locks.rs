@@ -1,5 +1,5 @@
-//! Locks. A store may judge leases by its own time instead of `now`, so where a lease must be over the suite lets both
-//! pass, and where it must not be over it is long.
+//! Locks. A store may judge leases by its own time instead of `now`, so where a lease must be over
+//! the suite lets both pass, and where it must not be over it is long.
 
 use std::{
     sync::{
@@ -18,7 +18,8 @@ use crate::{
 const LONG_MS: u64 = 600_000;
 const SHORT_MS: u64 = 20;
 
-/// Waits until a short lease is over by any clock that counts real time; `now` has to be moved by the caller.
+/// Waits until a short lease is over by any clock that counts real time; `now` has to be moved by
+/// the caller.
 async fn outlive() {
     tokio::time::sleep(Duration::from_millis(SHORT_MS * 3)).await;
 }

@@ -1,5 +1,5 @@
-//! Suites of the gate ports, and of locks and cache. Each sentence of a port's contract is a check; each
-//! suite uses subjects of its own, so that a store may be shared.
+//! Suites of the gate ports, and of locks and cache. Each sentence of a port's contract is a check;
+//! each suite uses subjects of its own, so that a store may be shared.
 
 mod blacklist;
 mod cache;

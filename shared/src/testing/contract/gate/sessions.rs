@@ -6,7 +6,8 @@ use crate::{
     testing::{START, session_id, user_id},
 };
 
-/// A session is alive from its opening to its end, and ends for all devices, or all others, at once.
+/// A session is alive from its opening to its end, and ends for all devices, or all others, at
+/// once.
 pub async fn sessions(ports: &GatePorts) {
     let sessions = &ports.sessions;
     let (user, stranger) = (user_id(), user_id());
@@ -61,7 +62,8 @@ pub async fn sessions(ports: &GatePorts) {
     one_too_many(ports).await;
 }
 
-/// Above the most a user may hold, the one that would be over first ends, in whatever order they were opened.
+/// Above the most a user may hold, the one that would be over first ends, in whatever order they
+/// were opened.
 async fn one_too_many(ports: &GatePorts) {
     let user = user_id();
     let most = SESSIONS_PER_USER_MAX as u64;
@@ -98,8 +100,8 @@ async fn one_too_many(ports: &GatePorts) {
     }
 }
 
-/// A session's record has its role, which an entry may ask for; another role is refused behind a missing session and
-/// before a ban, and charges nothing.
+/// A session's record has its role, which an entry may ask for; another role is refused behind a
+/// missing session and before a ban, and charges nothing.
 pub async fn session_roles(ports: &GatePorts) {
     let end = START.plus_ms(60_000);
     for (role, other) in [(Role::Shopper, Role::Admin), (Role::Admin, Role::Shopper)] {

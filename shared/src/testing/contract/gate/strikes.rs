@@ -15,7 +15,8 @@ async fn bans_of(ports: &GatePorts, subject: &Subject, now: Timestamp) -> Vec<Ba
     all
 }
 
-/// Who is refused more often than is borne within a window is banned, until the ban is over or lifted.
+/// Who is refused more often than is borne within a window is banned, until the ban is over or
+/// lifted.
 pub async fn strikes(ports: &GatePorts) {
     let entry = |subject: &Subject, now| GateRequest {
         not_banned: vec![subject.clone()],
@@ -69,7 +70,8 @@ pub async fn strikes(ports: &GatePorts) {
         }
     }
 
-    // Refusals that the caller answered by itself count with the next refusal, and not with an entry that is let in.
+    // Refusals that the caller answered by itself count with the next refusal, and not with an
+    // entry that is let in.
     let subject = user();
     let with_others = |now, also_refused| GateRequest {
         abuse: Some(AbusePolicy { also_refused, ..ABUSE }),

@@ -6,8 +6,8 @@ use crate::{
     testing::{self, START},
 };
 
-/// Fills the ledger with an order and returns statements that would break its books, each with what it would do. They
-/// must all fail; [`Forbidden::assert_unharmed`] then finds everything as it was.
+/// Fills the ledger with an order and returns statements that would break its books, each with what
+/// it would do. They must all fail; [`Forbidden::assert_unharmed`] then finds everything as it was.
 pub async fn forbidden(ledger: &Ledger) -> Forbidden {
     let sale = ledger.new_sale(2, 1).await;
     let order = ledger.confirmed(&sale).await;
@@ -123,8 +123,8 @@ impl Forbidden {
         self.ledger.assert_sold(&self.sale, 1).await;
     }
 
-    /// SQL that a broken program could send and that no constraint refuses: `sold` is wrong then, and a user is over the
-    /// limit.
+    /// SQL that a broken program could send and that no constraint refuses: `sold` is wrong then,
+    /// and a user is over the limit.
     #[must_use]
     pub fn falsehoods(&self) -> [String; 2] {
         [
@@ -133,8 +133,8 @@ impl Forbidden {
         ]
     }
 
-    /// Checks, with the books falsified, that rows are counted and not believed, and that the next change that can't be
-    /// is refused as corrupt.
+    /// Checks, with the books falsified, that rows are counted and not believed, and that the next
+    /// change that can't be is refused as corrupt.
     pub async fn assert_falsehood_is_seen(&self) {
         let Ledger { sales, orders, .. } = &self.ledger;
         assert_eq!(sales.get(self.sale.sale_id).await.unwrap().unwrap().sold, 0);

@@ -1,6 +1,8 @@
-//! Suites of the ledger ports: `Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`, `SigningKeys`.
+//! Suites of the ledger ports: `Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`,
+//! `SigningKeys`.
 //!
-//! Each takes a ledger that others may be using too, save that `expire_due` ends whatever is due in it.
+//! Each takes a ledger that others may be using too, save that `expire_due` ends whatever is due in
+//! it.
 
 #![expect(clippy::unwrap_used, reason = "suites are tests")]
 

@@ -144,7 +144,8 @@ async fn cancellation_before_recording(ledger: &Ledger) {
     ledger.assert_sold(&sale, 0).await;
     assert!(orders.stock_to_return(None, 100_000).await.unwrap().contains(&cancelled));
 
-    // Once recorded, it is cancelled as any other, even when the caller still thinks that it is queued.
+    // Once recorded, it is cancelled as any other, even when the caller still thinks that it is
+    // queued.
     let queued = testing::request(&sale, testing::user_id());
     ledger.record(std::slice::from_ref(&queued)).await;
     let cancelled = done(orders.cancel(queued.order_id, queued.user_id, Some(&queued), now).await);
@@ -362,7 +363,8 @@ pub async fn stock_return(ledger: &Ledger) {
 
     orders.mark_stock_returned(&[], START).await.unwrap();
     for _ in 0..2 {
-        // Active ones have nothing to return yet, whatever the caller thinks; unknown ones are no matter.
+        // Active ones have nothing to return yet, whatever the caller thinks; unknown ones are no
+        // matter.
         let ids = [expired.order_id, confirmed.order_id, cancelled.order_id, testing::order_id()];
         orders.mark_stock_returned(&ids, START).await.unwrap();
         assert_eq!(ours().await, std::slice::from_ref(&rejected));

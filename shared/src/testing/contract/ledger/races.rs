@@ -233,7 +233,8 @@ async fn everything_at_once(ledger: &Ledger) {
         tokio::spawn(async move {
             let AdmittedOrder { order_id, user_id, .. } = request;
             let ids = [order_id];
-            // Each may come before, between or after the others: what they are told is not the point here.
+            // Each may come before, between or after the others: what they are told is not the
+            // point here.
             if n % 4 == 0 {
                 again(|| orders.pay(order_id, user_id, START)).await;
             } else if n % 4 == 1 {
@@ -255,7 +256,8 @@ async fn everything_at_once(ledger: &Ledger) {
     }
 }
 
-/// Prints how many orders a second are recorded in batches of 500, alone and by four workers; no check.
+/// Prints how many orders a second are recorded in batches of 500, alone and by four workers; no
+/// check.
 #[expect(clippy::print_stdout, reason = "it is run by hand for its numbers")]
 pub async fn record_rate(ledger: &Ledger, store: &str) {
     const BATCH: usize = 500;

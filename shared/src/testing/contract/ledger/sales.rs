@@ -186,7 +186,8 @@ async fn the_limit_per_user_stays_once_units_are_sold(ledger: &Ledger) {
         "nobody holds a unit"
     );
 
-    // Also when the order is recorded at the same moment: one of the two is first, and the other decides after it.
+    // Also when the order is recorded at the same moment: one of the two is first, and the other
+    // decides after it.
     for _ in 0..20 {
         let (sale, user) = (ledger.new_sale(5, 2).await, testing::user_id());
         let batch = [testing::request(&sale, user), testing::request(&sale, user)];

@@ -106,7 +106,8 @@ async fn opening_and_ending(ledger: &Ledger) {
     assert!(ledger.sessions.ends_due(Timestamp::MAX, 1).await.unwrap().len() <= 1);
 }
 
-/// A change of the user ends all sessions but one, and lets none be opened that was prepared before it.
+/// A change of the user ends all sessions but one, and lets none be opened that was prepared before
+/// it.
 async fn generations(ledger: &Ledger) {
     let user = ledger.new_user().await;
     let end = START.plus_ms(1_000);
@@ -190,7 +191,8 @@ async fn old_ones_are_deleted(ledger: &Ledger) {
     assert_eq!(ledger.sessions.delete_over(long_ago.plus_ms(1), 10).await.unwrap(), 1);
 }
 
-/// Sign-ins that race with a change of the user: none that was prepared before the change is alive after it.
+/// Sign-ins that race with a change of the user: none that was prepared before the change is alive
+/// after it.
 pub async fn session_races(ledger: &Ledger) {
     for round in 0..5 {
         let user = ledger.new_user().await;
