@@ -259,19 +259,19 @@ static METADATA: Metadata<'static> = Metadata::new("flashsale", Level::INFO, Non
 impl Metric {
     /// Returns a handle on the counter with these label values, in the order of [`Metric::labels`].
     pub fn counter(&self, values: &[&str]) -> Counter {
-        debug_assert!(self.kind == Kind::Counter, "{} is no counter", self.name);
+        debug_assert!(self.kind == Kind::Counter, "{} is not a counter", self.name);
         metrics::with_recorder(|recorder| recorder.register_counter(&self.key(values), &METADATA))
     }
 
     /// Like [`Metric::counter`], for a gauge.
     pub fn gauge(&self, values: &[&str]) -> Gauge {
-        debug_assert!(self.kind == Kind::Gauge, "{} is no gauge", self.name);
+        debug_assert!(self.kind == Kind::Gauge, "{} is not a gauge", self.name);
         metrics::with_recorder(|recorder| recorder.register_gauge(&self.key(values), &METADATA))
     }
 
     /// Like [`Metric::counter`], for a histogram.
     pub fn histogram(&self, values: &[&str]) -> Histogram {
-        debug_assert!(matches!(self.kind, Kind::Histogram(_)), "{} is no histogram", self.name);
+        debug_assert!(matches!(self.kind, Kind::Histogram(_)), "{} is not a histogram", self.name);
         metrics::with_recorder(|recorder| recorder.register_histogram(&self.key(values), &METADATA))
     }
 

@@ -152,7 +152,7 @@ mod tests {
     #[track_caller]
     fn refused(name: &str, value: &str) -> String {
         let key = name.to_ascii_lowercase();
-        let told = error(&[(name, value)]).unwrap_or_else(|| panic!("{name}={value} is let pass"));
+        let told = error(&[(name, value)]).unwrap_or_else(|| panic!("{name}={value} is accepted"));
         assert!(told.starts_with(&format!("{key}: ")), "{told}");
         told
     }
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn traces_leave_the_own_network_with_tls_only() {
         let endpoint = |url: &str| error(&[("TRACES__ENDPOINT", url)]);
-        let told = endpoint("http://collector.example.com:4318").expect("it is let pass");
+        let told = endpoint("http://collector.example.com:4318").expect("it is accepted");
         assert!(
             told.starts_with("traces.endpoint: ")
                 && told.contains("TLS (https://) to collector.example.com"),

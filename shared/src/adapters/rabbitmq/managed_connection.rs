@@ -126,7 +126,7 @@ async fn keep_trying(connector: Connector, state: Weak<Sender<State>>) {
             Ok(connection) => (State::Up(Arc::new(connection)), true),
             Err(cause) => {
                 if cause != logged {
-                    tracing::warn!(purpose = connector.purpose(), %cause, "RabbitMQ can't be reached; trying on");
+                    tracing::warn!(purpose = connector.purpose(), %cause, "RabbitMQ can't be reached; retrying");
                     logged.clone_from(&cause);
                 }
                 (State::Down(cause), false)

@@ -67,7 +67,7 @@ impl ManagedConsumer {
             if let Some(deliveries) = consumer.take(limit as usize, deadline).await {
                 return Ok(deliveries);
             }
-            tracing::warn!("the consumer was lost; its messages come again");
+            tracing::warn!("the consumer was lost; its messages will be delivered again");
             if Instant::now() >= deadline {
                 return Ok(Vec::new());
             }

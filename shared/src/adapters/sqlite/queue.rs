@@ -356,7 +356,7 @@ mod tests {
         let many: Vec<_> =
             (0..2_000).map(|_| testing::request(&sale, testing::user_id())).collect();
         let refused = store.record(&many, testing::START, 1).await.unwrap_err();
-        assert!(full(&refused), "no poison: it can be recorded once there is room: {refused:?}");
+        assert!(full(&refused), "a full disk is not corrupt data: {refused:?}");
 
         pages_max(&store, 1_000_000).await;
         store.publish(&many).await.unwrap();
