@@ -77,7 +77,8 @@ impl Cache for MemoryCache {
             return Ok(());
         }
         if value.len() > VALUE_BYTES_MAX {
-            // Neither is the older value: readers would take it for the new one.
+            // Too long to keep. Remove the older value too, because readers would take it for the
+            // new one.
             kept.remove(&key);
             return Ok(());
         }

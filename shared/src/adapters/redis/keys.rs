@@ -4,17 +4,17 @@
 //! with the same tag together. `SUBJECT` is a [`Subject`]'s kind and value, such as `user:0190…`,
 //! `address:192.0.2.7`, `phone:+1201…`.
 //!
-//! | key | type | what is in it | its life |
+//! | key | type | content | expiry |
 //! |---|---|---|---|
-//! | `sessions:{user:ID}` | hash | session id -> `END` (epoch ms), or `END ROLE` when it is not a shopper's; at most 20 | last end |
-//! | `ban:{SUBJECT}` | string | `UNTIL CREATED REASON`: end (epoch ms or `never`), when it was put (epoch ms), text | end of the ban; `never`: none |
+//! | `sessions:{user:ID}` | hash | session id -> `END` (epoch ms), or `END ROLE` unless it is a shopper's; at most 20 | last end |
+//! | `ban:{SUBJECT}` | string | `UNTIL CREATED REASON`: end (epoch ms or `never`), creation (epoch ms), text | end of the ban; `never`: none |
 //! | `limit:NAME:{SUBJECT}` | string | GCRA's theoretical arrival time, epoch µs | a full burst's time, within which it lies in the past |
 //! | `strikes:{SUBJECT}` | string | `COUNT END`: refusals within the window, its end in epoch ms | end of the window |
 //! | `failures:{SUBJECT}` | string | `COUNT END`, likewise | end of the window |
 //! | `captcha:{ID}` | string | `PURPOSE END ANSWER` | end |
-//! | `bans:put:{bans}` | sorted set | `SUBJECT` by when its ban was put, epoch ms | none; ended bans are dropped as others are put |
+//! | `bans:put:{bans}` | sorted set | `SUBJECT` by its ban's creation, epoch ms | none; ended bans are removed when others are created |
 //! | `bans:ending:{bans}` | sorted set | `SUBJECT` by the end of its ban, epoch ms; none without end | likewise |
-//! | `bans:loaded:{bans}` | string | `loaded` once the operators' bans were put back, before that the token of who does | none |
+//! | `bans:loaded:{bans}` | string | `loaded` once the operators' bans are restored, before that the token of the process that restores them | none |
 //! | `lock:{NAME}` | string | `TOKEN:FENCE` of the holder | the lease: here time is the server's own |
 //! | `fence:{NAME}` | string | last fence given out | none; lock names are few |
 //! | `holders:{queue}` | hash | process -> `BEAT SESSION HANDED_BACK RECEIVED DONE REPORTED`: how far a consumer of the queue is | a minute, by the server's own time |

@@ -33,7 +33,7 @@ const DOWN: Duration = Duration::from_secs(5);
 
 /// Makes connections.
 pub(super) trait Dial: Send + Sync + 'static {
-    /// What is made.
+    /// The type of the connections.
     type Connection: Send + Sync + 'static;
     /// Whether a failed connection stays in use until its successor is made. True where one
     /// connection stands for many servers, of which only one may have failed.

@@ -18,7 +18,7 @@ pub(in crate::adapters) trait Row {
         parse(column, &self.text(column)?)
     }
 
-    /// A number, converted to the smaller type.
+    /// A number as a `T`. An error if it is out of range.
     fn number<T: TryFrom<i64>>(&self, column: &'static str) -> Result<T, Failure> {
         let number = self.int(column)?;
         T::try_from(number).map_err(|_| {

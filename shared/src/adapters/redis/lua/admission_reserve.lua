@@ -1,10 +1,11 @@
 -- Gives an order a unit. The checks come in the order in which `AdmissionDecision` lists its
 -- variants.
 --
--- KEYS[1] sale     state, terms, `admissions` -> orders that ever got a unit, `u:<user>` -> order ids held, `e:<order>` for orders that ended
+-- KEYS[1] sale     state, terms, `admissions` -> orders that ever got a unit,
+--                  `u:<user>` -> order ids held, `e:<order>` for ended orders
 -- KEYS[2] held     order id -> reservation
 -- KEYS[3] overdue  unsettled order ids by the time of admission or last claim
--- ARGV[1] order id   ARGV[2] user id   ARGV[3] '1' when the ticket's life is over   ARGV[4] now, ms
+-- ARGV[1] order id   ARGV[2] user id   ARGV[3] '1' when the ticket has expired   ARGV[4] now, ms
 --
 -- Returns the variant's word, and what it carries.
 local held = redis.call('HGET', KEYS[2], ARGV[1])

@@ -2,7 +2,8 @@
 --
 -- KEYS[1] sale   KEYS[2] held   KEYS[3] overdue
 --
--- Returns nothing when the sale is missing, else {state, epoch, since, version, stock, held, unsettled}.
+-- Returns nothing when the sale is missing, else {state, epoch, since, version, stock, held,
+-- unsettled}.
 local sale = redis.call('HMGET', KEYS[1], 'state', 'epoch', 'since', 'version', 'stock')
 if not sale[1] then return false end
 -- As strings, so that all elements of the reply have one type.

@@ -6,8 +6,8 @@ local function below(a, b)
   return a < b
 end
 
--- Writes the terms in ARGV[first...], unless the store has newer ones: version, stock, limit, price, currency,
--- starts_at, ends_at (both ms).
+-- Writes the terms in ARGV[first...], unless the store has newer ones: version, stock, limit,
+-- price, currency, starts_at, ends_at (both ms).
 local function put_terms(first)
   local version = redis.call('HGET', KEYS[1], 'version')
   if version and below(ARGV[first], version) then return end

@@ -158,7 +158,7 @@ pub async fn bans_put_back(ports: &GatePorts) {
             blacklist.ban(&ban(&subject, START, known)).await.expect("a ban is put");
         }
         for _ in 0..2 {
-            blacklist.restore(&[ban(&subject, START, put_back)]).await.expect("a ban is put back");
+            blacklist.restore(&[ban(&subject, START, put_back)]).await.expect("a ban is restored");
         }
         assert_eq!(
             ports.enter(&banned(&subject, START)).await,
@@ -171,10 +171,10 @@ pub async fn bans_put_back(ports: &GatePorts) {
     }
     let endless = user();
     blacklist.ban(&ban(&endless, START, None)).await.expect("a ban is put");
-    blacklist.restore(&[ban(&endless, START, end(5))]).await.expect("a ban is put back");
+    blacklist.restore(&[ban(&endless, START, end(5))]).await.expect("a ban is restored");
     assert_eq!(ports.enter(&banned(&endless, START)).await, GateDecision::Banned { until: None });
     let many: Vec<Ban> = (0..300).map(|_| ban(&user(), START, None)).collect();
-    blacklist.restore(&many).await.expect("many are put back");
+    blacklist.restore(&many).await.expect("many are restored");
     for ban in many.iter().step_by(37) {
         assert_eq!(
             ports.enter(&banned(&ban.subject, START)).await,
@@ -182,7 +182,7 @@ pub async fn bans_put_back(ports: &GatePorts) {
         );
     }
 
-    assert!(blacklist.begin_loading(1).await.expect("loading begins"), "a new store has none");
+    assert!(blacklist.begin_loading(1).await.expect("loading begins"), "a new store has no bans");
     assert!(blacklist.begin_loading(2).await.expect("another may begin too"));
     blacklist.finish_loading(1).await.expect("loading ends");
     assert!(
@@ -192,5 +192,5 @@ pub async fn bans_put_back(ports: &GatePorts) {
     for _ in 0..2 {
         blacklist.finish_loading(2).await.expect("loading ends");
     }
-    assert!(!blacklist.begin_loading(3).await.expect("the store answers"), "all are there");
+    assert!(!blacklist.begin_loading(3).await.expect("the store answers"), "all are restored");
 }

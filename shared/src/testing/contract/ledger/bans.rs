@@ -79,12 +79,12 @@ async fn one_ban(ledger: &Ledger) {
         // Created again.
         bans.put(&ban(&subject, START.plus_ms(10), Some(end))).await.unwrap();
         assert!(ledger.kept_ban(&subject).await.unwrap().holds(START.plus_ms(10)));
-        assert!(!bans.lift(&subject, end).await.unwrap(), "it is over by itself");
+        assert!(!bans.lift(&subject, end).await.unwrap(), "it has ended by itself");
         bans.delete_over(end, 100_000).await.unwrap();
         assert!(ledger.kept_ban(&subject).await.is_some(), "the fast store was not updated");
         bans.note_shared(&subject, 4, None).await.unwrap();
         bans.delete_over(end.minus_ms(1), 100_000).await.unwrap();
-        assert!(ledger.kept_ban(&subject).await.is_some(), "it is not over");
+        assert!(ledger.kept_ban(&subject).await.is_some(), "it has not ended");
         assert_eq!(bans.delete_over(end, 0).await.unwrap(), 0);
         assert!(bans.delete_over(end, 100_000).await.unwrap() >= 1);
         assert_eq!(ledger.kept_ban(&subject).await, None);

@@ -39,14 +39,17 @@ pub async fn forbidden(ledger: &Ledger) -> Forbidden {
             format!("UPDATE sales SET stock = 0 WHERE sale_id = '{sale_id}'"),
         ),
         (
-            "sells less than nothing",
+            "makes the units sold negative",
             format!("UPDATE sales SET sold = -1 WHERE sale_id = '{sale_id}'"),
         ),
         (
-            "allows nobody anything",
+            "sets the limit per user to zero",
             format!("UPDATE sales SET per_user_limit = 0 WHERE sale_id = '{sale_id}'"),
         ),
-        ("sells below zero", format!("UPDATE sales SET price = -1 WHERE sale_id = '{sale_id}'")),
+        (
+            "makes the price negative",
+            format!("UPDATE sales SET price = -1 WHERE sale_id = '{sale_id}'"),
+        ),
         (
             "ends before it starts",
             format!("UPDATE sales SET ends_at_ms = starts_at_ms WHERE sale_id = '{sale_id}'"),
