@@ -110,8 +110,8 @@ impl Connector {
                         }
                     }
                 };
-                // The library's thread would go on waiting here, unaware that its caller has given
-                // up.
+                // The timeout is needed here because the library's thread does not notice that its
+                // caller has given up.
                 let opened = timeout(CONNECT_LIMIT, connecting)
                     .await
                     .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));

@@ -25,7 +25,7 @@ use crate::{
 
 /// How many times a message may be handed back before it is parked.
 const ATTEMPTS_MAX: i64 = 50;
-/// Limit on the messages held at once.
+/// Limit on the messages that one call of `receive` returns.
 const RECEIVE_MAX: u32 = 2_000;
 /// Longest wait for a first message; a caller's longer wait is cut to this.
 const WAIT_MAX: Duration = Duration::from_secs(3_600);
@@ -202,8 +202,8 @@ impl OrderSource for Sqlite {
         None
     }
 
-    /// At most 2,000 messages at once. All clones of the store are one consumer. A message of an
-    /// earlier run is marked as redelivered, because it may have been delivered then.
+    /// Returns at most 2,000 messages per call. All clones of the store are one consumer. A message
+    /// of an earlier run is marked as redelivered, because it may have been delivered then.
     async fn receive(&self, limit: u32, wait_ms: u64) -> Stored<Vec<Delivery>> {
         let deadline = Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX);
         loop {
