@@ -1,5 +1,5 @@
-//! The process-wide cryptography: `ring` for tokens (HMAC-SHA256) as for TLS, so that one provider is built and none is missing
-//! at the first use.
+//! The process-wide cryptography: `ring` for tokens (HMAC-SHA256) as well as for TLS, so that only
+//! one provider is built, and none is missing at first use.
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey,
@@ -9,9 +9,10 @@ use jsonwebtoken::{
 use ring::hmac;
 use signature::{Signer, Verifier};
 
-/// Makes `ring` the one cryptography of this process, for tokens as for TLS. Calling it again does nothing.
+/// Makes `ring` the only cryptography provider of this process, for tokens as well as for TLS.
+/// Calling it again does nothing.
 pub(crate) fn install() {
-    // An error says only that another call was first.
+    // An error only says that another call was first.
     let _ = PROVIDER.install_default();
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

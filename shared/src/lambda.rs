@@ -1,4 +1,4 @@
-//! The `main` of every function: reads the environment, connects, and serves Lambda's events.
+//! The `main` of every function: reads the environment, connects, and handles Lambda's events.
 
 use axum::{Router, body::Body as AxumBody, response::Response};
 use lambda_http::{Body, Request, lambda_runtime, service_fn, tower::ServiceExt as _};
@@ -12,7 +12,7 @@ use crate::{
     wire::{self, Program},
 };
 
-/// What ends a function.
+/// An error that ends a function.
 pub type Error = lambda_http::Error;
 
 /// Serves an HTTP function (API Gateway HTTP API or function URL, payload version 2).
@@ -48,12 +48,13 @@ where
             work(worker.clone(), event.payload)
         }))
         .await;
-    // In good order: a connection that only breaks off is an error in the server's log.
+    // Close cleanly: the server logs an error for a connection that just breaks off.
     app.ports.source.close().await;
     ended
 }
 
-/// A cold start asks no server: those that are down may not be needed for what comes.
+/// A cold start contacts no server: a server that is down may not be needed for the coming
+/// requests.
 async fn start(program: Program) -> Result<App, Error> {
     let config = Config::load(None, Config::environment(), [])?;
     logging::start(&config)?;
@@ -61,7 +62,8 @@ async fn start(program: Program) -> Result<App, Error> {
     Ok(App::new(config, ports)?)
 }
 
-/// The whole body is read before it is returned: a Lambda answer must be `Sync`, which axum's streaming body is not.
+/// The whole body is read first: a Lambda response must be `Sync`, which axum's streaming body is
+/// not.
 async fn answer(router: Router, request: Request) -> Result<lambda_http::Response<Body>, Error> {
     let request = request.map(|body| match body {
         Body::Text(text) => AxumBody::from(text),

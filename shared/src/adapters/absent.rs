@@ -1,4 +1,5 @@
-//! A queue for functions that need none. They are given no address of one and can't reach it by mistake.
+//! A queue for functions that need none: they receive no queue address, so they can't reach one by
+//! mistake.
 
 use async_trait::async_trait;
 

@@ -1,6 +1,6 @@
-//! What is wrong with the configuration.
+//! Errors of the configuration.
 
-/// What is wrong with the configuration.
+/// An error of the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file can't be read.
@@ -19,7 +19,7 @@ pub enum ConfigError {
     Value {
         /// The key as it was given.
         key: String,
-        /// What would be right.
+        /// What is expected instead.
         expected: String,
     },
 }

@@ -39,7 +39,7 @@ pub(super) struct FunctionOverrides {
     routes: Option<Vec<String>>,
 }
 
-/// How one function's processes are run. The comments of `config.default.toml` say what each field means.
+/// How to run one function's processes. The comments of `config.default.toml` explain each field.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "config.default.toml documents each setting")]
 pub struct FunctionSettings {
@@ -54,7 +54,8 @@ pub struct FunctionSettings {
     pub environment: Vec<String>,
     /// Program and arguments; empty: the binary of the function's name.
     pub command: Vec<String>,
-    /// Paths that the gateway gives to the function, for one that is not ours.
+    /// Paths that the gateway routes to the function, for functions that are not part of this
+    /// service.
     pub routes: Vec<String>,
 }
 
@@ -65,7 +66,7 @@ impl FunctionDefaults {
 }
 
 impl FunctionOverrides {
-    /// What can be checked without the defaults.
+    /// Checks that need no defaults.
     pub(super) fn validate(&self, name: &str, is_ours: bool) -> Result<(), ConfigError> {
         let usable = !name.is_empty()
             && name.len() <= 64
@@ -134,10 +135,10 @@ impl FunctionSettings {
             return settings;
         };
         settings.instances_max = own.instances_max.unwrap_or(settings.instances_max);
-        // Who lowers only the upper bound must not have to know of the lower.
+        // A user who lowers only the upper bound should not have to know the lower one.
         settings.instances_min =
             own.instances_min.unwrap_or(settings.instances_min.min(settings.instances_max));
-        // Runtime clients of other languages start a whole process for each.
+        // Runtime clients of other languages start a whole process for each concurrent call.
         let concurrency = if own.command.is_some() { 1 } else { settings.concurrency };
         settings.concurrency = own.concurrency.unwrap_or(concurrency);
         settings.timeout_ms = own.timeout_ms.unwrap_or(settings.timeout_ms);
@@ -145,7 +146,7 @@ impl FunctionSettings {
         settings.idle_ms = own.idle_ms.unwrap_or(settings.idle_ms);
         settings.queue_max = own.queue_max.unwrap_or(settings.queue_max);
         settings.queue_wait_ms = own.queue_wait_ms.unwrap_or(settings.queue_wait_ms);
-        // The later of two with the same name wins, so that the function's own do.
+        // Of two variables with the same name the later one wins, which is the function's own.
         settings.environment.extend(own.environment.into_iter().flatten());
         settings.command = own.command.unwrap_or_default();
         settings.routes = own.routes.unwrap_or_default();

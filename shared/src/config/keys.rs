@@ -20,7 +20,7 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
-/// Reads a list of keys.
+/// Parses a list of keys.
 pub(super) fn signing_keys(
     key: &'static str,
     list: &[SecretString],

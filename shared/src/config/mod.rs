@@ -1,7 +1,9 @@
-//! The configuration: `config.default.toml`, then a file, then environment variables, then flags; read once at start
-//! and checked whole, so that a bad value is named by its key before the first request.
+//! The configuration: `config.default.toml`, then a file, then environment variables, then flags.
+//! It is read once at start and checked as a whole, so that an invalid value is reported by its key
+//! before the first request.
 //!
-//! Each section has a file, which checks its values. [`Config`] holds the sections and what stands outside of them.
+//! Each section has a file that checks its values. [`Config`] holds the sections and the settings
+//! outside of them.
 
 mod abuse;
 mod cache;
@@ -53,17 +55,17 @@ pub use worker::Worker;
 use error::bad;
 use reading::{ENV_PREFIX, Effective, overlay, set};
 
-/// Variables of flags that are no settings.
+/// Variables of flags that are not settings.
 const ENV_OF_FLAGS: [&str; 2] = ["FLASHSALE_DEMO", "FLASHSALE_NO_DEMO"];
-/// The variable that names a file; not a setting by itself.
+/// The variable that names a file. Not a setting itself.
 const ENV_FILE: &str = "FLASHSALE_CONFIG";
 
 impl Config {
-    /// Reads the defaults, the file named by `file` (or by `FLASHSALE_CONFIG` in `env`), the variables in `env`, then
-    /// `flags` as pairs of key and value.
+    /// Reads the defaults, the file named by `file` (or by `FLASHSALE_CONFIG` in `env`), the
+    /// variables in `env`, then `flags` as pairs of key and value.
     ///
     /// # Errors
-    /// Names the first key, variable or flag with a bad value, and what would be right.
+    /// Names the first key, variable or flag with an invalid value, and what is expected.
     pub fn load(
         file: Option<&str>,
         env: impl IntoIterator<Item = (String, String)>,
@@ -101,7 +103,8 @@ impl Config {
         Ok(config)
     }
 
-    /// The variables of this process's environment that are ours. Others may hold anything, also what is no text.
+    /// This process's environment variables with our prefix. Others are ignored, so they may hold
+    /// invalid UTF-8.
     pub fn environment() -> impl Iterator<Item = (String, String)> {
         std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))

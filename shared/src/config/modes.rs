@@ -6,7 +6,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
-    /// For a laptop: keys are made when missing.
+    /// For a laptop: missing keys are created.
     Development,
     /// Weak settings are refused.
     Production,
@@ -28,7 +28,7 @@ pub enum ServersMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostMode {
-    /// All in the emulator's own process.
+    /// Inside the emulator's own process.
     InProcess,
     /// As processes of their own, over the Lambda Runtime API.
     Processes,

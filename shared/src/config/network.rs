@@ -1,4 +1,4 @@
-//! Networks and the addresses in them.
+//! Networks and their addresses.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Whether the network is wider than any that one operator has.
+    /// Whether the network is wider than any single operator's.
     pub(super) const fn is_too_wide(&self) -> bool {
         let bits_min = if self.address.is_ipv4() { 8 } else { 7 };
         self.prefix_bits < bits_min
@@ -53,7 +53,7 @@ impl TryFrom<String> for Network {
             IpAddr::V6(address) => address.to_ipv4_mapped(),
             IpAddr::V4(_) => None,
         };
-        // Addresses are compared as IPv4 where they are that.
+        // IPv4 addresses mapped into IPv6 are compared as IPv4.
         let (address, bits) = match (mapped, bits) {
             (None, bits) => (address, bits.map(str::to_owned)),
             (Some(ipv4), None) => (IpAddr::V4(ipv4), None),
@@ -71,13 +71,13 @@ impl TryFrom<String> for Network {
     }
 }
 
-/// Whether no packet of the public internet comes from the address or goes to it.
+/// Whether the address is not used on the public internet.
 #[must_use]
 pub const fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => {
             let [first, second, ..] = address.octets();
-            // 100.64.0.0/10 is what carriers and clouds use inside.
+            // 100.64.0.0/10 is used inside the networks of carriers and clouds.
             address.is_private()
                 || address.is_loopback()
                 || address.is_link_local()
@@ -89,18 +89,18 @@ pub const fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// The first address of this machine that is not private.
+/// Returns the first address of this machine that is not private.
 ///
 /// # Errors
 /// When the kernel's lists can't be read.
 pub fn public_address_of_this_machine() -> std::io::Result<Option<IpAddr>> {
     let v4 = std::fs::read_to_string("/proc/net/fib_trie")?;
-    // Without IPv6 there is no such list.
+    // A kernel without IPv6 has no such list.
     let v6 = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
     Ok(local_v4(&v4).chain(local_v6(&v6)).find(|address| !is_private(*address)))
 }
 
-/// `|-- 10.0.0.5` is followed by `/32 host LOCAL` when the address is the machine's own.
+/// The line `|-- 10.0.0.5` is followed by `/32 host LOCAL` if the address is the machine's own.
 fn local_v4(list: &str) -> impl Iterator<Item = IpAddr> {
     let own =
         list.lines().zip(list.lines().skip(1)).filter(|(_, next)| next.trim() == "/32 host LOCAL");

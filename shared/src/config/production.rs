@@ -1,4 +1,4 @@
-//! What the production profile refuses.
+//! Settings that the production profile refuses.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,7 +11,7 @@ use super::{
     settings::Config,
 };
 
-/// Names that no public name server answers.
+/// Name suffixes that no public name server resolves.
 const INTERNAL_SUFFIXES: [&str; 5] = [".localhost", ".local", ".internal", ".lan", ".home.arpa"];
 
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
@@ -37,7 +37,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         return Err(bad("trusted_proxies", expected));
     }
     if let Ok(address) = config.admin_listen.parse::<SocketAddr>()
-        // All addresses of this machine: whether one of them is public is known when the emulator starts to listen.
+        // Listening on all addresses of this machine: only when the emulator starts to listen is it
+        // known whether one of them is public.
         && !is_private(address.ip())
         && !address.ip().is_unspecified()
     {
@@ -74,17 +75,18 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The hosts that the address names, when what is sent to them may go without TLS.
+/// The hosts that the address names, if the traffic to them may be unencrypted.
 fn plaintext_hosts(url: &str) -> impl Iterator<Item = &str> {
     let (scheme, rest) = url.split_once("://").unwrap_or_default();
     let with_tls = match scheme {
         "redis" | "redis+cluster" | "redis+sentinel" | "amqp" | "http" => false,
         "mysql" => requires_tls(rest),
-        // Nothing, or what no adapter knows and `wire` refuses.
+        // Empty, or a scheme that no adapter knows and `wire` refuses.
         _ => true,
     };
     let is_end = ['/', '?', '#'];
-    // The adapter reads further nodes of a cluster up to the end of the address, whatever stands between the commas.
+    // The adapter parses further cluster nodes up to the end of the address, whatever comes between
+    // the commas.
     let nodes = if scheme == "redis+cluster" {
         rest
     } else {
@@ -95,7 +97,7 @@ fn plaintext_hosts(url: &str) -> impl Iterator<Item = &str> {
     hosts.filter(move |host| !with_tls && !host.is_empty())
 }
 
-/// `ssl-mode` of a database address; without it TLS is used only when the server offers it.
+/// Reads `ssl-mode` of a database address. Without it TLS is used only if the server offers it.
 fn requires_tls(rest: &str) -> bool {
     let parameters = rest
         .split_once('?')
@@ -116,8 +118,8 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// Whether the host is on the operator's own network, as far as its name tells. Names are not looked up: an answer that
-/// changes must not change whether the service starts.
+/// Whether the host is on the operator's own network, as far as its name tells. Names are not
+/// resolved: a changing DNS answer must not change whether the service starts.
 fn may_be_plain(host: &str, allowed: &[String]) -> bool {
     if let Ok(address) = host.parse::<IpAddr>() {
         return is_private(address);
@@ -150,7 +152,7 @@ mod tests {
     #[track_caller]
     fn refused(name: &str, value: &str) -> String {
         let key = name.to_ascii_lowercase();
-        let told = error(&[(name, value)]).unwrap_or_else(|| panic!("{name}={value} is let pass"));
+        let told = error(&[(name, value)]).unwrap_or_else(|| panic!("{name}={value} is accepted"));
         assert!(told.starts_with(&format!("{key}: ")), "{told}");
         told
     }
@@ -275,7 +277,7 @@ mod tests {
     #[test]
     fn traces_leave_the_own_network_with_tls_only() {
         let endpoint = |url: &str| error(&[("TRACES__ENDPOINT", url)]);
-        let told = endpoint("http://collector.example.com:4318").expect("it is let pass");
+        let told = endpoint("http://collector.example.com:4318").expect("it is accepted");
         assert!(
             told.starts_with("traces.endpoint: ")
                 && told.contains("TLS (https://) to collector.example.com"),

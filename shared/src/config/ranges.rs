@@ -2,10 +2,10 @@
 
 use super::error::{ConfigError, bad};
 
-/// Longest lifetime that a setting may have.
+/// Longest lifetime that a setting allows.
 pub(super) const YEAR_SECONDS: u64 = 31_536_000;
 
-/// Checks that each value of a section is within its bounds; names the first one that is not.
+/// Checks that each value of a section is within its bounds. Names the first one that is not.
 pub(super) fn check_ranges<const N: usize>(
     section: &str,
     ranges: [(&str, u64, u64, u64); N],

@@ -1,4 +1,4 @@
-//! All settings in one value, and what follows from them.
+//! All settings in one value, and values derived from them.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::private_files::Loose;
 
-/// Everything that can be set. The comments of `config.default.toml` say what each means.
+/// All settings. The comments of `config.default.toml` explain each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config.default.toml documents each setting")]
@@ -80,7 +80,7 @@ impl Config {
         self.effective.masked()
     }
 
-    /// From here on the state is on these servers.
+    /// Replaces the servers that hold the state.
     pub fn use_servers(&mut self, redis_url: String, database_url: String, amqp_url: String) {
         for (key, value) in [
             ("servers", "external"),
@@ -94,8 +94,8 @@ impl Config {
             (redis_url.into(), database_url.into(), amqp_url.into());
     }
 
-    /// The environment variables that give a function's process this same configuration; those with the default are left out.
-    /// They hold secrets.
+    /// The environment variables that give a function's process this same configuration, without
+    /// those that have the default. They hold secrets.
     #[must_use]
     pub fn environment_for_functions(&self) -> Vec<(String, String)> {
         self.effective.as_environment(&[
@@ -110,7 +110,7 @@ impl Config {
         ])
     }
 
-    /// The virtual host that the address of RabbitMQ ends with; `/` where it names none.
+    /// The virtual host at the end of RabbitMQ's address; `/` if there is none.
     #[must_use]
     pub fn amqp_vhost(&self) -> String {
         let url = self.amqp_url.expose_secret();
@@ -127,7 +127,7 @@ impl Config {
         self.functions.keys().map(String::as_str)
     }
 
-    /// How the function's processes are run.
+    /// How to run the function's processes.
     #[must_use]
     pub fn function(&self, name: &str) -> FunctionSettings {
         FunctionSettings::new(&self.function_defaults, self.functions.get(name))
@@ -139,21 +139,21 @@ impl Config {
         self.profile == Profile::Production
     }
 
-    /// What is done about files with secrets that other users may read.
+    /// What to do about files with secrets that other users may read.
     #[must_use]
     pub fn loose_files(&self) -> Loose {
         if self.is_production() { Loose::Refuse } else { Loose::Tighten }
     }
 
-    /// The configured session keys; empty when one is to be made.
+    /// The configured session keys. Empty if one is to be created.
     ///
     /// # Errors
-    /// Names the key when one is not `kid:base64` of 32 bytes or more.
+    /// Names the key if one is not `kid:base64` of 32 bytes or more.
     pub fn session_keys(&self) -> Result<Vec<SigningKey>, ConfigError> {
         signing_keys("session_keys", &self.session_keys)
     }
 
-    /// The configured ticket keys; empty when one is to be made.
+    /// The configured ticket keys. Empty if one is to be created.
     ///
     /// # Errors
     /// As [`Config::session_keys`].

@@ -24,7 +24,8 @@ pub struct Sweeper {
 }
 
 impl Sweeper {
-    /// `publish_wait_ms` is that of the section `orders`: a rebuild must wait longer than any publish can take.
+    /// `publish_wait_ms` comes from the section `orders`: a rebuild must wait longer than any
+    /// publish can take.
     pub(super) fn validate(&self, publish_wait_ms: u64) -> Result<(), ConfigError> {
         let publish_ms = publish_wait_ms.saturating_add(PUBLISH_LIMIT_MS + 1);
         check_ranges(

@@ -87,10 +87,7 @@ fn functions_have_settings_of_their_own() {
     assert_eq!(config.function("order-status").timeout_ms, 99);
     assert_eq!(config.function_names().filter(|name| name.starts_with("order")).count(), 2);
     let hello = config.function("hello");
-    assert_eq!(
-        hello.concurrency, 1,
-        "many runtime clients start as many processes as they are told"
-    );
+    assert_eq!(hello.concurrency, 1, "many runtime clients start one process per concurrent call");
     assert_eq!(hello.command, ["python3", "-m", "awslambdaric", "hello.handler"]);
     assert_eq!(hello.variables().collect::<Vec<_>>(), [("A", "1"), ("B", "2=3")]);
     assert!(config.function_names().any(|name| name == "hello"));

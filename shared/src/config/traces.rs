@@ -1,4 +1,4 @@
-//! Where traces go, and how many.
+//! Where traces are sent, and how many.
 
 use lambda_http::http::{HeaderName, HeaderValue, Uri};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -9,13 +9,13 @@ use super::{
     ranges::check_ranges,
 };
 
-/// Who decides whether a request is exported.
+/// What decides whether a request is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sampling {
     /// This process.
     Own,
-    /// A trusted proxy, for the requests in which it says so.
+    /// A trusted proxy, for requests in which it says so.
     Proxy,
 }
 
@@ -38,7 +38,7 @@ impl Traces {
     /// The name and the value of each header. The values may be secrets.
     ///
     /// # Errors
-    /// Says what is expected, without the value, when one is no header.
+    /// Says what is expected, without the value, if one is not a header.
     pub fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, ConfigError> {
         let wrong = || {
             bad(
@@ -56,7 +56,7 @@ impl Traces {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         let usable = |uri: &Uri| {
             let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
-            // A password in the address would show in errors; it belongs into a header.
+            // A password in the address would show in errors; it belongs in a header.
             scheme
                 && uri.query().is_none()
                 && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))

@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use crate::support::{servers, unique};
 use property::Subject;
 
-/// The single server and the cluster, as each test runs on both.
+/// The single server and the cluster; each test runs on both.
 fn redis_urls() -> [String; 2] {
     [
         servers().redis_url().expect("a Redis was started"),
@@ -65,7 +65,7 @@ async fn redis_bears_a_crowd() {
     }
 }
 
-/// A store and, behind its back, its server.
+/// A store, and direct access to its server.
 struct Behind {
     port: Arc<Redis>,
     client: redis::Client,
@@ -77,7 +77,7 @@ impl Behind {
         redis_urls().map(|url| {
             let prefix = format!("{}:", unique("admission"));
             let port = Arc::new(Redis::new(&url, &prefix).unwrap());
-            // The cluster has one node, which takes commands as a single server does.
+            // The cluster has one node, which accepts commands like a single server.
             let client = redis::Client::open(url.replace("redis+cluster://", "redis://")).unwrap();
             Self { port, client, prefix }
         })
@@ -94,12 +94,12 @@ impl Behind {
         command.query_async(&mut connection).await.unwrap()
     }
 
-    /// What FLUSHALL does to a sale; itself it would take the other tests' keys too.
+    /// Has the effect of FLUSHALL on one sale; FLUSHALL itself would delete other tests' keys too.
     async fn lose(&self, sale_id: SaleId) {
         let _: u32 = self.command(redis::cmd("DEL").arg(&self.keys(sale_id))).await;
     }
 
-    /// Which keys there are, and when they are collected, in ms of the server's time from its now on.
+    /// The keys that exist, and when they expire, in ms from now by the server's clock.
     async fn lives(&self, sale_id: SaleId) -> Vec<Option<i64>> {
         let mut lives = Vec::new();
         for key in self.keys(sale_id) {
@@ -143,7 +143,7 @@ fn redis_holds_when_tasks_interleave() {
 }
 
 const DAY_MS: i64 = 86_400_000;
-/// How far a test may run on between two looks at a life.
+/// Tolerance for the time that passes between two reads of a key's time to live.
 const SLACK_MS: i64 = DAY_MS / 24;
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn redis_collects_every_key_in_the_end() {
                 assert!(agree, "{lives:?} ms, not {expected:?} days");
             }
         };
-        // What ended in a sale that is not loaded.
+        // An order that ended in a sale that is not loaded.
         port.release(sale.sale_id, &[testing::order_id()]).await.unwrap();
         close(&behind.lives(sale.sale_id).await, [Some(8), None, None]);
         assert!(port.begin_rebuild(&sale.terms(), 1, now).await.unwrap());
@@ -183,7 +183,7 @@ async fn redis_collects_every_key_in_the_end() {
         };
         let orders = [reserve().await, reserve().await];
         close(&behind.lives(sale.sale_id).await, [Some(38), Some(38), Some(38)]);
-        // Keys that were emptied come again with their life.
+        // Keys that became empty get their expiry again.
         let held = port.reservations(sale.sale_id, 0, 10).await.unwrap().reservations;
         port.release(
             sale.sale_id,
@@ -198,7 +198,7 @@ async fn redis_collects_every_key_in_the_end() {
         close(&behind.lives(sale.sale_id).await, [Some(38), None, None]);
         reserve().await;
         close(&behind.lives(sale.sale_id).await, [Some(38), Some(38), Some(38)]);
-        // New terms move it; a sale that is over keeps eight days from now on.
+        // New terms move the expiry; the keys of an ended sale expire eight days from now.
         for (ends, expected) in [(50, 58), (20, 28), (-20, 8)] {
             (sale.ends_at, sale.version) =
                 (if ends < 0 { now.minus_ms(1) } else { days(ends) }, sale.version + 1);

@@ -90,13 +90,13 @@ on_redis! {
     };
 }
 
-/// The script holds the domain's rules: who may come in, in which order the checks stand, and GCRA.
+/// The script implements the domain's rules: who may enter, the order of the checks, and GCRA.
 #[test]
 #[ignore = "needs servers: infra/test runs it"]
 fn gate_script_agrees_with_the_rules() {
     let runtime = Runtime::new().unwrap();
     for (store, cases) in [(single as fn() -> Arc<Redis>, 150), (cluster, 60)] {
-        // Made within the runtime, as its connections are.
+        // Created inside the runtime, because its connections need it.
         let redis = runtime.block_on(async { store() });
         let store = property::Store {
             gate: redis.clone(),
@@ -111,7 +111,7 @@ fn gate_script_agrees_with_the_rules() {
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]
 async fn gate_says_that_redis_is_down() {
-    // Nobody listens on port 1.
+    // Port 1 is closed.
     for url in ["redis://:secret@127.0.0.1:1", "redis+cluster://:secret@127.0.0.1:1"] {
         let error = Redis::new(url, "x:").unwrap().check().await.unwrap_err();
         assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
@@ -123,7 +123,7 @@ fn ban(created_at: Timestamp, expires_at: Option<Timestamp>) -> Ban {
     Ban { subject: Subject::User(user_id()), reason: "test".to_owned(), created_at, expires_at }
 }
 
-/// A list that is longer than what is read from Redis at a time.
+/// A list that is longer than one read from Redis.
 async fn put_and_list_many_bans(blacklist: &dyn Blacklist) {
     let mut subjects = Vec::new();
     for n in 0..450 {
@@ -145,8 +145,8 @@ async fn put_and_list_many_bans(blacklist: &dyn Blacklist) {
     assert_eq!(page.iter().map(|ban| &ban.subject).collect::<Vec<_>>(), holding[190..250]);
 }
 
-/// What a crash between the two steps of a ban leaves behind is passed over, and dropped once it is old enough not to
-/// be a ban on its way; bans that ended long ago are dropped as others are put.
+/// A subject that a crash left listed without a ban is skipped, and removed once it is too old to
+/// be a ban in progress. Bans that ended long ago are removed when others are created.
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]
 async fn gate_bans_are_listed_as_they_hold() {
@@ -185,7 +185,7 @@ async fn gate_bans_are_listed_as_they_hold() {
     assert_eq!(redis.list(now, 0, 100).await.unwrap().iter().collect::<Vec<_>>(), expected[1..]);
     assert_eq!(listed("bans:put:{bans}").await.len(), 20);
 
-    // The one that ended is dropped a day later, when another is put.
+    // The ended ban is removed a day later, when another is created.
     let ended = member(&bans[229]);
     assert_eq!(listed("bans:ending:{bans}").await, std::slice::from_ref(&ended));
     redis.ban(&ban(START.plus_ms(5_000 + 86_399_999), None)).await.unwrap();
@@ -195,7 +195,7 @@ async fn gate_bans_are_listed_as_they_hold() {
     assert_eq!(listed("bans:ending:{bans}").await, Vec::<String>::new());
 }
 
-/// Everything that ends has a key that goes by itself.
+/// Every key whose content ends has an expiry.
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]
 async fn gate_leaves_nothing_behind() {

@@ -26,18 +26,18 @@ use tokio::{
 
 use crate::support::{servers, unique};
 
-/// A new database on the common server; its address.
+/// Creates a database on the shared server and returns its address.
 pub async fn database() -> String {
     let admin = servers().mysql_admin_url().unwrap();
     let name = unique("ledger");
-    // Tables must not depend on what the database's default happens to be.
+    // The tables must not depend on the database's default character set.
     execute(&mut raw(&admin).await, &format!("CREATE DATABASE {name} CHARACTER SET latin1"))
         .await
         .unwrap();
     format!("{admin}/{name}")
 }
 
-/// A connection of its own, as another tool would have it.
+/// A separate connection, like that of another tool.
 pub async fn raw(url: &str) -> MySqlConnection {
     MySqlConnection::connect(url).await.unwrap()
 }
@@ -87,7 +87,7 @@ async fn the_servers_clock_is_told() {
     let store = migrated(&database().await).await;
     let before = SystemClock.now();
     let told = store.ask().await.unwrap();
-    // The server runs on this machine and tells milliseconds, cut off.
+    // The server runs on this machine and reports milliseconds, truncated.
     assert!(before.minus_ms(1) <= told && told <= SystemClock.now(), "{before} {told}");
 }
 
@@ -118,7 +118,7 @@ async fn a_migrator_waits_for_another() {
     execute(&mut other, lock).await.unwrap();
     let store = MySql::new(&url).unwrap();
     let migration = tokio::spawn(async move { store.migrate().await });
-    // Long enough that it would be done if it did not wait; that it did not is what is checked, not the time.
+    // Long enough to finish if it did not wait. The check is that it waited, not for how long.
     sleep(Duration::from_millis(500)).await;
     let tables: i64 = sqlx::query_scalar(
         "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE()",
@@ -159,7 +159,8 @@ async fn constraints_hold() {
     forbidden.assert_falsehood_is_seen().await;
 }
 
-/// Waits until a transaction of the database waits for a row; returns its isolation level.
+/// Waits until a transaction of the database waits for a row. Returns the transaction's isolation
+/// level.
 async fn somebody_waits(raw: &mut MySqlConnection) -> String {
     loop {
         let waiting: Option<String> = sqlx::query_scalar(
@@ -189,7 +190,7 @@ async fn locks_of_one_sale_hold_up_no_other() {
     let old = testing::request(&held, testing::user_id());
     store.record(std::slice::from_ref(&old), START, 10).await.unwrap();
 
-    // The table is young and small: a plan that scanned it would stumble over these locks.
+    // The table is young and small: a plan that scanned it would run into these locks.
     let mut holder = raw(&url).await;
     execute(&mut holder, "BEGIN").await.unwrap();
     let sale = format!("SELECT stock FROM sales WHERE sale_id = '{}' FOR UPDATE", held.sale_id);
@@ -212,17 +213,17 @@ async fn locks_of_one_sale_hold_up_no_other() {
     assert_eq!(store.expire_due(START.plus_ms(5), 10).await.unwrap().len(), 1);
     let ids: Vec<_> = batch.iter().map(|request| request.order_id).collect();
     store.mark_stock_returned(&ids, START).await.unwrap();
-    // Reads wait for nobody.
+    // Reads do not wait for locks.
     assert_eq!(store.tally(held.sale_id).await.unwrap().active, 1);
 
-    // The held sale itself: undone in time, and said so.
+    // The locked sale itself: the call rolls back in time and reports that.
     let begun = Instant::now();
     let blocked = testing::request(&held, testing::user_id());
     let refused = store.record(std::slice::from_ref(&blocked), START, 10).await.unwrap_err();
     assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused}");
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
 
-    // And tried again when the lock is given up while it waits.
+    // The call is retried when the lock is released while it waits.
     let waiting = tokio::spawn({
         let (store, blocked) = (store.clone(), blocked.clone());
         async move { store.record(&[blocked], START, 10).await }
@@ -243,10 +244,10 @@ async fn a_deadlock_is_tried_again() {
     let old = testing::request(&sale, testing::user_id());
     store.record(std::slice::from_ref(&old), START, 10).await.unwrap();
 
-    // A stranger that locks in the wrong order: the order first, then the sale.
+    // Another client locks in the wrong order: the order first, then the sale.
     let mut stranger = raw(&url).await;
     execute(&mut stranger, "BEGIN").await.unwrap();
-    // With changes to undo it is not the one that the server picks to give up.
+    // With changes to roll back, it is not the one that the server aborts.
     for _ in 0..20 {
         let user = testing::user();
         let insert = format!(
@@ -292,7 +293,7 @@ async fn nothing_deadlocks() {
             .fetch_one(&mut raw(&server.admin_url()).await)
             .await
             .unwrap();
-    assert_eq!(deadlocks, 0, "all lock in the same order");
+    assert_eq!(deadlocks, 0, "all transactions lock in the same order");
 }
 
 /// Both `Sales` and `Users` have a `create`.
@@ -322,7 +323,7 @@ async fn errors_keep_secrets() {
         assert!(!shown.contains("hunter2") && !shown.contains(host), "{shown}");
     }
 
-    // What the server says of a refused value would show a phone.
+    // The server's message about a refused value would contain a phone number.
     let store = migrated(&url).await;
     let user = flashsale::domain::User { password_hash: "é".repeat(300), ..testing::user() };
     let refused = Users::create(&store, &user).await.unwrap_err();
@@ -340,9 +341,9 @@ async fn errors_keep_secrets() {
     assert!(refused.to_string().contains("title"), "{refused}");
 }
 
-/// A server that nobody else uses: to be hurt, or to be measured.
+/// A private server, for tests that break it or measure it.
 struct OwnServer {
-    // Its calls block, its drop too.
+    // Its calls block, and so does its drop.
     server: Option<Arc<Servers>>,
     dir: PathBuf,
 }
@@ -390,7 +391,7 @@ async fn a_server_that_fails_comes_back() {
     let sale = testing::sale(1_000_000);
     store.create_sale(&sale).await;
 
-    // Killed while it is worked with: what was acknowledged is there afterwards.
+    // The server is killed under load: acknowledged work is still there afterwards.
     let workers: Vec<_> = (0..4)
         .map(|_| {
             let (store, sale) = (store.clone(), sale.clone());
@@ -425,7 +426,7 @@ async fn a_server_that_fails_comes_back() {
     let row = Sales::get(&store, sale.sale_id).await.unwrap().unwrap();
     assert_eq!(store.tally(sale.sale_id).await.unwrap().active, u64::from(row.sold));
 
-    // Connections that hang are found out, in time, and not used again.
+    // Hanging connections are detected in time, and not used again.
     server.does(Servers::pause).await;
     let request = testing::request(&sale, testing::user_id());
     let begun = Instant::now();
@@ -448,8 +449,8 @@ async fn a_server_that_fails_comes_back() {
     );
 }
 
-/// Forwards to a server until `frozen`: then what is connected stays connected and nothing comes through, as when a
-/// network goes away. New connections work. Returns the port.
+/// Forwards to a server until `frozen`: then existing connections stay open without passing any
+/// data, like after a network failure. New connections work. Returns the port.
 async fn proxy(server: String, frozen: watch::Receiver<bool>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -484,16 +485,16 @@ async fn connections_that_lead_nowhere_are_replaced() {
     };
     assert!(all_work().await);
 
-    // Caught in the middle of a call, all of them.
+    // All connections are frozen in the middle of a call.
     freeze.send_replace(true);
     assert!(!all_work().await);
-    // Nobody waits for what will never come, now or later.
+    // No call waits for an answer that can't come, now or later.
     let begun = Instant::now();
     while !all_work().await {
         assert!(begun.elapsed() < Duration::from_secs(20), "the pool is full of dead connections");
     }
 
-    // The same when they lay idle.
+    // The same for idle connections.
     sleep(Duration::from_millis(1_100)).await;
     freeze.send_replace(true);
     let begun = Instant::now();
@@ -502,7 +503,7 @@ async fn connections_that_lead_nowhere_are_replaced() {
     }
 }
 
-/// Not a test: prints how fast batches are recorded.
+/// Not a test: prints the speed of recording batches.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement: needs servers"]
 async fn record_rate() {
@@ -510,8 +511,8 @@ async fn record_rate() {
     ledger::record_rate(&Ledger::of(migrated(&server.url()).await), "MySQL").await;
 }
 
-/// Requests that hold every connection of theirs, as status polls do when the database is slow, do not keep the worker and
-/// the sweeper from theirs.
+/// Requests that hold all of their connections, like status polls on a slow database, do not block
+/// the worker and the sweeper, which have their own.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn mysql_records_while_requests_hold_every_connection() {
@@ -531,7 +532,7 @@ async fn mysql_records_while_requests_hold_every_connection() {
     let sale = testing::sale(5);
     ports.sales.create(&sale).await.unwrap();
 
-    // Whoever reads users waits; nothing else does.
+    // Calls that read users wait; the others do not.
     let mut locking = raw(&url).await;
     execute(&mut locking, "LOCK TABLES users WRITE").await.unwrap();
     let (reads, orders) = (ports.users.clone(), ports.orders.clone());
@@ -555,7 +556,7 @@ async fn mysql_records_while_requests_hold_every_connection() {
     assert!(recorded.expect("at once").unwrap()[0].is_ok());
     assert_eq!(background.sales.get(sale.sale_id).await.unwrap().unwrap().sold, 1);
     background.ledger_clock.ask().await.unwrap();
-    assert!(!busy.is_finished(), "all that time");
+    assert!(!busy.is_finished(), "the blocked requests still wait");
     execute(&mut locking, "UNLOCK TABLES").await.unwrap();
     busy.await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Suites of the queue ports on RabbitMQ, and what its settings and an administrator may do to them.
+//! Suites of the queue ports on RabbitMQ, and the effects of its settings and of an administrator.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -23,7 +23,7 @@ fn shared_url() -> String {
     servers().amqp_url().unwrap()
 }
 
-/// A queue of its own on the server that all tests share.
+/// A queue of its own on the shared server.
 fn own() -> RabbitMq {
     RabbitMq::new(&shared_url(), &unique("q")).unwrap()
 }
@@ -99,7 +99,7 @@ async fn two_consumers_share() {
     queue::two_consumers_share(one.clone(), [one, two]).await;
 }
 
-/// The library's own connection, to do to a queue what an administrator would.
+/// A direct connection through the library, for an administrator's actions.
 async fn administrator(url: &str) -> (lapin::Connection, lapin::Channel) {
     let connection =
         lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await.unwrap();
@@ -115,7 +115,7 @@ async fn delete(url: &str, queue: &str) {
         .unwrap();
 }
 
-/// Everything that waits in the queue, taken off it.
+/// Takes all waiting messages off the queue.
 async fn drain(url: &str, queue: &str) -> Vec<OrderId> {
     let rabbit = RabbitMq::new(url, queue).unwrap();
     let mut found = Vec::new();
@@ -131,7 +131,7 @@ async fn drain(url: &str, queue: &str) -> Vec<OrderId> {
     found
 }
 
-/// Publishes until it succeeds; what went before must not be worse than `Unavailable` or `Unknown`.
+/// Publishes until it succeeds. Earlier failures must be `Unavailable` or `Unknown`.
 async fn publish_in_the_end(rabbit: &RabbitMq, orders: &[AdmittedOrder], limit: Duration) {
     let begun = Instant::now();
     while let Err(error) = rabbit.publish(orders).await {
@@ -161,14 +161,16 @@ async fn unroutable_is_never_ok() {
     assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
 }
 
-/// With many in flight while the queue is deleted, each `Ok` is a message that was in the queue.
+/// While the queue is deleted with many publishes in flight, each `Ok` stands for a message that
+/// was in the queue.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn unroutable_among_many_is_never_ok() {
     let (url, name) = (shared_url(), unique("q"));
     let rabbit = RabbitMq::new(&url, &name).unwrap();
     rabbit.publish(&orders(1)).await.unwrap();
-    // Nothing listens on this name, so every message comes back, while those to the queue are confirmed.
+    // No queue has this name, so every message is returned, while those to the real queue are
+    // confirmed.
     delete(&url, &format!("{name}.parked")).await;
     let mut parking = JoinSet::new();
     let mut publishing = JoinSet::new();
@@ -180,7 +182,7 @@ async fn unroutable_among_many_is_never_ok() {
             publisher.publish(&message).await.map(|()| message[0].order_id)
         });
     }
-    // A refused one makes the connection anew, and with it the queue: then parking works.
+    // A refused publish renews the connection and declares the queue again; then parking works.
     let parked = parking.join_all().await.into_iter().filter(Result::is_ok).count() as u64;
     let published = publishing.join_all().await;
     let depth = rabbit.depth().await.unwrap();
@@ -191,7 +193,7 @@ async fn unroutable_among_many_is_never_ok() {
     }
 }
 
-/// Lets the queue hold one message.
+/// Limits the queue to one message.
 fn bound(queue: &str) {
     rabbitmqctl(&[
         "set_policy",
@@ -203,7 +205,7 @@ fn bound(queue: &str) {
     ]);
 }
 
-/// Quorum queues of RabbitMQ before 3.8.10 can't refuse.
+/// Quorum queues of RabbitMQ before 3.8.10 do not refuse messages.
 fn full_queues_refuse() -> bool {
     let version = rabbitmqctl(&["version"]);
     let numbers: Vec<u32> =
@@ -211,7 +213,7 @@ fn full_queues_refuse() -> bool {
     numbers >= vec![3, 8, 10]
 }
 
-/// A queue that is full refuses what is published, as a young one does while it has no leader.
+/// A full queue refuses messages, like a new one without a leader.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn a_refused_message_is_published_again_until_there_is_room_or_no_time() {
@@ -223,7 +225,7 @@ async fn a_refused_message_is_published_again_until_there_is_room_or_no_time() {
         makes_room_by_parking(&rabbit).await;
         return;
     }
-    // The server lets some more in before it notices.
+    // The server accepts a few more before it enforces the limit.
     let (refused, took) = loop {
         let begun = Instant::now();
         if let Err(refused) = rabbit.publish(&orders(1)).await {
@@ -254,7 +256,7 @@ async fn a_refused_message_is_published_again_until_there_is_room_or_no_time() {
     );
 }
 
-/// What a full queue that can't refuse does: nothing is lost.
+/// With a full queue that can't refuse, no message is lost.
 async fn makes_room_by_parking(rabbit: &RabbitMq) {
     for _ in 0..4 {
         rabbit.publish(&orders(1)).await.unwrap();
@@ -267,7 +269,8 @@ async fn makes_room_by_parking(rabbit: &RabbitMq) {
     }
 }
 
-/// A server before 3.8.10 makes a queue with fewer settings, which is still there after its upgrade.
+/// A server before 3.8.10 declares a queue with fewer settings, which still exists after an
+/// upgrade.
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]
 async fn a_queue_of_an_old_server_is_used() {
@@ -310,7 +313,7 @@ async fn a_queue_with_other_settings_is_refused() {
     assert!(refused.to_string().contains("other settings"), "{refused}");
     assert!(rabbit.receive(1, 0).await.is_err());
     assert!(rabbit.check().await.is_err());
-    // An administrator deletes it, and the next attempt finds its way.
+    // An administrator deletes it, and the next attempt succeeds.
     delete(&url, &name).await;
     publish_in_the_end(&rabbit, &orders(1), Duration::from_secs(10)).await;
 }
@@ -346,7 +349,7 @@ async fn a_consumer_comes_back_after_its_queue_was_deleted() {
     rabbit.publish(&orders(1)).await.unwrap();
     assert_eq!(gather(&rabbit, 1).await.len(), 1);
     delete(&url, &name).await;
-    // Notices, makes the queue again and consumes from it.
+    // Detects the loss, declares the queue again and consumes from it.
     assert!(rabbit.receive(1, 1_000).await.unwrap().is_empty());
     let message = orders(1);
     publish_in_the_end(&rabbit, &message, Duration::from_secs(5)).await;
@@ -385,7 +388,7 @@ async fn closing_hands_back() {
     rabbit.close().await;
 }
 
-#[expect(clippy::print_stdout, reason = "the figures are what it is for")]
+#[expect(clippy::print_stdout, reason = "the benchmark prints its figures")]
 async fn rate<F: Future<Output = ()> + Send + 'static>(
     what: &str,
     in_flight: usize,
@@ -409,7 +412,8 @@ async fn rate<F: Future<Output = ()> + Send + 'static>(
     );
 }
 
-/// No assertion: prints how fast single confirmed publishes are, beside the library's own pace on one channel.
+/// No assertion: prints the speed of single confirmed publishes, beside the library's own speed on
+/// one channel.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn publish_rates() {

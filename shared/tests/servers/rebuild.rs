@@ -1,5 +1,5 @@
-//! The rebuild of an admission store while other processes hold messages of a real RabbitMQ, with their reports in a real
-//! Redis.
+//! The rebuild of an admission store while other processes hold messages of a real RabbitMQ and
+//! report to a real Redis.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -29,7 +29,7 @@ use crate::support::{servers, unique};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Two processes on the same stores, one that sweeps and one that consumes, and what they share.
+/// Two processes on the same stores, one that sweeps and one that consumes, and their shared parts.
 struct Two {
     clock: Arc<ManualClock>,
     admission: Arc<MemoryAdmission>,
@@ -89,7 +89,7 @@ impl Two {
             }
         };
         let config = || {
-            // The longest wait is not to be the reason for anything here.
+            // The longest wait must not affect these tests.
             let env = [
                 ("FLASHSALE_CAPTCHA", "off"),
                 ("FLASHSALE_SWEEPER__REBUILD_WAIT_MAX_MS", "600000"),
@@ -104,19 +104,19 @@ impl Two {
         Self { clock, admission, queue, leader, worker, sale, dir }
     }
 
-    /// A consumer of its own, as another process has it.
+    /// A separate consumer, like that of another process.
     fn consumer(&self) -> RabbitMq {
         RabbitMq::new(&servers().amqp_url().unwrap(), &self.queue).unwrap()
     }
 
-    /// An order that was admitted and published.
+    /// Admits and publishes an order.
     async fn publish(&self) -> AdmittedOrder {
         let order = request(&self.sale, user_id());
         self.leader.ports.queue.publish(std::slice::from_ref(&order)).await.unwrap();
         order
     }
 
-    /// What the worker's process does about twice a second, here faster.
+    /// Does what the worker's process does about twice a second, but faster.
     fn reporting(&self) -> JoinHandle<()> {
         let worker = self.worker.clone();
         tokio::spawn(async move {
@@ -144,7 +144,8 @@ impl Two {
             .unwrap();
     }
 
-    /// The admission store is empty, and the leader has seen it long enough ago for every publish to have ended.
+    /// Begins the rebuild of the empty admission store, and lets enough time pass for every publish
+    /// to have ended.
     async fn begin(&self) {
         self.leader.sweep().await.unwrap();
         assert!(matches!(self.state().await, AdmissionState::Rebuilding { .. }));
@@ -175,7 +176,8 @@ impl Two {
         }
     }
 
-    /// Sweeps until the worker has reported often enough for every look, and checks that the store stays closed.
+    /// Sweeps until the worker has reported often enough for every look. Checks that the store
+    /// stays closed.
     async fn stays_closed(&self) {
         let beat = async || {
             self.leader
@@ -202,7 +204,7 @@ impl Two {
         }
     }
 
-    /// The store that was opened knows the order.
+    /// Checks that the reopened store knows the order.
     async fn knows(&self, order: &AdmittedOrder) {
         let found = self.admission.find(self.sale.sale_id, order.order_id).await.unwrap();
         assert!(
@@ -231,7 +233,8 @@ async fn a_rebuild_waits_for_what_another_process_holds() {
 #[ignore = "needs servers: infra/test runs it"]
 async fn a_rebuild_does_not_believe_a_consumer_that_says_nothing() {
     let two = Two::open().await;
-    // One process reports that it holds nothing; another, such as Lambda's own consumer, holds the order and is silent.
+    // One process reports that it holds no message; another, such as Lambda's own consumer, holds
+    // the order and sends no report.
     let silent = two.consumer();
     let order = two.publish().await;
     let held = silent.receive(10, 10_000).await.unwrap();
@@ -240,7 +243,7 @@ async fn a_rebuild_does_not_believe_a_consumer_that_says_nothing() {
     let reporting = two.reporting();
     two.begin().await;
     two.stays_closed().await;
-    // It goes, and the message comes to the one that reports.
+    // That consumer ends, and the message goes to the one that reports.
     silent.close().await;
     let held = two.receive().await;
     two.stays_closed().await;
@@ -265,7 +268,7 @@ async fn a_rebuild_looks_anew_when_a_message_is_handed_back() {
         .hand_back(&held.iter().map(|delivery| delivery.tag).collect::<Vec<_>>())
         .await
         .unwrap();
-    // It is with the consumer again, under another number.
+    // The consumer holds it again, under another number.
     let held = two.receive().await;
     two.stays_closed().await;
     two.record(&held).await;

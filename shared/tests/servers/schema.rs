@@ -1,4 +1,4 @@
-//! The schema on MySQL or MariaDB between releases.
+//! The schema on MySQL or MariaDB across releases.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are test code too")]
 
@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use crate::ledger::{database, execute, migrated, raw};
 
-/// What the server tells of its tables.
+/// The server's description of its tables.
 async fn tables(raw: &mut MySqlConnection) -> Tables {
     let mut tables = Tables::new();
     let columns: Vec<(String, String, String, String, Option<String>, String)> = sqlx::query_as(
@@ -29,7 +29,7 @@ async fn tables(raw: &mut MySqlConnection) -> Tables {
     .await
     .unwrap();
     for (table, column, kind, nullable, default, extra) in columns {
-        // MariaDB writes out the default of a nullable column.
+        // MariaDB reports an explicit default for a nullable column.
         let has_default = default.is_some_and(|default| default != "NULL")
             || extra.contains("auto_increment")
             || extra.contains("GENERATED");
@@ -172,7 +172,7 @@ async fn a_migration_that_does_not_only_expand_is_noticed() {
                      CONSTRAINT t_kind CHECK (kind IN ('x', 'y')))";
         execute(&mut raw, table).await.unwrap();
         let before = tables(&mut raw).await;
-        // Not as a prepared statement, which no trigger can be made with.
+        // Not as a prepared statement, because those can't create triggers.
         sqlx::raw_sql(change).execute(&mut raw).await.unwrap();
         let found = breaches(&before, &tables(&mut raw).await);
         match breach {
@@ -184,8 +184,8 @@ async fn a_migration_that_does_not_only_expand_is_noticed() {
     }
 }
 
-/// The ledger, with the columns in every table that a newer release might have added: also before the others, and so for no
-/// release to be read by their place.
+/// The ledger works with columns that a newer release might have added to every table, including
+/// before the existing ones, so no release may read columns by position.
 async fn expanded(url: &str) -> MySql {
     migrated(url).await;
     let mut raw = raw(url).await;
@@ -201,7 +201,7 @@ async fn expanded(url: &str) -> MySql {
     migrated(url).await
 }
 
-/// A migration that a newer release has run, or has begun.
+/// Records a migration that a newer release has run or begun.
 async fn note(raw: &mut MySqlConnection, name: &str, complete: bool) {
     execute(raw, "DELETE FROM _sqlx_migrations WHERE version = 9999").await.unwrap();
     let insert = format!(
@@ -232,7 +232,7 @@ async fn a_schema_that_does_not_fit_is_named() {
     let url = database().await;
     let store = migrated(&url).await;
     let mut raw = raw(&url).await;
-    // What a newer release has added, or was adding when it was ended, does no harm to this one.
+    // A newer release's migration, complete or interrupted, does not affect this release.
     for complete in [true, false] {
         note(&mut raw, "from the future", complete).await;
         let migrated = store.migrate().await.unwrap();
@@ -260,7 +260,7 @@ async fn a_schema_that_does_not_fit_is_named() {
         store.schema().await,
         Err(MySqlMigrationError::Schema(SchemaError::Interrupted(_)))
     ));
-    // It is not interrupted while somebody is at it.
+    // While a migration is running, it does not count as interrupted.
     execute(
         &mut raw,
         "DO GET_LOCK(CONCAT('flashsale-migrate-', LEFT(SHA2(DATABASE(), 256), 32)), 0)",
@@ -280,7 +280,7 @@ async fn a_schema_that_does_not_fit_is_named() {
     ));
 }
 
-/// As if the release with migration 20 were the next one.
+/// Makes the release with migration 20 the next one.
 async fn before_creation_keys(raw: &mut MySqlConnection) {
     execute(raw, "DELETE FROM _sqlx_migrations WHERE version = 20").await.unwrap();
     let drop = "ALTER TABLE sales DROP KEY sales_created_once, DROP COLUMN creation_key, DROP COLUMN creation_request";
@@ -340,7 +340,7 @@ async fn a_migration_does_not_hold_up_the_shop() {
     let store = migrated(&url).await;
     let (mut reader, mut report) = (raw(&url).await, raw(&url).await);
     before_creation_keys(&mut reader).await;
-    // A long report: the table can't be changed while it has been read by a transaction that has not ended.
+    // A long report: the table can't be changed while an open transaction has read it.
     execute(&mut report, "BEGIN").await.unwrap();
     execute(&mut report, "SELECT sale_id FROM sales").await.unwrap();
     let migration = tokio::spawn(async move { store.migrate().await });
@@ -354,7 +354,7 @@ async fn a_migration_does_not_hold_up_the_shop() {
     let longest = waits.iter().max().unwrap();
     assert!(*longest > Duration::from_millis(300), "the migration did not try: {longest:?}");
     assert!(*longest < Duration::from_secs(3), "{longest:?}");
-    assert!(waits.len() > 30, "hardly anybody was served: {waits:?}");
+    assert!(waits.len() > 30, "too few calls were served: {waits:?}");
     execute(&mut report, "COMMIT").await.unwrap();
     assert_eq!(migration.await.unwrap().unwrap().run.len(), 1);
 }

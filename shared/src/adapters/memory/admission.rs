@@ -1,4 +1,5 @@
-//! The admission store in memory. Who gets a unit is decided by the domain; this keeps the books.
+//! The admission store in memory. The domain decides which orders get a unit; this module stores
+//! the result.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -21,18 +22,19 @@ pub struct MemoryAdmission {
     books: Mutex<HashMap<SaleId, Book>>,
 }
 
-/// All that is kept of one sale.
+/// The state of one sale.
 #[derive(Debug, Default)]
 struct Book {
-    /// `None` while the sale is `Missing`; orders that ended are remembered even then.
+    /// `None` while the sale is `Missing`. Ended orders are remembered even then.
     loaded: Option<Loaded>,
     held: HashMap<OrderId, HeldUnit>,
-    /// Places of the reservations, for paging; a reservation keeps its place.
+    /// Positions of the reservations, for paging. A reservation keeps its position.
     places: BTreeMap<u64, OrderId>,
     last_place: u64,
-    /// Orders held by each user, the first admitted first; no entry for a user that holds none.
+    /// Ids of the orders that each user holds, in order of admission. A user without orders has no
+    /// entry.
     buyers: HashMap<UserId, Vec<OrderId>>,
-    /// The reservations that are not settled, by when they were admitted or last claimed.
+    /// The unsettled reservations, by their time of admission or last claim.
     overdue: BTreeSet<(Timestamp, OrderId)>,
     ended: HashSet<OrderId>,
 }
@@ -166,13 +168,13 @@ impl Book {
     }
 }
 
-/// So many reservations; a store that holds more than fit has other troubles than this number.
+/// A number of reservations as a `u32`. Saturates: no store holds more than that.
 fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 impl MemoryAdmission {
-    /// Loses everything, as a server does that starts empty.
+    /// Deletes all data, as if a server had restarted empty.
     pub fn lose_everything(&self) {
         self.books().clear();
     }

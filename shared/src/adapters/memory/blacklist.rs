@@ -10,7 +10,7 @@ use crate::{
     ports::{Blacklist, Stored},
 };
 
-/// Whether the operators' bans were put back since the process started.
+/// Whether the operators' bans were restored since the process started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Loading {
     #[default]
@@ -81,7 +81,7 @@ impl Blacklist for MemoryGate {
 }
 
 impl MemoryGate {
-    /// The subject's strikes are forgotten: it starts anew when the ban is over.
+    /// Clears the subject's strikes: counting starts anew when the ban ends.
     fn keep_ban(&self, ban: &Ban) {
         let mut shard = self.shards.of(&ban.subject);
         shard.strikes.remove(&ban.subject);

@@ -1,4 +1,4 @@
-//! Captchas that wait for their answer. They do not survive a restart: the page asks for a new one.
+//! Captchas that wait for their answer. A restart loses them: the page requests a new one.
 
 use async_trait::async_trait;
 

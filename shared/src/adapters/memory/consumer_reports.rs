@@ -1,4 +1,4 @@
-//! Reports of consumers, between the tasks of one process.
+//! Reports of queue consumers, exchanged between the tasks of one process.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use crate::{
     ports::{ConsumerReports, Stored},
 };
 
-/// A process that has not reported for this long is forgotten, in milliseconds.
+/// A process that has sent no report for this long is removed, in milliseconds.
 const FORGOTTEN_MS: u64 = 60_000;
 
 /// [`ConsumerReports`] in the memory of this process.
@@ -20,7 +20,7 @@ const FORGOTTEN_MS: u64 = 60_000;
 pub struct MemoryConsumerReports(Mutex<HashMap<u128, (ConsumerReport, Timestamp)>>);
 
 impl MemoryConsumerReports {
-    /// Nobody has reported.
+    /// Creates a store without reports.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

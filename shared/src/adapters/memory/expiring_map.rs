@@ -1,18 +1,21 @@
-//! A map with incremental expiry: each insertion inspects two old entries, so there is neither unbounded growth nor a
-//! cleanup pause.
+//! A map with incremental expiry: each insertion inspects two old entries, so there is neither
+//! unbounded growth nor a cleanup pause.
 
 use std::{
     collections::{HashMap, VecDeque},
     hash::Hash,
 };
 
-/// Entries looked at per insertion. With two, what is over goes before the map has grown by half.
+/// Entries inspected per insertion. With two, expired entries are removed before the map has grown
+/// by half.
 const LOOKS_PER_PUT: usize = 2;
 
-/// A map of at most `entries_max` entries; above that, the one that was looked at longest ago makes room.
+/// A map of at most `entries_max` entries. When it is full, the entry that was inspected longest
+/// ago is evicted.
 pub(super) struct ExpiringMap<K, V> {
     map: HashMap<K, (u64, V)>,
-    /// Every key of the map once, with the entry's number, and some of entries that were removed or put again since.
+    /// Each key of the map once, with its entry's number. Also holds stale items, of entries that
+    /// were removed or stored again since.
     queue: VecDeque<(K, u64)>,
     next: u64,
     entries_max: usize,
@@ -39,8 +42,8 @@ impl<K: Clone + Eq + Hash, V> ExpiringMap<K, V> {
         self.map.values().map(|(_, value)| value)
     }
 
-    /// Puts a value in place of the key's earlier one. Returns what was forgotten: some entries that are `over`, or
-    /// one that had to make room.
+    /// Stores a value, replacing the key's earlier one. Returns the entries removed: some that are
+    /// `over`, or the one evicted to make room.
     pub(super) fn put(&mut self, key: K, value: V, over: impl Fn(&V) -> bool) -> Vec<V> {
         if let Some(earlier) = self.get_mut(&key) {
             *earlier = value;
@@ -77,7 +80,7 @@ impl<K: Clone + Eq + Hash, V> ExpiringMap<K, V> {
 mod tests {
     use super::*;
 
-    /// Values are the time at which they are over.
+    /// Each value is its own expiry time.
     fn put(map: &mut ExpiringMap<u32, u32>, key: u32, end: u32, now: u32) -> Vec<u32> {
         map.put(key, end, |end| *end <= now)
     }

@@ -1,4 +1,5 @@
-//! The gate: session, bans and limits, decided in one short section over the parts of all subjects concerned.
+//! The gate: decides session, bans and limits in one critical section over the shards of all
+//! subjects involved.
 
 use async_trait::async_trait;
 
@@ -22,7 +23,7 @@ impl Gate for MemoryGate {
 }
 
 impl MemoryGate {
-    /// The answer, and whom it has banned.
+    /// Returns the decision, and the subject that it banned.
     fn decide<'r>(&self, request: &'r GateRequest) -> (GateDecision, Option<&'r Subject>) {
         let user = request.session.map(|(user_id, _)| Subject::User(user_id));
         let subjects = user
@@ -48,7 +49,7 @@ impl MemoryGate {
     }
 }
 
-/// What is kept of the request's subjects.
+/// What is stored about the request's subjects.
 fn view(locked: &mut LockedShards<'_>, request: &GateRequest, user: Option<&Subject>) -> GateView {
     let session = request.session.zip(user).and_then(|((user_id, session_id), user)| {
         let sessions = locked.of(user).sessions.get(&user_id)?;
@@ -68,7 +69,7 @@ fn view(locked: &mut LockedShards<'_>, request: &GateRequest, user: Option<&Subj
     GateView { session, ban_ends, tats_us }
 }
 
-/// Keeps the limits' theoretical arrival times.
+/// Stores the limits' new theoretical arrival times.
 fn charge(locked: &mut LockedShards<'_>, request: &GateRequest, tats_us: &[u64]) {
     for (limit, tat_us) in request.limits.iter().zip(tats_us) {
         let kept = locked.of(&limit.subject).limit(limit.name);
@@ -81,8 +82,8 @@ fn charge(locked: &mut LockedShards<'_>, request: &GateRequest, tats_us: &[u64])
     }
 }
 
-/// Counts a refusal against a user, and bans one that has been refused too often, unless a ban that lasts as long
-/// holds already. Whether it has banned.
+/// Counts a refusal against a user. Bans the user after too many, unless an existing ban lasts at
+/// least as long. Returns whether it banned.
 fn strike(
     locked: &mut LockedShards<'_>,
     subject: &Subject,

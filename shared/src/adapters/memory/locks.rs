@@ -29,22 +29,23 @@ impl Held {
 
 struct State {
     held: ExpiringMap<String, Held>,
-    /// The last one given out, of all names.
+    /// The last fence given out, across all names.
     fence: u64,
 }
 
-/// Locks of one process. Fences begin with the time, so that they go on growing in the next process.
+/// Locks of one process. Fences start at the current time, so that they keep growing after a
+/// restart.
 pub struct MemoryLocks(Mutex<State>);
 
 impl MemoryLocks {
-    /// No lock is held.
+    /// Creates a store without locks.
     #[must_use]
     pub fn new() -> Self {
         Self(Mutex::new(State { held: ExpiringMap::new(usize::MAX), fence: 0 }))
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        // A section only moves plain values, so one that panicked has not left them half-done.
+        // A critical section only moves plain values, so a panic leaves none of them half-changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     ports::{Sessions, Stored},
 };
 
-/// Sessions opened before other tasks get their turn.
+/// Sessions opened in one go before the task yields to others.
 const OPENED_PER_TURN: usize = 1_024;
 
 #[async_trait]

@@ -1,5 +1,5 @@
-//! The gate's state, cut into parts by subject, each under a lock of its own: a part that grows stops a fraction of
-//! the callers for a fraction of the time.
+//! The gate's state, sharded by subject with one lock per shard: when a map grows, only a fraction
+//! of the callers wait, for a fraction of the time.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,18 +8,19 @@ use crate::domain::{
     Ban, Captcha, CaptchaId, CountWindow, Role, SessionId, Subject, Timestamp, UserId,
 };
 
-/// Parts; one bit each in a `u64`.
+/// Number of shards; one bit each in a `u64`.
 const SHARDS: usize = 64;
-/// Most entries kept of each limit, and of strikes, failures and captchas. With more subjects than that the oldest
-/// start anew. Sessions and bans are never forgotten before they are over: they are bounded by the users.
+/// Limit on the entries of each limit, and on strikes, failures and captchas. Beyond it the oldest
+/// are evicted and start anew. Sessions and bans are never evicted before they end: the number of
+/// users bounds them.
 const ENTRIES_MAX: usize = 262_144;
 
-/// What is known of the subjects of one part.
+/// What is stored about the subjects of one shard.
 pub(super) struct Shard {
-    /// Per user, by end and id, the first to be over first.
+    /// Per user, ordered by end and id, the earliest end first.
     pub(super) sessions: ExpiringMap<UserId, Vec<(Timestamp, SessionId, Role)>>,
     pub(super) bans: ExpiringMap<Subject, Ban>,
-    /// By the limit's name, of which the code has a few: the theoretical arrival time, in microseconds.
+    /// By the limit's name (the code has a few): the theoretical arrival time, in microseconds.
     limits: Vec<(&'static str, ExpiringMap<Subject, u64>)>,
     pub(super) strikes: ExpiringMap<Subject, CountWindow>,
     pub(super) failures: ExpiringMap<Subject, CountWindow>,
@@ -48,7 +49,7 @@ impl Shard {
     }
 }
 
-/// All parts.
+/// All shards.
 pub(super) struct Shards(Vec<Mutex<Shard>>);
 
 impl Default for Shards {
@@ -59,7 +60,7 @@ impl Default for Shards {
 
 impl Shards {
     pub(super) fn at(&self, place: usize) -> MutexGuard<'_, Shard> {
-        // A section only moves plain values, so one that panicked has not left them half-done.
+        // A critical section only moves plain values, so a panic leaves none of them half-changed.
         self.0[place].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -67,7 +68,7 @@ impl Shards {
         self.at(place(subject))
     }
 
-    /// Locks the parts whose bits are set, in ascending order, so that two callers never wait for each other.
+    /// Locks the shards whose bits are set, in ascending order, so that two callers can't deadlock.
     pub(super) fn all(&self, places: u64) -> LockedShards<'_> {
         let mut guards = Vec::with_capacity(places.count_ones() as usize);
         let mut left = places;
@@ -78,27 +79,28 @@ impl Shards {
         LockedShards { places, guards }
     }
 
-    /// Goes through all parts, one at a time.
+    /// Visits all shards, one at a time.
     pub(super) fn each(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
         (0..SHARDS).map(|place| self.at(place))
     }
 }
 
-/// Several parts, locked together.
+/// Several shards, locked together.
 pub(super) struct LockedShards<'s> {
     places: u64,
     guards: Vec<MutexGuard<'s, Shard>>,
 }
 
 impl LockedShards<'_> {
-    /// The part of a subject whose bit was given.
+    /// The shard of a subject whose bit was set.
     pub(super) fn of(&mut self, subject: &Subject) -> &mut Shard {
         let below = self.places & ((1 << place(subject)) - 1);
         &mut self.guards[below.count_ones() as usize]
     }
 }
 
-/// Which part keeps a subject. Needs no secret: whoever makes all subjects fall into one part shares its bounds.
+/// The shard of a subject. Needs no secret: an attacker who directs all subjects to one shard only
+/// shares that shard's bounds.
 pub(super) fn place(subject: &Subject) -> usize {
     fn fold(bytes: &[u8]) -> usize {
         bytes
@@ -122,7 +124,7 @@ pub(super) fn place(subject: &Subject) -> usize {
     hash % SHARDS
 }
 
-/// Which part keeps an id: its last byte is random.
+/// The shard of an id, from its last byte, which is random.
 pub(super) fn place_of_id(id: &[u8; 16]) -> usize {
     usize::from(id[15]) % SHARDS
 }

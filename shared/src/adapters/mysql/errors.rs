@@ -1,4 +1,4 @@
-//! What the server's and the library's errors mean.
+//! What errors of the server and of the library mean.
 
 use sqlx::{Error, mysql::MySqlDatabaseError};
 
@@ -15,8 +15,8 @@ mod code {
     pub(super) const READ_ONLY_OPTION: u16 = 1290;
     pub(super) const READ_ONLY_MODE: u16 = 1836;
     pub(super) const CONNECTION_KILLED: u16 = 1927;
-    /// MySQL's two for a character that the column can't hold. They have the state HY000 and name no column; the first
-    /// repeats the value.
+    /// MySQL's two errors for a character that the column can't store. Both have the state HY000
+    /// and name no column; the message of the first repeats the value.
     pub(super) const CANNOT_CONVERT_STRING: u16 = 3854;
     pub(super) const IMPOSSIBLE_CONVERSION: u16 = 3988;
 }
@@ -25,24 +25,26 @@ fn database(error: &Error) -> Option<&MySqlDatabaseError> {
     error.as_database_error()?.try_downcast_ref()
 }
 
-/// How often work is tried in all when it fails so: more than once when it lost against another transaction.
+/// How many attempts this failure allows in all. More than one when the work lost against another
+/// transaction.
 pub(super) fn attempts_max(failure: &Failure) -> u32 {
     let Failure::Sql(error) = failure else { return 1 };
     match database(error).map(MySqlDatabaseError::number) {
         Some(code::DEADLOCK | code::LOCK_WAIT_TIMEOUT | code::RECORD_CHANGED) => 10,
-        // The other row appeared after this transaction had looked for it. Seen again and again, it is a mistake of ours.
+        // Another transaction inserted the row after this one had looked for it. If that repeats,
+        // it is a bug of ours.
         Some(code::DUPLICATE_ENTRY) => 3,
         _ => 1,
     }
 }
 
-/// Whether the server gave up waiting for a row or a table that others use.
+/// Whether the server gave up waiting for a row or a table that another transaction uses.
 pub(super) fn is_lock_timeout(error: &Error) -> bool {
     database(error).is_some_and(|error| error.number() == code::LOCK_WAIT_TIMEOUT)
 }
 
-/// Whether the connection must not be used again, be it that it is broken or that its server can't be written to any
-/// more and a new connection may find another.
+/// Whether the connection must not be used again: it is broken, or its server became read-only and
+/// a new connection may reach another server.
 pub(super) fn ends_connection(error: &Error) -> bool {
     match database(error) {
         Some(error) => matches!(
@@ -63,7 +65,7 @@ pub(super) fn ends_connection(error: &Error) -> bool {
     }
 }
 
-/// A failure before anything was committed: all of it is undone, by the server if not by us.
+/// A failure before the commit: everything is rolled back, by the server if not by us.
 pub(super) fn undone(failure: Failure) -> StoreError {
     match failure {
         Failure::Sql(error) => before_commit(&error),
@@ -71,11 +73,11 @@ pub(super) fn undone(failure: Failure) -> StoreError {
     }
 }
 
-/// An error of a read, or of a change that was not committed.
+/// An error of a read, or of a change before its commit.
 pub(super) fn before_commit(error: &Error) -> StoreError {
     let is_corrupt = match database(error) {
-        // Classes 22 (data) and 23 (constraints) are about the values. So is MySQL's error for a broken CHECK, which has
-        // the state HY000.
+        // Classes 22 (data) and 23 (constraints) are about the values. So is MySQL's error for a
+        // violated CHECK, which has the state HY000.
         Some(database) => {
             database.code().is_some_and(|state| state.starts_with("22") || state.starts_with("23"))
                 || error.as_database_error().is_some_and(|error| error.is_check_violation())
@@ -105,7 +107,7 @@ pub(super) fn at_commit(error: &Error) -> StoreError {
     StoreError::Unknown { store: STORE, cause: cause(error) }
 }
 
-/// The message, without the values that some messages repeat: one may be a phone.
+/// The message, without the values that some messages repeat: a value may be a phone number.
 fn cause(error: &Error) -> String {
     let Some(database) = database(error) else {
         return error.to_string();

@@ -1,4 +1,4 @@
-//! Brings the schema up to date, or says how it stands.
+//! Brings the schema up to date, or reports its state.
 
 use std::{
     sync::{
@@ -24,34 +24,36 @@ use crate::{
 
 static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| sqlx::migrate!("migrations/mysql"));
 
-/// Longest wait for another instance that is bringing the schema up to date.
+/// Longest wait for another instance that is migrating the schema.
 const MIGRATION_WAIT: Duration = Duration::from_secs(60);
-/// Longest wait of a statement for a table that transactions use. Whatever wants the table next waits behind it.
+/// Longest wait of a statement for a table that transactions use. Later requests for the table
+/// queue behind it.
 const TABLE_WAIT_SECONDS: u32 = 1;
-/// How often a statement that did not get its table is tried in all, ...
+/// How many times in all a statement that did not get its table is tried, ...
 const ATTEMPTS_MAX: u32 = 15;
-/// ... and the time between, in which the shop works on.
+/// ... and the pause between attempts, in which requests are served.
 const ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// The name of the lock that one migrating instance holds. Locks are of the whole server, so it holds the database's name.
+/// The name of the lock that one migrating instance holds. It contains the database's name, because
+/// locks belong to the whole server.
 const LOCK: &str = "CONCAT('flashsale-migrate-', LEFT(SHA2(DATABASE(), 256), 32))";
 
-/// The schema can't be brought up to date, or can't be used.
+/// The schema can't be migrated, or can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MySqlMigrationError {
-    /// The server could not be asked, or would not.
+    /// The server could not be reached, or refused.
     #[error(transparent)]
     Store(StoreError),
-    /// Another instance is at it for too long.
+    /// Another instance has been migrating for too long.
     #[error("another instance has been changing the database's schema for over {} s", MIGRATION_WAIT.as_secs())]
     Locked,
-    /// Another instance is at it now.
+    /// Another instance is migrating now.
     #[error("another instance is changing the database's schema at this moment")]
     Changing,
     /// This release must not work on this schema.
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// A statement was refused; it had no effect.
+    /// A statement was refused and had no effect.
     #[error("migration {0} was refused: {1}")]
     Refused(i64, StoreError),
 }
@@ -63,10 +65,12 @@ impl MySqlMigrationError {
 }
 
 impl MySql {
-    /// Brings the schema up to date. Several instances may do so at once: one works, the others wait.
+    /// Brings the schema up to date. Several instances may call this at once: one migrates, the
+    /// others wait.
     ///
     /// # Errors
-    /// When the server can't be reached, its schema can't be changed, or this release must not work on it.
+    /// When the server can't be reached, its schema can't be changed, or this release must not work
+    /// on it.
     pub async fn migrate(&self) -> Result<Migrated, MySqlMigrationError> {
         let mut connection = self.migrating_connection().await?;
         let schema = standing(&mut connection).await?;
@@ -93,14 +97,15 @@ impl MySql {
         Ok(Migrated { run, schema: standing(&mut connection).await? })
     }
 
-    /// The same ledger for a program that leaves the schema alone. Calls are [`StoreError::Unavailable`], with the reason,
-    /// until the schema is found to be up to date.
+    /// The same ledger for a program that must not migrate. Calls fail with
+    /// [`StoreError::Unavailable`] and the reason until the schema is up to date.
     #[must_use]
     pub fn on_current_schema_only(self) -> Self {
         Self { schema_trusted: Arc::new(AtomicBool::new(false)), ..self }
     }
 
-    /// To be called before a call uses the connection. Costs nothing once the schema was seen to be right.
+    /// Must run before a call uses the connection. Free of cost once the schema was found up to
+    /// date.
     pub(super) async fn trust_schema(
         &self,
         connection: &mut MySqlConnection,
@@ -124,7 +129,7 @@ impl MySql {
         }
     }
 
-    /// How the schema stands to this release. Changes nothing.
+    /// How this release and the schema compare. Changes nothing.
     ///
     /// # Errors
     /// When the server can't be reached, or this release must not work on that schema.
@@ -140,14 +145,16 @@ impl MySql {
     ) -> Result<PoolConnection<sqlx::MySql>, MySqlMigrationError> {
         let mut connection =
             self.pool.acquire().await.map_err(|error| MySqlMigrationError::store(&error))?;
-        // Ends with the connection, and so the lock is given up however this ends.
+        // Closing the connection releases the lock, however this call ends.
         connection.close_on_drop();
-        // The migrator's own lock waits for -1 seconds, which MariaDB refuses, and the migrator does not look.
+        // The migrator's own lock waits for -1 seconds, which MariaDB refuses; the migrator ignores
+        // the refusal.
         let lock = format!("SELECT GET_LOCK({LOCK}, ?)");
         let lock = sqlx::query_scalar(sqlx::AssertSqlSafe(lock))
             .bind(MIGRATION_WAIT.as_secs())
             .fetch_one(&mut *connection);
-        // The server gives up after that time, or does not answer at all.
+        // The server should give up after that time; the timeout covers a server that does not
+        // answer.
         let Ok(locked) = timeout(MIGRATION_WAIT + ACQUIRE_TIMEOUT, lock).await else {
             return Err(MySqlMigrationError::Locked);
         };
@@ -156,7 +163,8 @@ impl MySql {
     }
 }
 
-/// As [`standing`]; what another instance is changing at this moment is not taken for interrupted.
+/// Like [`standing`], but a migration that another instance is running now does not count as
+/// interrupted.
 async fn standing_still(connection: &mut MySqlConnection) -> Result<Schema, MySqlMigrationError> {
     let standing = standing(connection).await;
     if matches!(standing, Err(MySqlMigrationError::Schema(SchemaError::Interrupted(_)))) {
@@ -190,8 +198,8 @@ async fn standing(connection: &mut MySqlConnection) -> Result<Schema, MySqlMigra
     Ok(schema::compared(&MIGRATOR, rows)?)
 }
 
-/// Runs one migration. A statement that needs a table for itself waits only for a moment and is tried again: while it waits,
-/// so does every request that uses the table.
+/// Runs one migration. A statement that needs a table for itself waits only briefly and is tried
+/// again, because every request for the table queues behind it.
 async fn apply(
     connection: &mut MySqlConnection,
     migration: &Migration,
@@ -205,8 +213,9 @@ async fn apply(
         if let MigrateError::ExecuteMigration(refused, _) = &error
             && refused.as_database_error().is_some()
         {
-            // The server has refused the file's one statement, and so undone it. But it had committed the row that the library
-            // writes first, as it does before each change of the schema.
+            // The server refused the file's only statement and rolled it back. But it had already
+            // committed the row that the library writes first, as it commits before each change of
+            // the schema.
             sqlx::query("DELETE FROM _sqlx_migrations WHERE version = ? AND success = FALSE")
                 .bind(migration.version)
                 .execute(&mut *connection)

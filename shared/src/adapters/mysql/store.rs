@@ -18,7 +18,7 @@ use crate::{
 };
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(4);
-/// With less time than this left, another attempt would hardly end before the deadline.
+/// With less time than this left, another attempt would hardly finish before the deadline.
 const ATTEMPT_TIME: Duration = Duration::from_secs(2);
 
 impl Store for MySql {
@@ -61,15 +61,16 @@ impl Store for MySql {
         match result {
             Ok(output) => call.end(Ok(output)),
             Err(Attempt::Undone(failure)) => call.end(Err(failure)),
-            // The call is dropped, and with it the connection.
+            // The call is dropped, and its connection with it.
             Err(Attempt::Torn(failure)) => Err(errors::undone(failure)),
             Err(Attempt::AtCommit(error)) => Err(errors::at_commit(&error)),
         }
     }
 }
 
-/// A connection that goes back to the pool only when its work has come to an end. When it has not (a time-out, or the
-/// caller went away) it is closed: the server undoes what was open, and no call waits behind a dead connection.
+/// A connection that returns to the pool only when its work has finished. When it has not (a
+/// timeout, or the caller was dropped), it is closed: the server rolls back what was open, and no
+/// later call waits on a dead connection.
 struct Call {
     connection: PoolConnection<sqlx::MySql>,
     lost: Lost,
@@ -129,9 +130,9 @@ fn timed_out() -> StoreError {
 enum Attempt {
     /// Rolled back; the connection can be used again.
     Undone(Failure),
-    /// Not even rolling back worked: the server does so once it misses the connection.
+    /// The rollback failed too: the server rolls back once it notices that the connection is gone.
     Torn(Failure),
-    /// Nobody knows.
+    /// The outcome is not known.
     AtCommit(sqlx::Error),
 }
 

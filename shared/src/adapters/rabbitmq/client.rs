@@ -11,8 +11,8 @@ use super::{
 /// Longest name of a queue in bytes: AMQP allows 255, and the parking queue's name is longer.
 const QUEUE_NAME_MAX: usize = 200;
 
-/// The queue `<queue>` and its parking queue `<queue>.parked` on a RabbitMQ server or cluster. Cheap to clone; all
-/// clones share their connections and are one consumer.
+/// The queue `<queue>` and its parking queue `<queue>.parked` on a RabbitMQ server or cluster.
+/// Cheap to clone. All clones share their connections and count as one consumer.
 #[derive(Clone)]
 pub struct RabbitMq {
     pub(super) inner: Arc<Inner>,
@@ -39,10 +39,11 @@ pub enum AmqpUrlError {
 }
 
 impl RabbitMq {
-    /// Prepares the queue at `amqp://` or `amqps://`. No connection is made before the first call.
+    /// Prepares a queue at an `amqp://` or `amqps://` address. No connection is made before the
+    /// first call.
     ///
     /// # Errors
-    /// When the address can't be read, or the name of the queue is empty or too long.
+    /// When the address can't be parsed, or the queue's name is empty or too long.
     pub fn new(url: &str, queue: &str) -> Result<Self, AmqpUrlError> {
         // The library's message may repeat the address, and with it the password.
         let uri: AMQPUri = url.parse().map_err(|_| AmqpUrlError::Url)?;
@@ -63,10 +64,11 @@ impl RabbitMq {
         Ok(Self { inner: Arc::new(Inner { queue, parked, publishing, consumer }) })
     }
 
-    /// Hands back what was received and not acknowledged, then closes the connections. Every later call is refused
-    /// as unavailable; a publish that is on its way ends as unknown, so let those end first.
+    /// Hands back the messages that were received and not acknowledged, then closes the
+    /// connections. Every later call fails as unavailable. A publish in flight ends as unknown, so
+    /// finish publishing first.
     pub async fn close(&self) {
-        // At the same time: each may have to wait for the server.
+        // Concurrently, because each may have to wait for the server.
         tokio::join!(self.inner.consumer.close(), self.inner.publishing.close());
     }
 }

@@ -1,4 +1,4 @@
-//! One connection, from the first packet to its end, and the channels on it that publish.
+//! One connection, from the first packet to its end, and its publishing channels.
 
 use std::{
     io,
@@ -31,18 +31,18 @@ use super::{
 };
 use crate::ports::Stored;
 
-/// Longest wait for a connection with its queues.
+/// Longest time to make a connection and declare its queues.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// Longest wait for a free channel, and then for the server's answer to a call.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(3);
-/// Longest wait for a clean end.
+/// Longest wait for a clean close.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-/// A silent server is given up after twice this time.
+/// The heartbeat: a silent server is given up after twice this time.
 const HEARTBEAT_S: u16 = 5;
-/// Publishes that are in flight at once on one connection; others wait for a permit.
+/// Concurrent publishes on one connection; further ones wait for a permit.
 const CHANNELS_MAX: usize = 64;
 
-/// What is needed to make a connection.
+/// Everything needed to make a connection.
 #[derive(Clone)]
 pub(super) struct Connector {
     uri: AMQPUri,
@@ -68,7 +68,7 @@ impl Connector {
         self.purpose
     }
 
-    /// Makes a connection and its queues. The error is for people.
+    /// Makes a connection and declares its queues. The error is a text for logs.
     pub(super) async fn connect(&self) -> Result<BrokerConnection, String> {
         match timeout(CONNECT_LIMIT, self.attempt()).await {
             Ok(outcome) => outcome,
@@ -92,8 +92,9 @@ impl Connector {
                         tokio::net::lookup_host((uri.authority.host.as_str(), uri.authority.port))
                             .await?
                             .collect();
-                    // The nodes of a cluster under one name. Those behind the first are tried when it refuses; when its host
-                    // does not answer at all, this attempt ends, and the next begins with another.
+                    // The addresses of a cluster's nodes under one name. If the first refuses, the
+                    // next ones are tried. If its host does not answer at all, this attempt ends,
+                    // and the next attempt starts with another node.
                     let first = turn % addresses.len().max(1);
                     addresses.rotate_left(first);
                     let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
@@ -109,7 +110,8 @@ impl Connector {
                         }
                     }
                 };
-                // The library's thread waits here without hearing that its caller has given up.
+                // The timeout is needed here because the library's thread does not notice that its
+                // caller has given up.
                 let opened = timeout(CONNECT_LIMIT, connecting)
                     .await
                     .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
@@ -130,7 +132,8 @@ impl Connector {
     }
 }
 
-/// A connection whose queues exist. Closed, cleanly where possible, when the last reference is dropped.
+/// A connection whose queues exist. When the last reference is dropped it is closed, cleanly where
+/// possible.
 pub(super) struct BrokerConnection {
     inner: Arc<Connection>,
     socket: Option<SocketGuard>,
@@ -139,12 +142,12 @@ pub(super) struct BrokerConnection {
 }
 
 impl BrokerConnection {
-    /// Whether the connection stands, as far as is known.
+    /// Whether the connection is up, as far as is known.
     pub(super) fn usable(&self) -> bool {
         self.inner.status().connected()
     }
 
-    /// Whether the server holds back what is published: its memory or disk is nearly full.
+    /// Whether the server blocks publishers because its memory or disk is nearly full.
     pub(super) fn blocked(&self) -> bool {
         self.inner.status().blocked()
     }
@@ -154,11 +157,12 @@ impl BrokerConnection {
         self.inner.create_channel().await
     }
 
-    /// A channel with publisher confirms for one call at a time, kept for the next when [`ConfirmChannel::keep`] is called.
+    /// A channel with publisher confirms for one call at a time. [`ConfirmChannel::keep`] keeps it
+    /// for the next call.
     ///
-    /// One publish at a time, because with several in flight on one channel lapin can give a confirm to the wrong one:
-    /// it hands a returned (unroutable) message to whichever publish is confirmed next, and counts a publish before
-    /// its frames are queued.
+    /// Only one publish is in flight per channel, because with several lapin can give a confirm to
+    /// the wrong one: it hands a returned (unroutable) message to the publish that is confirmed
+    /// next, and counts a publish before its frames are queued.
     pub(super) async fn confirm_channel(&self) -> Stored<ConfirmChannel<'_>> {
         let permit = self.permits.acquire().await.map_err(unavailable)?;
         loop {
@@ -179,7 +183,7 @@ impl BrokerConnection {
         }
     }
 
-    /// Ends it now. What is on its way fails.
+    /// Closes the connection at once. Calls in flight fail.
     pub(super) async fn close(&self) {
         close(&self.inner).await;
     }
@@ -190,7 +194,7 @@ impl BrokerConnection {
 }
 
 async fn close(connection: &Connection) {
-    // A server that does not answer is left; its side ends with the socket.
+    // Do not wait for a server that does not answer; its side ends with the socket.
     let _ = timeout(CLOSE_LIMIT, connection.close(200, "OK".into())).await;
 }
 
@@ -219,7 +223,8 @@ impl ConfirmChannel<'_> {
         &self.channel
     }
 
-    /// Keeps the channel, which has nothing in flight, for the next call. Without this it is closed.
+    /// Keeps the channel, which has nothing in flight, for the next call. Without this call it is
+    /// closed.
     pub(super) fn keep(self) {
         self.connection.idle_channels().push(self.channel);
     }

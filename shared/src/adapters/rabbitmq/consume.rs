@@ -1,4 +1,4 @@
-//! Consuming, as the port wants it.
+//! Implements the consumer's port.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::{client::RabbitMq, consumer::Acknowledgement};
 use crate::domain::{ConsumerProgress, Delivery};
 use crate::ports::{OrderSource, Stored};
 
-/// Longest wait for a first message, whatever the caller says.
+/// Longest wait for a first message; a caller's longer wait is cut to this.
 const WAIT_MAX: Duration = Duration::from_secs(3_600);
 
 #[async_trait]
@@ -17,8 +17,9 @@ impl OrderSource for RabbitMq {
         self.inner.consumer.alive().map(|consumer| consumer.progress())
     }
 
-    /// Twice as many messages as the largest `limit` so far (at most 2,000) are fetched ahead from the moment the consumer
-    /// is opened or opened again, so that the next batch is there when one is done. Making a connection may take 6 s on top of `wait_ms`.
+    /// Up to twice the largest `limit` so far (at most 2,000 messages) is prefetched from the
+    /// moment a consumer is opened or reopened, so that the next batch is there when one is done.
+    /// Making a connection may take 6 s on top of `wait_ms`.
     async fn receive(&self, limit: u32, wait_ms: u64) -> Stored<Vec<Delivery>> {
         self.inner.consumer.receive(limit, Duration::from_millis(wait_ms).min(WAIT_MAX)).await
     }

@@ -1,4 +1,4 @@
-//! One consumer on one channel, from its start to its loss.
+//! One consumer on one channel, from its start until it is lost.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -26,8 +26,9 @@ use super::{
 use crate::domain::{ConsumerProgress, Delivery};
 use crate::ports::Stored;
 
-/// The lower bits of a tag are the server's number; those above it say of which consumer. 48 bits last a consumer for
-/// years at any rate; of the 65,536 consumers that differ, only one is alive.
+/// The lower bits of a tag are the server's delivery number; the upper ones identify the consumer.
+/// 48 bits last a consumer for years at any rate, and of 65,536 consumers in a row only one is
+/// alive.
 const NUMBER_BITS: u32 = 48;
 
 /// How a message is acknowledged.
@@ -37,13 +38,15 @@ pub(super) enum Acknowledgement {
     HandBack,
 }
 
-/// A running consumer. Ends when dropped, and then the server gives its messages out again.
+/// A running consumer. Dropping it ends it; the server then delivers its unacknowledged messages
+/// again.
 pub(super) struct ChannelConsumer {
     generation: u64,
     connection: Arc<BrokerConnection>,
     channel: Channel,
     buffer: Arc<Buffer>,
-    /// ConsumerProgress while acknowledgements are put on their way: one for many (`multiple`) must not overtake others.
+    /// Locked while acknowledgements are queued: one for many (`multiple`) must not overtake
+    /// others.
     turn: tokio::sync::Mutex<()>,
     receiving: JoinHandle<()>,
 }
@@ -56,11 +59,11 @@ struct Buffer {
 
 #[derive(Default)]
 struct Messages {
-    /// Received from the server, not yet given out.
+    /// Received from the server, but not yet given to a caller.
     ready: VecDeque<Delivery>,
-    /// Numbers that were given out and are not acknowledged.
+    /// Numbers of messages that were given to a caller and are not acknowledged.
     held: BTreeSet<u64>,
-    /// The number of the last message that came: the server counts a channel's messages from 1 on.
+    /// The number of the last message received: the server counts a channel's messages from 1.
     received: u64,
     handed_back: u64,
     lost: bool,
@@ -112,13 +115,13 @@ impl ChannelConsumer {
             && self.connection.usable()
     }
 
-    /// Messages that came and are not acknowledged.
+    /// The number of messages received and not acknowledged.
     pub(super) fn unacknowledged(&self) -> u64 {
         let messages = self.buffer.messages();
         (messages.ready.len() + messages.held.len()) as u64
     }
 
-    /// How far it has got.
+    /// The consumer's progress.
     pub(super) fn progress(&self) -> ConsumerProgress {
         let messages = self.buffer.messages();
         let waiting = messages.ready.front().map(|delivery| number_of(delivery.tag));
@@ -132,8 +135,8 @@ impl ChannelConsumer {
         }
     }
 
-    /// Gives out what is there, at most `limit`, waiting for the first until `deadline`. `None` when the consumer is
-    /// lost. Nothing is taken when the caller goes away.
+    /// Returns the buffered messages, at most `limit`, waiting for the first one until `deadline`.
+    /// `None` when the consumer is lost. If the call is dropped, no message is taken.
     pub(super) async fn take(&self, limit: usize, deadline: Instant) -> Option<Vec<Delivery>> {
         loop {
             let changed = self.buffer.changed.notified();
@@ -149,7 +152,7 @@ impl ChannelConsumer {
                     let taken: Vec<_> = messages.ready.drain(..count).collect();
                     messages.held.extend(taken.iter().map(|delivery| number_of(delivery.tag)));
                     if !messages.ready.is_empty() {
-                        // For another receiver, whose wake-up this one has used.
+                        // This receiver has used a wake-up; pass it on to the next one.
                         self.buffer.changed.notify_one();
                     }
                     return Some(taken);
@@ -161,7 +164,7 @@ impl ChannelConsumer {
         }
     }
 
-    /// Acknowledges messages. Tags that this consumer does not hold are left out.
+    /// Acknowledges messages. Ignores tags that this consumer does not hold.
     pub(super) async fn acknowledge(&self, tags: &[u64], how: Acknowledgement) -> Stored<()> {
         let acknowledged = async {
             let turn = self.turn.lock().await;
@@ -169,8 +172,9 @@ impl ChannelConsumer {
                 .buffer
                 .let_go(tags.iter().filter(|&&tag| tag >> NUMBER_BITS == self.generation), how);
             let mut sending = self.send(numbers, kept, how);
-            // The first poll puts a frame into the library's queue. All are put there before anything can interrupt
-            // this function: what `held` has forgotten is on its way, in order.
+            // The first poll puts a frame into the library's queue. All frames are queued before
+            // this function can be interrupted, so everything removed from `held` is on its way, in
+            // order.
             let mut sent = Vec::with_capacity(sending.len());
             for frame in &mut sending {
                 sent.push(futures_util::poll!(frame));
@@ -190,14 +194,16 @@ impl ChannelConsumer {
             .unwrap_or_else(|_| Err(unknown("acknowledgements can't be sent")))
     }
 
-    /// The frames for `numbers`, which are in order; `kept` is the smallest number that stays unacknowledged.
+    /// The frames for `numbers`, which are sorted; `kept` is the smallest number that stays
+    /// unacknowledged.
     fn send(&self, numbers: Vec<u64>, kept: Option<u64>, how: Acknowledgement) -> Vec<Sending<'_>> {
         let one = |number| -> Sending<'_> {
             match how {
                 Acknowledgement::Ack => {
                     Box::pin(self.channel.basic_ack(number, BasicAckOptions { multiple: false }))
                 }
-                // Not `nack`: from 4.3 on the server counts only rejected messages towards the delivery limit.
+                // Not `nack`: from 4.3 on the server counts only rejected messages towards the
+                // delivery limit.
                 Acknowledgement::HandBack => Box::pin(
                     self.channel.basic_reject(number, BasicRejectOptions { requeue: true }),
                 ),
@@ -206,7 +212,8 @@ impl ChannelConsumer {
         if how == Acknowledgement::HandBack {
             return numbers.into_iter().map(one).collect();
         }
-        // Numbers are given out in order, so everything up to here is acknowledged, and one frame does for all.
+        // Numbers are assigned in order, so everything up to this one is acknowledged and one frame
+        // is enough.
         let together =
             kept.map_or(numbers.len(), |kept| numbers.partition_point(|&number| number < kept));
         let mut sending: Vec<Sending<'_>> = Vec::new();
@@ -232,7 +239,8 @@ impl Buffer {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets what is held of `tags`; returns those numbers in order, and the smallest that is still held.
+    /// Removes `tags` from `held`. Returns their numbers, sorted, and the smallest number still
+    /// held.
     fn let_go<'t>(
         &self,
         tags: impl Iterator<Item = &'t u64>,
@@ -249,7 +257,8 @@ impl Buffer {
     }
 }
 
-/// Moves messages from the library into the buffer, where they can be counted, until the consumer ends.
+/// Moves messages from the library into the buffer, where they can be counted, until the consumer
+/// ends.
 async fn receive(mut consumer: Consumer, generation: u64, buffer: Arc<Buffer>) {
     while let Some(Ok(message)) = consumer.next().await {
         let tag = (generation << NUMBER_BITS) | message.delivery_tag;

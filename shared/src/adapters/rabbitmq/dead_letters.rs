@@ -1,8 +1,9 @@
-//! The parking queue, looked through for the operator.
+//! Reads the parking queue for the operator.
 //!
-//! AMQP has no way to read a message without taking it: it is taken, looked at, and given back. A server counts that, and
-//! from 4.0 on throws away what came back twenty times. So a message that has come back often is put into the queue anew,
-//! which begins the count again, before the old one is taken off.
+//! AMQP can't read a message without taking it, so each one is taken, inspected and given back. The
+//! server counts that, and from 4.0 on drops a message that came back twenty times. A message that
+//! has come back often is therefore published again, which restarts the count, before the old copy
+//! is acknowledged.
 
 use async_trait::async_trait;
 use lapin::{
@@ -24,16 +25,17 @@ use crate::ports::{DeadLetters, Stored};
 
 /// Longest wait for one scan.
 const SCAN_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
-/// Messages looked through for one id.
+/// Messages searched for one id.
 const SEARCH_MAX: u32 = 1_000;
-/// The header in which a quorum queue tells how often a message was given out before, and from where on it is renewed.
+/// The header in which a quorum queue counts a message's earlier deliveries, and the count from
+/// which the message is published again.
 const DELIVERY_COUNT: &str = "x-delivery-count";
 const RENEW_FROM: i64 = 10;
 
-/// What to do with a message that was looked at.
+/// What to do with an inspected message.
 enum Choice {
     Leave,
-    /// Take it off once it is safe elsewhere; `None` when it is not wanted any more.
+    /// Remove it once it is stored in this queue; with `None`, remove it without storing it.
     Take(Option<ShortString>),
 }
 
@@ -67,7 +69,8 @@ impl DeadLetters for RabbitMq {
 }
 
 impl RabbitMq {
-    /// Shows up to `limit` messages, oldest first, until one is taken; says whether one was.
+    /// Passes up to `limit` messages to `choose`, oldest first, until one is taken. Returns whether
+    /// one was.
     async fn scan(
         &self,
         limit: u32,
@@ -86,7 +89,7 @@ impl RabbitMq {
         let connection = self.inner.publishing.get().await?;
         let channel = connection.channel().await.map_err(|error| not_done(&error))?;
         let parked = &self.inner.parked;
-        // Those that are put into the queue anew come behind these, and are not to be seen twice.
+        // Messages published again come behind these and must not be seen twice.
         let mut left = None;
         let mut taken = false;
         for _ in 0..limit {
@@ -115,8 +118,8 @@ impl RabbitMq {
                 break;
             }
         }
-        // What was left is given back. Closing the channel would do that too, but some time later, and whoever looks again
-        // meanwhile would not find it.
+        // Gives back the messages that were left. Closing the channel would do so too, but later,
+        // and a scan in between would miss them.
         let all = BasicNackOptions { multiple: true, requeue: true };
         channel.basic_nack(0, all).await.map_err(|error| not_done(&error))?;
         channel.close(200, "OK".into()).await.map_err(|error| not_done(&error))?;

@@ -4,7 +4,7 @@ use lapin::ErrorKind;
 
 use crate::ports::StoreError;
 
-/// The name of this store in errors.
+/// This store's name in errors.
 const STORE: &str = "RabbitMQ";
 
 pub(super) fn unavailable(cause: impl ToString) -> StoreError {
@@ -15,12 +15,13 @@ pub(super) fn unknown(cause: impl ToString) -> StoreError {
     StoreError::Unknown { store: STORE, cause: cause.to_string() }
 }
 
-/// For a call that changes nothing that matters when it is lost, or that was refused before it was sent.
+/// For a call that was refused before it was sent, or whose effect does no harm if it is lost.
 pub(super) fn not_done(error: &lapin::Error) -> StoreError {
     unavailable(error)
 }
 
-/// Whether the library refused the call itself, because it knew the connection or channel to be gone.
+/// Whether the library itself refused the call, because it knew that the connection or channel was
+/// gone.
 pub(super) fn never_sent(error: &lapin::Error) -> bool {
     matches!(
         error.kind(),

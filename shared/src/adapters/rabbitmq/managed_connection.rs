@@ -1,4 +1,4 @@
-//! Keeps one connection: made at first use, made again after a loss.
+//! Manages one connection: made on first use, and made again after a loss.
 
 use std::{
     sync::{Arc, LazyLock, Weak},
@@ -20,10 +20,10 @@ use crate::{metrics::CONNECTS, ports::Stored};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Longest wait for the first attempt, which ends by itself a little earlier.
+/// Longest wait for the first attempt. The attempt's own limit is a little shorter.
 const FIRST_ATTEMPT_LIMIT: Duration = CONNECT_LIMIT.saturating_add(Duration::from_millis(500));
 
-/// Attempts to connect, by what came of them.
+/// Attempts to connect, by outcome.
 static CONNECTED: LazyLock<[Counter; 2]> = LazyLock::new(|| {
     ["connected", "failed"].map(|outcome| CONNECTS.counter(&["rabbitmq", outcome]))
 });
@@ -37,12 +37,12 @@ pub(super) struct ManagedConnection {
 enum State {
     /// Not needed so far, or lost.
     Idle,
-    /// The first attempt since then; callers wait for it, all together.
+    /// The first attempt since then. All callers wait for it together.
     Connecting,
     Up(Arc<BrokerConnection>),
-    /// The last attempt failed and the next is on its way; callers are told at once.
+    /// The last attempt failed and the next one is running. Callers get the error at once.
     Down(String),
-    /// Ended by its owner.
+    /// Closed by its owner.
     Closed,
 }
 
@@ -51,8 +51,8 @@ impl ManagedConnection {
         Self { connector, state: Arc::new(watch::channel(State::Idle).0) }
     }
 
-    /// The connection. Waits for the first attempt to make it, and refuses at once while the server is known to be
-    /// out of reach.
+    /// Returns the connection. Waits for the first attempt to make it; fails at once while the
+    /// server is known to be unreachable.
     pub(super) async fn get(&self) -> Stored<Arc<BrokerConnection>> {
         timeout(FIRST_ATTEMPT_LIMIT, self.wait())
             .await
@@ -90,7 +90,7 @@ impl ManagedConnection {
         }
     }
 
-    /// Takes a connection that has misbehaved out of use. Calls that are under way on it may still end well.
+    /// Discards a connection that misbehaved. Calls in flight on it may still succeed.
     pub(super) fn retire(&self, suspect: &Arc<BrokerConnection>) {
         self.state.send_if_modified(|state| {
             let current =
@@ -102,7 +102,7 @@ impl ManagedConnection {
         });
     }
 
-    /// Ends the connection for good.
+    /// Closes the connection for good.
     pub(super) async fn close(&self) {
         if let State::Up(connection) = self.state.send_replace(State::Closed) {
             connection.close().await;
@@ -110,7 +110,7 @@ impl ManagedConnection {
     }
 }
 
-/// Tries until there is a connection or nobody can want one any more.
+/// Retries until the connection is up or no caller can want it any more.
 async fn keep_trying(connector: Connector, state: Weak<Sender<State>>) {
     let mut pauses = ExponentialBuilder::new()
         .with_min_delay(FIRST_PAUSE)
@@ -126,7 +126,7 @@ async fn keep_trying(connector: Connector, state: Weak<Sender<State>>) {
             Ok(connection) => (State::Up(Arc::new(connection)), true),
             Err(cause) => {
                 if cause != logged {
-                    tracing::warn!(purpose = connector.purpose(), %cause, "RabbitMQ can't be reached; trying on");
+                    tracing::warn!(purpose = connector.purpose(), %cause, "RabbitMQ can't be reached; retrying");
                     logged.clone_from(&cause);
                 }
                 (State::Down(cause), false)

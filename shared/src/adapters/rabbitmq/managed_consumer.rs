@@ -1,4 +1,4 @@
-//! Keeps one consumer: opened at first use, opened again after a loss.
+//! Manages one consumer: opened on first use, and reopened after a loss.
 
 use std::{
     sync::{
@@ -20,7 +20,7 @@ use super::{
 use crate::domain::Delivery;
 use crate::ports::Stored;
 
-/// Messages that a consumer may hold unacknowledged, however large its batches.
+/// Limit on the unacknowledged messages of a consumer, however large its batches.
 const PREFETCH_MAX: u16 = 2_000;
 
 pub(super) struct ManagedConsumer {
@@ -30,7 +30,7 @@ pub(super) struct ManagedConsumer {
     /// The largest `limit` so far. A call may ask for less, to fill up a batch.
     largest: AtomicU32,
     current: Mutex<Option<Arc<ChannelConsumer>>>,
-    /// ConsumerProgress while a consumer is being opened.
+    /// Locked while a consumer is being opened.
     opening: tokio::sync::Mutex<()>,
 }
 
@@ -46,7 +46,7 @@ impl ManagedConsumer {
         }
     }
 
-    /// Messages that this process has and that are not acknowledged.
+    /// Messages that this process holds unacknowledged.
     pub(super) fn unacknowledged(&self) -> u64 {
         self.current()
             .as_ref()
@@ -67,7 +67,7 @@ impl ManagedConsumer {
             if let Some(deliveries) = consumer.take(limit as usize, deadline).await {
                 return Ok(deliveries);
             }
-            tracing::warn!("the consumer was lost; its messages come again");
+            tracing::warn!("the consumer was lost; its messages will be delivered again");
             if Instant::now() >= deadline {
                 return Ok(Vec::new());
             }
@@ -84,7 +84,7 @@ impl ManagedConsumer {
         }
         let lost = self.current().take();
         if let Some(lost) = lost {
-            // The queue may be gone too; a new connection makes it again.
+            // The queue may be gone too; a new connection declares it again.
             self.connection.retire(lost.connection());
         }
         let connection = self.connection.get().await?;
@@ -120,12 +120,13 @@ impl ManagedConsumer {
         let consumer = self.alive();
         match consumer {
             Some(consumer) => consumer.acknowledge(tags, how).await,
-            // Its messages come again.
+            // The server delivers its messages again.
             None => Ok(()),
         }
     }
 
-    /// Ends for good. The server takes everything back before it agrees to the end of the connection.
+    /// Stops consuming for good. The server takes back all messages before it confirms the close of
+    /// the connection.
     pub(super) async fn close(&self) {
         let _opening = self.opening.lock().await;
         self.connection.close().await;

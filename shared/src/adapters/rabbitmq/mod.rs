@@ -1,9 +1,10 @@
 //! RabbitMQ 3.8 to 4.x: the order queue as a quorum queue, and its parking queue.
 //!
-//! Publishing and consuming have a connection each, so that a server that holds back publishers (a memory or disk
-//! alarm stops reading from their sockets) still hears acknowledgements. A connection is made at first use; after a
-//! loss it is made anew, with its queues, by `managed_connection`. lapin's own recovery is left off: it replays channels under
-//! the same numbers, and then neither a delivery tag nor an unconfirmed publish tells which connection it belongs to.
+//! Publishing and consuming have a connection each: under a memory or disk alarm the server stops
+//! reading from publishers' sockets, but must still receive acknowledgements. `managed_connection`
+//! makes a connection on first use, and after a loss makes it again together with its queues.
+//! lapin's own recovery is off: it replays channels under the same numbers, and then neither a
+//! delivery tag nor an unconfirmed publish tells which connection it belongs to.
 
 mod client;
 mod connection;

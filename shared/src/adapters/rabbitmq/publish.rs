@@ -1,4 +1,4 @@
-//! Publishing: one message is one confirmed and routed publish.
+//! Publishing: each message is published once and must be confirmed and routed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,30 +21,31 @@ use crate::{
     ports::{Health, OrderQueue, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
-/// Longest time of one publish with everything that belongs to it: the connection, the channel, the confirm, and
-/// repetitions after a refusal.
+/// Longest time of one publish in all: connection, channel, confirm, and retries after a refusal.
 const PUBLISH_LIMIT: Duration = Duration::from_millis(PUBLISH_LIMIT_MS);
-/// Pauses before a refused message is published again: doubled from the first to the last.
+/// Pauses before a refused message is published again: doubled from the first value up to the last.
 const REFUSED_PAUSE_FIRST: Duration = Duration::from_millis(20);
 const REFUSED_PAUSE_LAST: Duration = Duration::from_millis(500);
-/// The header of a parked message that says why, beside `x-death` of those that the server parked.
+/// The header with the reason why a message was parked, beside the `x-death` of messages that the
+/// server parked.
 pub(super) const REASON: &str = "x-reason";
-/// Longest reason that is kept, in characters.
+/// Longest reason kept, in characters.
 const REASON_MAX: usize = 1_000;
-/// AMQP's mark of a message that is kept on disk.
+/// AMQP's delivery mode of a persistent message.
 const PERSISTENT: u8 = 2;
 
 #[async_trait]
 impl OrderQueue for RabbitMq {
-    /// Waits up to 3.5 s for a connection that is being made, and up to 3 s each for a free channel and a confirm. A message
-    /// that the queue refuses is published again, until [`PUBLISH_LIMIT_MS`] have passed in all.
+    /// Waits up to 3.5 s for a connection that is being made, and up to 3 s each for a free channel
+    /// and a confirm. A message that the queue refuses is published again until
+    /// [`PUBLISH_LIMIT_MS`] have passed in all.
     async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
         let Some(first) = orders.first() else { return Ok(()) };
         let message = QueueMessage { v: QueueMessage::VERSION, orders: orders.to_vec() };
         let body = serde_json::to_vec(&message).map_err(unavailable)?;
         let properties = BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
-            // Lambda's event for Amazon MQ has no room for a missing priority.
+            // Lambda's event for Amazon MQ can't express a missing priority.
             .with_priority(0)
             .with_content_type("application/json".into())
             .with_message_id(first.order_id.to_string().into());
@@ -60,8 +61,9 @@ impl OrderQueue for RabbitMq {
         self.send(self.inner.parked.clone(), body.to_vec(), properties).await
     }
 
-    /// `waiting` counts the messages that are ready in the queue and those that this object has received and not
-    /// acknowledged. What other processes hold at this moment is not counted: AMQP does not tell.
+    /// `waiting` counts the messages ready in the queue and those that this object has received and
+    /// not acknowledged. Messages held by other processes are not counted: AMQP does not report
+    /// them.
     async fn depth(&self) -> Stored<QueueDepth> {
         let unacknowledged = self.inner.consumer.unacknowledged();
         let counted = self.inner.count();
@@ -94,7 +96,8 @@ impl Health for RabbitMq {
 }
 
 impl RabbitMq {
-    /// Publishes in a task of its own, so that a caller who goes away leaves no channel with half a message.
+    /// Publishes in its own task, so that a caller that is dropped leaves no channel with half a
+    /// message.
     pub(super) async fn send(
         &self,
         to: ShortString,
@@ -154,13 +157,13 @@ impl Inner {
                     return Ok(());
                 }
                 Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => {
-                    // The queue is gone; the next connection makes it again.
+                    // The queue is gone; the next connection declares it again.
                     self.publishing.retire(&connection);
                     return Err(unavailable(format!("queue {to} does not exist")));
                 }
                 Ok(Ok(Confirmation::Nack(None))) => {
-                    // Nothing happened. A quorum queue refuses while it is full, and a young one on a busy machine while it
-                    // has no leader: both pass.
+                    // Nothing was stored. A quorum queue refuses while it is full, or, on a busy
+                    // machine, while it is new and has no leader yet. Both are temporary.
                     let pause = pauses.next().unwrap_or(REFUSED_PAUSE_LAST);
                     if Instant::now() + pause >= deadline {
                         channel.keep();
@@ -176,7 +179,7 @@ impl Inner {
                     return Err(error);
                 }
                 Err(_) => {
-                    // While the server holds publishers back, a new connection would be held back too.
+                    // While the server blocks publishers, it would block a new connection too.
                     if !connection.blocked() {
                         self.publishing.retire(&connection);
                     }
@@ -186,7 +189,7 @@ impl Inner {
         }
     }
 
-    /// What the server says of the queue and of the parking queue.
+    /// Asks the server about the queue and the parking queue.
     async fn count(&self) -> Stored<[QueueBacklog; 2]> {
         let connection = self.publishing.get().await?;
         if connection.blocked() {
@@ -208,7 +211,7 @@ impl Inner {
                     }
                 }
                 Err(error) => {
-                    // Most likely a queue is gone; the next connection makes it again.
+                    // Most likely a queue is gone; the next connection declares it again.
                     self.publishing.retire(&connection);
                     return Err(not_done(&error));
                 }

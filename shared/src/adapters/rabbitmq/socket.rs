@@ -1,4 +1,4 @@
-//! Ends a connection's socket from outside of the library.
+//! Shuts down a connection's socket without the library's help.
 
 use std::{
     io,
@@ -6,8 +6,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// A second handle to a connection's socket. lapin has a thread per connection, which a server that accepts and then
-/// stays silent would keep for ever; shutting the socket down is what ends it.
+/// A second handle to a connection's socket. lapin runs one thread per connection; a server that
+/// accepts and then stays silent would keep it for ever. Shutting down the socket ends that thread.
 #[derive(Clone, Default)]
 pub(super) struct SocketHandle(Arc<Mutex<State>>);
 
@@ -20,7 +20,7 @@ enum State {
 }
 
 impl SocketHandle {
-    /// Takes the socket; fails when it was to be shut down before it was there.
+    /// Takes over the socket. Fails when the shutdown was requested before the socket existed.
     pub(super) fn attach(&self, socket: TcpStream) -> io::Result<()> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*state, State::ShutDown) {
@@ -33,13 +33,13 @@ impl SocketHandle {
     fn shut_down(&self) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Connected(socket) = std::mem::replace(&mut *state, State::ShutDown) {
-            // Fails only when the other side has ended it already.
+            // Fails only when the other side has closed the socket already.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
 }
 
-/// Shuts the socket down, which ends the library's thread, when dropped.
+/// When dropped, shuts the socket down, which ends the library's thread.
 pub(super) struct SocketGuard(pub(super) SocketHandle);
 
 impl Drop for SocketGuard {

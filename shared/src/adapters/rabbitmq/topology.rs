@@ -7,11 +7,11 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-/// How often a message is handed back before it is parked.
+/// How many times a message may be handed back before it is parked.
 const DELIVERY_LIMIT: i32 = 50;
 
-/// Makes the queues where they are missing. Quorum queues refuse to overflow in this way before RabbitMQ 3.8.10, and ignore
-/// the dead-letter strategy before 3.10.
+/// Declares the queues where they are missing. Before RabbitMQ 3.8.10 quorum queues do not accept
+/// this overflow setting, and before 3.10 they ignore the dead-letter strategy.
 pub(super) async fn declare(
     connection: &Connection,
     queue: &ShortString,
@@ -21,17 +21,18 @@ pub(super) async fn declare(
     quorum.insert("x-queue-type".into(), text("quorum"));
     let mut orders = quorum.clone();
     orders.insert("x-delivery-limit".into(), AMQPValue::LongInt(DELIVERY_LIMIT));
-    // The default exchange routes by the name of the queue.
+    // The default exchange routes by queue name.
     orders.insert("x-dead-letter-exchange".into(), text(""));
     orders.insert("x-dead-letter-routing-key".into(), text(parked.as_str()));
     let before_3_8_10 = orders.clone();
-    // A message leaves this queue only once the parking queue has confirmed it; the server wants this overflow for it.
+    // A message leaves this queue only once the parking queue has confirmed it; for that the server
+    // requires this overflow setting.
     orders.insert("x-dead-letter-strategy".into(), text("at-least-once"));
     orders.insert("x-overflow".into(), text("reject-publish"));
 
     declare_queue(connection, parked, quorum).await.map_err(|error| explain(parked, &error))?;
     match declare_queue(connection, queue, orders).await {
-        // Also how a queue is found that was made by such a server before it was upgraded.
+        // This also matches a queue that such a server declared before it was upgraded.
         Err(error) if is_refused(&error) => {
             declare_queue(connection, queue, before_3_8_10)
                 .await
@@ -51,7 +52,7 @@ fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
-/// On a channel of its own, which the server closes when it refuses.
+/// Uses its own channel, because the server closes the channel when it refuses.
 async fn declare_queue(
     connection: &Connection,
     name: &ShortString,
@@ -62,7 +63,7 @@ async fn declare_queue(
     channel.close(200, "OK".into()).await
 }
 
-/// The server knows this queue with other arguments, or does not know one of these.
+/// The server has this queue with other arguments, or does not support one of these.
 fn is_refused(error: &lapin::Error) -> bool {
     matches!(
         error.kind(),

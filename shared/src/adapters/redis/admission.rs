@@ -1,15 +1,20 @@
 //! The admission store in Redis: three keys per sale, in one cluster slot.
 //!
-//! - `admission:{<sale>}`, a hash: the state and the terms by name; `admissions`, which counts the orders that got a unit; `u:<user>` -> the ids of the orders the user holds,
-//!   36 characters each, one after another; `e:<order>` for each order that has ended. So the terms and the memory of
-//!   what has ended are there together or lost together.
-//! - `admission:{<sale>}:held`, a hash: order id -> reservation, as [`encoded`] writes it. Available is the stock less its length.
-//! - `admission:{<sale>}:overdue`, a sorted set: the order ids that are not settled, by when they were admitted or last claimed.
+//! - `admission:{<sale>}`, a hash: the state and the terms by name; `admissions`, the number of
+//!   orders that got a unit; `u:<user>` -> the ids of the orders the user holds, 36 characters
+//!   each, concatenated; `e:<order>` for each ended order. So the terms and the memory of ended
+//!   orders exist together or are lost together.
+//! - `admission:{<sale>}:held`, a hash: order id -> reservation, as [`encoded`] writes it.
+//!   Available units are the stock minus its length.
+//! - `admission:{<sale>}:overdue`, a sorted set: the ids of unsettled orders, by their time of
+//!   admission or last claim.
 //!
-//! Every decision is one script, so a lost server or a stale replica leaves an older state, never half of one. While a
-//! cluster moves a sale's slot, scripts are refused (`TRYAGAIN`), not run on half of the keys.
+//! Every decision is one script, so a lost server or a stale replica leaves an older state, never
+//! half of one. While a cluster moves a sale's slot, it refuses scripts (`TRYAGAIN`) and never runs
+//! them on half of the keys.
 //!
-//! Deliberately absent: an answer for keys that are evicted one by one. The server must run with `noeviction`.
+//! Deliberately absent: handling of keys that are evicted one by one. The server must run with
+//! `noeviction`.
 
 use std::{collections::BTreeSet, fmt::Display, sync::LazyLock};
 
@@ -25,9 +30,10 @@ use crate::{
     ports::{Admission, StoreError, Stored},
 };
 
-/// Orders per script: a script holds up every other client, and Lua's `unpack` has its limits.
+/// Orders per script: a script blocks every other client, and Lua's `unpack` is limited.
 const BATCH_MAX: usize = 500;
-/// How long the orders that ended of a sale that is not loaded are remembered, in milliseconds: eight days.
+/// How long the ended orders of a sale that is not loaded are remembered, in milliseconds: eight
+/// days.
 const UNLOADED_LIFE_MS: u64 = 8 * 86_400_000;
 
 macro_rules! script {
@@ -59,8 +65,9 @@ fn argument(value: impl Display) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
-/// A reservation as it is kept: `r` or, once settled, `s`; user, time of admission in ms, price, currency and, where
-/// there is one, the trace context, with spaces between. The scripts rely on the first character and on the place of the user.
+/// The stored form of a reservation: `r` or, once settled, `s`; user, time of admission in ms,
+/// price, currency and, where there is one, the trace context, separated by spaces. The scripts
+/// rely on the first character and on the position of the user.
 fn encoded(request: &AdmittedOrder, settled: bool) -> String {
     let AdmittedOrder {
         order_id: _,
@@ -83,7 +90,7 @@ fn encoded(request: &AdmittedOrder, settled: bool) -> String {
     text
 }
 
-/// Reads what [`encoded`] or the script for reserving wrote.
+/// Parses what [`encoded`] or the reserve script wrote.
 fn decoded(sale_id: SaleId, order_id: OrderId, text: &str) -> Stored<Reservation> {
     let read = || {
         let mut parts = text.splitn(6, ' ');
@@ -161,11 +168,12 @@ fn terms_arguments(terms: &SaleTerms) -> impl Iterator<Item = Vec<u8>> {
 impl Redis {
     /// The keys of a sale: sale, held, overdue.
     fn admission_keys(&self, sale_id: SaleId) -> [String; 3] {
-        // The hash tag in braces puts all three into one slot.
+        // The hash tag in braces maps all three to one slot.
         ["", ":held", ":overdue"].map(|part| self.key(&format!("admission:{{{sale_id}}}{part}")))
     }
 
-    /// One batch of `settle` (epoch `None`) or `restore`; whether the state allowed it.
+    /// Runs one batch of `settle` (epoch `None`) or `restore`. Returns whether the state allowed
+    /// it.
     async fn settle_batch(
         &self,
         sale_id: SaleId,
@@ -276,7 +284,7 @@ impl Admission for Redis {
                 [argument(before.epoch_ms()), argument(now.epoch_ms()), argument(batch)];
             let pairs: Vec<(String, String)> = self.run(&CLAIM_OVERDUE, &keys, &arguments).await?;
             claimed.extend(decoded_pairs(sale_id, &pairs)?);
-            // Times put to a `now` that is itself overdue would be handed out again by the next batch.
+            // If `now` itself counted as overdue, the next batch would claim the same orders again.
             if pairs.len() < batch || now <= before {
                 break;
             }
@@ -285,7 +293,7 @@ impl Admission for Redis {
         Ok(claimed)
     }
 
-    /// A page may hold some more than `limit`, or none at all before the last page, as HSCAN pleases.
+    /// A page may hold a few more than `limit`, or be empty before the last page, as HSCAN chooses.
     async fn reservations(
         &self,
         sale_id: SaleId,
@@ -335,7 +343,7 @@ impl Admission for Redis {
     }
 
     async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[AdmittedOrder]) -> Stored<bool> {
-        // Also without orders the answer says whether the epoch holds.
+        // Even without orders the answer says whether the epoch is current.
         let empty = active.is_empty().then_some(active);
         for batch in active.chunks(BATCH_MAX).chain(empty) {
             if !self.settle_batch(sale_id, Some(epoch), batch).await? {
@@ -381,7 +389,7 @@ mod tests {
                 traceparent,
             };
             let text = encoded(&request, settled);
-            // The scripts cut the user out of this place.
+            // The scripts read the user at this position.
             assert_eq!(&text[2..38], request.user_id.to_string());
             assert_eq!(
                 decoded(sale_id, order_id, &text).unwrap(),

@@ -1,4 +1,4 @@
-//! The shared cache. Its times to live are the server's own: a cache may forget at any time.
+//! The shared cache. Redis itself counts the times to live: a cache may lose an entry at any time.
 
 use std::sync::LazyLock;
 

@@ -10,9 +10,9 @@ use crate::{
     ports::Stored,
 };
 
-/// Calls that are no script's.
+/// Calls that run no script.
 pub(super) static COMMANDS: LazyLock<Calls> = LazyLock::new(|| Calls::new("command"));
-/// Attempts to connect, by what came of them.
+/// Attempts to connect, by outcome.
 pub(super) static CONNECTED: LazyLock<[Counter; 2]> =
     LazyLock::new(|| ["connected", "failed"].map(|outcome| CONNECTS.counter(&["redis", outcome])));
 

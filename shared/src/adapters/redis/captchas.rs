@@ -45,7 +45,7 @@ impl Captchas for Redis {
     }
 }
 
-/// A captcha from `PURPOSE END ANSWER`, unless it is over.
+/// Parses a captcha from `PURPOSE END ANSWER`. `None` when it has expired.
 fn read(captcha_id: CaptchaId, text: Option<String>, now: Timestamp) -> Stored<Option<Captcha>> {
     let Some(text) = text else { return Ok(None) };
     let parse = || {
@@ -58,7 +58,7 @@ fn read(captcha_id: CaptchaId, text: Option<String>, now: Timestamp) -> Stored<O
         let expires_at = Timestamp::from_epoch_ms(words.next()?.parse().ok()?);
         Some(Captcha { captcha_id, purpose, answer: words.next()?.to_owned(), expires_at })
     };
-    // The text holds the answer, so it is not repeated.
+    // The error does not repeat the text, because that holds the answer.
     let captcha = parse().ok_or_else(|| StoreError::Corrupt {
         store: "Redis",
         cause: format!("captcha {captcha_id} can't be read"),

@@ -1,4 +1,4 @@
-//! How the server or cluster is reached, and how commands are sent to it.
+//! How the server or cluster is reached, and how commands are sent.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,16 +20,16 @@ use super::{
 };
 use crate::ports::{StoreError, Stored};
 
-/// Longest time to connect to one server, handshake included.
+/// Longest time to connect to one server, including the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The same for one node of a cluster: a node that is down must leave time to hear from the others.
+/// The same for one node of a cluster: a node that is down must leave time to reach the others.
 const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Longest wait for an answer. A command that timed out may still run: scripts are idempotent.
+/// Longest wait for an answer. A command that timed out may still run, so scripts are idempotent.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// An idle connection is probed after this time, and then at this interval, ...
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(3);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
-/// ... and given up by the system when probes, or what was sent, are not acknowledged for this long.
+/// ... and the system closes it when probes or sent data stay unacknowledged for this long.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(4);
 
 /// A Redis server or cluster. Cheap to clone.
@@ -62,7 +62,7 @@ impl Dial for Client {
 
 impl Dial for ClusterClient {
     type Connection = ClusterConnection;
-    // One node may have failed; the others go on serving their keys.
+    // One node may have failed while the others serve their keys.
     const KEEPS_FAILED: bool = true;
 
     async fn dial(&self) -> Result<ClusterConnection, String> {
@@ -70,14 +70,14 @@ impl Dial for ClusterClient {
     }
 }
 
-/// How long one server may take to be connected to, and to answer.
+/// The time limits for connecting to one server and for its answers.
 fn limits() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
         .set_response_timeout(Some(RESPONSE_TIMEOUT))
 }
 
-/// Makes the system notice a host that vanished without a word.
+/// Makes the system detect a host that vanished silently.
 fn tcp_settings() -> TcpSettings {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
     let settings = TcpSettings::default().set_keepalive(keepalive);
@@ -86,19 +86,19 @@ fn tcp_settings() -> TcpSettings {
     settings
 }
 
-/// The address can't be used.
+/// The address is invalid.
 #[derive(Debug, thiserror::Error)]
 #[error("redis-url: {0}")]
 pub struct RedisUrlError(String);
 
 impl Redis {
-    /// Prepares a connection to `redis://`, `rediss://` or `redis+cluster://` (`rediss+cluster://` with TLS; further
-    /// nodes of a cluster may follow after commas as `host:port`), or to the primary that the sentinels in
-    /// `redis+sentinel://[user:password@]host[:port],…/service` name. No connection is made before the first command.
-    /// Every key begins with `prefix`.
+    /// Prepares a connection to `redis://`, `rediss://` or `redis+cluster://` (`rediss+cluster://`
+    /// with TLS; further nodes of a cluster may follow after commas as `host:port`), or to the
+    /// primary that the sentinels in `redis+sentinel://[user:password@]host[:port],…/service` name.
+    /// No connection is made before the first command. Every key begins with `prefix`.
     ///
     /// # Errors
-    /// When the address can't be read.
+    /// When the address can't be parsed.
     pub fn new(url: &str, prefix: &str) -> Result<Self, RedisUrlError> {
         // The library's message may repeat the address, and with it the password.
         let unreadable = |_: RedisError| {
@@ -143,7 +143,7 @@ impl Redis {
         Ok(Self { inner: Arc::new(Inner { target, prefix: prefix.to_owned() }) })
     }
 
-    /// Whether keys of different hash tags may live on different servers.
+    /// Whether keys with different hash tags may live on different servers.
     pub(super) fn is_cluster(&self) -> bool {
         matches!(self.inner.target, Target::Cluster(_))
     }
@@ -170,8 +170,8 @@ impl Redis {
         arguments: &[Vec<u8>],
     ) -> Stored<T> {
         match self.query(&script.by_hash(keys, arguments)).await? {
-            // Sent with its text, the script is known to the server from then on. Only to this one: SCRIPT LOAD would go to
-            // every node of a cluster, and fail where one of them is down.
+            // Sending the text also stores the script on this server, and only there: SCRIPT LOAD
+            // would go to every node of a cluster, and fail while one of them is down.
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.query(&script.by_text(keys, arguments)).await?
             }
@@ -205,11 +205,11 @@ async fn query<D: Dial<Connection: ConnectionLike + Clone>, T: FromRedisValue>(
 }
 
 async fn connected<D: Dial>(slot: &Arc<Slot<D>>) -> Stored<Arc<Live<D::Connection>>> {
-    // Whatever goes wrong while a connection is made, no command has been sent.
+    // A failure to connect means that no command was sent.
     slot.get().await.map_err(|cause| StoreError::Unavailable { store: STORE, cause })
 }
 
-/// Has the connection replaced when the answer says that it is of no use.
+/// Replaces the connection when the error shows that it is unusable.
 fn judge<D: Dial, T>(
     slot: &Arc<Slot<D>>,
     live: &Arc<Live<D::Connection>>,

@@ -1,4 +1,4 @@
-//! Reports of the processes that consume the order queue: one hash, a field per process.
+//! Reports of the processes that consume the order queue: one hash with a field per process.
 
 use async_trait::async_trait;
 use redis::Cmd;
@@ -9,9 +9,10 @@ use crate::{
     ports::{ConsumerReports, StoreError, Stored},
 };
 
-/// A process that has not reported for this long is forgotten, in milliseconds; and so is the hash.
+/// A process that has sent no report for this long is removed, in milliseconds; the hash expires
+/// after the same time.
 const FORGOTTEN_MS: u64 = 60_000;
-/// Every how many reports a process looks for others to be forgotten.
+/// Number of reports after which a process looks for others to remove.
 const LOOK_EVERY: u64 = 50;
 
 #[async_trait]
@@ -37,7 +38,7 @@ impl ConsumerReports for Redis {
                 .map(|(consumer, _)| consumer)
                 .collect();
             if !gone.is_empty() {
-                // One that reports at this very moment is back with its next report.
+                // A process that is reporting at this moment is back with its next report.
                 let _: () = self.command(&Cmd::hdel(&key, gone)).await?;
             }
         }
@@ -66,7 +67,7 @@ impl Redis {
     }
 }
 
-/// Beat, progress, and when it was reported.
+/// Parses the beat, the progress, and the time of the report.
 fn read(text: &str) -> Option<(u64, ConsumerProgress, Timestamp)> {
     let mut numbers = text.split(' ').map(|number| number.parse::<u64>().ok());
     let mut next = || numbers.next().flatten();

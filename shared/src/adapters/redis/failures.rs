@@ -1,4 +1,4 @@
-//! Failed sign-ins, counted in a window that starts with the first.
+//! Failed sign-ins, counted within a window that starts at the first one.
 
 use std::sync::LazyLock;
 

@@ -1,11 +1,12 @@
 //! The gate: session, bans and limits in one round trip.
 //!
-//! A single server runs one script over all keys. A cluster runs a script only over keys of one hash tag, so a request
-//! that concerns several (the user and an address) is checked in two steps: all tags at once, changing nothing; when
-//! all pass, one tag after another is checked again and charged, the user's last. Where a limit runs out between the
-//! two steps, those charged before it stay charged. So in a cluster "all or none" is weaker by this much: under
-//! contention for a shared limit a request that is refused may have used up another one. No limit ever lets in more
-//! than it allows.
+//! A single server runs one script over all keys. A cluster runs a script only over keys of one
+//! hash tag, so a request that involves several (the user and an address) is checked in two steps:
+//! first all tags at once, changing nothing; if all pass, one tag after another is checked again
+//! and charged, the user's last. If a limit runs out between the two steps, the limits charged
+//! before it stay charged. So "all or none" is weaker in a cluster: under contention for a shared
+//! limit, a refused request may have used up another limit. No limit ever admits more than it
+//! allows.
 
 use std::sync::LazyLock;
 
@@ -26,7 +27,8 @@ use crate::{
     security,
 };
 
-/// Longest that a limit may run ahead, in microseconds (31 years): keeps times within what Lua's doubles hold exactly.
+/// Limit on how far a theoretical arrival time may lie ahead, in microseconds (31 years): keeps
+/// times within the range that Lua's doubles represent exactly.
 const TOLERANCE_US_MAX: u64 = 1_000_000_000_000_000;
 
 static SCRIPT: LazyLock<Script> =
@@ -38,7 +40,7 @@ enum Mode {
     Enter,
 }
 
-/// What one call of the script is asked: the whole request, or what concerns one hash tag.
+/// The input of one call of the script: the whole request, or its part with one hash tag.
 #[derive(Default)]
 struct Part<'e> {
     session: Option<(UserId, SessionId)>,
@@ -48,7 +50,7 @@ struct Part<'e> {
     limits: Vec<(usize, &'e LimitCheck)>,
 }
 
-/// What one call answers.
+/// The answer of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ScriptAnswer {
     Entered,
@@ -105,7 +107,7 @@ impl Redis {
             ScriptAnswer::Limited { limit, retry_after_ms, .. }
                 if request.counting(&request.limits[limit]).is_some() =>
             {
-                // Nothing was counted yet. Asked again to enter, the same limit refuses and counts.
+                // Nothing was counted yet. Entering again lets the same limit refuse and count.
                 let counting =
                     parts.iter().find(|part| part.limits.iter().any(|(index, _)| *index == limit));
                 let counted = match counting {
@@ -136,7 +138,7 @@ impl Redis {
         })
     }
 
-    /// Keys and arguments, as the script's head says.
+    /// Keys and arguments, as the script's head describes them.
     fn call(
         &self,
         request: &GateRequest,
@@ -198,7 +200,7 @@ impl Redis {
     }
 }
 
-/// Numbers as the script unpacks them; all are below 2^53, up to which a double holds every whole number.
+/// Encodes numbers as the script unpacks them. All are below 2^53, up to which a double is exact.
 struct Numbers(Vec<u8>);
 
 impl Numbers {
@@ -216,8 +218,8 @@ fn whole(request: &GateRequest) -> Part<'_> {
     }
 }
 
-/// The request, one part per hash tag: those of users last, because a limit that many share is more often the one that
-/// has run out.
+/// Splits the request into one part per hash tag. Users come last, because a limit shared by many
+/// is more likely to have run out.
 fn by_tag(request: &GateRequest) -> Vec<Part<'_>> {
     fn of<'p, 'e>(parts: &'p mut Vec<(Subject, Part<'e>)>, subject: &Subject) -> &'p mut Part<'e> {
         let index = parts.iter().position(|(known, _)| known == subject).unwrap_or_else(|| {
@@ -241,7 +243,7 @@ fn by_tag(request: &GateRequest) -> Vec<Part<'_>> {
     parts.into_iter().map(|(_, part)| part).collect()
 }
 
-/// Which of two answers comes first in the contract; of two alike, the one that lasts longer.
+/// The answer that comes first in the contract; of two of the same kind, the one that lasts longer.
 fn first(a: ScriptAnswer, b: ScriptAnswer) -> ScriptAnswer {
     match (a, b) {
         (ScriptAnswer::NoSession, _) | (_, ScriptAnswer::NoSession) => ScriptAnswer::NoSession,

@@ -1,4 +1,4 @@
-//! Locks with a lease. A lease is about real time, so the server's own decides when it is over.
+//! Locks with a lease. A lease is about real time, so the server's own clock decides when it ends.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,5 @@
-//! The primary that Redis Sentinel names: asked for whenever a connection is made, and so after every failover.
+//! The primary that Redis Sentinel names. It is looked up for every new connection, and so after
+//! every failover.
 
 use redis::{
     AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo,
@@ -10,7 +11,7 @@ use redis::{
 
 use super::slot::Dial;
 
-/// Sentinels, and the primary that they watch.
+/// The sentinels, and the name of the primary that they watch.
 pub(super) struct Sentinels {
     nodes: Vec<ConnectionInfo>,
     service: String,
@@ -19,8 +20,9 @@ pub(super) struct Sentinels {
 }
 
 impl Sentinels {
-    /// Reads `[user:password@]host[:port][,host[:port]…]/service`, the part of the address behind the scheme. The credentials
-    /// are Redis' own; sentinels are asked without any. `None` when it can't be read.
+    /// Parses `[user:password@]host[:port][,host[:port]…]/service`, the part of the address after
+    /// the scheme. The credentials are for Redis; sentinels are queried without any. `None` when it
+    /// can't be parsed.
     pub(super) fn new(
         rest: &str,
         tls: bool,
@@ -42,7 +44,7 @@ impl Sentinels {
                 .into_connection_info()?
                 .set_tcp_settings(tcp.clone()))
         };
-        // A sentinel's port unless one is given.
+        // The sentinels' default port.
         let node = |host: &str| {
             let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
             let host = if has_port { host.to_owned() } else { format!("{host}:26379") };
@@ -61,7 +63,8 @@ impl Sentinels {
     }
 
     async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        // New every time: a sentinel may have moved too. It takes the first answer whose server says that it is the primary.
+        // A new client every time, because a sentinel may have moved too. It takes the first answer
+        // whose server confirms that it is the primary.
         let mut sentinel = Sentinel::build(self.nodes.clone())?;
         let client = sentinel.async_master_for(&self.service, Some(&self.primary)).await?;
         client.get_multiplexed_async_connection_with_config(&self.config).await

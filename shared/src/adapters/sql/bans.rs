@@ -137,7 +137,8 @@ impl Work for Put {
         if transaction.execute(&of_subject(update, subject)).await? > 0 {
             return Ok(());
         }
-        // When another transaction inserts it first, this one is refused by the key and run again.
+        // If another transaction inserts it first, the key refuses this insert and the transaction
+        // runs again.
         let insert = Statement::new(
             "INSERT INTO bans (kind, value, reason, created_at_ms, expires_at_ms, changed_at_ms, version, share_due_at_ms) VALUES ",
         )

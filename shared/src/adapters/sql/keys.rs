@@ -24,7 +24,8 @@ impl Work for GetOrCreate {
     type Output = Secret;
 
     async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Secret, Failure> {
-        // The unique name decides between callers; the read sees the winner's secret, which never changes.
+        // The unique name lets one caller win; the read returns the winner's secret, which never
+        // changes.
         let insert = Statement::new("INSERT INTO signing_keys (name, secret) VALUES ")
             .rows([[self.name.as_str().into(), self.candidate.as_slice().into()]])
             .sql(S::DIALECT.skip_duplicates("name"));

@@ -1,4 +1,5 @@
-//! What the transactions on orders share: locking the rows of sales and orders, inserting orders, changing `sold`.
+//! Steps that the transactions on orders share: locking the rows of sales and orders, inserting
+//! orders, changing `sold`.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,7 @@ use super::{
 };
 use crate::domain::{LedgerSale, NewOrder, Order, OrderId, SaleId};
 
-/// Locks those of the sales that exist, in id order.
+/// Locks the given sales, as far as they exist, in id order.
 pub(super) async fn lock_sales<S: Transaction>(
     transaction: &mut S,
     sale_ids: BTreeSet<SaleId>,
@@ -40,7 +41,7 @@ impl FromRow for LedgerSale {
     }
 }
 
-/// Locks those of the orders that exist, in id order.
+/// Locks the given orders, as far as they exist, in id order.
 pub(super) async fn lock_orders<S: Transaction>(
     transaction: &mut S,
     order_ids: BTreeSet<OrderId>,
@@ -92,7 +93,7 @@ fn row(NewOrder { order, slot }: &NewOrder) -> Result<[Value; 12], Failure> {
     ])
 }
 
-/// Changes how many units of a locked sale are held. The row's constraints are the last guard.
+/// Changes how many units of a locked sale are held. The row's constraints are the last safeguard.
 pub(super) async fn add_to_sold<S: Transaction>(
     transaction: &mut S,
     sale_id: SaleId,

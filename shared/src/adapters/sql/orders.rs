@@ -82,7 +82,7 @@ impl<S: Store> OrderLedger for S {
         queued: Option<&AdmittedOrder>,
         now: Timestamp,
     ) -> Stored<Transition> {
-        // A request that is not this order of this user says nothing about it.
+        // A queued request for another order or user says nothing about this one.
         let queued = queued
             .filter(|request| request.order_id == order_id && request.user_id == user_id)
             .cloned();
@@ -125,7 +125,8 @@ impl<S: Store> OrderLedger for S {
     }
 
     async fn stock_to_return(&self, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>> {
-        // One ordered range of the index per status, each cut to the limit: a long list is never sorted as a whole.
+        // One ordered index range per status, each cut to the limit, so that a long list is never
+        // sorted as a whole.
         let mut select = Statement::new(format!("SELECT {ORDER_COLUMNS} FROM ("));
         let mut separator = "";
         for status in ["cancelled", "expired", "rejected"] {
@@ -167,7 +168,7 @@ impl<S: Store> OrderLedger for S {
     }
 
     async fn tally(&self, sale_id: SaleId) -> Stored<SaleTally> {
-        // One statement, so that all of it is counted at the same instant.
+        // One statement, so that everything is counted at the same instant.
         let select = Statement::new(
             "SELECT 'status' AS kind, status AS word, COUNT(*) AS n FROM orders WHERE sale_id = ? GROUP BY status \
              UNION ALL \
@@ -228,7 +229,7 @@ impl Work for MarkStockReturned {
 
     async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<(), Failure> {
         for chunk in self.order_ids.iter().copied().collect::<Vec<_>>().chunks(CHUNK) {
-            // An active order has nothing to return: its unit must still be returned when it ends.
+            // An active order is not returned yet: its unit must still be returned when it ends.
             let update = Statement::new(format!(
                 "UPDATE orders{} SET stock_returned_at_ms = ?",
                 S::DIALECT.through("PRIMARY")

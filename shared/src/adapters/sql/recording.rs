@@ -1,4 +1,5 @@
-//! Recording a batch of admitted orders: one transaction that locks the rows, lets the domain decide and writes what it says.
+//! Recording a batch of admitted orders: one transaction that locks the rows, lets the domain
+//! decide and stores the decisions.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -32,7 +33,7 @@ impl Work for Record {
         .await?;
         let existing: HashMap<_, _> =
             existing.into_iter().map(|order| (order.order_id, order)).collect();
-        // Only of those whose orders may be confirmed: the others' rows are nobody's business here.
+        // Lock slots only for orders that may be confirmed; other rows stay unlocked.
         let is_open = |request: &&AdmittedOrder| {
             sales.contains_key(&request.sale_id) && !existing.contains_key(&request.order_id)
         };
@@ -43,7 +44,7 @@ impl Work for Record {
             .map(|request| (request.sale_id, request.user_id))
             .collect();
         let slots = lock_slots(transaction, buyers).await?;
-        // Seldom any: the price has changed since the order was admitted.
+        // Rarely any: the price has changed since the order was admitted.
         let differs = |request: &&AdmittedOrder| {
             sales.get(&request.sale_id).is_some_and(|sale| sale.price != request.price)
         };
@@ -93,15 +94,16 @@ impl FromRow for Price {
     }
 }
 
-/// Locks the units that the users hold of the sales.
+/// Locks the units that the users hold in the sales.
 async fn lock_slots<S: Transaction>(
     transaction: &mut S,
     buyers: BTreeSet<(SaleId, UserId)>,
 ) -> Result<Vec<LedgerSlot>, Failure> {
     let mut slots = Vec::new();
     for chunk in buyers.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
-        // The version is only there because the index does not hold it: MySQL walks through an index that holds all columns, and
-        // so through the locked orders of other sales, while the table is small.
+        // `version` is selected only because the index does not contain it. If an index covers all
+        // columns, MySQL scans it while the table is small, and so meets the locked orders of other
+        // sales.
         let mut select = Statement::new(format!(
             "SELECT sale_id, user_id, active_slot, version FROM orders{} WHERE active_slot IS NOT NULL AND (",
             S::DIALECT.through("orders_slot_held_once")

@@ -1,11 +1,11 @@
-//! Rows and what they mean.
+//! Database rows and the values read from them.
 
 use std::str::FromStr;
 
 use super::{Failure, Value};
 use crate::domain::{Order, Phone, Sale, Timestamp, User};
 
-/// A row of some database. The errors of these methods name the column.
+/// A row of either database. The errors of these methods name the column.
 pub(in crate::adapters) trait Row {
     fn text(&self, column: &'static str) -> Result<String, Failure>;
     fn text_or_null(&self, column: &'static str) -> Result<Option<String>, Failure>;
@@ -13,12 +13,12 @@ pub(in crate::adapters) trait Row {
     fn int_or_null(&self, column: &'static str) -> Result<Option<i64>, Failure>;
     fn bytes(&self, column: &'static str) -> Result<Vec<u8>, Failure>;
 
-    /// Text that means something; the error does not repeat it.
+    /// A text that is parsed. The error does not repeat it.
     fn parsed<T: FromStr>(&self, column: &'static str) -> Result<T, Failure> {
         parse(column, &self.text(column)?)
     }
 
-    /// A number that fits.
+    /// A number as a `T`. An error if it is out of range.
     fn number<T: TryFrom<i64>>(&self, column: &'static str) -> Result<T, Failure> {
         let number = self.int(column)?;
         T::try_from(number).map_err(|_| {
@@ -26,7 +26,7 @@ pub(in crate::adapters) trait Row {
         })
     }
 
-    /// Milliseconds since the epoch.
+    /// A time, stored as milliseconds since the epoch.
     fn time(&self, column: &'static str) -> Result<Timestamp, Failure> {
         self.int(column).map(Timestamp::from_epoch_ms)
     }
@@ -38,14 +38,14 @@ fn parse<T: FromStr>(column: &'static str, text: &str) -> Result<T, Failure> {
     })
 }
 
-/// A `u64` as the databases keep it.
+/// A `u64` as the databases store it.
 pub(super) fn signed(what: &'static str, number: u64) -> Result<Value, Failure> {
     i64::try_from(number)
         .map(Value::Int)
         .map_err(|_| Failure::Corrupt(format!("{what} is {number}, which is out of range")))
 }
 
-/// What can be made of a row.
+/// A value that can be read from a row.
 pub(in crate::adapters) trait FromRow: Sized + Send + Unpin {
     fn from_row(row: &impl Row) -> Result<Self, Failure>;
 }

@@ -107,7 +107,7 @@ impl Work for CreateSaleOnce {
 
     async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<SaleCreated, Failure> {
         insert(transaction, &self.sale, Some(&self.once)).await?;
-        // Whichever insert was first has won; another one waited for it.
+        // The first insert won; a concurrent one waited for it.
         let select = Statement::new(
             "SELECT sale_id, created_at_ms, creation_request FROM sales WHERE creation_key = ?",
         )
@@ -142,7 +142,7 @@ impl FromRow for ByKey {
     }
 }
 
-/// Inserts a sale unless its id or its key is there already.
+/// Inserts a sale unless its id or its key exists already.
 async fn insert<S: Transaction>(
     transaction: &mut S,
     sale: &Sale,
@@ -157,7 +157,7 @@ async fn insert<S: Transaction>(
         sale.original_price.into(),
         sale.currency.as_str().into(),
         sale.stock.into(),
-        // A new sale has no orders, whatever the caller says.
+        // A new sale has no orders, whatever `sold` the caller passes.
         Value::Int(0),
         sale.per_user_limit.into(),
         sale.starts_at.into(),
@@ -177,7 +177,8 @@ async fn insert<S: Transaction>(
     keep_price(transaction, sale.sale_id).await
 }
 
-/// Keeps the price that the sale's row has, so that orders admitted at it can be recorded after it has changed.
+/// Stores the price in the sale's row, so that orders admitted at it can still be recorded after it
+/// changes.
 async fn keep_price<S: Transaction>(transaction: &mut S, sale_id: SaleId) -> Result<(), Failure> {
     let insert = Statement::new(
         "INSERT INTO sale_prices (sale_id, price) SELECT sales.sale_id, sales.price FROM sales WHERE sales.sale_id = ? AND NOT EXISTS \
@@ -209,7 +210,8 @@ impl Work for ChangeSale {
         };
         let price_changes = sale.price != before.price;
         if price_changes {
-            // A process of an earlier version, which keeps no prices, may have set this one.
+            // The current price may come from a process of an earlier version, which stores no
+            // prices.
             keep_price(transaction, sale.sale_id).await?;
         }
         let update = Statement::new(
@@ -244,7 +246,7 @@ impl Work for RaiseEpoch {
     type Output = Option<u64>;
 
     async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Option<u64>, Failure> {
-        // The update locks the row, so the read sees this epoch and no later one.
+        // The update locks the row, so the read returns this epoch and no later one.
         let update = Statement::new("UPDATE sales SET epoch = epoch + 1 WHERE sale_id = ?")
             .bind(self.sale_id);
         if transaction.execute(&update).await? == 0 {

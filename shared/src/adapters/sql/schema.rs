@@ -1,10 +1,10 @@
-//! The schema's migrations, as the library keeps them.
+//! The schema's migrations, as the library records them.
 
 use sqlx::migrate::{self, Migrator};
 
 use crate::domain::schema::{Known, Migration, Noted, Schema, SchemaError, release};
 
-/// Where the library notes the migrations that were run.
+/// The table in which the library records the migrations that were run.
 pub(in crate::adapters) const TABLE: &str = "_sqlx_migrations";
 /// Reads that table, as rows of [`Row`].
 pub(in crate::adapters) const SELECT: &str =
@@ -13,7 +13,7 @@ pub(in crate::adapters) const SELECT: &str =
 /// Number, name, checksum and whether it is complete.
 pub(in crate::adapters) type Row = (i64, String, Vec<u8>, bool);
 
-/// How the schema that these rows tell of stands to this release.
+/// Compares the schema that these rows describe with this release.
 pub(in crate::adapters) fn compared(
     migrator: &Migrator,
     rows: Vec<Row>,
@@ -33,7 +33,7 @@ pub(in crate::adapters) fn compared(
     Schema::compare(&known, &noted, &release())
 }
 
-/// The migrations that are pending, with their statements.
+/// The pending migrations, with their statements.
 pub(in crate::adapters) fn pending<'m>(
     migrator: &'m Migrator,
     schema: &Schema,

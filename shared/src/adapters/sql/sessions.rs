@@ -11,7 +11,7 @@ use crate::{
 };
 
 const COLUMNS: &str = "session_id, user_id, role, expires_at_ms, ended_at_ms";
-/// As many as are stored well within the time limit of one transaction.
+/// As many as one transaction stores well within its time limit.
 const SESSIONS_PER_TRANSACTION: usize = 10 * CHUNK;
 
 #[async_trait]
@@ -87,7 +87,7 @@ impl Work for Open {
 
     async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Vec<SessionId>, Failure> {
         let mut opened = Vec::with_capacity(self.openings.len());
-        // Users in the order of their ids, so that two transactions can't wait for each other in a circle.
+        // Users in order of their ids, so that two transactions can't deadlock.
         let mut by_user: BTreeMap<UserId, Vec<&Opening>> = BTreeMap::new();
         for opening in &self.openings {
             by_user.entry(opening.session.user_id).or_default().push(opening);
@@ -149,7 +149,7 @@ async fn insert<S: Transaction>(transaction: &mut S, new: &[&Session]) -> Result
     Ok(())
 }
 
-/// The living sessions of the users of `new`, after those that are too many were ended.
+/// The live sessions of the users in `new`, after ending those above the limit.
 async fn bounded<S: Transaction>(
     transaction: &mut S,
     new: &[&Session],
@@ -184,7 +184,8 @@ async fn bounded<S: Transaction>(
     Ok(alive)
 }
 
-/// The beginning of a statement that ends sessions. The fast store is to be told at once.
+/// The beginning of a statement that ends sessions. Marks them so that the fast store is updated at
+/// once.
 fn ending(now: Timestamp) -> Statement {
     Statement::new(
         "UPDATE sessions SET ended_at_ms = ?, end_due_at_ms = ? WHERE ended_at_ms IS NULL AND ",
@@ -193,7 +194,7 @@ fn ending(now: Timestamp) -> Statement {
     .bind(now)
 }
 
-/// Ends all sessions of a user but one.
+/// Ends all sessions of a user except one.
 pub(super) async fn end_all<S: Transaction>(
     transaction: &mut S,
     user_id: UserId,

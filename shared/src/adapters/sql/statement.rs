@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use crate::domain::{OrderId, SaleId, SessionId, Timestamp, UserId};
 
-/// A value for a placeholder. Text is never logged: it may be a phone or a hash.
+/// A value for a placeholder. Text is never logged: it may be a phone number or a hash.
 #[derive(Clone, PartialEq, Eq)]
 pub(in crate::adapters) enum Value {
     Text(String),
@@ -60,7 +60,7 @@ macro_rules! from_id {
 }
 from_id!(SaleId, OrderId, UserId, SessionId);
 
-/// A statement and its values, in the order of its placeholders.
+/// A statement, and its values in the order of the placeholders.
 #[derive(Clone)]
 pub(in crate::adapters) struct Statement {
     sql: String,
@@ -69,33 +69,34 @@ pub(in crate::adapters) struct Statement {
 }
 
 impl Statement {
-    /// Begins with `sql`.
+    /// Starts a statement with `sql`.
     pub(in crate::adapters) fn new(sql: impl Into<String>) -> Self {
         Self { sql: sql.into(), values: Vec::new(), reusable: true }
     }
 
-    /// Gives the next placeholder its value.
+    /// Binds the next placeholder.
     pub(super) fn bind(mut self, value: impl Into<Value>) -> Self {
         self.values.push(value.into());
         self
     }
 
-    /// Says that the same text will hardly come again.
+    /// Marks the text as unlikely to be used again.
     pub(super) fn once(mut self) -> Self {
         self.reusable = false;
         self
     }
 
-    /// Goes on with `sql`.
+    /// Appends `sql`.
     pub(super) fn sql(mut self, sql: impl Display) -> Self {
         self.sql.push_str(&sql.to_string());
         self
     }
 
-    /// Writes `(?, ?, …)` for an `IN` with its values. `values` must not be empty: SQL has no empty list.
+    /// Appends `(?, ?, …)` for an `IN`, with its values. `values` must not be empty: SQL has no
+    /// empty list.
     ///
-    /// The last value is repeated up to the next power of two, which changes nothing for `IN`: so the text comes in few
-    /// lengths, and most statements are prepared already.
+    /// Repeats the last value up to the next power of two, which changes nothing for `IN`: so there
+    /// are few different texts, and most statements are already prepared.
     pub(super) fn list<V: Into<Value>>(self, values: impl IntoIterator<Item = V>) -> Self {
         let mut values: Vec<Value> = values.into_iter().map(Into::into).collect();
         if let Some(last) = values.last() {
@@ -117,7 +118,7 @@ impl Statement {
         self
     }
 
-    /// Writes `(?, …), (?, …), …`, one list per row.
+    /// Appends `(?, …), (?, …), …`, one list per row.
     pub(super) fn rows<const N: usize>(
         mut self,
         rows: impl IntoIterator<Item = [Value; N]>,
@@ -142,7 +143,7 @@ impl Statement {
         &self.values
     }
 
-    /// Whether the same text will come again, so that its preparation is worth keeping.
+    /// Whether the same text will be used again, so that it is worth keeping prepared.
     pub(in crate::adapters) fn is_reusable(&self) -> bool {
         self.reusable
     }

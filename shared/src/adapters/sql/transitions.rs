@@ -1,4 +1,4 @@
-//! Payment, cancellation and expiry: each order leaves `Confirmed` once, for one of them.
+//! Payment, cancellation and expiry: each order leaves `Confirmed` once, by one of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,7 +44,8 @@ impl Work for Pay {
             };
             match order.status {
                 OrderStatus::Paid => return Ok(Transition::Done(order)),
-                // It was recorded between the two statements. It is there now, so the second update finds it.
+                // It was recorded between the two statements. Its row exists now, so the second
+                // update finds it.
                 OrderStatus::Confirmed if order.pay_by.is_some_and(|pay_by| self.now < pay_by) => {}
                 _ => return Ok(Transition::Refused(order)),
             }
@@ -56,7 +57,7 @@ impl Work for Pay {
     }
 }
 
-/// See [`crate::ports::OrderLedger::cancel`]; `queued` is of this order and user.
+/// See [`crate::ports::OrderLedger::cancel`]. `queued` belongs to this order and user.
 pub(super) struct Cancel {
     pub(super) order_id: OrderId,
     pub(super) user_id: UserId,
@@ -68,7 +69,7 @@ impl Work for Cancel {
     type Output = Transition;
 
     async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Transition, Failure> {
-        // An order's sale never changes, so a plain read is enough to know what to lock.
+        // An order's sale never changes, so a plain read is enough to find out what to lock.
         let select = Statement::new("SELECT order_id, sale_id FROM orders WHERE order_id = ?")
             .bind(self.order_id);
         let found = transaction.fetch::<OfSale>(&select).await?.pop().map(|found| found.sale_id);
@@ -126,7 +127,7 @@ impl Work for ExpireDue {
         }
         lock_sales(transaction, candidates.iter().map(|candidate| candidate.sale_id).collect())
             .await?;
-        // Some may have been paid or cancelled since; their locked rows say so.
+        // Some may have been paid or cancelled since the read; the locked rows tell.
         let mut due = lock_orders(
             transaction,
             candidates.iter().map(|candidate| candidate.order_id).collect(),
@@ -141,7 +142,7 @@ impl Work for ExpireDue {
     }
 }
 
-/// Ends confirmed orders whose rows, and whose sales' rows, are locked: they give up their slots and units.
+/// Ends confirmed orders whose rows and whose sales' rows are locked. Frees their slots and units.
 async fn end<S: Transaction>(
     transaction: &mut S,
     orders: &[Order],
@@ -149,7 +150,8 @@ async fn end<S: Transaction>(
     now: Timestamp,
 ) -> Result<(), Failure> {
     for chunk in orders.chunks(CHUNK) {
-        // With a condition on the status SQLite would go through an index of it, over all that have it.
+        // With a condition on the status, SQLite would use the status index and visit every row
+        // with that status.
         let update = Statement::new(format!("UPDATE orders{} SET status = ?", S::DIALECT.through("PRIMARY")))
             .bind(status.as_str())
             .sql(", active_slot = NULL, version = version + 1, updated_at_ms = ? WHERE active_slot IS NOT NULL AND order_id IN ")

@@ -14,7 +14,7 @@ use crate::{
     ports::{StoreError, Stored, Users},
 };
 
-/// As many as are stored well within the time limit of one transaction.
+/// As many as one transaction stores well within its time limit.
 const USERS_PER_TRANSACTION: usize = 10 * CHUNK;
 
 #[async_trait]
@@ -53,7 +53,7 @@ impl<S: Store> Users for S {
     }
 }
 
-/// What is sure after `done`: not that nothing happened.
+/// Once some users are stored, `Unavailable` would be untrue: report `Unknown`.
 fn partly(error: StoreError, done: &[UserId]) -> StoreError {
     match error {
         StoreError::Unavailable { store, cause } if !done.is_empty() => {
@@ -141,7 +141,8 @@ impl Work for Change {
         if transaction.execute(&update).await? == 0 {
             return Ok(false);
         }
-        // Under the lock of the user's row: a session that is being opened is either seen here or finds the generation raised.
+        // The user's row is locked: a session that is being opened either is seen here or finds the
+        // generation raised.
         end_all(transaction, self.user_id, *keep, self.now).await?;
         Ok(true)
     }

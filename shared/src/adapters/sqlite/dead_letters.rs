@@ -1,4 +1,4 @@
-//! The messages that were put aside, for the operator.
+//! The parked messages, for the operator.
 
 use async_trait::async_trait;
 use sqlx::Row as _;
@@ -43,9 +43,9 @@ impl DeadLetters for Sqlite {
 }
 
 impl Sqlite {
-    /// Takes a message off, in one transaction with what is done with it before.
+    /// Removes a message, in one transaction with the statement to run before.
     async fn take(&self, id: &str, first: Option<&'static str>) -> Stored<bool> {
-        // What is no number names nothing.
+        // An id that is not a number matches no message.
         let Ok(id) = id.parse::<i64>() else { return Ok(false) };
         self.write(move |connection| {
             Box::pin(async move {

@@ -1,4 +1,5 @@
-//! How the ledger's statements and transactions are run on the embedded store; what they are is in `adapters/sql`.
+//! How the embedded store runs the ledger's statements and transactions, which are in
+//! `adapters/sql`.
 
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ impl Health for Sqlite {
         "database"
     }
 
-    /// Asks the writer too, without changing anything.
+    /// Also checks that the writer answers, without changing anything.
     async fn check(&self) -> Stored<()> {
         sql::answers(self).await?;
         self.write(|_| Box::pin(async { Ok(()) })).await

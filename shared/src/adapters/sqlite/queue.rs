@@ -1,5 +1,5 @@
-//! The order queue as a table. Who holds which message is kept in memory: one process owns the file, so after its
-//! restart nobody holds anything, and every message is there again.
+//! The order queue as a table. Memory holds which message was delivered to whom: a single process
+//! owns the file, so after its restart no message is held and all are visible again.
 
 use std::{
     collections::BTreeMap,
@@ -23,20 +23,21 @@ use crate::{
     ports::{OrderQueue, OrderSource, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
-/// How often a message is handed back before it is parked.
+/// How many times a message may be handed back before it is parked.
 const ATTEMPTS_MAX: i64 = 50;
-/// Most messages that are given out at once.
+/// Limit on the messages that one call of `receive` returns.
 const RECEIVE_MAX: u32 = 2_000;
-/// Longest wait for a first message, whatever the caller says.
+/// Longest wait for a first message; a caller's longer wait is cut to this.
 const WAIT_MAX: Duration = Duration::from_secs(3_600);
 
-/// What the queue knows in memory.
+/// The queue's state in memory.
 pub(super) struct Queue {
-    /// Rings when a message may have become visible.
+    /// Notified when a message may have become visible.
     visible: Notify,
-    /// One look for visible messages at a time, so that none is given out twice.
+    /// Lets one task at a time look for visible messages, so that none is delivered twice.
     looking: tokio::sync::Mutex<()>,
-    /// What was given out, by the tag of the delivery. A tag is used once: an old one says nothing about a new delivery.
+    /// Messages in delivery, by tag. A tag is used once, so an old tag never affects a new
+    /// delivery.
     held: Mutex<BTreeMap<u64, GivenOut>>,
     tags: AtomicU64,
     /// The last message of earlier runs.
@@ -45,7 +46,7 @@ pub(super) struct Queue {
 
 struct GivenOut {
     message_id: i64,
-    /// Whether its verdict is being written; another is ignored.
+    /// Whether its outcome is being written; a second outcome is ignored.
     settling: bool,
 }
 
@@ -68,7 +69,7 @@ impl Queue {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The messages of those tags that are held and have no verdict yet.
+    /// Selects the messages that these tags hold and that have no outcome yet.
     fn verdict(&self, tags: &[u64]) -> Verdict<'_> {
         let mut held = self.held();
         let mut verdict = Verdict { queue: self, tags: Vec::new(), ids: Vec::new(), off: false };
@@ -83,13 +84,13 @@ impl Queue {
     }
 }
 
-/// Messages that are being taken off or handed back. Whatever comes of it, they are not held afterwards: what is still
-/// in the table is visible again.
+/// Messages that are being acknowledged or handed back. Whether or not that succeeds, they are not
+/// held afterwards: rows that are still in the table become visible again.
 struct Verdict<'q> {
     queue: &'q Queue,
     tags: Vec<u64>,
     ids: Vec<i64>,
-    /// Whether they are known to be off the table.
+    /// Whether their rows are known to be deleted.
     off: bool,
 }
 
@@ -139,7 +140,7 @@ impl OrderQueue for Sqlite {
                     cause: format!("no answer within {PUBLISH_LIMIT_MS} ms"),
                 })
             });
-        // Also after an error: the message may be there all the same.
+        // Also after an error: the message may have been stored nevertheless.
         self.queue().visible.notify_one();
         outcome
     }
@@ -173,7 +174,8 @@ impl OrderQueue for Sqlite {
         Ok(QueueDepth { waiting: count(0)?, parked: count(1)? })
     }
 
-    /// A message stays in the table until its work is done, so nothing is with a consumer that is not counted here.
+    /// A message stays in the table until its work is done, so this counts every message that a
+    /// consumer holds.
     async fn backlog(&self) -> Stored<QueueBacklog> {
         let count: i64 = sqlx::query_scalar("SELECT count(*) FROM queue_messages")
             .fetch_one(self.readers())
@@ -182,7 +184,7 @@ impl OrderQueue for Sqlite {
         Ok(QueueBacklog { ready: count.unsigned_abs(), consumers: 0 })
     }
 
-    /// The directory's lock keeps other processes away.
+    /// The directory's lock excludes other processes.
     async fn inherited(&self) -> Stored<Option<u64>> {
         let count: i64 =
             sqlx::query_scalar("SELECT count(*) FROM queue_messages WHERE message_id <= ?")
@@ -200,8 +202,8 @@ impl OrderSource for Sqlite {
         None
     }
 
-    /// At most 2,000 messages at once. All clones of the store are one consumer. A message of an earlier run is said to
-    /// be redelivered, because it may have been given out then.
+    /// Returns at most 2,000 messages per call. All clones of the store are one consumer. A message
+    /// of an earlier run is marked as redelivered, because it may have been delivered then.
     async fn receive(&self, limit: u32, wait_ms: u64) -> Stored<Vec<Delivery>> {
         let deadline = Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX);
         loop {
@@ -246,22 +248,23 @@ impl OrderSource for Sqlite {
         self.write(move |connection| Box::pin(hand_back(connection, ids))).await
     }
 
-    /// Nothing to do: what this process held is visible again to the next one that opens the file.
+    /// Nothing to do: the messages that this process holds are visible to the next process that
+    /// opens the file.
     async fn close(&self) {}
 }
 
 impl Sqlite {
-    /// A message may have become visible.
+    /// Signals that a message may have become visible.
     pub(super) fn wake(&self) {
         self.queue().visible.notify_one();
     }
 
-    /// The oldest visible messages, held from now on.
+    /// The oldest visible messages; they are held from now on.
     async fn give_out(&self, limit: u32) -> Stored<Vec<Delivery>> {
         let queue = self.queue();
         let looking = queue.looking.lock().await;
-        // What is held now may be gone from the table a moment later, but nothing else may: only held messages are
-        // taken off. So whatever the query finds beside them is really there.
+        // Only held messages are ever deleted. One that is held now may be gone from the table a
+        // moment later, but all other rows that the query finds remain.
         let held: Vec<i64> = queue.held().values().map(|delivery| delivery.message_id).collect();
         let rows = sqlx::query(
             "SELECT message_id, body, attempts FROM queue_messages
@@ -285,18 +288,18 @@ impl Sqlite {
                 redelivered: attempts > 0 || message_id <= queue.before,
             });
         }
-        // Nothing can interrupt between this and the caller's having them.
+        // No await follows, so the caller is certain to receive them.
         queue.held().extend(ids);
         drop(looking);
         if deliveries.len() == limit as usize {
-            // There may be more, for another receiver.
+            // There may be more for another receiver.
             queue.visible.notify_one();
         }
         Ok(deliveries)
     }
 }
 
-/// Counts an attempt, and parks what has used up its attempts.
+/// Counts a failed attempt, and parks messages that have used up their attempts.
 async fn hand_back(connection: &mut SqliteConnection, ids: String) -> Stored<()> {
     let statements = [
         "UPDATE queue_messages SET attempts = attempts + 1 WHERE message_id IN (SELECT value FROM json_each(?1))",
@@ -336,7 +339,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("flashsale-full-{}", testing::order_id()));
         let store = Sqlite::open(&dir, Loose::Tighten).await.unwrap();
         let sale = testing::sale(10_000);
-        // SQLite takes the file's present size for a limit below it.
+        // SQLite raises a limit below the file's present size to that size.
         pages_max(&store, 1).await;
         let mut published = Vec::new();
         let refused = loop {
@@ -353,7 +356,7 @@ mod tests {
         let many: Vec<_> =
             (0..2_000).map(|_| testing::request(&sale, testing::user_id())).collect();
         let refused = store.record(&many, testing::START, 1).await.unwrap_err();
-        assert!(full(&refused), "no poison: it can be recorded once there is room: {refused:?}");
+        assert!(full(&refused), "a full disk is not corrupt data: {refused:?}");
 
         pages_max(&store, 1_000_000).await;
         store.publish(&many).await.unwrap();

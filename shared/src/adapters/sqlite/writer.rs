@@ -1,8 +1,8 @@
-//! The one writer, with group commit: a sync of the disk costs the same for one order as for a thousand, so all work
-//! that waits while one transaction is being synced shares the next.
+//! The only writer, with group commit: a disk sync costs the same for one order as for a thousand,
+//! so all work that arrives while a transaction is being synced shares the next one.
 //!
-//! A caller is told `Ok` only after the commit of the transaction that holds its work. Each piece of work runs inside a
-//! savepoint, so that one which fails takes nothing of the others with it.
+//! A caller gets `Ok` only after the commit of the transaction with its work. Each piece of work
+//! runs inside a savepoint, so that a failure rolls back nothing of the others.
 
 use std::{fs::File, panic::AssertUnwindSafe, time::Duration};
 
@@ -19,22 +19,22 @@ use crate::{
     ports::{StoreError, Stored},
 };
 
-/// Work that may share one transaction.
+/// Limit on the pieces of work in one transaction.
 const GROUP_MAX: usize = 1_024;
-/// Work that may wait; beyond it callers wait for room.
+/// Limit on queued work; beyond it callers wait for room.
 const WAITING_MAX: usize = 16_384;
-/// Longest time of one call, waiting included.
+/// Longest time of one call, including the wait.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Tells the caller, once the transaction's fate is known.
+/// Answers the caller, once the transaction's outcome is known.
 type Answer = Box<dyn FnOnce(Stored<()>) + Send>;
 
 /// A piece of work and its caller.
 trait Job: Send {
-    /// Runs the work; says whether its changes are to be kept, and whom to tell.
+    /// Runs the work. Returns whether to keep its changes, and how to answer the caller.
     fn run(self: Box<Self>, connection: &mut SqliteConnection) -> BoxFuture<'_, (bool, Answer)>;
 
-    /// Tells the caller that the work was not run.
+    /// Answers the caller that the work was not run.
     fn refuse(self: Box<Self>, error: StoreError);
 }
 
@@ -51,7 +51,8 @@ where
     fn run(self: Box<Self>, connection: &mut SqliteConnection) -> BoxFuture<'_, (bool, Answer)> {
         Box::pin(async move {
             let Self { work, reply } = *self;
-            // The writer outlives a mistake in one piece of work. What it had changed is rolled back like any failure's.
+            // A panic in one piece of work must not end the writer. Its changes are rolled back
+            // like those of any failure.
             let result = AssertUnwindSafe(async { work(connection).await })
                 .catch_unwind()
                 .await
@@ -63,7 +64,7 @@ where
                 });
             let kept = result.is_ok();
             let answer: Answer = Box::new(move |fate| {
-                // A caller that has gone away does not want the answer any more.
+                // Fails only when the caller is gone and needs no answer.
                 let _ = reply.send(result.and_then(|value| fate.map(|()| value)));
             });
             (kept, answer)
@@ -81,8 +82,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer. When the last handle is dropped it does what still waits, closes the connection and only then
-    /// gives up `lock`.
+    /// Starts the writer. When the last handle is dropped, the writer finishes the queued work,
+    /// closes the connection and only then releases `lock`.
     pub(super) fn spawn(connection: SqliteConnection, lock: File) -> Self {
         let (queue, jobs) = mpsc::channel(WAITING_MAX);
         tokio::spawn(async move {
@@ -138,8 +139,9 @@ async fn run(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Box<dyn
         let fate = commit(&mut connection, group.drain(..), &mut answers).await;
         seconds.record(elapsed(begun.elapsed()));
         if fate.is_err() {
-            // Before anybody is told: an answer that says "undone" must find it undone. Fails when the transaction has
-            // already ended by itself; should it fail otherwise, the next BEGIN does too and says so to its callers.
+            // Roll back before answering: an answer that says "undone" must be true. The rollback
+            // fails when the transaction has already ended by itself; if it fails otherwise, the
+            // next BEGIN fails too and its callers get that error.
             if let Err(error) = connection.execute("ROLLBACK").await {
                 tracing::debug!(%error, "nothing to roll back");
             }
@@ -153,13 +155,15 @@ async fn run(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Box<dyn
     }
 }
 
-/// Runs a group in one transaction. `answers` get those whose work was run; the others are told here.
+/// Runs a group in one transaction. `answers` collects the callers whose work was run; the others
+/// are answered here.
 async fn commit(
     connection: &mut SqliteConnection,
     group: impl Iterator<Item = Box<dyn Job>>,
     answers: &mut Vec<Answer>,
 ) -> Stored<()> {
-    // The whole group must be answered even when the transaction breaks, so failures are carried to the end.
+    // The whole group must be answered even when the transaction breaks, so failures are carried to
+    // the end.
     let mut outcome = execute(connection, "BEGIN IMMEDIATE").await;
     for job in group {
         if outcome.is_ok() {
@@ -171,8 +175,9 @@ async fn commit(
         }
         let (kept, answer) = job.run(connection).await;
         answers.push(answer);
-        // Some errors (a full disk) make SQLite roll back the whole transaction by itself. The savepoint is gone then,
-        // and this fails: the earlier work of the group is not mistaken for kept.
+        // Some errors (a full disk) make SQLite roll back the whole transaction by itself. Then the
+        // savepoint is gone and this statement fails, so earlier work of the group is not mistaken
+        // for kept.
         outcome = execute(
             connection,
             if kept { "RELEASE work" } else { "ROLLBACK TO work; RELEASE work" },
@@ -197,7 +202,7 @@ mod tests {
 
     use super::*;
 
-    /// A writer on a database of its own, and a way to look into it.
+    /// A writer on a database of its own, with a connection to inspect it.
     async fn writer() -> Writer {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         connection
@@ -243,7 +248,7 @@ mod tests {
         let group = async {
             has_started.await.unwrap();
             let mut all = Box::pin(join_all(sql.iter().map(|sql| run_sql(writer, sql))));
-            // Polled once, each has put its work into the queue, which has room.
+            // Polling each once has put its work into the queue, which has room.
             assert!(futures_util::poll!(&mut all).is_pending());
             go.send(()).unwrap();
             all.await
@@ -275,7 +280,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_is_told_ok_when_the_commit_fails() {
         let writer = writer().await;
-        // The foreign key is looked at when the transaction is committed, and not before.
+        // The foreign key is checked only when the transaction commits.
         let outcomes = together(
             &writer,
             &[
@@ -315,7 +320,7 @@ mod tests {
             "{outcomes:?}"
         );
         assert_eq!(numbers(&writer).await, [0; 0]);
-        // The same when the work hides it.
+        // The same when the work hides the error.
         let outcomes = together(
             &writer,
             &["INSERT INTO t VALUES (1)", "ROLLBACK", "INSERT INTO t VALUES (3)"],

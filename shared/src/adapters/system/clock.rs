@@ -12,8 +12,8 @@ use crate::{
     ports::{Clock, LedgerClock, Stored},
 };
 
-/// The machine's wall clock. Instances of one sale need theirs kept together (NTP or chrony): the window of a sale, a
-/// ticket's life and the limits are judged by them, though never stock.
+/// The machine's wall clock. The clocks of a sale's instances must be synchronized (NTP or chrony):
+/// they decide the window of a sale, a ticket's life and the limits, though never stock.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock;
 

@@ -1,4 +1,4 @@
-//! Suite of [`ConsumerReports`]. It wants a store that nobody else reports to.
+//! Suite of [`ConsumerReports`]. It needs a store without other reporters.
 
 use crate::testing::START;
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     ports::ConsumerReports,
 };
 
-/// Each process's last report is there, and a process that has gone is forgotten in the end.
+/// The store returns each process's last report, and eventually removes a process that has gone.
 ///
 /// # Panics
 /// When the store does not keep the contract.
@@ -36,7 +36,7 @@ pub async fn suite(port: &dyn ConsumerReports) {
     };
     port.report(&later, START.plus_ms(500)).await.expect("store");
     assert_eq!(all().await, [later, other], "in place of the earlier one");
-    // The other one is silent for more than a minute.
+    // The other process is silent for more than a minute.
     let mut last = later;
     for beat in 3..=110 {
         last = ConsumerReport { beat, ..later };

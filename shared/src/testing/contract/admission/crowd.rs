@@ -1,4 +1,4 @@
-//! Many callers at once.
+//! Many concurrent callers.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 
-/// Runs `work` for each item in a task of its own and returns what they came to.
+/// Runs `work` for each item in its own task and returns the results.
 async fn at_once<I: Send + 'static, T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     items: impl IntoIterator<Item = I>,
     work: impl Fn(I) -> F,
@@ -40,7 +40,7 @@ fn reserved(answers: &[(Claim, AdmissionDecision)]) -> Vec<&Claim> {
         .collect()
 }
 
-/// A rush: nothing is sold twice, whoever comes how often.
+/// A rush of buyers: no unit is sold twice, however often a user retries.
 pub async fn suite(port: &Arc<dyn Admission>) {
     fifty_units_go_to_fifty_of_two_hundred(port).await;
     one_user_never_gets_more_than_the_limit(port).await;
@@ -65,7 +65,7 @@ async fn fifty_units_go_to_fifty_of_two_hundred(port: &Arc<dyn Admission>) {
         assert_eq!(all.get(&winner.order_id), Some(&held));
         assert_eq!(find(&**port, &held.order).await.as_ref(), Some(&held));
     }
-    // Given back and reserved at once: as many as are given back, no more.
+    // Released and reserved concurrently: only as many are reserved as were released.
     let back: Vec<_> = all.keys().take(20).copied().collect();
     let releases = at_once(back, |order_id| {
         let (port, sale_id) = (Arc::clone(port), sale.sale_id);
@@ -100,14 +100,14 @@ async fn one_user_never_gets_more_than_the_limit(port: &Arc<dyn Admission>) {
 
 async fn one_order_gets_one_unit(port: &Arc<dyn Admission>) {
     let mut sale = sale(100);
-    // The limit must not be what saves it.
+    // The limit per user must not be what prevents a second unit.
     sale.per_user_limit = 100;
     open(&**port, &sale).await;
     let first = claim(&sale, user_id());
     let repeats = (0..50).map(|ms| Claim { now: at(ms), ..first.clone() }).collect();
     let answers = reserve_at_once(port, repeats).await;
     let [winner] = reserved(&answers)[..] else {
-        panic!("one, and one only: {answers:?}");
+        panic!("expected exactly one: {answers:?}");
     };
     let held = Reservation { order: admitted(&sale, winner), settled: false };
     for (claim, answer) in &answers {
@@ -129,7 +129,7 @@ async fn overdue_orders_go_to_one_claimer(port: &Arc<dyn Admission>) {
     .await;
     let ids: Vec<_> =
         claimed.iter().flatten().map(|reservation| reservation.order.order_id).collect();
-    assert_eq!(ids.len(), 60, "all, and none twice");
+    assert_eq!(ids.len(), 60, "each is claimed");
     assert_eq!(ids.into_iter().collect::<BTreeSet<_>>().len(), 60);
 }
 
@@ -155,11 +155,11 @@ async fn of_many_rebuilders_one_opens_the_sale(port: &Arc<dyn Admission>) {
         }
     })
     .await;
-    // A newer one takes over until the sale is open; from then on everybody is refused.
+    // A newer rebuild takes over until the sale is open; from then on all are refused.
     let opened_by: Vec<u64> =
         finished.iter().filter(|(_, open)| *open).map(|(epoch, _)| *epoch).collect();
     let [epoch] = opened_by[..] else {
-        panic!("one, and one only: {finished:?}");
+        panic!("expected exactly one: {finished:?}");
     };
     let expected = AdmissionState::Open { epoch, version: 1, stock: 100, reserved: 0, settled: 10 };
     assert_eq!(port.state(sale.sale_id).await.expect("store"), expected);

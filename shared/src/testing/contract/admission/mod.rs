@@ -1,4 +1,5 @@
-//! Suites of [`Admission`]: every sentence of its contract, on fresh sales, so that they can share a server.
+//! Suites of [`Admission`]: every sentence of its contract, on fresh sales, so that suites can
+//! share a server.
 
 mod crowd;
 mod orders;
@@ -21,12 +22,12 @@ pub use orders::suite as orders;
 pub use rebuild::suite as rebuild;
 pub use reserve::suite as reserve;
 
-/// An instant within the window of [`sale`].
+/// A time within the window of [`sale`].
 fn at(ms: u64) -> Timestamp {
     START.plus_ms(ms)
 }
 
-/// A claim of a new order by a user, with a ticket that lives, at [`START`].
+/// A user's claim of a new order at [`START`], with a valid ticket.
 fn claim(sale: &Sale, user_id: UserId) -> Claim {
     Claim {
         sale_id: sale.sale_id,
@@ -79,7 +80,8 @@ async fn find(port: &dyn Admission, request: &AdmittedOrder) -> Option<Reservati
     port.find(request.sale_id, request.order_id).await.expect("store")
 }
 
-/// Asserts that the open sale has so many units held by orders, and that paging finds as many.
+/// Asserts that orders hold this many units of the open sale, and that paging finds the same
+/// number.
 async fn assert_held(port: &dyn Admission, sale_id: SaleId, reserved: u32, settled: u32) {
     let state = port.state(sale_id).await.expect("store");
     let AdmissionState::Open { reserved: r, settled: s, .. } = state else {
@@ -116,7 +118,8 @@ async fn read_all(
     }
 }
 
-/// What the store says to a user of a sale: the units available, and an order when the limit is reached.
+/// The store's answer to a user of a sale: the units available, and an order if the limit is
+/// reached.
 async fn look(
     port: &dyn Admission,
     sale_id: SaleId,
@@ -126,7 +129,7 @@ async fn look(
     Some((look.available, look.already_bought))
 }
 
-/// The sale's terms in their next version, changed by `change`.
+/// The next version of the sale's terms, after `change`.
 fn next_terms(sale: &mut Sale, change: impl FnOnce(&mut Sale)) -> SaleTerms {
     change(sale);
     sale.version += 1;

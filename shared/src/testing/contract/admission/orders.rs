@@ -1,10 +1,10 @@
-//! What becomes of a reservation: settled, released, claimed as overdue, read.
+//! What happens to a reservation: settled, released, claimed as overdue, read.
 
 use std::collections::BTreeSet;
 
 use super::*;
 
-/// Settling, releasing, the overdue index and paging, one caller at a time.
+/// Settling, releasing, the overdue index and paging, with one caller at a time.
 pub async fn suite(port: &dyn Admission) {
     settling_marks_once(port).await;
     settling_adds_what_was_forgotten(port).await;
@@ -22,7 +22,7 @@ async fn settling_marks_once(port: &dyn Admission) {
     let sale = opened(port, 3).await;
     let order = take(port, &sale).await;
     take(port, &sale).await;
-    // The ledger's copy may differ in what it does not keep; the first admission stays.
+    // The ledger's copy may differ in fields that it does not store; the first admission stays.
     let from_ledger = AdmittedOrder { admitted_at: at(7), price: 1, ..order.clone() };
     for _ in 0..2 {
         port.settle(sale.sale_id, &[from_ledger.clone(), from_ledger.clone()])
@@ -65,7 +65,7 @@ async fn settling_adds_what_was_forgotten(port: &dyn Admission) {
     let bought =
         port.look(sale.sale_id, traced.user_id).await.expect("store").expect("open").already_bought;
     assert_eq!(bought, Some(traced.order_id));
-    // The user's limit is held by whichever is left.
+    // Either remaining order keeps the user at the limit.
     port.release(sale.sale_id, &[traced.order_id, kept.order_id]).await.expect("store");
     assert_held(port, sale.sale_id, 0, 1).await;
     let third = claim(&sale, kept.user_id);
@@ -124,7 +124,8 @@ async fn releasing_gives_a_unit_back_once(port: &dyn Admission) {
 async fn what_has_ended_does_not_come_back(port: &dyn Admission) {
     let sale = sale(5);
     let [before_load, held, settled, unknown] = std::array::from_fn(|_| request(&sale, user_id()));
-    // Remembered even by a store that has lost the sale, or a rebuild could bring it back.
+    // Even a store that has lost the sale remembers it; otherwise a rebuild could restore the
+    // order.
     port.release(sale.sale_id, &[before_load.order_id]).await.expect("store");
     assert_eq!(port.state(sale.sale_id).await.expect("store"), AdmissionState::Missing);
     open(port, &sale).await;
@@ -154,7 +155,7 @@ async fn a_rebuild_does_not_bring_back_what_has_ended(port: &dyn Admission) {
     assert!(port.begin_rebuild(&sale.terms(), 1, START).await.expect("store"));
     assert!(port.restore(sale.sale_id, 1, std::slice::from_ref(&during)).await.expect("store"));
     port.release(sale.sale_id, &[during.order_id]).await.expect("store");
-    // Nor does the one that takes over.
+    // Neither does the rebuild that takes over.
     assert!(port.begin_rebuild(&sale.terms(), 2, at(1)).await.expect("store"));
     assert!(port.restore(sale.sale_id, 2, &all).await.expect("store"));
     assert!(port.finish_rebuild(sale.sale_id, 2).await.expect("store"));
@@ -197,11 +198,12 @@ async fn overdue_orders_are_handed_out_once_per_period(port: &dyn Admission) {
         "the others were claimed after 99"
     );
     assert_eq!(overdue(99, 103, 9).await, []);
-    // In the next period again, by the time of the last claim; those of one time by id.
+    // They are overdue again in the next period, by the time of their last claim; equal times by
+    // id.
     let mut next = [at_10.clone(), at_30.clone(), at_40.clone()];
     next[..2].sort_by_key(|order| order.order_id);
     assert_eq!(overdue(101, 200, 9).await, next);
-    // What was claimed keeps its time of admission, and can be settled and released like any.
+    // A claimed order keeps its time of admission, and can be settled and released like any other.
     assert_eq!(
         find(port, &at_10).await,
         Some(Reservation { order: at_10.clone(), settled: false })
@@ -226,7 +228,7 @@ async fn many_are_found_at_once(port: &dyn Admission) {
     let gone = settled.remove(0);
     port.release(sale.sale_id, &[gone.order_id]).await.expect("store");
     let mut asked: Vec<OrderId> = settled.iter().map(|request| request.order_id).collect();
-    // Some that are not there, and one twice.
+    // Some ids are missing in the store, and one appears twice.
     asked.extend([waiting.order_id, gone.order_id, order_id(), waiting.order_id]);
     let mut expected: Vec<_> =
         settled.into_iter().map(|request| Reservation { order: request, settled: true }).collect();
@@ -244,7 +246,7 @@ async fn many_are_found_at_once(port: &dyn Admission) {
 
 async fn paging_sees_everything(port: &dyn Admission) {
     let sale = opened(port, 1_000).await;
-    // Enough that no store keeps them in one lump.
+    // Enough that no store keeps them in one page.
     let stay: Vec<_> = (0..600).map(|_| request(&sale, user_id())).collect();
     let go: Vec<_> = (0..300).map(|_| request(&sale, user_id())).collect();
     port.settle(sale.sale_id, &stay).await.expect("store");
@@ -254,7 +256,7 @@ async fn paging_sees_everything(port: &dyn Admission) {
     loop {
         let page = port.reservations(sale.sale_id, cursor, 50).await.expect("store");
         seen.extend(page.reservations.into_iter().map(|reservation| reservation.order.order_id));
-        // Others go and come while the pages are read.
+        // Reservations come and go while the pages are read.
         if let Some(some) = leaving.next() {
             port.release(
                 sale.sale_id,
@@ -270,7 +272,7 @@ async fn paging_sees_everything(port: &dyn Admission) {
         }
     }
     let missed: Vec<_> = stay.iter().filter(|order| !seen.contains(&order.order_id)).collect();
-    assert!(missed.is_empty(), "there all the time, never seen: {missed:?}");
+    assert!(missed.is_empty(), "held throughout but missing in the pages: {missed:?}");
 }
 
 async fn batches_may_be_long(port: &dyn Admission) {

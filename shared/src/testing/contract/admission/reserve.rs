@@ -1,9 +1,9 @@
-//! Reserving a unit: each answer, and which comes first.
+//! Reserving a unit: each answer, and their precedence.
 
 use super::*;
 use crate::domain::Currency;
 
-/// Reserving, looking and finding, one caller at a time.
+/// Reserving, looking and finding, with one caller at a time.
 pub async fn suite(port: &dyn Admission) {
     a_unit_is_given_once_and_found_again(port).await;
     nothing_is_known_of_a_sale_that_was_never_loaded(port).await;
@@ -28,7 +28,7 @@ async fn a_unit_is_given_once_and_found_again(port: &dyn Admission) {
     assert_eq!(
         ask(port, &later).await,
         AdmissionDecision::Again(held.clone()),
-        "as it was admitted, not as it is repeated"
+        "the first admission, not the repeated claim"
     );
     assert_eq!(available(port, &sale).await, 1);
     assert_eq!(find(port, &held.order).await, Some(held));
@@ -104,7 +104,7 @@ async fn the_limit_holds_per_user(port: &dyn Admission) {
         Some((8, None)),
         "another user's orders are not mine"
     );
-    // A settled order counts as much, and one given back makes room, whichever it was.
+    // A settled order counts too, and releasing either order makes room.
     port.settle(sale.sale_id, &[admitted(&sale, &two)]).await.expect("store");
     assert!(matches!(ask(port, &three).await, AdmissionDecision::AlreadyBought { .. }));
     port.release(sale.sale_id, &[one.order_id]).await.expect("store");
@@ -117,7 +117,8 @@ async fn the_limit_holds_per_user(port: &dyn Admission) {
     ));
 }
 
-/// A look says whether somebody has bought since an earlier one, also when as many units are held as before.
+/// A look tells whether there were admissions since an earlier one, even if the number of units
+/// held is the same.
 async fn every_unit_that_is_given_is_counted(port: &dyn Admission) {
     let sale = opened(port, 1).await;
     let admissions =
@@ -133,7 +134,7 @@ async fn every_unit_that_is_given_is_counted(port: &dyn Admission) {
     assert!(matches!(ask(port, &first).await, AdmissionDecision::Again(_)));
     assert_eq!(ask(port, &claim(&sale, user_id())).await, AdmissionDecision::SoldOut);
     port.settle(sale.sale_id, &[admitted(&sale, &first)]).await.expect("store");
-    assert!(!grown().await, "nobody has got another one");
+    assert!(!grown().await, "no new admission");
     port.release(sale.sale_id, &[first.order_id]).await.expect("store");
     assert!(!grown().await, "given back");
     let forgotten = request(&sale, user_id());
@@ -165,7 +166,7 @@ async fn the_limit_may_change_while_units_are_held(port: &dyn Admission) {
     set_limit(&mut sale, 1).await;
     assert_held(port, sale.sale_id, 3, 0).await;
     let newest = claim(&sale, user);
-    // With the limit at 1, each of the three orders counts, whichever are given back.
+    // With the limit at 1, each of the three orders counts, whichever are released.
     for given_back in [&claims[0], &claims[1]] {
         port.release(sale.sale_id, &[given_back.order_id]).await.expect("store");
         assert!(matches!(ask(port, &newest).await, AdmissionDecision::AlreadyBought { .. }));
@@ -192,7 +193,7 @@ async fn stock_runs_out_and_may_change(port: &dyn Admission) {
         matches!(super::ask(port, &again).await, AdmissionDecision::Again(_)),
         "a winner finds its order in a sale that is sold out"
     );
-    // Lowered below what is held: nothing is available, nothing is taken away.
+    // The stock is lowered below the units held: none is available, none is taken away.
     assert!(port.set_terms(&next_terms(&mut sale, |sale| sale.stock = 1)).await.expect("store"));
     assert_eq!(available(port, &sale).await, 0);
     assert_held(port, sale.sale_id, 2, 0).await;
@@ -225,7 +226,7 @@ async fn terms_are_replaced_by_newer_ones_only(port: &dyn Admission) {
     assert!(port.begin_rebuild(&old, 1, START).await.expect("store"));
     let new = next_terms(&mut sale, |sale| sale.stock = 7);
     assert!(port.set_terms(&new).await.expect("store"), "also while the sale is being rebuilt");
-    // Not replaced by a rebuild whose ledger read came earlier.
+    // A rebuild that read the ledger earlier does not replace the terms.
     assert!(port.begin_rebuild(&old, 2, at(1)).await.expect("store"));
     assert!(port.finish_rebuild(sale.sale_id, 2).await.expect("store"));
     let expected =
@@ -236,7 +237,7 @@ async fn terms_are_replaced_by_newer_ones_only(port: &dyn Admission) {
         "the sale is known, though its terms are newer"
     );
     assert_eq!(available(port, &sale).await, 7);
-    // By number, not by text.
+    // Versions compare as numbers, not as text.
     sale.version = 8;
     for stock in 9..=11 {
         assert!(
@@ -270,7 +271,8 @@ async fn answers_come_in_their_order(port: &dyn Admission) {
         ask(&Claim { order_id: winner.order_id, ..worst }).await,
         AdmissionDecision::Again(held)
     );
-    // Before all of that stands a closed sale, before that an order that has ended, before that one that holds a unit.
+    // A closed sale precedes all of these; an ended order precedes that; and an order that holds a
+    // unit precedes both.
     let closed = super::sale(1);
     let (winner, ended) = (request(&closed, user_id()), order_id());
     assert!(port.begin_rebuild(&closed.terms(), 1, START).await.expect("store"));

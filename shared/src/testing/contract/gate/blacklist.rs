@@ -1,4 +1,4 @@
-//! Bans that an operator puts and lifts.
+//! Bans that an operator creates and lifts.
 
 use super::{GatePorts, ban, banned, user};
 use crate::{
@@ -23,7 +23,7 @@ pub(super) async fn all(blacklist: &dyn Blacklist, now: Timestamp) -> Vec<Ban> {
     }
 }
 
-/// A ban holds from when it is put until it is over, replaced or lifted.
+/// A ban holds from its creation until it ends, is replaced or is lifted.
 pub async fn blacklist(ports: &GatePorts) {
     let blacklist = &*ports.blacklist;
     let put = async |ban: &Ban| blacklist.ban(ban).await.expect("a ban is put");
@@ -44,7 +44,7 @@ pub async fn blacklist(ports: &GatePorts) {
         );
         assert_eq!(ports.enter(&banned(subject, end)).await, GateDecision::Entered);
 
-        // Another takes its place, be it longer or shorter; a repeat changes nothing.
+        // A new ban replaces it, longer or shorter; a repeat changes nothing.
         for until in [None, Some(START.plus_ms(500))] {
             for _ in 0..2 {
                 put(&ban(subject, START, until)).await;
@@ -62,7 +62,7 @@ pub async fn blacklist(ports: &GatePorts) {
         assert_eq!(ports.enter(&banned(subject, START)).await, GateDecision::Entered);
     }
 
-    // A lifting that comes late leaves a ban that was put since, and its place in the list.
+    // A late lift leaves a newer ban and its place in the list.
     let subject = user();
     assert!(!blacklist.lift_older(&subject, START).await.expect("there is none to be lifted"));
     put(&ban(&subject, START.plus_ms(1), None)).await;
@@ -73,7 +73,7 @@ pub async fn blacklist(ports: &GatePorts) {
     assert_eq!(ports.enter(&banned(&subject, START)).await, GateDecision::Entered);
     assert!(!all(blacklist, START).await.iter().any(|ban| ban.subject == subject));
 
-    // Every address of a /64 is banned with the first.
+    // A ban of one address covers its whole /64.
     let std::net::IpAddr::V6(ip) = super::ip() else {
         unreachable!("the suite's addresses are IPv6")
     };
@@ -88,7 +88,7 @@ pub async fn blacklist(ports: &GatePorts) {
     listing(blacklist).await;
 }
 
-/// The list has what holds, newest first, on pages without gap or repeat.
+/// The list has the bans that hold, newest first, on pages without gaps or repeats.
 async fn listing(blacklist: &dyn Blacklist) {
     let mut put = Vec::new();
     for index in 0..25_u64 {
@@ -97,7 +97,7 @@ async fn listing(blacklist: &dyn Blacklist) {
             1 => super::address(),
             _ => Subject::Phone(phone()),
         };
-        // Not in the order of time, and with two of the same time.
+        // Not in order of time, and two with the same time.
         let created_at = START.plus_ms(index * 7 % 24);
         let expires_at = if index % 2 == 0 { None } else { Some(START.plus_ms(1_000 + index)) };
         let ban =
@@ -116,7 +116,7 @@ async fn listing(blacklist: &dyn Blacklist) {
         holding.sort_by_key(|ban| ban.reason.clone());
         holding.into_iter().cloned().collect::<Vec<_>>()
     };
-    // Ended ones are left out, whatever the time of asking was before.
+    // Ended bans are left out, even when an earlier call had a later time.
     for now in
         [START.plus_ms(24), START.plus_ms(1_011), START.plus_ms(86_400_000), START.plus_ms(24)]
     {
@@ -130,7 +130,7 @@ async fn listing(blacklist: &dyn Blacklist) {
         []
     );
 
-    // A lifted one is gone from the list; one put again is listed once, by its new time.
+    // A lifted ban disappears from the list; a renewed one is listed once, at its new time.
     let (lifted, renewed) = (put[3].subject.clone(), put[8].subject.clone());
     assert!(blacklist.lift(&lifted).await.expect("a ban is lifted"));
     blacklist.ban(&ban(&renewed, START.plus_ms(500), None)).await.expect("a ban is put again");
@@ -140,8 +140,8 @@ async fn listing(blacklist: &dyn Blacklist) {
     assert!(listed.iter().all(|ban| ban.subject != lifted));
 }
 
-/// Bans are put back where the store has lost them, and never in place of one that lasts longer. The bans are to be loaded
-/// until that was finished by the one who began last.
+/// Restored bans fill in what the store has lost, and never replace a ban that lasts longer. The
+/// bans count as not loaded until the last caller to begin has finished.
 pub async fn bans_put_back(ports: &GatePorts) {
     let blacklist = &*ports.blacklist;
     let end = |seconds: u64| Some(START.plus_ms(seconds * 1_000));
@@ -158,7 +158,7 @@ pub async fn bans_put_back(ports: &GatePorts) {
             blacklist.ban(&ban(&subject, START, known)).await.expect("a ban is put");
         }
         for _ in 0..2 {
-            blacklist.restore(&[ban(&subject, START, put_back)]).await.expect("a ban is put back");
+            blacklist.restore(&[ban(&subject, START, put_back)]).await.expect("a ban is restored");
         }
         assert_eq!(
             ports.enter(&banned(&subject, START)).await,
@@ -171,10 +171,10 @@ pub async fn bans_put_back(ports: &GatePorts) {
     }
     let endless = user();
     blacklist.ban(&ban(&endless, START, None)).await.expect("a ban is put");
-    blacklist.restore(&[ban(&endless, START, end(5))]).await.expect("a ban is put back");
+    blacklist.restore(&[ban(&endless, START, end(5))]).await.expect("a ban is restored");
     assert_eq!(ports.enter(&banned(&endless, START)).await, GateDecision::Banned { until: None });
     let many: Vec<Ban> = (0..300).map(|_| ban(&user(), START, None)).collect();
-    blacklist.restore(&many).await.expect("many are put back");
+    blacklist.restore(&many).await.expect("many are restored");
     for ban in many.iter().step_by(37) {
         assert_eq!(
             ports.enter(&banned(&ban.subject, START)).await,
@@ -182,7 +182,7 @@ pub async fn bans_put_back(ports: &GatePorts) {
         );
     }
 
-    assert!(blacklist.begin_loading(1).await.expect("loading begins"), "a new store has none");
+    assert!(blacklist.begin_loading(1).await.expect("loading begins"), "a new store has no bans");
     assert!(blacklist.begin_loading(2).await.expect("another may begin too"));
     blacklist.finish_loading(1).await.expect("loading ends");
     assert!(
@@ -192,5 +192,5 @@ pub async fn bans_put_back(ports: &GatePorts) {
     for _ in 0..2 {
         blacklist.finish_loading(2).await.expect("loading ends");
     }
-    assert!(!blacklist.begin_loading(3).await.expect("the store answers"), "all are there");
+    assert!(!blacklist.begin_loading(3).await.expect("the store answers"), "all are restored");
 }

@@ -9,7 +9,8 @@ use crate::{
     testing::{START, phone},
 };
 
-/// The window starts with the first failure; then the count starts anew. Subjects are apart.
+/// The window starts with the first failure; after it ends the count starts anew. Subjects are
+/// independent.
 pub async fn failures(failures: Arc<dyn Failures>) {
     const WINDOW_MS: u64 = 10_000;
     let phone = phone();

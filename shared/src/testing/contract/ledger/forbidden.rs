@@ -1,4 +1,4 @@
-//! SQL that the ledger's own constraints must refuse, whoever sends it.
+//! SQL that the ledger's own constraints must refuse, whatever program sends it.
 
 use super::Ledger;
 use crate::{
@@ -6,8 +6,8 @@ use crate::{
     testing::{self, START},
 };
 
-/// Fills the ledger with an order and returns statements that would break its books, each with what it would do. They
-/// must all fail; [`Forbidden::assert_unharmed`] then finds everything as it was.
+/// Stores an order and returns statements that would corrupt the books, each with its intended
+/// effect. All must fail; afterwards [`Forbidden::assert_unharmed`] checks that nothing changed.
 pub async fn forbidden(ledger: &Ledger) -> Forbidden {
     let sale = ledger.new_sale(2, 1).await;
     let order = ledger.confirmed(&sale).await;
@@ -39,14 +39,17 @@ pub async fn forbidden(ledger: &Ledger) -> Forbidden {
             format!("UPDATE sales SET stock = 0 WHERE sale_id = '{sale_id}'"),
         ),
         (
-            "sells less than nothing",
+            "makes the units sold negative",
             format!("UPDATE sales SET sold = -1 WHERE sale_id = '{sale_id}'"),
         ),
         (
-            "allows nobody anything",
+            "sets the limit per user to zero",
             format!("UPDATE sales SET per_user_limit = 0 WHERE sale_id = '{sale_id}'"),
         ),
-        ("sells below zero", format!("UPDATE sales SET price = -1 WHERE sale_id = '{sale_id}'")),
+        (
+            "makes the price negative",
+            format!("UPDATE sales SET price = -1 WHERE sale_id = '{sale_id}'"),
+        ),
         (
             "ends before it starts",
             format!("UPDATE sales SET ends_at_ms = starts_at_ms WHERE sale_id = '{sale_id}'"),
@@ -111,7 +114,7 @@ pub struct Forbidden {
     ledger: Ledger,
     sale: crate::domain::Sale,
     order: crate::domain::Order,
-    /// What each would do, and its SQL.
+    /// Each statement's intended effect, and its SQL.
     pub statements: Vec<(&'static str, String)>,
     above_limit: String,
 }
@@ -123,8 +126,8 @@ impl Forbidden {
         self.ledger.assert_sold(&self.sale, 1).await;
     }
 
-    /// SQL that a broken program could send and that no constraint refuses: `sold` is wrong then, and a user is over the
-    /// limit.
+    /// SQL that a faulty program could send and that no constraint refuses: it makes `sold` wrong
+    /// and puts a user above the limit.
     #[must_use]
     pub fn falsehoods(&self) -> [String; 2] {
         [
@@ -133,8 +136,8 @@ impl Forbidden {
         ]
     }
 
-    /// Checks, with the books falsified, that rows are counted and not believed, and that the next change that can't be
-    /// is refused as corrupt.
+    /// Checks, after the books were falsified, that rows are counted instead of trusting `sold`,
+    /// and that a change that the false books make impossible fails as corrupt.
     pub async fn assert_falsehood_is_seen(&self) {
         let Ledger { sales, orders, .. } = &self.ledger;
         assert_eq!(sales.get(self.sale.sale_id).await.unwrap().unwrap().sold, 0);

@@ -1,6 +1,8 @@
-//! Suites of the ledger ports: `Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`, `SigningKeys`.
+//! Suites of the ledger ports: `Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`,
+//! `SigningKeys`.
 //!
-//! Each takes a ledger that others may be using too, save that `expire_due` ends whatever is due in it.
+//! Suites tolerate other users of the same ledger, except that `expire_due` ends every order that
+//! is due.
 
 #![expect(clippy::unwrap_used, reason = "suites are tests")]
 
@@ -40,7 +42,7 @@ use crate::{
     testing,
 };
 
-/// Until when orders of the suites are to be paid, counted from their recording.
+/// Time to pay for the suites' orders, counted from their recording.
 const PAY_WITHIN_MS: u64 = 900_000;
 
 /// The ports of one ledger.
@@ -57,7 +59,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// All ports of a store that has them all.
+    /// All ports of a store that implements every one of them.
     pub fn of<
         S: Users + SessionLedger + BanLedger + Sales + OrderLedger + SigningKeys + Health + 'static,
     >(
@@ -75,7 +77,7 @@ impl Ledger {
         }
     }
 
-    /// Runs every suite, one after the other.
+    /// Runs every suite, one after another.
     pub async fn run_all(&self) {
         users(self).await;
         kept_sessions(self).await;
@@ -164,7 +166,7 @@ fn assert_corrupt<T: std::fmt::Debug>(result: Stored<T>) {
     assert!(matches!(result, Err(StoreError::Corrupt { .. })), "{result:?}");
 }
 
-/// Calls again after an error, as any caller may: what is done twice has the effect of once.
+/// Retries after an error, as any caller may: repeating a call has the effect of one call.
 async fn again<T, F: Future<Output = Stored<T>>>(call: impl Fn() -> F) -> T {
     let mut last = None;
     for _ in 0..20 {

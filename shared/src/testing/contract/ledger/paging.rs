@@ -6,7 +6,7 @@ use crate::{
     testing::{self, START},
 };
 
-/// Pages hold what they should, in order, each row once.
+/// Pages contain the right rows in order, each row once.
 pub async fn paging(ledger: &Ledger) {
     let orders = &ledger.orders;
     let (sale, elsewhere) = (ledger.new_sale(100, 100).await, ledger.new_sale(100, 100).await);

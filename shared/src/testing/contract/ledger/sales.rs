@@ -8,7 +8,7 @@ use crate::{
     testing::{self, START},
 };
 
-/// Every method of `Sales`; changes and epochs that race.
+/// Every method of `Sales`, and concurrent changes and epochs.
 pub async fn sales(ledger: &Ledger) {
     creation(ledger).await;
     creation_once(ledger).await;
@@ -51,7 +51,7 @@ async fn creation(ledger: &Ledger) {
 
 async fn creation_once(ledger: &Ledger) {
     let sales = &ledger.sales;
-    // Nobody else's: a digest of an id that is new.
+    // A digest of a new id, so that no other test uses it.
     let key =
         || CreationKey { key: format!("{:0>64}", testing::sale_id()), request: "a".repeat(64) };
     let once = key();
@@ -70,7 +70,7 @@ async fn creation_once(ledger: &Ledger) {
         matches!(sales.create_once(&second, &key()).await.unwrap(), SaleCreated::Created { sale_id, .. } if sale_id == second.sale_id)
     );
 
-    // At the same moment.
+    // Concurrently.
     let once = key();
     let tasks = (0..10).map(|_| {
         let (sales, once, sale) = (sales.clone(), once.clone(), testing::sale(1));
@@ -186,7 +186,8 @@ async fn the_limit_per_user_stays_once_units_are_sold(ledger: &Ledger) {
         "nobody holds a unit"
     );
 
-    // Also when the order is recorded at the same moment: one of the two is first, and the other decides after it.
+    // Also while the order is being recorded: one of the two comes first, and the other decides
+    // after it.
     for _ in 0..20 {
         let (sale, user) = (ledger.new_sale(5, 2).await, testing::user_id());
         let batch = [testing::request(&sale, user), testing::request(&sale, user)];
@@ -199,7 +200,7 @@ async fn the_limit_per_user_stays_once_units_are_sold(ledger: &Ledger) {
         let (recorded, changed) = (record.await.unwrap(), change.await.unwrap());
         let confirmed = recorded.iter().filter(|recorded| recorded.order.reason.is_none()).count();
         assert_eq!(confirmed, if refused(&changed) { 2 } else { 1 }, "{changed:?}");
-        // Finds nobody above the limit, too.
+        // This also checks that no user is above the limit.
         ledger.assert_sold(&sale, u32::try_from(confirmed).unwrap()).await;
     }
 }
@@ -222,7 +223,7 @@ async fn epochs(ledger: &Ledger) {
 
 async fn lists(ledger: &Ledger) {
     let sales = &ledger.sales;
-    // A time of its own, so that few others end so late.
+    // A time that few other sales end after.
     let far = START.plus_ms(1_000_000_000_000);
     let mut ours = Vec::new();
     for n in 0..5 {
@@ -300,6 +301,6 @@ async fn lists(ledger: &Ledger) {
         seen.retain(|sale| ours.contains(sale));
         let expected: Vec<_> =
             ours.iter().filter(|sale| sale.ends_at < far.plus_ms(from)).cloned().collect();
-        assert_eq!(seen, expected, "the others are those that have ended");
+        assert_eq!(seen, expected, "the others have ended");
     }
 }
