@@ -1,4 +1,5 @@
-//! Problems as `application/problem+json` (RFC 9457), with `Retry-After` and the `RateLimit` headers.
+//! Problems as `application/problem+json` (RFC 9457), with `Retry-After` and the `RateLimit`
+//! headers.
 
 use axum::response::{IntoResponse, Response};
 use lambda_http::http::{HeaderValue, StatusCode, header};
@@ -27,7 +28,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(ms) = self.retry_after_ms() {
-            // Whole seconds, never too early.
+            // Whole seconds, rounded up so that a client does not retry too early.
             headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000)));
         }
         if let Self::RateLimited { name, quota, retry_after_ms } = &self {
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
     use crate::{domain::Quota, ports::StoreError};
 
-    /// Counts the lines about stores.
+    /// Counts log lines about stores.
     #[derive(Clone, Default)]
     struct StoreLines(Arc<AtomicUsize>);
 

@@ -1,7 +1,7 @@
 //! Which servers each program uses.
 //!
-//! Every connection is made when it is first used, so a program starts while all servers are down, and answers what needs
-//! none of those that are:
+//! Each connection is opened at first use. So a program starts while all servers are down, and
+//! answers every request that needs only the servers that are up:
 //!
 //! | program | Redis | database | RabbitMQ | answers while only these are up |
 //! |---|---|---|---|---|
@@ -15,8 +15,8 @@
 //! | `sweeper` | leadership, admission | everything that is due | what is overdue | Redis, database: all but publishing and rebuilding |
 //! | emulator | everything | everything | everything | sales in memory |
 //!
-//! `login`, `seckill`, `order-status` and `admin` also need the database in the development profile without configured
-//! signing keys, which it keeps.
+//! In the development profile without configured signing keys, `login`, `seckill`, `order-status`
+//! and `admin` also need the database, which stores the keys.
 
 /// A program, for [`super::connect_for`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +37,12 @@ pub enum Program {
     OrderWorker,
     /// The function `sweeper`.
     Sweeper,
-    /// All functions in one process, and what gives them their work.
+    /// All functions in one process, with the gateway and the triggers that call them.
     Emulator,
 }
 
 impl Program {
-    /// Whether it uses the order queue.
+    /// Whether the program uses the order queue.
     pub(super) const fn uses_queue(self) -> bool {
         match self {
             Self::Captcha | Self::Login | Self::Sales | Self::OrderStatus => false,
@@ -52,7 +52,8 @@ impl Program {
         }
     }
 
-    /// Whether the order worker and the sweeper run beside requests, which must not keep them waiting.
+    /// Whether the order worker and the sweeper share the process with requests. If so, they have
+    /// database connections of their own, so that requests can't keep them waiting.
     pub(super) const fn has_background(self) -> bool {
         matches!(self, Self::Emulator)
     }
