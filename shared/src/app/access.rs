@@ -13,7 +13,7 @@ use crate::{
     trace::STEP,
 };
 
-/// Who sends a request.
+/// The sender of a request.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// The address, as the trusted proxies report it.

@@ -334,7 +334,7 @@ impl App {
         };
         let (app, user_id) = (self.clone(), user.user_id);
         let changed = finish(async move { app.change_user(user_id, change).await }).await?;
-        // Another change came first: the old password may not be right any more.
+        // The user was changed meanwhile: the old password may no longer be right.
         if changed { Ok(()) } else { Err(Problem::BadCredentials) }
     }
 
@@ -516,7 +516,7 @@ mod tests {
             app.sign_in(&stranger, given(phone, None)),
         )
         .await;
-        let refused = refused.expect("it does not wait for a turn").map(drop).unwrap_err();
+        let refused = refused.expect("a refusal does not wait for a turn").map(drop).unwrap_err();
         assert!(matches!(refused, Problem::CaptchaRequired), "{refused:?}");
         assert_eq!(app.passwords.waiting(Queue::SignIn), 8);
         let honest = tokio::spawn({

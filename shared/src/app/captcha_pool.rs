@@ -354,14 +354,14 @@ mod tests {
     async fn pictures_are_drawn_ahead_from_the_first_request_on_and_no_more_than_enough() {
         let (studio, artist) = studio(3, 10);
         artist.allow(100);
-        assert_eq!(artist.begun.load(SeqCst), 0, "nothing before the first request");
+        assert_eq!(artist.begun.load(SeqCst), 0, "nothing is drawn before the first request");
         studio.draw(prefix(1)).await.unwrap();
         until("three are there", || {
             studio.0.ahead().len() == 3 && !studio.0.drawing_ahead.load(SeqCst)
         })
         .await;
         assert_eq!(artist.begun.load(SeqCst), 4);
-        // These are taken from memory; what was taken is then drawn again.
+        // Both come from memory; afterwards two new ones are drawn ahead.
         for _ in 0..2 {
             studio.draw(prefix(1)).await.unwrap();
         }

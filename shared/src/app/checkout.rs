@@ -213,7 +213,7 @@ impl App {
         else {
             return Err(Problem::Unavailable { retry_after_ms: RETRY_MS });
         };
-        let _turn = turn.expect("it is never closed");
+        let _turn = turn.expect("the semaphore is never closed");
         match self.ports.orders.get(order_id).await? {
             Some(order) if order.user_id == ticket.user_id => Ok(accepted),
             _ => {

@@ -104,7 +104,7 @@ impl App {
         Ok(parked.into_iter().map(view).collect())
     }
 
-    /// Puts a parked message back into the queue.
+    /// Moves a parked message back into the queue.
     ///
     /// # Errors
     /// `NotFound` when the message is not parked, and when the queue does not answer.

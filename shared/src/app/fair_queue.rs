@@ -1,10 +1,10 @@
 //! Turns for work that takes a processor: a bounded number at once, and bounded queues in front of
 //! them that are fair by address prefix.
 //!
-//! A queue serves the prefixes that wait in it round robin, so a request waits for at most one turn
-//! of every other prefix, however many requests those have sent. One prefix holds at most a quarter
-//! of a queue's places. When a queue is full, a request of a prefix with fewer places replaces the
-//! last request of the prefix with the most places.
+//! A queue serves the prefixes that wait in it round robin. So a request waits for at most one turn
+//! of every other prefix, however many requests that prefix has sent. One prefix holds at most a
+//! quarter of a queue's places. When a queue is full, a request of a prefix with fewer places
+//! replaces the last request of the prefix with the most places.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -250,7 +250,7 @@ mod tests {
                 .iter_mut()
                 .enumerate()
                 .find_map(|(at, request)| Some((at, served(request.as_mut()?)?)))
-                .expect("somebody has the turn");
+                .expect("one of the requests has the turn");
             flood[at] = None;
             held = Some(turn);
             turns_before += 1;
@@ -266,7 +266,7 @@ mod tests {
             (0..30).map(|number| wait(&turns, 0, (number % 15) as u8)).collect();
         assert!(
             turns.turn(0, prefix(3)).now_or_never().expect("refused at once").is_none(),
-            "it holds its share"
+            "the prefix holds its share already"
         );
         let mut honest = wait(&turns, 0, 200);
         assert_eq!(turns.waiting(0), 30);

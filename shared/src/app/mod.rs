@@ -219,7 +219,7 @@ mod tests {
         go.add_permits(1);
         tokio::time::timeout(Duration::from_secs(10), done.acquire())
             .await
-            .expect("the work goes on")
+            .expect("the work goes on after the caller is gone")
             .unwrap()
             .forget();
     }

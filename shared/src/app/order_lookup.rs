@@ -1,5 +1,4 @@
-//! Finds an order: in the shared cache, in the ledger, or among those that the admission store
-//! holds.
+//! Finds an order: in the shared cache, in the ledger, or among the admission store's reservations.
 //!
 //! Status requests are by far the most frequent ones, also with made-up ids, and most of all while
 //! the queue is slow. So one request costs a bounded number of store calls, and a miss is

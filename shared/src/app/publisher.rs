@@ -199,11 +199,11 @@ mod tests {
             refused +=
                 usize::from(matches!(call.await.unwrap(), Err(StoreError::Unavailable { .. })));
         }
-        assert!(refused >= 1, "what waited longer than it may");
+        assert!(refused >= 1, "orders that waited too long are refused");
         assert_eq!(
             queue.groups.lock().unwrap().len() + refused,
             2 + begun,
-            "and that was not published"
+            "and refused orders are not published"
         );
     }
 }

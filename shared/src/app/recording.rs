@@ -42,7 +42,7 @@ impl App {
     /// delivered again; only messages that the queue accepted before it failed were parked.
     ///
     /// # Errors
-    /// When the ledger or the queue does not answer, or the ledger can't read what it holds.
+    /// When the ledger or the queue does not answer, or the ledger holds a corrupt row.
     pub async fn record_messages(&self, bodies: &[Vec<u8>]) -> Stored<()> {
         let mut requests = Vec::new();
         let mut unusable = Unusable::new();

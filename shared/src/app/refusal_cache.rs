@@ -60,7 +60,7 @@ struct Strikes {
     reported: AtomicU32,
 }
 
-/// What memory says about a request.
+/// The answer from memory to a request.
 #[derive(Debug)]
 pub(super) enum Recalled {
     /// The store must be asked.

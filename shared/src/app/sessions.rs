@@ -77,7 +77,7 @@ pub(super) struct Lookups {
     waiting_max: usize,
 }
 
-/// What a caller has to do after [`Lookups::ask`].
+/// The instructions of [`Lookups::ask`] to its caller.
 struct Place {
     answer: oneshot::Receiver<Stored<bool>>,
     /// Whether this caller must start another worker.
@@ -380,7 +380,7 @@ mod tests {
         assert!(lookups.ask(user, testing::session_id(), address()).is_none());
         assert!(
             lookups.ask(user, first, address()).is_some(),
-            "one that waits already takes no more room"
+            "a session that waits already takes no more room"
         );
     }
 

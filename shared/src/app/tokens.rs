@@ -131,7 +131,7 @@ mod tests {
         let token = ring.sign(&claims());
         assert!(
             ring.verify::<TicketClaims>(&token).is_some(),
-            "an expired one too: the caller judges life"
+            "also an expired token: the caller checks the expiry"
         );
         assert!(Keyring::new(&[key("a", 2)]).verify::<TicketClaims>(&token).is_none());
         let (signed, mac) = token.rsplit_once('.').unwrap();

@@ -19,7 +19,7 @@ use crate::{
     problem::Problem,
 };
 
-/// The client's address: from the `ConnectInfo<SocketAddr>` that the gateway puts into the
+/// The client's address. It comes from the `ConnectInfo<SocketAddr>` that the gateway adds to the
 /// request's extensions, or from the event of API Gateway.
 #[derive(Debug, Clone)]
 pub struct ClientAddress(pub Client);
@@ -228,7 +228,7 @@ mod tests {
             assert!(noticed(private, &[b"203.0.113.9"], &[]), "{private}");
             assert!(!noticed(private, &[], &[]), "{private}");
         }
-        assert!(!noticed("10.0.0.1", &[b"10.0.0.1"], &[]), "as the event of a function has it");
+        assert!(!noticed("10.0.0.1", &[b"10.0.0.1"], &[]), "as in the event of a function");
         assert!(!noticed("10.0.0.1", &[b"203.0.113.9"], &["10.0.0.0/8"]));
         assert!(!noticed("192.0.2.1", &[b"203.0.113.9"], &[]), "a stranger on the internet");
     }

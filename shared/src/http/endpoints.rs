@@ -6,8 +6,8 @@
 //! declarations.
 //!
 //! A declaration is plain data: it names the functions that make a schema but calls none of them,
-//! so the description does not slow a function's start. The document itself adds what holds for
-//! every endpoint, and what follows from an endpoint's input and access.
+//! so the description does not slow a function's start. The document itself adds the parts that all
+//! endpoints share, and those that follow from an endpoint's input and access.
 
 use axum::{
     Router,
@@ -91,7 +91,7 @@ pub(super) struct Operation {
 /// Who may call an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody.
+    /// Everyone, also without a session.
     Public,
     /// Signed-in users.
     SignedIn,
@@ -319,8 +319,8 @@ impl Endpoint {
         self
     }
 
-    /// Adds refusals to those that every endpoint has and those that follow from this endpoint's
-    /// input and access.
+    /// Adds refusals. Refusals that all endpoints share, or that follow from this endpoint's input
+    /// and access, are not listed here.
     #[must_use]
     pub fn refuses(mut self, problems: &[ProblemKind]) -> Self {
         self.operation.refusals.extend(problems);

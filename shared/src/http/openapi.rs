@@ -2,8 +2,8 @@
 //! this.
 //!
 //! Schemas are derived from the types that handlers read and write; the status, the title and the
-//! meaning of a refusal come from the table of problems. What holds for every endpoint is added
-//! here.
+//! meaning of a refusal come from the table of problems. The parts that all endpoints share are
+//! added here.
 
 use std::collections::BTreeMap;
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::problem::Problem;
 
-/// What a handler returns.
+/// The result of a handler.
 pub type HandlerResult<T> = Result<T, Problem>;
 
 impl IntoResponse for Problem {
@@ -23,7 +23,7 @@ impl IntoResponse for Problem {
         ] {
             body.insert(name.to_owned(), value);
         }
-        let status = StatusCode::from_u16(line.status).expect("the table holds real statuses");
+        let status = StatusCode::from_u16(line.status).expect("the table holds valid statuses");
         let mut response = (status, Value::Object(body).to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -42,7 +42,7 @@ impl IntoResponse for Problem {
                 headers.insert(
                     header,
                     HeaderValue::from_str(&value)
-                        .expect("digits and a name of ours make a header value"),
+                        .expect("digits and a static name make a header value"),
                 );
             }
         }

@@ -380,11 +380,11 @@ mod tests {
         assert_eq!(flags.ask(sale, 1_250), Flag::SoldOut(first));
         assert_eq!(flags.set(sale, 7, 1_300), first, "the same flag lives on");
         let second = flags.set(sale, 8, 1_310);
-        assert_ne!(second, first, "somebody has bought since");
+        assert_ne!(second, first, "a unit was bought since");
         assert_eq!(flags.ask(sale, 1_320), Flag::SoldOut(second));
         flags.clear(sale);
         assert_eq!(flags.ask(sale, 1_320), Flag::Unset);
-        assert_ne!(flags.set(sale, 8, 1_320), second, "another one");
+        assert_ne!(flags.set(sale, 8, 1_320), second, "a new flag after the old one was cleared");
     }
 
     #[test]

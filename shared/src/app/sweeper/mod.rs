@@ -69,7 +69,7 @@ pub struct Swept {
     pub settled: u32,
     /// Sales whose rebuild was begun or finished.
     pub rebuilt: u32,
-    /// Reservations put right against the ledger.
+    /// Reservations corrected to match the ledger.
     pub reconciled: u32,
     /// Reservations that were overdue.
     pub overdue: u32,
@@ -79,11 +79,11 @@ pub struct Swept {
     pub failed: u32,
 }
 
-/// What the sweeper remembers from tick to tick.
+/// State that the sweeper keeps from tick to tick.
 pub(super) struct SweepMemory {
     /// This process's secret for the leader's lock.
     token: u128,
-    /// This process's name among those that consume the queue.
+    /// This process's name among the consumers of the queue.
     pub(super) holder: u128,
     beat: AtomicU64,
     leads: AtomicBool,
@@ -156,7 +156,7 @@ impl SweepMemory {
 }
 
 impl Swept {
-    /// Adds what another sweep, or a part of this one, has done.
+    /// Adds the results of another sweep, or of a part of this one.
     pub fn add(&mut self, other: &Self) {
         let Self {
             leader: _,

@@ -196,12 +196,12 @@ mod tests {
         );
         let both = |beat| [report(1, beat, 5, 5), report(2, 1, 5, 5)];
         let mut looks = Looks::begin(backlog(0, 2), &both(1), 0).unwrap();
-        assert_eq!(looks.look(backlog(0, 2), &both(9), 60_000), Some(false), "one stands still");
+        assert_eq!(looks.look(backlog(0, 2), &both(9), 60_000), Some(false), "one is stuck");
         let mut looks = Looks::begin(backlog(0, 1), &both(1), 0).unwrap();
         assert_eq!(
             looks.look(backlog(0, 1), &both(9), 60_000),
             Some(true),
-            "one has gone, and the queue does not count it"
+            "one has left, and the queue does not count it"
         );
     }
 
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(begun().look(backlog(0, 1), &[held(1, 0)], 5_000), Some(true));
         assert_eq!(begun().look(backlog(0, 1), &[held(2, 0)], 5_000), None, "it has reconnected");
         assert_eq!(begun().look(backlog(0, 1), &[held(1, 1)], 5_000), None, "it has handed back");
-        assert_eq!(begun().look(backlog(0, 2), &[held(1, 0)], 5_000), None, "another has come");
+        assert_eq!(begun().look(backlog(0, 2), &[held(1, 0)], 5_000), None, "another joined");
         assert_eq!(
             begun().look(backlog(0, 1), &[held(1, 0), report(2, 9, 0, 0)], 5_000),
             None,
