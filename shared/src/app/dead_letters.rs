@@ -18,7 +18,7 @@ use crate::{
 /// Parked messages that this process remembers, and for how long.
 const REMEMBERED_MAX: u64 = 1_000;
 const REMEMBERED_FOR: Duration = Duration::from_secs(3_600);
-/// Most parked messages that are searched for one.
+/// Most parked messages that are searched for an id.
 const SEARCHED_MAX: u32 = 1_000;
 
 /// Most bytes of a message that are shown: enough to recognize it.

@@ -180,7 +180,7 @@ impl Deref for App {
     }
 }
 
-/// Runs the part of a use case that must not be left half done in its own task. When the client
+/// Runs, in its own task, the part of a use case that must not be left half done. When the client
 /// disconnects, the request's future is dropped, but the task goes on.
 async fn finish<T: Send + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,

@@ -29,8 +29,8 @@ const MISSES_MAX: u64 = 100_000;
 const MISSES_DROPPED: Duration = Duration::from_secs(10);
 /// Sales read at a time.
 const SALES_PAGE: u32 = 100;
-/// Tolerance for differing clocks when the time in an order's id is compared with the ends of
-/// sales.
+/// Tolerance for differing clocks when the time in an order's id is compared with
+/// [`App::looked_after_from`].
 const CLOCKS_DIFFER_MS: u64 = 60_000;
 /// Delay before a client retries while it is unknown whether there is such an order.
 const RETRY_MS: u64 = 1_000;

@@ -77,7 +77,7 @@ pub(super) struct Lookups {
     waiting_max: usize,
 }
 
-/// The instructions of [`Lookups::ask`] to its caller.
+/// What [`Lookups::ask`] gives its caller: the answer to wait for, and whether to start a worker.
 struct Place {
     answer: oneshot::Receiver<Stored<bool>>,
     /// Whether this caller must start another worker.

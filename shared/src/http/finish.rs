@@ -113,7 +113,7 @@ fn new_id() -> HeaderValue {
         let mut bytes = [0; 8];
         SystemRandom::new()
             .fill(&mut bytes)
-            .expect("the kernel's random generator does not fail after boot");
+            .expect("the kernel's generator does not fail once the machine has started");
         u64::from_ne_bytes(bytes)
     });
     let text = format!("{process:016x}-{:x}", NUMBER.fetch_add(1, Ordering::Relaxed));
