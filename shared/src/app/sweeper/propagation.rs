@@ -36,7 +36,7 @@ pub(in crate::app) const IN_FLIGHT: usize = 64;
 /// than clocks may differ, for bans long enough to answer questions about them.
 const SESSION_KEPT_MS: u64 = 60_000;
 const BAN_KEPT_MS: u64 = 30 * 86_400_000;
-/// Old bans are searched this often: they have no index, so that the search scans the table.
+/// Old bans are searched for this often: they have no index, so the search scans the table.
 const OLD_BANS_EVERY_MS: u64 = 60_000;
 
 /// State that is kept from tick to tick.
@@ -45,7 +45,7 @@ pub(in crate::app) struct SharingMemory {
     token: u128,
     /// The last ban of the last page that was restored.
     last_ban: Mutex<Option<Subject>>,
-    /// When old bans are searched again, by the monotonic clock.
+    /// When old bans are searched for again, by the monotonic clock.
     old_bans_due_ms: Mutex<u64>,
 }
 

@@ -97,8 +97,8 @@ impl App {
         Ok(matches!(state, AdmissionState::Open { .. }))
     }
 
-    /// Restores and opens the sale once its wait has ended, at the latest after the `longest` wait.
-    /// Returns how many steps were taken.
+    /// Restores and opens the sale if its wait has ended, or if `longest`: the longest wait has
+    /// passed. Returns how many steps were taken.
     async fn restore_after_wait(&self, sale: &Sale, epoch: u64, longest: bool) -> Stored<u32> {
         if !longest && !self.has_waited(sale.sale_id, epoch).await? {
             return Ok(0);
