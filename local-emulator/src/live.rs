@@ -1,8 +1,10 @@
-//! `GET /console/live`: what happens, once a second, as server-sent events for the operator's console.
+//! `GET /console/live`: figures of the running system, sent once a second as server-sent events to
+//! the operator's console.
 //!
-//! Requests only add to counters in memory. What costs more (the units of each sale in the admission store, the depth of the
-//! queue) is read once a second for all streams together, and only while one is open. Requests and latencies are those of this process;
-//! units and queue are everybody's.
+//! Requests only increment counters in memory. The units of each sale in the admission store and
+//! the depth of the queue cost a query: they are read once a second for all streams together, and
+//! only while a stream is open. Request counts and latencies are those of this process; units and
+//! queue depth are shared by all processes.
 
 mod query;
 mod stock;
@@ -47,12 +49,12 @@ use query::Query;
 use stock::{SaleList, SaleUnits};
 
 const PERIOD: Duration = Duration::from_secs(1);
-/// Streams at a time.
+/// Largest number of open streams.
 const STREAMS_MAX: usize = 20;
 /// A stream ends after five minutes; the client reconnects and its session is checked again.
 const STREAM_LIFE: Duration = Duration::from_secs(300);
 
-/// One second.
+/// The figures of one second.
 #[derive(Debug, Clone, Serialize)]
 struct Second {
     at: Timestamp,
@@ -62,11 +64,11 @@ struct Second {
     p99_ms: Option<f64>,
     queue_waiting: Option<u64>,
     queue_parked: Option<u64>,
-    /// `None` when the store does not answer, or not yet.
+    /// `None` when the store has failed or has not answered yet.
     sales: Option<Vec<SaleUnits>>,
 }
 
-/// What the streams share.
+/// State that all streams share.
 #[derive(Clone)]
 struct LiveView {
     app: App,
@@ -111,12 +113,13 @@ impl LiveView {
         let events = stream::unfold(subscriber, |mut subscriber| async move {
             subscriber.next().await.map(|event| (Ok::<_, Infallible>(event), subscriber))
         });
-        // Proxies must not gather what is to be seen at once.
+        // A buffering proxy would delay the events.
         let unbuffered = (HeaderName::from_static("x-accel-buffering"), "no");
         Ok(([unbuffered], Sse::new(events).keep_alive(KeepAlive::default())))
     }
 
-    /// Queries every second for as long as somebody watches; one look at a time is enough for all.
+    /// Starts the task that collects the figures every second while a stream is open. One task
+    /// serves all streams.
     fn start(&self) {
         if self.running.swap(true, Ordering::AcqRel) {
             return;
@@ -138,7 +141,8 @@ impl LiveView {
                 }
                 if live.seconds.receiver_count() == 0 {
                     live.running.store(false, Ordering::Release);
-                    // A stream may have been opened between the two lines.
+                    // A stream opened between the count and this store found `running` set and
+                    // started no task.
                     if live.seconds.receiver_count() == 0
                         || live.running.swap(true, Ordering::AcqRel)
                     {
@@ -155,7 +159,7 @@ impl LiveView {
         });
         let (queue, app, list) =
             (Arc::clone(&self.app.ports.queue), self.app.clone(), Arc::clone(&queries.sales));
-        // A store that is silent must not silence the rest.
+        // A store that does not answer must not hold up the other figures.
         let (depth, sales) = tokio::join!(
             queries.depth.run(|| async move { queue.depth().await }),
             queries.units.run(|| async move { list.units(&app).await })
@@ -174,7 +178,7 @@ impl LiveView {
     }
 }
 
-/// The queries of every second.
+/// The queries made each second.
 #[derive(Default)]
 struct Queries {
     depth: Query<Stored<QueueDepth>>,
@@ -182,7 +186,7 @@ struct Queries {
     sales: Arc<SaleList>,
 }
 
-/// What was answered. A failure is logged, a late answer is only left out.
+/// The answer, if there is one. A failure is logged; a late answer is left out without a log line.
 fn answered<T>(what: &str, answer: Option<Stored<T>>) -> Option<T> {
     static LINES: OncePerSecond = OncePerSecond::new();
     match answer? {
@@ -196,7 +200,7 @@ fn answered<T>(what: &str, answer: Option<Stored<T>>) -> Option<T> {
     }
 }
 
-/// One stream.
+/// One open stream.
 struct Subscriber {
     seconds: watch::Receiver<Option<Arc<str>>>,
     draining: watch::Receiver<bool>,

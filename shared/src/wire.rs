@@ -1,4 +1,5 @@
-//! Picks the adapters: the only place that names them. One `match` per address, by its scheme.
+//! Chooses the adapters, and is the only module that names them: one `match` per address, by its
+//! URL scheme.
 
 mod program;
 
@@ -27,7 +28,7 @@ use crate::{
     },
 };
 
-/// A backend can't be put together.
+/// Why the configured backend can't be assembled.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// The embedded store can't be opened.
@@ -45,21 +46,21 @@ pub enum WireError {
     /// The address of RabbitMQ is wrong.
     #[error(transparent)]
     Amqp(#[from] AmqpUrlError),
-    /// A scheme that no adapter knows.
+    /// No adapter supports the scheme.
     #[error("{flag}: scheme {scheme:?} is not known; expected {expected}")]
     Scheme {
-        /// The flag.
+        /// The command-line flag that sets the address.
         flag: &'static str,
         /// The part before `://`.
         scheme: String,
-        /// What would be right.
+        /// The supported schemes.
         expected: &'static str,
     },
 }
 
 impl From<OpenError> for WireError {
     fn from(error: OpenError) -> Self {
-        // By far the largest of them.
+        // Boxed because `OpenError` is by far the largest of these errors.
         Self::Embedded(Box::new(error))
     }
 }
@@ -107,9 +108,9 @@ pub async fn connect(config: &Config) -> Result<Ports, WireError> {
     connect_for(config, Program::Emulator).await
 }
 
-/// Puts together what a program needs of the configured backend. Servers are connected to at first use. The database's
-/// schema must be up to date by then ([`migrate`]), or its calls fail and say so; an embedded store is brought up to date
-/// here.
+/// Assembles the parts of the configured backend that a program uses. Connections are opened at
+/// first use. By then [`migrate`] must have brought the database's schema up to date, or every
+/// database call fails and names that reason; an embedded store is migrated here.
 ///
 /// # Errors
 /// When an address is wrong, or the data directory can't be used.
@@ -155,7 +156,7 @@ pub async fn connect_for(config: &Config, program: Program) -> Result<Ports, Wir
     })
 }
 
-/// Brings the schema of the configured ledger up to date and says what that took.
+/// Brings the schema of the configured ledger up to date and returns what was done.
 ///
 /// # Errors
 /// When its address is wrong, the data directory is in use, or the database refuses.
@@ -166,10 +167,10 @@ pub async fn migrate(config: &Config) -> Result<Migrated, WireError> {
     }
 }
 
-/// How the schema of the configured ledger stands to this release. Changes nothing.
+/// Compares the schema of the configured ledger with this release, without changing it.
 ///
 /// # Errors
-/// When its address is wrong, it can't be read, or this release must not work on it.
+/// When the ledger's address is wrong, its schema can't be read, or this release must not use it.
 pub async fn schema(config: &Config) -> Result<Schema, WireError> {
     match config.servers {
         ServersMode::Embedded => Ok(Sqlite::schema(&config.data_dir).await?),
@@ -186,7 +187,7 @@ async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> 
         blacklist: Arc::clone(&gate) as _,
         failures: Arc::clone(&gate) as _,
         captchas: gate,
-        // As after a loss of Redis: rebuilt from the ledger and the queue.
+        // Starts empty and is rebuilt from the ledger and the queue, as after a loss of Redis.
         admission: Arc::new(MemoryAdmission::default()),
         locks: Arc::new(MemoryLocks::new()),
         cache: Arc::new(MemoryCache::new()),
@@ -218,7 +219,7 @@ fn ledger(config: &Config, program: Program) -> Result<Ledger, WireError> {
     Ok(Ledger { background, ..whole_ledger(Arc::clone(&store), store) })
 }
 
-/// The one database that there is an adapter for.
+/// MySQL is the only database server with an adapter.
 fn database(config: &Config) -> Result<MySql, WireError> {
     let url = config.database_url.expose_secret();
     match scheme(url) {
@@ -297,7 +298,7 @@ fn whole_ledger<
     }
 }
 
-/// What stands before `://`; a whole address is never repeated, because it may hold a password.
+/// The part before `://`. Errors show only this part, because an address may hold a password.
 fn scheme(url: &str) -> &str {
     url.split_once("://").map_or("", |(scheme, _)| scheme)
 }

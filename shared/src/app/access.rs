@@ -1,4 +1,4 @@
-//! The way in: session, bans and limits, checked together in one trip.
+//! Access control: session, bans and limits are checked in one round trip.
 
 use std::{fmt::Display, net::IpAddr};
 
@@ -13,29 +13,32 @@ use crate::{
     trace::STEP,
 };
 
-/// Who sends a request.
+/// The sender of a request.
 #[derive(Debug, Clone)]
 pub struct Client {
-    /// The address, as the trusted proxies tell it.
+    /// The address, as the trusted proxies report it.
     pub address: IpAddr,
 }
 
-/// Who sends a request that needs a session: what the session's token says, and where the request comes from. The token is
-/// genuine and its time is not over; whether the session is alive, each use case asks first.
+/// The sender of a request that needs a session: the claims of its token, and its address. The
+/// token's signature and expiry have been checked; each use case first checks whether the session
+/// is alive.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// What the token says.
+    /// The token's claims.
     pub session: SessionClaims,
     /// Where the request comes from.
     pub client: Client,
 }
 
-/// Look-ups of one request's session: the fast store may be emptied once more right after the first.
+/// Most look-ups of one request's session: the fast store may lose its data again right after the
+/// first.
 const LOOKUPS_MAX: usize = 2;
 
-/// An administrator who was let in; only [`App::enter_admin`] makes one. Every use case that is an administrator's alone, also
-/// one that only reads, takes it, so that a forgotten check does not compile. Those that change something write the security
-/// log's line right after the change is stored: what fails later, or a client that goes away, must not leave it unsaid.
+/// An admitted administrator; only [`App::enter_admin`] makes one. Every use case for
+/// administrators takes it, even one that only reads, so that a forgotten check does not compile. A
+/// use case that changes something writes to the security log right after the change is stored, so
+/// that neither a later failure nor a disconnected client suppresses the entry.
 #[derive(Debug, Clone, Copy)]
 pub struct Admin {
     user_id: UserId,
@@ -43,24 +46,25 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Writes the security log's line about what the administrator has done; `object` names what it was done to, without
-    /// a person's data.
+    /// Writes the administrator's action to the security log; `object` names what was changed,
+    /// without personal data.
     pub(super) fn did(&self, event: &'static str, object: &dyn Display) {
         security::administered(event, self.address, self.user_id, object);
     }
 
-    /// Who it is.
+    /// The administrator's user id.
     pub(super) const fn user_id(&self) -> UserId {
         self.user_id
     }
 }
 
 impl App {
-    /// What a session token says, when it is ours and not over. Costs no store: whether the session is alive is asked
-    /// by [`App::enter`].
+    /// The claims of a session token, if its signature is ours and it has not expired. No store is
+    /// asked about the session: [`App::enter`] checks whether it is alive.
     ///
     /// # Errors
-    /// `unauthenticated`; `unavailable` when the development profile's key is still in the ledger, and that does not answer.
+    /// `unauthenticated`; `unavailable` when the development profile's key must be read from the
+    /// ledger, which does not answer.
     pub async fn read_session(&self, token: &str) -> Result<SessionClaims, Problem> {
         let keys = self.session_keys.ring(&self.ports).await?;
         let claims: SessionClaims = keys.verify(token).ok_or(Problem::Unauthenticated)?;
@@ -69,7 +73,7 @@ impl App {
             .ok_or(Problem::Unauthenticated)
     }
 
-    /// Lets an administrator in, from where the admin API answers.
+    /// Admits an administrator whose address may use the admin API.
     ///
     /// # Errors
     /// `forbidden`, `unauthenticated`, `rate-limited`, `banned`.
@@ -78,7 +82,7 @@ impl App {
         if !networks.is_empty() && !networks.iter().any(|network| network.contains(address)) {
             return Err(Problem::Forbidden("this does not answer in your network"));
         }
-        // Costs no store; the session's record has the last word below.
+        // Needs no store; the session's record, checked below, has the last word.
         if caller.session.role != Role::Admin {
             return Err(Problem::Forbidden("only an administrator may do this"));
         }
@@ -86,12 +90,13 @@ impl App {
         Ok(Admin { user_id: caller.session.user_id, address })
     }
 
-    /// Lets a signed-in user in, or says why not.
+    /// Admits a signed-in user, or returns why not.
     pub(super) async fn enter(&self, caller: &Caller, limit: RateLimit) -> Result<(), Problem> {
         self.enter_as(caller, limit, None).await
     }
 
-    /// As [`App::enter`], for sessions of one role. What the session's record says counts; the token's word is older.
+    /// As [`App::enter`], for sessions of one role. The role in the session's record counts; the
+    /// token's is older.
     async fn enter_as(
         &self,
         caller: &Caller,
@@ -116,7 +121,7 @@ impl App {
         entered.inspect_err(|problem| self.note_refused(problem, client, Some(*user_id)))
     }
 
-    /// Asks the gate, and where it does not know the session, the ledger.
+    /// Asks the gate, and the ledger when the gate does not know the session.
     async fn enter_session(&self, caller: &Caller, entry: &mut GateRequest) -> Result<(), Problem> {
         for _ in 0..LOOKUPS_MAX {
             match self.ask_gate(entry).await? {
@@ -129,14 +134,15 @@ impl App {
             entry.now = self.now();
         }
         match self.ask_gate(entry).await? {
-            // The ledger says that it is alive.
+            // The ledger has just confirmed that the session is alive, so `unauthenticated` would
+            // be wrong.
             GateDecision::NoSession => Err(Problem::Unavailable { retry_after_ms: 1_000 }),
             entered => told(entered, entry),
         }
     }
 
-    /// Admits a request without a session; where it is about a phone, the phone's ban and its limit from this address count
-    /// too.
+    /// Admits a request without a session. If it is about a phone, the phone's ban and its limit
+    /// from this address are checked too.
     pub(super) async fn enter_anonymous(
         &self,
         client: &Client,
@@ -168,7 +174,7 @@ impl App {
         .await
     }
 
-    /// Lets anybody in who asks for what is not in memory.
+    /// Admits an anonymous request for data that is not in memory.
     pub(super) async fn enter_reader(&self, client: &Client) -> Result<(), Problem> {
         let address = Subject::address(client.address);
         self.pass(
@@ -195,7 +201,8 @@ impl App {
         }
     }
 
-    /// Limits what is answered from this process's memory, by a count of this process.
+    /// Limits requests that are answered from this process's memory, with a counter in this
+    /// process.
     pub(super) async fn enter_memory(
         &self,
         client: &Client,
@@ -213,7 +220,7 @@ impl App {
         })
     }
 
-    /// Writes the security log's line about a refusal by a limit or a ban.
+    /// Writes a refusal by a limit or a ban to the security log.
     pub(super) fn note_refused(&self, problem: &Problem, client: &Client, user_id: Option<UserId>) {
         match problem {
             Problem::RateLimited { name, .. } => {
@@ -224,14 +231,15 @@ impl App {
         }
     }
 
-    /// Lets somebody in whose session is not asked for.
+    /// Admits a request whose session is not checked.
     async fn pass(&self, client: &Client, entry: GateRequest) -> Result<(), Problem> {
         self.pass_unnoted(entry)
             .await
             .inspect_err(|problem| self.note_refused(problem, client, None))
     }
 
-    /// As [`App::pass`], for a part of a request whose refusal is noted as a whole.
+    /// As [`App::pass`], without a line in the security log: the caller logs the refusal of the
+    /// whole request.
     pub(super) async fn pass_unnoted(&self, mut entry: GateRequest) -> Result<(), Problem> {
         match self.refusals.recall(&entry, self.monotonic_ms()).await {
             Recalled::Refused(problem) => Err(problem),
@@ -241,13 +249,14 @@ impl App {
         }
     }
 
-    /// Asks the gate, reports refusals that were answered from memory, and remembers a refusal.
+    /// Asks the gate, reports to it the refusals that were answered from memory, and remembers its
+    /// refusal.
     async fn ask_gate(&self, entry: &mut GateRequest) -> Result<GateDecision, Problem> {
         let unreported = self.refusals.take_unreported(entry).await;
         if let Some(abuse) = &mut entry.abuse {
             abuse.also_refused = unreported;
         }
-        // From before the question: what is remembered ends rather too early than too late.
+        // Read before the call, so that a remembered refusal ends too early rather than too late.
         let asked_at_ms = self.monotonic_ms();
         let step = tracing::info_span!(target: STEP, "gate.enter", otel.kind = "client");
         let entered = self.ports.gate.enter(entry).instrument(step).await;
@@ -269,8 +278,9 @@ impl App {
         Ok(entered)
     }
 
-    /// Remembers who is banned. Where the store's answer may mean the address or somebody else, it is asked about the
-    /// address alone: a banned address that tries one phone after another is then refused from memory.
+    /// Remembers a ban. If the store's answer may refer to the address or to another subject, the
+    /// store is asked about the address alone, so that a banned address that tries one phone after
+    /// another is refused from memory.
     async fn remember_ban(
         &self,
         entry: &GateRequest,
@@ -296,7 +306,7 @@ impl App {
     }
 }
 
-/// What the gate's answer means to the one who asked.
+/// The gate's decision as the caller receives it.
 fn told(entered: GateDecision, entry: &GateRequest) -> Result<(), Problem> {
     match entered {
         GateDecision::Entered => Ok(()),

@@ -22,15 +22,15 @@ use crate::{
 static REGISTRATIONS: Outcomes = Outcomes::new(metrics::REGISTRATIONS);
 static SIGN_INS: Outcomes = Outcomes::new(metrics::SIGN_INS);
 
-/// What registration and sign-in are given. `Debug` is left out: it holds a password.
+/// Input of registration and sign-in. It has no `Debug`, because it holds a password.
 pub struct Credentials {
-    /// In any usual notation.
+    /// The phone number, in any usual notation.
     pub phone: String,
-    /// For a national notation.
+    /// The country of a number in national notation.
     pub country: Option<Country>,
     /// As typed.
     pub password: String,
-    /// Where one is asked for.
+    /// The answer to a captcha, where one is required.
     pub captcha: Option<CaptchaAnswer>,
 }
 
@@ -123,14 +123,15 @@ impl App {
         let phone = Phone::parse(&given.phone, given.country)?;
         self.enter_anonymous(client, RateLimit::Login, Some(&phone)).await?;
         if self.sign_in_needs_captcha(&Subject::Phone(phone.clone()), client).await? {
-            // Slows guessing from everywhere at once, and never locks the owner out.
+            // A captcha slows guessing from many addresses at once without locking the owner out.
             self.check_captcha(CaptchaPurpose::Login, given.captcha).await?;
         }
         let user = self.ports.users.by_phone(&phone).await?;
         let turn = self.passwords.turn(Queue::SignIn, AddressPrefix::of(client.address)).await;
         let turn = turn.inspect_err(|problem| self.note_refused(problem, client, None))?;
         let (app, client) = (self.clone(), client.clone());
-        // From here on also when the client goes away: otherwise whoever hangs up early guesses uncounted.
+        // This goes on when the client disconnects: otherwise a client that hangs up early could
+        // guess without being counted.
         finish(async move { app.sign_in_in_turn(turn, &client, phone, given.password, user).await })
             .await
     }
@@ -164,14 +165,15 @@ impl App {
         self.open_session(user, client).await
     }
 
-    /// Opens a session of a user whose password was right, unless a ban holds. Only here, to one who knows the password, is a
-    /// ban of the user told.
+    /// Opens a session for a user whose password was right, unless a ban is in force. A user's ban
+    /// is revealed only here, to a caller that knows the password.
     async fn open_session(&self, user: User, client: &Client) -> Result<SignedIn, Problem> {
         let (user, session, token) = self.enlist_session(user).await?;
         let caller = Caller { session: self.read_session(&token).await?, client: client.clone() };
         let admitted = async {
-            // After the session was opened: a ban that is put from here on finds the session and ends it. And from the ledger,
-            // because the fast store may just have lost its bans.
+            // Bans are read after the session was opened: a ban created later finds the session and
+            // ends it. They are read from the ledger, because the fast store may just have lost its
+            // bans.
             let subjects = [
                 Subject::User(user.user_id),
                 Subject::Phone(user.phone.clone()),
@@ -181,7 +183,7 @@ impl App {
             let shared =
                 self.share_sessions(vec![session.clone()]).await?.remove(&session.session_id);
             if shared.transpose()?.is_none() {
-                // It has ended in between: most likely by such a ban.
+                // The session has ended meanwhile, most likely by such a ban.
                 self.refuse_banned(&subjects).await?;
                 return Err(Problem::Unavailable { retry_after_ms: 1_000 });
             }
@@ -198,7 +200,8 @@ impl App {
         }
     }
 
-    /// Opens a session in the ledger for the user as it was read with the hash that was verified; the user as it is now.
+    /// Opens a session in the ledger for a user who still has the verified hash. Returns the user
+    /// as it is now.
     async fn enlist_session(&self, mut user: User) -> Result<(User, Session, String), Problem> {
         const ATTEMPTS: usize = 3;
         for _ in 0..ATTEMPTS {
@@ -207,7 +210,8 @@ impl App {
             if !self.ports.session_ledger.open(&[opening], self.now()).await?.is_empty() {
                 return Ok((user, session, token));
             }
-            // Signed out everywhere, or changed, since the user was read. What was verified still counts if the hash is the same.
+            // The user has signed out everywhere, or was changed, since it was read. The
+            // verification still counts if the hash is the same.
             let current = self.ports.users.by_id(user.user_id).await?;
             user = current
                 .filter(|current| current.password_hash == user.password_hash)
@@ -216,12 +220,12 @@ impl App {
         Err(Problem::Unavailable { retry_after_ms: 1_000 })
     }
 
-    /// Refuses when one of the operators' bans in the ledger holds.
+    /// Refuses when a ban in the ledger, made by an operator, is in force.
     async fn refuse_banned(&self, subjects: &[Subject]) -> Result<(), Problem> {
         let now = self.now();
         let kept = self.ports.ban_ledger.of(subjects).await?;
         let ends = kept.into_iter().filter(|kept| kept.holds(now)).map(|kept| kept.ban.expires_at);
-        // The one that lasts longest is told; `None` is without end.
+        // The answer names the latest end; `None` is a ban without end.
         let until = ends.reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)));
         until.map_or(Ok(()), |until| Err(Problem::Banned { until }))
     }
@@ -229,11 +233,12 @@ impl App {
     /// Ends a session, in the ledger first.
     async fn end_session(&self, user_id: UserId, session_id: SessionId) -> Result<(), Problem> {
         self.ports.session_ledger.end(user_id, session_id, self.now()).await?;
-        // Should this fail, the sweeper does it.
+        // If this fails, the sweeper ends it there.
         Ok(self.ports.sessions.end(user_id, session_id).await?)
     }
 
-    /// Applies a change that ends the user's sessions; `false` when the user has changed since or is gone.
+    /// Applies a change that ends the user's sessions; `false` when the user has changed meanwhile
+    /// or no longer exists.
     async fn change_user(&self, user_id: UserId, change: UserChange) -> Result<bool, Problem> {
         if !self.ports.users.change(user_id, &change, self.now()).await? {
             return Ok(false);
@@ -244,8 +249,9 @@ impl App {
         Ok(true)
     }
 
-    /// Whether a sign-in is hashed only with a captcha: after failures with the phone or from the address, and while so
-    /// many wait to be hashed that those without one must not take the places of those with one.
+    /// Whether a sign-in must bring a captcha before its password is hashed: after failures with
+    /// the phone or from the address, and while the queue is so full that sign-ins without a
+    /// captcha would take the places of those with one.
     async fn sign_in_needs_captcha(
         &self,
         phone: &Subject,
@@ -328,7 +334,7 @@ impl App {
         };
         let (app, user_id) = (self.clone(), user.user_id);
         let changed = finish(async move { app.change_user(user_id, change).await }).await?;
-        // Another change came first: the old password may not be right any more.
+        // The user was changed meanwhile: the old password may no longer be right.
         if changed { Ok(()) } else { Err(Problem::BadCredentials) }
     }
 
@@ -349,10 +355,11 @@ impl App {
         }
     }
 
-    /// Makes an administrator a shopper, for the operator's command line; all of the user's sessions end.
+    /// Turns an administrator into a shopper, for the operator's command line; all of the user's
+    /// sessions end.
     ///
     /// # Errors
-    /// `not-found`, also when the user is no administrator.
+    /// `not-found`, also when the user is not an administrator.
     pub async fn demote(&self, phone: &Phone) -> Result<User, Problem> {
         let user = self
             .ports
@@ -369,7 +376,7 @@ impl App {
         }
     }
 
-    /// Stores `count` shoppers that no password opens, each with a session; for load tests.
+    /// Stores `count` shoppers without a usable password, each with a session, for load tests.
     ///
     /// # Errors
     /// When a store does not answer.
@@ -380,7 +387,8 @@ impl App {
         for _ in 0..count {
             let mut digits = [0; 8];
             self.ports.random.fill(&mut digits);
-            // A range of Chinese mobile numbers; a number that is taken is left out below and drawn again.
+            // A range of Chinese mobile numbers; a number that is taken is left out below and drawn
+            // again.
             let number = u64::from_be_bytes(digits) % 100_000_000;
             let phone = Phone::from_e164(&format!("+86139{number:08}")).map_err(Problem::from)?;
             let user_id = UserId::new(now, &self.ten());
@@ -407,7 +415,7 @@ impl App {
                 sessions.push(session);
                 seeded.push((user.clone(), token));
             }
-            // Nobody knows these sessions yet, so nobody can end them in between.
+            // No client has these sessions yet, so none of them can end meanwhile.
             self.ports.session_ledger.open(&openings, now).await?;
             self.ports.sessions.open(&sessions, now).await?;
         }
@@ -417,7 +425,7 @@ impl App {
     async fn new_session(&self, user: &User) -> Stored<(Session, String)> {
         let now = self.now();
         let iat = now.epoch_ms() / 1_000;
-        // Whole seconds, as JWT has them, so that token and store agree on the end.
+        // Whole seconds, as in a JWT, so that token and store agree on the expiry.
         let exp = now.plus_ms(self.config.sessions.ms(user.role)).epoch_ms() / 1_000;
         let session_id = SessionId::new(now, &self.ten());
         let claims = SessionClaims { user_id: user.user_id, session_id, role: user.role, iat, exp };
@@ -501,14 +509,14 @@ mod tests {
         until("the flood fills half of the queue", || app.passwords.waiting(Queue::SignIn) == 8)
             .await;
 
-        // Without a captcha nobody takes a place any more, with one the honest shopper does.
+        // A sign-in without a captcha gets no more places; one with a captcha does.
         let stranger = client(100);
         let refused = tokio::time::timeout(
             Duration::from_secs(20),
             app.sign_in(&stranger, given(phone, None)),
         )
         .await;
-        let refused = refused.expect("it does not wait for a turn").map(drop).unwrap_err();
+        let refused = refused.expect("a refusal does not wait for a turn").map(drop).unwrap_err();
         assert!(matches!(refused, Problem::CaptchaRequired), "{refused:?}");
         assert_eq!(app.passwords.waiting(Queue::SignIn), 8);
         let honest = tokio::spawn({
@@ -516,7 +524,7 @@ mod tests {
             async move { app.sign_in(&client(100), given(phone, captcha)).await.map(drop) }
         });
         until("the honest one waits", || app.passwords.waiting(Queue::SignIn) == 9).await;
-        // Registrations have places of their own.
+        // Registrations have their own places.
         let registration = tokio::spawn({
             let (app, captcha) = (app.clone(), right_answer().await);
             async move { app.register(&client(101), given("+12015550199", captcha)).await.map(drop) }

@@ -13,7 +13,8 @@ use crate::{
 };
 
 impl App {
-    /// Creates a sale and loads it into the admission store. For commands and the demo; see [`App::create_sale_as`].
+    /// Creates a sale and loads it into the admission store. For commands and the demo; see
+    /// [`App::create_sale_as`].
     ///
     /// # Errors
     /// `invalid`, `unavailable`.
@@ -27,8 +28,8 @@ impl App {
         .await
     }
 
-    /// Creates a sale for an administrator, and only once for each of the administrator's keys: asked for again, the answer
-    /// is the first one, whatever has become of the sale since.
+    /// Creates a sale for an administrator, once per idempotency key of the administrator: a
+    /// repeated request receives the first answer, even if the sale has changed since.
     ///
     /// # Errors
     /// As [`App::create_sale`]; and `invalid` when the key was used for another request.
@@ -39,7 +40,8 @@ impl App {
         key: Option<&IdempotencyKey>,
     ) -> Result<Sale, Problem> {
         let request = serde_json::to_vec(&new).expect("a new sale can be written as JSON");
-        // Digests have one length, whatever a key looks like, and a caller's key means nothing to another caller.
+        // A digest has a fixed length, whatever the key, and includes the caller, so that different
+        // callers may use the same key.
         let digests = |key| CreationKey {
             key: hex_sha256(format!("{} {key}", admin.user_id()).as_bytes()),
             request: hex_sha256(&request),
@@ -70,7 +72,7 @@ impl App {
         .await
     }
 
-    /// The sale that is asked for, with an id.
+    /// The requested sale, with a new id.
     fn new_sale(&self, new: NewSale) -> Result<Sale, Problem> {
         let now = self.now();
         let sale = Sale {
@@ -94,7 +96,7 @@ impl App {
         Ok(sale)
     }
 
-    /// Loads a sale that was just stored into the admission store.
+    /// Loads a newly stored sale into the admission store.
     async fn load_new(&self, sale: &Sale) {
         if let Err(error) = self.preheat(sale).await {
             tracing::warn!(%error, sale_id = %sale.sale_id, "the sale is not loaded yet; the sweeper will do it");
@@ -137,7 +139,7 @@ impl App {
         }
     }
 
-    /// The figures of a sale, fresh.
+    /// The current figures of a sale, read from the stores.
     ///
     /// # Errors
     /// `not-found`, `unavailable`.

@@ -1,7 +1,8 @@
-//! Whether the books balance: reads the live stores and names every promise that does not hold, with the ids.
+//! Audits the books: reads the live stores and reports every broken promise, with the ids
+//! concerned.
 //!
-//! The auditor knows only the rules. It shares no code with those who keep them, and it repairs nothing. It keeps one page
-//! of orders at a time, however large a sale is.
+//! The auditor knows only the rules. It shares no code with the modules that must keep them, and it
+//! repairs nothing. It holds one page of orders in memory at a time, however large the sale is.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -16,14 +17,14 @@ use crate::{
 const PAGE: u32 = 500;
 /// A queued order turns final within this time (promise 5).
 const FINAL_WITHIN_MS: u64 = 30_000;
-/// Ids named in one finding.
+/// Most ids named in one finding.
 const IDS_MAX: usize = 20;
-/// How often a sale and its rows are added up until they agree.
+/// How often a sale and its rows are read until their totals agree.
 const TALLIES_MAX: u32 = 5;
-/// How often orders on which the stores differ are looked at again before they are reported.
+/// How often orders that differ between the stores are read again before they are reported.
 const LOOKS_AGAIN: u32 = 3;
-/// The pause before each of these looks, and how many of them one sale is worth: with more to look at again, it is not
-/// the traffic of the moment that makes the difference.
+/// The pause before each of these readings, and the most pauses for one sale: if more orders
+/// differ, requests in flight are not the cause.
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSES_MAX: u32 = 15;
 
@@ -108,14 +109,15 @@ impl App {
         }))
     }
 
-    /// Whether the admission store of a sale that is looked after must be open. An embedded one is new with each process
-    /// and loaded by the process that serves buyers: a command that does not has nothing to find there.
+    /// Whether the admission store of a sale that the sweeper looks after must be open. An embedded
+    /// store starts empty in each process and is loaded only by a process that serves buyers, so
+    /// any other command finds it empty.
     async fn should_be_open(&self) -> Stored<bool> {
         Ok(self.sweep.leads() || self.ports.queue.inherited().await?.is_none())
     }
 
-    /// The sale, and what its rows add up to. They are read one after the other: when they differ, again, because an order
-    /// may have been recorded in between.
+    /// The sale, and the totals of its rows. They are read one after the other; if they differ,
+    /// both are read again, because an order may have been recorded in between.
     async fn tallied(&self, sale_id: SaleId) -> Stored<Option<(Sale, SaleTally)>> {
         let mut tries = 0;
         loop {
@@ -130,8 +132,9 @@ impl App {
         }
     }
 
-    /// Promises 3 to 5: every unit that is held belongs to an order, and every order holds its unit. Both sides are read
-    /// page by page, each against what the other side says of the same orders; only ids to be named are kept.
+    /// Promises 3 to 5: every unit that is held belongs to an order, and every order holds its
+    /// unit. Both stores are read page by page, and each page is compared with the other store's
+    /// state of the same orders; only the ids to report are kept.
     async fn audit_admission(&self, sale: &Sale) -> Stored<Vec<Finding>> {
         let mut pauses = PAUSES_MAX;
         let (mut leaked, mut open, mut unheld) =
@@ -185,8 +188,8 @@ impl App {
         Ok(findings)
     }
 
-    /// Those of the settled reservations whose orders are not active, after a second look at both stores: an order that
-    /// has just ended still holds its unit for a moment.
+    /// The settled reservations whose orders are not active. Both stores are read again first,
+    /// because an order that has just ended still holds its unit for a moment.
     async fn leaked(
         &self,
         sale_id: SaleId,
@@ -219,8 +222,8 @@ impl App {
         Ok(suspects)
     }
 
-    /// Those of the active orders that are not held as settled, after a second look at both stores: an order that has
-    /// just been recorded is settled a moment later.
+    /// The active orders that are not held as settled. Both stores are read again first, because an
+    /// order that has just been recorded is settled a moment later.
     async fn unheld(
         &self,
         sale_id: SaleId,
@@ -258,7 +261,7 @@ impl App {
     }
 }
 
-/// How many there are, and the ids of the first of them.
+/// The number of orders in a finding, and the first of their ids.
 #[derive(Default)]
 struct Suspects {
     count: u64,

@@ -1,4 +1,4 @@
-//! Bans, as an administrator puts, lifts and lists them.
+//! Bans, as an administrator creates, lifts and lists them.
 
 use super::{Admin, App, finish};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl App {
-    /// Puts a ban. A banned user's sessions stay, but let nobody in.
+    /// Creates a ban. A banned user's sessions remain, but their requests are refused.
     ///
     /// # Errors
     /// `invalid`, `unavailable`.
@@ -34,7 +34,7 @@ impl App {
             app.ports.ban_ledger.put(&ban).await?;
             BANS.counter(&["operator"]).increment(1);
             admin.did("ban-put", &security::loggable(&ban.subject));
-            // Should the rest fail, the sweeper does it.
+            // If a later step fails, the sweeper does the rest.
             app.ports.blacklist.ban(&ban).await?;
             app.refusals.forget_bans();
             app.end_sessions_of(&ban.subject).await?;
@@ -55,7 +55,7 @@ impl App {
             if lifted {
                 admin.did("ban-lifted", &security::loggable(&subject));
             }
-            // Also an automatic ban, of which the ledger knows nothing.
+            // This also lifts an automatic ban, which is not in the ledger.
             let lifted_here = app.ports.blacklist.lift(&subject).await?;
             if !lifted {
                 if !lifted_here {
@@ -69,7 +69,7 @@ impl App {
         .await
     }
 
-    /// Bans that hold, newest first.
+    /// Bans in force, newest first.
     ///
     /// # Errors
     /// `unavailable`.

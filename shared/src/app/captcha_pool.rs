@@ -1,8 +1,8 @@
-//! Where captchas are drawn and spoken: on threads that answer no requests, on a part of the processors, and in turns
-//! that are fair by address prefix.
+//! Draws and speaks captchas: on threads that answer no requests, on a part of the processors, and
+//! in turns that are fair by address prefix.
 //!
-//! Some pictures are drawn ahead, from the first request on and only while nobody waits, so that a request usually takes
-//! one from memory. An idle process draws nothing.
+//! From the first request on, some pictures are drawn ahead while no request waits, so that a
+//! request usually takes one from memory. An idle process draws nothing.
 
 use std::{
     collections::VecDeque,
@@ -24,14 +24,14 @@ use crate::{
     problem::Problem,
 };
 
-/// The one queue of the studio.
+/// The studio's only queue.
 const QUEUE: usize = 0;
-/// Memory for sounds that were made; one has about 360 KB.
+/// Memory for cached sounds; one takes about 360 KB.
 const SOUND_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A picture that belongs to no captcha yet.
 pub(super) struct Drawing {
-    /// What it shows.
+    /// The text in the picture.
     pub(super) answer: String,
     /// PNG as a data URI.
     pub(super) image: String,
@@ -75,13 +75,13 @@ impl Studio {
         }))
     }
 
-    /// A picture that nobody else gets.
+    /// A picture that no other request receives.
     pub(super) async fn draw(&self, prefix: AddressPrefix) -> Result<Drawing, Problem> {
         let drawing = match self.take() {
             Some(drawing) => drawing,
             None => {
                 let turn = self.turn(prefix).await?;
-                // Some may have been drawn ahead meanwhile.
+                // Pictures may have been drawn ahead meanwhile.
                 match self.take() {
                     Some(drawing) => drawing,
                     None => self.work(turn, |inner| inner.draw()).await?,
@@ -92,7 +92,7 @@ impl Studio {
         Ok(drawing)
     }
 
-    /// The sound of a captcha, made once in this process while it is remembered.
+    /// The sound of a captcha, made once and then cached in this process.
     pub(super) async fn speak(
         &self,
         prefix: AddressPrefix,
@@ -117,7 +117,8 @@ impl Studio {
         turn.ok_or(Problem::RateLimited { name: "captchas", quota: None, retry_after_ms: 2_000 })
     }
 
-    /// Works on a thread for blocking work. The turn is given back when the work ends, not when the caller goes away.
+    /// Runs work on a thread for blocking work. The turn is returned when the work ends, not when
+    /// the caller disconnects.
     async fn work<T: Send + 'static>(
         &self,
         turn: Turn,
@@ -139,7 +140,7 @@ impl Studio {
         self.0.ahead().pop_front()
     }
 
-    /// Draws ahead in the background until enough is there or somebody waits for a turn.
+    /// Draws ahead in the background until enough pictures are ready or a request waits for a turn.
     fn draw_ahead(&self) {
         if self.0.ahead_is_full() || self.0.drawing_ahead.swap(true, Ordering::AcqRel) {
             return;
@@ -175,7 +176,7 @@ impl Inner {
     }
 }
 
-/// Says that nobody draws ahead any more, also when the task was cut off.
+/// Clears the flag when the task ends, also when it is aborted.
 struct DrawingAhead<'s>(&'s AtomicBool);
 
 impl Drop for DrawingAhead<'_> {
@@ -243,7 +244,7 @@ mod tests {
         }
     }
 
-    /// Lets the artist end its work when the test ends, also by failing: the runtime waits for it.
+    /// Lets the artist finish when the test ends, also by failing: the runtime waits for it.
     struct Released(Arc<SlowArtist>);
 
     impl Drop for Released {
@@ -353,14 +354,14 @@ mod tests {
     async fn pictures_are_drawn_ahead_from_the_first_request_on_and_no_more_than_enough() {
         let (studio, artist) = studio(3, 10);
         artist.allow(100);
-        assert_eq!(artist.begun.load(SeqCst), 0, "nothing before the first request");
+        assert_eq!(artist.begun.load(SeqCst), 0, "nothing is drawn before the first request");
         studio.draw(prefix(1)).await.unwrap();
         until("three are there", || {
             studio.0.ahead().len() == 3 && !studio.0.drawing_ahead.load(SeqCst)
         })
         .await;
         assert_eq!(artist.begun.load(SeqCst), 4);
-        // Nobody draws while these are taken from memory, but what was taken is drawn again.
+        // Both come from memory; afterwards two new ones are drawn ahead.
         for _ in 0..2 {
             studio.draw(prefix(1)).await.unwrap();
         }

@@ -20,9 +20,9 @@ static ANSWERS: Outcomes = Outcomes::new(CAPTCHA_ANSWERS);
 /// An answer to a captcha, as a client sends it.
 #[derive(Debug, Clone)]
 pub struct CaptchaAnswer {
-    /// Which captcha.
+    /// The captcha's id.
     pub captcha_id: CaptchaId,
-    /// What the client read or heard; capitals and spaces don't count.
+    /// The text that the client read or heard; case and spaces are ignored.
     pub answer: String,
 }
 
@@ -66,7 +66,7 @@ impl App {
         })
     }
 
-    /// The captcha's sound, WAV.
+    /// The captcha's sound, as WAV.
     ///
     /// # Errors
     /// `captcha-gone`, `rate-limited`, `banned`.
@@ -83,7 +83,7 @@ impl App {
         spoken.inspect_err(|problem| self.note_refused(problem, client, None))
     }
 
-    /// Takes the captcha and checks the answer; whatever the outcome, the captcha is used up.
+    /// Checks the answer. The captcha is used up, whatever the outcome.
     pub(super) async fn check_captcha(
         &self,
         purpose: CaptchaPurpose,

@@ -1,4 +1,4 @@
-//! The buy path: a ticket, then an order. The order of the steps is the order of their cost.
+//! The buy path: a ticket, then an order. The cheapest checks come first.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use crate::{
     trace::{self, STEP, TraceContext},
 };
 
-/// A buyer whose order could not be made durable asks again after this long.
+/// Delay before a buyer retries an order that could not be made durable.
 const RETRY_MS: u64 = 1_000;
-/// Longest wait of a refused ticket for its turn to be looked up in the ledger.
+/// Longest time that a refused ticket waits for its look-up in the ledger to begin.
 const LOOKUP_WAIT: Duration = Duration::from_millis(250);
 
 static TICKETS: Outcomes = Outcomes::new(metrics::TICKETS);
@@ -29,8 +29,8 @@ impl App {
     /// Issues a ticket.
     ///
     /// # Errors
-    /// `not-found`, `sale-not-open`, `sale-ended`, `sold-out`, `already-bought`, `captcha-*`, `unauthenticated`,
-    /// `rate-limited`, `banned`, `unavailable`.
+    /// `not-found`, `sale-not-open`, `sale-ended`, `sold-out`, `already-bought`, `captcha-*`,
+    /// `unauthenticated`, `rate-limited`, `banned`, `unavailable`.
     pub async fn issue_ticket(
         &self,
         caller: &Caller,
@@ -47,7 +47,8 @@ impl App {
         captcha: Option<CaptchaAnswer>,
     ) -> Result<Ticket, Problem> {
         let Caller { session: who, client } = caller;
-        // From memory: a request that can't win costs no store. What is not in memory is limited by address.
+        // From memory, so that a request that can't win calls no store. Requests for a sale that is
+        // not in memory are limited by address.
         if !self.catalog.knows(sale_id) {
             self.enter_reader(client).await?;
         }
@@ -59,8 +60,8 @@ impl App {
         if now >= sale.ends_at {
             return Err(Problem::SaleEnded);
         }
-        // From memory only for users who were seen to hold no order. The first refusal of each asks the store, behind the
-        // gate like everybody: this process may not have taken the order of a winner.
+        // Memory refuses only users who were seen to hold no order. Each user's first refusal comes
+        // from the store, after the gate, because another process may have taken a winner's order.
         if let Some(flag) = self.sold_out_flag(sale_id, who.user_id).await?
             && self.catalog.is_without(sale_id, who.user_id, flag, self.monotonic_ms()).await
         {
@@ -94,8 +95,8 @@ impl App {
         Ok(Ticket { ticket, order_id, expires_at })
     }
 
-    /// Turns a ticket into an order and returns once the order is durable. The same ticket gives the same order. `request` is
-    /// the trace that the order takes along.
+    /// Turns a ticket into an order and returns once the order is durable. The same ticket gives
+    /// the same order. `request` is the trace context that is stored with the order.
     ///
     /// # Errors
     /// `bad-ticket`, `ticket-expired`, `not-durable-yet`, and those of [`App::issue_ticket`].
@@ -130,7 +131,8 @@ impl App {
         match self.reserve(&ticket).await? {
             AdmissionDecision::Again(Reservation { settled: true, .. })
             | AdmissionDecision::Ended => Ok(accepted),
-            // Also for `Again`: whether the first publish was confirmed nobody knows, and a second one is harmless.
+            // `Again` is published too: the first publish may not have been confirmed, and a second
+            // one is harmless.
             AdmissionDecision::Reserved(order)
             | AdmissionDecision::Again(Reservation { order, settled: false }) => {
                 self.hand_over(order, request).await?;
@@ -174,12 +176,12 @@ impl App {
             if let Some(left_out) = LINES.pass() {
                 tracing::warn!(%error, order_id = %ticket.order_id, left_out, "reserve");
             }
-            // A unit may have been reserved: the same ticket finds it.
+            // A unit may have been reserved; a retry with the same ticket finds it.
             Problem::NotDurableYet { retry_after_ms: RETRY_MS }
         })
     }
 
-    /// Publishes the order, and puts it where its status is asked for.
+    /// Publishes the order, and stores it where status requests find it.
     async fn hand_over(
         &self,
         order: AdmittedOrder,
@@ -193,16 +195,17 @@ impl App {
             self.share_order(&order)
         );
         published.map_err(|error| {
-            // The unit stays reserved: the retry finds it, and so does the sweeper.
+            // The unit stays reserved: the retry or the sweeper finds it.
             tracing::debug!(%error, order_id = %order.order_id, "publish");
             Problem::NotDurableYet { retry_after_ms: RETRY_MS }
         })
     }
 
-    /// A refused ticket may have become an order that only the ledger still knows: one that ended before the admission
-    /// store lost its data. So the ledger is asked only for a sale that was rebuilt, and for a ticket whose life has ended.
-    /// A miss is remembered for some seconds, few look-ups run at once, and nobody waits long for a turn, so that the crowd
-    /// of those who come too late neither reaches the ledger nor waits for it.
+    /// Looks for the order of a refused ticket in the ledger. An order that ended before the
+    /// admission store lost its data is known only there, so the ledger is asked only if the sale
+    /// was rebuilt or the ticket has expired. A miss is cached for some seconds, few look-ups run
+    /// at once, and the wait for one is short, so that a crowd of late requests neither reaches the
+    /// ledger nor waits for it.
     async fn recorded_or(
         &self,
         refusal: Problem,
@@ -221,7 +224,7 @@ impl App {
         else {
             return Err(Problem::Unavailable { retry_after_ms: RETRY_MS });
         };
-        let _turn = turn.expect("it is never closed");
+        let _turn = turn.expect("the semaphore is never closed");
         match self.ports.orders.get(order_id).await? {
             Some(order) if order.user_id == ticket.user_id => Ok(accepted),
             _ => {

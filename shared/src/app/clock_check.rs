@@ -1,7 +1,7 @@
 //! Whether this machine's clock agrees with the ledger's.
 //!
-//! A leader whose clock is minutes ahead would expire orders that their buyers still have time to pay, so a process leads
-//! only while its clock is right, and `/readyz` fails while it is not.
+//! A leader whose clock is minutes ahead would expire orders that their buyers still have time to
+//! pay. So a process leads only while its clock is right, and `/readyz` fails while it is wrong.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -11,16 +11,17 @@ use crate::{
     ports::{StoreError, Stored},
 };
 
-/// How far the clocks may differ.
+/// Largest accepted difference between the clocks.
 const DIFFERENCE_MAX_MS: i64 = 2_000;
-/// How long an answer of the ledger is believed.
+/// How long a reading of the ledger's clock stays valid.
 const ANSWER_LIFE_MS: u64 = 10_000;
-/// A wall clock that has moved against the monotonic one by this much was set: the ledger is asked again at once.
+/// If the wall clock has moved this much against the monotonic clock, it was set, and the ledger is
+/// asked again at once.
 const SET_MS: i64 = 500;
-/// How often the log says that the clocks differ.
+/// Time between log lines about differing clocks.
 const LINE_MS: u64 = 60_000;
 
-/// What is known of the difference between the clocks.
+/// The last known difference between the clocks.
 #[derive(Default)]
 pub(super) struct ClockMemory(Mutex<Memory>);
 
@@ -32,19 +33,20 @@ struct Memory {
 
 #[derive(Clone, Copy)]
 struct Compared {
-    /// When, by the monotonic clock.
+    /// The time of the reading, by the monotonic clock.
     at_ms: u64,
-    /// What the wall clock showed more than the monotonic one.
+    /// Wall clock minus monotonic clock at that time.
     offset_ms: i64,
     ahead_ms: Option<i64>,
 }
 
 impl App {
-    /// By how many milliseconds this machine's clock is ahead of the ledger's (negative: behind), when that is more than
-    /// 2 s; `None` when it is not. The ledger is asked every ten seconds, and at once after the clock was set.
+    /// Returns by how many milliseconds this machine's clock is ahead of the ledger's (negative:
+    /// behind) if that is more than 2 s, else `None`. The ledger is asked every ten seconds, and at
+    /// once after the clock was set.
     ///
     /// # Errors
-    /// When the ledger does not answer, or answers so late that nothing follows from it.
+    /// When the ledger does not answer, or answers too late to tell.
     pub async fn clock_fault(&self) -> Stored<Option<i64>> {
         let (wall, begun) = (self.now(), self.monotonic_ms());
         let offset_ms = wall.epoch_ms() - signed(begun);
@@ -63,7 +65,8 @@ impl App {
                 cause: format!("it took {trip_ms} ms to tell the time"),
             });
         }
-        // The ledger read its clock some time during the trip: only what no such time explains is a difference.
+        // The ledger read its clock at an unknown moment of the round trip. Only a difference that
+        // no such moment explains counts.
         let least = wall.epoch_ms() - ledger.epoch_ms();
         let ahead_ms = if least > DIFFERENCE_MAX_MS {
             Some(least)

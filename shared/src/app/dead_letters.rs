@@ -1,5 +1,5 @@
-//! The messages that could not be used: put aside by the worker; the operator looks at them, tries them again or throws
-//! them away.
+//! Messages that can't be used: the worker parks them; the operator lists, retries or discards
+//! them.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -18,15 +18,15 @@ use crate::{
 /// Parked messages that this process remembers, and for how long.
 const REMEMBERED_MAX: u64 = 1_000;
 const REMEMBERED_FOR: Duration = Duration::from_secs(3_600);
-/// Parked messages among which one is looked for.
+/// Most parked messages that are searched for an id.
 const SEARCHED_MAX: u32 = 1_000;
 
-/// Bytes of a message that are shown: enough to see what it is.
+/// Most bytes of a message that are shown: enough to recognize it.
 const SHOWN_BYTES: usize = 4_096;
-/// Orders of a message that are named.
+/// Most orders of a message that are named.
 const ORDERS_MAX: usize = 20;
 
-/// What this process has parked lately, by the SHA-256 of the body.
+/// Messages that this process has parked lately, by the SHA-256 of the body.
 pub(super) struct ParkedLately(LocalCache<[u8; 32], ()>);
 
 impl Default for ParkedLately {
@@ -42,8 +42,8 @@ fn hash(body: &[u8]) -> [u8; 32] {
 }
 
 impl App {
-    /// Parks messages, each with its reason. A message that comes again (its batch was repeated, or the sweeper has
-    /// published its order again) while it is still parked is not parked a second time.
+    /// Parks messages, each with its reason. If a message comes again (its batch was repeated, or
+    /// the sweeper has published its order again) while it is still parked, it is not parked twice.
     ///
     /// # Errors
     /// When the queue does not answer.
@@ -51,8 +51,9 @@ impl App {
         let mut still_parked = None;
         for (body, reason) in messages {
             let hash = hash(&body);
-            // Memory alone does not decide: what the operator has put back into the queue is not parked any more. Nor does
-            // the list alone: it is read only when a message comes again, because a list of thousands is slow to read.
+            // Memory alone can't decide: the operator may have put the message back into the queue.
+            // The list of parked messages is read only for a message that memory knows, because a
+            // list of thousands is slow to read.
             if self.parked_lately.0.contains_key(&hash) {
                 if still_parked.is_none() {
                     still_parked = Some(self.parked_hashes().await);
@@ -69,7 +70,8 @@ impl App {
         Ok(())
     }
 
-    /// The hashes of what is parked. When that can't be read, a message is rather parked twice than lost.
+    /// The hashes of the parked messages. If they can't be read, a message is parked twice rather
+    /// than lost.
     async fn parked_hashes(&self) -> HashSet<[u8; 32]> {
         match self.ports.dead_letters.list(SEARCHED_MAX).await {
             Ok(parked) => parked.iter().map(|parked| hash(&parked.body)).collect(),
@@ -102,10 +104,10 @@ impl App {
         Ok(parked.into_iter().map(view).collect())
     }
 
-    /// Puts a parked message back into the queue.
+    /// Moves a parked message back into the queue.
     ///
     /// # Errors
-    /// `NotFound` when it is not parked, and when the queue does not answer.
+    /// `NotFound` when the message is not parked, and when the queue does not answer.
     pub async fn retry_parked(&self, admin: &Admin, id: &str) -> Result<(), Problem> {
         let (app, admin, id) = (self.clone(), *admin, id.to_owned());
         finish(async move {
@@ -118,7 +120,7 @@ impl App {
         .await
     }
 
-    /// Throws a parked message away.
+    /// Discards a parked message.
     ///
     /// # Errors
     /// As [`App::retry_parked`].

@@ -1,9 +1,10 @@
-//! Turns at work that takes a processor: at most so many at once, and bounded queues in front of them that are fair by
-//! address prefix.
+//! Turns for work that takes a processor: a bounded number at once, and bounded queues in front of
+//! them that are fair by address prefix.
 //!
-//! A queue serves the prefixes that wait in it round robin, so a request waits for at most one turn of every other
-//! prefix, however many requests those have sent. One prefix holds at most a quarter of a queue's places. When a queue
-//! is full, a request of a prefix that holds fewer places takes the place of the last one of the prefix that holds most.
+//! A queue serves the prefixes that wait in it round robin. So a request waits for at most one turn
+//! of every other prefix, however many requests that prefix has sent. One prefix holds at most a
+//! quarter of a queue's places. When a queue is full, a request of a prefix with fewer places
+//! replaces the last request of the prefix with the most places.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,8 +20,8 @@ pub(super) fn half_of_the_processors() -> usize {
     (std::thread::available_parallelism().map_or(1, usize::from) / 2).max(1)
 }
 
-/// The right to work, until it is dropped. It belongs into the closure that does the work: the work goes on when its
-/// caller goes away.
+/// The right to work, until it is dropped. Move it into the closure that does the work, because the
+/// work goes on when its caller disconnects.
 pub(super) struct Turn(Option<Arc<Shared>>);
 
 /// Gives out turns.
@@ -35,7 +36,7 @@ struct Shared {
 struct State {
     running: usize,
     queues: Vec<Queue>,
-    /// The queue that is looked at first when a turn is free; the queues take turns as well.
+    /// The queue to serve first when a turn is free; the queues are served round robin too.
     next_queue: usize,
     next_id: u64,
 }
@@ -43,9 +44,9 @@ struct State {
 /// One queue.
 #[derive(Default)]
 struct Queue {
-    /// Those who wait, by prefix; a prefix without any has no line.
+    /// Waiting requests by prefix; a prefix without any has no entry.
     lines: HashMap<AddressPrefix, VecDeque<Waiting>>,
-    /// The prefixes that have a line, the one to be served next first.
+    /// The prefixes that have an entry, the next one to be served first.
     order: VecDeque<AddressPrefix>,
     waiting: usize,
 }
@@ -63,7 +64,8 @@ impl FairTurns {
         Self(Arc::new(Shared { at_once: at_once.max(1), waiting_max, state }))
     }
 
-    /// Waits for a turn. `None`: the queue is full, or this place went to a prefix with fewer requests.
+    /// Waits for a turn. `None`: the queue is full, or this place went to a prefix with fewer
+    /// requests.
     pub(super) async fn turn(&self, queue: usize, prefix: AddressPrefix) -> Option<Turn> {
         let mut place = {
             let mut state = self.0.lock();
@@ -82,7 +84,7 @@ impl FairTurns {
         (&mut place.receiver).await.ok()
     }
 
-    /// A turn that nobody waits for.
+    /// A turn, if one is free.
     pub(super) fn idle_turn(&self) -> Option<Turn> {
         let mut state = self.0.lock();
         if state.running >= self.0.at_once {
@@ -105,7 +107,7 @@ impl FairTurns {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A section only moves plain values, so one that panicked has not left them half-done.
+        // A critical section only moves plain values, so a panic leaves none of them half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -113,7 +115,7 @@ impl Shared {
         Turn(Some(Arc::clone(self)))
     }
 
-    /// Who gets the turn that has become free; without anybody the turn is taken back.
+    /// Takes out the request that gets the freed turn; if none waits, the turn is free again.
     fn next(&self) -> Option<Waiting> {
         let mut state = self.lock();
         let queues = state.queues.len();
@@ -135,7 +137,8 @@ impl Drop for Turn {
         while let Some(next) = shared.next() {
             match next.sender.send(shared.turn()) {
                 Ok(()) => return,
-                // The caller has gone away: what comes back is not a second free turn.
+                // The caller has gone away. Empty the returned turn, so that dropping it does not
+                // free a second one.
                 Err(mut turn) => drop(turn.0.take()),
             }
         }
@@ -143,7 +146,7 @@ impl Drop for Turn {
 }
 
 impl Queue {
-    /// Whether there was a place.
+    /// Adds a waiting request; `false` when there is no place.
     fn push(&mut self, prefix: AddressPrefix, waiting: Waiting, waiting_max: usize) -> bool {
         let own = self.lines.get(&prefix).map_or(0, VecDeque::len);
         if own >= waiting_max.div_ceil(4) {
@@ -193,7 +196,7 @@ impl Queue {
     }
 }
 
-/// A place in a queue, given up when its caller goes away.
+/// A place in a queue. It is given up when the caller's future is dropped.
 struct Place<'t> {
     shared: &'t Shared,
     queue: usize,
@@ -247,7 +250,7 @@ mod tests {
                 .iter_mut()
                 .enumerate()
                 .find_map(|(at, request)| Some((at, served(request.as_mut()?)?)))
-                .expect("somebody has the turn");
+                .expect("one of the requests has the turn");
             flood[at] = None;
             held = Some(turn);
             turns_before += 1;
@@ -263,7 +266,7 @@ mod tests {
             (0..30).map(|number| wait(&turns, 0, (number % 15) as u8)).collect();
         assert!(
             turns.turn(0, prefix(3)).now_or_never().expect("refused at once").is_none(),
-            "it holds its share"
+            "the prefix holds its share already"
         );
         let mut honest = wait(&turns, 0, 200);
         assert_eq!(turns.waiting(0), 30);
@@ -298,7 +301,7 @@ mod tests {
         assert!(!turns.half_full(0));
         let given = wait(&turns, 0, 1);
         drop(held);
-        // The turn was handed over, and its new owner goes away before it has looked.
+        // The turn is handed over, but its new owner is dropped before it is polled.
         drop(given);
         assert!(turns.idle_turn().is_some());
     }

@@ -3,16 +3,16 @@
 use super::App;
 use crate::domain::{LimitCheck, Quota, Subject};
 
-/// A configured limit. It knows its name, by which headers, metrics and logs mention it, and its quota.
+/// A configured limit, with its quota and its name in headers, metrics and logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RateLimit {
-    /// Every request of an address that is not answered from memory.
+    /// Requests of an address that are not answered from memory.
     Address,
     /// Tickets of a user.
     Ticket,
     /// Orders of a user.
     Order,
-    /// A user's questions about orders.
+    /// A user's requests about orders.
     OrderStatus,
     /// A user's requests about the account and its sessions.
     Account,
@@ -31,7 +31,7 @@ pub(super) enum RateLimit {
 }
 
 impl App {
-    /// The limit as it holds for a subject.
+    /// The limit applied to a subject.
     pub(super) fn limit(&self, limit: RateLimit, subject: Subject) -> LimitCheck {
         let quotas = &self.config.limits;
         let (name, quota): (_, Quota) = match limit {

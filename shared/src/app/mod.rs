@@ -1,6 +1,7 @@
-//! The use cases, and the [`App`] that holds what one process was given to carry them out.
+//! The use cases, and the [`App`] that holds the configuration, ports and caches they work with.
 //!
-//! Functions call these and nothing below; adapters are met only as ports.
+//! Functions call the use cases and nothing below them. Use cases reach adapters only through
+//! ports.
 
 mod access;
 mod accounts;
@@ -57,7 +58,7 @@ use sessions::Lookups;
 use sweeper::{SharingMemory, SweepMemory};
 use tokens::Keys;
 
-/// What one process was given: its configuration, its ports and its caches. Cheap to clone.
+/// The state of one process: its configuration, its ports and its caches. Cheap to clone.
 #[derive(Clone)]
 pub struct App(Arc<Inner>);
 
@@ -85,10 +86,10 @@ pub struct Inner {
 }
 
 impl App {
-    /// Puts an app together; no store is asked. Must be called inside a Tokio runtime.
+    /// Builds an app without calling a store. Must be called inside a Tokio runtime.
     ///
     /// # Errors
-    /// When a configured key is bad.
+    /// When a configured key is invalid.
     pub fn new(config: Config, ports: Ports) -> Result<Self, ConfigError> {
         crate::crypto::install();
         let session_keys = Keys::new("session", &config.session_keys()?);
@@ -139,8 +140,8 @@ impl App {
         })))
     }
 
-    /// The same app as the order worker and the sweeper use it: with [`crate::ports::Background`] in place of the ports that
-    /// requests wait for, status polls above all.
+    /// The app for the order worker and the sweeper: [`crate::ports::Background`] replaces the
+    /// ports that requests, above all status polls, keep busy.
     #[must_use]
     pub fn background(&self) -> Self {
         let Some(Background { ledger_clock, session_ledger, ban_ledger, sales, orders }) =
@@ -153,7 +154,8 @@ impl App {
         Self(Arc::new(Inner { ports, ..Inner::clone(self) }))
     }
 
-    /// Fetches the signing keys that only the ledger has, so that no request waits for them or fails without them.
+    /// Fetches the signing keys that only the ledger has, so that no request waits for them or
+    /// fails without them.
     ///
     /// # Errors
     /// When the ledger does not answer.
@@ -163,13 +165,13 @@ impl App {
         Ok(())
     }
 
-    /// Now.
+    /// The current time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.ports.clock.now()
     }
 
-    /// For measuring how long something lasted.
+    /// The monotonic clock, for measuring durations.
     fn monotonic_ms(&self) -> u64 {
         self.ports.clock.monotonic_ms()
     }
@@ -190,9 +192,9 @@ impl Deref for App {
     }
 }
 
-/// Runs the part of a use case that must not be left half done, as a task of its own: a client that goes away drops the
-/// request's future, and with it only the waiting for this task. Then no answer carries the refusal, so its cause is
-/// logged here.
+/// Runs, in its own task, the part of a use case that must not be left half done. When the client
+/// disconnects, the request's future is dropped, but the task goes on. No answer carries its refusal
+/// then, so its cause is logged here.
 async fn finish<T: Send + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
@@ -240,7 +242,7 @@ mod tests {
         go.add_permits(1);
         tokio::time::timeout(Duration::from_secs(10), done.acquire())
             .await
-            .expect("the work goes on")
+            .expect("the work goes on after the caller is gone")
             .unwrap()
             .forget();
     }

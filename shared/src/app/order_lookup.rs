@@ -1,7 +1,8 @@
-//! Finding an order: in the shared cache, in the ledger, or among those that the admission store holds.
+//! Finds an order: in the shared cache, in the ledger, or among the admission store's reservations.
 //!
-//! Status is asked for far more often than anything else, also with made-up ids, and most of all while the queue is slow.
-//! So one question costs a bounded number of calls, and a miss is remembered for [`MISS_REMEMBERED`].
+//! Status requests are by far the most frequent ones, also with made-up ids, and most of all while
+//! the queue is slow. So one request costs a bounded number of store calls, and a miss is
+//! remembered for [`MISS_REMEMBERED`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,31 +15,35 @@ use crate::{
     problem::Problem,
 };
 
-/// A cached `queued` older than this is checked against the ledger: the worker's update may have been lost.
+/// A cached `queued` older than this is checked against the ledger: the worker's update may have
+/// been lost.
 const QUEUED_TRUSTED_MS: u64 = 1_500;
-/// How long any other status is believed without asking the ledger.
+/// How long a cached order of any other status is trusted without asking the ledger.
 const RECORDED_TRUSTED_MS: u64 = 2_000;
-/// How long a miss is remembered: an order is looked for twice a second at most, and seen this much late at most.
+/// How long a miss is remembered: an order is looked up at most twice a second, and found at most
+/// this much late.
 const MISS_REMEMBERED: Duration = Duration::from_millis(500);
-/// Misses of each kind that are remembered, and when they are dropped. Whether one still holds, the app's clock says.
+/// Most misses of each kind in memory, and when they are evicted. The app's clock decides whether a
+/// miss is still valid.
 const MISSES_MAX: u64 = 100_000;
 const MISSES_DROPPED: Duration = Duration::from_secs(10);
 /// Sales read at a time.
 const SALES_PAGE: u32 = 100;
-/// An id that was made this long after the oldest sale that is looked after may still be of a sale that is not: clocks differ.
+/// Tolerance for differing clocks when the time in an order's id is compared with
+/// [`App::looked_after_from`].
 const CLOCKS_DIFFER_MS: u64 = 60_000;
-/// A client asks again after this long when it can't be said whether there is an order.
+/// Delay before a client retries while it is unknown whether there is such an order.
 const RETRY_MS: u64 = 1_000;
 
-/// What this process remembers of orders that it looked for.
+/// This process's memory of earlier look-ups.
 pub(super) struct OrderMemory {
-    /// Queued orders of which the ledger was asked, and when.
+    /// Queued orders that were looked up in the ledger, and when.
     asked: LocalCache<OrderId, Timestamp>,
-    /// Orders that are in no store, or not the user's, and since when that is known.
+    /// Orders that are in no store, or are not the user's, and when that was found.
     absent: LocalCache<(OrderId, UserId), Timestamp>,
     /// The sales that may have queued orders.
     live_sales: LocalCache<(), Arc<Vec<SaleId>>>,
-    /// Until when the queue is worked off, by the half second in which that was read.
+    /// The time up to which the queue is worked off, by the half second in which it was read.
     worked_off: LocalCache<u64, Option<Timestamp>>,
 }
 
@@ -59,7 +64,7 @@ impl Default for OrderMemory {
     }
 }
 
-/// Whether what was noted `at` still holds. Not when the clock has been set back since.
+/// Whether a note made at `at` is still valid. It is not if the clock has been set back since.
 fn lately(at: Timestamp, now: Timestamp) -> bool {
     at <= now && u128::from(now.since_ms(at)) < MISS_REMEMBERED.as_millis()
 }
@@ -68,15 +73,15 @@ fn lately(at: Timestamp, now: Timestamp) -> bool {
 enum Held {
     /// It does.
     Yes(Reservation),
-    /// Every sale that the order may be of is open, and none holds it; or its sale ended long ago, and nothing that is queued
-    /// is of such a sale.
+    /// Every sale that the order may belong to is open, and none holds it; or its sale ended long
+    /// ago, and no queued order belongs to such a sale.
     No,
-    /// It can't be said now: a store does not answer, or is being rebuilt and has lost what it held.
+    /// Unknown for now: a store does not answer, or is being rebuilt and has lost what it held.
     Unsure(Problem),
 }
 
 impl App {
-    /// The order, when it is the user's.
+    /// The order, if it is the user's.
     pub(super) async fn find_order(
         &self,
         order_id: OrderId,
@@ -85,13 +90,15 @@ impl App {
         let now = self.now();
         let memory = &self.order_memory;
         let cached = self.cached_order(order_id).await;
-        // Behind the shared cache, which has an order before its 202 is sent, by whichever instance.
+        // Checked after the shared cache, in which every instance stores an order before it sends
+        // the 202.
         if cached.is_none()
             && memory.absent.get(&(order_id, user_id)).await.is_some_and(|at| lately(at, now))
         {
             return Ok(None);
         }
-        // The admission store is asked before the ledger: an order that it gives up in between is in the ledger by then.
+        // The admission store is asked before the ledger: if it gives up the order in between, the
+        // order is in the ledger by then.
         let held = match &cached {
             Some(order) if order.user_id != user_id => return Ok(None),
             Some(order)
@@ -101,7 +108,7 @@ impl App {
                 return Ok(cached);
             }
             Some(_) => {
-                // Noted before the ledger is asked, so that it is asked once also by many at the same time.
+                // Noted before the ledger is asked, so that concurrent requests ask it only once.
                 if memory.asked.get(&order_id).await.is_some_and(|at| lately(at, now)) {
                     return Ok(cached);
                 }
@@ -149,7 +156,7 @@ impl App {
         }
     }
 
-    /// Looks for the order in the sales that its id may be of: hardly ever in more than one.
+    /// Looks for the order in the sales that it may belong to by its id, hardly ever more than one.
     async fn held(&self, order_id: OrderId) -> Held {
         match self.sales_with_queued().await {
             Ok(sales) => {
@@ -168,19 +175,22 @@ impl App {
         }
     }
 
-    /// Whether the order may be of a sale that ended so long ago that it is not among [`App::sales_with_queued`].
+    /// Whether the order may belong to a sale that ended too long ago to be among
+    /// [`App::sales_with_queued`].
     fn may_have_outlasted(&self, order_id: OrderId) -> bool {
         order_id.made_at() < self.looked_after_from().plus_ms(CLOCKS_DIFFER_MS)
     }
 
-    /// Whether every order that the shared cache has forgotten by its age was taken from the queue and recorded. Read by one
-    /// caller for all who ask within half a second, whatever they ask for.
+    /// Whether every order old enough to have left the shared cache was taken from the queue and
+    /// recorded. Single flight: requests within half a second share one read, whichever order they
+    /// ask for.
     async fn is_queue_worked_off(&self) -> bool {
         let half_second =
             self.monotonic_ms() / u64::try_from(MISS_REMEMBERED.as_millis()).unwrap_or(u64::MAX);
         let until =
             self.order_memory.worked_off.get_with(half_second, self.read_worked_off()).await;
-        // Half of the time that the cache keeps an order: the other half is for clocks that differ.
+        // Half of the time that the cache keeps an order; the other half allows for differing
+        // clocks.
         until.is_some_and(|until| {
             until.epoch_ms().abs_diff(self.now().epoch_ms()) <= self.config.cache.order_ms / 2
         })
@@ -204,13 +214,13 @@ impl App {
         outcome
     }
 
-    /// Sales that ended before are not looked at with every question.
+    /// Sales that ended before this time are not searched with every request.
     fn looked_after_from(&self) -> Timestamp {
         self.now().minus_ms(self.config.sweeper.tail_seconds * 1_000)
     }
 
-    /// The sales that the sweeper looks after. Others have queued orders only while the queue stands still for as long as
-    /// `sweeper.tail_seconds`. Read by one caller for all.
+    /// The sales that the sweeper looks after. Other sales have queued orders only if the queue has
+    /// stood still for `sweeper.tail_seconds`. Single flight: concurrent callers share one read.
     async fn sales_with_queued(&self) -> Result<Arc<Vec<SaleId>>, StoreError> {
         let read = async {
             let from = self.looked_after_from();
@@ -241,7 +251,7 @@ impl App {
         }
     }
 
-    /// Puts an order into the shared cache, never over a newer one.
+    /// Stores an order in the shared cache, never over a newer version.
     pub(super) async fn share_order(&self, order: &Order) {
         let bytes = serde_json::to_vec(order).expect("an order can be written as JSON");
         let ttl_ms = if order.status == OrderStatus::Queued {

@@ -14,14 +14,15 @@ impl App {
     /// One order of the user.
     ///
     /// # Errors
-    /// `not-found` (also for another user's), `unauthenticated`, `rate-limited`, `banned`; `unavailable` while it can't be
-    /// said whether there is such an order.
+    /// `not-found` (also for another user's), `unauthenticated`, `rate-limited`, `banned`;
+    /// `unavailable` while it is unknown whether there is such an order.
     pub async fn order(&self, caller: &Caller, order_id: OrderId) -> Result<Order, Problem> {
         self.enter(caller, RateLimit::OrderStatus).await?;
         self.find_order(order_id, caller.session.user_id).await?.ok_or(Problem::NotFound)
     }
 
-    /// The user's recorded orders, newest first, and where the next ones begin. An order still queued is not among them.
+    /// The user's recorded orders, newest first, and the cursor of the next page. A queued order is
+    /// not among them.
     ///
     /// # Errors
     /// `unauthenticated`, `rate-limited`, `banned`.
@@ -38,10 +39,11 @@ impl App {
         Ok((orders, next))
     }
 
-    /// Pays an order. The payment is simulated: it always succeeds, in time.
+    /// Pays an order. The payment is simulated: it always succeeds before the deadline.
     ///
     /// # Errors
-    /// `not-found`, `order-queued`, `order-final`, `unauthenticated`, `rate-limited`, `banned`, `unavailable`.
+    /// `not-found`, `order-queued`, `order-final`, `unauthenticated`, `rate-limited`, `banned`,
+    /// `unavailable`.
     pub async fn pay_order(&self, caller: &Caller, order_id: OrderId) -> Result<Order, Problem> {
         PAYMENTS.note("paid", self.pay(caller, order_id).await)
     }
@@ -58,7 +60,7 @@ impl App {
         self.after(transition).await
     }
 
-    /// Cancels an order that is not paid, even while it is still queued.
+    /// Cancels an unpaid order, even while it is still queued.
     ///
     /// # Errors
     /// `not-found`, `order-final`, `unauthenticated`, `rate-limited`, `banned`, `unavailable`.
@@ -88,7 +90,8 @@ impl App {
                 .await?;
         }
         if let Transition::Done(order) = &transition {
-            // The ledger remembers that a unit is to be given back; the sweeper does what fails here.
+            // The ledger has noted that the unit must be returned; if this call fails, the sweeper
+            // returns it.
             match self.ports.admission.release(order.sale_id, &[order.order_id]).await {
                 Ok(()) => {
                     self.ports.orders.mark_stock_returned(&[order.order_id], self.now()).await?
@@ -105,7 +108,7 @@ impl App {
                 self.share_order(&order).await;
                 Ok(order)
             }
-            // Still confirmed, but too late to be paid: the sweeper is about to say so.
+            // Still confirmed, but past its deadline: the sweeper is about to expire it.
             Transition::Refused(Order { status: OrderStatus::Confirmed, .. }) => {
                 Err(Problem::OrderFinal { status: OrderStatus::Expired })
             }

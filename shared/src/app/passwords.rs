@@ -1,5 +1,6 @@
-//! Passwords: Argon2id (RFC 9106), a bounded number at once, so that a storm of sign-ins can't take the processors away
-//! from buying. Sign-ins and registrations wait in queues of their own, so that neither closes the other.
+//! Hashes passwords with Argon2id (RFC 9106), a bounded number at once, so that a storm of sign-ins
+//! can't take the processors away from buying. Sign-ins and registrations wait in separate queues,
+//! so that neither blocks the other.
 
 use argon2::{
     Argon2,
@@ -12,10 +13,10 @@ use crate::{
     problem::Problem,
 };
 
-/// Marks a user that no password opens.
+/// Stored in place of a hash: no password matches it.
 pub(super) const NO_PASSWORD: &str = "!";
 
-/// Which queue a password waits in.
+/// The queue that a password waits in.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Queue {
     /// Sign-ins and password changes.
@@ -28,7 +29,7 @@ const QUEUES: usize = 2;
 
 pub(super) struct Passwords {
     turns: FairTurns,
-    /// Verified in place of an unknown user's, so that both answers take the same time.
+    /// A hash that is verified for unknown users, so that both answers take the same time.
     decoy: String,
 }
 
@@ -36,12 +37,12 @@ impl Passwords {
     /// `at_once` 0 stands for half of the processors; `waiting_max` bounds each queue.
     pub(super) fn new(at_once: usize, waiting_max: usize) -> Self {
         let at_once = if at_once == 0 { half_of_the_processors() } else { at_once };
-        // Not a hash of anything: salt and output are arbitrary, the cost is what counts.
+        // Not the hash of any password: salt and output are arbitrary, only the cost matters.
         let decoy = "$argon2id$v=19$m=19456,t=2,p=1$c29tZS1zYWx0LWhlcmU$aGVyZS1pcy1hLWRlY295LW9mLTMyLWJ5dGVzLWxlbmc".to_owned();
         Self { turns: FairTurns::new(at_once, QUEUES, waiting_max), decoy }
     }
 
-    /// Whether so many sign-ins wait that the next ones must bring a captcha.
+    /// Whether the sign-in queue is so full that the next sign-ins need a captcha.
     pub(super) fn sign_ins_pile_up(&self) -> bool {
         self.turns.half_full(Queue::SignIn as usize)
     }
@@ -65,7 +66,7 @@ impl Passwords {
         .await?
     }
 
-    /// Whether the password is the one behind `hash`; always `false`, after the same time, without a hash.
+    /// Whether the password matches `hash`; without a hash `false`, after the same time.
     pub(super) async fn verify(
         &self,
         turn: Turn,
@@ -86,13 +87,13 @@ impl Passwords {
         Ok(matches && known)
     }
 
-    /// Waits for a turn to hash. Whoever goes away while waiting gives the place up.
+    /// Waits for a turn to hash. A caller that is dropped while waiting gives up its place.
     pub(super) async fn turn(&self, queue: Queue, prefix: AddressPrefix) -> Result<Turn, Problem> {
         let turn = self.turns.turn(queue as usize, prefix).await;
         turn.ok_or(Problem::RateLimited { name: "passwords", quota: None, retry_after_ms: 2_000 })
     }
 
-    /// Takes all turns away from everybody else.
+    /// Takes all turns, so that other callers wait.
     #[cfg(test)]
     pub(super) fn hold_all(&self) -> Vec<super::fair_queue::Turn> {
         std::iter::from_fn(|| self.turns.idle_turn()).collect()
@@ -109,7 +110,7 @@ async fn run<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {
     let done = tokio::task::spawn_blocking(move || {
-        // Given back when the work ends, not when the caller goes away.
+        // The turn is returned when the work ends, not when the caller disconnects.
         let _turn = turn;
         work()
     });
@@ -119,7 +120,8 @@ async fn run<T: Send + 'static>(
     })
 }
 
-/// The rules for a new password: length, as NIST SP 800-63B asks for, and none that is guessed first.
+/// Checks a new password: its length, as NIST SP 800-63B requires, and that it is not among the
+/// first guesses of an attacker.
 pub(super) fn check_strength(
     field: &'static str,
     password: &str,

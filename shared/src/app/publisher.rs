@@ -1,5 +1,5 @@
-//! Group commit of the hand-off: all orders that wait while one publish is being confirmed share the next one, so the
-//! confirm's wait is paid once per group and not once per order.
+//! Group commit for publishing: orders that arrive while one publish is being confirmed share the
+//! next one, so the wait for a confirm is paid once per group instead of once per order.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,8 +24,8 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// An order that has waited for `wait_max` is refused and never published: a rebuild of the admission store relies on
-    /// the end of what was under way before.
+    /// An order that has waited for `wait_max` is refused and never published: a rebuild of the
+    /// admission store relies on earlier publishes having ended.
     pub(super) fn spawn(
         queue: Arc<dyn OrderQueue>,
         group_max: usize,
@@ -69,7 +69,7 @@ impl Publisher {
                     tracing::warn!(%error, orders = requests.len(), left_out, "orders were not published");
                 }
                 for reply in replies {
-                    // A buyer who has gone away will ask again with the same ticket.
+                    // A buyer who has disconnected retries with the same ticket; ignore the error.
                     let _ = reply.send(outcome.clone());
                 }
             }
@@ -187,7 +187,8 @@ mod tests {
                 (Arc::clone(&publisher), testing::request(&sale, testing::user_id()));
             tokio::spawn(async move { publisher.publish(request).await })
         };
-        // The first publish is under way, or refused as well on a machine that slept; the others wait behind it.
+        // The first publish is under way, or refused as well on a machine that slept; the others
+        // wait behind it.
         let first = publish();
         let late = [publish(), publish()];
         tokio::time::sleep(2 * WAIT).await;
@@ -198,11 +199,11 @@ mod tests {
             refused +=
                 usize::from(matches!(call.await.unwrap(), Err(StoreError::Unavailable { .. })));
         }
-        assert!(refused >= 1, "what waited longer than it may");
+        assert!(refused >= 1, "orders that waited too long are refused");
         assert_eq!(
             queue.groups.lock().unwrap().len() + refused,
             2 + begun,
-            "and that was not published"
+            "and refused orders are not published"
         );
     }
 }

@@ -1,4 +1,5 @@
-//! The order worker's work: messages from the queue become rows of the ledger, and the admission store is told.
+//! The order worker's use case: it records the orders of queue messages in the ledger, and passes
+//! the outcomes to the admission store.
 
 use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
@@ -22,25 +23,26 @@ use crate::{
     trace::{self, BatchSpans, STEP},
 };
 
-/// Sales that the admission store is told of at the same time.
+/// Sales whose outcomes are passed to the admission store at the same time.
 const TOLD_AT_ONCE: usize = 16;
-/// Longest time that the stores have to hear of one sale's orders. A batch is acknowledged after that, so that a shard which
-/// does not answer slows the orders of other sales by no more than this.
+/// Longest time to pass one sale's outcomes to the stores. The batch is acknowledged after that, so
+/// that a shard that does not answer delays the orders of other sales by no more than this.
 const TELL_WITHIN: Duration = Duration::from_secs(1);
 
 static RECORDED: Outcomes = Outcomes::new(ORDERS_RECORDED);
 static TO_FINAL: LazyLock<Histogram> = LazyLock::new(|| ORDER_SECONDS_TO_FINAL.histogram(&[]));
 
-/// Messages that can't be used, with the reason: each once, however often it is in the batch.
+/// Messages that can't be used, with the reason; each is listed once, however often it is in the
+/// batch.
 type Unusable = BTreeMap<Vec<u8>, String>;
 
 impl App {
-    /// Records the orders of a batch of messages. When this returns `Ok` every order in them is in the ledger, or was
-    /// parked, and the messages can be acknowledged. After an error the whole batch is to be given again: nothing was
-    /// parked then but what the queue took before it failed.
+    /// Records the orders of a batch of messages. On `Ok`, every order in them is in the ledger or
+    /// was parked, and the messages can be acknowledged. On an error, the whole batch must be
+    /// delivered again; only messages that the queue accepted before it failed were parked.
     ///
     /// # Errors
-    /// When the ledger or the queue does not answer, or the ledger can't read what it holds.
+    /// When the ledger or the queue does not answer, or the ledger holds a corrupt row.
     pub async fn record_messages(&self, bodies: &[Vec<u8>]) -> Stored<()> {
         let mut requests = Vec::new();
         let mut unusable = Unusable::new();
@@ -62,15 +64,17 @@ impl App {
                 outcome => outcome?,
             }
         }
-        // Last, so that a batch which is repeated because of the ledger does not park the same again each time.
+        // Parking comes last, so that a batch that is repeated because of the ledger does not park
+        // the same messages each time.
         match corrupt {
             Some(error) => Err(error),
             None => self.park(unusable).await,
         }
     }
 
-    /// Records the orders in one go. When the ledger can't read what it holds, those of each sale by themselves: the
-    /// broken row of one sale does not hold up the orders of others.
+    /// Records all orders in one call. If the ledger finds a corrupt row, the orders of each sale
+    /// are recorded separately, so that a broken row of one sale does not hold up the orders of
+    /// others.
     async fn record_sale_by_sale(
         &self,
         requests: &[AdmittedOrder],
@@ -98,7 +102,8 @@ impl App {
         outcome
     }
 
-    /// Records the orders and tells what came of it. Those that can never be recorded become `unusable`.
+    /// Records the orders and passes on the outcomes. Orders that can never be recorded become
+    /// `unusable`.
     async fn record(
         &self,
         requests: &[AdmittedOrder],
@@ -139,7 +144,7 @@ impl App {
         Ok(())
     }
 
-    /// Counts what came of the orders. One that was recorded before had its time measured then.
+    /// Counts the outcomes. The time of an order is measured only when it is first recorded.
     fn measure(&self, outcomes: &[Result<Recorded, Unrecordable>]) {
         let now = self.now();
         for outcome in outcomes {
@@ -155,10 +160,12 @@ impl App {
         }
     }
 
-    /// Tells the admission store and the cache what the ledger has said. Idempotent: a redelivery does it again.
+    /// Passes the ledger's outcomes to the admission store and the cache. Idempotent: a redelivery
+    /// does it again.
     ///
-    /// The orders are recorded whatever comes of this. So a sale that can't be told of within [`TELL_WITHIN`] does not hold
-    /// up the others: its reservations stay unsettled, and the sweeper settles or releases them once they are overdue.
+    /// The orders are recorded by now, even if this fails. So a sale that takes longer than
+    /// [`TELL_WITHIN`] does not hold up the others: its reservations stay unsettled, and the
+    /// sweeper settles or releases them once they are overdue.
     async fn tell(&self, recorded: &[(Recorded, &AdmittedOrder)], spans: &BatchSpans) {
         let mut sales: BTreeMap<SaleId, News> = BTreeMap::new();
         for (Recorded { order, .. }, request) in recorded {
@@ -207,13 +214,13 @@ impl App {
     }
 }
 
-/// What the ledger has said of one sale's orders.
+/// The ledger's outcomes for one sale.
 #[derive(Default)]
 struct News<'a> {
     orders: Vec<&'a Order>,
-    /// Those that hold a unit.
+    /// Orders that hold a unit.
     active: Vec<AdmittedOrder>,
-    /// Those that hold none.
+    /// Orders that hold none.
     ended: Vec<OrderId>,
 }
 
@@ -226,7 +233,7 @@ fn left_to_the_sweeper(sale_id: SaleId, orders: usize, outcome: Stored<()>) {
     }
 }
 
-/// What a message says, or why it can't be used.
+/// Parses a message, or returns why it can't be used.
 fn read(body: &[u8]) -> Result<QueueMessage, String> {
     #[derive(serde::Deserialize)]
     struct Version {

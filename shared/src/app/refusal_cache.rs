@@ -1,13 +1,16 @@
-//! What this process remembers of refusals, so that a refused request that comes again costs no store.
+//! Remembers refusals in this process, so that a refused request that is repeated calls no store.
 //!
-//! - A limit that has refused a subject refuses it until the time the store has told, at most [`LIMIT_MS_MAX`].
-//! - A ban is remembered for [`BAN_MS_MAX`]: one that is lifted or replaced is seen again after that.
-//! - Refusals from memory are strikes too. They are counted here and reported with the user's next refusal by the store,
-//!   at the latest by the one that may complete the number that bans. With one process a user is banned by the same
-//!   request as without this memory; with several, up to that number later for each process.
-//! - What is answered from memory anyway (a sold-out sale, the list of sales) is limited by counts of this process.
+//! - A subject that a limit has refused is refused until the time that the store has given, at most
+//!   for [`LIMIT_MS_MAX`].
+//! - A ban is remembered for [`BAN_MS_MAX`]; after that, a lifted or replaced ban is noticed.
+//! - Refusals from memory are strikes too. They are counted here and reported with the store's next
+//!   refusal of the user, at the latest when they may reach the number that bans. With one process
+//!   a user is banned by the same request as without this cache; with several, each process may
+//!   delay the ban by up to that number of requests.
+//! - Requests that are answered from memory anyway (a sold-out sale, the list of sales) are limited
+//!   by counters in this process.
 //!
-//! All of it is bounded; what does not fit is asked of the store again.
+//! All of these are bounded; for an evicted entry the store is asked again.
 
 use std::{
     sync::{
@@ -25,21 +28,22 @@ use crate::{
     problem::Problem,
 };
 
-/// Longest that a refusal by a limit is remembered.
+/// Longest time that a refusal by a limit is remembered.
 const LIMIT_MS_MAX: u64 = 5_000;
-/// Longest that a ban is remembered.
+/// Longest time that a ban is remembered.
 const BAN_MS_MAX: u64 = 1_000;
-/// When either is dropped. Whether it still holds, its own end says, by the app's clock.
+/// When either is evicted. Its own end and the app's clock decide whether it is still valid.
 const DROPPED: Duration = Duration::from_secs(60);
-/// Entries of each kind.
+/// Most entries of each kind.
 const ENTRIES_MAX: u64 = 50_000;
 /// A local count that has not been used for this long starts anew.
 const COUNT_IDLE: Duration = Duration::from_secs(600);
 
-/// Refusals, by the limit's name and whom it refuses: until when, by the monotonic clock.
+/// When each refusal ends, by the monotonic clock; the key is the limit's name and the refused
+/// subject.
 type Limited = Cache<(&'static str, Subject), u64>;
 
-/// The end of a ban as the client is told, and how long it is believed.
+/// The end of a ban as the client sees it, and how long this entry is trusted.
 #[derive(Debug, Clone, Copy)]
 struct Banned {
     until: Option<Timestamp>,
@@ -51,11 +55,12 @@ struct Banned {
 #[derive(Default)]
 struct Strikes {
     unreported: AtomicU32,
-    /// Since the last report that may have completed the number that bans.
+    /// Refusals known to the store since the last report that may have reached the number that
+    /// bans.
     reported: AtomicU32,
 }
 
-/// What memory says about a request.
+/// The answer from memory to a request.
 #[derive(Debug)]
 pub(super) enum Recalled {
     /// The store must be asked.
@@ -67,7 +72,8 @@ pub(super) enum Recalled {
 pub(super) struct Refusals {
     abuse: Abuse,
     limited: Limited,
-    /// By the subjects that must not be banned, together: the store does not say which of them is.
+    /// Keyed by all subjects of a request that must not be banned: the store does not say which of
+    /// them is.
     banned: Cache<Vec<Subject>, Banned>,
     strikes: Cache<Subject, Arc<Strikes>>,
     /// Limits counted in this process: the theoretical arrival time, in microseconds.
@@ -89,7 +95,7 @@ impl Refusals {
         }
     }
 
-    /// Whether the request is refused without asking the store, at this moment of the monotonic clock.
+    /// Whether memory refuses the request at this time of the monotonic clock.
     pub(super) async fn recall(&self, entry: &GateRequest, monotonic_ms: u64) -> Recalled {
         if let Some(until) = self.recall_ban(entry, monotonic_ms).await {
             return Recalled::Refused(Problem::Banned { until });
@@ -130,7 +136,8 @@ impl Refusals {
         None
     }
 
-    /// Counts a refusal from memory; `true` when the store must hear of it now, because it may be the one that bans.
+    /// Counts a refusal from memory; `true` when it must be reported to the store now, because it
+    /// may reach the number that bans.
     async fn strike(&self, subject: &Subject) -> bool {
         if !matches!(subject, Subject::User(_)) {
             return false;
@@ -153,7 +160,7 @@ impl Refusals {
         self.strikes.get_with(subject.clone(), async { Arc::default() }).await
     }
 
-    /// Takes out the refusals of the entry's user that the store has not heard of.
+    /// Takes out the refusals of the entry's user that were not reported to the store yet.
     pub(super) async fn take_unreported(&self, entry: &GateRequest) -> u32 {
         match user_of(entry) {
             Some(subject) => self
@@ -165,7 +172,7 @@ impl Refusals {
         }
     }
 
-    /// Puts refusals back that the store has not counted.
+    /// Puts back refusals that the store has not counted.
     pub(super) async fn keep_unreported(&self, entry: &GateRequest, unreported: u32) {
         if unreported > 0
             && let Some(subject) = user_of(entry)
@@ -174,7 +181,8 @@ impl Refusals {
         }
     }
 
-    /// Notes a refusal by the store, which has counted `also_refused` along where the limit is one of a user.
+    /// Notes a refusal by the store. If it comes from a limit of a user, the store has also counted
+    /// `also_refused`.
     pub(super) async fn note_limited(
         &self,
         entry: &GateRequest,
@@ -189,8 +197,8 @@ impl Refusals {
             let reported =
                 strikes.reported.fetch_add(also_refused.saturating_add(1), Ordering::Relaxed);
             if reported.saturating_add(also_refused) >= self.abuse.refusals_max {
-                // The store has banned the user, which the next request is to hear, or its window had begun anew: so does
-                // the count here.
+                // Either the store has banned the user, and the next request must learn that from
+                // the store, or its window has begun anew: count from zero here too.
                 strikes.reported.store(0, Ordering::Relaxed);
                 self.limited.invalidate(&key).await;
                 return;
@@ -214,12 +222,14 @@ impl Refusals {
         self.banned.insert(subjects.to_vec(), Banned { until, believed_until_ms }).await;
     }
 
-    /// To be called after a ban was put or lifted here; other processes see it after [`BAN_MS_MAX`].
+    /// Must be called after a ban was created or lifted in this process; other processes notice it
+    /// after [`BAN_MS_MAX`].
     pub(super) fn forget_bans(&self) {
         self.banned.invalidate_all();
     }
 
-    /// Counts a request that is answered from memory; the error says after how many milliseconds one is let in.
+    /// Counts a request that is answered from memory; the error is the number of milliseconds until
+    /// the next one is admitted.
     pub(super) async fn count(&self, limit: &LimitCheck, now: Timestamp) -> Result<(), u64> {
         let key = (limit.name, limit.subject.clone());
         let tat = match self.counts.get(&key).await {

@@ -1,7 +1,7 @@
 //! Signed tokens: sessions and tickets, as JWT with HMAC-SHA256 (RFC 7515, RFC 7519).
 //!
-//! A token's signature is checked here and costs no store. Its life is judged by the caller with the clock, because an
-//! expired ticket still names an order that may have been made of it.
+//! A token's signature is checked here, without a store. The caller checks the expiry, because an
+//! expired ticket still names an order that may have been made from it.
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -13,20 +13,20 @@ use crate::{
     ports::{Ports, Stored},
 };
 
-/// What a session token says.
+/// The claims of a session token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SessionClaims {
-    /// Whose session.
+    /// The session's user.
     #[serde(rename = "sub")]
     pub user_id: UserId,
-    /// Which session.
+    /// The session's id.
     #[serde(rename = "sid")]
     pub session_id: SessionId,
-    /// What the user may do.
+    /// The user's role.
     pub role: Role,
-    /// When it was signed, in seconds since 1970.
+    /// When the token was signed, in seconds since 1970.
     pub iat: i64,
-    /// When it is over, in seconds since 1970.
+    /// When the token expires, in seconds since 1970.
     pub exp: i64,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Keyring {
 impl Keyring {
     pub(super) fn new(keys: &[SigningKey]) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
-        // The library would judge by the machine's clock; ours is given.
+        // The library would use the machine's clock; the caller checks with the injected one.
         validation.validate_exp = false;
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
@@ -66,7 +66,7 @@ impl Keyring {
             .expect("claims of plain fields can be written as JSON")
     }
 
-    /// What the token says, if one of the keys signed it.
+    /// The token's claims, if one of the keys signed it.
     pub(super) fn verify<T: DeserializeOwned>(&self, token: &str) -> Option<T> {
         let key = match self.keys.as_slice() {
             [only] => only,
@@ -79,10 +79,11 @@ impl Keyring {
     }
 }
 
-/// The keys of one purpose as an app holds them. Configured ones are there at once. In the development profile there may be
-/// none: then one is made and kept in the ledger, which is asked when a token is first signed or verified, and not before.
+/// The keys of one purpose. Configured keys are available at once. The development profile may have
+/// none: then a key is made and stored in the ledger, which is asked only when a token is first
+/// signed or verified.
 pub(super) struct Keys {
-    /// What the ledger keeps the key under.
+    /// The key's name in the ledger.
     name: &'static str,
     ring: OnceCell<Keyring>,
 }
@@ -130,7 +131,7 @@ mod tests {
         let token = ring.sign(&claims());
         assert!(
             ring.verify::<TicketClaims>(&token).is_some(),
-            "an expired one too: the caller judges life"
+            "also an expired token: the caller checks the expiry"
         );
         assert!(Keyring::new(&[key("a", 2)]).verify::<TicketClaims>(&token).is_none());
         let (signed, mac) = token.rsplit_once('.').unwrap();

@@ -1,4 +1,4 @@
-//! Request bodies, path and query: read strictly, refused with the field's name.
+//! Reads request bodies, path and query parameters strictly; a refusal names the field.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use crate::problem::Problem;
 
 /// Largest request body.
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
-/// Items on a page when the client does not say, and at most.
+/// Items on a page: the default, and the maximum.
 pub(super) const LIMIT_DEFAULT: u32 = 20;
 pub(super) const LIMIT_MAX: u32 = 100;
-/// A body must have come whole within this time, so that slow senders can't hold connections.
+/// Time limit for receiving a whole body, so that slow senders can't hold connections.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn invalid(field: &str, expected: impl Into<String>) -> Problem {
     Problem::Invalid { field: field.to_owned(), expected: expected.into() }
 }
 
-/// A JSON body. An empty one stands for `{}`.
+/// A JSON body. An empty body is read as `{}`.
 pub struct Body<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -45,7 +45,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         }
         let bytes = if bytes.is_empty() { b"{}".as_slice() } else { &bytes };
         if !bytes.trim_ascii_start().starts_with(b"{") {
-            // Serde would read a list as an object, field by field.
+            // Serde would accept an array in place of an object and fill the fields in order.
             return Err(invalid("body", "one JSON object"));
         }
         let mut json = serde_json::Deserializer::from_slice(bytes);
@@ -56,7 +56,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
-/// Names the field and what would be right. What the client sent is never repeated: it may be a password.
+/// Names the field and what is expected. The value that the client sent is never repeated: it may
+/// be a password.
 fn refusal(path: &str, message: &str) -> Problem {
     let message = message.split(" at line ").next().unwrap_or_default();
     let quoted = message.split('`').nth(1);
@@ -77,7 +78,7 @@ fn refusal(path: &str, message: &str) -> Problem {
     }
 }
 
-/// Parameters in the path. One that can't be read names nothing that exists.
+/// Path parameters. A parameter that can't be parsed names nothing that exists: `not-found`.
 pub struct Params<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Params<T> {
@@ -94,9 +95,9 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Params<
 /// `?cursor=&limit=` of a list; `Cursor` is the id of the last item seen.
 #[derive(Debug)]
 pub struct PageQuery<C> {
-    /// Where the page begins, if not at the newest.
+    /// Where the page begins; `None`: at the newest item.
     pub cursor: Option<C>,
-    /// Items wanted, 1 to 100.
+    /// Largest number of items, 1 to 100.
     pub limit: u32,
 }
 

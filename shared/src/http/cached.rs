@@ -1,4 +1,4 @@
-//! Answers that a client may keep: entity tags and compression.
+//! Answers that a client may cache: entity tags and compression.
 
 use axum::{
     body::{Body, Bytes},
@@ -11,7 +11,7 @@ use crate::app::{App, CachedJson};
 /// The server's clock at the moment of the answer, for answers whose body may be older.
 pub const SERVER_TIME: HeaderName = HeaderName::from_static("server-time");
 
-/// Whether the client takes gzip: named without a weight of nought.
+/// Whether the client accepts gzip: the header names it with a weight above zero.
 #[must_use]
 pub fn takes_gzip(request: &HeaderMap) -> bool {
     request
@@ -27,7 +27,8 @@ pub fn takes_gzip(request: &HeaderMap) -> bool {
         })
 }
 
-/// Whether the client has what the entity tag names. Weak and strong tags are compared alike, as `If-None-Match` asks.
+/// Whether the client has the content that the entity tag names. Weak and strong tags are compared
+/// alike, as `If-None-Match` requires.
 #[must_use]
 pub fn has_tag(request: &HeaderMap, tag: &str) -> bool {
     let opaque =
@@ -39,8 +40,8 @@ pub fn has_tag(request: &HeaderMap, tag: &str) -> bool {
     })
 }
 
-/// Answers with JSON that others get as well: compressed for those who take it, 304 for those who have it. It may be kept
-/// and is asked for again each time.
+/// Answers with JSON that is the same for all clients: compressed for a client that accepts gzip,
+/// 304 for a client that has it already. A client may store it, but must revalidate it each time.
 pub fn cached_json(app: &App, request: &HeaderMap, json: &CachedJson) -> Response {
     let mut response = if has_tag(request, json.tag()) {
         StatusCode::NOT_MODIFIED.into_response()

@@ -1,4 +1,5 @@
-//! Which address a request comes from, as far as the proxies in between can be believed.
+//! The client's address: the peer's, or one from `X-Forwarded-For` as far as its proxies are
+//! trusted.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -18,8 +19,8 @@ use crate::{
     problem::Problem,
 };
 
-/// The client's address: from the `ConnectInfo<SocketAddr>` that the gateway puts into the request's extensions, or from the
-/// event of API Gateway.
+/// The client's address. It comes from the `ConnectInfo<SocketAddr>` that the gateway adds to the
+/// request's extensions, or from the event of API Gateway.
 #[derive(Debug, Clone)]
 pub struct ClientAddress(pub Client);
 
@@ -37,7 +38,7 @@ impl FromRequestParts<App> for ClientAddress {
             }
             _ => None,
         };
-        // Without an address there is nothing to limit by: a fault of the host, not of the caller.
+        // Limits need an address. A missing one is a fault of the host, not of the caller.
         let peer = peer.ok_or_else(|| {
             tracing::error!("a request came without the address of its sender");
             Problem::Internal
@@ -58,23 +59,24 @@ impl FromRequestParts<App> for ClientAddress {
 }
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
-/// A proxy that is missing from the configuration sends the header with every request.
+/// Once a minute, because a proxy that the configuration lacks sends the header with every request.
 static UNTRUSTED_FORWARDER: OncePerMinute = OncePerMinute::new();
 
 pub(super) fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
     trusted.iter().any(|network| network.contains(address))
 }
 
-/// The right-most address of the chain that is no trusted proxy: whatever stands left of it may be made up. An entry that a
-/// trusted proxy added and that can't be read is refused: falling back to the proxy's address would exempt the
-/// client from its own bans and limits.
+/// The right-most address of the chain that is not a trusted proxy; entries to its left may be
+/// forged. If an entry that a trusted proxy added can't be parsed, the request is refused: falling
+/// back to the proxy's address would exempt the client from its own bans and limits.
 fn behind_proxies(
     peer: IpAddr,
     headers: &HeaderMap,
     trusted: &[Network],
 ) -> Result<IpAddr, Problem> {
     let mut address = peer.to_canonical();
-    // Several lines are one list. Bytes, because one byte that is no ASCII must not hide the entries beside it.
+    // Repeated headers form one list. They are read as bytes, because one byte that is not ASCII
+    // must not hide the other entries.
     let lines: Vec<&[u8]> =
         headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
     if lines.iter().all(|line| line.trim_ascii().is_empty()) {
@@ -104,8 +106,9 @@ fn hop_address(hop: &[u8]) -> Option<IpAddr> {
     address.map(|address| address.to_canonical())
 }
 
-/// Whether a private address that is not trusted names somebody else as the client: most likely a proxy that the
-/// configuration lacks. An API gateway adds the address itself.
+/// Whether a private address that is not trusted names another address as the client: it is most
+/// likely a proxy that the configuration lacks. An API gateway adds the peer's own address, which
+/// does not count.
 fn forwards_untrusted(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> bool {
     let peer = peer.to_canonical();
     let mut hops = headers
@@ -168,7 +171,7 @@ mod tests {
         let own = ["127.0.0.1/32"];
         assert_eq!(seen_bytes("127.0.0.1", &[b"\xff, 203.0.113.9"], &own), "203.0.113.9");
         assert_eq!(seen("127.0.0.1", &["\u{e9}", "203.0.113.9"], &own), "203.0.113.9");
-        // As an event carries it: whole lines joined, invalid bytes replaced.
+        // As in an API Gateway event: headers joined into one, invalid bytes replaced.
         assert_eq!(seen("127.0.0.1", &["\u{fffd},203.0.113.9"], &own), "203.0.113.9");
         assert_eq!(
             seen_bytes("203.0.113.9", &[b"\xff"], &own),
@@ -225,7 +228,7 @@ mod tests {
             assert!(noticed(private, &[b"203.0.113.9"], &[]), "{private}");
             assert!(!noticed(private, &[], &[]), "{private}");
         }
-        assert!(!noticed("10.0.0.1", &[b"10.0.0.1"], &[]), "as the event of a function has it");
+        assert!(!noticed("10.0.0.1", &[b"10.0.0.1"], &[]), "as in the event of a function");
         assert!(!noticed("10.0.0.1", &[b"203.0.113.9"], &["10.0.0.0/8"]));
         assert!(!noticed("192.0.2.1", &[b"203.0.113.9"], &[]), "a stranger on the internet");
     }

@@ -1,11 +1,13 @@
-//! The endpoints of an HTTP function, each declared once: method, path, handler, and what the OpenAPI document says of it.
+//! The endpoints of an HTTP function, each declared once: method, path, handler, and its
+//! description in the OpenAPI document.
 //!
-//! [`Endpoints`] is all that a function exports. Its router, the paths that the gateway and Lambda send to it, and its part
-//! of the document ([`super::openapi`]) are made of the same declarations.
+//! [`Endpoints`] is all that a function exports. Its router, the paths that the gateway and Lambda
+//! send to it, and its part of the document ([`super::openapi`]) are derived from the same
+//! declarations.
 //!
-//! A declaration is plain data: it names the functions that make a schema and calls none of them, so that a function starts
-//! as fast as it would without a description. What holds for every endpoint, or follows from what one reads and needs, is
-//! not declared but added by the document.
+//! A declaration is plain data: it names the functions that make a schema but calls none of them,
+//! so the description does not slow a function's start. The document itself adds the parts that all
+//! endpoints share, and those that follow from an endpoint's input and access.
 
 use axum::{
     Router,
@@ -19,7 +21,7 @@ use utoipa::{
 
 use crate::{app::App, problem::ProblemKind};
 
-/// What one HTTP function answers.
+/// The endpoints of one HTTP function.
 pub struct Endpoints {
     pub(super) group: &'static str,
     pub(super) about: &'static str,
@@ -27,7 +29,8 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// The endpoints of a function. The document shows them as one group with a name and a text.
+    /// Declares a function's endpoints. The document shows them as one group with this name and
+    /// text.
     pub fn new(
         group: &'static str,
         about: &'static str,
@@ -45,8 +48,8 @@ impl Endpoints {
         routes.with_state(app)
     }
 
-    /// The paths, each once. A path belongs to one function whatever the method, so that a wrong method is answered by the
-    /// function that knows the right ones.
+    /// The paths, each once. All methods of a path belong to one function, so that the function
+    /// that knows the allowed methods refuses the others.
     #[must_use]
     pub fn paths(&self) -> Vec<&'static str> {
         let mut paths: Vec<&str> = Vec::new();
@@ -72,7 +75,7 @@ pub struct Endpoint {
     pub(super) operation: Operation,
 }
 
-/// What the document says of an endpoint.
+/// An endpoint's description in the document.
 pub(super) struct Operation {
     pub(super) method: HttpMethod,
     pub(super) id: &'static str,
@@ -88,9 +91,9 @@ pub(super) struct Operation {
 /// Who may call an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody.
+    /// Everyone, also without a session.
     Public,
-    /// Whoever is signed in.
+    /// Signed-in users.
     SignedIn,
     /// Signed-in administrators.
     Admin,
@@ -104,16 +107,16 @@ pub(super) struct Parameter {
     pub(super) value: Value,
 }
 
-/// What a parameter may be.
+/// The allowed values of a parameter.
 pub(super) enum Value {
     Of(fn() -> RefOr<Schema>),
-    /// How many items of a list.
+    /// The number of items on a page.
     Limit,
-    /// One of these words, or any text if there are none.
+    /// One of these words, or any text if the list is empty.
     Words(&'static [&'static str]),
 }
 
-/// The schema of a type, and those that it refers to.
+/// The schema of a type, and the schemas that it refers to.
 #[derive(Clone, Copy)]
 pub(super) struct SchemaOf {
     pub(super) name: fn() -> std::borrow::Cow<'static, str>,
@@ -127,7 +130,7 @@ impl SchemaOf {
     }
 }
 
-/// The answer when all is well.
+/// The answer on success.
 pub(super) struct Success {
     pub(super) status: u16,
     pub(super) about: &'static str,
@@ -202,13 +205,13 @@ impl Endpoint {
         self.path
     }
 
-    /// Who may call it.
+    /// Who may call the endpoint.
     #[must_use]
     pub const fn access(&self) -> Access {
         self.operation.access
     }
 
-    /// Its name for programs, and what it does in one sentence.
+    /// Sets the operation id, and a summary of one sentence.
     #[must_use]
     pub const fn called(mut self, id: &'static str, summary: &'static str) -> Self {
         self.operation.id = id;
@@ -216,21 +219,21 @@ impl Endpoint {
         self
     }
 
-    /// More than the summary says.
+    /// Sets the description that follows the summary.
     #[must_use]
     pub const fn about(mut self, text: &'static str) -> Self {
         self.operation.about = Some(text);
         self
     }
 
-    /// Needs a live session.
+    /// Requires a live session.
     #[must_use]
     pub const fn signed_in(mut self) -> Self {
         self.operation.access = Access::SignedIn;
         self
     }
 
-    /// Needs a live session of an administrator.
+    /// Requires a live session of an administrator.
     #[must_use]
     pub const fn admin(mut self) -> Self {
         self.operation.access = Access::Admin;
@@ -244,7 +247,7 @@ impl Endpoint {
         self
     }
 
-    /// Is a page of a list; `Cursor` is what `next_cursor` holds.
+    /// Answers with a page of a list; `Cursor` is the type of `next_cursor`.
     #[must_use]
     pub fn paged<Cursor: PartialSchema>(self) -> Self {
         let cursor = "Where the page begins: the last page's `next_cursor`.";
@@ -257,7 +260,7 @@ impl Endpoint {
         )
     }
 
-    /// Needs a query parameter: one of some words, or any text if none are named.
+    /// Requires a query parameter: one of `words`, or any text if there are none.
     #[must_use]
     pub fn query(
         self,
@@ -268,7 +271,7 @@ impl Endpoint {
         self.parameter(ParameterIn::Query, name, true, about, Value::Words(words))
     }
 
-    /// Reads a header that may be left out.
+    /// Reads an optional header.
     #[must_use]
     pub fn header<T: PartialSchema>(self, name: &'static str, about: &'static str) -> Self {
         self.parameter(ParameterIn::Header, name, false, about, Value::Of(T::schema))
@@ -286,19 +289,19 @@ impl Endpoint {
         self
     }
 
-    /// Answers with JSON when all is well.
+    /// Answers with JSON on success.
     #[must_use]
     pub fn gives<T: ToSchema>(self, status: u16, about: &'static str) -> Self {
         self.succeeds(status, about, Content::Json(SchemaOf::new::<T>()))
     }
 
-    /// Answers with bytes of a media type when all is well.
+    /// Answers with bytes of a media type on success.
     #[must_use]
     pub fn gives_bytes(self, status: u16, media_type: &'static str, about: &'static str) -> Self {
         self.succeeds(status, about, Content::Bytes(media_type))
     }
 
-    /// Answers with 204 when all is well.
+    /// Answers with 204 on success.
     #[must_use]
     pub fn gives_nothing(self, about: &'static str) -> Self {
         self.succeeds(204, about, Content::Nothing)
@@ -309,14 +312,15 @@ impl Endpoint {
         self
     }
 
-    /// The good answer has a header.
+    /// Adds a header to the successful answer.
     #[must_use]
     pub fn with_header(mut self, name: &'static str, about: &'static str) -> Self {
         self.operation.success.headers.push((name, about));
         self
     }
 
-    /// Refusals beside those that every endpoint has or that follow from what this one reads and needs.
+    /// Adds refusals. Refusals that all endpoints share, or that follow from this endpoint's input
+    /// and access, are not listed here.
     #[must_use]
     pub fn refuses(mut self, problems: &[ProblemKind]) -> Self {
         self.operation.refusals.extend(problems);

@@ -1,5 +1,5 @@
-//! The last layer of every router: a request id, the trace, security headers, the refusal of what pages of other sites want to change, and
-//! problems for what no route answers.
+//! The last layer of every router: a request id, the trace, security headers, the refusal of
+//! changes requested by pages of other sites, and problems for requests that match no route.
 
 use std::sync::{
     OnceLock,
@@ -26,14 +26,14 @@ use crate::{
     trace::{Answered, Route},
 };
 
-/// The header that names a request in logs, taken over from a proxy or made here.
+/// The header with the id of a request in the logs: a proxy's id, or one made here.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The request's id, in the request's extensions.
 #[derive(Debug, Clone)]
 pub struct RequestId(pub HeaderValue);
 
-/// Finishes a router. `source` says whose trace context it believes.
+/// Adds the last layer to a router. `source` says whose trace context is trusted.
 pub fn finish(router: Router, source: TraceSource) -> Router {
     router
         .fallback(|| async { Problem::NotFound })
@@ -55,7 +55,8 @@ async fn common(State(source): State<TraceSource>, mut request: Request, next: N
     if let Some(context) = context {
         request.extensions_mut().insert(context);
     }
-    // With or without a session: a page of another site must not sign its visitor in as somebody else either.
+    // Also without a session: a page of another site must not sign its visitor in to another
+    // account.
     let foreign =
         path.starts_with("/api/") && !method.is_safe() && is_from_another_site(request.headers());
     let mut response = match foreign {
@@ -74,7 +75,7 @@ async fn common(State(source): State<TraceSource>, mut request: Request, next: N
             &Answered { method: &method, status: status.as_u16(), route: route.as_ref() },
         );
     }
-    // A 503 is an outage: thousands of the same, told once a second by whoever met it.
+    // An outage causes thousands of 503s; the code that meets it logs it once a second.
     if status == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::warn!(%method, path, status = status.as_u16(), "answered");
     } else {
@@ -89,7 +90,7 @@ async fn common(State(source): State<TraceSource>, mut request: Request, next: N
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // Pages set their own; the API shows nothing and is not to be kept.
+    // Pages set their own headers. API answers render nothing and must not be cached.
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
@@ -104,7 +105,7 @@ fn is_usable(id: &HeaderValue) -> bool {
         && id.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }
 
-/// A number of this process behind random bytes of this process: unique, and made without a call of the kernel.
+/// The process's random bytes and a counter: unique, without a system call per request.
 fn new_id() -> HeaderValue {
     static PROCESS: OnceLock<u64> = OnceLock::new();
     static NUMBER: AtomicU64 = AtomicU64::new(0);

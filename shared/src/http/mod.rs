@@ -1,5 +1,5 @@
-//! What every HTTP function shares: declaring endpoints, reading requests, writing answers and problems, and the common
-//! finish of a router.
+//! Code that all HTTP functions share: it declares endpoints, reads requests, writes answers and
+//! problems, and adds the last layer of a router.
 
 mod body;
 mod cached;

@@ -1,7 +1,9 @@
-//! The OpenAPI document of the functions, made of their [`Endpoints`]. Only the emulator calls this.
+//! The OpenAPI document of the functions, derived from their [`Endpoints`]. Only the emulator calls
+//! this.
 //!
-//! Schemas are derived from the types that handlers read and write; the status, the title and the meaning of a refusal come
-//! from the table of problems. What holds for every endpoint is added here.
+//! Schemas are derived from the types that handlers read and write; the status, the title and the
+//! meaning of a refusal come from the table of problems. The parts that all endpoints share are
+//! added here.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +32,7 @@ use crate::{
     problem::{EXPLAINED, Explained, ProblemKind},
 };
 
-/// What every endpoint can answer: its own faults, those of the host it runs on, and refusals of an address.
+/// Problems of every endpoint: its own faults, faults of its host, and refusals of an address.
 const ALWAYS: [ProblemKind; 7] = [
     ProblemKind::BadHeader,
     ProblemKind::Banned,
@@ -40,17 +42,17 @@ const ALWAYS: [ProblemKind; 7] = [
     ProblemKind::Unavailable,
     ProblemKind::FunctionTimeout,
 ];
-/// What reading a body can end in.
+/// Problems of reading a body.
 const OF_A_BODY: [ProblemKind; 3] =
     [ProblemKind::Invalid, ProblemKind::BodyTooLarge, ProblemKind::UnsupportedMediaType];
 
 /// Schemas by the names under which the document refers to them.
 type Schemas = Vec<(String, RefOr<Schema>)>;
 
-/// Puts a function's endpoints into the document.
+/// Adds a function's endpoints to the document.
 ///
 /// # Panics
-/// When two types have one name.
+/// When two types have the same name.
 pub fn describe(document: &mut OpenApi, endpoints: &Endpoints) {
     let (mut schemas, mut responses) = (Schemas::new(), BTreeMap::<String, RefOr<Response>>::new());
     for endpoint in endpoints.iter() {
@@ -58,7 +60,7 @@ pub fn describe(document: &mut OpenApi, endpoints: &Endpoints) {
         for same in refusals(endpoint).chunk_by(|one, other| one.status == other.status) {
             let refusal = refusal(same);
             builder = match same {
-                // Most statuses have one meaning, the same for all operations that give them.
+                // Most statuses have one meaning: it is described once, and operations refer to it.
                 [one] => {
                     responses.insert(problem_name(one.slug), refusal.into());
                     builder.response(
@@ -85,7 +87,7 @@ pub fn describe(document: &mut OpenApi, endpoints: &Endpoints) {
     document.tags.get_or_insert_default().push(tag);
 }
 
-/// What the endpoint reads, and its answer when all is well.
+/// The endpoint's input, and its answer on success.
 fn operation(endpoint: &Endpoint, schemas: &mut Schemas) -> OperationBuilder {
     let Operation { id, summary, about, access, parameters, body, success, .. } =
         &endpoint.operation;
@@ -111,7 +113,7 @@ fn refusals(endpoint: &Endpoint) -> Vec<&'static Explained> {
     let Operation { method, access, parameters, body, refusals, .. } = &endpoint.operation;
     let mut kinds = [&ALWAYS[..], refusals].concat();
     if *method != HttpMethod::Get {
-        // A page of another site.
+        // The refusal of changes requested by pages of other sites.
         kinds.push(ProblemKind::Forbidden);
     }
     if path_parameters(endpoint.path()).next().is_some() {
@@ -137,7 +139,7 @@ fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
     path.split('{').skip(1).filter_map(|rest| rest.split('}').next())
 }
 
-/// Whatever stands in a path of this product is an id; those of parked messages are the queue's.
+/// Every path parameter is an id: a UUID, except for parked messages, whose ids the queue makes.
 fn path_parameter(name: &str) -> ParameterBuilder {
     let format = (name != "parked_id").then(|| SchemaFormat::Custom("uuid".to_owned()));
     let id = ObjectBuilder::new().schema_type(Type::String).format(format);
@@ -171,7 +173,7 @@ fn parameter(given: &Parameter) -> ParameterBuilder {
         .schema(Some(schema))
 }
 
-/// An empty body stands for `{}`, so it is needed where one of its fields is.
+/// An empty body is read as `{}`, so a body is required only if one of its fields is.
 fn request_body(body: SchemaOf, schemas: &mut Schemas) -> RequestBody {
     let needed =
         matches!((body.schema)(), RefOr::T(Schema::Object(object)) if !object.required.is_empty());
@@ -206,7 +208,7 @@ fn reference(of: SchemaOf, schemas: &mut Schemas) -> Ref {
     Ref::from_schema_name((of.name)())
 }
 
-/// The ways to show a session, as [`operation`] names them.
+/// Adds the security schemes, under the names that [`operation`] uses.
 pub fn security(document: &mut OpenApi) {
     let components = document.components.get_or_insert_default();
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT");
@@ -274,7 +276,7 @@ fn refusal(lines: &[&Explained]) -> ResponseBuilder {
 fn header(kind: Type, what: &str, always: bool) -> Header {
     let mut header = Header::new(ObjectBuilder::new().schema_type(kind).build());
     header.description = Some(what.to_owned());
-    // The builder has no word for it; what is said as an extension stands beside the other members.
+    // The builder has no method for `required`; an extension is written beside the other members.
     header.extensions = Some(Extensions::from_iter([("required", always)]));
     header
 }

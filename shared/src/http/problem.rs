@@ -1,4 +1,5 @@
-//! Problems as `application/problem+json` (RFC 9457), with `Retry-After` and the `RateLimit` headers.
+//! Problems as `application/problem+json` (RFC 9457), with `Retry-After` and the `RateLimit`
+//! headers.
 
 use axum::response::{IntoResponse, Response};
 use lambda_http::http::{HeaderValue, StatusCode, header};
@@ -6,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::problem::Problem;
 
-/// What a handler returns.
+/// The result of a handler.
 pub type HandlerResult<T> = Result<T, Problem>;
 
 impl IntoResponse for Problem {
@@ -22,12 +23,12 @@ impl IntoResponse for Problem {
         ] {
             body.insert(name.to_owned(), value);
         }
-        let status = StatusCode::from_u16(line.status).expect("the table holds real statuses");
+        let status = StatusCode::from_u16(line.status).expect("the table holds valid statuses");
         let mut response = (status, Value::Object(body).to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(ms) = self.retry_after_ms() {
-            // Whole seconds, never too early.
+            // Whole seconds, rounded up so that a client does not retry too early.
             headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000)));
         }
         if let Self::RateLimited { name, quota, retry_after_ms } = &self {
@@ -41,7 +42,7 @@ impl IntoResponse for Problem {
                 headers.insert(
                     header,
                     HeaderValue::from_str(&value)
-                        .expect("digits and a name of ours make a header value"),
+                        .expect("digits and a static name make a header value"),
                 );
             }
         }
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
     use crate::{domain::Quota, ports::StoreError};
 
-    /// Counts the lines about stores.
+    /// Counts log lines about stores.
     #[derive(Clone, Default)]
     struct StoreLines(Arc<AtomicUsize>);
 

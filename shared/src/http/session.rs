@@ -1,5 +1,6 @@
-//! Who is signed in: a bearer token, or the session cookie. Of a [`Caller`] only the signature is checked here; whether the
-//! session is alive is asked by the use case, together with limits and bans.
+//! Reads the session from a bearer token or the session cookie. For a [`Caller`], only the token
+//! itself is checked here; the use case checks whether the session is alive, together with limits
+//! and bans.
 
 use axum::{extract::FromRequestParts, http::request::Parts, response::AppendHeaders};
 use lambda_http::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -12,13 +13,14 @@ use crate::{
     problem::Problem,
 };
 
-/// The name of the cookie where it is `Secure`: browsers take it only from this host, over TLS and for all paths, so that
-/// no other page of the domain can slip in a session of its own.
+/// The cookie's name when it is `Secure`. Browsers accept this prefix only from this host, over TLS
+/// and for all paths, so that another host of the domain can't plant a session.
 const SECURE_COOKIE: &str = "__Host-session";
-/// Its name where it is not: the prefix needs `Secure`.
+/// The cookie's name when it is not `Secure`, as the prefix requires that attribute.
 const COOKIE: &str = "session";
 
-/// Whoever has a session. With only a cookie, a request that changes something must come from our own pages.
+/// The caller of a session. A request that carries only the cookie and changes something must come
+/// from our own pages.
 impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
@@ -39,8 +41,8 @@ impl FromRequestParts<App> for Caller {
     }
 }
 
-/// An administrator, whom [`App::enter_admin`] has let in. Put it first among a handler's arguments: then nobody else learns
-/// what the rest of the request lacks.
+/// An administrator admitted by [`App::enter_admin`]. Make it a handler's first argument, so that
+/// other callers are refused before the rest of the request is validated.
 impl FromRequestParts<App> for Admin {
     type Rejection = Problem;
 
@@ -78,10 +80,11 @@ fn same_origin(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Whether a browser says that the request comes from a page of another site. Programs that are no browser say nothing.
+/// Whether a browser says that the request comes from a page of another site. Other programs send
+/// no such header.
 pub(super) fn is_from_another_site(headers: &HeaderMap) -> bool {
     match headers.get("sec-fetch-site") {
-        // "none": the user, by the address bar or a bookmark.
+        // "none": the user used the address bar or a bookmark.
         Some(site) => site != "same-origin" && site != "none",
         None => headers.get(header::ORIGIN).is_some_and(|origin| !is_own(origin, headers)),
     }
@@ -109,7 +112,7 @@ pub fn session_cookie(
     [set_cookie(is_secure(app, headers), token, max_age_seconds)]
 }
 
-/// The headers that end the session in the browser, whichever name its cookie has.
+/// The headers that end the session in the browser, under both names of the cookie.
 pub fn no_session_cookie() -> AppendHeaders<[(HeaderName, String); 2]> {
     AppendHeaders([set_cookie(true, "", 0), set_cookie(false, "", 0)])
 }
@@ -128,7 +131,7 @@ fn is_secure(app: &App, headers: &HeaderMap) -> bool {
     match app.config.cookie_secure {
         CookieSecure::Always => true,
         CookieSecure::Never => false,
-        // Behind a proxy the host may look like loopback to us, whatever the shopper opened.
+        // Behind a proxy, `Host` may be loopback although the shopper opened another address.
         CookieSecure::Auto => app.config.is_production() || !on_loopback(headers),
     }
 }

@@ -1,4 +1,4 @@
-//! Which trace a request belongs to, and whose word counts for that.
+//! Which trace a request belongs to, and whose `traceparent` is trusted.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -12,28 +12,30 @@ use crate::{
     trace::{self, Exporter, TARGET, TRACEPARENT, TraceContext},
 };
 
-/// Addresses that are asked every few seconds, and say nothing in a trace.
+/// Paths of health checks: they are called every few seconds and would only add noise to the
+/// traces.
 const NOT_EXPORTED: [&str; 2] = ["/healthz", "/readyz"];
 
-/// Whose `traceparent` a router believes.
+/// Whose `traceparent` a router trusts.
 #[derive(Debug, Clone)]
 pub enum TraceSource {
-    /// Nobody's.
+    /// No sender's.
     Nobody,
-    /// That of every request: a function has a gateway in front, which speaks for its clients.
+    /// Every sender's: a function has a gateway in front, which decides for its clients.
     Gateway,
-    /// That of the configured proxies.
+    /// The configured proxies'.
     Proxies {
-        /// Their addresses.
+        /// The proxies' addresses.
         networks: Arc<[Network]>,
-        /// Whether theirs is also the decision what is exported. Otherwise only the ids are taken over: a proxy that passes
-        /// on what its clients send would let them have everything exported.
+        /// Whether the proxies also decide which traces are exported. Otherwise only the ids are
+        /// taken over: behind a proxy that passes on its clients' headers, any client could have
+        /// everything exported.
         decide: bool,
     },
 }
 
 impl TraceSource {
-    /// What the gateway believes.
+    /// The source that the gateway trusts: the configured proxies.
     #[must_use]
     pub fn of_gateway(config: &Config) -> Self {
         Self::Proxies {
@@ -42,7 +44,7 @@ impl TraceSource {
         }
     }
 
-    /// The context that the request brings, if it is believed.
+    /// The request's trace context, if its sender is trusted.
     fn believed(&self, request: &Request) -> Option<TraceContext> {
         let from = |headers: &HeaderMap| {
             headers.get(TRACEPARENT)?.to_str().ok()?.parse::<TraceContext>().ok()
@@ -60,12 +62,13 @@ impl TraceSource {
     }
 }
 
-/// The span that every line of a request is written in. At the highest level, because a line at any level should carry it.
+/// The span of a request's log lines. It has the highest level, so that lines of every level carry
+/// it.
 pub(super) struct RequestSpan {
     pub(super) span: Span,
-    /// Where somebody reads it.
+    /// `None` when traces are neither logged nor exported.
     pub(super) context: Option<TraceContext>,
-    /// Where the span is exported.
+    /// `None` when the span is not exported.
     pub(super) exporter: Option<&'static dyn Exporter>,
 }
 

@@ -1,4 +1,5 @@
-//! The list of sales: put together once for all who ask within the life of its figures, and answered with the same bytes.
+//! The list of sales: built once for all requests within the lifetime of its figures, and answered
+//! with the same bytes.
 
 use std::{
     io::Write as _,
@@ -22,13 +23,13 @@ use crate::{
 
 static LIST: LazyLock<CacheCounts> = LazyLock::new(|| CacheCounts::new("sale_list"));
 
-/// Pages kept in memory.
+/// Most pages kept in memory.
 const PAGES_MAX: u64 = 100;
 
 /// Where a page begins, and how many sales it has at most.
 type Key = (Option<SaleId>, u32);
 
-/// JSON that is sent to many.
+/// JSON that is sent to many clients.
 #[derive(Debug)]
 pub struct CachedJson {
     plain: Arc<[u8]>,
@@ -43,7 +44,7 @@ impl CachedJson {
         Arc::clone(&self.plain)
     }
 
-    /// The same, compressed when first asked for.
+    /// The bytes compressed with gzip, on first use.
     #[must_use]
     pub fn gzip(&self) -> Arc<[u8]> {
         let compress = || {
@@ -78,9 +79,9 @@ impl SaleList {
 
 /// The pages in this process's memory.
 pub(in crate::app) struct SaleLists {
-    /// The sales of a page, as long as the text of a sale lives.
+    /// The sales of a page, kept for the lifetime of a sale's text.
     sales: Cache<Key, Arc<Vec<Sale>>>,
-    /// The page as it is sent, as long as its figures live.
+    /// The page as it is sent, kept for the lifetime of its figures.
     pages: Cache<Key, Arc<CachedJson>>,
 }
 

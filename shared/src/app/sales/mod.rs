@@ -1,7 +1,8 @@
-//! Sale pages, cached at two levels: this process, then the store that all processes share, then SQL.
+//! Sale pages: read from this process's cache, then from the cache that all processes share, then
+//! from SQL.
 //!
-//! One caller at a time reads a page for all who wait for it (single flight), so that a sale's first second is one
-//! query per process and not ten thousand.
+//! Single flight: concurrent callers share one read of a page, so that a sale's first second costs
+//! one query per process and not ten thousand.
 
 use std::{
     collections::HashMap,
@@ -34,24 +35,25 @@ static SALE: LazyLock<CacheCounts> = LazyLock::new(|| CacheCounts::new("sale"));
 static AVAILABLE: LazyLock<CacheCounts> = LazyLock::new(|| CacheCounts::new("available"));
 static SHARED_SALE: LazyLock<CacheCounts> = LazyLock::new(|| CacheCounts::new("shared_sale"));
 
-/// Users known to hold no order of a sale, and orders known not to be recorded, that are kept in a process's memory.
+/// Most users known to hold no order of a sale, and most orders known not to be recorded, in a
+/// process's memory.
 const NONE_MAX: u64 = 100_000;
-/// Refused tickets whose order is looked for in the ledger at once.
+/// Most look-ups of refused tickets in the ledger at the same time.
 const LOOKUPS_MAX: usize = 8;
-/// Sold-out flags kept in a process's memory.
+/// Most sold-out flags in a process's memory.
 const FLAGS_MAX: usize = 10_000;
-/// Sales kept in a process's memory.
+/// Most sales in a process's memory.
 const LOCAL_SALES_MAX: u64 = 10_000;
 
 pub(super) struct Catalog {
     sales: LocalCache<SaleId, Option<Arc<Sale>>>,
     available: LocalCache<SaleId, u32>,
     sold_out: SoldOutFlags,
-    /// Who was seen to hold no order of a sale while it was sold out, with the flag that said so. Only they are told
-    /// `sold-out` from memory: whoever is not here may be a winner.
+    /// Users who were seen to hold no order of a sale while it was sold out, with the flag of that
+    /// time. Only they receive `sold-out` from memory: any other user may be a winner.
     without: LocalCache<(SaleId, UserId), Known>,
-    /// Orders that the ledger was seen not to have, so that a refused ticket that is sent again and again is looked up
-    /// there once in a while.
+    /// Orders that were not in the ledger, so that a refused ticket that is sent repeatedly is
+    /// looked up there only once in a while.
     unrecorded: LocalCache<OrderId, Known>,
     pub(super) lookups: Semaphore,
     none_life_ms: u64,
@@ -62,7 +64,8 @@ impl Catalog {
     pub(super) fn new(times: &CacheTimes) -> Self {
         let (sale_life, figure_life) =
             (Duration::from_millis(times.sale_local_ms), Duration::from_millis(times.sold_out_ms));
-        // When a memory is dropped. Whether it still holds, its own end says, by the app's clock.
+        // When an entry is evicted. Its own end and the app's clock decide whether it is still
+        // valid.
         let none_life = Duration::from_millis(times.no_order_ms) + Duration::from_secs(60);
         Self {
             sales: LocalCache::builder()
@@ -98,7 +101,8 @@ impl Catalog {
         self.sales.contains_key(&sale_id)
     }
 
-    /// Whether the user is known to hold no order (or fewer than the limit), since the sale was last seen to be sold out.
+    /// Whether the user is known to hold no order (or fewer than the limit), since the sale was
+    /// last seen to be sold out.
     pub(super) async fn is_without(
         &self,
         sale_id: SaleId,
@@ -127,7 +131,7 @@ impl Catalog {
         self.without.invalidate(&(sale_id, user_id)).await;
     }
 
-    /// Whether the ledger was seen not to have the order a moment ago.
+    /// Whether a recent look-up did not find the order in the ledger.
     pub(super) async fn is_unrecorded(&self, order_id: OrderId, now_ms: u64) -> bool {
         self.unrecorded.get(&order_id).await.is_some_and(|known| now_ms < known.until_ms)
     }
@@ -147,21 +151,21 @@ impl Catalog {
     }
 }
 
-/// Something that is believed until a time of the monotonic clock.
+/// A fact that is trusted until a time of the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     flag: FlagNumber,
     until_ms: u64,
 }
 
-/// Names one sold-out flag, from its being set until units are free or were sold again: what was seen under an earlier one is
-/// not believed.
+/// Identifies one sold-out flag, from its being set until units are free or were sold again. Facts
+/// noted under an earlier flag are not trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FlagNumber(u64);
 
-/// Which sales are sold out, as far as this process knows. A flag is believed for a short life; then one caller looks
-/// again, while the others are still answered from it. All times are the monotonic clock's: a wall clock that is set
-/// back must not keep a flag alive.
+/// Which sales are sold out, as far as this process knows. A flag is valid for a short time; then
+/// one caller asks the store again, while the others are still answered from the flag. All times
+/// are the monotonic clock's: a wall clock that is set back must not keep a flag alive.
 struct SoldOutFlags {
     flags: RwLock<HashMap<SaleId, SoldOut>>,
     number: AtomicU64,
@@ -170,19 +174,19 @@ struct SoldOutFlags {
 
 struct SoldOut {
     number: FlagNumber,
-    /// [`Availability::admissions`] when no unit was left: another figure means that somebody has bought since, perhaps a user
-    /// who was seen to hold no order.
+    /// [`Availability::admissions`] when no unit was left: a different number means that a unit was
+    /// bought since, perhaps by a user who was seen to hold no order.
     admissions: u64,
-    /// When it is to be looked at again.
+    /// When the store must be asked again.
     until_ms: AtomicU64,
 }
 
-/// What a flag says to one caller.
+/// A flag's answer to one caller.
 #[derive(Debug, PartialEq, Eq)]
 enum Flag {
     Unset,
     SoldOut(FlagNumber),
-    /// The flag's life is over, and this caller is the one to look.
+    /// The flag has expired, and this caller must ask the store.
     LookAgain,
 }
 
@@ -210,7 +214,7 @@ impl SoldOutFlags {
     fn set(&self, sale_id: SaleId, admissions: u64, now_ms: u64) -> FlagNumber {
         let mut flags = self.flags.write().unwrap_or_else(PoisonError::into_inner);
         if flags.len() >= FLAGS_MAX {
-            // Those of sales that nobody asks for any more.
+            // Drop the flags of sales that are no longer requested.
             flags.retain(|_, flag| now_ms < flag.until_ms.load(Ordering::Relaxed));
         }
         let known = flags
@@ -232,7 +236,8 @@ impl SoldOutFlags {
 }
 
 impl App {
-    /// The flag that says that the sale is sold out, from memory; now and then one caller asks the admission store for all.
+    /// The sale's sold-out flag, from memory. When it has expired, one caller asks the admission
+    /// store for all.
     pub(super) async fn sold_out_flag(
         &self,
         sale_id: SaleId,
@@ -262,7 +267,8 @@ impl App {
     /// `not-found`, `rate-limited`, `banned`, `unavailable`.
     pub async fn sale_page(&self, client: &Client, sale_id: SaleId) -> Result<SaleView, Problem> {
         if !self.catalog.knows(sale_id) {
-            // What is in memory is free; made-up ids, which are not, are limited.
+            // Sales in memory cost nothing. Requests for others are limited, because ids may be
+            // made up.
             self.enter_reader(client).await?;
         }
         let sale = self.sale(sale_id).await?;
@@ -289,7 +295,7 @@ impl App {
         match self.ports.cache.get(&key, now).await {
             Ok(Some(bytes)) => match serde_json::from_slice(&bytes) {
                 Ok(sale) => return Ok(Some(Arc::new(sale))),
-                // Written by another version of the product: SQL knows.
+                // Written by another version of the product: read from SQL instead.
                 Err(error) => tracing::warn!(%error, key, "unreadable cache entry"),
             },
             Ok(None) => {}
@@ -303,7 +309,7 @@ impl App {
         Ok(Some(Arc::new(sale)))
     }
 
-    /// Puts a sale into the shared cache. A cache that does not answer is no reason to fail.
+    /// Stores a sale in the shared cache. A failure is only logged.
     pub(super) async fn share_sale(&self, sale: &Sale, now: Timestamp) {
         let bytes = serde_json::to_vec(sale).expect("a sale can be written as JSON");
         let ttl_ms = self.config.cache.sale_shared_ms;
@@ -325,7 +331,7 @@ impl App {
                     AdmissionState::Open { stock, reserved, settled, .. } => {
                         stock.saturating_sub(reserved.saturating_add(settled))
                     }
-                    // While it is loaded the ledger's figure is the best there is.
+                    // While the store is being loaded, the ledger's figure is the best available.
                     AdmissionState::Missing | AdmissionState::Rebuilding { .. } => {
                         sale.stock - sale.sold.min(sale.stock)
                     }
@@ -374,11 +380,11 @@ mod tests {
         assert_eq!(flags.ask(sale, 1_250), Flag::SoldOut(first));
         assert_eq!(flags.set(sale, 7, 1_300), first, "the same flag lives on");
         let second = flags.set(sale, 8, 1_310);
-        assert_ne!(second, first, "somebody has bought since");
+        assert_ne!(second, first, "a unit was bought since");
         assert_eq!(flags.ask(sale, 1_320), Flag::SoldOut(second));
         flags.clear(sale);
         assert_eq!(flags.ask(sale, 1_320), Flag::Unset);
-        assert_ne!(flags.set(sale, 8, 1_320), second, "another one");
+        assert_ne!(flags.set(sale, 8, 1_320), second, "a new flag after the old one was cleared");
     }
 
     #[test]

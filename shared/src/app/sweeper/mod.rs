@@ -1,7 +1,9 @@
-//! What is done every second, by one instance: the steps that make good whatever a crash left half done.
+//! The sweeper: every second, one instance runs the steps that complete work that a crash left half
+//! done.
 //!
-//! Each step is bounded, idempotent and independent of the others: one that fails is logged and tried again with the
-//! next tick. Two leaders at once (after a long pause of one of them) do no harm, only the same work twice.
+//! Each step is bounded, idempotent and independent of the others: one that fails is logged and
+//! tried again with the next tick. Two leaders at once (after a long pause of one of them) do no
+//! harm, only the same work twice.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -33,20 +35,20 @@ use crate::{
     trace::{self, STEP, TARGET},
 };
 
-/// The lock that its holder leads by.
+/// The name of the leader's lock.
 const LEADER: &str = "sweeper";
 /// Sales read at a time.
 const SALES_PAGE: u32 = 200;
-/// Sales swept at once: one whose store does not answer holds up few others.
+/// Sales swept at the same time, so that one whose store does not answer holds up few others.
 const SALES_AT_ONCE: usize = 8;
-/// Sales that ended long ago and are looked at in one tick.
+/// Most sales that ended long ago and are checked in one tick.
 const ENDED_PAGE: u32 = 20;
-/// Sales that ended long ago and are swept every tick, because they still have work.
+/// Most sales that ended long ago and are swept every tick, because they still have work.
 const ATTENDED_MAX: usize = 100;
-/// Pages of `batch_max` orders whose units are returned in one tick.
+/// Most pages of `batch_max` orders whose units are returned in one tick.
 const RETURN_PAGES_MAX: u32 = 10;
 
-/// What one tick did.
+/// The results of one tick.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Swept {
@@ -54,7 +56,8 @@ pub struct Swept {
     pub leader: bool,
     /// Whether it does not lead because its clock differs too much from the ledger's.
     pub clock_wrong: bool,
-    /// Ends of sessions and bans that the fast store was told of, and old ones deleted from the ledger.
+    /// Ends of sessions and changes of bans passed to the fast store, and old ones deleted from
+    /// the ledger.
     pub shared: u32,
     /// Unpaid orders that expired.
     pub expired: u32,
@@ -66,7 +69,7 @@ pub struct Swept {
     pub settled: u32,
     /// Sales whose rebuild was begun or finished.
     pub rebuilt: u32,
-    /// Reservations put right against the ledger.
+    /// Reservations corrected to match the ledger.
     pub reconciled: u32,
     /// Reservations that were overdue.
     pub overdue: u32,
@@ -76,11 +79,11 @@ pub struct Swept {
     pub failed: u32,
 }
 
-/// What the sweeper remembers from tick to tick.
+/// State that the sweeper keeps from tick to tick.
 pub(super) struct SweepMemory {
     /// This process's secret for the leader's lock.
     token: u128,
-    /// This process's name among those that consume the queue.
+    /// This process's name among the consumers of the queue.
     pub(super) holder: u128,
     beat: AtomicU64,
     leads: AtomicBool,
@@ -89,16 +92,16 @@ pub(super) struct SweepMemory {
     /// Where the next page of units to be returned begins; `None`: at the first.
     returned_to: Mutex<Option<OrderId>>,
     ended: Mutex<Ended>,
-    /// What was seen of the queue since it was last worked off.
+    /// Observations of the queue since it was last worked off.
     queue_looks: Mutex<Option<Looks>>,
 }
 
 /// Sales that ended longer ago than `tail_seconds`.
 #[derive(Default)]
 struct Ended {
-    /// The last one that was looked at; `None`: the next is the first.
+    /// The last sale that was checked; `None`: the next is the first.
     looked_to: Option<SaleId>,
-    /// Those with work left.
+    /// Sales with work left.
     attended: BTreeSet<SaleId>,
 }
 
@@ -153,7 +156,7 @@ impl SweepMemory {
 }
 
 impl Swept {
-    /// Adds what another sweep, or a part of this one, has done.
+    /// Adds the results of another sweep, or of a part of this one.
     pub fn add(&mut self, other: &Self) {
         let Self {
             leader: _,
@@ -192,8 +195,8 @@ impl App {
     /// One tick.
     ///
     /// # Errors
-    /// When the lock store or the ledger's clock does not answer. Failures of single steps are counted in
-    /// [`Swept::failed`].
+    /// When the lock store or the ledger's clock does not answer. Failures of single steps are
+    /// counted in [`Swept::failed`].
     pub async fn sweep(&self) -> Stored<Swept> {
         let span = trace::sample().map_or_else(
             Span::none,
@@ -204,7 +207,7 @@ impl App {
 
     async fn sweep_once(&self) -> Stored<Swept> {
         if self.clock_fault().await?.is_some() {
-            // By its clock it would expire what still has time.
+            // By its clock, this process would expire orders that can still be paid.
             if self.sweep.leads.swap(false, Ordering::Relaxed) {
                 self.stop_sweeping().await?;
             }
@@ -216,7 +219,8 @@ impl App {
             return Ok(Swept::default());
         };
         let mut swept = Swept { leader: true, ..Swept::default() };
-        // First, because shoppers and bans wait for it after a loss, and the sales below may take their time.
+        // This step is first, because after a loss shoppers and bans wait for it, and the sales
+        // below may take long.
         match self
             .share_accounts()
             .instrument(tracing::info_span!(target: STEP, "share accounts"))
@@ -252,7 +256,7 @@ impl App {
                 break;
             }
             if !self.ports.locks.renew(&lease, self.config.sweeper.lease_ms, self.now()).await? {
-                // Another leads by now; it does the rest.
+                // Another instance leads by now and does the rest.
                 return Ok(swept);
             }
         }
@@ -264,7 +268,7 @@ impl App {
         {
             swept.fails("queue", None, &error);
         }
-        // Sales on a page that could not be read have not ended: what is known of them is kept.
+        // Sales on a page that could not be read may still be live: keep what is known of them.
         if all_read {
             seen.extend(&self.sweep.ended().attended);
             self.sweep.looks().retain(|sale_id, _| seen.contains(sale_id));
@@ -274,7 +278,7 @@ impl App {
         Ok(swept)
     }
 
-    /// Gives up leadership, so that another instance need not wait for the lease to end.
+    /// Gives up leadership, so that another instance does not wait for the lease to end.
     ///
     /// # Errors
     /// When the lock store does not answer.
@@ -317,7 +321,8 @@ impl App {
         let sale_id = Some(sale.sale_id);
         if let AdmissionState::Open { version, .. } = &state {
             if *version < sale.version {
-                // A change whose second half was lost.
+                // A change of the sale was stored in the ledger but did not reach the admission
+                // store.
                 if let Err(error) = self.ports.admission.set_terms(&sale.terms()).await {
                     swept.fails("set terms", sale_id, &error);
                 }
@@ -336,8 +341,9 @@ impl App {
         swept
     }
 
-    /// Sales that ended longer ago than the tail: a page of them per tick, in turn, and every tick those that were seen
-    /// to have work left. Sales that the admission store has forgotten stay so.
+    /// Sweeps sales that ended longer ago than the tail: a page of them per tick, in turn, and
+    /// every tick those with work left. If the admission store has forgotten such a sale, it is not
+    /// rebuilt.
     async fn sweep_ended(&self, swept: &mut Swept) {
         let before = self.now().minus_ms(self.config.sweeper.tail_seconds * 1_000);
         let (after, attended) = {
@@ -396,7 +402,8 @@ impl App {
         if has_work { self.sweep_sale(sale).await } else { Swept::default() }
     }
 
-    /// Confirmed orders that were not paid in time. Their unit is given back by the next step, through the ledger.
+    /// Expires confirmed orders that were not paid in time. The next step returns their units,
+    /// through the ledger.
     async fn expire_unpaid(&self, swept: &mut Swept) {
         let (now, limit) = (self.now(), self.config.sweeper.batch_max);
         match self.ports.orders.expire_due(now, limit).await {
@@ -408,7 +415,8 @@ impl App {
         }
     }
 
-    /// One sale whose orders can't be expired fails the transaction of all: this finds the others.
+    /// Expires the orders of each sale separately: a sale whose orders can't be expired would fail
+    /// the transaction of all.
     async fn expire_sale_by_sale(&self, swept: &mut Swept) {
         let (now, limit) = (self.now(), self.config.sweeper.batch_max);
         let mut after = None;
@@ -437,11 +445,12 @@ impl App {
         swept.expired += count(expired.len());
     }
 
-    /// Units of orders that have ended go back to the admission store first and are noted in the ledger afterwards: a
-    /// crash in between does the first again, which by id changes nothing.
+    /// Returns the units of ended orders to the admission store first, and notes that in the ledger
+    /// afterwards. After a crash in between, the return is repeated; it goes by order id, so
+    /// nothing changes.
     ///
-    /// The orders are read in the order of their ids, each tick from where the last one ended, so that those of a sale
-    /// whose admission store fails do not stand in front of the others for ever.
+    /// The orders are read in the order of their ids, each tick from where the last one ended, so
+    /// that a sale whose admission store fails does not block the others for ever.
     async fn return_stock(&self, swept: &mut Swept) {
         let limit = self.config.sweeper.batch_max;
         let mut failed = HashSet::new();
@@ -477,8 +486,8 @@ impl App {
         self.ports.orders.mark_stock_returned(order_ids, self.now()).await
     }
 
-    /// Reservations that should have been settled by now: those in the ledger are settled, the others published again.
-    /// What fails is tried again after another `overdue_ms`.
+    /// Handles reservations that should have been settled by now: those in the ledger are settled,
+    /// the others published again. A failure is retried after another `overdue_ms`.
     async fn settle_overdue(&self, sale: &Sale, swept: &mut Swept) {
         let sale_id = sale.sale_id;
         let (overdue, recorded) = match self.overdue(sale_id).await {
@@ -496,7 +505,7 @@ impl App {
                 None => unknown.push(reservation.order),
             }
         }
-        // Different stores do these: where one fails the others may succeed.
+        // These calls go to different stores: if one fails, the others may succeed.
         if !active.is_empty() {
             match self.ports.admission.settle(sale_id, &active).await {
                 Ok(()) => swept.settled += count(active.len()),
@@ -517,7 +526,7 @@ impl App {
         }
     }
 
-    /// Reservations that are overdue, and those of them that the ledger has.
+    /// Overdue reservations, and the orders of those that the ledger has.
     async fn overdue(&self, sale_id: SaleId) -> Stored<(Vec<Reservation>, Vec<Order>)> {
         let now = self.now();
         let before = now.minus_ms(self.config.sweeper.overdue_ms);

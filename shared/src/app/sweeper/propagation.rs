@@ -1,12 +1,14 @@
-//! What the ledger says of sessions and bans reaches the fast store, also when the use case that said so was cut off, and
-//! after the fast store has lost its data. Steps of the sweeper.
+//! Steps of the sweeper that copy the ends of sessions and the bans from the ledger to the fast
+//! store, also when the use case that changed them was cut off, and after the fast store has lost
+//! its data.
 //!
-//! The fast store is told of every end of a session and every change of a ban once more after a minute: by then a process
-//! that was copying an older state has either read the ledger again or died, and a replica that missed the change has
-//! taken over.
+//! Each end of a session and each change of a ban is passed to the fast store once more after a
+//! minute: by then a process that was copying an older state has either read the ledger again or
+//! died, and a replica that missed the change has taken over.
 //!
-//! A node of the fast store that does not answer fails the calls of its users and subjects only. Each call is tried,
-//! whichever fails; those that failed are put behind the others and tried again.
+//! A node of the fast store that does not answer fails only the calls of its own users and
+//! subjects. So every call is tried even after a failure; failed calls are moved behind the others
+//! and tried again.
 
 use std::{
     collections::HashMap,
@@ -22,29 +24,28 @@ use crate::{
     ports::{Random, StoreError, Stored},
 };
 
-/// The fast store is told again after this long.
+/// Each change is passed to the fast store again after this long.
 const AGAIN_MS: u64 = 60_000;
-/// What the fast store could not be told is tried again after this long, so that it does not stand before what it can be
-/// told.
+/// A failed call is retried after this long, so that it does not hold up changes that can be made.
 const RETRY_MS: u64 = 5_000;
-/// Bans put back at a time; without a loss, one page with each tick.
+/// Bans restored at a time; without a loss, one page with each tick.
 const BANS_PAGE: u32 = 100;
-/// Calls of the fast store on the way at the same time.
+/// Most calls of the fast store in flight at the same time.
 pub(in crate::app) const IN_FLIGHT: usize = 64;
-/// A session that was over this long ago, and a ban, are deleted from the ledger: more than clocks may differ, and for bans
-/// long enough to answer questions about them.
+/// A session that ended this long ago, and a ban, are deleted from the ledger: for sessions more
+/// than clocks may differ, for bans long enough to answer questions about them.
 const SESSION_KEPT_MS: u64 = 60_000;
 const BAN_KEPT_MS: u64 = 30 * 86_400_000;
-/// Old bans are looked for this often: no index leads to them, so that it costs a scan of the table.
+/// Old bans are searched for this often: they have no index, so the search scans the table.
 const OLD_BANS_EVERY_MS: u64 = 60_000;
 
-/// What is remembered from tick to tick.
+/// State that is kept from tick to tick.
 pub(in crate::app) struct SharingMemory {
     /// This process's secret for loading bans.
     token: u128,
-    /// The last ban of the last page that was put back.
+    /// The last ban of the last page that was restored.
     last_ban: Mutex<Option<Subject>>,
-    /// When old bans are looked for again, by the monotonic clock.
+    /// When old bans are searched for again, by the monotonic clock.
     old_bans_due_ms: Mutex<u64>,
 }
 
@@ -61,7 +62,8 @@ impl SharingMemory {
 }
 
 impl App {
-    /// One tick's work on sessions and bans. Each part is tried even when another fails; then the first failure is returned.
+    /// One tick's work on sessions and bans. Each part is tried even when another fails; then the
+    /// first failure is returned.
     pub(in crate::app) async fn share_accounts(&self) -> Stored<u32> {
         let parts = [
             self.share_ends().await,
@@ -72,7 +74,7 @@ impl App {
         parts.into_iter().try_fold(0, |done, part| part.map(|more| done + more))
     }
 
-    /// Sessions that have ended in the ledger end in the fast store.
+    /// Ends sessions in the fast store that have ended in the ledger.
     async fn share_ends(&self) -> Stored<u32> {
         let now = self.now();
         let due = self.ports.session_ledger.ends_due(now, self.config.sweeper.batch_max).await?;
@@ -106,7 +108,7 @@ impl App {
         failure.map_or(Ok(done), Err)
     }
 
-    /// Bans that were put or lifted in the ledger are put or lifted in the fast store.
+    /// Creates and lifts bans in the fast store as in the ledger.
     async fn share_bans(&self) -> Stored<u32> {
         let now = self.now();
         let due = self.ports.ban_ledger.shares_due(now, self.config.sweeper.batch_max).await?;
@@ -132,10 +134,10 @@ impl App {
         told.into_iter().collect::<Stored<()>>().map(|()| done)
     }
 
-    /// Puts or lifts one ban in the fast store; `last` when it is told the second time.
+    /// Creates or lifts one ban in the fast store; `last` on the second call for the same change.
     async fn share_ban(&self, kept: &KeptBan, last: bool, now: Timestamp) -> Stored<()> {
         if kept.lifted {
-            // Not one that was put since, by the gate itself: of that one the ledger knows nothing.
+            // A ban that the gate itself has created since stays: the ledger does not know it.
             self.ports.blacklist.lift_older(&kept.ban.subject, kept.put_until()).await?;
         } else if last {
             self.ports.blacklist.restore(std::slice::from_ref(&kept.ban)).await?;
@@ -159,8 +161,9 @@ impl App {
         Ok(())
     }
 
-    /// Puts the operators' bans back: all of them at once when the fast store has lost its data, otherwise a page with each
-    /// tick, for what a single node of a cluster may have lost. Bans that can't be put back hold up no later page.
+    /// Restores the operators' bans: all of them at once when the fast store has lost its data,
+    /// otherwise a page with each tick, for bans that a single node of a cluster may have lost.
+    /// Bans that can't be restored hold up no later page.
     async fn restore_bans(&self) -> Stored<u32> {
         let token = self.sharing.token;
         let loading = self.ports.blacklist.begin_loading(token).await?;
@@ -192,7 +195,8 @@ impl App {
         Ok(if loading { restored } else { 0 })
     }
 
-    /// Puts the bans of some subjects back, as the ledger has them. Returns those for which this failed.
+    /// Restores the bans of some subjects from the ledger. Returns the subjects for which this
+    /// failed.
     pub(in crate::app) async fn restore_bans_of(
         &self,
         subjects: &[Subject],
@@ -203,7 +207,8 @@ impl App {
         self.restore_kept(&holding).await
     }
 
-    /// Puts bans back; one that was lifted since it was read is lifted again. Returns those for which this failed.
+    /// Restores bans; a ban that was lifted since it was read is lifted again. Returns the subjects
+    /// for which this failed.
     async fn restore_kept(&self, kept: &[KeptBan]) -> Stored<HashMap<Subject, StoreError>> {
         let mut failed = HashMap::new();
         if kept.is_empty() {

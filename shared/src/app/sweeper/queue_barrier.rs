@@ -1,17 +1,20 @@
-//! Whether all that was in the queue at one moment has reached the ledger by now.
+//! Finds out whether every message that was in the queue at one moment has reached the ledger.
 //!
-//! The queue knows what waits for a consumer, but not what its consumers have. So each process that consumes says in the
-//! shared store how far it has got ([`ConsumerReport`]), and the rebuild of an admission store looks at the queue and at the
-//! reports until they prove it:
+//! The queue knows which messages wait for a consumer, but not which ones its consumers hold. So
+//! each consuming process reports in the shared store how far it has got ([`ConsumerReport`]), and
+//! the rebuild of an admission store reads the queue and the reports until they prove it:
 //!
-//! 1. At a first look nothing is ready: every message published before is with a consumer, or on its way to one.
-//! 2. Once a consumer has reported several times since then, so that what was on its way has come, the number of the
-//!    last message it has received is its mark.
-//! 3. When every consumer that the queue counts is done up to its mark, all those messages are recorded.
+//! 1. At a first look nothing is ready: every message published before is with a consumer, or on
+//!    its way to one.
+//! 2. Once a consumer has reported several times since then, messages that were on their way to it
+//!    have arrived. The number of the last message it has received becomes its mark.
+//! 3. When every consumer that the queue counts has finished all messages up to its mark, all
+//!    messages of the first look are recorded.
 //!
-//! If a consumer comes, goes, reconnects or hands something back in between, messages may be ready again: the looks
-//! begin anew. A consumer that does not report (stopped, or Lambda's own) makes the rebuild wait its longest time.
-//! No clocks are compared: reports are told apart by their beat.
+//! If a consumer joins, leaves, reconnects or returns a message in between, messages may be ready
+//! again, and the looks begin anew. If a consumer does not report (it has stopped, or is Lambda's
+//! own), the rebuild waits its longest time. No clocks are compared: reports are told apart by
+//! their beat.
 
 use std::collections::HashMap;
 
@@ -21,13 +24,14 @@ use crate::{
     ports::Stored,
 };
 
-/// Reports of a consumer after the first look, the last of which gives its mark. The first may have been written
-/// before the look; those after it are [`App::report_held`]'s period apart, together more than a message is on its way.
+/// Number of a consumer's reports after the first look; the last one gives its mark. The first
+/// report may have been written before the look. The others follow one period of
+/// [`App::report_held`] apart, and together these take longer than a message's delivery.
 const BEATS: u64 = 3;
 /// Least time between the first look and the last one.
 const BETWEEN_LOOKS_MS: u64 = 1_000;
 
-/// The first look of one rebuild, and what has been seen since.
+/// The first look of one rebuild, and the observations since.
 #[derive(Debug)]
 pub(in crate::app) struct Looks {
     begun_ms: u64,
@@ -78,7 +82,7 @@ impl Looks {
                 return None;
             }
             if report.beat < consumer.first.beat + BEATS {
-                // Too early to say, or a process that has gone: then the queue does not count it.
+                // Either it is too early, or the process has ended and the queue does not count it.
                 continue;
             }
             counted += 1;
@@ -94,8 +98,9 @@ impl Looks {
 }
 
 impl App {
-    /// Tells the other processes how far this one has got with the messages that it consumes. To be called about twice a
-    /// second by a process that consumes; nothing is done where the queue itself knows.
+    /// Reports to the other processes how far this one has got with the messages that it consumes.
+    /// A consuming process must call this about twice a second. It does nothing if the queue itself
+    /// knows.
     ///
     /// # Errors
     /// When the shared store does not answer.
@@ -108,17 +113,19 @@ impl App {
         self.ports.consumer_reports.report(&report, self.now()).await
     }
 
-    /// One look at the queue. `looks` is what earlier calls have left; it begins as `None`. Returns the time of the monotonic
-    /// clock before which every published message is recorded by now, once that is known.
+    /// One look at the queue. `looks` is the state kept between calls, `None` at first. Returns the
+    /// time of the monotonic clock before which every published message has been recorded, once it
+    /// is known.
     pub(in crate::app) async fn worked_off_until(
         &self,
         looks: &mut Option<Looks>,
     ) -> Stored<Option<u64>> {
         let now_ms = self.monotonic_ms();
-        // In this order: what the queue has given out by now is in the reports that come later.
+        // The queue is read before the reports: messages delivered by then appear in later reports.
         let backlog = self.ports.queue.backlog().await?;
         if backlog.consumers == 0 {
-            // The queue knows all, or nobody consumes: what is not ready is not there.
+            // Either the queue knows all messages, or it has no consumer: if none is ready, there
+            // is none.
             return Ok((backlog.ready == 0).then_some(now_ms));
         }
         let reports = self.ports.consumer_reports.reports().await?;
@@ -189,12 +196,12 @@ mod tests {
         );
         let both = |beat| [report(1, beat, 5, 5), report(2, 1, 5, 5)];
         let mut looks = Looks::begin(backlog(0, 2), &both(1), 0).unwrap();
-        assert_eq!(looks.look(backlog(0, 2), &both(9), 60_000), Some(false), "one stands still");
+        assert_eq!(looks.look(backlog(0, 2), &both(9), 60_000), Some(false), "one is stuck");
         let mut looks = Looks::begin(backlog(0, 1), &both(1), 0).unwrap();
         assert_eq!(
             looks.look(backlog(0, 1), &both(9), 60_000),
             Some(true),
-            "one has gone, and the queue does not count it"
+            "one has left, and the queue does not count it"
         );
     }
 
@@ -210,7 +217,7 @@ mod tests {
         assert_eq!(begun().look(backlog(0, 1), &[held(1, 0)], 5_000), Some(true));
         assert_eq!(begun().look(backlog(0, 1), &[held(2, 0)], 5_000), None, "it has reconnected");
         assert_eq!(begun().look(backlog(0, 1), &[held(1, 1)], 5_000), None, "it has handed back");
-        assert_eq!(begun().look(backlog(0, 2), &[held(1, 0)], 5_000), None, "another has come");
+        assert_eq!(begun().look(backlog(0, 2), &[held(1, 0)], 5_000), None, "another joined");
         assert_eq!(
             begun().look(backlog(0, 1), &[held(1, 0), report(2, 9, 0, 0)], 5_000),
             None,

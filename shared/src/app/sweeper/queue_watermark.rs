@@ -1,10 +1,11 @@
-//! Until when the queue is known to be worked off: what the leader sees is told to every instance through the shared cache,
-//! because those that answer status requests may not reach the queue.
+//! The time up to which the queue is known to be worked off. The leader publishes it to every
+//! instance through the shared cache, because instances that answer status requests may not reach
+//! the queue.
 
 use crate::app::App;
 use crate::{domain::Timestamp, ports::Stored};
 
-/// What the shared cache holds it under: milliseconds since the epoch, in digits.
+/// The key in the shared cache; the value is milliseconds since the epoch, in digits.
 const KEY: &str = "queue:worked-off";
 
 impl App {
@@ -13,7 +14,7 @@ impl App {
         let (now, now_ms) = (self.now(), self.monotonic_ms());
         let mut looks = self.sweep.queue_looks().take();
         let until_ms = self.worked_off_until(&mut looks).await?;
-        // As a rebuild does with consumers that do not report what they hold.
+        // Wait no longer than a rebuild does for consumers that do not report what they hold.
         let longest = looks.as_ref().map(|looks| looks.begun_ms());
         let longest = longest.filter(|begun_ms| {
             now_ms.saturating_sub(*begun_ms) >= self.config.sweeper.rebuild_wait_max_ms
@@ -34,7 +35,8 @@ impl App {
             .await
     }
 
-    /// Every order that was published before this time is in the ledger. `None`: the leader has not said so lately.
+    /// The time before which every published order is in the ledger. `None`: the leader has not
+    /// published one lately.
     pub(in crate::app) async fn read_worked_off(&self) -> Option<Timestamp> {
         match self.ports.cache.get(KEY, self.now()).await {
             Ok(bytes) => {

@@ -1,13 +1,14 @@
-//! Bringing back the admission store of one sale, when it is new or has lost its data.
+//! Rebuilds the admission store of one sale, when it is new or has lost its data.
 //!
-//! The ledger hands out a fencing token first (the sale's `epoch`); the store refuses whoever comes with an older one. Then
-//! the rebuild waits until the publishes that were under way have ended and the queue is worked off, because an order on
-//! its way to the ledger holds a unit that the ledger does not show yet. What slips through after the longest wait, the
-//! ledger refuses: the store is only the gate in front of it.
+//! First the ledger issues a fencing token (the sale's `epoch`); the store refuses callers with an
+//! older one. Then the rebuild waits until the publishes that were under way have ended and the
+//! queue is worked off, because an order on its way to the ledger holds a unit that the ledger does
+//! not show yet. If orders are still on their way after the longest wait, the ledger refuses those
+//! that exceed the stock: the store is only the gate in front of it.
 //!
-//! An embedded store is a special case of a lost one: it is in memory, so every process starts with an empty one. Nobody
-//! else publishes, so the rebuild waits for no publishes, only for the messages that the process has inherited. With none,
-//! it takes one step.
+//! An embedded store is a special case of a lost one: it is in memory, so every process starts with
+//! an empty one. No other process publishes, so the rebuild waits for no publishes, only for the
+//! messages that this process has inherited. Without any, it takes one step.
 
 use futures_util::future::try_join_all;
 
@@ -31,17 +32,20 @@ pub(in crate::app) struct Waiting {
 }
 
 impl App {
-    /// One step of a rebuild; called every tick until the store is open. Returns how many steps were taken.
+    /// One step of a rebuild; called every tick until the store is open. Returns how many steps
+    /// were taken.
     pub(in crate::app) async fn rebuild(&self, sale: &Sale, state: &AdmissionState) -> Stored<u32> {
         match state {
             AdmissionState::Open { .. } => Ok(0),
             AdmissionState::Rebuilding { epoch, since } if *epoch == sale.epoch => {
-                // Another process may have begun it, by a clock that differs from this one's: the longest wait bears that.
+                // Another process, with another clock, may have begun the rebuild; the longest wait
+                // is long enough to allow for that.
                 let longest =
                     self.now().since_ms(*since) >= self.config.sweeper.rebuild_wait_max_ms;
                 self.restore_after_wait(sale, *epoch, longest).await
             }
-            // Lost, or begun by someone whose token the ledger has overtaken.
+            // The store has lost the sale, or the rebuild was begun with a token that is no longer
+            // the ledger's.
             AdmissionState::Missing | AdmissionState::Rebuilding { .. } => {
                 if self.ports.queue.inherited().await?.is_some() {
                     tracing::debug!(sale_id = %sale.sale_id, "loading the sale into this process's admission store");
@@ -60,12 +64,13 @@ impl App {
         }
     }
 
-    /// Opens the admission store for every sale that is looked after, as far as inherited messages allow. For a process that
-    /// is about to serve buyers. Returns how many sales are still closed; 0 where other processes publish too: their store
-    /// outlives this process, and the sweeper looks after it.
+    /// Opens the admission store for every sale that the sweeper looks after, as far as inherited
+    /// messages allow; for a process that is about to serve buyers. Returns how many sales are
+    /// still closed: 0 where other processes publish too, because their store outlives this process
+    /// and the sweeper looks after it.
     ///
     /// # Errors
-    /// When a store does not answer; the sweeper goes on.
+    /// When a store does not answer; the sweeper then does the rest.
     pub async fn open_admission(&self) -> Stored<usize> {
         if self.ports.queue.inherited().await?.is_none() {
             return Ok(0);
@@ -84,7 +89,7 @@ impl App {
         }
     }
 
-    /// One step of a sale's rebuild; whether the sale is open now.
+    /// Takes one step of a sale's rebuild and returns whether the sale is open now.
     async fn open_sale(&self, sale: &Sale) -> Stored<bool> {
         let state = self.ports.admission.state(sale.sale_id).await?;
         self.rebuild(sale, &state).await?;
@@ -92,8 +97,8 @@ impl App {
         Ok(matches!(state, AdmissionState::Open { .. }))
     }
 
-    /// Restores and opens the sale if the wait is over, at the latest when the `longest` wait is. Returns how many steps were
-    /// taken.
+    /// Restores and opens the sale if its wait has ended, or if `longest`: the longest wait has
+    /// passed. Returns how many steps were taken.
     async fn restore_after_wait(&self, sale: &Sale, epoch: u64, longest: bool) -> Stored<u32> {
         if !longest && !self.has_waited(sale.sale_id, epoch).await? {
             return Ok(0);
@@ -105,10 +110,11 @@ impl App {
         Ok(u32::from(open))
     }
 
-    /// Whether the orders that were admitted before the rebuild are recorded: their publishes have ended, and the queue
-    /// is worked off.
+    /// Whether the orders that were admitted before the rebuild are recorded: their publishes have
+    /// ended, and the queue is worked off.
     async fn has_waited(&self, sale_id: SaleId, epoch: u64) -> Stored<bool> {
-        // The store is in memory then. This process has admitted no order of the sale, and the one that did has ended.
+        // The store is in memory in this case: this process has admitted no order of the sale, and
+        // the process that did has ended.
         if let Some(inherited) = self.ports.queue.inherited().await? {
             return Ok(inherited == 0);
         }
@@ -127,7 +133,7 @@ impl App {
         worked_off
     }
 
-    /// Loads a sale that can have no orders yet, all at once.
+    /// Loads a sale that can't have orders yet, in one step.
     pub(in crate::app) async fn preheat(&self, sale: &Sale) -> Stored<()> {
         if let Some(epoch) = self.begin_rebuild(sale).await? {
             self.ports.admission.finish_rebuild(sale.sale_id, epoch).await?;
@@ -152,7 +158,7 @@ impl App {
             if !requests.is_empty()
                 && !self.ports.admission.restore(sale.sale_id, epoch, &requests).await?
             {
-                // Lost again, or somebody newer is at it.
+                // The store has lost the sale again, or a newer rebuild has begun.
                 return Ok(false);
             }
             if page.len() < PAGE as usize {

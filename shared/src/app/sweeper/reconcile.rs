@@ -1,11 +1,12 @@
-//! Comparing the admission store with the ledger, order by order, and putting right what differs.
+//! Compares the admission store with the ledger, order by order, and corrects the differences.
 //!
-//! The figures are compared often, the orders only when the figures differ and stand still, or after a while: under
-//! traffic they differ all the time, by what is on its way.
+//! The figures are compared often. The orders are compared only when the figures differ and stand
+//! still, or after a while: under traffic the figures always differ by the orders in flight.
 //!
-//! A comparison goes page by page, first through the reservations and then through the ledger's active orders, each page
-//! against what the other store says of the same orders. It keeps where it is from tick to tick, so that a tick and its
-//! memory are bounded however large the sale is.
+//! A comparison goes page by page, first through the reservations and then through the ledger's
+//! active orders, and compares each page with the other store's state of the same orders. It keeps
+//! its position from tick to tick, so that a tick and its memory are bounded however large the sale
+//! is.
 
 use std::collections::HashMap;
 
@@ -20,13 +21,13 @@ use crate::{
 const PAGE: u32 = 500;
 /// Pages of one sale that are compared in one tick.
 const PAGES_MAX: u32 = 20;
-/// Looks after which the orders are compared whatever the figures say.
+/// Number of looks after which the orders are compared whatever the figures are.
 const LOOKS_MAX: u32 = 12;
 
-/// What was seen of a sale at the last look.
+/// The state of a sale at the last look.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::app) struct Look {
-    /// By the monotonic clock: one that is set back must not put off the next look.
+    /// By the monotonic clock: a wall clock that is set back must not delay the next look.
     at_ms: u64,
     sold: u32,
     settled: u32,
@@ -35,7 +36,7 @@ pub(in crate::app) struct Look {
     place: Option<Place>,
 }
 
-/// Where a comparison goes on.
+/// Where a comparison continues.
 #[derive(Debug, Clone, Copy)]
 enum Place {
     /// At this page of the reservations.
@@ -45,7 +46,7 @@ enum Place {
 }
 
 impl App {
-    /// Looks at a sale when it is time to. Returns how many orders were put right.
+    /// Looks at a sale when it is due. Returns how many orders were corrected.
     pub(in crate::app) async fn reconcile(
         &self,
         sale: &Sale,
@@ -63,7 +64,8 @@ impl App {
             let (in_page, next) = match self.compare_page(sale, place).await {
                 Ok(compared) => compared,
                 Err(error) => {
-                    // A page that can never be read must not be the end of every comparison: the next one begins anew.
+                    // A page that can never be read must not block every further comparison: the
+                    // next one begins anew.
                     if matches!(error, StoreError::Corrupt { .. }) {
                         self.keep_place(sale, None);
                     }
@@ -80,7 +82,7 @@ impl App {
         Ok(changed)
     }
 
-    /// Where to go on comparing, when there is something to compare now.
+    /// Where to continue comparing, if there is something to compare now.
     fn look_at_figures(&self, sale: &Sale, settled: u32) -> Option<Place> {
         let now_ms = self.monotonic_ms();
         let mut looks = self.sweep.looks();
@@ -135,7 +137,8 @@ impl App {
         }
     }
 
-    /// Settled reservations whose orders are not active. An order that has ended stays so, whatever was read first.
+    /// Corrects settled reservations whose orders are not active. An order that has ended stays so,
+    /// whichever store was read first.
     async fn compare_reservations(&self, sale: &Sale, cursor: u64) -> Stored<(u32, Option<u64>)> {
         let page = self.ports.admission.reservations(sale.sale_id, cursor, PAGE).await?;
         let settled: Vec<&AdmittedOrder> = page
@@ -163,7 +166,8 @@ impl App {
             self.ports.admission.release(sale.sale_id, &ended).await?;
             changed += count(ended.len());
         }
-        // The ledger was set back (a restored backup): the buyer was told `confirmed`, so the order is sent again.
+        // The ledger was restored from a backup. The buyer has seen `confirmed`, so the order is
+        // published again.
         let lost: Vec<AdmittedOrder> = settled
             .iter()
             .filter(|request| !rows.contains_key(&request.order_id))
@@ -179,8 +183,8 @@ impl App {
         Ok((changed, page.next))
     }
 
-    /// Active orders that are not held as settled. One that ends in between is not brought back: the store remembers
-    /// which orders have ended.
+    /// Corrects active orders that are not held as settled. If one ends in between, it is not
+    /// brought back: the store remembers which orders have ended.
     async fn compare_ledger(
         &self,
         sale: &Sale,
