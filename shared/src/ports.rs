@@ -442,10 +442,10 @@ pub trait OrderQueue: Send + Sync {
     async fn depth(&self) -> Stored<QueueDepth>;
     /// Messages between the publishers and the ledger.
     async fn backlog(&self) -> Stored<QueueBacklog>;
-    /// If this process is the only user of the queue since it started: how many of the messages
-    /// that it found at its start are not yet processed. An order that an earlier process admitted
-    /// is in one of these messages or will never be published. `None`, without a call to a store,
-    /// when other processes publish too.
+    /// If this process has been the only user of the queue since it started: how many of the
+    /// messages that it found at its start are not yet processed. An order that an earlier process
+    /// admitted is in one of these messages or will never be published. `None`, without a call to a
+    /// store, when other processes publish too.
     async fn inherited(&self) -> Stored<Option<u64>>;
 }
 

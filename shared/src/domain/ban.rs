@@ -55,7 +55,8 @@ impl KeptBan {
     }
 
     /// If the fast store's ban of the subject was created later than this time, it is a different
-    /// ban, such as an automatic one. The margin allows for the clocks of different processes.
+    /// ban, such as an automatic one. The later of both times is used, because the clocks of the
+    /// processes that create and lift bans may differ.
     #[must_use]
     pub fn put_until(&self) -> Timestamp {
         self.changed_at.max(self.ban.created_at)

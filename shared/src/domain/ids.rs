@@ -98,7 +98,7 @@ id!(
     CaptchaId
 );
 
-/// The number of last bytes that an order's id shares with its sale's id.
+/// The positions of the bytes that an order's id shares with its sale's id.
 const TAG: std::ops::Range<usize> = 14..16;
 
 impl OrderId {

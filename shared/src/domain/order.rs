@@ -194,7 +194,7 @@ pub struct SaleTally {
     pub active: u64,
     /// Users holding more active orders than the sale's limit.
     pub users_over_limit: Vec<UserId>,
-    /// Orders by the word of their status.
+    /// The number of orders by the name of their status.
     pub by_status: Vec<(String, u64)>,
 }
 

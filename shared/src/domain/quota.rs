@@ -21,7 +21,7 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// `limit` requests per `window_ms`, in a single burst at most.
+    /// `limit` requests per `window_ms`, which may all come in one burst.
     #[must_use]
     pub const fn per(limit: u32, window_ms: u64) -> Self {
         Self { limit, window_ms, burst: limit }

@@ -1,4 +1,4 @@
-//! Suite of [`ConsumerReports`]. It wants a store that nobody else reports to.
+//! Suite of [`ConsumerReports`]. It needs a store of its own.
 
 use crate::testing::START;
 use crate::{
@@ -6,7 +6,8 @@ use crate::{
     ports::ConsumerReports,
 };
 
-/// Each process's last report is there, and a process that has gone is forgotten in the end.
+/// Each process's last report is returned, and the report of a stopped process is dropped
+/// eventually.
 ///
 /// # Panics
 /// When the store does not keep the contract.
@@ -35,8 +36,8 @@ pub async fn suite(port: &dyn ConsumerReports) {
         ..one
     };
     port.report(&later, START.plus_ms(500)).await.expect("store");
-    assert_eq!(all().await, [later, other], "in place of the earlier one");
-    // The other one is silent for more than a minute.
+    assert_eq!(all().await, [later, other], "a report replaces the earlier one");
+    // The other process sends no report for more than a minute.
     let mut last = later;
     for beat in 3..=110 {
         last = ConsumerReport { beat, ..later };

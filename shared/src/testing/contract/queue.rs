@@ -1,4 +1,4 @@
-//! Suites of the queue ports. Each wants a queue of its own that nobody else uses, empty at first.
+//! Suites of the queue ports. Each needs an empty queue of its own.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,11 +14,11 @@ use crate::{
     testing::{request, sale, user_id},
 };
 
-/// Longest wait for a message that must come.
+/// Longest wait for an expected message.
 const COMES_MS: u64 = 15_000;
-/// A wait for messages that must not come.
+/// The wait before a test concludes that no message comes.
 const SILENCE_MS: u64 = 300;
-/// More often than any store hands a message back.
+/// More than any store's limit of hand-backs.
 const HAND_BACKS: usize = 200;
 
 /// Some orders.
@@ -28,10 +28,10 @@ pub fn orders(count: usize) -> Vec<AdmittedOrder> {
     (0..count).map(|_| request(&sale, user_id())).collect()
 }
 
-/// What a delivery carries.
+/// The orders of a delivery.
 ///
 /// # Panics
-/// When it carries anything but a message of version 1.
+/// When it is not a message of version 1.
 #[must_use]
 pub fn carried(delivery: &Delivery) -> Vec<AdmittedOrder> {
     let message: QueueMessage =
@@ -40,7 +40,7 @@ pub fn carried(delivery: &Delivery) -> Vec<AdmittedOrder> {
     message.orders
 }
 
-/// Receives until there are `count` messages (at most 100), or none comes any more.
+/// Receives until there are `count` messages (at most 100) or no more arrive.
 pub async fn gather(source: &dyn OrderSource, count: usize) -> Vec<Delivery> {
     let mut all = Vec::new();
     while all.len() < count {
@@ -59,10 +59,10 @@ fn tags(deliveries: &[Delivery]) -> Vec<u64> {
 
 async fn silent(source: &dyn OrderSource) {
     let more = source.receive(10, SILENCE_MS).await.expect("received");
-    assert!(more.is_empty(), "nothing more comes: {more:?}");
+    assert!(more.is_empty(), "an unexpected message: {more:?}");
 }
 
-/// Waits until the queue says so: what was acknowledged may still be counted for a moment.
+/// Waits for the expected depth: acknowledged messages may still be counted for a moment.
 async fn settles(queue: &dyn OrderQueue, wanted: QueueDepth) {
     let begun = Instant::now();
     loop {
@@ -78,7 +78,8 @@ async fn settles(queue: &dyn OrderQueue, wanted: QueueDepth) {
     }
 }
 
-/// What is published is received once, as it was, in order; acknowledged, it never comes again.
+/// A published message is received once, unchanged and in order; after its acknowledgement it is
+/// not redelivered.
 pub async fn published_is_received_once(queue: &dyn OrderQueue, source: &dyn OrderSource) {
     let mut first = orders(1);
     first[0].traceparent =
@@ -91,7 +92,7 @@ pub async fn published_is_received_once(queue: &dyn OrderQueue, source: &dyn Ord
     assert_eq!(queue.depth().await.expect("counted"), QueueDepth { waiting: 22, parked: 0 });
     let deliveries = gather(source, messages.len()).await;
     assert_eq!(deliveries.iter().map(carried).collect::<Vec<_>>(), messages, "the same, in order");
-    assert!(deliveries.iter().all(|delivery| !delivery.redelivered), "for the first time");
+    assert!(deliveries.iter().all(|delivery| !delivery.redelivered), "none is a redelivery");
     assert_eq!(
         tags(&deliveries).into_iter().collect::<HashSet<_>>().len(),
         messages.len(),
@@ -99,7 +100,7 @@ pub async fn published_is_received_once(queue: &dyn OrderQueue, source: &dyn Ord
     );
     silent(source).await;
     settles(queue, QueueDepth { waiting: 22, parked: 0 }).await;
-    // The later ones first, which must not take the earlier ones with them.
+    // Acknowledge the later messages first; this must not acknowledge the earlier ones.
     source.ack(&tags(&deliveries[10..])).await.expect("acknowledged");
     settles(queue, QueueDepth { waiting: 10, parked: 0 }).await;
     source.hand_back(&tags(&deliveries[..10])).await.expect("handed back");
@@ -107,12 +108,12 @@ pub async fn published_is_received_once(queue: &dyn OrderQueue, source: &dyn Ord
     assert_eq!(
         again.iter().map(carried).collect::<Vec<_>>(),
         messages[..10],
-        "and these come again"
+        "the handed back ones are redelivered"
     );
     source.ack(&tags(&again)).await.expect("acknowledged");
     settles(queue, QueueDepth::default()).await;
     silent(source).await;
-    // Once more changes nothing.
+    // A repeat changes nothing.
     source.ack(&tags(&deliveries)).await.expect("ignored");
     source.hand_back(&tags(&deliveries)).await.expect("ignored");
     silent(source).await;
@@ -120,16 +121,16 @@ pub async fn published_is_received_once(queue: &dyn OrderQueue, source: &dyn Ord
     assert_eq!(gather(source, 1).await.len(), 1, "the source still works");
 }
 
-/// `receive` gives at most what it was asked for, and is empty after its time when there is nothing.
+/// `receive` returns at most `limit` messages, and none after `wait_ms` when the queue is empty.
 pub async fn receive_is_bounded(queue: &dyn OrderQueue, source: &dyn OrderSource) {
     let begun = Instant::now();
-    // The first call may have to make a connection.
+    // The first call may have to connect.
     assert!(source.receive(10, 0).await.expect("received").is_empty());
     assert!(begun.elapsed() < Duration::from_secs(10));
     let begun = Instant::now();
     assert!(source.receive(10, SILENCE_MS).await.expect("received").is_empty());
     assert!(begun.elapsed() >= Duration::from_millis(SILENCE_MS), "it waits for a first message");
-    assert!(begun.elapsed() < Duration::from_secs(10), "and ends by itself");
+    assert!(begun.elapsed() < Duration::from_secs(10), "it returns after its timeout");
     for _ in 0..5 {
         queue.publish(&orders(1)).await.expect("published");
     }
@@ -144,7 +145,7 @@ pub async fn receive_is_bounded(queue: &dyn OrderQueue, source: &dyn OrderSource
     silent(source).await;
 }
 
-/// A receiver that waits is woken by a message, well before its time is over.
+/// A message wakes a waiting receiver well before its timeout.
 pub async fn a_message_wakes_the_receiver(queue: &dyn OrderQueue, source: Arc<dyn OrderSource>) {
     silent(&*source).await;
     let receiver = tokio::spawn(async move { source.receive(10, 60_000).await });
@@ -156,14 +157,14 @@ pub async fn a_message_wakes_the_receiver(queue: &dyn OrderQueue, source: Arc<dy
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
-/// A receiver that goes away while it waits takes no message with it.
+/// A receiver that is cancelled while it waits loses no message.
 pub async fn a_receiver_may_go_away(queue: &dyn OrderQueue, source: &dyn OrderSource) {
     silent(source).await;
     let mut seen = 0;
     for _ in 0..20 {
         let publish = async {
             queue.publish(&orders(1)).await.expect("published");
-            // Long enough to be received at times, too short to be sure of it.
+            // Sometimes long enough to receive the message, sometimes not.
             tokio::time::sleep(Duration::from_millis(1)).await;
         };
         tokio::select! {
@@ -175,7 +176,7 @@ pub async fn a_receiver_may_go_away(queue: &dyn OrderQueue, source: &dyn OrderSo
             }
             () = publish => {}
         }
-        // The publish that was given up with the other branch may or may not have happened.
+        // The publish was cancelled with the other branch, so it may or may not have happened.
     }
     loop {
         let some = source.receive(10, SILENCE_MS).await.expect("received");
@@ -189,7 +190,7 @@ pub async fn a_receiver_may_go_away(queue: &dyn OrderQueue, source: &dyn OrderSo
     settles(queue, QueueDepth::default()).await;
 }
 
-/// What is handed back comes again, and says so; what is not, does not.
+/// Messages that are handed back are redelivered and marked so; others are not.
 pub async fn handed_back_comes_again(queue: &dyn OrderQueue, source: &dyn OrderSource) {
     let messages: Vec<_> = (0..3).map(|_| orders(2)).collect();
     for message in &messages {
@@ -203,19 +204,19 @@ pub async fn handed_back_comes_again(queue: &dyn OrderQueue, source: &dyn OrderS
         again.iter().map(|delivery| carried(delivery)[0].order_id).collect();
     assert_eq!(carried_again, HashSet::from([messages[0][0].order_id, messages[2][0].order_id]));
     assert!(again.iter().all(|delivery| delivery.redelivered));
-    // The tags of the first delivery mean nothing for the second.
+    // The tags of the first delivery are not valid for the second.
     source.ack(&[first[0].tag, first[2].tag]).await.expect("ignored");
     settles(queue, QueueDepth { waiting: 3, parked: 0 }).await;
     source.hand_back(&tags(&again)).await.expect("handed back");
     let third = gather(source, 2).await;
-    assert_eq!(third.len(), 2, "they were not acknowledged by their old tags");
+    assert_eq!(third.len(), 2, "their old tags did not acknowledge them");
     source.ack(&tags(&third)).await.expect("acknowledged");
     source.ack(&[first[1].tag]).await.expect("acknowledged");
     settles(queue, QueueDepth::default()).await;
     silent(source).await;
 }
 
-/// A message handed back too often is parked, and those beside it are not.
+/// A message handed back too often is parked; other messages are not.
 pub async fn handed_back_too_often_is_parked(queue: &dyn OrderQueue, source: &dyn OrderSource) {
     queue.publish(&orders(1)).await.expect("published");
     let begun = Instant::now();
@@ -242,7 +243,7 @@ pub async fn handed_back_too_often_is_parked(queue: &dyn OrderQueue, source: &dy
     source.ack(&tags(&next)).await.expect("acknowledged");
 }
 
-/// What can't be used is put aside as it is, and counted.
+/// An unusable message is parked unchanged and counted.
 pub async fn parked_is_counted(queue: &dyn OrderQueue, source: &dyn OrderSource) {
     queue.park(b"{ not json", "the body is no message").await.expect("parked");
     queue.park(&[0xff, 0x00], &"long ".repeat(10_000)).await.expect("parked");
@@ -250,7 +251,7 @@ pub async fn parked_is_counted(queue: &dyn OrderQueue, source: &dyn OrderSource)
     silent(source).await;
 }
 
-/// Parked messages can be looked at any number of times, put back once, or thrown away.
+/// Parked messages can be listed any number of times, retried once, or discarded.
 pub async fn parked_is_shown_retried_and_discarded(
     queue: &dyn OrderQueue,
     source: &dyn OrderSource,
@@ -267,7 +268,7 @@ pub async fn parked_is_shown_retried_and_discarded(
     }
     settles(queue, QueueDepth { waiting: 0, parked: 3 }).await;
     assert_eq!(parked.list(2).await.expect("listed").len(), 2);
-    // A server may count how often a message was looked at; none may be lost by it.
+    // A server may count how often a message was read; this must lose no message.
     for _ in 0..LOOKS {
         assert_eq!(parked.list(10).await.expect("listed").len(), 3);
     }
@@ -297,7 +298,7 @@ pub async fn parked_is_shown_retried_and_discarded(
     assert_eq!(parked.list(10).await.expect("listed")[0].body, b"one");
 }
 
-/// Many publish at once and nothing is missing; many orders fit into one message.
+/// Concurrent publishers lose no message; one message holds many orders.
 pub async fn many_publish_at_once(queue: Arc<dyn OrderQueue>, source: &dyn OrderSource) {
     const TASKS: usize = 50;
     const EACH: usize = 20;
@@ -315,7 +316,7 @@ pub async fn many_publish_at_once(queue: Arc<dyn OrderQueue>, source: &dyn Order
         });
     }
     let published = publishers.join_all().await;
-    // Acknowledged on the way: a source gives out only so many at once.
+    // Acknowledge while receiving: a source limits its unacknowledged messages.
     let mut received = Vec::new();
     while received.len() < TASKS * EACH {
         let some = source.receive(100, COMES_MS).await.expect("received");
@@ -338,20 +339,23 @@ pub async fn many_publish_at_once(queue: Arc<dyn OrderQueue>, source: &dyn Order
     settles(&*queue, QueueDepth::default()).await;
 }
 
-/// Two consumers share the work: each message goes to one of them, also when its acknowledgements are mixed.
+/// Two consumers share the work: each message goes to one of them, even when acknowledgements are
+/// interleaved.
 pub async fn two_consumers_share(queue: Arc<dyn OrderQueue>, sources: [Arc<dyn OrderSource>; 2]) {
     const MESSAGES: usize = 300;
-    /// Publishes without an answer in time, as a busy machine may have: such a message may be in the queue or not.
+    /// Messages whose publish was not confirmed in time, for example on a busy machine: each may be
+    /// in the queue or not.
     const UNKNOWN_MAX: usize = 5;
     let mut consumers = JoinSet::new();
     for source in sources {
         consumers.spawn(async move {
             let (mut seen, mut failures) = (Vec::new(), 0);
             loop {
-                // Long enough that a consumer does not end while the other is still being connected.
+                // Long enough that one consumer does not end while the other still connects.
                 let some = match source.receive(10, 3_000).await {
                     Ok(some) => some,
-                    // A server may fail to open a consumer of a queue that is just being made; the poller asks again, too.
+                    // A server may fail to open a consumer of a queue that is being created; retry
+                    // as the poller does.
                     Err(StoreError::Unavailable { .. }) if failures < 20 => {
                         failures += 1;
                         tokio::time::sleep(Duration::from_millis(100)).await;

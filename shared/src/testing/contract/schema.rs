@@ -1,38 +1,38 @@
-//! The rule of [`crate::domain::schema`], checked on what a database tells of its tables before and after a migration: the
-//! release before works on an expanded schema without knowing of it.
+//! Checks the rule of [`crate::domain::schema`] on a database's description of its tables before
+//! and after a migration: the previous release works on an expanded schema unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A column, as the database tells of it.
+/// A column, as the database describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     /// Its type.
     pub kind: String,
     /// Whether it may be NULL.
     pub nullable: bool,
-    /// Whether a row can be inserted without naming it, other than as NULL.
+    /// Whether an insert may omit the column and get a value other than NULL.
     pub has_default: bool,
 }
 
 /// A table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
-    /// By name.
+    /// The columns by name.
     pub columns: BTreeMap<String, Column>,
-    /// The columns of each unique key, also of the primary one.
+    /// The columns of each unique key, including the primary key.
     pub unique: BTreeSet<Vec<String>>,
-    /// The conditions by name, where the database tells them.
+    /// The check constraints by name, if the database lists them.
     pub checks: BTreeMap<String, String>,
     /// The names of triggers on it.
     pub triggers: BTreeSet<String>,
-    /// The tables that it has foreign keys to.
+    /// The tables that its foreign keys refer to.
     pub references: BTreeSet<String>,
 }
 
 /// The tables of a schema by name.
 pub type Tables = BTreeMap<String, Table>;
 
-/// What the release before would stumble over.
+/// The changes that would break the previous release.
 #[must_use]
 pub fn breaches(before: &Tables, after: &Tables) -> Vec<String> {
     let mut found = Vec::new();
@@ -64,7 +64,7 @@ pub fn breaches(before: &Tables, after: &Tables) -> Vec<String> {
             }
         }
         for key in new.unique.difference(&old.unique) {
-            // Rows of the release before have NULL there, and NULLs are never the same.
+            // The previous release inserts NULL there, and NULLs never conflict in a unique key.
             let spared = key.iter().filter(is_new).any(|column| {
                 new.columns.get(column).is_some_and(|is| is.nullable && !is.has_default)
             });
@@ -102,7 +102,7 @@ pub fn breaches(before: &Tables, after: &Tables) -> Vec<String> {
     found
 }
 
-/// Whether a condition is the same but for more values in its lists.
+/// Whether a condition is the same except for additional values in its lists.
 fn is_wider(before: &str, after: &str) -> bool {
     let split = |condition: &str| {
         let (mut values, mut rest) = (BTreeSet::new(), String::new());
