@@ -396,7 +396,7 @@ mod tests {
         let sale_id: SaleId = sale.parse().unwrap();
         shop.buy(&shop.shoppers(1).await[0], sale_id).await;
         shop.work().await;
-        // Before units are sold the limit may be changed; afterwards it may not be lowered.
+        // Once units are sold, the limit may be raised but not lowered.
         change(json!({ "per_user_limit": 3 })).await.expect(200);
         invalid(change(json!({ "per_user_limit": 1 })).await, "per_user_limit");
         invalid(change(json!({ "stock": 0 })).await, "stock");

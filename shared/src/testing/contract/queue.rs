@@ -343,8 +343,8 @@ pub async fn many_publish_at_once(queue: Arc<dyn OrderQueue>, source: &dyn Order
 /// interleaved.
 pub async fn two_consumers_share(queue: Arc<dyn OrderQueue>, sources: [Arc<dyn OrderSource>; 2]) {
     const MESSAGES: usize = 300;
-    /// Messages whose publish was not confirmed in time, for example on a busy machine: each may be
-    /// in the queue or not.
+    /// The most publishes that may lack a confirmation in time, as on a busy machine: each of these
+    /// messages may or may not be in the queue.
     const UNKNOWN_MAX: usize = 5;
     let mut consumers = JoinSet::new();
     for source in sources {

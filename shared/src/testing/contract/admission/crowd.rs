@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 
-/// Runs `work` for each item in a task of its own and returns what they came to.
+/// Runs `work` for each item in its own task and returns the results.
 async fn at_once<I: Send + 'static, T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     items: impl IntoIterator<Item = I>,
     work: impl Fn(I) -> F,
@@ -40,7 +40,7 @@ fn reserved(answers: &[(Claim, AdmissionDecision)]) -> Vec<&Claim> {
         .collect()
 }
 
-/// A rush: nothing is sold twice, whoever comes how often.
+/// In a rush no unit is sold twice, however often users repeat their requests.
 pub async fn suite(port: &Arc<dyn Admission>) {
     fifty_units_go_to_fifty_of_two_hundred(port).await;
     one_user_never_gets_more_than_the_limit(port).await;
@@ -65,7 +65,7 @@ async fn fifty_units_go_to_fifty_of_two_hundred(port: &Arc<dyn Admission>) {
         assert_eq!(all.get(&winner.order_id), Some(&held));
         assert_eq!(find(&**port, &held.order).await.as_ref(), Some(&held));
     }
-    // Given back and reserved at once: as many as are given back, no more.
+    // Concurrent releases and reservations: as many units are reserved as are released, no more.
     let back: Vec<_> = all.keys().take(20).copied().collect();
     let releases = at_once(back, |order_id| {
         let (port, sale_id) = (Arc::clone(port), sale.sale_id);
@@ -100,7 +100,7 @@ async fn one_user_never_gets_more_than_the_limit(port: &Arc<dyn Admission>) {
 
 async fn one_order_gets_one_unit(port: &Arc<dyn Admission>) {
     let mut sale = sale(100);
-    // The limit must not be what saves it.
+    // The limit must not be the reason why it holds.
     sale.per_user_limit = 100;
     open(&**port, &sale).await;
     let first = claim(&sale, user_id());
@@ -129,7 +129,7 @@ async fn overdue_orders_go_to_one_claimer(port: &Arc<dyn Admission>) {
     .await;
     let ids: Vec<_> =
         claimed.iter().flatten().map(|reservation| reservation.order.order_id).collect();
-    assert_eq!(ids.len(), 60, "all, and none twice");
+    assert_eq!(ids.len(), 60, "each exactly once");
     assert_eq!(ids.into_iter().collect::<BTreeSet<_>>().len(), 60);
 }
 
@@ -155,7 +155,7 @@ async fn of_many_rebuilders_one_opens_the_sale(port: &Arc<dyn Admission>) {
         }
     })
     .await;
-    // A newer one takes over until the sale is open; from then on everybody is refused.
+    // A newer epoch takes over until the sale is open; from then on every rebuild is refused.
     let opened_by: Vec<u64> =
         finished.iter().filter(|(_, open)| *open).map(|(epoch, _)| *epoch).collect();
     let [epoch] = opened_by[..] else {

@@ -1,4 +1,5 @@
-//! Suites of [`Admission`]: every sentence of its contract, on fresh sales, so that they can share a server.
+//! Suites of [`Admission`]: they check every sentence of its contract, on new sales, so that they
+//! can share a server.
 
 mod crowd;
 mod orders;
@@ -26,7 +27,7 @@ fn at(ms: u64) -> Timestamp {
     START.plus_ms(ms)
 }
 
-/// A claim of a new order by a user, with a ticket that lives, at [`START`].
+/// A user's claim of a new order at [`START`], with a valid ticket.
 fn claim(sale: &Sale, user_id: UserId) -> Claim {
     Claim {
         sale_id: sale.sale_id,
@@ -41,7 +42,7 @@ async fn ask(port: &dyn Admission, claim: &Claim) -> AdmissionDecision {
     port.reserve(&claim.ticket(), claim.now).await.expect("store")
 }
 
-/// What a claim becomes when it gets a unit.
+/// The admitted order of a claim that gets a unit.
 fn admitted(sale: &Sale, claim: &Claim) -> AdmittedOrder {
     AdmittedOrder {
         order_id: claim.order_id,
@@ -79,7 +80,8 @@ async fn find(port: &dyn Admission, request: &AdmittedOrder) -> Option<Reservati
     port.find(request.sale_id, request.order_id).await.expect("store")
 }
 
-/// Asserts that the open sale has so many units held by orders, and that paging finds as many.
+/// Asserts the numbers of reserved and settled units of an open sale, and that paging finds the
+/// same.
 async fn assert_held(port: &dyn Admission, sale_id: SaleId, reserved: u32, settled: u32) {
     let state = port.state(sale_id).await.expect("store");
     let AdmissionState::Open { reserved: r, settled: s, .. } = state else {
@@ -116,7 +118,8 @@ async fn read_all(
     }
 }
 
-/// What the store says to a user of a sale: the units available, and an order when the limit is reached.
+/// The store's answer to a user's look at a sale: the available units, and an order when the limit
+/// is reached.
 async fn look(
     port: &dyn Admission,
     sale_id: SaleId,

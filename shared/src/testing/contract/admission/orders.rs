@@ -1,10 +1,10 @@
-//! What becomes of a reservation: settled, released, claimed as overdue, read.
+//! Reservations after admission: settling, releasing, claiming as overdue, reading.
 
 use std::collections::BTreeSet;
 
 use super::*;
 
-/// Settling, releasing, the overdue index and paging, one caller at a time.
+/// Settling, releasing, the overdue index and paging, by one caller.
 pub async fn suite(port: &dyn Admission) {
     settling_marks_once(port).await;
     settling_adds_what_was_forgotten(port).await;
@@ -22,7 +22,7 @@ async fn settling_marks_once(port: &dyn Admission) {
     let sale = opened(port, 3).await;
     let order = take(port, &sale).await;
     take(port, &sale).await;
-    // The ledger's copy may differ in what it does not keep; the first admission stays.
+    // The ledger's copy may differ; the data of the first admission stays.
     let from_ledger = AdmittedOrder { admitted_at: at(7), price: 1, ..order.clone() };
     for _ in 0..2 {
         port.settle(sale.sale_id, &[from_ledger.clone(), from_ledger.clone()])
@@ -50,7 +50,8 @@ async fn settling_adds_what_was_forgotten(port: &dyn Admission) {
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         ..request(&sale, user_id())
     };
-    // Also a second order of a user whose limit is 1, and the same order twice in one call.
+    // This includes a second order of a user whose limit is 1, and the same order twice in one
+    // call.
     let second = request(&sale, kept.user_id);
     let forgotten = [traced.clone(), second.clone(), second.clone()];
     for _ in 0..2 {
@@ -65,7 +66,7 @@ async fn settling_adds_what_was_forgotten(port: &dyn Admission) {
     let bought =
         port.look(sale.sale_id, traced.user_id).await.expect("store").expect("open").already_bought;
     assert_eq!(bought, Some(traced.order_id));
-    // The user's limit is held by whichever is left.
+    // Each remaining order counts towards the user's limit.
     port.release(sale.sale_id, &[traced.order_id, kept.order_id]).await.expect("store");
     assert_held(port, sale.sale_id, 0, 1).await;
     let third = claim(&sale, kept.user_id);
@@ -75,7 +76,7 @@ async fn settling_adds_what_was_forgotten(port: &dyn Admission) {
     );
     port.release(sale.sale_id, &[second.order_id]).await.expect("store");
     assert!(matches!(ask(port, &third).await, AdmissionDecision::Reserved(_)));
-    // Two forgotten orders of one user in one call.
+    // Two lost reservations of one user in one call.
     let user = user_id();
     let pair = [request(&sale, user), request(&sale, user)];
     port.settle(sale.sale_id, &pair).await.expect("store");
@@ -124,7 +125,8 @@ async fn releasing_gives_a_unit_back_once(port: &dyn Admission) {
 async fn what_has_ended_does_not_come_back(port: &dyn Admission) {
     let sale = sale(5);
     let [before_load, held, settled, unknown] = std::array::from_fn(|_| request(&sale, user_id()));
-    // Remembered even by a store that has lost the sale, or a rebuild could bring it back.
+    // A store that has lost the sale must remember the release too; otherwise a rebuild could bring
+    // the order back.
     port.release(sale.sale_id, &[before_load.order_id]).await.expect("store");
     assert_eq!(port.state(sale.sale_id).await.expect("store"), AdmissionState::Missing);
     open(port, &sale).await;
@@ -197,11 +199,12 @@ async fn overdue_orders_are_handed_out_once_per_period(port: &dyn Admission) {
         "the others were claimed after 99"
     );
     assert_eq!(overdue(99, 103, 9).await, []);
-    // In the next period again, by the time of the last claim; those of one time by id.
+    // In the next period they are claimed again, in the order of the last claim; those of the same
+    // time by id.
     let mut next = [at_10.clone(), at_30.clone(), at_40.clone()];
     next[..2].sort_by_key(|order| order.order_id);
     assert_eq!(overdue(101, 200, 9).await, next);
-    // What was claimed keeps its time of admission, and can be settled and released like any.
+    // A claimed reservation keeps its time of admission and can be settled and released as usual.
     assert_eq!(
         find(port, &at_10).await,
         Some(Reservation { order: at_10.clone(), settled: false })
@@ -226,7 +229,7 @@ async fn many_are_found_at_once(port: &dyn Admission) {
     let gone = settled.remove(0);
     port.release(sale.sale_id, &[gone.order_id]).await.expect("store");
     let mut asked: Vec<OrderId> = settled.iter().map(|request| request.order_id).collect();
-    // Some that are not there, and one twice.
+    // Some ids without a reservation, and one id twice.
     asked.extend([waiting.order_id, gone.order_id, order_id(), waiting.order_id]);
     let mut expected: Vec<_> =
         settled.into_iter().map(|request| Reservation { order: request, settled: true }).collect();
@@ -244,7 +247,7 @@ async fn many_are_found_at_once(port: &dyn Admission) {
 
 async fn paging_sees_everything(port: &dyn Admission) {
     let sale = opened(port, 1_000).await;
-    // Enough that no store keeps them in one lump.
+    // Enough that every store splits them into several pages.
     let stay: Vec<_> = (0..600).map(|_| request(&sale, user_id())).collect();
     let go: Vec<_> = (0..300).map(|_| request(&sale, user_id())).collect();
     port.settle(sale.sale_id, &stay).await.expect("store");
@@ -254,7 +257,7 @@ async fn paging_sees_everything(port: &dyn Admission) {
     loop {
         let page = port.reservations(sale.sale_id, cursor, 50).await.expect("store");
         seen.extend(page.reservations.into_iter().map(|reservation| reservation.order.order_id));
-        // Others go and come while the pages are read.
+        // Others are removed and added while the pages are read.
         if let Some(some) = leaving.next() {
             port.release(
                 sale.sale_id,
@@ -270,7 +273,7 @@ async fn paging_sees_everything(port: &dyn Admission) {
         }
     }
     let missed: Vec<_> = stay.iter().filter(|order| !seen.contains(&order.order_id)).collect();
-    assert!(missed.is_empty(), "there all the time, never seen: {missed:?}");
+    assert!(missed.is_empty(), "present throughout but never read: {missed:?}");
 }
 
 async fn batches_may_be_long(port: &dyn Admission) {
@@ -300,7 +303,7 @@ async fn batches_may_be_long(port: &dyn Admission) {
     }
     let claimed = port.claim_overdue(sale.sale_id, START, at(1), 610).await.expect("store");
     let mut ids: Vec<_> = claimed.iter().map(|reservation| reservation.order.order_id).collect();
-    assert!(ids.is_sorted(), "of one age, by id");
+    assert!(ids.is_sorted(), "of the same time, by id");
     ids.dedup();
     assert_eq!(ids.len(), 610);
     assert_eq!(port.claim_overdue(sale.sale_id, START, at(2), 610).await.expect("store").len(), 10);

@@ -1,8 +1,8 @@
-//! The rebuild: closed while it lasts, fenced by its epoch.
+//! The rebuild: it closes admission and is fenced by its epoch.
 
 use super::*;
 
-/// The protocol of a rebuild, and rebuilders that get in each other's way.
+/// The protocol of a rebuild, and concurrent rebuilders.
 pub async fn suite(port: &dyn Admission) {
     a_rebuild_closes_and_opens(port).await;
     an_open_sale_stays_open(port).await;
@@ -27,7 +27,7 @@ async fn a_rebuild_closes_and_opens(port: &dyn Admission) {
     assert_eq!(
         port.state(sale.sale_id).await.expect("store"),
         rebuilding,
-        "still since the first call"
+        "`since` is the time of the first call"
     );
     for _ in 0..2 {
         assert!(port.restore(sale.sale_id, 4, std::slice::from_ref(&order)).await.expect("store"));
@@ -53,7 +53,8 @@ async fn a_rebuild_closes_and_opens(port: &dyn Admission) {
     assert_eq!(available(port, &sale).await, 2, "a refused rebuild closes nothing");
 }
 
-/// Between a rebuilder's look at the state and its call, another may have finished: it must not close what is open.
+/// Another rebuilder may finish between a rebuilder's look at the state and its call; the late call
+/// must not close an open sale.
 async fn an_open_sale_stays_open(port: &dyn Admission) {
     let sale = sale(5);
     assert!(port.begin_rebuild(&sale.terms(), 7, START).await.expect("store"));
@@ -92,7 +93,8 @@ async fn what_is_there_stays(port: &dyn Admission) {
     port.release(sale.sale_id, &[ended.order_id]).await.expect("store");
     assert!(port.begin_rebuild(&sale.terms(), 2, at(1)).await.expect("store"));
     assert_eq!(read_all(port, sale.sale_id, 2).await.len(), 3);
-    // An order that is given back while the rebuild runs is gone, and one that is settled is settled.
+    // An order that is released during the rebuild stays released, and one that is settled stays
+    // settled.
     let late = request(&sale, user_id());
     port.release(sale.sale_id, &[late.order_id]).await.expect("store");
     let forgotten = request(&sale, user_id());
@@ -119,7 +121,7 @@ async fn an_older_rebuilder_is_fenced_off(port: &dyn Admission) {
     assert!(port.restore(sale.sale_id, 5, std::slice::from_ref(&by_old)).await.expect("store"));
     assert!(
         port.begin_rebuild(&sale.terms(), 6, at(2)).await.expect("store"),
-        "a newer one takes over at any time"
+        "a newer epoch takes over at any time"
     );
     let rebuilding = AdmissionState::Rebuilding { epoch: 6, since: at(2) };
     let fenced_off = async |expected: &AdmissionState| {
@@ -147,7 +149,8 @@ async fn an_older_rebuilder_is_fenced_off(port: &dyn Admission) {
 async fn rebuilders_in_turn_leave_everything_restored(port: &dyn Admission) {
     let sale = sale(9);
     let orders: Vec<_> = (0..4).map(|_| request(&sale, user_id())).collect();
-    // The second begins after the first has restored half; the first notices and stops, and the second restores all.
+    // The second rebuilder begins after the first has restored half. The first is refused and
+    // stops; the second restores all.
     assert!(port.begin_rebuild(&sale.terms(), 1, at(1)).await.expect("store"));
     assert!(port.restore(sale.sale_id, 1, &orders[..2]).await.expect("store"));
     assert!(port.begin_rebuild(&sale.terms(), 2, at(2)).await.expect("store"));

@@ -1,9 +1,9 @@
-//! Reserving a unit: each answer, and which comes first.
+//! Reserving a unit: each answer, and the order of the checks.
 
 use super::*;
 use crate::domain::Currency;
 
-/// Reserving, looking and finding, one caller at a time.
+/// Reserving, looking and finding, by one caller.
 pub async fn suite(port: &dyn Admission) {
     a_unit_is_given_once_and_found_again(port).await;
     nothing_is_known_of_a_sale_that_was_never_loaded(port).await;
@@ -28,7 +28,7 @@ async fn a_unit_is_given_once_and_found_again(port: &dyn Admission) {
     assert_eq!(
         ask(port, &later).await,
         AdmissionDecision::Again(held.clone()),
-        "as it was admitted, not as it is repeated"
+        "the data of the first admission stays"
     );
     assert_eq!(available(port, &sale).await, 1);
     assert_eq!(find(port, &held.order).await, Some(held));
@@ -104,7 +104,7 @@ async fn the_limit_holds_per_user(port: &dyn Admission) {
         Some((8, None)),
         "another user's orders are not mine"
     );
-    // A settled order counts as much, and one given back makes room, whichever it was.
+    // A settled order counts too, and any released order makes room.
     port.settle(sale.sale_id, &[admitted(&sale, &two)]).await.expect("store");
     assert!(matches!(ask(port, &three).await, AdmissionDecision::AlreadyBought { .. }));
     port.release(sale.sale_id, &[one.order_id]).await.expect("store");
@@ -117,7 +117,8 @@ async fn the_limit_holds_per_user(port: &dyn Admission) {
     ));
 }
 
-/// A look says whether somebody has bought since an earlier one, also when as many units are held as before.
+/// A look shows whether a unit was reserved since an earlier look, even when the number of held
+/// units is the same.
 async fn every_unit_that_is_given_is_counted(port: &dyn Admission) {
     let sale = opened(port, 1).await;
     let admissions =
@@ -133,14 +134,14 @@ async fn every_unit_that_is_given_is_counted(port: &dyn Admission) {
     assert!(matches!(ask(port, &first).await, AdmissionDecision::Again(_)));
     assert_eq!(ask(port, &claim(&sale, user_id())).await, AdmissionDecision::SoldOut);
     port.settle(sale.sale_id, &[admitted(&sale, &first)]).await.expect("store");
-    assert!(!grown().await, "nobody has got another one");
+    assert!(!grown().await, "no further unit was reserved");
     port.release(sale.sale_id, &[first.order_id]).await.expect("store");
     assert!(!grown().await, "given back");
     let forgotten = request(&sale, user_id());
     for _ in 0..2 {
         port.settle(sale.sale_id, std::slice::from_ref(&forgotten)).await.expect("store");
     }
-    assert!(grown().await, "added because the ledger has it");
+    assert!(grown().await, "the settled order was added from the ledger");
     port.release(sale.sale_id, &[forgotten.order_id]).await.expect("store");
     take(port, &sale).await;
     assert!(grown().await, "sold again");
@@ -165,7 +166,7 @@ async fn the_limit_may_change_while_units_are_held(port: &dyn Admission) {
     set_limit(&mut sale, 1).await;
     assert_held(port, sale.sale_id, 3, 0).await;
     let newest = claim(&sale, user);
-    // With the limit at 1, each of the three orders counts, whichever are given back.
+    // With a limit of 1, each of the three orders counts, whichever are released.
     for given_back in [&claims[0], &claims[1]] {
         port.release(sale.sale_id, &[given_back.order_id]).await.expect("store");
         assert!(matches!(ask(port, &newest).await, AdmissionDecision::AlreadyBought { .. }));
@@ -192,7 +193,7 @@ async fn stock_runs_out_and_may_change(port: &dyn Admission) {
         matches!(super::ask(port, &again).await, AdmissionDecision::Again(_)),
         "a winner finds its order in a sale that is sold out"
     );
-    // Lowered below what is held: nothing is available, nothing is taken away.
+    // The stock is lowered below the held units: none is available, and none is taken away.
     assert!(port.set_terms(&next_terms(&mut sale, |sale| sale.stock = 1)).await.expect("store"));
     assert_eq!(available(port, &sale).await, 0);
     assert_held(port, sale.sale_id, 2, 0).await;
@@ -225,7 +226,7 @@ async fn terms_are_replaced_by_newer_ones_only(port: &dyn Admission) {
     assert!(port.begin_rebuild(&old, 1, START).await.expect("store"));
     let new = next_terms(&mut sale, |sale| sale.stock = 7);
     assert!(port.set_terms(&new).await.expect("store"), "also while the sale is being rebuilt");
-    // Not replaced by a rebuild whose ledger read came earlier.
+    // A rebuild with an earlier read of the ledger does not replace them.
     assert!(port.begin_rebuild(&old, 2, at(1)).await.expect("store"));
     assert!(port.finish_rebuild(sale.sale_id, 2).await.expect("store"));
     let expected =
@@ -236,7 +237,7 @@ async fn terms_are_replaced_by_newer_ones_only(port: &dyn Admission) {
         "the sale is known, though its terms are newer"
     );
     assert_eq!(available(port, &sale).await, 7);
-    // By number, not by text.
+    // Versions are compared as numbers, not as text.
     sale.version = 8;
     for stock in 9..=11 {
         assert!(
@@ -250,7 +251,8 @@ async fn answers_come_in_their_order(port: &dyn Admission) {
     let sale = opened(port, 1).await;
     let winner = take(port, &sale).await;
     let ask = async |claim: &Claim| super::ask(port, claim).await;
-    // A claim against which everything stands but the state; each step then takes the first thing away.
+    // A claim that fails every check except the state; each step then removes the first cause of
+    // refusal.
     let mut worst = Claim {
         ticket_expired: true,
         now: sale.starts_at.minus_ms(1),
@@ -270,7 +272,8 @@ async fn answers_come_in_their_order(port: &dyn Admission) {
         ask(&Claim { order_id: winner.order_id, ..worst }).await,
         AdmissionDecision::Again(held)
     );
-    // Before all of that stands a closed sale, before that an order that has ended, before that one that holds a unit.
+    // A closed sale is reported before all of these, an ended order before that, and an order that
+    // holds a unit first of all.
     let closed = super::sale(1);
     let (winner, ended) = (request(&closed, user_id()), order_id());
     assert!(port.begin_rebuild(&closed.terms(), 1, START).await.expect("store"));

@@ -1,4 +1,4 @@
-//! Bans that an operator puts and lifts.
+//! Bans that an operator creates and lifts.
 
 use super::{GatePorts, ban, banned, user};
 use crate::{
@@ -23,7 +23,7 @@ pub(super) async fn all(blacklist: &dyn Blacklist, now: Timestamp) -> Vec<Ban> {
     }
 }
 
-/// A ban holds from when it is put until it is over, replaced or lifted.
+/// A ban is in force from its creation until it expires or is replaced or lifted.
 pub async fn blacklist(ports: &GatePorts) {
     let blacklist = &*ports.blacklist;
     let put = async |ban: &Ban| blacklist.ban(ban).await.expect("a ban is put");
@@ -44,7 +44,7 @@ pub async fn blacklist(ports: &GatePorts) {
         );
         assert_eq!(ports.enter(&banned(subject, end)).await, GateDecision::Entered);
 
-        // Another takes its place, be it longer or shorter; a repeat changes nothing.
+        // A new ban replaces it, whether longer or shorter; a repeat changes nothing.
         for until in [None, Some(START.plus_ms(500))] {
             for _ in 0..2 {
                 put(&ban(subject, START, until)).await;
@@ -62,7 +62,7 @@ pub async fn blacklist(ports: &GatePorts) {
         assert_eq!(ports.enter(&banned(subject, START)).await, GateDecision::Entered);
     }
 
-    // A lifting that comes late leaves a ban that was put since, and its place in the list.
+    // A late lift leaves a ban that was created since, and its place in the list.
     let subject = user();
     assert!(!blacklist.lift_older(&subject, START).await.expect("there is none to be lifted"));
     put(&ban(&subject, START.plus_ms(1), None)).await;
@@ -73,7 +73,7 @@ pub async fn blacklist(ports: &GatePorts) {
     assert_eq!(ports.enter(&banned(&subject, START)).await, GateDecision::Entered);
     assert!(!all(blacklist, START).await.iter().any(|ban| ban.subject == subject));
 
-    // Every address of a /64 is banned with the first.
+    // A ban of one address bans its whole /64.
     let std::net::IpAddr::V6(ip) = super::ip() else {
         unreachable!("the suite's addresses are IPv6")
     };
@@ -88,7 +88,7 @@ pub async fn blacklist(ports: &GatePorts) {
     listing(blacklist).await;
 }
 
-/// The list has what holds, newest first, on pages without gap or repeat.
+/// The list has the bans in force, newest first, on pages without gap or repeat.
 async fn listing(blacklist: &dyn Blacklist) {
     let mut put = Vec::new();
     for index in 0..25_u64 {
@@ -97,7 +97,7 @@ async fn listing(blacklist: &dyn Blacklist) {
             1 => super::address(),
             _ => Subject::Phone(phone()),
         };
-        // Not in the order of time, and with two of the same time.
+        // Created out of order, and two at the same time.
         let created_at = START.plus_ms(index * 7 % 24);
         let expires_at = if index % 2 == 0 { None } else { Some(START.plus_ms(1_000 + index)) };
         let ban =
@@ -116,7 +116,7 @@ async fn listing(blacklist: &dyn Blacklist) {
         holding.sort_by_key(|ban| ban.reason.clone());
         holding.into_iter().cloned().collect::<Vec<_>>()
     };
-    // Ended ones are left out, whatever the time of asking was before.
+    // Expired bans are left out, even after a list at a later time.
     for now in
         [START.plus_ms(24), START.plus_ms(1_011), START.plus_ms(86_400_000), START.plus_ms(24)]
     {
@@ -130,7 +130,7 @@ async fn listing(blacklist: &dyn Blacklist) {
         []
     );
 
-    // A lifted one is gone from the list; one put again is listed once, by its new time.
+    // A lifted ban is not listed; a ban that is created again is listed once, by its new time.
     let (lifted, renewed) = (put[3].subject.clone(), put[8].subject.clone());
     assert!(blacklist.lift(&lifted).await.expect("a ban is lifted"));
     blacklist.ban(&ban(&renewed, START.plus_ms(500), None)).await.expect("a ban is put again");
@@ -140,8 +140,8 @@ async fn listing(blacklist: &dyn Blacklist) {
     assert!(listed.iter().all(|ban| ban.subject != lifted));
 }
 
-/// Bans are put back where the store has lost them, and never in place of one that lasts longer. The bans are to be loaded
-/// until that was finished by the one who began last.
+/// Bans are restored if the store has lost them, but never replace a ban that lasts longer. Loading
+/// stays due until it is finished with the latest token.
 pub async fn bans_put_back(ports: &GatePorts) {
     let blacklist = &*ports.blacklist;
     let end = |seconds: u64| Some(START.plus_ms(seconds * 1_000));

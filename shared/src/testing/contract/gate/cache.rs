@@ -1,4 +1,4 @@
-//! The cache. As with locks, a store may count the time to live by its own clock.
+//! The cache. As with locks, a store may measure the time to live by its own clock.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
 const LONG_MS: u64 = 600_000;
 const SHORT_MS: u64 = 20;
 
-/// A value is kept for its time, unless a newer one is there.
+/// A value is stored for its time to live, unless a newer version is stored.
 pub async fn cache(cache: Arc<dyn Cache>) {
     let key = format!("suite-{}", order_id());
     let get = async |now| cache.get(&key, now).await.expect("the cache is read");
@@ -20,14 +20,14 @@ pub async fn cache(cache: Arc<dyn Cache>) {
     assert_eq!(get(START).await, None);
     put(9, b"nine", LONG_MS).await;
     assert_eq!(get(START).await.as_deref(), Some(&b"nine"[..]));
-    // Versions are numbers, not texts.
+    // Versions are compared as numbers, not as text.
     put(10, b"ten\0\xff", LONG_MS).await;
     assert_eq!(get(START).await.as_deref(), Some(&b"ten\0\xff"[..]));
     put(9, b"nine", LONG_MS).await;
     assert_eq!(get(START).await.as_deref(), Some(&b"ten\0\xff"[..]));
     put(10, b"ten again", LONG_MS).await;
     assert_eq!(get(START).await.as_deref(), Some(&b"ten again"[..]));
-    // Next to each other where a float can't tell them apart.
+    // Consecutive versions that are equal as floating-point numbers.
     put(u64::MAX, b"last", LONG_MS).await;
     put(u64::MAX - 1, b"last but one", LONG_MS).await;
     assert_eq!(get(START).await.as_deref(), Some(&b"last"[..]));
@@ -35,7 +35,7 @@ pub async fn cache(cache: Arc<dyn Cache>) {
     assert_eq!(get(START).await.as_deref(), Some(&b""[..]));
     assert_eq!(cache.get(&format!("{key}-b"), START).await.expect("the cache is read"), None);
 
-    // After its time it is gone, and an older version may come.
+    // After its time to live it is gone, and an older version may be stored.
     put(u64::MAX, b"short", SHORT_MS).await;
     tokio::time::sleep(Duration::from_millis(SHORT_MS * 3)).await;
     let later = START.plus_ms(SHORT_MS);
@@ -43,7 +43,7 @@ pub async fn cache(cache: Arc<dyn Cache>) {
     cache.put(&key, 1, b"one", LONG_MS, later).await.expect("the cache is written");
     assert_eq!(get(later).await.as_deref(), Some(&b"one"[..]));
 
-    // Whoever reads while many write never sees an older version after a newer one.
+    // A reader never sees an older version after a newer one, even with concurrent writers.
     let key = format!("suite-{}", order_id());
     let writers: Vec<_> = (0..8_u64)
         .map(|writer| {

@@ -17,7 +17,7 @@ fn captcha(purpose: CaptchaPurpose) -> Captcha {
     }
 }
 
-/// A captcha can be looked at, and taken once, before it is over.
+/// Before it expires, a captcha can be read repeatedly and taken once.
 pub async fn captchas(captchas: Arc<dyn Captchas>) {
     let peek = async |captcha: &Captcha, now| {
         captchas.peek(captcha.captcha_id, now).await.expect("a captcha is read")
@@ -60,6 +60,6 @@ pub async fn captchas(captchas: Arc<dyn Captchas>) {
         for task in tasks {
             taken.extend(task.await.expect("the task ends"));
         }
-        assert_eq!(taken, [drawn], "of all takers one gets it");
+        assert_eq!(taken, [drawn], "exactly one caller takes it");
     }
 }

@@ -9,7 +9,8 @@ use crate::{
     testing::{START, phone},
 };
 
-/// The window starts with the first failure; then the count starts anew. Subjects are apart.
+/// The window starts with the first failure; after it the count restarts. Subjects are counted
+/// separately.
 pub async fn failures(failures: Arc<dyn Failures>) {
     const WINDOW_MS: u64 = 10_000;
     let phone = phone();
@@ -36,7 +37,7 @@ pub async fn failures(failures: Arc<dyn Failures>) {
         assert_eq!(count(START.plus_ms(10_000)).await, 0);
         assert_eq!(add(START.plus_ms(10_000)).await, 1);
     }
-    // The same phone from another address is another subject.
+    // The same phone tried from another address is another subject.
     let elsewhere = Subject::phone_at(phone, ip());
     assert_eq!(
         failures.count(&elsewhere, START.plus_ms(10_000)).await.expect("failures are counted"),

@@ -1,4 +1,4 @@
-//! Limits: how much gets in, when the next one does, and what is charged.
+//! Limits: how many requests are admitted, when the next one is, and what is charged.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use crate::{
     testing::{START, phone},
 };
 
-/// A burst, then one per interval; nothing in between.
+/// A burst, then one request per interval; none in between.
 pub async fn burst_and_rate(gate: &dyn Gate) {
     let subjects =
         [user(), address(), Subject::Phone(phone()), Subject::phone_at(phone(), super::ip())];
     for subject in &subjects {
-        // One second per request, five at once: over a minute, 5 + 60.
+        // One request per second and a burst of five: 5 + 60 in a minute.
         let quota = Quota { limit: 60, window_ms: 60_000, burst: 5 };
         let mut entered = Vec::new();
         for elapsed_ms in (0..=60_000).step_by(250) {
@@ -30,7 +30,7 @@ pub async fn burst_and_rate(gate: &dyn Gate) {
             [0; 4].into_iter().chain((0..=60).map(|second| second * 1_000)).collect();
         assert_eq!(entered, expected, "{subject:?}");
 
-        // After a long pause the whole burst is back, and no more than that.
+        // After a long pause the full burst is available again, but no more.
         let later = START.plus_ms(3_600_000);
         let mut at_once = 0;
         for _ in 0..8 {
@@ -42,7 +42,8 @@ pub async fn burst_and_rate(gate: &dyn Gate) {
     }
 }
 
-/// `retry_after_ms` is exact: a millisecond less is refused, that long is let in.
+/// `retry_after_ms` is exact: a request one millisecond earlier is refused, at that time it is
+/// admitted.
 pub async fn exact_retry(gate: &dyn Gate) {
     let quotas = [
         Quota::per(1, 1_000),
@@ -81,16 +82,16 @@ pub async fn exact_retry(gate: &dyn Gate) {
         }
     }
 
-    // More than one per microsecond is no limit in practice, and no division by zero either.
+    // More than one request per microsecond is no limit in practice; it must not divide by zero.
     let subject = user();
     let quota = Quota { limit: u32::MAX, window_ms: 1, burst: u32::MAX };
     assert_eq!(enter(gate, &limited(&subject, quota, START)).await, GateDecision::Entered);
-    // Neither is the longest window.
+    // The longest window must not overflow.
     let quota = Quota { limit: 1, window_ms: 1_000_000_000_000, burst: 1 };
     assert_eq!(enter(gate, &limited(&user(), quota, START)).await, GateDecision::Entered);
 }
 
-/// Of a hundred at the same instant exactly as many get in as the quota allows.
+/// Of a hundred requests at the same instant exactly as many are admitted as the quota allows.
 pub async fn quota_under_contention(gate: Arc<dyn Gate>) {
     for subject in [user(), address()] {
         let tasks: Vec<_> = (0..100)
@@ -113,7 +114,8 @@ pub async fn quota_under_contention(gate: Arc<dyn Gate>) {
     }
 }
 
-/// A refusal charges nothing; an entry charges everything. Limits with other names or subjects are apart.
+/// A refusal charges nothing; an entry charges everything. Limits with other names or subjects are
+/// independent.
 pub async fn charges_all_or_none(gate: &dyn Gate) {
     let (wide, narrow) = (Quota::per(3, 60_000), Quota::per(1, 600_000));
     for (one, other) in
@@ -139,13 +141,14 @@ pub async fn charges_all_or_none(gate: &dyn Gate) {
                 GateDecision::Limited { limit: 0, retry_after_ms: 600_000 }
             );
         }
-        // The other's limit has been charged once, by the entry, and not by the refusals.
+        // The other limit was charged once, by the entry, and not by the refusals.
         for _ in 0..2 {
             assert_eq!(enter(gate, &limited(&one, wide, START)).await, GateDecision::Entered);
         }
         assert_eq!(retry_after_ms(&enter(gate, &limited(&one, wide, START)).await), 20_000);
 
-        // Both are full: the one with the longer wait is named, wherever it stands, and after it the request is let in.
+        // Both are exhausted: the refusal names the limit with the longer wait, whatever its index,
+        // and after that wait the request is admitted.
         assert_eq!(
             enter(gate, &both).await,
             GateDecision::Limited { limit: 1, retry_after_ms: 600_000 }
@@ -183,20 +186,20 @@ pub async fn charges_all_or_none(gate: &dyn Gate) {
     );
 }
 
-/// A clock that goes back neither lets more in nor locks anybody out for longer than it went back, and not at all once
-/// it is further back than clocks ever differ.
+/// When the clock goes back, no more requests are admitted, and the wait grows at most by the time
+/// it went back. Beyond the largest expected clock difference the stored state is ignored.
 pub async fn clock_set_back(gate: &dyn Gate) {
     let quota = Quota::per(5, 5_000);
     let subject = user();
     let mut entered = 0;
-    // Two instances, a second apart, take turns.
+    // Two instances whose clocks differ by a second alternate.
     for turn in 0..40 {
         let now = if turn % 2 == 0 { START.plus_ms(1_000) } else { START };
         entered +=
             u32::from(enter(gate, &limited(&subject, quota, now)).await == GateDecision::Entered);
     }
     assert_eq!(entered, quota.burst);
-    // What the slower one is told is true for it.
+    // The wait that the slower instance receives is correct by its clock.
     let wait = retry_after_ms(&enter(gate, &limited(&subject, quota, START)).await);
     assert_eq!(wait, 2_000);
     assert_eq!(

@@ -1,5 +1,5 @@
-//! Locks. A store may judge leases by its own time instead of `now`, so where a lease must be over the suite lets both
-//! pass, and where it must not be over it is long.
+//! Locks. A store may measure leases by its own clock instead of `now`. So where a lease must
+//! expire, the suite advances both; where it must not, the lease is long.
 
 use std::{
     sync::{
@@ -18,12 +18,12 @@ use crate::{
 const LONG_MS: u64 = 600_000;
 const SHORT_MS: u64 = 20;
 
-/// Waits until a short lease is over by any clock that counts real time; `now` has to be moved by the caller.
+/// Waits until a short lease has expired by real time; the caller must advance `now`.
 async fn outlive() {
     tokio::time::sleep(Duration::from_millis(SHORT_MS * 3)).await;
 }
 
-/// One token holds a lock at a time; who has lost it can do nothing more with it.
+/// One token holds a lock at a time; a lost lease can neither be renewed nor released.
 pub async fn locks(locks: &dyn Locks) {
     let name = format!("suite-{}", order_id());
     let (ours, theirs) = (u128::MAX, 1);
@@ -51,13 +51,13 @@ pub async fn locks(locks: &dyn Locks) {
     assert!(!renew(&first, START).await);
     let second = acquire(theirs, LONG_MS, START).await.expect("the lock was given up");
     assert!(second.fence > first.fence);
-    // The former holder has lost it.
+    // The former holder has lost the lock.
     release(&first).await;
     assert!(!renew(&first, START).await);
     assert_eq!(acquire(ours, LONG_MS, START).await, None);
     assert!(renew(&second, START).await);
 
-    // Nor can an earlier lease of the same token do anything.
+    // An earlier lease of the same token has no effect either.
     release(&second).await;
     let third = acquire(theirs, LONG_MS, START).await.expect("the lock was given up");
     assert!(third.fence > second.fence);
@@ -66,7 +66,7 @@ pub async fn locks(locks: &dyn Locks) {
     assert_eq!(acquire(ours, LONG_MS, START).await, None);
     release(&third).await;
 
-    // A lease that is over goes to the next, with a larger fence.
+    // After a lease has expired, another token acquires the lock with a larger fence.
     let lost = acquire(ours, SHORT_MS, START).await.expect("the lock was given up");
     outlive().await;
     let now = START.plus_ms(SHORT_MS);
@@ -77,10 +77,10 @@ pub async fn locks(locks: &dyn Locks) {
     assert!(renew(&next, now).await);
     release(&next).await;
 
-    // Renewal keeps a lease beyond its first life: asked for by the same token, or as a renewal.
+    // A lease is extended by `renew`, or by `acquire` with the same token.
     let lease = acquire(ours, SHORT_MS, now).await.expect("the lock was given up");
     let renewed = locks.renew(&lease, LONG_MS, now).await.expect("a lease is renewed");
-    // Where the machine has slept through the short lease there is nothing to be seen.
+    // If the machine was suspended for longer than the short lease, this can't be tested.
     if renewed {
         outlive().await;
         assert_eq!(acquire(theirs, LONG_MS, now.plus_ms(SHORT_MS)).await, None);
@@ -88,7 +88,7 @@ pub async fn locks(locks: &dyn Locks) {
     release(&lease).await;
 }
 
-/// Fifty tasks want the lock: two never have it at once, and each later one has a larger fence.
+/// Fifty tasks acquire the lock: never two at once, and each later holder has a larger fence.
 pub async fn lock_exclusion(locks: Arc<dyn Locks>) {
     let name: Arc<str> = format!("suite-{}", order_id()).into();
     let (held, last_fence) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -111,7 +111,7 @@ pub async fn lock_exclusion(locks: Arc<dyn Locks>) {
                 tokio::task::yield_now().await;
                 let grown = last_fence.swap(lease.fence, Ordering::SeqCst) < lease.fence;
                 held.store(false, Ordering::SeqCst);
-                // Given up before anything is asserted, or the others would wait for ever.
+                // Release before any assertion, or the other tasks would wait forever.
                 locks.release(&lease).await.expect("a lease is given up");
                 (alone, grown)
             })

@@ -1,5 +1,5 @@
-//! Suites of the gate ports, and of locks and cache. Each sentence of a port's contract is a check; each
-//! suite uses subjects of its own, so that a store may be shared.
+//! Suites of the gate ports, and of locks and cache. They check each sentence of a port's contract.
+//! Each suite uses subjects of its own, so that suites can share a store.
 
 mod blacklist;
 mod cache;
@@ -34,7 +34,7 @@ use crate::{
     ports::{Blacklist, Gate, Sessions},
 };
 
-/// The ports that one gate is seen through.
+/// The ports of one gate.
 #[derive(Clone)]
 #[expect(missing_docs, reason = "each field is the port of its type")]
 pub struct GatePorts {
@@ -48,7 +48,7 @@ impl GatePorts {
         enter(&*self.gate, entry).await
     }
 
-    /// Whether the gate takes the session for alive.
+    /// Whether the gate admits the session.
     async fn alive(&self, user_id: UserId, session_id: SessionId, now: Timestamp) -> bool {
         let asked =
             self.enter(&GateRequest { session: Some((user_id, session_id)), ..nothing(now) }).await;
@@ -107,7 +107,7 @@ fn user() -> Subject {
     Subject::User(testing::user_id())
 }
 
-/// An address that nobody has, in a /64 of its own.
+/// An unused address in a /64 of its own.
 fn ip() -> IpAddr {
     let id = *testing::user_id().as_bytes();
     let random = u64::from_be_bytes(id[8..].try_into().expect("eight of sixteen bytes"));
@@ -118,7 +118,7 @@ fn address() -> Subject {
     Subject::address(ip())
 }
 
-/// How long to wait, as the gate says.
+/// The wait that the gate's refusal names.
 fn retry_after_ms(entered: &GateDecision) -> u64 {
     match entered {
         GateDecision::Limited { retry_after_ms, .. } => *retry_after_ms,

@@ -6,7 +6,7 @@ use crate::{
     testing::{START, session_id, user_id},
 };
 
-/// The first that applies: session, ban, limit. A refusal by the first two charges nothing.
+/// The checks run in this order: session, ban, limit. A refusal by the first two charges nothing.
 pub async fn order_of_checks(ports: &GatePorts) {
     assert_eq!(ports.enter(&nothing(START)).await, GateDecision::Entered);
 
@@ -30,14 +30,14 @@ pub async fn order_of_checks(ports: &GatePorts) {
     let entry = GateRequest { session: Some((user_id, session)), ..entry };
     assert_eq!(ports.enter(&entry).await, GateDecision::Banned { until: Some(until) });
 
-    // Of several bans the one that lasts longer is told: after it the request can get in.
+    // Of several bans the answer names the longest: after it the request can be admitted.
     ports.blacklist.ban(&ban(&user, START, Some(until.plus_ms(500)))).await.expect("a ban is put");
     assert_eq!(ports.enter(&entry).await, GateDecision::Banned { until: Some(until.plus_ms(500)) });
     ports.blacklist.ban(&ban(&user, START, None)).await.expect("a ban is put");
     assert_eq!(ports.enter(&entry).await, GateDecision::Banned { until: None });
     assert!(ports.blacklist.lift(&user).await.expect("a ban is lifted"));
 
-    // Only subjects that are asked for count.
+    // Only the request's own subjects are checked.
     let unasked = GateRequest {
         not_banned: vec![user.clone(), super::user()],
         limits: Vec::new(),
@@ -65,7 +65,7 @@ pub async fn order_of_checks(ports: &GatePorts) {
         GateDecision::Limited { limit: 0, retry_after_ms: 10_000 }
     );
 
-    // A ban or a session that is gone comes before a limit that is full.
+    // A ban or a missing session is reported before an exhausted limit.
     ports.blacklist.ban(&ban(&user, START, None)).await.expect("a ban is put");
     assert_eq!(ports.enter(&entry).await, GateDecision::Banned { until: None });
     ports.sessions.end(user_id, session).await.expect("a session is ended");

@@ -6,7 +6,8 @@ use crate::{
     testing::{START, session_id, user_id},
 };
 
-/// A session is alive from its opening to its end, and ends for all devices, or all others, at once.
+/// A session is alive from its opening to its end. All sessions of a user, or all but one, can be
+/// ended at once.
 pub async fn sessions(ports: &GatePorts) {
     let sessions = &ports.sessions;
     let (user, stranger) = (user_id(), user_id());
@@ -16,12 +17,12 @@ pub async fn sessions(ports: &GatePorts) {
     assert!(ports.alive(user, first, end.minus_ms(1)).await);
     assert!(
         !ports.alive(user, first, end).await,
-        "`expires_at` is the first instant at which it is over"
+        "`expires_at` is the first instant at which it is expired"
     );
     assert!(!ports.alive(stranger, first, START).await);
     assert!(!ports.alive(user, session_id(), START).await);
 
-    // A repeat does no harm, and a later end counts.
+    // Opening it again is harmless, and a later expiry replaces the earlier one.
     let again = Session {
         session_id: first,
         user_id: user,
@@ -33,7 +34,7 @@ pub async fn sessions(ports: &GatePorts) {
     }
     assert!(ports.alive(user, first, end).await);
 
-    // One ends; the others stay.
+    // Ending one leaves the others alive.
     let second = ports.open(user, end, START).await;
     let of_stranger = ports.open(stranger, end, START).await;
     sessions.end(user, session_id()).await.expect("an unknown session is ended");
@@ -44,7 +45,7 @@ pub async fn sessions(ports: &GatePorts) {
     assert!(!ports.alive(user, first, START).await);
     assert!(ports.alive(user, second, START).await);
 
-    // All end but one; then all.
+    // All but one are ended, then all.
     let third = ports.open(user, end, START).await;
     let fourth = ports.open(user, end, START).await;
     sessions.end_all(user, Some(third)).await.expect("the others are ended");
@@ -61,11 +62,12 @@ pub async fn sessions(ports: &GatePorts) {
     one_too_many(ports).await;
 }
 
-/// Above the most a user may hold, the one that would be over first ends, in whatever order they were opened.
+/// Above the maximum per user, the session that would expire first is ended, whatever the order of
+/// opening.
 async fn one_too_many(ports: &GatePorts) {
     let user = user_id();
     let most = SESSIONS_PER_USER_MAX as u64;
-    // The seventh opened is the first to be over.
+    // The seventh opened session expires first.
     let end = |index: u64| START.plus_ms(1_000 + (index + most - 7) % most * 1_000);
     let mut opened = Vec::new();
     for index in 0..most {
@@ -82,7 +84,7 @@ async fn one_too_many(ports: &GatePorts) {
     }
     assert!(ports.alive(another, of_another, START).await);
 
-    // Many at once come to the same.
+    // Opening many at once has the same result.
     let user = user_id();
     let batch: Vec<Session> = (0..50)
         .map(|index| Session {
@@ -98,8 +100,8 @@ async fn one_too_many(ports: &GatePorts) {
     }
 }
 
-/// A session's record has its role, which an entry may ask for; another role is refused behind a missing session and
-/// before a ban, and charges nothing.
+/// An entry may require the role in the session's record. A wrong role is reported after a missing
+/// session and before a ban, and charges nothing.
 pub async fn session_roles(ports: &GatePorts) {
     let end = START.plus_ms(60_000);
     for (role, other) in [(Role::Shopper, Role::Admin), (Role::Admin, Role::Shopper)] {
@@ -156,7 +158,7 @@ pub async fn session_roles(ports: &GatePorts) {
     }
 }
 
-/// Ten thousand at once, as seeding opens them.
+/// Opens ten thousand sessions at once, as seeding does.
 pub async fn many_sessions(ports: &GatePorts) {
     ports.sessions.open(&[], START).await.expect("none are opened");
     let end = START.plus_ms(60_000);

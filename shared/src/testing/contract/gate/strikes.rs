@@ -15,7 +15,8 @@ async fn bans_of(ports: &GatePorts, subject: &Subject, now: Timestamp) -> Vec<Ba
     all
 }
 
-/// Who is refused more often than is borne within a window is banned, until the ban is over or lifted.
+/// A user with more refusals in a window than tolerated is banned until the ban expires or is
+/// lifted.
 pub async fn strikes(ports: &GatePorts) {
     let entry = |subject: &Subject, now| GateRequest {
         not_banned: vec![subject.clone()],
@@ -29,7 +30,7 @@ pub async fn strikes(ports: &GatePorts) {
         }
     };
 
-    // One more than is borne bans; the ban tells until when, is listed, and ends by itself.
+    // One refusal more than tolerated causes a ban. The ban names its end, is listed, and expires.
     let subject = user();
     assert_eq!(ports.enter(&entry(&subject, START)).await, GateDecision::Entered);
     refusals(&subject, START, ABUSE.refusals_max).await;
@@ -51,7 +52,7 @@ pub async fn strikes(ports: &GatePorts) {
         ports.enter(&entry(&subject, until.minus_ms(1))).await,
         GateDecision::Banned { until: Some(until) }
     );
-    // Then it starts anew: what was refused before the ban counts no more.
+    // Then counting restarts: refusals from before the ban no longer count.
     refusals(&subject, until, ABUSE.refusals_max).await;
     assert_eq!(ports.enter(&banned(&subject, until)).await, GateDecision::Entered);
     refusals(&subject, until, 1).await;
@@ -59,7 +60,7 @@ pub async fn strikes(ports: &GatePorts) {
     assert!(ports.blacklist.lift(&subject).await.expect("a ban is lifted"));
     assert_eq!(ports.enter(&banned(&subject, until)).await, GateDecision::Entered);
     assert_eq!(bans_of(ports, &subject, until).await, []);
-    // A lifted ban starts anew as well, and so does one that an operator put and lifted.
+    // Counting also restarts after a lifted ban, including one that an operator created.
     for by_operator in [true, false] {
         refusals(&subject, until, ABUSE.refusals_max).await;
         assert_eq!(ports.enter(&banned(&subject, until)).await, GateDecision::Entered);
@@ -69,7 +70,8 @@ pub async fn strikes(ports: &GatePorts) {
         }
     }
 
-    // Refusals that the caller answered by itself count with the next refusal, and not with an entry that is let in.
+    // Refusals that the caller answered by itself are added to the next refusal, but not to an
+    // admitted entry.
     let subject = user();
     let with_others = |now, also_refused| GateRequest {
         abuse: Some(AbusePolicy { also_refused, ..ABUSE }),
@@ -91,7 +93,7 @@ pub async fn strikes(ports: &GatePorts) {
         GateDecision::Banned { until: Some(now.plus_ms(ABUSE.ban_ms)) }
     );
 
-    // The window runs from its first refusal, and no longer.
+    // The window starts with its first refusal and is not extended by later ones.
     let subject = user();
     assert_eq!(ports.enter(&entry(&subject, START)).await, GateDecision::Entered);
     refusals(&subject, START, 1).await;
@@ -99,7 +101,7 @@ pub async fn strikes(ports: &GatePorts) {
     refusals(&subject, START.plus_ms(10_000), ABUSE.refusals_max).await;
     assert_eq!(ports.enter(&banned(&subject, START.plus_ms(10_000))).await, GateDecision::Entered);
 
-    // Refusals of a limit of another kind, or without a policy, count for nobody.
+    // Refusals by a limit on another kind of subject, or without a policy, are not counted.
     let subject = user();
     let address = super::address();
     let shared = GateRequest { limits: entry(&address, START).limits, ..entry(&subject, START) };
@@ -116,7 +118,7 @@ pub async fn strikes(ports: &GatePorts) {
         assert_eq!(ports.enter(&banned(unbanned, START)).await, GateDecision::Entered);
     }
 
-    // Two kinds of limits in one entry: the user's refusal counts there too.
+    // With limits on two kinds of subjects in one entry, the user's refusal is counted too.
     let both = GateRequest {
         limits: [entry(&super::address(), START).limits, entry(&subject, START).limits].concat(),
         ..entry(&subject, START)
@@ -129,7 +131,7 @@ pub async fn strikes(ports: &GatePorts) {
         GateDecision::Banned { until: Some(START.plus_ms(ABUSE.ban_ms)) }
     );
 
-    // An operator's ban that lasts longer is not touched; one that would end earlier gives way.
+    // An operator's ban that lasts longer stays; one that would end earlier is replaced.
     for (operator, holds) in [
         (None, None),
         (Some(START.plus_ms(ABUSE.ban_ms)), Some(START.plus_ms(ABUSE.ban_ms))),

@@ -44,7 +44,7 @@ async fn one_ban(ledger: &Ledger) {
         assert_eq!(ledger.due(&subject, START.minus_ms(1)).await, None);
         assert_eq!(ledger.due(&subject, START).await, Some(kept));
 
-        // Another takes its place. What was noted of the first says nothing of it.
+        // A new ban replaces it. Notes about the first ban do not apply to the new one.
         let endless = ban(&subject, START.plus_ms(5), None);
         bans.put(&endless).await.unwrap();
         let kept = ledger.kept_ban(&subject).await.unwrap();
@@ -65,7 +65,7 @@ async fn one_ban(ledger: &Ledger) {
         bans.note_shared(&subject, 2, None).await.unwrap();
         assert_eq!(ledger.due(&subject, Timestamp::MAX).await, None);
 
-        // Lifted: the fast store is to be told of that too.
+        // The lift must be copied to the fast store too.
         assert!(bans.lift(&subject, START.plus_ms(9)).await.unwrap());
         assert!(!bans.lift(&subject, START.plus_ms(9)).await.unwrap());
         let lifted = ledger.kept_ban(&subject).await.unwrap();
@@ -76,15 +76,15 @@ async fn one_ban(ledger: &Ledger) {
         assert!(!lifted.holds(START.plus_ms(9)));
         assert_eq!(ledger.due(&subject, START.plus_ms(9)).await, Some(lifted));
 
-        // And put again.
+        // Then the subject is banned again.
         bans.put(&ban(&subject, START.plus_ms(10), Some(end))).await.unwrap();
         assert!(ledger.kept_ban(&subject).await.unwrap().holds(START.plus_ms(10)));
-        assert!(!bans.lift(&subject, end).await.unwrap(), "it is over by itself");
+        assert!(!bans.lift(&subject, end).await.unwrap(), "it has expired");
         bans.delete_over(end, 100_000).await.unwrap();
-        assert!(ledger.kept_ban(&subject).await.is_some(), "the fast store was not told");
+        assert!(ledger.kept_ban(&subject).await.is_some(), "it was not copied to the fast store");
         bans.note_shared(&subject, 4, None).await.unwrap();
         bans.delete_over(end.minus_ms(1), 100_000).await.unwrap();
-        assert!(ledger.kept_ban(&subject).await.is_some(), "it is not over");
+        assert!(ledger.kept_ban(&subject).await.is_some(), "it has not expired");
         assert_eq!(bans.delete_over(end, 0).await.unwrap(), 0);
         assert!(bans.delete_over(end, 100_000).await.unwrap() >= 1);
         assert_eq!(ledger.kept_ban(&subject).await, None);

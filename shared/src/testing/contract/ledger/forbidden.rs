@@ -1,4 +1,4 @@
-//! SQL that the ledger's own constraints must refuse, whoever sends it.
+//! SQL that the ledger's constraints must refuse, whichever program sends it.
 
 use super::Ledger;
 use crate::{
@@ -6,8 +6,8 @@ use crate::{
     testing::{self, START},
 };
 
-/// Fills the ledger with an order and returns statements that would break its books, each with what it would do. They
-/// must all fail; [`Forbidden::assert_unharmed`] then finds everything as it was.
+/// Stores an order and returns statements that would corrupt the ledger, each with a description of
+/// its effect. All must fail; [`Forbidden::assert_unharmed`] then checks that nothing changed.
 pub async fn forbidden(ledger: &Ledger) -> Forbidden {
     let sale = ledger.new_sale(2, 1).await;
     let order = ledger.confirmed(&sale).await;
@@ -111,20 +111,20 @@ pub struct Forbidden {
     ledger: Ledger,
     sale: crate::domain::Sale,
     order: crate::domain::Order,
-    /// What each would do, and its SQL.
+    /// The effect of each statement, and its SQL.
     pub statements: Vec<(&'static str, String)>,
     above_limit: String,
 }
 
 impl Forbidden {
-    /// Checks that the books are as before.
+    /// Checks that the books are unchanged.
     pub async fn assert_unharmed(&self) {
         assert_eq!(self.ledger.get(self.order.order_id).await, self.order);
         self.ledger.assert_sold(&self.sale, 1).await;
     }
 
-    /// SQL that a broken program could send and that no constraint refuses: `sold` is wrong then, and a user is over the
-    /// limit.
+    /// SQL that a faulty program could send and that no constraint refuses: afterwards `sold` is
+    /// wrong and a user exceeds the limit.
     #[must_use]
     pub fn falsehoods(&self) -> [String; 2] {
         [
@@ -133,8 +133,8 @@ impl Forbidden {
         ]
     }
 
-    /// Checks, with the books falsified, that rows are counted and not believed, and that the next change that can't be
-    /// is refused as corrupt.
+    /// Checks on falsified books that `tally` counts the rows instead of trusting `sold`, and that
+    /// the next impossible change is refused as corrupt.
     pub async fn assert_falsehood_is_seen(&self) {
         let Ledger { sales, orders, .. } = &self.ledger;
         assert_eq!(sales.get(self.sale.sale_id).await.unwrap().unwrap().sold, 0);
@@ -146,7 +146,7 @@ impl Forbidden {
         assert_eq!(
             self.ledger.get(self.order.order_id).await.status,
             OrderStatus::Confirmed,
-            "nothing of it was stored"
+            "nothing was stored"
         );
     }
 }

@@ -7,11 +7,11 @@ use futures_util::future::join_all;
 use super::{Ledger, again};
 use crate::testing;
 
-/// One secret per name, the same for all who ask, however many ask first at once.
+/// One secret per name, the same for all callers, even when many request it first at the same time.
 pub async fn signing_keys(ledger: &Ledger) {
     let name = format!("test-{}", testing::order_id());
     let tasks = (0..20_u8).map(|n| {
-        // Bytes that are no UTF-8.
+        // Bytes that are not UTF-8.
         let (keys, name, candidate) = (ledger.signing_keys.clone(), name.clone(), [n, 0, 255, 128]);
         tokio::spawn(async move { again(|| keys.get_or_create(&name, &candidate)).await })
     });

@@ -1,6 +1,7 @@
-//! Suites of the ledger ports: `Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`, `SigningKeys`.
+//! Suites of the ledger ports: `Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`,
+//! `SigningKeys`.
 //!
-//! Each takes a ledger that others may be using too, save that `expire_due` ends whatever is due in it.
+//! Suites can share a ledger, except that `expire_due` expires every due order in it.
 
 #![expect(clippy::unwrap_used, reason = "suites are tests")]
 
@@ -40,7 +41,7 @@ use crate::{
     testing,
 };
 
-/// Until when orders of the suites are to be paid, counted from their recording.
+/// The time to pay of the suites' orders, counted from their recording.
 const PAY_WITHIN_MS: u64 = 900_000;
 
 /// The ports of one ledger.
@@ -57,7 +58,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// All ports of a store that has them all.
+    /// All ports of a store that implements every one.
     pub fn of<
         S: Users + SessionLedger + BanLedger + Sales + OrderLedger + SigningKeys + Health + 'static,
     >(
@@ -107,7 +108,7 @@ impl Ledger {
         all(self.orders.record(requests, testing::START, PAY_WITHIN_MS).await.unwrap())
     }
 
-    /// Records one order that must be confirmed.
+    /// Records one order and asserts that it is confirmed.
     async fn confirmed(&self, sale: &Sale) -> Order {
         let recorded =
             self.record(&[testing::request(sale, testing::user_id())]).await.pop().unwrap();
@@ -119,7 +120,7 @@ impl Ledger {
         self.orders.get(order_id).await.unwrap().unwrap()
     }
 
-    /// Checks that the sale's row agrees with its orders' rows.
+    /// Asserts that the sale's row agrees with its orders' rows.
     async fn assert_sold(&self, sale: &Sale, sold: u32) {
         assert_eq!(self.sales.get(sale.sale_id).await.unwrap().unwrap().sold, sold);
         let tally = self.orders.tally(sale.sale_id).await.unwrap();
@@ -164,7 +165,7 @@ fn assert_corrupt<T: std::fmt::Debug>(result: Stored<T>) {
     assert!(matches!(result, Err(StoreError::Corrupt { .. })), "{result:?}");
 }
 
-/// Calls again after an error, as any caller may: what is done twice has the effect of once.
+/// Repeats a call after an error, as any caller may: calls are idempotent.
 async fn again<T, F: Future<Output = Stored<T>>>(call: impl Fn() -> F) -> T {
     let mut last = None;
     for _ in 0..20 {

@@ -25,7 +25,7 @@ pub async fn payment(ledger: &Ledger) {
     assert_eq!(
         refused(orders.pay(order.order_id, order.user_id, pay_by).await),
         order,
-        "too late at pay_by itself"
+        "`pay_by` itself is too late"
     );
     assert_eq!(ledger.get(order.order_id).await, order);
     let last_moment = pay_by.minus_ms(1);
@@ -36,7 +36,7 @@ pub async fn payment(ledger: &Ledger) {
     assert_eq!(
         done(orders.pay(order.order_id, order.user_id, pay_by.plus_ms(1)).await),
         paid,
-        "paid is paid, whenever asked again"
+        "a repeat is paid too, at any time"
     );
     ledger.assert_sold(&sale, 1).await;
 
@@ -110,7 +110,7 @@ async fn cancellation_before_recording(ledger: &Ledger) {
         Transition::NotFound
     );
 
-    // A request of another order or user is not taken for this one.
+    // A request for another order or user is not mistaken for this one.
     let other = testing::request(&sale, testing::user_id());
     assert_eq!(
         orders.cancel(queued.order_id, queued.user_id, Some(&other), now).await.unwrap(),
@@ -139,19 +139,20 @@ async fn cancellation_before_recording(ledger: &Ledger) {
     assert_eq!(
         (recorded[0].fresh, &recorded[0].order),
         (false, &cancelled),
-        "the message still on its way finds it so"
+        "recording its message later finds it cancelled"
     );
     ledger.assert_sold(&sale, 0).await;
     assert!(orders.stock_to_return(None, 100_000).await.unwrap().contains(&cancelled));
 
-    // Once recorded, it is cancelled as any other, even when the caller still thinks that it is queued.
+    // A recorded order is cancelled as usual, even when the caller still believes that it is
+    // queued.
     let queued = testing::request(&sale, testing::user_id());
     ledger.record(std::slice::from_ref(&queued)).await;
     let cancelled = done(orders.cancel(queued.order_id, queued.user_id, Some(&queued), now).await);
     assert_eq!((cancelled.status, cancelled.version), (OrderStatus::Cancelled, 2));
     ledger.assert_sold(&sale, 0).await;
 
-    // Also for a sale that the ledger does not know.
+    // The same for a sale that the ledger does not know.
     let stray = testing::request(&testing::sale(1), testing::user_id());
     done(orders.cancel(stray.order_id, stray.user_id, Some(&stray), now).await);
     assert_eq!(ledger.get(stray.order_id).await.status, OrderStatus::Cancelled);
@@ -196,7 +197,7 @@ pub async fn expiry(ledger: &Ledger) {
     };
     assert_eq!(ours(expire_all(ledger, 49).await).count(), 0, "not before pay_by");
     let expired: Vec<_> = ours(expire_all(ledger, 50).await).collect();
-    assert_eq!(expired.len(), 3, "at pay_by, of several sales in a call");
+    assert_eq!(expired.len(), 3, "at pay_by, orders of several sales in one call");
     let expired: Vec<_> =
         expired.into_iter().chain(ours(expire_all(ledger, 1_000).await)).collect();
     assert_eq!(expired.len(), 6);
@@ -222,11 +223,11 @@ pub async fn expiry(ledger: &Ledger) {
     ledger.assert_sold(&sales[0], 2).await;
     ledger.assert_sold(&sales[1], 0).await;
     ledger.assert_sold(&sales[2], 0).await;
-    // The units can be sold again.
+    // The units are available again.
     let next: Vec<_> = (0..3).map(|_| testing::request(&sales[0], testing::user_id())).collect();
     assert_eq!(reasons(&ledger.record(&next).await), [None, None, Some(RejectReason::SoldOut)]);
 
-    // More at once than one statement takes.
+    // More orders than one statement handles.
     let sale = ledger.new_sale(1_200, 1).await;
     let crowd: Vec<_> = (0..1_100).map(|_| testing::request(&sale, testing::user_id())).collect();
     orders.record(&crowd, START, 50).await.unwrap();
@@ -235,7 +236,7 @@ pub async fn expiry(ledger: &Ledger) {
     ledger.assert_sold(&sale, 0).await;
 }
 
-/// Everything that is due, a few orders a call.
+/// Expires all due orders, a few per call.
 async fn expire_all(ledger: &Ledger, after_ms: u64) -> Vec<Order> {
     let mut all = Vec::new();
     loop {
@@ -362,12 +363,12 @@ pub async fn stock_return(ledger: &Ledger) {
 
     orders.mark_stock_returned(&[], START).await.unwrap();
     for _ in 0..2 {
-        // Active ones have nothing to return yet, whatever the caller thinks; unknown ones are no matter.
+        // Active orders are not marked, even if the caller passes them; unknown ids are ignored.
         let ids = [expired.order_id, confirmed.order_id, cancelled.order_id, testing::order_id()];
         orders.mark_stock_returned(&ids, START).await.unwrap();
         assert_eq!(ours().await, std::slice::from_ref(&rejected));
     }
-    assert_eq!(ledger.get(cancelled.order_id).await, cancelled, "the order itself is as it was");
+    assert_eq!(ledger.get(cancelled.order_id).await, cancelled, "the order itself is unchanged");
     let confirmed = done(orders.cancel(confirmed.order_id, confirmed.user_id, None, START).await);
     let mut expected = vec![confirmed, rejected];
     expected.sort_by_key(|order| order.order_id);
@@ -416,7 +417,7 @@ pub async fn tally(ledger: &Ledger) {
     found.sort_by_key(|order| order.order_id);
     let mut expected = vec![ledger.get(a).await, ledger.get(b).await];
     expected.sort_by_key(|order| order.order_id);
-    assert_eq!(found, expected, "each once, however often it is asked for");
+    assert_eq!(found, expected, "each once, although ids are repeated");
 
     let sale = ledger.new_sale(2_000, 1).await;
     let many: Vec<AdmittedOrder> =

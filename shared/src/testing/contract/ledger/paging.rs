@@ -6,7 +6,7 @@ use crate::{
     testing::{self, START},
 };
 
-/// Pages hold what they should, in order, each row once.
+/// Pages hold every matching row once, in order.
 pub async fn paging(ledger: &Ledger) {
     let orders = &ledger.orders;
     let (sale, elsewhere) = (ledger.new_sale(100, 100).await, ledger.new_sale(100, 100).await);

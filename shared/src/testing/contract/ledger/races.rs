@@ -12,7 +12,7 @@ use crate::{
     testing::{self, START},
 };
 
-/// Many workers record at once, the same orders among them.
+/// Many workers record concurrently, some of them the same orders.
 pub async fn recording_races(ledger: &Ledger) {
     a_crowd(ledger).await;
     several_sales_in_any_order(ledger).await;
@@ -37,7 +37,7 @@ fn batches(mut requests: Vec<AdmittedOrder>) -> Vec<Vec<AdmittedOrder>> {
     batches
 }
 
-/// Records each batch in a task of its own.
+/// Records each batch in its own task.
 async fn record_all(ledger: &Ledger, batches: Vec<Vec<AdmittedOrder>>) -> Vec<Recorded> {
     let tasks = batches.into_iter().map(|batch| {
         let orders = ledger.orders.clone();
@@ -55,7 +55,7 @@ async fn record_all(ledger: &Ledger, batches: Vec<Vec<AdmittedOrder>>) -> Vec<Re
     join_all(tasks).await.into_iter().flat_map(Result::unwrap).collect()
 }
 
-/// Everybody was told the same of an order, and what the ledger holds.
+/// Asserts that all callers got the same order, as the ledger holds it.
 async fn assert_consistent(ledger: &Ledger, recorded: &[Recorded]) -> HashMap<OrderId, Recorded> {
     let mut told = HashMap::<_, Recorded>::new();
     for recorded in recorded {
@@ -75,7 +75,7 @@ fn count(told: &HashMap<OrderId, Recorded>, reason: Option<RejectReason>) -> usi
 async fn a_crowd(ledger: &Ledger) {
     let sale = ledger.new_sale(50, 1).await;
     let requests: Vec<_> = (0..200).map(|_| testing::request(&sale, testing::user_id())).collect();
-    // Each order twice: a message may be delivered again while the first worker is still at it.
+    // Each order twice: a message may be redelivered while the first worker is still processing it.
     let mut all = batches(requests.clone());
     all.extend(batches(requests));
     let told = assert_consistent(ledger, &record_all(ledger, all).await).await;
@@ -111,7 +111,8 @@ async fn one_user(ledger: &Ledger, limit: u32) {
 }
 
 async fn one_id(ledger: &Ledger) {
-    // One order in many hands, of a sale and of none, and one id that two sales claim.
+    // Several workers record one order of a sale, one of an unknown sale, and one id that is used
+    // for two sales.
     let (sale, elsewhere) = (ledger.new_sale(5, 1).await, ledger.new_sale(5, 1).await);
     for rival in [&sale, &elsewhere] {
         let request = testing::request(&sale, testing::user_id());
@@ -132,7 +133,7 @@ async fn one_id(ledger: &Ledger) {
     assert_eq!(sold(sale.sale_id).await + sold(elsewhere.sale_id).await, 2);
 }
 
-/// Payment, cancellation, expiry and recording of the same orders at once.
+/// Concurrent payment, cancellation, expiry and recording of the same orders.
 pub async fn ending_races(ledger: &Ledger) {
     pay_or_expire_or_cancel(ledger).await;
     cancel_or_record(ledger).await;
@@ -165,7 +166,7 @@ async fn pay_or_expire_or_cancel(ledger: &Ledger) {
             (pay.await.unwrap(), cancel.await.unwrap(), expire.await.unwrap());
 
         let order = ledger.get(order_id).await;
-        assert_eq!(order.version, 2, "it ended once: {order:?}");
+        assert_eq!(order.version, 2, "it ended exactly once: {order:?}");
         let winners = [
             (matches!(pay, Transition::Done(_)), OrderStatus::Paid),
             (matches!(cancel, Transition::Done(_)), OrderStatus::Cancelled),
@@ -205,9 +206,9 @@ async fn cancel_or_record(ledger: &Ledger) {
         let order = ledger.get(order_id).await;
         assert_eq!(cancelled, Transition::Done(order.clone()));
         match recorded.order.status {
-            // Recorded first, then cancelled as any other.
+            // Recorded first, then cancelled as usual.
             OrderStatus::Confirmed => assert!(recorded.fresh && order.version == 2),
-            // Found cancelled.
+            // Cancelled first: recording found it so.
             _ => assert!(
                 !recorded.fresh && recorded.order == order && order.version == 1,
                 "{recorded:?} {order:?}"
@@ -233,7 +234,8 @@ async fn everything_at_once(ledger: &Ledger) {
         tokio::spawn(async move {
             let AdmittedOrder { order_id, user_id, .. } = request;
             let ids = [order_id];
-            // Each may come before, between or after the others: what they are told is not the point here.
+            // Each call may run before, between or after the others, so its answer is not checked
+            // here.
             if n % 4 == 0 {
                 again(|| orders.pay(order_id, user_id, START)).await;
             } else if n % 4 == 1 {
@@ -255,7 +257,8 @@ async fn everything_at_once(ledger: &Ledger) {
     }
 }
 
-/// Prints how many orders a second are recorded in batches of 500, alone and by four workers; no check.
+/// Prints the orders recorded per second in batches of 500, by one and by four workers; checks
+/// nothing.
 #[expect(clippy::print_stdout, reason = "it is run by hand for its numbers")]
 pub async fn record_rate(ledger: &Ledger, store: &str) {
     const BATCH: usize = 500;

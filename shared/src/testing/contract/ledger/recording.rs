@@ -9,7 +9,7 @@ use crate::{
     testing::{self, START},
 };
 
-/// What is recorded of an admitted order, and what is refused.
+/// Which admitted orders are confirmed and which are rejected.
 pub async fn recording(ledger: &Ledger) {
     fields(ledger).await;
     stock(ledger).await;
@@ -75,7 +75,7 @@ async fn stock(ledger: &Ledger) {
     assert_eq!(
         reasons(&ledger.record(&batch).await),
         [None, None, None, Some(SoldOut), Some(SoldOut)],
-        "who comes first gets it"
+        "the first request gets it"
     );
     ledger.assert_sold(&sale, 3).await;
     assert_eq!(
@@ -109,14 +109,14 @@ async fn limits(ledger: &Ledger) {
     );
     ledger.assert_sold(&sale, 4).await;
 
-    // Paid ones count, ended ones do not.
+    // Paid orders count towards the limit, ended ones do not.
     ledger.orders.pay(batch[0].order_id, user, START).await.unwrap();
     ledger.orders.cancel(batch[1].order_id, user, None, START).await.unwrap();
     let again = [user, user].map(|user| testing::request(&sale, user));
     assert_eq!(reasons(&ledger.record(&again).await), [None, Some(AlreadyBought)]);
     ledger.assert_sold(&sale, 4).await;
 
-    // The limit is the sale's own.
+    // The limit applies to each sale separately.
     let elsewhere = ledger.new_sale(20, 1).await;
     assert_eq!(reasons(&ledger.record(&[testing::request(&elsewhere, user)]).await), [None]);
 
@@ -151,7 +151,7 @@ async fn repetitions(ledger: &Ledger) {
         "as it was"
     );
 
-    // In whatever status it is.
+    // In any status.
     let paid = super::done(ledger.orders.pay(first.order_id, first.user_id, START).await);
     let cancelled =
         super::done(ledger.orders.cancel(second.order_id, second.user_id, None, START).await);
@@ -159,13 +159,13 @@ async fn repetitions(ledger: &Ledger) {
     assert_eq!([&later[0].order, &later[1].order], [&paid, &cancelled]);
     ledger.assert_sold(&sale, 1).await;
 
-    // The id decides, whatever else the request says.
+    // The id decides, even if the rest of the request differs.
     let confused =
         AdmittedOrder { order_id: first.order_id, ..testing::request(&sale, testing::user_id()) };
     assert_eq!(ledger.record(&[confused]).await, [Recorded { order: paid, fresh: false }]);
     ledger.assert_sold(&sale, 1).await;
 
-    // A rejected one stays so, even when there is a unit again.
+    // A rejected order stays rejected, even when a unit becomes available.
     let sale = ledger.new_sale(1, 1).await;
     let holder = ledger.confirmed(&sale).await;
     let loser = testing::request(&sale, testing::user_id());
@@ -237,14 +237,14 @@ async fn what_can_never_be_stored(ledger: &Ledger) {
     assert_eq!(
         ledger.get(good.order_id).await.status,
         OrderStatus::Confirmed,
-        "it holds up nobody"
+        "the others are recorded"
     );
     assert_eq!(ledger.orders.get(bad.order_id).await.unwrap(), None);
     ledger.assert_sold(&sale, 1).await;
     assert_corrupt(ledger.orders.cancel(bad.order_id, bad.user_id, Some(&bad), START).await);
 }
 
-/// An order at a price that its sale never had was not admitted by us.
+/// An order at a price that its sale never had was not admitted by this product.
 async fn prices(ledger: &Ledger) {
     let sale = ledger.new_sale(10, 10).await;
     let user = testing::user_id();
@@ -266,11 +266,11 @@ async fn prices(ledger: &Ledger) {
     assert_eq!(
         ledger.orders.get(forged[0].order_id).await.unwrap(),
         None,
-        "nothing is recorded of it"
+        "it is not recorded"
     );
     ledger.assert_sold(&sale, 1).await;
 
-    // Changed there and back, twice: what was admitted before each change stays good.
+    // The price changes back and forth twice: orders admitted before each change stay valid.
     price(500).await;
     assert_eq!(recorded(&[at(500), at(sale.price), at(499)]).await, [true, true, false]);
     price(600).await;
@@ -281,10 +281,10 @@ async fn prices(ledger: &Ledger) {
     );
     ledger.assert_sold(&sale, 6).await;
 
-    // A sale that is created again is as it was.
+    // Creating a sale again leaves it unchanged.
     ledger.sales.create(&Sale { price: 1, ..sale.clone() }).await.unwrap();
     assert_eq!(recorded(&[at(1), at(sale.price)]).await, [false, true]);
-    // The prices of one sale are not another's.
+    // The earlier prices of one sale do not apply to another.
     let other = ledger.new_sale(1, 1).await;
     assert_eq!(
         recorded(&[AdmittedOrder { price: 600, ..testing::request(&other, user) }]).await,

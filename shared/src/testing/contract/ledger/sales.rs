@@ -8,7 +8,7 @@ use crate::{
     testing::{self, START},
 };
 
-/// Every method of `Sales`; changes and epochs that race.
+/// Every method of `Sales`, including racing changes and epochs.
 pub async fn sales(ledger: &Ledger) {
     creation(ledger).await;
     creation_once(ledger).await;
@@ -51,7 +51,7 @@ async fn creation(ledger: &Ledger) {
 
 async fn creation_once(ledger: &Ledger) {
     let sales = &ledger.sales;
-    // Nobody else's: a digest of an id that is new.
+    // Unique to this test: a digest of a new id.
     let key =
         || CreationKey { key: format!("{:0>64}", testing::sale_id()), request: "a".repeat(64) };
     let once = key();
@@ -61,7 +61,7 @@ async fn creation_once(ledger: &Ledger) {
     assert_eq!(sales.get(first.sale_id).await.unwrap().as_ref(), Some(&first));
     let second = Sale { created_at: START.plus_ms(1), ..testing::sale(1) };
     for same in [&first, &second] {
-        assert_eq!(sales.create_once(same, &once).await.unwrap(), created, "it is that sale's key");
+        assert_eq!(sales.create_once(same, &once).await.unwrap(), created, "the key belongs to that sale");
     }
     let other = CreationKey { request: "b".repeat(64), ..once.clone() };
     assert_eq!(sales.create_once(&second, &other).await.unwrap(), SaleCreated::OtherRequest);
@@ -186,7 +186,8 @@ async fn the_limit_per_user_stays_once_units_are_sold(ledger: &Ledger) {
         "nobody holds a unit"
     );
 
-    // Also when the order is recorded at the same moment: one of the two is first, and the other decides after it.
+    // The same when the order is recorded concurrently: one transaction is first, and the other
+    // sees its result.
     for _ in 0..20 {
         let (sale, user) = (ledger.new_sale(5, 2).await, testing::user_id());
         let batch = [testing::request(&sale, user), testing::request(&sale, user)];
@@ -199,7 +200,7 @@ async fn the_limit_per_user_stays_once_units_are_sold(ledger: &Ledger) {
         let (recorded, changed) = (record.await.unwrap(), change.await.unwrap());
         let confirmed = recorded.iter().filter(|recorded| recorded.order.reason.is_none()).count();
         assert_eq!(confirmed, if refused(&changed) { 2 } else { 1 }, "{changed:?}");
-        // Finds nobody above the limit, too.
+        // This also asserts that no user exceeds the limit.
         ledger.assert_sold(&sale, u32::try_from(confirmed).unwrap()).await;
     }
 }
@@ -215,14 +216,14 @@ async fn epochs(ledger: &Ledger) {
     let mut epochs: Vec<_> = join_all(tasks).await.into_iter().map(Result::unwrap).collect();
     epochs.sort_unstable();
     epochs.dedup();
-    assert_eq!(epochs.len(), 10, "no two get the same");
+    assert_eq!(epochs.len(), 10, "every caller gets its own epoch");
     let raised = sales.get(sale.sale_id).await.unwrap().unwrap();
     assert_eq!(raised, Sale { epoch: *epochs.last().unwrap(), ..sale }, "and nothing else changes");
 }
 
 async fn lists(ledger: &Ledger) {
     let sales = &ledger.sales;
-    // A time of its own, so that few others end so late.
+    // An unusual time, so that few other sales end as late.
     let far = START.plus_ms(1_000_000_000_000);
     let mut ours = Vec::new();
     for n in 0..5 {
@@ -300,6 +301,6 @@ async fn lists(ledger: &Ledger) {
         seen.retain(|sale| ours.contains(sale));
         let expected: Vec<_> =
             ours.iter().filter(|sale| sale.ends_at < far.plus_ms(from)).cloned().collect();
-        assert_eq!(seen, expected, "the others are those that have ended");
+        assert_eq!(seen, expected, "the other sales are those that have ended");
     }
 }

@@ -1,4 +1,4 @@
-//! `SessionLedger`, and what `Users::change` does to sessions.
+//! `SessionLedger`, and the effect of `Users::change` on sessions.
 
 use futures_util::future::join_all;
 
@@ -36,7 +36,7 @@ impl Ledger {
         self.kept(opening.session.session_id).await.is_some_and(|kept| kept.alive(START))
     }
 
-    /// Whether the fast store is to be told of the session's end.
+    /// Whether the session's end is due to be copied to the fast store.
     async fn end_is_due(&self, opening: &Opening, now: Timestamp) -> bool {
         let due = self.sessions.ends_due(now, 10_000).await.unwrap();
         due.iter().any(|kept| kept.session.session_id == opening.session.session_id)
@@ -79,14 +79,14 @@ async fn opening_and_ending(ledger: &Ledger) {
         assert_eq!(
             ledger.kept(first.session.session_id).await.unwrap().ended_at,
             Some(now),
-            "the first end counts"
+            "the time of the first end stays"
         );
     }
     assert!(ledger.alive(&second).await);
-    assert!(!ledger.open(&first).await, "an ended session never comes to life again");
+    assert!(!ledger.open(&first).await, "an ended session can't be opened again");
     assert!(!ledger.alive(&first).await);
 
-    // The fast store is to be told until it is noted, and again when that was asked for.
+    // The end is due until it is noted, and again at `again_at`.
     assert!(
         !ledger.end_is_due(&first, now.minus_ms(1)).await && ledger.end_is_due(&first, now).await
     );
@@ -106,7 +106,8 @@ async fn opening_and_ending(ledger: &Ledger) {
     assert!(ledger.sessions.ends_due(Timestamp::MAX, 1).await.unwrap().len() <= 1);
 }
 
-/// A change of the user ends all sessions but one, and lets none be opened that was prepared before it.
+/// A change of the user ends all sessions but one. A session that was prepared before the change
+/// can't be opened.
 async fn generations(ledger: &Ledger) {
     let user = ledger.new_user().await;
     let end = START.plus_ms(1_000);
@@ -130,7 +131,7 @@ async fn generations(ledger: &Ledger) {
     assert!(ledger.open(&opening(&user, end)).await);
     assert!(!ledger.open(&opening(&testing::user(), end)).await, "there is no such user");
 
-    // Of several at once each is judged by itself.
+    // Of several sessions in one call each is decided separately.
     let other = ledger.new_user().await;
     let (good, bad) = (opening(&other, end), late);
     assert_eq!(
@@ -142,7 +143,7 @@ async fn generations(ledger: &Ledger) {
 async fn too_many(ledger: &Ledger) {
     let user = ledger.new_user().await;
     let most = SESSIONS_PER_USER_MAX as u64;
-    // The seventh opened is the first to be over; one that is over already does not count.
+    // The seventh opened session expires first; an expired session does not count.
     let over = opening(&user, START);
     ledger.open(&over).await;
     let openings: Vec<Opening> = (0..most)
@@ -155,10 +156,10 @@ async fn too_many(ledger: &Ledger) {
     for (index, opening) in openings.iter().enumerate() {
         assert_eq!(ledger.alive(opening).await, index != 7, "{index}");
     }
-    assert!(ledger.end_is_due(&openings[7], START).await, "the fast store is told");
+    assert!(ledger.end_is_due(&openings[7], START).await, "its end is due to be copied to the fast store");
 }
 
-/// Thousands at once, as seeding opens them.
+/// Opens thousands at once, as seeding does.
 async fn many_at_once(ledger: &Ledger) {
     let users: Vec<User> = std::iter::repeat_with(testing::user).take(1_300).collect();
     ledger.users.create_many(&users).await.unwrap();
@@ -174,7 +175,7 @@ async fn many_at_once(ledger: &Ledger) {
 
 async fn old_ones_are_deleted(ledger: &Ledger) {
     let user = ledger.new_user().await;
-    // Older than what the other suites open.
+    // Older than the sessions of the other suites.
     let long_ago = START.minus_ms(86_400_000);
     let old: Vec<Opening> = (0..3).map(|_| opening(&user, long_ago)).collect();
     for opening in &old {
@@ -190,7 +191,8 @@ async fn old_ones_are_deleted(ledger: &Ledger) {
     assert_eq!(ledger.sessions.delete_over(long_ago.plus_ms(1), 10).await.unwrap(), 1);
 }
 
-/// Sign-ins that race with a change of the user: none that was prepared before the change is alive after it.
+/// Sign-ins race with a change of the user: no session that was prepared before the change is alive
+/// after it.
 pub async fn session_races(ledger: &Ledger) {
     for round in 0..5 {
         let user = ledger.new_user().await;
@@ -220,7 +222,7 @@ pub async fn session_races(ledger: &Ledger) {
         assert_eq!(alive_after().await, 0, "round {round}: none is opened after it");
     }
 
-    // Many sign-ins of one user at once stay within the bound.
+    // Many concurrent sign-ins of one user stay within the maximum.
     let user = User { role: Role::Admin, ..testing::user() };
     ledger.users.create(&user).await.unwrap();
     let openings: Vec<Opening> =

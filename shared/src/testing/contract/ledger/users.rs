@@ -8,7 +8,7 @@ use crate::{
     testing::{self, START},
 };
 
-/// Every method of `Users`, and registrations that race for a phone.
+/// Every method of `Users`, including registrations that race for a phone.
 pub async fn users(ledger: &Ledger) {
     one_user(ledger).await;
     many_users(ledger).await;
@@ -66,7 +66,7 @@ async fn one_user(ledger: &Ledger) {
     assert_eq!(users.by_phone(&user.phone).await.unwrap().as_ref(), Some(&expected));
     assert!(
         !users.change(user.user_id, &demoted, START).await.unwrap(),
-        "the generation is another by now"
+        "the generation has changed"
     );
     assert_eq!(
         users.by_id(user.user_id).await.unwrap().as_ref(),
@@ -113,7 +113,7 @@ async fn races(ledger: &Ledger) {
     let phone = testing::phone();
     let rivals: Vec<_> =
         (0..20).map(|_| User { phone: phone.clone(), ..testing::user() }).collect();
-    // Half of them alone, half in a batch with somebody else.
+    // Half of them alone, half in a batch with another user.
     let tasks = rivals.iter().cloned().enumerate().map(|(index, user)| {
         let users = ledger.users.clone();
         tokio::spawn(async move {
