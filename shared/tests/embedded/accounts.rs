@@ -445,7 +445,7 @@ async fn an_emptied_fast_store_signs_nobody_out_and_forgets_no_ban() {
     }
     assert_eq!(app.session_lookups().sessions, asked, "the ended session is remembered");
 
-    // Bans that no session look-up restores are back after one tick, also after the next loss.
+    // Bans of subjects that send no session are restored after one tick, also after the next loss.
     for _ in 0..2 {
         let app = emptied(&shop, &[]).await;
         let operator = testing::admin(&app, &shop.client).await;
@@ -603,7 +603,7 @@ async fn the_admin_api_answers_in_its_networks() {
         let there = Caller { client: client_at(address), ..admin.clone() };
         shop.app.enter_admin(&there).await.unwrap();
     }
-    assert!(alive(&shop.app, &admin).await, "the other stores answer everywhere");
+    assert!(alive(&shop.app, &admin).await, "the other endpoints answer everywhere");
 }
 
 #[tokio::test]

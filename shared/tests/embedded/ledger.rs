@@ -251,7 +251,7 @@ async fn a_store_that_others_can_read_is_closed_to_them_or_refused() {
         drop(store);
     }
 
-    // A directory that the store did not create keeps its permissions.
+    // A directory that contains other files keeps its permissions.
     let foreign = dir.path().join("srv");
     std::fs::create_dir(&foreign).unwrap();
     set_mode(&foreign, 0o755);

@@ -132,7 +132,11 @@ async fn what_an_earlier_process_left_is_counted_until_it_is_worked_off() {
     store.publish(&orders(1)).await.unwrap();
     assert_eq!(store.inherited().await.unwrap(), Some(2));
     let given = gather(&store, 3).await;
-    assert_eq!(store.inherited().await.unwrap(), Some(2), "received messages are not yet processed");
+    assert_eq!(
+        store.inherited().await.unwrap(),
+        Some(2),
+        "received messages are not yet processed"
+    );
     store.hand_back(&[given[0].tag]).await.unwrap();
     store.ack(&[given[1].tag]).await.unwrap();
     assert_eq!(store.inherited().await.unwrap(), Some(1));

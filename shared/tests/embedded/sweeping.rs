@@ -387,7 +387,7 @@ async fn a_silent_shard_of_the_stores_holds_a_batch_up_for_a_moment_only() {
     shop.admission.silence(silent);
     cache.silence(true);
     let work = tokio::time::timeout(std::time::Duration::from_secs(30), shop.work());
-    assert_eq!(work.await.expect("the batch is acknowledged although some orders were not settled"), 3);
+    assert_eq!(work.await.expect("the batch is acknowledged although one shard is silent"), 3);
     cache.silence(false);
     let settled = async |sale, order| shop.memory.find(sale, order).await.unwrap().unwrap().settled;
     assert_eq!([settled(silent, orders[0]).await, settled(sound, orders[1]).await], [false, true]);

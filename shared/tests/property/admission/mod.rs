@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 /// A store under test.
 pub struct Subject {
     pub port: Arc<dyn Admission>,
-    /// Makes the store lose a sale, as a restart of an empty server does.
+    /// Makes the store lose a sale, as a server does when it restarts without data.
     pub lose: Box<dyn Fn(SaleId) -> BoxFuture<'static, ()>>,
 }
 

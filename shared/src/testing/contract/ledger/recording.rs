@@ -263,11 +263,7 @@ async fn prices(ledger: &Ledger) {
     let forged =
         [at(0), at(sale.price), AdmittedOrder { currency: Currency::CNY, ..at(sale.price) }];
     assert_eq!(recorded(&forged).await, [false, true, false]);
-    assert_eq!(
-        ledger.orders.get(forged[0].order_id).await.unwrap(),
-        None,
-        "it is not recorded"
-    );
+    assert_eq!(ledger.orders.get(forged[0].order_id).await.unwrap(), None, "it is not recorded");
     ledger.assert_sold(&sale, 1).await;
 
     // The price changes back and forth twice: orders admitted before each change stay valid.

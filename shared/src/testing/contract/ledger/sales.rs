@@ -61,7 +61,11 @@ async fn creation_once(ledger: &Ledger) {
     assert_eq!(sales.get(first.sale_id).await.unwrap().as_ref(), Some(&first));
     let second = Sale { created_at: START.plus_ms(1), ..testing::sale(1) };
     for same in [&first, &second] {
-        assert_eq!(sales.create_once(same, &once).await.unwrap(), created, "the key belongs to that sale");
+        assert_eq!(
+            sales.create_once(same, &once).await.unwrap(),
+            created,
+            "the key belongs to that sale"
+        );
     }
     let other = CreationKey { request: "b".repeat(64), ..once.clone() };
     assert_eq!(sales.create_once(&second, &other).await.unwrap(), SaleCreated::OtherRequest);

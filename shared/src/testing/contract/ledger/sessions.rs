@@ -156,7 +156,10 @@ async fn too_many(ledger: &Ledger) {
     for (index, opening) in openings.iter().enumerate() {
         assert_eq!(ledger.alive(opening).await, index != 7, "{index}");
     }
-    assert!(ledger.end_is_due(&openings[7], START).await, "its end is due to be copied to the fast store");
+    assert!(
+        ledger.end_is_due(&openings[7], START).await,
+        "its end is due to be copied to the fast store"
+    );
 }
 
 /// Opens thousands at once, as seeding does.
