@@ -90,8 +90,8 @@ pub async fn invoke_with(
     let answer = tokio::time::timeout(TIMEOUT, answers.recv())
         .await
         .expect("the function answers in time")
-        .expect("the server lives");
-    child.kill().await.expect("our own child can be ended");
+        .expect("the server is running");
+    child.kill().await.expect("a child process can be killed");
     server.abort();
     answer
 }

@@ -292,7 +292,7 @@ async fn the_sweeper_ends_what_a_failing_fast_store_did_not() {
     paused.sessions.ends_fail.store(true, Ordering::SeqCst);
     let changed =
         paused.app.change_password(&changing, PASSWORD.to_owned(), NEW_PASSWORD.to_owned()).await;
-    changed.expect("the password is the new one, whatever the fast store says");
+    changed.expect("the password is changed even if the fast store fails");
     assert!(paused.is_alive(&other).await);
     refused(paused.app.sign_out(&banned, false).await, "unavailable");
     assert!(paused.is_alive(&banned).await);
@@ -479,7 +479,7 @@ async fn bans_come_back_page_by_page() {
     };
     let app = emptied(&shop, &[]).await;
     assert_eq!(app.sweep().await.unwrap().failed, 0);
-    assert_eq!(listed(&app).await, 230, "all of them after a loss");
+    assert_eq!(listed(&app).await, 230, "all are restored after a loss");
     // If one node of a cluster loses some bans, the loss is not noticed, but they are restored
     // within a few ticks.
     for lost in [&subjects[3], &subjects[229]] {

@@ -219,7 +219,7 @@ async fn only_its_user_can_read_the_store() {
     let there = modes(&new);
     // The directory, the lock, the database, its log and the log's index.
     assert!(there.len() == 5 && only_ours(&there), "{there:?}");
-    assert_eq!(mode(&dir.path().join("above")), 0o700, "what was made on the way");
+    assert_eq!(mode(&dir.path().join("above")), 0o700, "the created parent directory");
     drop(store);
 }
 
@@ -244,7 +244,7 @@ async fn a_store_that_others_can_read_is_closed_to_them_or_refused() {
             shown.contains(&format!("(mode {loose:04o})")) && shown.contains("chmod"),
             "{shown}"
         );
-        assert_eq!(mode(&path), loose, "nothing is changed where it is refused");
+        assert_eq!(mode(&path), loose, "a refused path is left unchanged");
         let store = dir.sqlite().await;
         let there = modes(dir.path());
         assert!(only_ours(&there), "{there:?}");

@@ -164,7 +164,7 @@ async fn what_a_consumer_holds_is_in_the_backlog() {
     assert_eq!(
         store.backlog().await.unwrap(),
         QueueBacklog { ready: 1, consumers: 0 },
-        "nobody else needs to tell"
+        "no consumer needs to report"
     );
     assert_eq!(store.progress(), None);
     store.ack(&[given[0].tag]).await.unwrap();

@@ -108,7 +108,10 @@ async fn what_never_leaves_the_queue_is_waited_for_the_longest_time() {
     assert_eq!((swept.rebuilt, swept.rebuilding), (0, 1));
     let books = shop.app.sale_books(&shop.admin().await, sale).await.unwrap();
     assert_eq!(books.findings.len(), 1, "{:?}", books.findings);
-    assert!(books.findings[0].what.contains("has not been rebuilt"), "by the process that sweeps");
+    assert!(
+        books.findings[0].what.contains("has not been rebuilt"),
+        "the sweeping process has not rebuilt it"
+    );
     shop.clock.advance_ms(1);
     assert_eq!(shop.sweep().await.rebuilt, 1);
 }

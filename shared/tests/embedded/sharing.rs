@@ -199,8 +199,8 @@ async fn a_node_that_does_not_answer_holds_up_no_bans_of_others() {
         shop.clock.advance_ms(1);
         shop.store.put(&ban(&address(n), shop.app.now())).await.unwrap();
     }
-    // The bans are also restored page by page; that they are copied one by one is visible only when
-    // this fails.
+    // Restoring the bans page by page would store them too. Because the restore fails here, the
+    // test shows that each ban is copied.
     for _ in 0..4 {
         shop.app.sweep().await.unwrap();
         shop.clock.advance_ms(1_000);
@@ -226,7 +226,7 @@ async fn bans_of_a_node_that_does_not_answer_hold_up_no_page_of_others() {
     }
     nodes.fail(address(3));
     assert!(shop.app.sweep().await.unwrap().failed > 0);
-    assert_eq!(banned(&shop).await.len(), 129, "after a loss, all but the one");
+    assert_eq!(banned(&shop).await.len(), 129, "all except one are restored after the loss");
     nodes.mend();
     assert_eq!(shop.sweep().await.failed, 0);
     assert_eq!(banned(&shop).await.len(), 130, "loading was not noted as finished");
@@ -240,7 +240,7 @@ async fn bans_of_a_node_that_does_not_answer_hold_up_no_page_of_others() {
     for _ in 0..3 {
         shop.app.sweep().await.unwrap();
     }
-    assert!(banned(&shop).await.contains(&address(129)), "the second page had its turn");
+    assert!(banned(&shop).await.contains(&address(129)), "the second page was restored");
 }
 
 #[tokio::test]

@@ -53,7 +53,7 @@ async fn a_sale_whose_store_fails_does_not_keep_the_units_of_others() {
     let mut ticks = 0;
     while available(&shop, healthy).await == 0 {
         let swept = shop.app.sweep().await.unwrap();
-        assert!(swept.failed > 0, "what fails is counted");
+        assert!(swept.failed > 0, "failures are counted");
         ticks += 1;
         assert!(ticks <= 3, "two pages of orders come before the other sale's");
     }
@@ -121,7 +121,7 @@ async fn a_process_whose_clock_is_wrong_does_not_lead_and_expires_nothing() {
     shop.clock.set_by_ms(-960_000 - 2_001);
     assert!(shop.sweep().await.clock_wrong, "behind by more than two seconds");
     shop.clock.set_by_ms(1);
-    // A comparison is trusted for ten seconds, unless the clock was set by more than the tolerance.
+    // A comparison is reused for ten seconds, because the clock was set by only 1 ms since.
     for _ in 0..2 {
         shop.clock.advance_ms(10_000);
         ledger_clock.advance_ms(10_000);
@@ -353,7 +353,7 @@ async fn a_rebuild_waits_for_publishes_under_way_whoever_begins_and_ends_it() {
     assert!(!is_open().await);
     shop.clock.advance_ms(8_500);
     assert!(other.sweep().await.unwrap().leader);
-    assert!(is_open().await, "an embedded queue knows at once that it is worked off");
+    assert!(is_open().await, "an embedded queue knows at once that it is empty");
     // The longest wait counts from the start of the rebuild, whichever process leads.
     shop.store
         .publish(&[request(&shop.app.ports.sales.get(sale).await.unwrap().unwrap(), user_id())])

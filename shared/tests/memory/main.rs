@@ -268,7 +268,7 @@ async fn three_million_orders_are_checked_in_64_mib() {
         clock.advance_ms(1_000);
         assert_eq!(app.sweep().await.unwrap().failed, 0);
         ticks += 1;
-        assert!(ticks < 1_000, "a sale is compared in some minutes");
+        assert!(ticks < 1_000, "the comparison takes less than 1,000 ticks");
     }
     assert!(ticks > 100, "and not all of it in one tick: {ticks}");
     let grown = status_kib("VmHWM").saturating_sub(before);

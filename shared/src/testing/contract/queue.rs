@@ -96,7 +96,7 @@ pub async fn published_is_received_once(queue: &dyn OrderQueue, source: &dyn Ord
     assert_eq!(
         tags(&deliveries).into_iter().collect::<HashSet<_>>().len(),
         messages.len(),
-        "a tag each"
+        "every delivery has its own tag"
     );
     silent(source).await;
     settles(queue, QueueDepth { waiting: 22, parked: 0 }).await;
@@ -231,7 +231,7 @@ pub async fn handed_back_too_often_is_parked(queue: &dyn OrderQueue, source: &dy
         }
         assert!(
             begun.elapsed() < Duration::from_secs(60),
-            "neither parked nor given out again after {rounds}"
+            "neither parked nor redelivered after {rounds}"
         );
     }
     assert!((10..HAND_BACKS).contains(&rounds), "parked after {rounds}");

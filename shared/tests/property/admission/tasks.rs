@@ -186,7 +186,7 @@ async fn check(world: &World, logs: &[Log]) {
     assert_eq!(
         held.keys().copied().collect::<BTreeSet<_>>(),
         &won - &released,
-        "what was reserved and not given back, and nothing else"
+        "exactly the orders that were reserved and not released"
     );
 
     let settled = held.values().filter(|held| held.settled).count() as u32;

@@ -57,7 +57,7 @@ async fn settling_adds_what_was_forgotten(port: &dyn Admission) {
     for _ in 0..2 {
         port.settle(sale.sale_id, &forgotten).await.expect("store");
         assert_held(port, sale.sale_id, 1, 2).await;
-        assert_eq!(available(port, &sale).await, 0, "three of one are held");
+        assert_eq!(available(port, &sale).await, 0, "three units are held of a stock of 1");
     }
     assert_eq!(
         find(port, &traced).await,
@@ -115,7 +115,7 @@ async fn releasing_gives_a_unit_back_once(port: &dyn Admission) {
     let next = Claim { order_id: order_id(), ..claim(&sale, one.user_id) };
     assert!(
         matches!(ask(port, &next).await, AdmissionDecision::Reserved(_)),
-        "its user may buy again"
+        "the user may buy again"
     );
     assert_eq!(ask(port, &claim(&sale, user_id())).await, AdmissionDecision::SoldOut);
     port.release(sale.sale_id, &[two.order_id]).await.expect("store");

@@ -63,7 +63,11 @@ async fn the_window_is_kept(port: &dyn Admission) {
         "the start belongs to the window"
     );
     assert!(matches!(ask(sale.ends_at.minus_ms(1)).await, AdmissionDecision::Reserved(_)));
-    assert_eq!(ask(sale.ends_at).await, AdmissionDecision::SaleEnded, "the end does not");
+    assert_eq!(
+        ask(sale.ends_at).await,
+        AdmissionDecision::SaleEnded,
+        "the end does not belong to the window"
+    );
     assert_eq!(ask(sale.ends_at.plus_ms(1)).await, AdmissionDecision::SaleEnded);
     assert_held(port, sale.sale_id, 2, 0).await;
 }
@@ -191,7 +195,7 @@ async fn stock_runs_out_and_may_change(port: &dyn Admission) {
     let again = Claim { order_id: mine.order_id, ..claim(&sale, mine.user_id) };
     assert!(
         matches!(super::ask(port, &again).await, AdmissionDecision::Again(_)),
-        "a winner finds its order in a sale that is sold out"
+        "a buyer finds the order in a sold-out sale"
     );
     // The stock is lowered below the held units: none is available, and none is taken away.
     assert!(port.set_terms(&next_terms(&mut sale, |sale| sale.stock = 1)).await.expect("store"));

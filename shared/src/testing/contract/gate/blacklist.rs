@@ -26,7 +26,7 @@ pub(super) async fn all(blacklist: &dyn Blacklist, now: Timestamp) -> Vec<Ban> {
 /// A ban is in force from its creation until it expires or is replaced or lifted.
 pub async fn blacklist(ports: &GatePorts) {
     let blacklist = &*ports.blacklist;
-    let put = async |ban: &Ban| blacklist.ban(ban).await.expect("a ban is put");
+    let put = async |ban: &Ban| blacklist.ban(ban).await.expect("a ban is created");
     let subjects = [user(), super::address(), Subject::Phone(phone())];
     for subject in &subjects {
         assert_eq!(ports.enter(&banned(subject, START)).await, GateDecision::Entered);
@@ -102,7 +102,7 @@ async fn listing(blacklist: &dyn Blacklist) {
         let expires_at = if index % 2 == 0 { None } else { Some(START.plus_ms(1_000 + index)) };
         let ban =
             Ban { reason: format!("reason {index}"), ..ban(&subject, created_at, expires_at) };
-        blacklist.ban(&ban).await.expect("a ban is put");
+        blacklist.ban(&ban).await.expect("a ban is created");
         put.push(ban);
     }
     let own = async |now| {
@@ -133,7 +133,7 @@ async fn listing(blacklist: &dyn Blacklist) {
     // A lifted ban is not listed; a ban that is created again is listed once, by its new time.
     let (lifted, renewed) = (put[3].subject.clone(), put[8].subject.clone());
     assert!(blacklist.lift(&lifted).await.expect("a ban is lifted"));
-    blacklist.ban(&ban(&renewed, START.plus_ms(500), None)).await.expect("a ban is put again");
+    blacklist.ban(&ban(&renewed, START.plus_ms(500), None)).await.expect("a ban is created again");
     let listed = own(START.plus_ms(600)).await;
     assert_eq!(listed.len(), 24);
     assert_eq!(listed[0].subject, renewed);
@@ -155,10 +155,10 @@ pub async fn bans_put_back(ports: &GatePorts) {
     for (known, put_back, holds) in cases {
         let subject = user();
         if known.is_some() {
-            blacklist.ban(&ban(&subject, START, known)).await.expect("a ban is put");
+            blacklist.ban(&ban(&subject, START, known)).await.expect("a ban is created");
         }
         for _ in 0..2 {
-            blacklist.restore(&[ban(&subject, START, put_back)]).await.expect("a ban is put back");
+            blacklist.restore(&[ban(&subject, START, put_back)]).await.expect("a ban is restored");
         }
         assert_eq!(
             ports.enter(&banned(&subject, START)).await,
@@ -170,11 +170,11 @@ pub async fn bans_put_back(ports: &GatePorts) {
         );
     }
     let endless = user();
-    blacklist.ban(&ban(&endless, START, None)).await.expect("a ban is put");
-    blacklist.restore(&[ban(&endless, START, end(5))]).await.expect("a ban is put back");
+    blacklist.ban(&ban(&endless, START, None)).await.expect("a ban is created");
+    blacklist.restore(&[ban(&endless, START, end(5))]).await.expect("a ban is restored");
     assert_eq!(ports.enter(&banned(&endless, START)).await, GateDecision::Banned { until: None });
     let many: Vec<Ban> = (0..300).map(|_| ban(&user(), START, None)).collect();
-    blacklist.restore(&many).await.expect("many are put back");
+    blacklist.restore(&many).await.expect("many are restored");
     for ban in many.iter().step_by(37) {
         assert_eq!(
             ports.enter(&banned(&ban.subject, START)).await,
@@ -187,7 +187,7 @@ pub async fn bans_put_back(ports: &GatePorts) {
     blacklist.finish_loading(1).await.expect("loading ends");
     assert!(
         blacklist.begin_loading(2).await.expect("loading begins"),
-        "only the last to begin may finish"
+        "only the latest token may finish"
     );
     for _ in 0..2 {
         blacklist.finish_loading(2).await.expect("loading ends");

@@ -31,7 +31,7 @@ pub async fn captchas(captchas: Arc<dyn Captchas>) {
         assert_eq!(peek(&drawn, START).await, None);
         assert_eq!(take(&drawn, START).await, None);
         for _ in 0..2 {
-            captchas.put(&drawn, START).await.expect("a captcha is kept");
+            captchas.put(&drawn, START).await.expect("a captcha is stored");
         }
         for _ in 0..2 {
             assert_eq!(peek(&drawn, last).await.as_ref(), Some(&drawn));
@@ -42,12 +42,12 @@ pub async fn captchas(captchas: Arc<dyn Captchas>) {
         assert_eq!(peek(&drawn, START).await, None);
     }
     let over = captcha(CaptchaPurpose::Login);
-    captchas.put(&over, START).await.expect("a captcha is kept");
+    captchas.put(&over, START).await.expect("a captcha is stored");
     assert_eq!(take(&over, over.expires_at).await, None);
 
     for _ in 0..5 {
         let drawn = captcha(CaptchaPurpose::Purchase);
-        captchas.put(&drawn, START).await.expect("a captcha is kept");
+        captchas.put(&drawn, START).await.expect("a captcha is stored");
         let tasks: Vec<_> = (0..50)
             .map(|_| {
                 let (captchas, id) = (Arc::clone(&captchas), drawn.captcha_id);

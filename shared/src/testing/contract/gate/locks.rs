@@ -71,7 +71,7 @@ pub async fn locks(locks: &dyn Locks) {
     outlive().await;
     let now = START.plus_ms(SHORT_MS);
     assert!(!renew(&lost, now).await);
-    let next = acquire(theirs, LONG_MS, now).await.expect("the lease is over");
+    let next = acquire(theirs, LONG_MS, now).await.expect("the lease has expired");
     assert!(next.fence > lost.fence);
     release(&lost).await;
     assert!(renew(&next, now).await);

@@ -25,15 +25,19 @@ pub async fn order_of_checks(ports: &GatePorts) {
         limits: vec![limit(&address), limit(&user)],
         ..nothing(START)
     };
-    ports.blacklist.ban(&ban(&address, START, Some(until))).await.expect("a ban is put");
+    ports.blacklist.ban(&ban(&address, START, Some(until))).await.expect("a ban is created");
     assert_eq!(ports.enter(&entry).await, GateDecision::NoSession);
     let entry = GateRequest { session: Some((user_id, session)), ..entry };
     assert_eq!(ports.enter(&entry).await, GateDecision::Banned { until: Some(until) });
 
     // Of several bans the answer names the longest: after it the request can be admitted.
-    ports.blacklist.ban(&ban(&user, START, Some(until.plus_ms(500)))).await.expect("a ban is put");
+    ports
+        .blacklist
+        .ban(&ban(&user, START, Some(until.plus_ms(500))))
+        .await
+        .expect("a ban is created");
     assert_eq!(ports.enter(&entry).await, GateDecision::Banned { until: Some(until.plus_ms(500)) });
-    ports.blacklist.ban(&ban(&user, START, None)).await.expect("a ban is put");
+    ports.blacklist.ban(&ban(&user, START, None)).await.expect("a ban is created");
     assert_eq!(ports.enter(&entry).await, GateDecision::Banned { until: None });
     assert!(ports.blacklist.lift(&user).await.expect("a ban is lifted"));
 
@@ -66,7 +70,7 @@ pub async fn order_of_checks(ports: &GatePorts) {
     );
 
     // A ban or a missing session is reported before an exhausted limit.
-    ports.blacklist.ban(&ban(&user, START, None)).await.expect("a ban is put");
+    ports.blacklist.ban(&ban(&user, START, None)).await.expect("a ban is created");
     assert_eq!(ports.enter(&entry).await, GateDecision::Banned { until: None });
     ports.sessions.end(user_id, session).await.expect("a session is ended");
     assert_eq!(ports.enter(&entry).await, GateDecision::NoSession);

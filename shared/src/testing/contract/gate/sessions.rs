@@ -51,7 +51,10 @@ pub async fn sessions(ports: &GatePorts) {
     sessions.end_all(user, Some(third)).await.expect("the others are ended");
     assert!(!ports.alive(user, second, START).await && !ports.alive(user, fourth, START).await);
     assert!(ports.alive(user, third, START).await);
-    sessions.end_all(user, Some(session_id())).await.expect("one that is unknown keeps nothing");
+    sessions
+        .end_all(user, Some(session_id()))
+        .await
+        .expect("keeping an unknown session keeps none");
     assert!(!ports.alive(user, third, START).await);
     let fifth = ports.open(user, end, START).await;
     sessions.end_all(user, None).await.expect("all are ended");
@@ -146,7 +149,7 @@ pub async fn session_roles(ports: &GatePorts) {
             limits: limited.limits,
             ..asks(session.session_id, Some(other), START)
         };
-        ports.blacklist.ban(&super::ban(&subject, START, None)).await.expect("a ban is put");
+        ports.blacklist.ban(&super::ban(&subject, START, None)).await.expect("a ban is created");
         assert_eq!(ports.enter(&banned).await, GateDecision::WrongRole);
         assert!(ports.blacklist.lift(&subject).await.expect("a ban is lifted"));
         assert_eq!(ports.enter(&banned).await, GateDecision::WrongRole);

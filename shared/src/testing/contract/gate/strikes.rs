@@ -65,7 +65,7 @@ pub async fn strikes(ports: &GatePorts) {
         refusals(&subject, until, ABUSE.refusals_max).await;
         assert_eq!(ports.enter(&banned(&subject, until)).await, GateDecision::Entered);
         if by_operator {
-            ports.blacklist.ban(&ban(&subject, until, None)).await.expect("a ban is put");
+            ports.blacklist.ban(&ban(&subject, until, None)).await.expect("a ban is created");
             assert!(ports.blacklist.lift(&subject).await.expect("a ban is lifted"));
         }
     }
@@ -142,7 +142,7 @@ pub async fn strikes(ports: &GatePorts) {
         let unchecked = |now| GateRequest { not_banned: Vec::new(), ..entry(&subject, now) };
         assert_eq!(ports.enter(&unchecked(START)).await, GateDecision::Entered);
         let operators = ban(&subject, START.minus_ms(5), operator);
-        ports.blacklist.ban(&operators).await.expect("a ban is put");
+        ports.blacklist.ban(&operators).await.expect("a ban is created");
         for _ in 0..=ABUSE.refusals_max {
             assert!(matches!(ports.enter(&unchecked(START)).await, GateDecision::Limited { .. }));
         }

@@ -43,7 +43,7 @@ pub async fn forbidden(ledger: &Ledger) -> Forbidden {
             format!("UPDATE sales SET sold = -1 WHERE sale_id = '{sale_id}'"),
         ),
         (
-            "allows nobody anything",
+            "sets the limit per user to 0",
             format!("UPDATE sales SET per_user_limit = 0 WHERE sale_id = '{sale_id}'"),
         ),
         ("sells below zero", format!("UPDATE sales SET price = -1 WHERE sale_id = '{sale_id}'")),
@@ -90,7 +90,7 @@ pub async fn forbidden(ledger: &Ledger) -> Forbidden {
             ),
         ),
         (
-            "tells of an end that was none",
+            "has an end to copy without having ended",
             format!(
                 "INSERT INTO sessions VALUES ('{}', '{}', 'shopper', 1, NULL, 1)",
                 testing::session_id(),

@@ -19,7 +19,7 @@ pub async fn payment(ledger: &Ledger) {
     assert_eq!(
         orders.pay(order.order_id, testing::user_id(), START).await.unwrap(),
         Transition::NotFound,
-        "somebody else's"
+        "another user's"
     );
 
     assert_eq!(
@@ -66,7 +66,7 @@ pub async fn cancellation(ledger: &Ledger) {
     assert_eq!(
         orders.cancel(order.order_id, testing::user_id(), None, now).await.unwrap(),
         Transition::NotFound,
-        "somebody else's"
+        "another user's"
     );
     ledger.assert_sold(&sale, 1).await;
 

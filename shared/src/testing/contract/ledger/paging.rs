@@ -60,7 +60,7 @@ pub async fn paging(ledger: &Ledger) {
             }
             seen.extend(page);
         }
-        assert_eq!(seen, active, "confirmed and paid, by id upwards");
+        assert_eq!(seen, active, "confirmed and paid, in ascending order of id");
     }
     assert_eq!(orders.active(testing::sale_id(), None, 10).await.unwrap(), []);
 }

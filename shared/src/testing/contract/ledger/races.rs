@@ -24,7 +24,7 @@ pub async fn recording_races(ledger: &Ledger) {
 fn random(below: usize) -> usize {
     let mut bytes = [0; 8];
     SystemRandom.fill(&mut bytes);
-    usize::try_from(u64::from_be_bytes(bytes) % below as u64).expect("it is below a usize")
+    usize::try_from(u64::from_be_bytes(bytes) % below as u64).expect("the remainder fits a usize")
 }
 
 /// The requests in random batches of 1 to 8.

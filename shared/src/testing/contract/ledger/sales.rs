@@ -170,7 +170,7 @@ async fn the_limit_per_user_stays_once_units_are_sold(ledger: &Ledger) {
             ledger.sales.change(sale.sale_id, &limit(2)).await.unwrap(),
             SaleChanged::Changed(_)
         ),
-        "nobody has bought"
+        "no unit is sold"
     );
     let order = ledger.confirmed(&sale).await;
     let lowered = ledger.sales.change(sale.sale_id, &limit(1)).await.unwrap();
@@ -187,7 +187,7 @@ async fn the_limit_per_user_stays_once_units_are_sold(ledger: &Ledger) {
             ledger.sales.change(sale.sale_id, &limit(1)).await.unwrap(),
             SaleChanged::Changed(_)
         ),
-        "nobody holds a unit"
+        "no user holds a unit"
     );
 
     // The same when the order is recorded concurrently: one transaction is first, and the other
