@@ -31,7 +31,7 @@ impl OrderStatus {
     pub const ALL: [Self; 6] =
         [Self::Queued, Self::Confirmed, Self::Paid, Self::Cancelled, Self::Expired, Self::Rejected];
 
-    /// The word of the API and of the ledger.
+    /// The name in the API and in the ledger.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -75,7 +75,7 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
-    /// The word of the API and of the ledger.
+    /// The name in the API and in the ledger.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -101,7 +101,7 @@ pub fn client_at(address: &str) -> Client {
     Client { address: address.parse().unwrap() }
 }
 
-/// A new administrator, let in.
+/// A new administrator, already admitted.
 pub async fn admin(app: &App, client: &Client) -> Admin {
     let (user_id, session_id, role) = (user_id(), session_id(), Role::Admin);
     let now = app.now();
@@ -203,7 +203,7 @@ impl Shop {
         App::new(config, self.app.ports.clone()).unwrap()
     }
 
-    /// A new administrator, let in.
+    /// A new administrator, already admitted.
     pub async fn admin(&self) -> Admin {
         admin(&self.app, &self.client).await
     }

@@ -55,7 +55,7 @@ async fn an_order_in_the_queue_keeps_its_unit_and_only_what_was_left_is_waited_f
     refused(shop.order(&who[0], sale, &ticket).await, "not-durable-yet");
     refused(shop.ticket(&who[1], sale).await, "unavailable");
     refused(shop.app.order(&who[0], order).await, "unavailable");
-    // Orders of this process are not waited for.
+    // The rebuild does not wait for orders of this process.
     let other = shop.sale(1).await;
     shop.buy(&who[2], other).await;
     assert_eq!(shop.app.open_admission().await.unwrap(), 1);
