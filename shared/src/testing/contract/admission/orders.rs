@@ -156,7 +156,7 @@ async fn a_rebuild_does_not_bring_back_what_has_ended(port: &dyn Admission) {
     assert!(port.begin_rebuild(&sale.terms(), 1, START).await.expect("store"));
     assert!(port.restore(sale.sale_id, 1, std::slice::from_ref(&during)).await.expect("store"));
     port.release(sale.sale_id, &[during.order_id]).await.expect("store");
-    // Nor does the one that takes over.
+    // A rebuild that takes over does not bring them back either.
     assert!(port.begin_rebuild(&sale.terms(), 2, at(1)).await.expect("store"));
     assert!(port.restore(sale.sale_id, 2, &all).await.expect("store"));
     assert!(port.finish_rebuild(sale.sale_id, 2).await.expect("store"));
