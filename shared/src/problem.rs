@@ -1,7 +1,7 @@
-//! Every refusal the product gives, and what each means to the one who is refused.
+//! Every refusal that the product returns, and what it means to the client.
 //!
-//! One enum and one mapping: a use case returns a [`Problem`], `http` writes it as `application/problem+json`
-//! (RFC 9457), and the page `/problems/<slug>` explains it.
+//! One enum and one mapping: a use case returns a [`Problem`], `http` writes it as
+//! `application/problem+json` (RFC 9457), and the page `/problems/<slug>` explains it.
 
 use serde_json::{Map, Value, json};
 
@@ -26,8 +26,8 @@ pub struct Explained {
     pub meaning: &'static str,
 }
 
-/// Makes [`Problem`], [`ProblemKind`] and [`EXPLAINED`] of one table: the variant with its data, then slug, status, title and
-/// meaning.
+/// Generates [`Problem`], [`ProblemKind`] and [`EXPLAINED`] from one table: the variant with its
+/// data, then slug, status, title and meaning.
 macro_rules! problems {
     ($($variant:ident $(($($data:ty),*))? $({ $($field:ident: $type:ty),* })?:
         $slug:literal, $status:literal, $title:literal, $meaning:literal;)*) => {
@@ -36,18 +36,19 @@ macro_rules! problems {
         #[expect(missing_docs, reason = "the table says what each problem means; its members are in API.md")]
         pub enum Problem {
             $(#[doc = $meaning] $variant $(($($data),*))? $({ $($field: $type),* })?,)*
-            /// A store's error: `unavailable` when it did not answer, `internal` when it holds what can't be read.
+            /// A store's error: `unavailable` when the store did not answer, `internal` when its
+            /// data can't be read.
             Store(StoreError),
         }
 
-        /// What a refusal is, without what is particular to one occurrence.
+        /// The kind of a refusal, without the data of one occurrence.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum ProblemKind {
             $(#[doc = $meaning] $variant,)*
         }
 
         impl Problem {
-            /// What it is.
+            /// Its kind.
             #[must_use]
             pub const fn kind(&self) -> ProblemKind {
                 match self {
@@ -185,7 +186,7 @@ impl Problem {
         self.kind().explained()
     }
 
-    /// What is particular to this occurrence.
+    /// The text about this occurrence.
     #[must_use]
     pub fn detail(&self) -> String {
         match self {
@@ -232,8 +233,8 @@ impl Problem {
             _ => None,
         }
     }
-    /// Logs the store's error behind a refusal, if there is one. Whoever gives the refusal to a client or a user calls this
-    /// once: making a [`Problem`] logs nothing.
+    /// Logs the store's error behind a refusal, if there is one. The code that sends the refusal to
+    /// a client or prints it calls this once, because creating a [`Problem`] logs nothing.
     pub fn log_cause(&self) {
         static LINES: OncePerSecond = OncePerSecond::new();
         match self {

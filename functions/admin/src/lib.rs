@@ -1,4 +1,4 @@
-//! The operator's side: sales, parked messages and the blacklist.
+//! The operator's endpoints: sales, parked messages and the blacklist.
 
 use flashsale::{
     api::{
@@ -233,7 +233,7 @@ mod tests {
 
     use super::*;
 
-    /// Every route: a method, and a path with `{parameters}`.
+    /// Every route: its method and its path with `{parameters}`.
     fn routes() -> Vec<(&'static str, &'static str)> {
         endpoints().iter().map(|endpoint| (endpoint.method(), endpoint.path())).collect()
     }
@@ -250,7 +250,7 @@ mod tests {
         json!({ "kind": "address", "value": "198.51.100.1", "reason": "resells" })
     }
 
-    /// A right body of every route that has one, and what no route reads.
+    /// A valid body for every route that takes one, with a field that no route reads.
     fn bodies() -> Vec<Option<String>> {
         let right = [new_sale(), json!({ "stock": 5 }), new_ban()].map(|json| json.to_string());
         let wrong = ["{", "[]", "{\"colour\":\"red\"}"].map(str::to_owned);
@@ -396,7 +396,7 @@ mod tests {
         let sale_id: SaleId = sale.parse().unwrap();
         shop.buy(&shop.shoppers(1).await[0], sale_id).await;
         shop.work().await;
-        // While nobody has used what a limit allows it may go up; once units are sold, never down.
+        // Once units are sold, the limit may be raised but not lowered.
         change(json!({ "per_user_limit": 3 })).await.expect(200);
         invalid(change(json!({ "per_user_limit": 1 })).await, "per_user_limit");
         invalid(change(json!({ "stock": 0 })).await, "stock");

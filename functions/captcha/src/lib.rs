@@ -1,4 +1,4 @@
-//! Captchas: drawn and spoken.
+//! Captchas as pictures and as audio.
 
 use flashsale::{
     api::{DrawCaptcha, DrawnCaptcha, PurposeWord},

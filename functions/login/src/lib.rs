@@ -33,7 +33,7 @@ pub fn endpoints() -> Endpoints {
     )
 }
 
-/// What a captcha can be refused for.
+/// The problems that a captcha can cause.
 const CAPTCHA: [ProblemKind; 3] =
     [ProblemKind::CaptchaRequired, ProblemKind::CaptchaGone, ProblemKind::CaptchaWrong];
 
@@ -340,7 +340,7 @@ mod tests {
                 reply.refused(401, "bad-credentials");
             }
             sign_in(&site, PHONE, PASSWORD).await.refused(403, "captcha-required");
-            // Ten tries in a minute with one phone.
+            // The limit is ten attempts per minute with one phone.
             shop.clock.advance_ms(60_000);
         }
     }

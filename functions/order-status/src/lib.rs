@@ -1,4 +1,4 @@
-//! A user's orders: followed, paid, given up.
+//! A user's orders: list, status, payment and cancellation.
 
 use flashsale::{
     api::{OrderPage, OrderView},
@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    /// Every route, with an order's id.
+    /// Every route, with an order's id filled in.
     fn routes(order_id: OrderId) -> [(&'static str, String); 4] {
         let one = format!("/api/orders/{order_id}");
         [
@@ -201,7 +201,7 @@ mod tests {
         send(1, cancellation).await.expect(200);
         let cancelled = send(1, payment).await.refused(409, "order-final");
         assert_eq!(cancelled.json()["order_status"], "cancelled");
-        // Before the sweeper has seen it, and after.
+        // Before and after the sweeper has expired it.
         shop.clock.advance_ms(900_000);
         for _ in 0..2 {
             let expired = send(2, payment).await.refused(409, "order-final");

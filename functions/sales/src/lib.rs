@@ -1,4 +1,4 @@
-//! Sale pages: the list, and each sale's own.
+//! Sales: the list and the single sale.
 
 use flashsale::{
     api::{SaleList, SaleView},
@@ -111,7 +111,8 @@ mod tests {
         site.get(&unknown(), None).await.limited("address", "q=1;w=1");
         site.get("/api/sales", None).await.limited("address", "q=1;w=1");
         shop.clock.advance_ms(1_000);
-        // Put together behind the gate, then answered from memory.
+        // The first request passes the gate and builds the list; the next ones are answered from
+        // memory.
         for _ in 0..2 {
             site.get("/api/sales", None).await.expect(200);
         }
@@ -150,7 +151,7 @@ mod tests {
         let mut listed: Vec<&String> = list["sales"][0].as_object().unwrap().keys().collect();
         fields.sort();
         listed.sort();
-        assert_eq!(listed, fields, "all else that a sale's own page has");
+        assert_eq!(listed, fields, "the list has all fields of a sale but its description");
 
         let Reply { status, headers: packed_headers, body: packed } =
             get(&site, "/api/sales", &[(header::ACCEPT_ENCODING, "br, gzip")]).await;

@@ -1,4 +1,4 @@
-//! The binary, as Lambda runs it.
+//! Runs the binary as Lambda does.
 
 use flashsale::testing::{order_id, runtime_api::invoke};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! The buy path: a ticket, then an order of it.
+//! The buy path: issues a ticket, then places its order.
 
 use flashsale::{
     api::{OrderAccepted, PlaceOrder, Ticket, TicketRequest},
@@ -27,7 +27,7 @@ pub fn endpoints() -> Endpoints {
     )
 }
 
-/// Why there may be nothing to buy.
+/// The problems with which a sale refuses buyers.
 const NOTHING_TO_BUY: [ProblemKind; 4] = [
     ProblemKind::SaleNotOpen,
     ProblemKind::SaleEnded,
@@ -208,7 +208,8 @@ mod tests {
         assert_eq!(reply.json()["starts_at"], json!(starts_at));
         shop.clock.advance_ms(1_000);
         let good = ticket(&site, &token, sale).await;
-        // The clock of another machine may be behind.
+        // The instance that places the order may have a slower clock than the one that issued the
+        // ticket.
         shop.clock.set_by_ms(-1);
         let reply = order(&site, &token, sale, &good).await.refused(409, "sale-not-open");
         assert_eq!(reply.json()["starts_at"], json!(starts_at));
@@ -264,7 +265,7 @@ mod tests {
             (&other_session, sale, &good),
             (&own, elsewhere, &good),
             (&own, sale, &forged),
-            // Signed here, but no ticket.
+            // A token signed here that is not a ticket.
             (&own, sale, &own),
         ] {
             order(&site, token, sale, ticket).await.refused(403, "bad-ticket");
@@ -361,7 +362,7 @@ mod tests {
             order(&site, &tokens[0], sale, &good).await.expect(202);
         }
         order(&site, &tokens[0], sale, &good).await.limited("order", "q=1;w=10");
-        // The first is refused by the store, the others from memory.
+        // The store refuses the first request; memory refuses the others.
         for _ in 0..3 {
             ask(&site, &tokens[1], sale).await.refused(409, "sold-out");
         }

@@ -1,7 +1,8 @@
-//! Every second: expire the unpaid, return stock, settle or republish what is overdue, reconcile, rebuild.
+//! Every second: expires unpaid orders, returns stock, settles or republishes overdue reservations,
+//! reconciles and rebuilds.
 //!
-//! The emulator ticks every second, but EventBridge once a minute at most. So an event may ask for a minute's sweeps:
-//! `"detail": {"sweep_for_seconds": 55}`.
+//! The emulator ticks every second, but EventBridge at most once a minute. So an event may ask for
+//! a minute of sweeps: `"detail": {"sweep_for_seconds": 55}`.
 
 use std::time::Duration;
 
@@ -13,14 +14,15 @@ use flashsale::{
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
-/// Lambda ends a function after 900 seconds: the last sweep must have time to end by itself.
+/// Lambda stops a function after 900 seconds; the last sweep needs time to finish before that.
 const SWEEP_FOR_SECONDS_MAX: u64 = 840;
 
-/// Handles one tick: sweeps once, and again every period for as long as the event asks for. A sweep that fails is made
-/// good by the next one, so only the last one's outcome counts. Returns what all of them did, and the state after the last.
+/// Handles one tick: sweeps once, then again every period for the time that the event asks for. The
+/// next sweep makes up for a failed one, so only an error of the last sweep is returned. Returns
+/// the sum of all sweeps' work and the state after the last.
 ///
 /// # Errors
-/// When the event asks for what can't be, or the lock store did not answer the last sweep.
+/// When the event is invalid, or the lock store did not answer the last sweep.
 pub async fn handle(app: App, tick: EventBridgeEvent<Value>) -> Result<Swept, Error> {
     let app = app.background();
     let period = Duration::from_millis(app.config.sweeper.period_ms);
@@ -30,7 +32,8 @@ pub async fn handle(app: App, tick: EventBridgeEvent<Value>) -> Result<Swept, Er
     loop {
         sleep_until(next).await;
         let outcome = app.sweep().await;
-        // After a long sweep the next one comes at once, and the periods count from there.
+        // After a sweep that took longer than a period the next one begins at once, and the periods
+        // count from there.
         next = Instant::now().max(next + period);
         match outcome {
             Ok(mut swept) => {
@@ -78,7 +81,8 @@ mod tests {
 
     use super::*;
 
-    /// A lock store that is asked once a sweep; it gives the lock to nobody, and does not answer the sweeps in `fails`.
+    /// A lock store that is called once per sweep. It grants no lock, and returns an error for the
+    /// sweeps in `fails`.
     struct Counted {
         sweeps: AtomicUsize,
         fails: std::ops::Range<usize>,
@@ -106,7 +110,8 @@ mod tests {
         }
     }
 
-    /// Sweeps every 200 ms as `detail` asks for: how many sweeps there were, and how the function ended.
+    /// Sweeps every 200 ms as `detail` asks. Returns the number of sweeps and the function's
+    /// result.
     async fn swept(detail: Value, fails: std::ops::Range<usize>) -> (usize, Result<(), String>) {
         let dir = std::env::temp_dir().join(format!("flashsale-sweeper-{}", order_id()));
         let settings = [
@@ -137,7 +142,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_tick_sweeps_every_period_past_failures() {
-        // Five sweeps; a slow machine makes fewer, but two at least.
+        // Five sweeps are expected; a slow machine makes fewer, but at least two.
         let (sweeps, ended) = swept(json!({ "sweep_for_seconds": 1 }), 0..1).await;
         assert!((2..=5).contains(&sweeps), "{sweeps}");
         assert_eq!(ended, Ok(()));

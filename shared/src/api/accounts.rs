@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::domain::{CaptchaId, Country, Phone, Role, Timestamp, User, UserId};
 
-/// Registers or signs in. `Debug` is left out: it holds a password.
+/// Registers or signs in. There is no `Debug`, because it holds a password.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(description = "Registers or signs in.", example = json!({ "phone": "+1 201-555-0124", "password": "correct horse" }))]
@@ -18,7 +18,7 @@ pub struct Account {
     pub captcha_answer: Option<String>,
 }
 
-/// Replaces a password. `Debug` is left out: it holds both.
+/// Replaces a password. There is no `Debug`, because it holds both passwords.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(description = "Replaces a password.", example = json!({ "old_password": "correct horse", "new_password": "battery staple" }))]
@@ -36,14 +36,14 @@ pub struct Registered {
     pub phone: Phone,
 }
 
-/// A user as shown to itself.
+/// A user, as the user sees it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct UserView {
     /// Its id.
     pub user_id: UserId,
-    /// E.164.
+    /// The phone number in E.164 form.
     pub phone: Phone,
-    /// What it may do.
+    /// Its role.
     pub role: Role,
 }
 
@@ -53,19 +53,19 @@ impl From<&User> for UserView {
     }
 }
 
-/// A new session. `Debug` is left out: it holds the token.
+/// A new session. There is no `Debug`, because it holds the token.
 #[derive(Serialize, ToSchema)]
 #[schema(description = "A new session.")]
 pub struct SignedIn {
     /// The session token, a JWT.
     pub token: String,
-    /// First instant at which it is over.
+    /// First instant at which it is expired.
     pub expires_at: Timestamp,
-    /// Who signed in.
+    /// The user who signed in.
     pub user: UserView,
 }
 
-/// Whose session it is, and when it is over.
+/// The session's user and its expiry.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields of the API, see API.md")]
 pub struct CurrentSession {

@@ -15,9 +15,9 @@ pub struct BanView {
     pub value: String,
     /// Why.
     pub reason: String,
-    /// When it was put.
+    /// When it was created.
     pub created_at: Timestamp,
-    /// When it ends, if it does.
+    /// When it ends, unless it is permanent.
     #[schema(required)]
     pub expires_at: Option<Timestamp>,
 }
@@ -43,12 +43,12 @@ pub struct BanPage {
     pub next_cursor: Option<String>,
 }
 
-/// A cursor of the blacklist: how many bans were seen.
+/// A cursor of the blacklist: the number of bans on the pages before.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[schema(format = Int64, maximum = 4294967295i64)]
 pub struct BanOffset(pub u32);
 
-/// A ban to be put.
+/// A ban to create.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({ "kind": "phone", "value": "+1 201-555-0125", "reason": "resale" }))]
@@ -62,7 +62,7 @@ pub struct NewBan {
     pub expires_at: Option<Timestamp>,
 }
 
-/// The query that names the ban to be lifted.
+/// The query that names the ban to lift.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the fields of the API, see API.md")]

@@ -1,11 +1,11 @@
-//! The books of a sale, as the audit finds them.
+//! The audit of a sale's books.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::SaleId;
 
-/// A promise that does not hold.
+/// A violated promise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Finding {
     /// Number of the promise in the design: 1 to 6.
@@ -14,7 +14,7 @@ pub struct Finding {
     pub sale_id: SaleId,
     /// What is wrong.
     pub what: String,
-    /// Whose ids: orders or users, at most twenty of them.
+    /// The ids of the orders or users concerned, at most twenty.
     pub ids: Vec<String>,
 }
 

@@ -23,13 +23,13 @@ pub enum PurposeWord {
     Purchase,
 }
 
-/// A captcha as a client gets it.
+/// A captcha, as the client receives it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct DrawnCaptcha {
-    /// To be sent along with the answer.
+    /// Send it with the answer.
     pub captcha_id: CaptchaId,
     /// PNG as a data URI.
     pub image: String,
-    /// First instant at which it is gone.
+    /// First instant at which it is expired.
     pub expires_at: Timestamp,
 }

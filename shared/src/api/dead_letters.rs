@@ -1,4 +1,4 @@
-//! Parked messages: those of the order queue that could not be used.
+//! Parked messages: unusable messages of the order queue.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -8,19 +8,20 @@ use crate::domain::OrderId;
 /// A parked message as the operator sees it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ParkedView {
-    /// Names the message.
+    /// Identifies the message.
     pub parked_id: String,
-    /// Why it was put aside.
+    /// Why it was parked.
     pub reason: String,
-    /// The ids of the first orders in it, when it can be read.
+    /// The ids of the first orders in it, if it can be read.
     pub order_ids: Vec<OrderId>,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub bytes: usize,
     /// Its beginning, as text.
     pub body: String,
 }
 
-/// The parked messages. The list is bounded and not paged: it is short, or something is very wrong.
+/// The parked messages. The list is bounded and not paged, because more than a few parked messages
+/// are a fault to be repaired.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields of the API, see API.md")]
 pub struct ParkedList {

@@ -1,7 +1,8 @@
-//! The JSON of requests and answers, one file per noun. Fields that API.md explains have no text of their own.
+//! The JSON of requests and answers, one file per noun. Fields that API.md explains are not
+//! documented again here.
 //!
-//! Ids, times, money and the few types that are the same inside and outside ([`crate::domain::Sale`],
-//! [`crate::domain::SaleChange`]) are the domain's; refusals are in `problem.rs`.
+//! Ids, times, money and the types that the API shares with the domain ([`crate::domain::Sale`],
+//! [`crate::domain::SaleChange`]) are defined in the domain; refusals are in `problem.rs`.
 
 mod accounts;
 mod bans;

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::domain::{Currency, Order, OrderId, OrderStatus, RejectReason, SaleId, Timestamp};
 
-/// Makes the order of a ticket.
+/// Creates the order of a ticket.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = OrderRequest)]
@@ -14,12 +14,12 @@ pub struct PlaceOrder {
     pub ticket: String,
 }
 
-/// The answer to an order that is durable.
+/// The answer once an order is durable.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct OrderAccepted {
     /// Its id.
     pub order_id: OrderId,
-    /// Always `queued`: GET the order to follow it.
+    /// Always `queued`; GET the order to follow it.
     pub status: OrderStatus,
 }
 

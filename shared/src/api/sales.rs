@@ -27,7 +27,7 @@ pub struct SaleView {
     pub server_time: Timestamp,
 }
 
-/// A sale in the list: without its description, which its own page has.
+/// A sale in the list, without its description.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields of the API, see API.md")]
 pub struct ListedSale {
@@ -71,12 +71,12 @@ impl From<SaleView> for ListedSale {
 pub struct SaleList {
     /// The sales, newest first.
     pub sales: Vec<ListedSale>,
-    /// Where the next page begins.
+    /// The cursor of the next page, if there is one.
     #[schema(required)]
     pub next_cursor: Option<SaleId>,
 }
 
-/// A sale to be created.
+/// A sale to create.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the fields of the API, see API.md")]
@@ -106,26 +106,26 @@ pub struct NewSale {
     pub ends_at: Timestamp,
 }
 
-/// The figures of a sale.
+/// The live figures of a sale.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct SaleStats {
-    /// The sale as the ledger has it.
+    /// The sale, as the ledger stores it.
     pub sale: Sale,
     /// `open`, `rebuilding` or `missing`.
     #[schema(pattern = "^(open|rebuilding|missing)$")]
     pub admission: &'static str,
     /// Units that can be reserved now.
     pub available: u32,
-    /// Units held by orders that the ledger has not confirmed yet.
+    /// Units held by orders that the ledger has not yet confirmed.
     pub reserved: u32,
-    /// Units held by orders that it has.
+    /// Units held by orders that the ledger has confirmed.
     pub settled: u32,
-    /// Orders in the ledger by the word of their status.
+    /// The number of orders in the ledger by the name of their status.
     pub orders: BTreeMap<String, u64>,
     /// Messages in the queue, of all sales.
     pub queue_waiting: u64,
-    /// Messages that were parked, of all sales.
+    /// Parked messages, of all sales.
     pub queue_parked: u64,
-    /// When this was read.
+    /// When the figures were read.
     pub server_time: Timestamp,
 }

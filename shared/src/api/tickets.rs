@@ -15,13 +15,13 @@ pub struct TicketRequest {
     pub captcha_answer: Option<String>,
 }
 
-/// A ticket, as a client gets it.
+/// A ticket, as the client receives it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Ticket {
-    /// To be sent with the order, however often it takes.
+    /// Send it to place the order, and again until the order is accepted.
     pub ticket: String,
-    /// The order that it makes.
+    /// The order that it creates.
     pub order_id: OrderId,
-    /// First instant at which no new order is made of it.
+    /// First instant at which it no longer creates an order.
     pub expires_at: Timestamp,
 }

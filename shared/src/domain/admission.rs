@@ -1,29 +1,32 @@
-//! Admission: who gets a unit, and which answer comes first.
+//! Admission: the decision on a ticket and the order of its checks.
 //!
-//! The rules are here. The memory adapter calls them; Redis' script `admission_reserve.lua` is the one transcription, which
-//! a property test compares with [`AdmissionView::decide`] on random states.
+//! The rules are here. The memory adapter calls them. Redis' script `admission_reserve.lua` is
+//! their only other copy; a property test compares it with [`AdmissionView::decide`] on random
+//! states.
 
 use super::{AdmittedOrder, OrderId, SaleTerms, TicketClaims, Timestamp};
 
 /// A unit held in the admission store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
-    /// The order that holds it; its `price`, `currency` and `admitted_at` are those of the first admission.
+    /// The order that holds it; its `price`, `currency` and `admitted_at` are those of the first
+    /// admission.
     pub order: AdmittedOrder,
-    /// Whether the ledger has said `confirmed`; before that the reservation is watched by the overdue index.
+    /// Whether the ledger has confirmed the order; until then the reservation is in the overdue
+    /// index.
     pub settled: bool,
 }
 
-/// What comes of a ticket that asks for a unit: the first that applies, in this order.
+/// The answer to a ticket that asks for a unit: the first variant that applies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdmissionDecision {
-    /// The order holds a unit since an earlier call.
+    /// The order already holds a unit from an earlier call.
     Again(Reservation),
-    /// The order held a unit and has given it back (cancelled, expired or rejected).
+    /// The order has ended (cancelled, expired or rejected) and its unit was returned.
     Ended,
     /// The sale is not loaded, or is being rebuilt: ask again soon.
     Closed,
-    /// The ticket's life is over and its order never got a unit.
+    /// The ticket has expired and its order never got a unit.
     TicketExpired,
     /// Before the window.
     NotOpen {
@@ -39,11 +42,11 @@ pub enum AdmissionDecision {
     },
     /// No unit is left.
     SoldOut,
-    /// The order holds a unit now.
+    /// The order now holds a unit.
     Reserved(AdmittedOrder),
 }
 
-/// What the admission store knows that matters to one ticket.
+/// The part of the admission store's state that one ticket depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdmissionView<'a> {
     /// The reservation of the ticket's order.
@@ -52,15 +55,16 @@ pub struct AdmissionView<'a> {
     pub ended: bool,
     /// The sale's terms, while admission is open.
     pub open: Option<&'a SaleTerms>,
-    /// The orders by which the user holds units of the sale.
+    /// The user's orders that hold units of the sale.
     pub of_user: &'a [OrderId],
     /// Units held by all orders of the sale.
     pub held: u32,
 }
 
 impl AdmissionView<'_> {
-    /// Decides what the ticket gets. Its order's own reservation comes first, so that a winner's retry finds its order whatever has
-    /// happened to the sale since; the stock comes last, because it is what most tickets fail by.
+    /// Decides the answer to the ticket. The order's own reservation is checked first, so that a
+    /// successful buyer's retry finds the order whatever has happened to the sale since. The stock
+    /// is checked last, because most tickets fail that check.
     #[must_use]
     pub fn decide(self, ticket: &TicketClaims, now: Timestamp) -> AdmissionDecision {
         if let Some(own) = self.own {
@@ -100,7 +104,8 @@ impl AdmissionView<'_> {
 }
 
 impl SaleTerms {
-    /// Units that can be reserved while so many are held. A stock lowered below that leaves none.
+    /// Units that can be reserved while `held` units are held; 0 when the stock was lowered below
+    /// that.
     #[must_use]
     pub const fn available(&self, held: u32) -> u32 {
         self.stock.saturating_sub(held)
@@ -121,14 +126,15 @@ pub struct Availability {
     pub available: u32,
     /// An order of the user, when the user holds as many units as the limit allows.
     pub already_bought: Option<OrderId>,
-    /// Grows with every order that gets a unit. While it stays the same and the store keeps its data, nobody has bought.
+    /// Grows with every order that gets a unit. While it is unchanged and the store keeps its data,
+    /// no unit was reserved.
     pub admissions: u64,
 }
 
-/// Where the admission store stands with a sale.
+/// The state of a sale in the admission store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdmissionState {
-    /// It knows nothing of the sale: never loaded, or lost.
+    /// The sale was never loaded, or its data was lost.
     Missing,
     /// It is being rebuilt under `epoch` since `since`.
     Rebuilding {
@@ -152,13 +158,13 @@ pub enum AdmissionState {
     },
 }
 
-/// A page of reservations and where the next one begins.
+/// A page of reservations and the cursor of the next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReservationPage {
-    /// Some reservations; an id may come more than once in a whole reading, and one that is there all the time comes
-    /// at least once.
+    /// Some reservations. Over all pages an id may appear more than once; an id that is present
+    /// throughout appears at least once.
     pub reservations: Vec<Reservation>,
-    /// To be given for the next page; `None` after the last.
+    /// The cursor of the next page; `None` after the last.
     pub next: Option<u64>,
 }
 
@@ -209,7 +215,7 @@ mod tests {
         Reservation { order, settled }
     }
 
-    /// Everything stands against the ticket; each step takes the first thing away.
+    /// At first every check fails; each step removes the first cause of refusal.
     #[test]
     fn the_first_answer_that_applies_is_given() {
         let terms = terms(1, 1);
@@ -252,7 +258,7 @@ mod tests {
     }
 
     proptest! {
-        /// A unit is given exactly when nothing stands against it.
+        /// A unit is given exactly when no check fails.
         #[test]
         fn a_unit_is_given_only_within_the_terms(
             stock in 0_u32..4,
@@ -270,7 +276,7 @@ mod tests {
                 of_user: &mine,
                 held,
             };
-            // The ticket's life ends before the sale.
+            // The ticket expires before the sale ends.
             let free = !known && !ended && open
                 && (10_000..18_000).contains(&now)
                 && mine.len() < limit as usize

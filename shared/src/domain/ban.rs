@@ -9,21 +9,21 @@ pub struct Ban {
     pub subject: Subject,
     /// Why, as the operator reads it.
     pub reason: String,
-    /// When it was put.
+    /// When it was created.
     pub created_at: Timestamp,
-    /// First instant at which it holds no more; `None` for a ban without end.
+    /// First instant at which it is no longer in force; `None` for a permanent ban.
     pub expires_at: Option<Timestamp>,
 }
 
 impl Ban {
-    /// Whether the ban holds at `now`.
+    /// Whether the ban is in force at `now`.
     #[must_use]
     pub fn holds(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|end| now < end)
     }
 
-    /// Whether this ban lasts at least as long as another. Then an automatic one, or one that is put back after a loss, does
-    /// not replace it.
+    /// Whether this ban lasts at least as long as another. If so, an automatic ban or one that is
+    /// restored after a loss does not replace it.
     #[must_use]
     pub fn lasts_as_long_as(&self, other: &Self) -> bool {
         match (self.expires_at, other.expires_at) {
@@ -41,9 +41,9 @@ pub struct KeptBan {
     pub ban: Ban,
     /// Whether it was lifted.
     pub lifted: bool,
-    /// When it was put or lifted.
+    /// When it was created or lifted.
     pub changed_at: Timestamp,
-    /// Counts its changes.
+    /// Raised with every change.
     pub version: u64,
 }
 
@@ -54,8 +54,9 @@ impl KeptBan {
         !self.lifted && self.ban.holds(now)
     }
 
-    /// A ban of the subject that was put later than this is another one, such as an automatic one. The clocks of those who
-    /// put and lift may differ.
+    /// If the fast store's ban of the subject was created later than this time, it is a different
+    /// ban, such as an automatic one. The later of both times is used, because the clocks of the
+    /// processes that create and lift bans may differ.
     #[must_use]
     pub fn put_until(&self) -> Timestamp {
         self.changed_at.max(self.ban.created_at)

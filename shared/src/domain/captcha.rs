@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{CaptchaId, Timestamp};
 
-/// What a captcha was drawn for; it is good for nothing else.
+/// What a captcha was drawn for; it is valid for no other purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CaptchaPurpose {
     /// Registration and sign-in.
@@ -14,7 +14,7 @@ pub enum CaptchaPurpose {
 }
 
 impl CaptchaPurpose {
-    /// The word of the API and of the stores.
+    /// The name in the API and in the stores.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -29,11 +29,11 @@ impl CaptchaPurpose {
 pub struct Captcha {
     /// Its id.
     pub captcha_id: CaptchaId,
-    /// What it is good for.
+    /// The purpose that it is valid for.
     pub purpose: CaptchaPurpose,
     /// The right answer.
     pub answer: String,
-    /// First instant at which it is gone.
+    /// First instant at which it is expired.
     pub expires_at: Timestamp,
 }
 

@@ -1,11 +1,11 @@
-//! The gate: who may come in, and which answer comes first.
+//! The gate: the checks of a request and their order.
 //!
-//! The rules are here. The memory adapter calls them; Redis' script `gate.lua` is the one transcription, which a property
-//! test compares with [`GateRequest::decide`] on random states.
+//! The rules are here. The memory adapter calls them. Redis' script `gate.lua` is their only other
+//! copy; a property test compares it with [`GateRequest::decide`] on random states.
 
 use super::{Ban, CountWindow, Quota, Role, SessionId, Subject, Timestamp, UserId};
 
-/// One limit to be checked.
+/// One limit to check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitCheck {
     /// What is limited, such as `ticket`; part of the key and of the `RateLimit` header.
@@ -16,74 +16,76 @@ pub struct LimitCheck {
     pub quota: Quota,
 }
 
-/// Bans a subject by itself when it is refused by limits too often.
+/// The automatic ban of a subject that limits refuse too often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AbusePolicy {
-    /// Refusals within the window that are still borne.
+    /// Refusals tolerated within the window.
     pub refusals_max: u32,
     /// The window, in milliseconds, counted from the first refusal in it.
     pub window_ms: u64,
     /// How long the ban lasts, in milliseconds.
     pub ban_ms: u64,
-    /// Refusals of the same user that the caller answered from its own memory: counted along when this entry is
-    /// refused by a limit of the user, and otherwise left to the caller.
+    /// Refusals of the same user that the caller answered from its own memory. The gate adds them
+    /// when a limit of the user refuses this entry; otherwise the caller keeps them.
     pub also_refused: u32,
 }
 
 /// What the gate checks, all in one round trip.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GateRequest {
-    /// The session that must be alive, if one must.
+    /// The session that must be alive, if any.
     pub session: Option<(UserId, SessionId)>,
-    /// The role that the session's record must have, if it must have a certain one.
+    /// The role that the session's record must have, if any.
     pub role: Option<Role>,
     /// Subjects that must not be banned.
     pub not_banned: Vec<Subject>,
     /// Limits that must have room.
     pub limits: Vec<LimitCheck>,
-    /// Counts a refusal by a limit whose subject is a user against that user. `None`: no automatic ban.
+    /// Counts a refusal by a limit whose subject is a user against that user. `None`: no automatic
+    /// ban.
     pub abuse: Option<AbusePolicy>,
     /// Now.
     pub now: Timestamp,
 }
 
-/// The gate's answer: the first that applies, in this order; limits are charged only for `Entered`.
+/// The gate's answer: the first variant that applies. Limits are charged only for `Entered`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GateDecision {
-    /// The session is unknown, ended or over.
+    /// The session is unknown, ended or expired.
     NoSession,
     /// The session's record has another role.
     WrongRole,
     /// A subject is banned.
     Banned {
-        /// Until when; `None` without end.
+        /// When the ban ends; `None` if it is permanent.
         until: Option<Timestamp>,
     },
     /// A limit has no room.
     Limited {
-        /// Index into `limits`: of those that have no room the one with the longest wait, the first of equals. So
-        /// this limit by itself refuses its subject for `retry_after_ms`.
+        /// Index into `limits` of the exhausted limit with the longest wait, the first of equals.
+        /// So this limit alone refuses its subject for `retry_after_ms`.
         limit: usize,
-        /// Time until one request would be let in, in milliseconds; at least 1.
+        /// Time until one request would be admitted, in milliseconds; at least 1.
         retry_after_ms: u64,
     },
-    /// Come in.
+    /// The request is admitted and all limits are charged.
     Entered,
 }
 
-/// What a store keeps that matters to one [`GateRequest`].
+/// The part of a store's state that one [`GateRequest`] depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GateView {
     /// The end and the role of the session that the request names, if the store has it.
     pub session: Option<(Timestamp, Role)>,
-    /// The ends of the bans of the request's subjects, `None` for one without end. Bans that are over count as none.
+    /// The ends of the bans of the request's subjects, `None` for a permanent ban. Expired bans are
+    /// ignored.
     pub ban_ends: Vec<Option<Timestamp>>,
     /// The theoretical arrival time of each limit of the request, in microseconds since 1970.
     pub tats_us: Vec<Option<u64>>,
 }
 
 impl GateRequest {
-    /// Decides the request. `Ok`: it enters, and these are the limits' theoretical arrival times from now on.
+    /// Decides the request. `Ok`: it enters, with the limits' new theoretical arrival times.
     ///
     /// # Errors
     /// Why it does not enter; no limit is charged then.
@@ -124,7 +126,8 @@ impl GateRequest {
         }
     }
 
-    /// By which policy a refusal by the limit counts against its subject: only users are banned automatically.
+    /// The policy by which a refusal counts against the limit's subject, if any: only users are
+    /// banned automatically.
     #[must_use]
     pub fn counting(&self, limit: &LimitCheck) -> Option<AbusePolicy> {
         self.abuse.filter(|_| matches!(limit.subject, Subject::User(_)))
@@ -132,10 +135,10 @@ impl GateRequest {
 }
 
 impl AbusePolicy {
-    /// Why a subject is banned that was refused too often.
+    /// The reason of an automatic ban.
     const REASON: &'static str = "too many refused requests";
 
-    /// The strikes of a subject that is refused once more, and whether they are too many.
+    /// The subject's strikes after one more refusal, and whether they exceed the policy.
     #[must_use]
     pub fn strike(&self, earlier: Option<CountWindow>, now: Timestamp) -> (CountWindow, bool) {
         let mut strikes = CountWindow::add(earlier, self.window_ms, now);
@@ -186,7 +189,7 @@ mod tests {
         Some((1_000_000 + ms) * 1_000)
     }
 
-    /// Everything stands against the request; each step takes the first thing away.
+    /// At first every check fails; each step removes the first cause of refusal.
     #[test]
     fn the_first_answer_that_applies_is_given() {
         let request = request();
@@ -251,7 +254,8 @@ mod tests {
     }
 
     proptest! {
-        /// Limits are charged all or none, and a refusal names the one that waits longest.
+        /// Either all limits are charged or none, and a refusal names the limit with the longest
+        /// wait.
         #[test]
         fn limits_are_charged_all_or_none(ahead_ms in prop::collection::vec(0_u64..4_000, 3)) {
             let request = GateRequest { session: None, role: None, ..request() };

@@ -1,7 +1,7 @@
-//! What a flash sale is, without any input or output: ids, phones, money, sales, orders and tickets.
+//! The rules of a flash sale, without any I/O: ids, phones, money, sales, orders and tickets.
 //!
-//! Nothing here reads a clock, draws a random number or talks to a store; times and random bytes come in as
-//! arguments, so every rule can be tested with plain values.
+//! Nothing here reads a clock, draws a random number or talks to a store; times and random bytes
+//! are arguments, so every rule can be tested with plain values.
 
 mod admission;
 mod ban;

@@ -1,4 +1,4 @@
-//! An order, from the admitted request to its final word.
+//! An order, from the admitted request to its final status.
 
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
@@ -6,18 +6,19 @@ use utoipa::ToSchema;
 
 use super::{Currency, OrderId, SaleId, Timestamp, UserId};
 
-/// Where an order stands. `Queued` lives only in the admission store and the queue; the ledger knows the others.
+/// An order's status. `Queued` exists only in the admission store and the queue; the ledger stores
+/// the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(description = "Where an order stands.")]
 pub enum OrderStatus {
     /// Durable in the queue, not yet in the ledger.
     Queued,
-    /// In the ledger, holding a unit, to be paid until `pay_by`.
+    /// In the ledger, holds a unit, must be paid before `pay_by`.
     Confirmed,
-    /// Paid, holding a unit for good.
+    /// Paid, holds a unit permanently.
     Paid,
-    /// Given up by its owner.
+    /// Cancelled by its owner.
     Cancelled,
     /// Not paid in time.
     Expired,
@@ -26,11 +27,11 @@ pub enum OrderStatus {
 }
 
 impl OrderStatus {
-    /// Every status, in the order of an order's life.
+    /// Every status, in the order in which an order reaches them.
     pub const ALL: [Self; 6] =
         [Self::Queued, Self::Confirmed, Self::Paid, Self::Cancelled, Self::Expired, Self::Rejected];
 
-    /// The word of the API and of the ledger.
+    /// The name in the API and in the ledger.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -74,7 +75,7 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
-    /// The word of the API and of the ledger.
+    /// The name in the API and in the ledger.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -111,7 +112,7 @@ pub struct AdmittedOrder {
     pub currency: Currency,
     /// When the admission store gave it a unit.
     pub admitted_at: Timestamp,
-    /// W3C trace context of the request, where it had one.
+    /// W3C trace context of the request, if it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }
@@ -125,7 +126,7 @@ pub struct Order {
     pub sale_id: SaleId,
     /// Whose order.
     pub user_id: UserId,
-    /// Where it stands.
+    /// Its status.
     pub status: OrderStatus,
     /// Why it was rejected; set exactly when `status` is `Rejected`.
     pub reason: Option<RejectReason>,
@@ -135,7 +136,7 @@ pub struct Order {
     pub currency: Currency,
     /// When it was admitted.
     pub created_at: Timestamp,
-    /// Until when it must be paid; set while `status` is `Confirmed` and kept afterwards.
+    /// Payment deadline; set when `status` becomes `Confirmed` and kept afterwards.
     pub pay_by: Option<Timestamp>,
     /// When `status` last changed.
     pub updated_at: Timestamp,
@@ -162,7 +163,7 @@ impl Order {
         }
     }
 
-    /// The row of an admitted order that the ledger sees for the first time.
+    /// The new row of an admitted order that the ledger does not have yet.
     #[must_use]
     pub fn recorded(request: &AdmittedOrder, status: OrderStatus, now: Timestamp) -> Self {
         Self { status, updated_at: now, version: 1, ..Self::queued(request) }
@@ -178,7 +179,7 @@ impl Order {
 /// The outcome of paying or cancelling an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transition {
-    /// The order has the asked-for status now, by this call or by an earlier one like it.
+    /// The order now has the requested status, by this call or by an earlier identical one.
     Done(Order),
     /// The order has another final status (or, to be paid, `pay_by` has passed); nothing changed.
     Refused(Order),
@@ -186,14 +187,14 @@ pub enum Transition {
     NotFound,
 }
 
-/// What the ledger says of a sale when all is added up from its order rows.
+/// A sale's totals, computed from its order rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SaleTally {
     /// Orders that are confirmed or paid, counted row by row.
     pub active: u64,
     /// Users holding more active orders than the sale's limit.
     pub users_over_limit: Vec<UserId>,
-    /// Orders by the word of their status.
+    /// The number of orders by the name of their status.
     pub by_status: Vec<(String, u64)>,
 }
 

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use rlibphonenumber::{PhoneNumber, PhoneNumberFormat, PhoneNumberType, Region};
 
-/// A country whose numbers can sign in.
+/// A country whose phone numbers are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum Country {
     /// United States, `+1`.
@@ -24,7 +24,8 @@ impl Country {
     }
 }
 
-/// A valid phone number in E.164 form, such as `+12015550123`. Its `Debug` form hides all but the last two digits.
+/// A valid phone number in E.164 form, such as `+12015550123`. Its `Debug` form hides all but the
+/// last two digits.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(into = "String")]
 #[schema(value_type = String, pattern = r"^\+[0-9]{8,15}$", description = "A phone number in E.164 form, such as `+12015550123`.")]
@@ -47,7 +48,8 @@ pub enum PhoneError {
     /// A number of some other country.
     #[error("only numbers of the United States (+1) and of mainland China (+86) can sign in")]
     OtherCountry,
-    /// A toll-free, premium-rate or other number that belongs to no person, or a Chinese number that is no mobile.
+    /// A toll-free, premium-rate or other number that belongs to no person, or a Chinese number
+    /// that is not a mobile number.
     #[error(
         "must be a person's own number: an ordinary number in the United States, a mobile number in China"
     )]
@@ -55,8 +57,9 @@ pub enum PhoneError {
 }
 
 impl Phone {
-    /// Reads a number in any usual notation: international (`+86 138 1234 5678`, `0086…`, `tel:+1-201-555-0123`),
-    /// or national (`(201) 555-0123`, `13812345678`) when `country` is given.
+    /// Reads a number in any usual notation: international (`+86 138 1234 5678`, `0086…`,
+    /// `tel:+1-201-555-0123`), or national (`(201) 555-0123`, `13812345678`) when `country` is
+    /// given.
     ///
     /// # Errors
     /// Says what is wrong with the text; never repeats it.
@@ -109,10 +112,10 @@ impl Phone {
         }
     }
 
-    /// A number that is already in E.164 form, as stored by this product.
+    /// Reads a number in E.164 form, as stored by this product.
     ///
     /// # Errors
-    /// When it has not the shape `+` and 8 to 15 digits.
+    /// When it is not `+` followed by 8 to 15 digits.
     pub fn from_e164(text: &str) -> Result<Self, PhoneError> {
         let digits = text.strip_prefix('+').ok_or(PhoneError::Unreadable)?;
         ((8..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()))

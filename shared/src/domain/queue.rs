@@ -1,4 +1,4 @@
-//! The order queue: what its messages say, and how far its consumers have got.
+//! The order queue: the contents of its messages and the progress of its consumers.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,15 +6,16 @@ use super::AdmittedOrder;
 
 /// Message version 1: the body of one queue message.
 ///
-/// Instances of two releases read and write the same queue while one replaces the other. So a release may add a field that
-/// may be absent, which the release before ignores: it must do no harm that it does. Any other change is a new version, which a
-/// release reads before a later one writes it. A worker parks a version that it does not know. The order's reservation is then
-/// overdue, and the sweeper publishes it again in the version that its own release writes.
+/// During an upgrade, instances of two releases read and write the same queue. So a release may add
+/// an optional field, which the previous release ignores; ignoring it must be harmless. Any other
+/// change needs a new version, and a release must read that version before a later release writes
+/// it. A worker parks a message of an unknown version. The order's reservation is then overdue, and
+/// the sweeper publishes it again in the version that its own release writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueMessage {
     /// Always 1.
     pub v: u32,
-    /// The orders that were made durable together.
+    /// The orders made durable by this message.
     pub orders: Vec<AdmittedOrder>,
 }
 
@@ -23,66 +24,70 @@ impl QueueMessage {
     pub const VERSION: u32 = 1;
 }
 
-/// How much waits in the queue.
+/// The depth of the queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueDepth {
-    /// Messages that wait or are with a consumer, as far as the queue tells.
+    /// Messages that wait or are with a consumer, as far as the queue reports them.
     pub waiting: u64,
-    /// Messages that were put aside.
+    /// Parked messages.
     pub parked: u64,
 }
 
-/// What is between the publishers and the ledger, as far as the queue itself can tell.
+/// Messages between the publishers and the ledger, as far as the queue itself reports them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueBacklog {
-    /// Messages that wait for a consumer; where `consumers` is 0 also those that a consumer has.
+    /// Messages that wait for a consumer; if `consumers` is 0, this includes messages that a
+    /// consumer holds.
     pub ready: u64,
-    /// Consumers that may have messages which `ready` does not count. Each should report how far it has got.
+    /// Consumers that may hold messages that `ready` does not count. Each should report its
+    /// progress.
     pub consumers: u32,
 }
 
-/// A message that was put aside.
+/// A parked message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Names the message when it is retried or discarded. Equal bodies may share an id.
     pub id: String,
-    /// Its body as it came.
+    /// Its unchanged body.
     pub body: Vec<u8>,
-    /// Why it was put aside.
+    /// Why it was parked.
     pub reason: String,
 }
 
-/// One message as a consumer gets it.
+/// One message as delivered to a consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Names the delivery when it is acknowledged or handed back; good for the source it came from only.
+    /// Identifies the delivery for acknowledging or handing back; valid only for the source that
+    /// delivered it.
     pub tag: u64,
     /// The body, a [`crate::domain::QueueMessage`] in JSON.
     pub body: Vec<u8>,
-    /// Whether it was delivered before.
+    /// Whether this is a redelivery.
     pub redelivered: bool,
 }
 
-/// How far a consumer has got with the messages it was given. Messages are numbered from 1 on as they come.
+/// A consumer's progress through its messages, which are numbered from 1 in the order of delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConsumerProgress {
-    /// Which of the consumer's connections this is about. The messages of an earlier one were given out again.
+    /// The number of the consumer's connection. Messages of earlier connections were redelivered.
     pub session: u64,
-    /// How many messages it has handed back: those were given out again, too.
+    /// How many messages it has handed back; these were redelivered too.
     pub handed_back: u64,
-    /// The number of the last message that came.
+    /// The number of the last delivered message.
     pub received: u64,
     /// Every message up to this number is acknowledged or handed back.
     pub done: u64,
 }
 
-/// What one process that consumes the queue says of itself.
+/// The report of one process that consumes the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConsumerReport {
     /// The process.
     pub consumer: u128,
-    /// Grows with every report of this process: a report with the same beat as before is not a new one.
+    /// Grows with every report of this process: an unchanged beat means that there is no new
+    /// report.
     pub beat: u64,
-    /// How far it has got.
+    /// Its progress.
     pub progress: ConsumerProgress,
 }

@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 
-/// A theoretical arrival time that is further ahead than a full burst and this many milliseconds comes from a clock that has
-/// been set back since; it counts as none.
+/// If a theoretical arrival time is further ahead than a full burst plus this many milliseconds,
+/// the clock has been set back since it was stored, and the stored time is ignored.
 pub const CLOCK_SLACK_MS: u64 = 60_000;
 
-/// So many requests per time, with bursts, as GCRA (the generic cell rate algorithm, ITU-T I.371) counts them.
+/// A rate limit with bursts, computed by GCRA (the generic cell rate algorithm, ITU-T I.371).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quota {
@@ -21,7 +21,7 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// `limit` requests per `window_ms`, all of them at once if need be.
+    /// `limit` requests per `window_ms`, which may all come in one burst.
     #[must_use]
     pub const fn per(limit: u32, window_ms: u64) -> Self {
         Self { limit, window_ms, burst: limit }
@@ -33,11 +33,12 @@ impl Quota {
         self.window_ms * 1_000 / self.limit as u64
     }
 
-    /// GCRA as virtual scheduling (ITU-T I.371): from a limit's theoretical arrival time (TAT, in microseconds since
-    /// 1970) the next one, or how many microseconds too early the request is. A TAT beyond [`CLOCK_SLACK_MS`] counts as none.
+    /// GCRA as virtual scheduling (ITU-T I.371): from a limit's theoretical arrival time (TAT, in
+    /// microseconds since 1970) the next one, or how many microseconds too early the request is. A
+    /// TAT beyond [`CLOCK_SLACK_MS`] is ignored.
     ///
     /// # Errors
-    /// The microseconds until a request would be let in.
+    /// The microseconds until a request would be admitted.
     pub fn arrive(&self, tat_us: Option<u64>, now: Timestamp) -> Result<u64, u64> {
         // A timestamp is never negative.
         let now_us = now.epoch_ms().unsigned_abs() * 1_000;
@@ -53,7 +54,7 @@ impl Quota {
     }
 }
 
-/// A count in a window that starts with the first: of refusals by limits, of failed sign-ins.
+/// A count in a window that starts with the first event: refusals by limits or failed sign-ins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CountWindow {
     /// What was counted.
@@ -135,8 +136,8 @@ mod tests {
     }
 
     proptest! {
-        /// In any stretch of time no more requests pass than a burst and one per interval; a refused one passes exactly when it
-        /// was told to come again.
+        /// In any period at most one burst plus one request per interval passes; a refused request
+        /// passes exactly after its `retry_after`.
         #[test]
         fn no_stretch_of_time_has_more_than_burst_and_rate(
             limit in 1_u32..50,

@@ -1,4 +1,5 @@
-//! Recording: how admitted orders become confirmed or rejected, decided from locked rows and without any I/O.
+//! Recording: decides from locked rows, without I/O, whether admitted orders become confirmed or
+//! rejected.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -6,17 +7,17 @@ use super::{
     AdmittedOrder, Currency, Order, OrderId, OrderStatus, RejectReason, SaleId, Timestamp, UserId,
 };
 
-/// An order that can never be recorded, whatever is tried: what is wrong with it.
+/// Why an order can never be recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unrecordable(pub String);
 
-/// An order that recording found in the ledger or put there.
+/// An order that recording found in the ledger or inserted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
     /// The order as the ledger holds it now: its status is never `Queued`.
     pub order: Order,
-    /// Whether this call inserted it; `false` when it was there already, in whatever status.
+    /// Whether this call inserted it; `false` when it was already there, in any status.
     pub fresh: bool,
 }
 
@@ -31,24 +32,24 @@ pub struct LedgerSale {
     pub sold: u32,
     /// Active orders one user may hold.
     pub per_user_limit: u32,
-    /// Its present price in minor units.
+    /// Its current price in minor units.
     pub price: i64,
     /// Its currency.
     pub currency: Currency,
 }
 
-/// A unit that an active order of a user holds: one of the user's slots, as many as the sale's limit.
+/// The slot of an active order: a user has as many slots in a sale as the limit allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LedgerSlot {
-    /// Of which sale.
+    /// The sale.
     pub sale_id: SaleId,
-    /// Who holds it.
+    /// The user who holds it.
     pub user_id: UserId,
     /// Its number, from 1.
     pub slot: u32,
 }
 
-/// A row to be inserted.
+/// A row to insert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewOrder {
     /// The order.
@@ -57,7 +58,7 @@ pub struct NewOrder {
     pub slot: Option<u32>,
 }
 
-/// What the locked rows say, kept up to date while the batch is decided order by order.
+/// The contents of the locked rows, updated after each order of the batch.
 #[derive(Debug)]
 pub struct RecordingView {
     sales: HashMap<SaleId, LedgerSale>,
@@ -67,7 +68,7 @@ pub struct RecordingView {
     existing: HashMap<OrderId, Order>,
 }
 
-/// What is to be written, and what the caller is told once it is.
+/// The rows to write, and the outcomes to return after they are written.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RecordingDecision {
     /// One per request, in their order.
@@ -79,7 +80,8 @@ pub struct RecordingDecision {
 }
 
 impl RecordingView {
-    /// What the rows say that were locked for a batch: `earlier_prices` only of sales whose price differs from a request's.
+    /// The contents of the rows that were locked for a batch. `earlier_prices` is needed only for
+    /// sales whose price differs from a request's.
     #[must_use]
     pub fn new(
         sales: HashMap<SaleId, LedgerSale>,
@@ -94,8 +96,8 @@ impl RecordingView {
         Self { sales, earlier_prices, slots: held, existing }
     }
 
-    /// Decides a batch in its order: who comes first gets the unit. Each request finds, in this order, that it is recorded
-    /// already, that it can never be recorded, that it is rejected, or that it is confirmed.
+    /// Decides a batch in the given order: the first request gets the unit. Each request is,
+    /// checked in this order, already recorded, unrecordable, rejected or confirmed.
     #[must_use]
     pub fn decide(
         mut self,
@@ -124,7 +126,7 @@ impl RecordingView {
                     NewOrder { order: Order { reason: Some(reason), ..order }, slot: None }
                 }
             };
-            // The same id once more in this batch finds it here.
+            // A repeated id in this batch finds the order here.
             self.existing.insert(request.order_id, new.order.clone());
             decided.outcomes.push(Ok(Recorded { order: new.order.clone(), fresh: true }));
             decided.inserts.push(new);
@@ -132,8 +134,8 @@ impl RecordingView {
         decided
     }
 
-    /// Whether the sale has, or once had, the price of the request. Nobody can have been admitted at another: the message was
-    /// not made by us.
+    /// Whether the sale has, or once had, the price of the request. No order is admitted at another
+    /// price, so a message with one was not published by this product.
     fn priced(&self, request: &AdmittedOrder) -> Result<(), Unrecordable> {
         let AdmittedOrder { order_id, sale_id, price, currency, .. } = request;
         let Some(sale) = self.sales.get(sale_id) else {
@@ -150,7 +152,8 @@ impl RecordingView {
         )))
     }
 
-    /// Takes a unit for the user and says in which slot; the reasons are tried in the order of the admission store.
+    /// Takes a unit for the user and returns its slot. The reasons for rejection are checked in the
+    /// admission store's order.
     fn take(&mut self, sale_id: SaleId, user_id: UserId) -> Result<u32, RejectReason> {
         let sale = self.sales.get_mut(&sale_id).ok_or(RejectReason::UnknownSale)?;
         let slots = self.slots.entry((sale_id, user_id)).or_default();
@@ -160,7 +163,8 @@ impl RecordingView {
         if sale.sold >= sale.stock {
             return Err(RejectReason::SoldOut);
         }
-        // The smallest free one: the unique key then refuses a slot that was somehow given twice.
+        // Take the smallest free slot; the unique key refuses a slot that was assigned twice by
+        // mistake.
         let slot = (1..)
             .find(|slot| !slots.contains(slot))
             .expect("a user holds fewer slots than there are numbers");
@@ -171,7 +175,7 @@ impl RecordingView {
 }
 
 impl AdmittedOrder {
-    /// Whether the order can ever be stored.
+    /// Checks that the order can be stored.
     ///
     /// # Errors
     /// What is wrong with it.

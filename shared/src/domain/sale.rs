@@ -1,4 +1,4 @@
-//! A sale: so many units at one price, within one window of time.
+//! A sale: a number of units at one price, within one time window.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -30,7 +30,7 @@ pub struct Sale {
     pub per_user_limit: u32,
     /// First instant at which an order is accepted.
     pub starts_at: Timestamp,
-    /// First instant at which none is accepted any more.
+    /// First instant at which orders are no longer accepted.
     pub ends_at: Timestamp,
     /// Fencing token of the admission store's contents: raised before every rebuild.
     pub epoch: u64,
@@ -61,7 +61,7 @@ pub struct SaleTerms {
     pub version: u64,
 }
 
-/// Where a sale stands.
+/// A sale's phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SaleState {
@@ -69,7 +69,7 @@ pub enum SaleState {
     Upcoming,
     /// Within the window, with units available.
     Open,
-    /// Within the window, with none available at the moment.
+    /// Within the window, with no unit available at the moment.
     SoldOut,
     /// At or after `ends_at`.
     Ended,
@@ -107,18 +107,19 @@ pub struct SaleChange {
     pub ends_at: Option<Timestamp>,
 }
 
-/// A value of a sale that can't be: the field and what would be right.
+/// An invalid value in a sale: the field and what is expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {expected}")]
 pub struct SaleError {
     /// The JSON field.
     pub field: &'static str,
-    /// What would be right.
+    /// What is expected.
     pub expected: &'static str,
 }
 
 impl Sale {
-    /// The epoch under which a new sale is loaded. A higher one: the admission store was rebuilt, so it has lost data.
+    /// The epoch under which a new sale is loaded. A higher epoch means that the admission store
+    /// has lost data and was rebuilt.
     pub const FIRST_EPOCH: u64 = 1;
     /// Largest stock of one sale.
     pub const STOCK_MAX: u32 = 10_000_000;
@@ -127,7 +128,7 @@ impl Sale {
     /// Largest price in minor units.
     pub const PRICE_MAX: i64 = 1_000_000_000_000;
 
-    /// Checks every rule that one sale must meet by itself.
+    /// Checks every rule that concerns the sale alone.
     ///
     /// # Errors
     /// Names the first field that breaks a rule.
@@ -174,8 +175,9 @@ impl Sale {
     /// The sale with `change` applied and its version raised.
     ///
     /// # Errors
-    /// Names the field whose new value breaks a rule: of [`Sale::validate`], or that the limit per user stays once units
-    /// are sold. Buyers who kept to the limit must not be over it afterwards.
+    /// Names the field whose new value breaks a rule of [`Sale::validate`], or the limit per user
+    /// when it is lowered although units are sold: buyers within the old limit must not exceed the
+    /// new one.
     pub fn changed(&self, change: &SaleChange) -> Result<Self, SaleError> {
         let SaleChange {
             title,
@@ -226,7 +228,7 @@ impl Sale {
         }
     }
 
-    /// Where the sale stands at `now`, with `available` units left.
+    /// The sale's phase at `now`, with `available` units left.
     #[must_use]
     pub fn state(&self, available: u32, now: Timestamp) -> SaleState {
         if now < self.starts_at {
@@ -252,12 +254,12 @@ pub enum SaleChanged {
     Refused(SaleError),
 }
 
-/// By what the ledger recognises a creation that is asked for again.
+/// Identifies a creation request, so that the ledger recognises its repetition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreationKey {
     /// A digest of the caller and the caller's key, 64 characters.
     pub key: String,
-    /// A digest of what is asked for, 64 characters.
+    /// A digest of the request, 64 characters.
     pub request: String,
 }
 

@@ -10,15 +10,15 @@ pub const SESSIONS_PER_USER_MAX: usize = 20;
 pub struct Session {
     /// Its id.
     pub session_id: SessionId,
-    /// Whose.
+    /// The user who signed in.
     pub user_id: UserId,
     /// What its user may do. A session's role never changes: another role ends the user's sessions.
     pub role: Role,
-    /// First instant at which it is over.
+    /// First instant at which it is expired.
     pub expires_at: Timestamp,
 }
 
-/// A session to be opened.
+/// A session to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opening {
     /// The session.
@@ -32,7 +32,7 @@ pub struct Opening {
 pub struct KeptSession {
     /// The session.
     pub session: Session,
-    /// When it was ended, if it was; an ended session never comes to life again.
+    /// When it was ended, if it was; an ended session never becomes alive again.
     pub ended_at: Option<Timestamp>,
 }
 

@@ -1,4 +1,4 @@
-//! Whom limits and bans concern.
+//! The subjects of limits and bans.
 
 use std::{
     fmt,
@@ -7,7 +7,7 @@ use std::{
 
 use super::{Phone, UserId};
 
-/// Whom a limit or a ban concerns.
+/// The subject of a limit or a ban.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// A user.
@@ -16,7 +16,8 @@ pub enum Subject {
     Address(IpAddr),
     /// A phone number.
     Phone(Phone),
-    /// A phone number tried from one address: limits guessing without locking the owner out elsewhere.
+    /// A phone number tried from one address: limits password guessing without locking out the
+    /// owner at other addresses.
     PhoneAt(Phone, IpAddr),
 }
 
@@ -26,8 +27,8 @@ pub enum Subject {
 pub struct SubjectError;
 
 impl Subject {
-    /// An address as limits count it: IPv4 as it is (also when mapped into IPv6), IPv6 by its /64, because one
-    /// subscriber holds a whole /64.
+    /// Normalises an address for limits: IPv4 stays (also when mapped into IPv6), IPv6 becomes its
+    /// /64, because one subscriber holds a whole /64.
     #[must_use]
     pub fn address(ip: IpAddr) -> Self {
         Self::Address(normalised(ip))
@@ -61,7 +62,7 @@ impl Subject {
         }
     }
 
-    /// Reads what the operator typed.
+    /// Parses the operator's input.
     ///
     /// # Errors
     /// When the kind is unknown or the value is not of that kind.
@@ -74,8 +75,8 @@ impl Subject {
         }
     }
 
-    /// Reads back what a store keeps as [`Subject::kind`] and [`Subject::value`]; unlike [`Subject::parse`] it does not
-    /// judge again what was judged before it was stored.
+    /// Reads a subject that a store keeps as [`Subject::kind`] and [`Subject::value`]. Unlike
+    /// [`Subject::parse`], it does not repeat the validation that was done before storing.
     ///
     /// # Errors
     /// When the kind is unknown or the value is not of that kind.
@@ -131,7 +132,7 @@ mod tests {
 
     #[test]
     fn stored_subjects_are_read_back() {
-        // A number that no operator could type: numbering plans change, stored data stays.
+        // `parse` refuses this number: numbering plans change, but stored data must stay readable.
         let phone = Phone::from_e164("+15550000000").unwrap();
         let ip = "2001:db8:1:2::1".parse().unwrap();
         let user = UserId::new(Timestamp::from_epoch_ms(1), &[7; 10]);

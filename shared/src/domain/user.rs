@@ -17,7 +17,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The word stored and shown.
+    /// The name in the API and in the stores.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -46,13 +46,14 @@ pub struct User {
     pub user_id: UserId,
     /// Unique among users.
     pub phone: Phone,
-    /// Argon2id in PHC string form, or `!` where no password can ever match (seeded load-test users).
+    /// Argon2id in PHC string form, or `!`, which no password matches (seeded load-test users).
     pub password_hash: String,
-    /// What it may do.
+    /// Its role.
     pub role: Role,
     /// When it registered.
     pub created_at: Timestamp,
-    /// Raised by whatever ends the user's sessions: a new password, another role, signing out everywhere, a ban of the phone.
+    /// Raised by every change that ends the user's sessions: a new password, another role, signing
+    /// out everywhere, a ban of the phone.
     pub generation: u64,
 }
 
@@ -65,7 +66,8 @@ pub enum UserCreated {
     PhoneTaken,
 }
 
-/// A change of a user that ends sessions. `Debug` is left out: it may hold a password's hash.
+/// A change of a user that ends sessions. There is no `Debug`, because it may hold a password's
+/// hash.
 #[derive(Clone, Default)]
 pub struct UserChange {
     /// Change the user only while its generation is this one.
@@ -74,6 +76,6 @@ pub struct UserChange {
     pub password_hash: Option<String>,
     /// The new role.
     pub role: Option<Role>,
-    /// The one session that goes on.
+    /// The one session that stays alive.
     pub keep: Option<SessionId>,
 }

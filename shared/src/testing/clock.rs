@@ -1,4 +1,4 @@
-//! A clock that stands still until it is moved.
+//! A clock that advances only when a test moves it.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -9,7 +9,7 @@ use crate::{
     ports::{Clock, LedgerClock, Stored},
 };
 
-/// A clock to be set by hand; as the clock of a ledger it answers at once.
+/// A manual clock; as a ledger's clock it answers at once.
 #[derive(Debug)]
 pub struct ManualClock {
     wall_ms: AtomicI64,
@@ -23,13 +23,13 @@ impl ManualClock {
         Self { wall_ms: AtomicI64::new(now.epoch_ms()), monotonic_ms: AtomicU64::new(0) }
     }
 
-    /// Lets time pass.
+    /// Advances the wall clock and the monotonic clock.
     pub fn advance_ms(&self, ms: u64) {
-        self.set_by_ms(i64::try_from(ms).expect("a test moves the clock by less than an age"));
+        self.set_by_ms(i64::try_from(ms).expect("a test moves the clock by less than i64::MAX"));
         self.monotonic_ms.fetch_add(ms, Ordering::SeqCst);
     }
 
-    /// Sets the wall clock forward or, with a negative number, back, while no time passes.
+    /// Sets the wall clock forward or, with a negative number, back; the monotonic clock stays.
     pub fn set_by_ms(&self, ms: i64) {
         self.wall_ms.fetch_add(ms, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! Makers of test data. Ids are random, so that suites can share a server without meeting each other.
+//! Test data. Ids are random, so that suites can share a server without interfering.
 
 use crate::{
     adapters::system::SystemRandom,
@@ -48,7 +48,7 @@ pub fn captcha_id() -> CaptchaId {
     CaptchaId::new(START, &ten())
 }
 
-/// A phone that nobody has.
+/// A phone that no user has.
 #[must_use]
 pub fn phone() -> Phone {
     let bytes = ten();
@@ -70,7 +70,7 @@ pub fn user() -> User {
     }
 }
 
-/// A sale that is open at [`START`] for an hour, since one second.
+/// A sale that opened one second before [`START`] and lasts an hour.
 #[must_use]
 pub fn sale(stock: u32) -> Sale {
     Sale {
@@ -106,23 +106,23 @@ pub fn request(sale: &Sale, user_id: UserId) -> AdmittedOrder {
     }
 }
 
-/// What a test asks of the admission store: the ticket's order at one moment.
+/// A test's request to the admission store: a ticket and the time at which it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// Which sale.
     pub sale_id: SaleId,
     /// Which order.
     pub order_id: OrderId,
-    /// Whose ticket.
+    /// The ticket's user.
     pub user_id: UserId,
-    /// Whether its life is over.
+    /// Whether the ticket has expired.
     pub ticket_expired: bool,
     /// Now.
     pub now: Timestamp,
 }
 
 impl Claim {
-    /// The ticket: its life is over now, or ends right after.
+    /// The ticket, which expires either now or right afterwards.
     #[must_use]
     pub fn ticket(&self) -> TicketClaims {
         TicketClaims {

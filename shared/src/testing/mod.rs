@@ -1,5 +1,6 @@
-//! What tests are made of: a clock set by hand, test data, a shop of ports in memory, a proxy that injects faults, a
-//! Runtime API for one function, and [`contract`], the suites that every adapter of a port passes.
+//! Test support: a manual clock, test data, a shop of in-memory ports, a proxy that injects faults,
+//! a Runtime API for one function, and [`contract`], the suites that every adapter of a port
+//! passes.
 
 mod clock;
 pub mod contract;

@@ -1,4 +1,4 @@
-//! A TCP proxy that does what networks do to a connection, on command.
+//! A TCP proxy that injects network faults on command.
 
 use std::{
     io,
@@ -16,22 +16,22 @@ use tokio::{
     time::sleep,
 };
 
-/// What happens to bytes from now on.
+/// The fault that is injected from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing bad.
+    /// No fault.
     None,
-    /// New connections are refused; those that stand are not touched.
+    /// New connections are refused; established ones keep working.
     Refuse,
-    /// Connections stand and new ones are accepted, but nothing gets through in either direction.
+    /// Connections stay open and new ones are accepted, but no bytes pass in either direction.
     BlackHole,
-    /// What clients say gets through; the answers don't.
+    /// Requests pass; answers do not.
     LoseAnswers,
-    /// Everything gets through this much later.
+    /// All bytes are delayed by this time.
     Delay(Duration),
 }
 
-/// Forwards TCP connections to a target until told otherwise. Ends, with all its connections, when dropped.
+/// Forwards TCP connections to a target. Dropping it closes the listener and all connections.
 #[derive(Debug)]
 pub struct FaultProxy {
     address: SocketAddr,
@@ -43,7 +43,7 @@ pub struct FaultProxy {
 #[derive(Debug, Clone, Copy)]
 struct Control {
     fault: Fault,
-    /// Where new connections lead.
+    /// The target of new connections.
     target: SocketAddr,
     /// Raised to cut every connection.
     cuts: u64,
@@ -55,7 +55,7 @@ impl FaultProxy {
     /// A proxy on a free port of 127.0.0.1.
     ///
     /// # Panics
-    /// When no port can be had.
+    /// When no port is available.
     pub async fn start(target: SocketAddr) -> Self {
         Self::start_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), target).await
     }
@@ -63,7 +63,7 @@ impl FaultProxy {
     /// A proxy on this address.
     ///
     /// # Panics
-    /// When the address can't be had.
+    /// When the address is not available.
     pub async fn start_at(address: SocketAddr, target: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.expect("the address is free");
         let address = listener.local_addr().expect("a listener has an address");
@@ -74,7 +74,7 @@ impl FaultProxy {
         Self { address, control, listening, task }
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -92,8 +92,8 @@ impl FaultProxy {
         format!("{}{}{}", &url[..start], self.address, &url[start + 10 + digits..])
     }
 
-    /// Changes what happens from now on. A connection that has lost bytes is cut when bytes flow again. Returns when
-    /// connections are accepted, or refused, as `fault` says.
+    /// Sets the fault. A connection that has lost bytes is cut when bytes flow again. Returns once
+    /// connections are accepted or refused as `fault` requires.
     pub async fn set(&self, fault: Fault) {
         self.control.send_modify(|control| control.fault = fault);
         let mut listening = self.listening.clone();
@@ -109,13 +109,14 @@ impl FaultProxy {
         self.control.send_modify(|control| control.cuts += 1);
     }
 
-    /// Makes every connection silent for ever, as when the host on the other side has vanished: it stands, nothing gets
-    /// through, and it is not cut when the network heals. New connections work.
+    /// Silences every existing connection permanently, as when the remote host has vanished: it
+    /// stays open, no bytes pass, and it is not cut when the fault ends. New connections work.
     pub fn silence(&self) {
         self.control.send_modify(|control| control.silences += 1);
     }
 
-    /// Leads new connections to another server, as a name does after a failover. Those that stand are not touched.
+    /// Directs new connections to another server, as DNS does after a failover. Established ones
+    /// keep working.
     pub fn retarget(&self, target: SocketAddr) {
         self.control.send_modify(|control| control.target = target);
     }
@@ -158,14 +159,14 @@ async fn accept(
 async fn listen_again(address: SocketAddr) -> TcpListener {
     loop {
         let bound = TcpSocket::new_v4().and_then(|socket| {
-            // Connections of before may still linger on the port.
+            // Earlier connections may still linger on the port.
             socket.set_reuseaddr(true)?;
             socket.bind(address)?;
             socket.listen(1_024)
         });
         match bound {
             Ok(listener) => return listener,
-            // Another process has the port for a moment.
+            // Another process may use the port for a moment; retry.
             Err(_) => sleep(Duration::from_millis(20)).await,
         }
     }
@@ -174,20 +175,20 @@ async fn listen_again(address: SocketAddr) -> TcpListener {
 async fn serve(client: TcpStream, mut changes: watch::Receiver<Control>) {
     let Control { fault, target, cuts, silences } = *changes.borrow_and_update();
     if fault == Fault::BlackHole {
-        // Accepted and left alone; what the client says is lost, so the connection is of no use later.
+        // The connection is accepted, but the client's bytes are lost, so it can't be used later.
         let _ = changes
             .wait_for(|control| control.cuts != cuts || control.fault != Fault::BlackHole)
             .await;
         return;
     }
     let Ok(server) = TcpStream::connect(target).await else { return };
-    // Without this, every answer waits for the other side's delayed acknowledgement.
+    // Without this, every answer waits for the peer's delayed acknowledgement.
     if client.set_nodelay(true).and_then(|()| server.set_nodelay(true)).is_err() {
         return;
     }
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    // The first to end takes the connection with it.
+    // When one direction ends, the connection is closed.
     tokio::select! {
         _ = pump(from_client, to_server, changes.clone(), silences, false) => {}
         _ = pump(from_server, to_client, changes.clone(), silences, true) => {}
@@ -210,7 +211,7 @@ async fn pump(
     let mut lost = false;
     loop {
         if changes.borrow_and_update().silences != silences {
-            // Until it is cut.
+            // Wait until the connection is cut.
             std::future::pending::<()>().await;
         }
         if lost && !swallows(changes.borrow_and_update().fault, answers) {
@@ -231,7 +232,7 @@ async fn pump(
         let fault = changes.borrow().fault;
         if swallows(fault, answers) {
             if length == 0 {
-                // Not even the end gets through.
+                // Not even the end of the stream is forwarded.
                 let _ = changes.wait_for(|control| !swallows(control.fault, answers)).await;
                 return Ok(());
             }
@@ -260,7 +261,7 @@ async fn pump(
 mod tests {
     use super::*;
 
-    /// A server that answers each byte with the same byte.
+    /// A server that echoes each byte.
     async fn echo() -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -324,7 +325,7 @@ mod tests {
             () = sleep(Duration::from_millis(50)) => {}
         }
         proxy.set(Fault::None).await;
-        assert_eq!(hear(&first).await, None, "what has lost bytes ends");
+        assert_eq!(hear(&first).await, None, "a connection that has lost bytes is cut");
         assert_eq!(hear(&second).await, None);
 
         let third = connect().await.unwrap();
@@ -338,7 +339,7 @@ mod tests {
         let begun = std::time::Instant::now();
         say(&fourth, 6).await;
         assert_eq!(hear(&fourth).await, Some(6));
-        assert!(begun.elapsed() >= Duration::from_millis(60), "there and back");
+        assert!(begun.elapsed() >= Duration::from_millis(60), "delayed in both directions");
 
         proxy.set(Fault::None).await;
         proxy.silence();
@@ -350,7 +351,7 @@ mod tests {
             heard = hear(&fourth) => panic!("{heard:?}"),
             () = sleep(Duration::from_millis(50)) => {}
         }
-        // Nobody listens on port 1.
+        // No process listens on port 1.
         proxy.retarget("127.0.0.1:1".parse().unwrap());
         say(&fifth, 9).await;
         assert_eq!(hear(&fifth).await, Some(9), "a connection that stands is not touched");

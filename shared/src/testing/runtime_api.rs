@@ -1,5 +1,5 @@
-//! A Lambda Runtime API that gives a function one event and takes its answer: enough to see that a function's binary
-//! really runs as a Lambda function.
+//! A Lambda Runtime API that passes one event to a function and receives its answer: enough to test
+//! that a function's binary runs as a Lambda function.
 
 use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
 
@@ -16,8 +16,8 @@ use tokio::{net::TcpListener, process::Command, sync::Mutex, sync::mpsc};
 /// Longest wait for a function to start and answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Starts the function's binary with embedded state in `data_dir`, gives it `event` and returns what it answers:
-/// `Ok(response)` or `Err(error)`, as it posted them. The process is ended afterwards.
+/// Starts the function's binary with embedded state in `data_dir`, passes it `event` and returns
+/// its answer: `Ok(response)` or `Err(error)`, as posted. Kills the process afterwards.
 ///
 /// # Panics
 /// When the function can't be started, or does not answer in time.
@@ -41,7 +41,7 @@ pub async fn invoke_with(
         let event = Arc::clone(&event);
         async move {
             let Some(event) = event.lock().await.take() else {
-                // There is no second event: as in Lambda, the call waits.
+                // There is no second event: the call waits, as in Lambda.
                 return std::future::pending().await;
             };
             let headers = HeaderMap::from_iter(
@@ -90,8 +90,8 @@ pub async fn invoke_with(
     let answer = tokio::time::timeout(TIMEOUT, answers.recv())
         .await
         .expect("the function answers in time")
-        .expect("the server lives");
-    child.kill().await.expect("our own child can be ended");
+        .expect("the server is running");
+    child.kill().await.expect("a child process can be killed");
     server.abort();
     answer
 }

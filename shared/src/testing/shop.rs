@@ -1,5 +1,6 @@
-//! A shop of ports in memory, with a clock set by hand and captchas whose answer is known: what no test from the outside can
-//! have without a back door. Only the ledger and the queue are a file, an SQLite one in a temporary directory.
+//! A shop of in-memory ports with a manual clock and known captcha answers, which a test over HTTP
+//! could have only through a back door. The ledger and the queue are an SQLite file in a temporary
+//! directory.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -35,13 +36,13 @@ use crate::{
     problem::Problem,
 };
 
-/// A password that is strong enough.
+/// A password that the rules accept.
 pub const PASSWORD: &str = "correct horse";
-/// Where a shop's requests come from, when a test does not say.
+/// The default client address of a shop's requests.
 const ADDRESS: &str = "192.0.2.7";
 const ADMIN_PHONE: &str = "+12015550199";
 
-/// A temporary directory, which is removed when its test ends.
+/// A temporary directory that is removed on drop.
 pub struct TempDir(PathBuf);
 
 impl TempDir {
@@ -54,13 +55,13 @@ impl TempDir {
         Self(path)
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// An SQLite store in it.
+    /// Opens an SQLite store in it.
     pub async fn sqlite(&self) -> Sqlite {
         Sqlite::open(self.path(), Loose::Tighten).await.unwrap()
     }
@@ -100,7 +101,7 @@ pub fn client_at(address: &str) -> Client {
     Client { address: address.parse().unwrap() }
 }
 
-/// A new administrator, let in.
+/// A new administrator, already admitted.
 pub async fn admin(app: &App, client: &Client) -> Admin {
     let (user_id, session_id, role) = (user_id(), session_id(), Role::Admin);
     let now = app.now();
@@ -112,7 +113,7 @@ pub async fn admin(app: &App, client: &Client) -> Admin {
     app.enter_admin(&Caller { session, client: client.clone() }).await.unwrap()
 }
 
-/// One process of a shop, and the ports it has.
+/// One process of a shop and its ports.
 pub struct Shop {
     /// The process.
     pub app: App,
@@ -120,30 +121,30 @@ pub struct Shop {
     pub clock: Arc<ManualClock>,
     /// Its ledger and its queue.
     pub store: Sqlite,
-    /// Who sends requests, when a test does not say.
+    /// The default client of requests.
     pub client: Client,
     settings: Vec<(String, String)>,
-    /// Where the store is.
+    /// The directory of the store.
     pub dir: TempDir,
 }
 
 impl Shop {
-    /// A shop with settings, named as environment variables are, without the prefix.
+    /// A shop with settings, named like the environment variables without their prefix.
     pub async fn open(settings: &[(&str, &str)]) -> Self {
         Self::open_with(settings, |_| {}).await
     }
 
-    /// A shop that asks for no captchas.
+    /// A shop without captchas.
     pub async fn without_captchas() -> Self {
         Self::open(&[("CAPTCHA", "off")]).await
     }
 
-    /// A shop some of whose ports are others.
+    /// A shop with some ports replaced.
     pub async fn open_with(settings: &[(&str, &str)], change: impl FnOnce(&mut Ports)) -> Self {
         Self::open_in(TempDir::new(), Arc::new(ManualClock::at(START)), settings, change).await
     }
 
-    /// A shop in a directory that an earlier one may have left.
+    /// A shop in a directory that an earlier shop may have used.
     pub async fn open_in(
         dir: TempDir,
         clock: Arc<ManualClock>,
@@ -189,7 +190,7 @@ impl Shop {
         Self { app, clock, store, client: client_at(ADDRESS), settings, dir }
     }
 
-    /// Ends the process: what was in memory is gone.
+    /// Ends the process and loses its memory.
     #[must_use]
     pub fn end(self) -> (TempDir, Arc<ManualClock>) {
         (self.dir, self.clock)
@@ -202,12 +203,12 @@ impl Shop {
         App::new(config, self.app.ports.clone()).unwrap()
     }
 
-    /// A new administrator, let in.
+    /// A new administrator, already admitted.
     pub async fn admin(&self) -> Admin {
         admin(&self.app, &self.client).await
     }
 
-    /// The session token of an administrator who has signed in. Once per shop.
+    /// The session token of an administrator who has signed in. Call it once per shop.
     pub async fn admin_token(&self) -> String {
         let phone = Phone::from_e164(ADMIN_PHONE).unwrap();
         self.app.add_user(phone, PASSWORD.to_owned(), Role::Admin).await.unwrap();
@@ -239,13 +240,13 @@ impl Shop {
         self.tokens(1).await.remove(0)
     }
 
-    /// Whose token it is, at the shop's usual address.
+    /// The shopper whose token it is, at the shop's default address.
     pub async fn caller(&self, token: &str) -> Caller {
         let session = self.app.read_session(token).await.unwrap();
         Caller { session, client: self.client.clone() }
     }
 
-    /// New shoppers who are signed in.
+    /// New signed-in shoppers.
     pub async fn shoppers(&self, count: u32) -> Vec<Caller> {
         let mut shoppers = Vec::new();
         for token in self.tokens(count).await {
@@ -254,7 +255,7 @@ impl Shop {
         shoppers
     }
 
-    /// A captcha of the purpose, and its answer.
+    /// A captcha for the purpose, and its answer.
     pub async fn captcha(&self, purpose: CaptchaPurpose) -> CaptchaAnswer {
         let drawn = self.app.draw_captcha(&self.client, purpose).await.unwrap();
         CaptchaAnswer { captcha_id: drawn.captcha_id, answer: KnownAnswer::TEXT.to_owned() }
@@ -320,18 +321,18 @@ impl Shop {
         accepted.map(|accepted| accepted.order_id)
     }
 
-    /// Buys a unit; the order is queued then.
+    /// Buys a unit; the order is queued afterwards.
     pub async fn buy(&self, who: &Caller, sale: SaleId) -> OrderId {
         let ticket = self.ticket(who, sale).await.unwrap();
         self.order(who, sale, &ticket).await.unwrap()
     }
 
-    /// How the caller's order stands.
+    /// The status of the caller's order.
     pub async fn status(&self, who: &Caller, order: OrderId) -> OrderStatus {
         self.app.order(who, order).await.unwrap().status
     }
 
-    /// Lets the worker work off the queue once.
+    /// Runs the worker once on the queue.
     pub async fn work(&self) -> usize {
         let batch = self.store.receive(100, 10).await.unwrap();
         let bodies: Vec<Vec<u8>> = batch.iter().map(|delivery| delivery.body.clone()).collect();
@@ -341,28 +342,28 @@ impl Shop {
         batch.len()
     }
 
-    /// Lets the sweeper do one round, in which nothing fails.
+    /// Runs one sweep and asserts that nothing failed.
     pub async fn sweep(&self) -> Swept {
         let swept = self.app.sweep().await.unwrap();
         assert_eq!(swept.failed, 0);
         swept
     }
 
-    /// Fails where the books of a sale do not balance.
+    /// Asserts that the books of a sale balance.
     pub async fn books_balance(&self) {
         let books = self.app.audit().await.unwrap();
         let findings: Vec<_> = books.iter().flat_map(|sale| &sale.findings).collect();
         assert!(findings.is_empty(), "{findings:?}");
     }
 
-    /// A function of the shop, as its clients meet it.
+    /// A function of the shop, called by its HTTP interface.
     pub fn serve(&self, endpoints: Endpoints) -> Site {
         let router = finish(endpoints.router(self.app.clone()), TraceSource::Gateway);
         Site { router, client: self.client.clone() }
     }
 }
 
-/// A function to send requests to.
+/// A function that accepts test requests.
 #[derive(Clone)]
 pub struct Site {
     router: Router,
@@ -386,7 +387,7 @@ impl Site {
         Reply { status: parts.status, headers: parts.headers, body }
     }
 
-    /// Sends a request with a session token and a JSON body; a body of `null` is none.
+    /// Sends a request with a session token and a JSON body; `null` means no body.
     pub async fn call(&self, method: &str, path: &str, token: Option<&str>, body: Value) -> Reply {
         let mut request = Request::builder().method(method).uri(path);
         if let Some(token) = token {
@@ -413,7 +414,7 @@ impl Site {
     }
 }
 
-/// What a function has answered.
+/// A function's answer.
 #[derive(Debug)]
 pub struct Reply {
     /// The status.
@@ -425,26 +426,26 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The body as JSON; `null` when it is none.
+    /// The body as JSON; `null` when it is not JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 
-    /// A header; empty when there is none.
+    /// A header; empty when it is missing.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// Fails unless the status is this one.
+    /// Asserts the status.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
         self
     }
 
-    /// Fails unless it is this problem.
+    /// Asserts that the answer is this problem.
     #[track_caller]
     pub fn refused(self, status: u16, slug: &str) -> Self {
         let reply = self.expect(status);
@@ -457,7 +458,8 @@ impl Reply {
         reply
     }
 
-    /// Fails unless a limit has refused, and said which, how much it allows and when to come back.
+    /// Asserts that a limit refused the request and that the answer has the limit's name, its
+    /// policy and the time to retry.
     #[track_caller]
     pub fn limited(self, name: &str, policy: &str) -> Self {
         let reply = self.refused(429, "rate-limited");

@@ -1,4 +1,5 @@
-//! Sessions, passwords, bans and roles, with the ledger and the fast store cut off from each other at the worst moment.
+//! Sessions, passwords, bans and roles when the ledger and the fast store diverge at the worst
+//! moment.
 
 use std::{
     sync::{
@@ -28,10 +29,10 @@ use crate::app::{Shop, refused};
 
 const PHONE: &str = "+12015550123";
 const NEW_PASSWORD: &str = "battery staple";
-/// Longest wait for what a task in the background does.
+/// Longest wait for a background task.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A call that waits in the middle of a use case for the test, once.
+/// A call in the middle of a use case that waits once for the test.
 #[derive(Default)]
 struct Pause {
     armed: AtomicBool,
@@ -51,7 +52,7 @@ impl Reached {
     async fn wait(&self) {
         tokio::time::timeout(PATIENCE, self.0.acquire())
             .await
-            .expect("it comes to that")
+            .expect("the use case makes the call")
             .unwrap()
             .forget();
     }
@@ -74,7 +75,7 @@ impl Pause {
     }
 }
 
-/// The ledger's sessions, with a pause before one is opened.
+/// The ledger's sessions, with a pause before a session is opened.
 struct PausedLedger {
     inner: Arc<dyn SessionLedger>,
     opening: Pause,
@@ -112,7 +113,7 @@ impl SessionLedger for PausedLedger {
     }
 }
 
-/// The fast store's sessions, with pauses, and with ends that fail.
+/// The fast store's sessions, with pauses and with failing ends.
 struct PausedSessions {
     inner: Arc<dyn Sessions>,
     opening: Pause,
@@ -226,7 +227,7 @@ async fn sign_in(
     app.sign_in(client, given).await
 }
 
-/// Whether the gate lets the session in.
+/// Whether the gate admits the session.
 async fn alive(app: &App, who: &Caller) -> bool {
     match app.current_session(who).await {
         Ok(_) => true,
@@ -271,11 +272,11 @@ async fn a_password_change_is_finished_when_its_client_goes_away() {
     paused.sessions.ending_all.reached.wait().await;
     request.abort();
     assert!(request.await.unwrap_err().is_cancelled());
-    assert!(paused.is_alive(&other).await, "the fast store was not told yet");
+    assert!(paused.is_alive(&other).await, "the end was not copied to the fast store yet");
     paused.sessions.ending_all.release();
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while paused.is_alive(&other).await {
-        assert!(tokio::time::Instant::now() < deadline, "the other session goes on");
+        assert!(tokio::time::Instant::now() < deadline, "the other session is still alive");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(paused.is_alive(&changing).await);
@@ -291,19 +292,20 @@ async fn the_sweeper_ends_what_a_failing_fast_store_did_not() {
     paused.sessions.ends_fail.store(true, Ordering::SeqCst);
     let changed =
         paused.app.change_password(&changing, PASSWORD.to_owned(), NEW_PASSWORD.to_owned()).await;
-    changed.expect("the password is the new one, whatever the fast store says");
+    changed.expect("the password is changed even if the fast store fails");
     assert!(paused.is_alive(&other).await);
     refused(paused.app.sign_out(&banned, false).await, "unavailable");
     assert!(paused.is_alive(&banned).await);
     assert_eq!(paused.app.sweep().await.unwrap().failed, 1);
     paused.sessions.ends_fail.store(false, Ordering::SeqCst);
-    // What failed is put behind all the others for a while.
+    // A failed copy is postponed behind all others.
     paused.shop.clock.advance_ms(5_000);
     assert_eq!(paused.app.sweep().await.unwrap().failed, 0);
     assert!(!paused.is_alive(&other).await && !paused.is_alive(&banned).await);
     assert!(paused.is_alive(&changing).await);
 
-    // Told once more after a minute, for a copy that was on its way from an older state of the ledger; then never again.
+    // The end is copied once more after a minute, because a copy of an older state of the ledger
+    // may have arrived late; then never again.
     let session = Session {
         session_id: other.session.session_id,
         user_id: other.session.user_id,
@@ -333,7 +335,8 @@ async fn a_sign_in_that_verified_the_old_password_opens_no_session() {
     paused.ledger.opening.release();
     refused(late.await.unwrap(), "bad-credentials");
 
-    // Signing out everywhere raises the generation too, but the password is the same: the sign-in is a new one.
+    // Signing out everywhere raises the generation too, but the password is unchanged, so the
+    // sign-in succeeds.
     paused.ledger.opening.arm();
     let late = tokio::spawn({
         let (app, client) = (paused.app.clone(), paused.shop.client.clone());
@@ -349,7 +352,7 @@ async fn a_sign_in_that_verified_the_old_password_opens_no_session() {
 
 #[tokio::test]
 async fn a_sign_in_that_passed_the_ban_check_opens_no_session_after_the_ban() {
-    // The ban comes before the session is opened, and after it was.
+    // The ban comes before or after the session is opened.
     for before in [true, false] {
         let paused = Paused::open().await;
         let pause = if before { &paused.ledger.opening } else { &paused.sessions.opening };
@@ -386,7 +389,7 @@ async fn a_session_that_ends_while_it_is_put_back_stays_ended() {
         async move { app.current_session(&who).await.map(drop) }
     });
     paused.sessions.opening.reached.wait().await;
-    // The ledger was read, and nothing put back: now it ends, in both.
+    // The ledger was read, and nothing restored yet: now the session ends in both stores.
     paused.ledger.end(who.session.user_id, who.session.session_id, paused.app.now()).await.unwrap();
     paused.sessions.end(who.session.user_id, who.session.session_id).await.unwrap();
     paused.sessions.opening.release();
@@ -420,7 +423,8 @@ async fn an_emptied_fast_store_signs_nobody_out_and_forgets_no_ban() {
         .await
         .unwrap();
 
-    // At once, before anything else was done, and with one look-up each, however many requests wait for it.
+    // At once, before any other recovery, and with one look-up each, however many requests wait for
+    // it.
     let app = emptied(&shop, &[]).await;
     let requests = (0..20).map(|_| app.current_session(going));
     for request in futures_util::future::join_all(requests).await {
@@ -439,9 +443,9 @@ async fn an_emptied_fast_store_signs_nobody_out_and_forgets_no_ban() {
     for _ in 0..10 {
         assert!(!alive(&app, ended).await);
     }
-    assert_eq!(app.session_lookups().sessions, asked, "that it has ended is remembered");
+    assert_eq!(app.session_lookups().sessions, asked, "the ended session is remembered");
 
-    // Bans of those who send no session are back after one tick; and so they are after the next loss.
+    // Bans of subjects that send no session are restored after one tick, also after the next loss.
     for _ in 0..2 {
         let app = emptied(&shop, &[]).await;
         let operator = testing::admin(&app, &shop.client).await;
@@ -475,8 +479,9 @@ async fn bans_come_back_page_by_page() {
     };
     let app = emptied(&shop, &[]).await;
     assert_eq!(app.sweep().await.unwrap().failed, 0);
-    assert_eq!(listed(&app).await, 230, "all of them after a loss");
-    // A node of a cluster that lost some is not noticed, and mended within some ticks.
+    assert_eq!(listed(&app).await, 230, "all are restored after a loss");
+    // If one node of a cluster loses some bans, the loss is not noticed, but they are restored
+    // within a few ticks.
     for lost in [&subjects[3], &subjects[229]] {
         assert!(app.ports.blacklist.lift(&Subject::address(lost.parse().unwrap())).await.unwrap());
     }
@@ -504,11 +509,11 @@ async fn the_sweeper_finishes_a_ban_whose_process_died() {
     assert_eq!(paused.app.sweep().await.unwrap().failed, 0);
     assert!(!paused.is_alive(&who).await);
     refused(sign_in(&paused.app, &paused.shop.client, PHONE, PASSWORD).await, "banned");
-    // And a lifting likewise.
+    // A lift likewise.
     assert!(paused.shop.store.lift(&phone, paused.app.now()).await.unwrap());
     refused(sign_in(&paused.app, &paused.shop.client, PHONE, PASSWORD).await, "banned");
     assert_eq!(paused.app.sweep().await.unwrap().failed, 0);
-    // A process that has met the ban believes it for a second.
+    // A process that has seen the ban caches it for a second.
     paused.shop.clock.advance_ms(1_000);
     sign_in(&paused.app, &paused.shop.client, PHONE, PASSWORD).await.unwrap();
 }
@@ -550,13 +555,14 @@ async fn an_administrator_is_who_the_ledger_says() {
     let admin = shop.caller(&signed.token).await;
     shop.app.enter_admin(&admin).await.unwrap();
 
-    // A token that says more than the session's record.
+    // A token whose role exceeds that of the session's record.
     let shopper = shop.shoppers(1).await.remove(0);
     let session = SessionClaims { role: Role::Admin, ..shopper.session.clone() };
     let pretender = Caller { session, ..shopper };
     refused(shop.app.enter_admin(&pretender).await, "forbidden");
 
-    // Demoted: at once, also for the token that was given out before, and after a loss of the fast store.
+    // A demotion is effective at once, also for the earlier token, and after a loss of the fast
+    // store.
     shop.app.demote(&phone).await.unwrap();
     refused(shop.app.enter_admin(&admin).await, "unauthenticated");
     refused(emptied(&shop, &[]).await.enter_admin(&admin).await, "unauthenticated");
@@ -569,7 +575,7 @@ async fn an_administrator_is_who_the_ledger_says() {
     let who = shop.caller(&signed.token).await;
     refused(shop.app.enter_admin(&who).await, "forbidden");
 
-    // A password that an operator sets ends the sessions, too.
+    // A password set by an operator ends the sessions too.
     refused(shop.app.set_password(&phone, "12345678".to_owned()).await, "weak-password");
     assert!(alive(&shop.app, &who).await);
     shop.app.set_password(&phone, NEW_PASSWORD.to_owned()).await.unwrap();
@@ -597,7 +603,7 @@ async fn the_admin_api_answers_in_its_networks() {
         let there = Caller { client: client_at(address), ..admin.clone() };
         shop.app.enter_admin(&there).await.unwrap();
     }
-    assert!(alive(&shop.app, &admin).await, "the rest answers everywhere");
+    assert!(alive(&shop.app, &admin).await, "the other endpoints answer everywhere");
 }
 
 #[tokio::test]

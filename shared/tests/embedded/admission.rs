@@ -1,4 +1,4 @@
-//! Suites of the admission port on the adapter in memory.
+//! Suites of the admission port on the memory adapter.
 
 #[path = "../property/admission/mod.rs"]
 mod property;

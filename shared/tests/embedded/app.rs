@@ -1,5 +1,5 @@
-//! The use cases on the embedded stores, with a clock set by hand and captchas whose answer is known: what no test from
-//! the outside can do without a back door.
+//! The use cases on the embedded stores, with a manual clock and known captcha answers, which a
+//! test over HTTP could have only through a back door.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -20,11 +20,11 @@ use crate::{
     spies::{SharedQueue, SpiedAdmission},
 };
 
-/// A shop whose admission store is spied on.
+/// A shop with a spy on its admission store.
 pub struct Shop {
     shop: testing::Shop,
     pub admission: Arc<SpiedAdmission>,
-    /// What `admission` spies on.
+    /// The store behind `admission`.
     pub memory: Arc<MemoryAdmission>,
 }
 
@@ -33,18 +33,19 @@ impl Shop {
         Self::open_with(settings, |_| {}).await
     }
 
-    /// A shop some of whose ports are others.
+    /// A shop with some ports replaced.
     pub async fn open_with(settings: &[(&str, &str)], change: impl FnOnce(&mut Ports)) -> Self {
         let clock = Arc::new(ManualClock::at(START));
         Self::open_in(TempDir::new(), clock, settings, |ports| {
-            // As with servers: other processes may be at work, and the admission store may be lost while this one lives.
+            // As with servers: other processes may be running, and the admission store may lose its
+            // data while this process runs.
             ports.queue = Arc::new(SharedQueue(Arc::clone(&ports.queue)));
             change(ports);
         })
         .await
     }
 
-    /// A shop in a directory that an earlier one may have left, in the only process that uses it.
+    /// A shop in a directory that an earlier shop may have used, in the only process that uses it.
     pub async fn open_in(
         dir: TempDir,
         clock: Arc<ManualClock>,
@@ -61,7 +62,7 @@ impl Shop {
         Self { shop, admission, memory }
     }
 
-    /// Ends the process: what was in memory is gone.
+    /// Ends the process and loses its memory.
     pub fn end(self) -> (TempDir, Arc<ManualClock>) {
         self.shop.end()
     }
@@ -96,12 +97,12 @@ async fn a_ticket_gives_the_same_order_for_ever() {
     assert_eq!(shop.order(who, sale, &ticket).await.unwrap(), order);
     shop.work().await;
     assert_eq!(shop.status(who, order).await, OrderStatus::Confirmed);
-    // Long after the ticket's own life.
+    // Long after the ticket has expired.
     shop.clock.advance_ms(600_000);
     assert_eq!(shop.order(who, sale, &ticket).await.unwrap(), order);
     shop.app.cancel_order(who, order).await.unwrap();
-    assert_eq!(shop.order(who, sale, &ticket).await.unwrap(), order, "also when it is cancelled");
-    assert_eq!(shop.work().await, 0, "and no new order is made of it");
+    assert_eq!(shop.order(who, sale, &ticket).await.unwrap(), order, "even when it is cancelled");
+    assert_eq!(shop.work().await, 0, "it creates no new order");
     assert_eq!(shop.status(who, order).await, OrderStatus::Cancelled);
     shop.books_balance().await;
 }
@@ -112,7 +113,8 @@ async fn sold_out_is_answered_from_memory_and_seen_to_end() {
     let (shoppers, sale) = (shop.shoppers(3).await, shop.sale(1).await);
     let order = shop.buy(&shoppers[0], sale).await;
     refused(shop.ticket(&shoppers[1], sale).await, "sold-out");
-    // Only who was seen to hold no order is answered from memory, here without a look at the session.
+    // Only users known to hold no order are answered from memory, here without a check of the
+    // session.
     let ended = SessionClaims { session_id: testing::session_id(), ..shoppers[2].session.clone() };
     let ended = Caller { session: ended, ..shoppers[2].clone() };
     refused(shop.ticket(&ended, sale).await, "unauthenticated");
@@ -153,7 +155,7 @@ async fn an_order_that_was_never_published_is_published_by_the_sweeper() {
     let shop = Shop::without_captchas().await;
     let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
     let order = shop.buy(who, sale).await;
-    // As if the process had died between reserving and publishing.
+    // As after a crash between reserving and publishing.
     let lost = shop.store.receive(10, 10).await.unwrap();
     shop.store.ack(&lost.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
     assert_eq!(shop.sweep().await.republished, 0, "not yet");
@@ -172,7 +174,7 @@ async fn an_order_that_was_recorded_but_not_settled_is_settled_by_the_sweeper() 
     shop.buy(who, sale).await;
     let batch = shop.store.receive(10, 10).await.unwrap();
     let message: flashsale::domain::QueueMessage = serde_json::from_slice(&batch[0].body).unwrap();
-    // As if the worker had died right after the ledger's commit.
+    // As after a crash of the worker right after the ledger's commit.
     shop.app.ports.orders.record(&message.orders, shop.app.now(), 900_000).await.unwrap();
     shop.store.ack(&[batch[0].tag]).await.unwrap();
     shop.clock.advance_ms(5_001);
@@ -188,7 +190,7 @@ async fn a_queued_order_can_be_cancelled_but_not_paid() {
     let order = shop.buy(who, sale).await;
     refused(shop.app.pay_order(who, order).await, "order-queued");
     assert_eq!(shop.app.cancel_order(who, order).await.unwrap().status, OrderStatus::Cancelled);
-    assert_eq!(shop.work().await, 1, "the message still comes");
+    assert_eq!(shop.work().await, 1, "the message is still delivered");
     assert_eq!(shop.status(who, order).await, OrderStatus::Cancelled);
     assert_eq!(shop.app.sale_page(&shop.client, sale).await.unwrap().available, 1);
     shop.books_balance().await;
@@ -215,7 +217,7 @@ async fn an_order_in_a_message_of_an_unknown_version_is_recorded_all_the_same() 
     let shop = Shop::without_captchas().await;
     let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
     let order = shop.buy(who, sale).await;
-    // As a newer release might have published it, which was then replaced by this one.
+    // A message of a newer release that was rolled back to this one.
     let published = shop.store.receive(10, 10).await.unwrap();
     let newer = String::from_utf8(published[0].body.clone()).unwrap().replace("\"v\":1", "\"v\":2");
     assert!(newer.contains("\"v\":2"), "{newer}");
@@ -234,7 +236,7 @@ async fn an_order_in_a_message_of_an_unknown_version_is_recorded_all_the_same() 
     shop.books_balance().await;
 }
 
-/// What an order would be that no code of ours admits: its price is below zero.
+/// An order that the product never admits: its price is negative.
 fn unrecordable(sale: SaleId) -> Vec<u8> {
     let order = AdmittedOrder {
         sale_id: sale,
@@ -257,7 +259,7 @@ async fn poison_is_parked_once_however_often_its_batch_is_repeated() {
     let mut bodies: Vec<_> = parked.iter().map(|parked| &parked.body).collect();
     bodies.sort_unstable();
     assert_eq!(bodies, [&batch[0], &poison]);
-    // What the operator puts back is not parked any more, and so is parked anew instead of being lost.
+    // A retried message is no longer parked, so it is parked again instead of being lost.
     let id = &parked.iter().find(|parked| parked.body == poison).unwrap().id;
     shop.app.retry_parked(&shop.admin().await, id).await.unwrap();
     assert_eq!(shop.work().await, 1);
@@ -276,7 +278,7 @@ async fn a_broken_row_of_one_sale_makes_no_order_poison_and_holds_up_no_other_sa
             .bind(i64::try_from(stock).unwrap());
         update.bind(broken.to_string()).execute(&mut connection).await.unwrap();
     };
-    // More than the field can hold.
+    // More than the field holds.
     set_stock(1 << 40).await;
     let batch = shop.store.receive(10, 10).await.unwrap();
     let mut bodies: Vec<_> = batch.iter().map(|delivery| delivery.body.clone()).collect();
@@ -305,7 +307,7 @@ async fn a_sale_whose_admission_fails_holds_up_no_other_and_is_mended_by_the_swe
     let who = shop.shoppers(4).await;
     let (failing, sound) = (shop.sale(1).await, shop.sale(1).await);
     let orders = [shop.buy(&who[0], failing).await, shop.buy(&who[1], sound).await];
-    // Refused by the ledger, because the unit is taken: to be released.
+    // The ledger rejects it because the unit is taken, so it must be released.
     let late = AdmittedOrder {
         sale_id: failing,
         price: 100,
@@ -356,7 +358,7 @@ async fn guessing_is_slowed_and_the_owner_is_not_locked_out() {
         refused(sign_in(&attacker, "guess", captcha(&attacker).await).await, "bad-credentials");
     }
     refused(sign_in(&attacker, "guess", captcha(&attacker).await).await, "rate-limited");
-    // The owner, elsewhere, needs one captcha and is in; after that none.
+    // The owner, at another address, signs in with one captcha; after that no captcha is needed.
     refused(sign_in(&shop.client, "correct horse", None).await, "captcha-required");
     sign_in(&shop.client, "correct horse", captcha(&shop.client).await).await.unwrap();
     sign_in(&shop.client, "correct horse", None).await.unwrap();
@@ -371,7 +373,7 @@ async fn one_of_two_sweepers_leads() {
     shop.clock.advance_ms(4_999);
     assert!(shop.sweep().await.leader, "renewed");
     shop.clock.advance_ms(5_000);
-    assert!(other.sweep().await.unwrap().leader, "the lease of the first is over");
+    assert!(other.sweep().await.unwrap().leader, "the lease of the first has expired");
     assert!(!shop.sweep().await.leader);
     other.stop_sweeping().await.unwrap();
     assert!(shop.sweep().await.leader);

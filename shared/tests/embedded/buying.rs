@@ -1,4 +1,5 @@
-//! What buyers are told by a process that did not take their order, and by one whose admission store has forgotten it.
+//! The answers to buyers from a process that did not accept their order, and from one whose
+//! admission store has lost it.
 
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ fn already_bought<T>(outcome: Result<T, Problem>, order: OrderId) {
     );
 }
 
-/// The same user, signed out: a request that reaches the gate is refused there.
+/// The same user, signed out: the gate refuses every request that reaches it.
 fn signed_out(who: &Caller) -> Caller {
     let session = SessionClaims { session_id: session_id(), ..who.session.clone() };
     Caller { session, ..who.clone() }
@@ -42,7 +43,7 @@ async fn a_winner_is_told_so_by_a_process_that_did_not_take_the_order() {
     let orders = [shop.buy(&shoppers[0], sale).await, shop.buy(&shoppers[1], sale).await];
     let other = shop.another();
     refused(ticket(&other, &shoppers[2], sale).await, "sold-out");
-    // The flag is set, and stays so while the order is recorded and paid.
+    // The flag is set and stays set while the order is recorded and paid.
     already_bought(ticket(&other, &shoppers[0], sale).await, orders[0]);
     shop.work().await;
     already_bought(ticket(&other, &shoppers[1], sale).await, orders[1]);
@@ -65,7 +66,7 @@ async fn who_holds_no_order_is_refused_from_memory_for_a_second() {
     shop.clock.advance_ms(1);
     refused(shop.ticket(&signed_out(late), sale).await, "unauthenticated");
     refused(shop.ticket(late, sale).await, "sold-out");
-    // A unit comes back and is sold again: what was seen before does not count.
+    // A unit is returned and sold again: earlier knowledge must be discarded.
     shop.work().await;
     shop.app.cancel_order(&shoppers[0], order).await.unwrap();
     shop.clock.advance_ms(250);
@@ -83,7 +84,7 @@ async fn who_buys_with_an_older_ticket_is_not_remembered_as_without() {
     refused(shop.ticket(&shoppers[1], sale).await, "sold-out");
     shop.work().await;
     shop.app.cancel_order(&shoppers[0], order).await.unwrap();
-    // Within the life of the flag, so that it is still the same.
+    // Within the flag's time to live, so that it is unchanged.
     let order = shop.order(&shoppers[1], sale, &older).await.unwrap();
     already_bought(shop.ticket(&shoppers[1], sale).await, order);
 }
@@ -95,8 +96,8 @@ async fn who_buys_a_returned_unit_elsewhere_is_told_so_when_the_flag_is_looked_a
     let order = shop.buy(&shoppers[0], sale).await;
     shop.work().await;
     refused(shop.ticket(&shoppers[1], sale).await, "sold-out");
-    // Within the life of the flag a unit comes back, another process sells it, and all is recorded: the store's figures are
-    // what they were.
+    // Within the flag's time to live a unit is returned, sold by another process and recorded: the
+    // store's figures are the same as before.
     let before = shop.app.ports.admission.state(sale).await.unwrap();
     shop.app.cancel_order(&shoppers[0], order).await.unwrap();
     let other = shop.another();
@@ -122,7 +123,7 @@ async fn a_clock_set_back_does_not_keep_a_sale_sold_out() {
     shop.ticket(&shoppers[1], sale).await.unwrap();
 }
 
-/// A shop whose admission store can lose everything, and the ledger that is looked into.
+/// A shop whose admission store can lose all data, and a spy on its ledger.
 async fn forgetful() -> (Shop, Arc<MemoryAdmission>, Arc<SpiedOrders>) {
     let admission = Arc::new(MemoryAdmission::default());
     let mut spied = None;
@@ -136,7 +137,7 @@ async fn forgetful() -> (Shop, Arc<MemoryAdmission>, Arc<SpiedOrders>) {
     (shop, admission, spied.unwrap())
 }
 
-/// Loses what the admission store knows and waits for its rebuild.
+/// Loses the admission store's data and rebuilds it.
 async fn lose_and_rebuild(shop: &Shop, admission: &MemoryAdmission, sale: SaleId) {
     admission.lose_everything();
     shop.sweep().await;
@@ -164,7 +165,7 @@ async fn a_refused_ticket_whose_order_only_the_ledger_knows_gives_that_order() {
     let second = shop.buy(&shoppers[0], sale).await;
     assert_ne!(second, order);
     assert_eq!(shop.order(&shoppers[0], sale, &ticket).await.unwrap(), order);
-    // The sale has ended, or has been put off.
+    // The sale has ended or was postponed.
     let change = |starts_at, ends_at| SaleChange { starts_at, ends_at, ..SaleChange::default() };
     for change in [
         change(None, Some(shop.app.now())),
@@ -173,7 +174,7 @@ async fn a_refused_ticket_whose_order_only_the_ledger_knows_gives_that_order() {
         shop.app.change_sale(&shop.admin().await, sale, &change).await.unwrap();
         assert_eq!(shop.order(&shoppers[0], sale, &ticket).await.unwrap(), order, "{change:?}");
     }
-    // The ticket's life is over.
+    // The ticket has expired.
     shop.clock.advance_ms(60_000);
     assert_eq!(shop.order(&shoppers[0], sale, &ticket).await.unwrap(), order);
 }
@@ -187,7 +188,7 @@ async fn a_refused_ticket_costs_the_ledger_nothing_and_after_a_loss_one_look_in_
     for _ in 0..5 {
         refused(shop.order(&shoppers[1], sale, &late).await, "sold-out");
     }
-    assert_eq!(orders.got.calls(), 0, "what the admission store never lost, it knows");
+    assert_eq!(orders.got.calls(), 0, "without a loss the admission store answers alone");
     shop.work().await;
     lose_and_rebuild(&shop, &admission, sale).await;
     for _ in 0..5 {

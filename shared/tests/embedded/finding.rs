@@ -1,4 +1,4 @@
-//! Following orders while stores fail, and what a status request costs.
+//! Order status while stores fail, and the cost of a status request.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     sweeping::spied,
 };
 
-/// More than a queued order is kept in the shared cache: afterwards it is as if the cache had lost it.
+/// Longer than the shared cache keeps a queued order.
 const CACHE_LOST_MS: u64 = 60_001;
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn an_accepted_order_is_never_not_found_while_admission_is_lost_or_rebuilt
     assert_eq!(
         shop.status(&who[0], order).await,
         OrderStatus::Confirmed,
-        "at once: doubt is not remembered"
+        "at once: an uncertain answer is not cached"
     );
     for _ in 0..10 {
         shop.clock.advance_ms(2_000);
@@ -76,7 +76,8 @@ async fn an_order_that_outlasts_its_sale_in_the_queue_is_never_not_found() {
     let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
     let order = shop.buy(who, sale).await;
     let made_up = OrderId::for_sale(shop.app.now(), sale, &[7; 10]);
-    // The sale ended long ago, the shared cache has forgotten the order, and so has the admission store.
+    // The sale ended long ago, and neither the shared cache nor the admission store still has the
+    // order.
     let ends =
         SaleChange { ends_at: Some(shop.app.now().plus_ms(60_000)), ..SaleChange::default() };
     shop.app.change_sale(&shop.admin().await, sale, &ends).await.unwrap();
@@ -93,7 +94,7 @@ async fn an_order_that_outlasts_its_sale_in_the_queue_is_never_not_found() {
     shop.sweep().await;
     shop.clock.advance_ms(500);
     in_doubt().await;
-    // A parked message may be put back.
+    // A parked message may be retried.
     shop.store.park(b"nonsense", "a test").await.unwrap();
     assert_eq!(shop.work().await, 1);
     shop.sweep().await;
@@ -105,7 +106,7 @@ async fn an_order_that_outlasts_its_sale_in_the_queue_is_never_not_found() {
     shop.sweep().await;
     shop.clock.advance_ms(500);
     refused(shop.app.order(who, made_up).await, "not-found");
-    // What the leader said is believed for half a minute.
+    // The leader's statement is trusted for half a minute.
     shop.clock.advance_ms(29_500);
     refused(shop.app.order(who, made_up).await, "not-found");
     shop.clock.advance_ms(500);
@@ -128,7 +129,7 @@ async fn old_made_up_orders_cost_one_look_at_the_shared_cache_in_half_a_second()
     assert_eq!(
         (shop.admission.calls.calls(), cache.gets.calls()),
         (0, 20 + 1),
-        "each id is looked for, and the queue once for all"
+        "one look-up per id, and one of the queue for all"
     );
 }
 
@@ -152,7 +153,8 @@ async fn a_made_up_order_costs_no_call_per_sale_and_is_remembered() {
         }
     };
     assert_eq!(cost(of_none).await, (0, 1));
-    // The sale's last bytes are public, so anybody can make up an id of it. Other sales hardly ever share them.
+    // The sale's last bytes are public, so a client can invent an id of its orders. Other sales
+    // rarely share them.
     let sharing =
         sales.iter().filter(|sale| sales[149].as_bytes()[14..] == sale.as_bytes()[14..]).count();
     let of_one = OrderId::for_sale(shop.app.now(), sales[149], &[7; 10]);
@@ -164,7 +166,7 @@ async fn a_made_up_order_costs_no_call_per_sale_and_is_remembered() {
     shop.clock.advance_ms(1);
     assert_eq!(cost(of_one).await.1, 1);
 
-    // An order of somebody else is not found either, and still found by its owner.
+    // Another user's order is not found either, while its owner finds it.
     let order = shop.buy(&who[1], sales[0]).await;
     refused(shop.app.order(&who[0], order).await, "not-found");
     assert_eq!(shop.status(&who[1], order).await, OrderStatus::Queued);
@@ -190,7 +192,7 @@ async fn a_queued_order_is_read_from_the_ledger_twice_a_second_at_most() {
         shop.clock.advance_ms(100);
     }
     assert_eq!(ledger.got.calls(), 4);
-    // The worker's update is seen at once, whatever is remembered.
+    // The worker's update is visible at once, despite cached answers.
     shop.status(who, order).await;
     shop.work().await;
     assert_eq!(shop.status(who, order).await, OrderStatus::Confirmed);

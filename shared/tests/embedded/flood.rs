@@ -1,4 +1,4 @@
-//! What a flood costs and what it leaves behind: refusals from memory, and the security log.
+//! The cost of a flood of requests: refusals from memory, and the security log.
 
 use std::{
     io,
@@ -24,7 +24,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 const PHONE: &str = "+12015550123";
 
-/// Counts how often the gate is asked.
+/// Counts the calls of the gate.
 struct CountingGate {
     gate: Arc<MemoryGate>,
     asked: AtomicUsize,
@@ -38,7 +38,7 @@ impl Gate for CountingGate {
     }
 }
 
-/// A shop whose gate is counted.
+/// A shop with a counting gate.
 struct Shop {
     shop: testing::Shop,
     gate: Arc<CountingGate>,
@@ -109,7 +109,7 @@ async fn a_request_refused_by_a_limit_asks_the_gate_again_only_when_its_time_has
     }
     assert_eq!(shop.asked(), asked, "from memory");
     shop.clock.advance_ms(999);
-    // A wall clock that is set changes nothing.
+    // Setting the wall clock changes nothing.
     shop.clock.set_by_ms(3_600_000);
     refused(shop.ticket(who, sale).await, "rate-limited");
     shop.clock.set_by_ms(-3_600_000);
@@ -131,7 +131,8 @@ async fn refusals_from_memory_ban_as_those_of_the_gate_do() {
         refused(shop.ticket(who, sale).await, "rate-limited");
     }
     refused(shop.ticket(who, sale).await, "banned");
-    // The first refusal, the one that bans, the one that hears of it, and whether it is the address that is banned.
+    // The first refusal, the one that causes the ban, the first refused by the ban, and the check
+    // whether the address is banned.
     assert_eq!(shop.asked(), asked + 4);
     for _ in 0..100 {
         refused(shop.ticket(who, sale).await, "banned");
@@ -151,7 +152,7 @@ async fn refusals_are_reported_with_the_next_refusal_after_a_request_was_let_in(
     for _ in 0..30 {
         refused(shop.ticket(who, sale).await, "rate-limited");
     }
-    // Another process has seen as many.
+    // Another process has refused as many.
     let other = App::new(shop.app.config.clone(), shop.app.ports.clone()).unwrap();
     for _ in 0..30 {
         refused(other.issue_ticket(who, sale, None).await, "rate-limited");
@@ -170,7 +171,7 @@ async fn refusals_are_reported_with_the_next_refusal_after_a_request_was_let_in(
 async fn a_ban_is_remembered_for_a_second() {
     let shop = Shop::open(&[]).await;
     let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(100).await);
-    // By another process: this one only meets it.
+    // Another process created the ban; this one only encounters it.
     let ban = Ban {
         subject: Subject::User(who.session.user_id),
         reason: "resells".to_owned(),
@@ -221,7 +222,7 @@ async fn a_banned_address_is_refused_from_memory_whichever_phone_it_tries() {
         );
     }
     assert_eq!(shop.asked(), 2);
-    // A banned phone does not close its address.
+    // A ban of a phone does not affect its address.
     let banned = Subject::Phone(Phone::from_e164(PHONE).unwrap());
     shop.gate.gate.ban(&Ban { subject: banned, ..ban }).await.unwrap();
     let other = client_at("198.51.100.1");
@@ -248,7 +249,7 @@ async fn polling_a_sold_out_sale_is_limited_in_the_process() {
     let (shoppers, sale) = (shop.shoppers(3).await, shop.sale(1).await);
     let ticket = shop.ticket(&shoppers[0], sale).await.unwrap();
     shop.app.place_order(&shoppers[0], sale, &ticket, None).await.unwrap();
-    // The first who asks the store makes the others be answered from memory.
+    // After one request has reached the store, the others are answered from memory.
     refused(shop.ticket(&shoppers[2], sale).await, "sold-out");
     let poller = &shoppers[1];
     let (mut sold_out, mut limited, asked) = (0, 0, shop.asked());
@@ -299,15 +300,16 @@ async fn many_failures_from_one_address_ask_for_a_captcha_whichever_phones_it_tr
     );
 }
 
-/// Log lines of this thread, kept.
+/// Captured log lines of this thread.
 #[derive(Clone, Default)]
 pub struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Lines {
-    /// Keeps them from now on, until what comes with them is dropped.
+    /// Captures them until the returned guard is dropped.
     pub fn keep() -> (Self, (DefaultGuard, Dispatch)) {
         let lines = Self::default();
-        // With only one dispatcher, a line that another test's thread reaches first would be switched off for all threads.
+        // With only one dispatcher, a log call that another test's thread reaches first would be
+        // disabled for all threads.
         let other = Dispatch::new(tracing_subscriber::fmt().with_writer(io::sink).finish());
         let log = tracing_subscriber::fmt()
             .json()
@@ -321,7 +323,7 @@ impl Lines {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
-    /// Those with the event, which must be of the security log.
+    /// Lines with the event, which must belong to the security log.
     pub fn of(&self, event: &str) -> Vec<String> {
         let wanted = format!("\"event\":\"{event}\"");
         let lines: Vec<String> =
@@ -390,7 +392,7 @@ async fn the_security_log_tells_who_did_what_and_no_secret() {
         ("banned", vec!["192.0.2.0/24", "\"left_out\":"]),
     ] {
         let found = lines.of(event);
-        // One line in a second: a slow machine may have taken longer.
+        // One line per second; a slow machine may have taken longer and logged more.
         assert!(!found.is_empty(), "{event}");
         assert!(needed.iter().all(|part| found[0].contains(part)), "{found:?}");
         assert!(found[0].contains(&who.session.user_id.to_string()), "{found:?}");

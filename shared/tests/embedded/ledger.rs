@@ -50,7 +50,7 @@ suites!(
     ending_races
 );
 
-/// A connection of its own, as another tool would have it.
+/// A separate connection, as another tool would open it.
 pub async fn raw(dir: &TempDir) -> SqliteConnection {
     SqliteConnectOptions::new()
         .filename(dir.path().join("flashsale.sqlite"))
@@ -120,7 +120,7 @@ async fn what_was_acknowledged_is_there_after_reopening() {
 
 const CRASH_DIR: &str = "FLASHSALE_TEST_CRASH_DIR";
 
-/// Run as a process of its own by the test below; killed by it.
+/// The test below runs this as a separate process and kills it.
 #[tokio::test]
 #[ignore = "runs inside what_was_acknowledged_is_there_after_a_kill"]
 async fn crashing_process() {
@@ -152,7 +152,7 @@ async fn what_was_acknowledged_is_there_after_a_kill() {
     let mut acknowledged: Vec<OrderId> = Vec::new();
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let Ok(line) = line else { break };
-        // The last line may be cut off by the kill.
+        // The kill may truncate the last line.
         if let Some(id) = line.strip_prefix("acknowledged ").and_then(|id| id.parse().ok()) {
             acknowledged.push(id);
         }
@@ -219,7 +219,7 @@ async fn only_its_user_can_read_the_store() {
     let there = modes(&new);
     // The directory, the lock, the database, its log and the log's index.
     assert!(there.len() == 5 && only_ours(&there), "{there:?}");
-    assert_eq!(mode(&dir.path().join("above")), 0o700, "what was made on the way");
+    assert_eq!(mode(&dir.path().join("above")), 0o700, "the created parent directory");
     drop(store);
 }
 
@@ -234,7 +234,7 @@ async fn a_store_that_others_can_read_is_closed_to_them_or_refused() {
         let opened = loop {
             set_mode(&path, loose);
             match Sqlite::open(dir.path(), Loose::Refuse).await {
-                // The one before is still closing.
+                // The previous process is still closing.
                 Err(OpenError::InUse(_)) => {}
                 other => break other,
             }
@@ -244,14 +244,14 @@ async fn a_store_that_others_can_read_is_closed_to_them_or_refused() {
             shown.contains(&format!("(mode {loose:04o})")) && shown.contains("chmod"),
             "{shown}"
         );
-        assert_eq!(mode(&path), loose, "nothing is changed where it is refused");
+        assert_eq!(mode(&path), loose, "a refused path is left unchanged");
         let store = dir.sqlite().await;
         let there = modes(dir.path());
         assert!(only_ours(&there), "{there:?}");
         drop(store);
     }
 
-    // A directory that is somebody else's stays open to its users.
+    // A directory that contains other files keeps its permissions.
     let foreign = dir.path().join("srv");
     std::fs::create_dir(&foreign).unwrap();
     set_mode(&foreign, 0o755);
@@ -273,7 +273,7 @@ async fn a_price_of_a_process_that_kept_none_stays_good() {
     let sale = testing::sale(1);
     Sales::create(&store, &sale).await.unwrap();
     let admitted = testing::request(&sale, testing::user_id());
-    // As a process of an earlier version leaves it during an upgrade.
+    // The state that a process of an earlier version leaves during an upgrade.
     sqlx::query("DELETE FROM sale_prices").execute(&mut raw(&dir).await).await.unwrap();
     let change = SaleChange { price: Some(sale.price + 1), ..SaleChange::default() };
     Sales::change(&store, sale.sale_id, &change).await.unwrap();
@@ -323,7 +323,8 @@ async fn what_is_wrong_with_a_directory_is_said() {
     assert!(shown.contains("newer release") && shown.contains("9999"), "{shown}");
 }
 
-/// Not a test: prints how fast batches are recorded. `cargo test --release -p flashsale --test embedded -- --ignored --nocapture rate`
+/// Not a test: prints how fast batches are recorded. `cargo test --release -p flashsale --test
+/// embedded -- --ignored --nocapture rate`
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
 async fn record_rate() {

@@ -93,7 +93,7 @@ async fn a_restart_makes_everything_visible_again() {
     }
     let before = gather(&store, 3).await;
     store.ack(&[before[1].tag]).await.unwrap();
-    // A crash of the process looks the same to the file: nothing is written at the end.
+    // The file looks the same after a crash, because nothing is written at the end.
     drop(store);
     let store = reopened(&dir).await;
     store.ack(&[before[0].tag, before[2].tag]).await.unwrap();
@@ -109,7 +109,7 @@ async fn a_restart_makes_everything_visible_again() {
     assert_eq!(store.depth().await.unwrap(), QueueDepth { waiting: 3, parked: 0 });
 }
 
-/// Opens the store again as soon as the one before has let go of it.
+/// Opens the store again as soon as the previous process has released it.
 async fn reopened(dir: &TempDir) -> Sqlite {
     for _ in 0..200 {
         match Sqlite::open(dir.path(), Loose::Tighten).await {
@@ -132,7 +132,11 @@ async fn what_an_earlier_process_left_is_counted_until_it_is_worked_off() {
     store.publish(&orders(1)).await.unwrap();
     assert_eq!(store.inherited().await.unwrap(), Some(2));
     let given = gather(&store, 3).await;
-    assert_eq!(store.inherited().await.unwrap(), Some(2), "received is not worked off");
+    assert_eq!(
+        store.inherited().await.unwrap(),
+        Some(2),
+        "received messages are not yet processed"
+    );
     store.hand_back(&[given[0].tag]).await.unwrap();
     store.ack(&[given[1].tag]).await.unwrap();
     assert_eq!(store.inherited().await.unwrap(), Some(1));
@@ -160,7 +164,7 @@ async fn what_a_consumer_holds_is_in_the_backlog() {
     assert_eq!(
         store.backlog().await.unwrap(),
         QueueBacklog { ready: 1, consumers: 0 },
-        "nobody else needs to tell"
+        "no consumer needs to report"
     );
     assert_eq!(store.progress(), None);
     store.ack(&[given[0].tag]).await.unwrap();

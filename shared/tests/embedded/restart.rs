@@ -1,4 +1,5 @@
-//! What the next process on the embedded stores finds: the admission store was in the memory of the one before.
+//! The state after a restart on the embedded stores: the admission store was in the previous
+//! process's memory.
 
 use flashsale::{
     domain::{AdmissionDecision, AdmissionState, OrderId, OrderStatus, QueueDepth, TicketClaims},
@@ -13,7 +14,7 @@ use crate::{
 
 const SETTINGS: [(&str, &str); 1] = [("CAPTCHA", "off")];
 
-/// The same shop after its process has ended and another was started.
+/// The same shop after a restart of its process.
 async fn restarted(shop: Shop) -> Shop {
     let (dir, clock) = shop.end();
     Shop::open_in(dir, clock, &SETTINGS, |_| {}).await
@@ -28,12 +29,12 @@ async fn with_nothing_in_the_queue_a_sale_is_open_at_once() {
     shop.work().await;
     let shop = restarted(shop).await;
     assert_eq!(shop.memory.state(sale).await.unwrap(), AdmissionState::Missing);
-    assert_eq!(shop.app.open_admission().await.unwrap(), 0, "in one step, and no time passes");
+    assert_eq!(shop.app.open_admission().await.unwrap(), 0, "in one step, without time passing");
     refused(shop.ticket(&who[0], sale).await, "already-bought");
     refused(shop.ticket(&who[1], sale).await, "sold-out");
     assert_eq!(shop.order(&who[0], sale, &ticket).await.unwrap(), order);
     shop.books_balance().await;
-    // The sweeper alone does the same, in its first tick.
+    // The sweeper's first tick alone does the same.
     let shop = restarted(shop).await;
     let swept = shop.sweep().await;
     assert_eq!((swept.rebuilt, swept.rebuilding), (2, 0));
@@ -54,7 +55,7 @@ async fn an_order_in_the_queue_keeps_its_unit_and_only_what_was_left_is_waited_f
     refused(shop.order(&who[0], sale, &ticket).await, "not-durable-yet");
     refused(shop.ticket(&who[1], sale).await, "unavailable");
     refused(shop.app.order(&who[0], order).await, "unavailable");
-    // Orders of this process are not waited for.
+    // The rebuild does not wait for orders of this process.
     let other = shop.sale(1).await;
     shop.buy(&who[2], other).await;
     assert_eq!(shop.app.open_admission().await.unwrap(), 1);
@@ -64,7 +65,7 @@ async fn an_order_in_the_queue_keeps_its_unit_and_only_what_was_left_is_waited_f
     shop.store.ack(&[left[0].tag]).await.unwrap();
     assert_eq!(shop.app.open_admission().await.unwrap(), 0);
     assert_eq!(shop.store.depth().await.unwrap(), QueueDepth { waiting: 1, parked: 0 });
-    // A winner is never told `sold-out`.
+    // A successful buyer never receives `sold-out`.
     assert_eq!(shop.order(&who[0], sale, &ticket).await.unwrap(), order);
     refused(shop.ticket(&who[0], sale).await, "already-bought");
     refused(shop.order(&who[1], sale, &late).await, "sold-out");
@@ -107,7 +108,10 @@ async fn what_never_leaves_the_queue_is_waited_for_the_longest_time() {
     assert_eq!((swept.rebuilt, swept.rebuilding), (0, 1));
     let books = shop.app.sale_books(&shop.admin().await, sale).await.unwrap();
     assert_eq!(books.findings.len(), 1, "{:?}", books.findings);
-    assert!(books.findings[0].what.contains("has not been rebuilt"), "by the process that sweeps");
+    assert!(
+        books.findings[0].what.contains("has not been rebuilt"),
+        "the sweeping process has not rebuilt it"
+    );
     shop.clock.advance_ms(1);
     assert_eq!(shop.sweep().await.rebuilt, 1);
 }

@@ -27,7 +27,7 @@ async fn execute(connection: &mut SqliteConnection, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.unwrap();
 }
 
-/// What SQLite tells of its tables, but for the conditions, which it keeps as text only.
+/// SQLite's description of its tables, without the check constraints, which it keeps only as text.
 async fn tables(connection: &mut SqliteConnection) -> Tables {
     let mut tables = Tables::new();
     let names: Vec<String> =
@@ -124,7 +124,7 @@ async fn a_migration_that_does_not_only_expand_is_noticed() {
             "CREATE TABLE u (id TEXT PRIMARY KEY REFERENCES t) STRICT",
             Some("the new table u has a foreign key to t"),
         ),
-        // SQLite itself refuses to add such a column, but not to rebuild a table with it.
+        // SQLite refuses to add such a column, but allows rebuilding the table with it.
         (
             "DROP TABLE t; CREATE TABLE t (id TEXT NOT NULL PRIMARY KEY, a TEXT, b INTEGER NOT NULL, c TEXT NOT NULL) STRICT",
             Some("column t.c is NOT NULL without a default"),
@@ -148,7 +148,7 @@ async fn a_migration_that_does_not_only_expand_is_noticed() {
     }
 }
 
-/// Opens the store, with the columns in every table that a newer release might have added.
+/// Opens the store and adds columns to every table, as a newer release might have done.
 async fn expanded(dir: &TempDir) -> Sqlite {
     drop(dir.sqlite().await);
     let mut raw = raw(dir).await;
@@ -165,7 +165,7 @@ async fn expanded(dir: &TempDir) -> Sqlite {
     dir.sqlite().await
 }
 
-/// A migration that a newer release has run.
+/// A migration that a newer release ran.
 async fn note(raw: &mut SqliteConnection, name: &str) {
     execute(raw, &format!("INSERT INTO _sqlx_migrations VALUES (9999, '{name}', CURRENT_TIMESTAMP, TRUE, x'00', 0)")).await;
 }
@@ -228,7 +228,7 @@ async fn a_look_at_the_schema_changes_nothing() {
     let known = sqlx::migrate!("migrations/sqlite").iter().count();
     assert_eq!(Sqlite::schema(&absent).await.unwrap().pending.len(), known);
     assert!(!absent.exists());
-    // Also while another process has it open.
+    // The same while another process has it open.
     let store = dir.sqlite().await;
     let schema = Sqlite::schema(dir.path()).await.unwrap();
     assert!(schema.pending.is_empty() && schema.newer.is_empty());

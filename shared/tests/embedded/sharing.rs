@@ -1,5 +1,5 @@
-//! Sessions, bans and sign-ins when one node of the fast store does not answer, the ledger fails in between, or the client
-//! goes away; and the sweep when a page of sales can't be read.
+//! Sessions, bans and sign-ins when one node of the fast store does not answer, the ledger fails
+//! midway, or the client disconnects; and the sweep when a page of sales can't be read.
 
 use std::{
     collections::HashSet,
@@ -35,7 +35,7 @@ fn fault() -> StoreError {
     StoreError::Unavailable { store: "Redis", cause: "a test's fault".to_owned() }
 }
 
-/// A fast store whose node with some users and subjects does not answer.
+/// A fast store in which the node with some users and subjects does not answer.
 struct Nodes {
     sessions: Arc<dyn Sessions>,
     blacklist: Arc<dyn Blacklist>,
@@ -141,7 +141,7 @@ async fn with_nodes(settings: &[(&str, &str)]) -> (Shop, Arc<Nodes>) {
 async fn a_node_that_does_not_answer_holds_up_no_ends_of_others() {
     let (shop, nodes) = with_nodes(&[("SWEEPER__BATCH_MAX", "2")]).await;
     let shoppers = shop.shoppers(7).await;
-    // Those of the node that fails are due first, and more than are told in one tick.
+    // The ends on the failing node are due first, and are more than one tick copies.
     for (nth, who) in shoppers.iter().enumerate() {
         if nth < 5 {
             nodes.fail(Subject::User(who.session.user_id));
@@ -160,7 +160,7 @@ async fn a_node_that_does_not_answer_holds_up_no_ends_of_others() {
     }
     assert!(
         shoppers[5..].iter().all(|who| !nodes.is_open(who.session.session_id)),
-        "the others' ends were told"
+        "the others' ends were copied"
     );
     assert!(shoppers[..5].iter().all(|who| nodes.is_open(who.session.session_id)));
     nodes.mend();
@@ -170,7 +170,7 @@ async fn a_node_that_does_not_answer_holds_up_no_ends_of_others() {
     }
     assert!(
         shoppers.iter().all(|who| !nodes.is_open(who.session.session_id)),
-        "and these when their node answered"
+        "these were copied once their node answered"
     );
 }
 
@@ -190,7 +190,7 @@ async fn banned(shop: &Shop) -> HashSet<Subject> {
 #[tokio::test]
 async fn a_node_that_does_not_answer_holds_up_no_bans_of_others() {
     let (shop, nodes) = with_nodes(&[("SWEEPER__BATCH_MAX", "2")]).await;
-    // The fast store knows that no bans are to be loaded.
+    // The fast store has noted that no bans need loading.
     shop.sweep().await;
     for n in 0..7 {
         if n < 5 {
@@ -199,14 +199,15 @@ async fn a_node_that_does_not_answer_holds_up_no_bans_of_others() {
         shop.clock.advance_ms(1);
         shop.store.put(&ban(&address(n), shop.app.now())).await.unwrap();
     }
-    // All are put back page by page too: that they are told is seen when this fails.
+    // Restoring the bans page by page would store them too. Because the restore fails here, the
+    // test shows that each ban is copied.
     for _ in 0..4 {
         shop.app.sweep().await.unwrap();
         shop.clock.advance_ms(1_000);
     }
     assert_eq!(banned(&shop).await, HashSet::from([address(5), address(6)]));
     let due = shop.store.shares_due(shop.app.now().plus_ms(30_000), 100).await.unwrap();
-    assert_eq!(due.len(), 5, "the two were told and noted: {due:?}");
+    assert_eq!(due.len(), 5, "the two were copied and noted: {due:?}");
     nodes.mend();
     for _ in 0..10 {
         shop.clock.advance_ms(1_000);
@@ -225,11 +226,11 @@ async fn bans_of_a_node_that_does_not_answer_hold_up_no_page_of_others() {
     }
     nodes.fail(address(3));
     assert!(shop.app.sweep().await.unwrap().failed > 0);
-    assert_eq!(banned(&shop).await.len(), 129, "after a loss, all but the one");
+    assert_eq!(banned(&shop).await.len(), 129, "all except one are restored after the loss");
     nodes.mend();
     assert_eq!(shop.sweep().await.failed, 0);
-    assert_eq!(banned(&shop).await.len(), 130, "they were not taken as loaded");
-    // One on each of two pages is lost by its node, and the first can't be put back.
+    assert_eq!(banned(&shop).await.len(), 130, "loading was not noted as finished");
+    // One ban on each of two pages is lost by its node, and the first can't be restored.
     for n in [0, 129] {
         shop.app.ports.blacklist.lift(&address(n)).await.unwrap();
     }
@@ -239,7 +240,7 @@ async fn bans_of_a_node_that_does_not_answer_hold_up_no_page_of_others() {
     for _ in 0..3 {
         shop.app.sweep().await.unwrap();
     }
-    assert!(banned(&shop).await.contains(&address(129)), "the second page had its turn");
+    assert!(banned(&shop).await.contains(&address(129)), "the second page was restored");
 }
 
 #[tokio::test]
@@ -249,7 +250,7 @@ async fn old_bans_are_looked_for_once_a_minute_and_then_page_by_page() {
     let kept =
         async || shop.store.of(&(0..6).map(address).collect::<Vec<_>>()).await.unwrap().len();
     for n in 0..6 {
-        // The last one a second later.
+        // The last ban is created a second later.
         let created_at = if n == 5 { shop.app.now().plus_ms(1_000) } else { shop.app.now() };
         let ban = Ban { expires_at: Some(created_at.plus_ms(1)), ..ban(&address(n), created_at) };
         shop.store.put(&ban).await.unwrap();
@@ -261,10 +262,10 @@ async fn old_bans_are_looked_for_once_a_minute_and_then_page_by_page() {
         shop.sweep().await;
         left.push(kept().await);
     }
-    assert_eq!(left, [4, 2, 1], "one page with each tick");
+    assert_eq!(left, [4, 2, 1], "one page per tick");
     shop.clock.advance_ms(59_999);
     shop.sweep().await;
-    assert_eq!(kept().await, 1, "looked for a moment ago");
+    assert_eq!(kept().await, 1, "the last search was less than a minute ago");
     shop.clock.advance_ms(1);
     shop.sweep().await;
     assert_eq!(kept().await, 0);
@@ -286,11 +287,11 @@ async fn what_an_administrator_has_done_is_logged_also_when_the_fast_store_fails
     assert_eq!(lines.of("ban-put").len(), 1);
     refused(shop.app.lift_ban(&admin, "address", &new.value).await, "unavailable");
     assert_eq!(lines.of("ban-lifted").len(), 1);
-    // The ledger has done it already, and the fast store has nothing: it was done once.
+    // The ledger has the change already, and the fast store does not: the change happened once.
     nodes.mend();
     refused(shop.app.lift_ban(&admin, "address", &new.value).await, "not-found");
     assert_eq!(lines.of("ban-lifted").len(), 1);
-    // An automatic ban, of which only the fast store knows.
+    // An automatic ban, which is only in the fast store.
     nodes.ban(&ban(&address(2), shop.app.now())).await.unwrap();
     shop.app.lift_ban(&admin, "address", &address(2).value()).await.unwrap();
     assert_eq!(lines.of("ban-lifted").len(), 2);
@@ -305,7 +306,7 @@ async fn a_lifting_that_is_told_again_leaves_a_ban_that_was_put_since() {
     shop.sweep().await;
     shop.clock.advance_ms(1_000);
     assert!(shop.store.lift(&address(1), shop.app.now()).await.unwrap());
-    // Before the sweeper has told of the lifting, and again before it tells of it a second time.
+    // Before the sweeper copies the lift, and again before it copies it a second time.
     for wait_ms in [1_000, 61_000] {
         shop.clock.advance_ms(1);
         let automatic = Ban {
@@ -314,10 +315,10 @@ async fn a_lifting_that_is_told_again_leaves_a_ban_that_was_put_since() {
         };
         shop.app.ports.blacklist.ban(&automatic).await.unwrap();
         shop.clock.advance_ms(wait_ms);
-        assert!(shop.sweep().await.shared > 0, "the lifting was told");
+        assert!(shop.sweep().await.shared > 0, "the lift was copied");
         assert_eq!(banned(&shop).await, HashSet::from([address(1)]));
     }
-    // A process that read the ban before it was lifted puts it back late: that one goes.
+    // A process that read the ban before the lift restores it late: this copy is removed.
     shop.store.put(&operators).await.unwrap();
     shop.clock.advance_ms(1);
     assert!(shop.store.lift(&address(1), shop.app.now()).await.unwrap());
@@ -352,10 +353,10 @@ async fn a_node_that_does_not_answer_fails_no_look_ups_of_others() {
     }
 }
 
-/// The ledger's sessions, of which one read fails.
+/// The ledger's sessions, with one failing read.
 struct FailingReads {
     inner: Arc<dyn SessionLedger>,
-    /// Reads until the one that fails; 0: none does.
+    /// The number of reads until the failing one; 0: none fails.
     until: AtomicU32,
 }
 
@@ -407,11 +408,11 @@ async fn a_session_whose_second_look_up_fails_is_not_left_open() {
     ledger.until.store(2, Ordering::SeqCst);
     refused(app.current_session(&who).await, "unavailable");
     assert_eq!(ledger.until.load(Ordering::SeqCst), 0, "it was the second read that failed");
-    assert!(!nodes.is_open(who.session.session_id), "nobody knows whether it has ended meanwhile");
+    assert!(!nodes.is_open(who.session.session_id), "it may have ended meanwhile");
     app.current_session(&who).await.unwrap();
 }
 
-/// Failures whose counting waits for the test.
+/// Failure counts whose increment waits for the test.
 struct PausedFailures {
     inner: Arc<dyn Failures>,
     reached: Semaphore,
@@ -463,7 +464,7 @@ async fn a_failed_sign_in_is_counted_when_its_client_goes_away() {
     });
     tokio::time::timeout(Duration::from_secs(20), failures.reached.acquire())
         .await
-        .expect("it is about to count")
+        .expect("the use case is about to count")
         .unwrap()
         .forget();
     request.abort();
@@ -478,7 +479,7 @@ async fn a_failed_sign_in_is_counted_when_its_client_goes_away() {
     }
 }
 
-/// Sales of which one page can't be read.
+/// Sales with one unreadable page.
 struct FailingPages {
     inner: Arc<dyn Sales>,
     fails: AtomicU32,

@@ -1,4 +1,4 @@
-//! Ports that do what the real ones do, count it, and fail where a test wants them to.
+//! Ports that wrap real ones, count their calls, and fail where a test asks for it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,7 +23,7 @@ fn fault() -> StoreError {
     StoreError::Unavailable { store: "spy", cause: "a test's fault".to_owned() }
 }
 
-/// How often something was done, and the most that came of it at once.
+/// The number of calls, and the most items of one call.
 #[derive(Default)]
 pub struct Count {
     calls: AtomicUsize,
@@ -36,7 +36,7 @@ impl Count {
         self.most.fetch_max(items, Ordering::SeqCst);
     }
 
-    /// Calls since the last time this was asked.
+    /// The number of calls since this was last called.
     pub fn calls(&self) -> usize {
         self.calls.swap(0, Ordering::SeqCst)
     }
@@ -73,7 +73,7 @@ impl OrderQueue for SharedQueue {
     }
 }
 
-/// An admission store whose calls and pages are counted, and which fails for some sales.
+/// An admission store that counts calls and pages, and fails for some sales.
 pub struct SpiedAdmission {
     inner: Arc<dyn Admission>,
     lost: Mutex<HashMap<SaleId, Arc<dyn Admission>>>,
@@ -98,7 +98,7 @@ impl SpiedAdmission {
         }
     }
 
-    /// Loses all that is known of this sale, as an emptied Redis.
+    /// Loses all data of this sale, as an emptied Redis does.
     pub fn lose(&self, sale_id: SaleId) {
         self.lost.lock().unwrap().insert(sale_id, Arc::new(MemoryAdmission::default()));
     }
@@ -108,12 +108,12 @@ impl SpiedAdmission {
         Arc::clone(lost.get(&sale_id).unwrap_or(&self.inner))
     }
 
-    /// From now on it fails for this sale, as a cluster does of which one shard is down.
+    /// Fails for this sale from now on, as a cluster with one failed shard does.
     pub fn fail(&self, sale_id: SaleId) {
         self.fails.lock().unwrap().insert(sale_id);
     }
 
-    /// From now on it never answers for this sale, as a cluster does of which one shard is silent.
+    /// Never answers for this sale from now on, as a cluster with one silent shard does.
     pub fn silence(&self, sale_id: SaleId) {
         self.silent.lock().unwrap().insert(sale_id);
     }
@@ -254,7 +254,7 @@ impl Cache for SilentCache {
     }
 }
 
-/// A cache whose reads are counted.
+/// A cache that counts reads.
 #[derive(Default)]
 pub struct CountedCache {
     inner: MemoryCache,
@@ -280,7 +280,7 @@ impl Cache for CountedCache {
     }
 }
 
-/// A ledger of orders whose reads are counted, and which can't expire the orders of some sales.
+/// An order ledger that counts reads and can't expire the orders of some sales.
 pub struct SpiedOrders {
     inner: Arc<dyn OrderLedger>,
     unexpirable: Mutex<HashSet<SaleId>>,

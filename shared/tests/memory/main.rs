@@ -1,5 +1,6 @@
-//! A sale of three million orders is audited and reconciled in 64 MiB. The stores are made up page by page, because no
-//! database is that fast here. Alone in its binary: the peak of a process is everybody's.
+//! Audits and reconciles a sale of three million orders in 64 MiB. The stores generate their pages,
+//! because a database would be too slow. The test has a binary of its own, because peak memory is
+//! measured per process.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
@@ -27,7 +28,8 @@ use flashsale::{
 };
 
 const ORDERS: u32 = 3_000_000;
-/// An order of the ledger that the admission store does not hold, and one that it holds although it has ended.
+/// The positions of an order that the admission store lacks, and of an ended order whose unit it
+/// still holds.
 const FORGOTTEN: u32 = 1_000_001;
 const ENDED: u32 = 2_000_003;
 const MEMORY_MAX_KIB: u64 = 64 * 1_024;
@@ -121,7 +123,8 @@ impl Admission for Made {
     }
 
     async fn state(&self, _: SaleId) -> Stored<AdmissionState> {
-        // The figures differ from those of the ledger's row, and stand still: a reason to compare the orders.
+        // The figures differ from the ledger's row and do not change, so the sweeper compares the
+        // orders.
         Ok(AdmissionState::Open {
             epoch: 1,
             version: self.sale.version,
@@ -249,7 +252,7 @@ async fn three_million_orders_are_checked_in_64_mib() {
     let admin = testing::admin(&app, &testing::client_at("192.0.2.7")).await;
 
     let before = status_kib("VmRSS");
-    // From here on the peak is counted anew.
+    // Reset the peak.
     fs::write("/proc/self/clear_refs", "5").unwrap();
     let books = app.sale_books(&admin, sale.sale_id).await.unwrap();
     let named: Vec<_> = books
@@ -265,7 +268,7 @@ async fn three_million_orders_are_checked_in_64_mib() {
         clock.advance_ms(1_000);
         assert_eq!(app.sweep().await.unwrap().failed, 0);
         ticks += 1;
-        assert!(ticks < 1_000, "a sale is compared in some minutes");
+        assert!(ticks < 1_000, "the comparison takes less than 1,000 ticks");
     }
     assert!(ticks > 100, "and not all of it in one tick: {ticks}");
     let grown = status_kib("VmHWM").saturating_sub(before);

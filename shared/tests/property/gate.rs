@@ -1,5 +1,6 @@
-//! A property test of the gate's ports, for any adapter: after random calls the gate answers what the domain's rules say of the
-//! same state. For Redis this holds the script against the rules that it transcribes.
+//! A property test of the gate's ports, for any adapter: after random calls the gate's answer
+//! equals that of the domain's rules on the same state. For Redis this compares the script with the
+//! rules that it copies.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -27,7 +28,7 @@ use tokio::runtime::Runtime;
 const USERS: usize = 2;
 const SESSIONS: usize = 2;
 const SUBJECTS: usize = 4;
-/// Names and quotas of the limits; each is there for every subject.
+/// Names and quotas of the limits; every subject has each of them.
 const QUOTAS: [(&str, Quota); 3] = [
     ("even", Quota::per(3, 900)),
     ("odd", Quota { limit: 7, window_ms: 1_000, burst: 2 }),
@@ -40,7 +41,8 @@ pub struct Store {
     pub gate: Arc<dyn Gate>,
     pub sessions: Arc<dyn Sessions>,
     pub blacklist: Arc<dyn Blacklist>,
-    /// Whether it forgets what is over by the caller's clock: then that clock is not set back here.
+    /// Whether it drops expired entries by the caller's clock; then the test does not set that
+    /// clock back.
     pub forgets: bool,
 }
 
@@ -60,11 +62,11 @@ struct Entering {
     role: Option<Role>,
     not_banned: BTreeSet<usize>,
     limits: BTreeSet<usize>,
-    /// Refusals that were answered elsewhere, where refusals count.
+    /// Refusals that the caller answered by itself, if refusals are counted.
     also_refused: Option<u32>,
 }
 
-/// A call, so long after the one before, and by how much the clock was set back in between.
+/// A call, the time since the previous one, and by how much the clock was set back in between.
 type Timed = (u64, u64, Step);
 
 fn role() -> impl Strategy<Value = Role> {
@@ -102,7 +104,7 @@ fn timed() -> impl Strategy<Value = Timed> {
     (0..300_u64, back, step)
 }
 
-/// What the store should keep, as the rules need it.
+/// The expected state of the store, in the form that the rules need.
 struct World<'s> {
     store: &'s Store,
     now: Timestamp,
@@ -202,7 +204,7 @@ impl<'s> World<'s> {
             also_refused,
         });
         if abuse.is_some() {
-            // Whoever is banned for refusals is asked about its ban as well.
+            // A user who is banned for refusals must also be checked for bans.
             for limit in &limits {
                 if !not_banned.contains(&limit.subject) {
                     not_banned.push(limit.subject.clone());
@@ -221,7 +223,7 @@ impl<'s> World<'s> {
         }
     }
 
-    /// What the rules say of the request, and what the store should keep from now on.
+    /// The rules' answer to the request; updates the expected state.
     fn ruled(
         &mut self,
         request: &GateRequest,
@@ -265,7 +267,7 @@ impl<'s> World<'s> {
         decision
     }
 
-    /// Counts a refusal by a limit; whether it has led to a ban.
+    /// Counts a refusal by a limit; returns whether it caused a ban.
     fn struck(&mut self, request: &GateRequest, limit: &LimitCheck) -> bool {
         let Some(abuse) = request.counting(limit) else {
             return false;
@@ -282,7 +284,8 @@ impl<'s> World<'s> {
     }
 }
 
-/// Random sequences of calls: each answer of the gate is what the rules say, and the sequences reach every answer.
+/// Random sequences of calls: each of the gate's answers equals the rules' answer, and the
+/// sequences reach every answer.
 pub fn against_the_rules(runtime: &Runtime, store: &Store, cases: u32) {
     let seen = Mutex::default();
     let config =

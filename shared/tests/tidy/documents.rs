@@ -1,10 +1,10 @@
-//! What documents point to is there: files, headings, names in files, tests.
+//! Checks that the targets of the documents' links exist: files, headings, names in files, tests.
 
 use std::{fs, path::Path};
 
 use super::{read, root, sources};
 
-/// The documents whose links are followed.
+/// The documents whose links are checked.
 const DOCUMENTS: [&str; 7] = [
     ".github/CHANGELOG.md",
     ".github/CONTRIBUTING.md",
@@ -29,7 +29,7 @@ fn links(prose: &str) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// The anchors that GitHub makes of the headings.
+/// The anchors that GitHub generates from the headings.
 fn anchors(document: &str) -> Vec<String> {
     let headings = document.lines().filter(|line| line.starts_with('#'));
     headings
@@ -42,7 +42,7 @@ fn anchors(document: &str) -> Vec<String> {
         .collect()
 }
 
-/// What a link lacks. Text in code style names something that stands in the file.
+/// The fault of a link. Text in code style must be a name that occurs in the target file.
 fn fault(path: &Path, text: &str, anchor: Option<&str>) -> Option<&'static str> {
     let linked = || fs::read_to_string(path).unwrap();
     let name = text.strip_prefix('`').and_then(|text| text.strip_suffix('`'));
@@ -83,7 +83,7 @@ fn recipes_name_tests_that_exist() {
     let code: String =
         folders.into_iter().flat_map(sources).map(|(_, text)| text).collect::<Vec<_>>().concat();
     let prose = prose(&read(".github/CONTRIBUTING.md"));
-    // Names of tests are sentences; nothing else in the recipes has so many words.
+    // Names of tests are sentences; no other name in the recipes has as many words.
     let is_test = |word: &&str| {
         word.matches('_').count() > 2
             && word.chars().all(|char| char == '_' || char.is_ascii_alphanumeric())

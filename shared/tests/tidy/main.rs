@@ -1,5 +1,6 @@
-//! House rules that no compiler checks: who may use whom, and that the documents say what the code does. What they say of
-//! routes is compared in `local-emulator/src/documents/routes.rs`, where the values of all functions are at hand.
+//! House rules that the compiler does not check: the allowed dependencies between modules, and the
+//! agreement of documents and code. Routes are compared in
+//! `local-emulator/src/documents/routes.rs`, which has access to all functions.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -55,7 +56,8 @@ fn product(text: &str) -> &str {
     text.split("#[cfg(test)]").next().unwrap()
 }
 
-/// Whether `module` of this crate is used in the text, as `crate::module` or inside `use crate::{ … }`.
+/// Whether `module` of this crate is used in the text, as `crate::module` or inside `use crate::{ …
+/// }`.
 fn uses(text: &str, module: &str) -> bool {
     text.contains(&format!("crate::{module}")) || {
         let flat: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -109,7 +111,7 @@ fn the_json_of_the_api_is_in_one_folder() {
 
 #[test]
 fn adapters_never_use_each_other() {
-    // `sql` is no adapter but the statements that the two SQL adapters share.
+    // `sql` is not an adapter; it holds the statements that the two SQL adapters share.
     let adapters = ["memory", "mysql", "rabbitmq", "redis", "sqlite", "system"];
     for own in adapters {
         for (name, text) in sources(&format!("shared/src/adapters/{own}")) {
@@ -208,10 +210,10 @@ fn exceptions_give_their_reason() {
     }
 }
 
-/// From this number on, migrations are those of `infra/deploy/upgrade`, which builds a release that does not exist.
+/// Numbers from here on are reserved for `infra/deploy/upgrade`, which builds a fictitious release.
 const REHEARSED_FROM: i64 = 9_000;
 
-/// What a migration's name promises is held against its statements by `migrations_only_expand_the_schema`.
+/// `migrations_only_expand_the_schema` compares a migration's statements with its name.
 #[test]
 fn migrations_are_named_for_what_they_do() {
     for database in ["mysql", "sqlite"] {
@@ -239,7 +241,8 @@ fn migrations_are_named_for_what_they_do() {
             );
             let oldest =
                 migration.oldest_release().unwrap_or_else(|error| panic!("{file}: {error}"));
-            // An instance of the release before must still work, so that this one can replace it and be replaced by it.
+            // Instances of the previous release must still work, so that an upgrade and a rollback
+            // are possible.
             assert!(
                 oldest.is_none_or(|oldest| oldest < release()),
                 "{file}: it shuts out the release before {}",

@@ -1,4 +1,4 @@
-//! Metrics are declared once: the page, the alerts and the dashboard name those, and nothing else.
+//! Metrics are declared once: the page, the alerts and the dashboard use exactly the declared ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,12 +81,12 @@ fn code_counts_only_what_is_declared_and_declares_only_what_it_counts() {
     }
 }
 
-/// Whether a character may stand in the name of a metric.
+/// Whether a metric's name may contain the character.
 fn is_word(char: char) -> bool {
     char.is_ascii_alphanumeric() || char == '_' || char == ':'
 }
 
-/// The names of metrics in PromQL, each with the names of the labels that are selected of it.
+/// The names of metrics in a PromQL expression, each with the labels that its selector names.
 fn named(text: &str) -> Vec<(&str, Vec<&str>)> {
     let mut found = Vec::new();
     let mut rest = text;
@@ -105,7 +105,8 @@ fn named(text: &str) -> Vec<(&str, Vec<&str>)> {
                 .map(str::trim)
                 .collect()
         });
-        // `node_systemd…process_…` would be another's.
+        // Otherwise a part of another program's metric, such as `node_systemd…process_…`, would
+        // match.
         if !inside {
             found.push((name, labels.unwrap_or_default()));
         }
@@ -114,7 +115,7 @@ fn named(text: &str) -> Vec<(&str, Vec<&str>)> {
     found
 }
 
-/// The declaration of what is called so in PromQL.
+/// The declaration of a metric by its PromQL name.
 fn declared(name: &str) -> Option<&'static Metric> {
     ALL.iter().find(|metric| {
         let parts = ["_bucket", "_sum", "_count"]
@@ -298,7 +299,7 @@ fn the_dashboard_is_one_that_grafana_can_load() {
             );
             let expression = target["expr"].as_str().unwrap();
             assert!(!expression.contains('$'), "{title}: no variable is defined");
-            // A legend names labels that the query keeps: those of `by (…)`, or all of them.
+            // A legend may name only labels that the query keeps: those of `by (…)`, or all.
             for label in target["legendFormat"]
                 .as_str()
                 .unwrap()

@@ -1,4 +1,4 @@
-//! The contract of each port as a suite that takes `&dyn Port`: every adapter passes it.
+//! The contract of each port as a suite that takes `&dyn Port`; every adapter passes it.
 
 pub mod admission;
 mod consumer_reports;

@@ -1,4 +1,4 @@
-//! The rules of the admission port, told as plainly as they can be: lists, and counting them.
+//! The rules of the admission port in their simplest form: lists and their lengths.
 
 use flashsale::{
     domain::{
@@ -64,7 +64,7 @@ impl Model {
         Some(((terms.stock as usize).saturating_sub(self.orders.len()), limit_reached))
     }
 
-    /// What the domain's rules need to know of a claim; `of_user` is of the claim's user.
+    /// The input of the domain's rules for a claim; `of_user` lists orders of the claim's user.
     pub fn view<'a>(&'a self, claim: &Claim, of_user: &'a [OrderId]) -> AdmissionView<'a> {
         AdmissionView {
             own: self.find(claim.order_id),

@@ -16,7 +16,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{Subject, model::Model};
 
-/// So few of each that calls meet.
+/// Few of each, so that calls interact.
 const USERS: usize = 3;
 const ORDERS: usize = 8;
 
@@ -149,7 +149,7 @@ impl World<'_> {
                 let (order_id, user_id) = (self.orders[*order], self.users[*user]);
                 let claim =
                     Claim { sale_id, order_id, user_id, ticket_expired: *expired, now: at(*now) };
-                // The rules of the domain, which a script transcribes, and the model, which tells them once more.
+                // The domain's rules, which a script copies, and the model, which restates them.
                 let ruled = self
                     .model
                     .view(&claim, &self.model.of_user(user_id))
@@ -217,7 +217,7 @@ impl World<'_> {
         }
     }
 
-    /// Compares all that can be seen.
+    /// Compares all visible state.
     async fn compare(&self) {
         assert_eq!(self.port.state(self.sale_id).await.unwrap(), self.model.state());
         let (mut actual, mut cursor) = (BTreeMap::new(), 0);
@@ -251,7 +251,7 @@ impl World<'_> {
     }
 }
 
-/// Takes the steps in a new sale.
+/// Runs the steps on a new sale.
 pub async fn run(
     subject: &Subject,
     loaded: bool,
@@ -285,7 +285,7 @@ pub async fn run(
             world.model.find(order_id)
         );
     }
-    // The overdue index: everything that is not settled, once, oldest first.
+    // The overdue index: every unsettled reservation once, oldest first.
     let (expected, actual) = (
         world.model.claim_overdue(at(99), at(100), 99),
         world.port.claim_overdue(world.sale_id, at(99), at(100), 99),

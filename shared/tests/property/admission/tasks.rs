@@ -1,5 +1,5 @@
-//! Several tasks that call at once, on the same few orders and users. Which call comes first is open, so what is
-//! checked is what must hold in every order of them.
+//! Several concurrent tasks on the same few orders and users. The order of their calls is open, so
+//! the test checks what must hold for every order.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,11 +24,12 @@ const ORDERS: usize = 10;
 #[derive(Debug, Clone)]
 pub enum Step {
     Reserve(usize),
-    /// Of an order that the task has seen admitted; the ledger knows no others.
+    /// An order that the task has seen admitted; the ledger knows no others.
     Settle(usize),
     Release(usize),
     ClaimOverdue,
-    /// A rebuild with the orders that the task has seen admitted, under the next epoch: refused, for the sale is open.
+    /// A rebuild with the orders that the task has seen admitted, under the next epoch. It is
+    /// refused, because the sale is open.
     Rebuild,
 }
 
@@ -62,7 +63,7 @@ struct World {
     epoch: AtomicU64,
 }
 
-/// What a task was told.
+/// The answers to a task.
 #[derive(Default)]
 struct Log {
     reserved: Vec<OrderId>,
@@ -138,7 +139,7 @@ impl World {
     }
 }
 
-/// Runs the plan in a new sale.
+/// Runs the plan on a new sale.
 pub async fn run(port: &Arc<dyn Admission>, plan: &Plan) {
     let sale = Sale { per_user_limit: plan.limit, ..testing::sale(plan.stock) };
     let (users, orders) =
@@ -159,7 +160,8 @@ pub async fn run(port: &Arc<dyn Admission>, plan: &Plan) {
     check(&world, &logs).await;
 }
 
-/// No moment shows more units held than there are: nothing in the plan lets the ledger know of more.
+/// At no time are more units held than the stock, because the plan never settles orders beyond the
+/// stock.
 async fn observe(world: Arc<World>, done: Arc<AtomicBool>) {
     while !done.load(Ordering::SeqCst) {
         if let AdmissionState::Open { stock, reserved, settled, .. } =
@@ -184,7 +186,7 @@ async fn check(world: &World, logs: &[Log]) {
     assert_eq!(
         held.keys().copied().collect::<BTreeSet<_>>(),
         &won - &released,
-        "what was reserved and not given back, and nothing else"
+        "exactly the orders that were reserved and not released"
     );
 
     let settled = held.values().filter(|held| held.settled).count() as u32;
@@ -220,7 +222,7 @@ async fn check(world: &World, logs: &[Log]) {
             assert_eq!(answer, AdmissionDecision::Ended);
         }
     }
-    // Exactly what is left can still be had.
+    // Exactly the remaining units can still be reserved.
     for left in (0..=sale.stock - reserved - settled).rev() {
         let claim =
             Claim { order_id: testing::order_id(), user_id: testing::user_id(), ..world.claim(0) };
