@@ -164,10 +164,13 @@ async fn login_needs_redis_and_the_database() {
     assert_eq!(status, 201, "{made}");
     let (status, session) = stage.http("login", "POST", "/api/sessions", None, Some(account)).await;
     assert_eq!(status, 201, "{session}");
-    // Redis knows the session.
-    stage.ends(ServerKind::MySql).await;
     let token = session["token"].as_str();
-    assert_eq!(stage.http("login", "GET", "/api/sessions/current", token, None).await.0, 200);
+    let current = async || stage.http("login", "GET", "/api/sessions/current", token, None).await;
+    assert_eq!(current().await.0, 200);
+    // The answer holds the user's phone, which only the database has.
+    stage.ends(ServerKind::MySql).await;
+    let (status, problem) = current().await;
+    assert_eq!((status, &problem["type"]), (503, &json!("/problems/unavailable")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
