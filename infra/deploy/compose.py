@@ -488,7 +488,7 @@ def watched(addresses):
     rare = set(re.findall(r"^\| `(\w+)` \|[^|]*\|[^|]*\| (?:with `--host processes`|from the first one on) \|", (ROOT / "infra/METRICS.md").read_text(), re.M))
     assert len(rare) > 5, rare
     rules = (ROOT / "infra/prometheus/rules.yml").read_text()
-    named = set(re.findall(r"flashsale_[a-z_]+", rules + "".join(expression for _, expression in panels())))
+    named = set(re.findall(r"flashsale_[a-z_]+", rules + "\n" + "\n".join(expression for _, expression in panels())))
     for name in sorted(named):
         present = name in exposed or re.sub(r"_(bucket|sum|count)$", "", name) in rare
         assert present, f"{name} is in the dashboard or the rules, and no emulator exposes it"
