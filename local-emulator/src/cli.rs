@@ -109,7 +109,7 @@ pub enum Command {
     Serve,
     /// Check that the books balance: exit 0 when they do, 1 with each broken promise when not
     Audit {
-        /// Look again for up to this long while something is still on its way
+        /// Read again for up to this long while an order is still on its way or a store does not answer
         #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = parse_duration_ms)]
         within: u64,
     },

@@ -7,13 +7,15 @@ use tokio::time::Instant;
 
 use crate::cli;
 
-/// Looks, again and again while something is wrong and `within_ms` is not over, and prints the last look.
+/// Reads the books and prints them. Until `within_ms` have passed, it reads again while they do not balance or a store does not
+/// answer, as right after a failover.
 pub async fn run(app: &App, within_ms: u64) -> anyhow::Result<ExitCode> {
     let deadline = Instant::now() + Duration::from_millis(within_ms);
-    let books = loop {
-        let books = app.audit().await?;
-        if books.iter().all(|sale| sale.findings.is_empty()) || Instant::now() >= deadline {
-            break books;
+    let (books, parked) = loop {
+        let read = read(app).await;
+        let balance = matches!(&read, Ok((books, _)) if books.iter().all(|sale| sale.findings.is_empty()));
+        if balance || Instant::now() >= deadline {
+            break read?;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     };
@@ -21,7 +23,6 @@ pub async fn run(app: &App, within_ms: u64) -> anyhow::Result<ExitCode> {
         print(sale)?;
     }
     let findings: usize = books.iter().map(|sale| sale.findings.len()).sum();
-    let parked = app.ports.queue.depth().await?.parked;
     if parked > 0 {
         cli::say(&format!("note: {parked} messages are parked"))?;
     }
@@ -31,6 +32,11 @@ pub async fn run(app: &App, within_ms: u64) -> anyhow::Result<ExitCode> {
     }
     cli::say(&format!("{findings} findings: the books do not balance"))?;
     Ok(ExitCode::FAILURE)
+}
+
+/// The books, and how many messages are parked.
+async fn read(app: &App) -> anyhow::Result<(Vec<SaleBooks>, u64)> {
+    Ok((app.audit().await?, app.ports.queue.depth().await?.parked))
 }
 
 fn print(sale: &SaleBooks) -> anyhow::Result<()> {
