@@ -15,6 +15,7 @@ shop.PROJECT = "flashsale-operate"
 shop.PORT = int(os.environ.get("BACKUP_TEST_PORT", "18280"))
 shop.SECRETS = shop.WORK / "backup-secrets"
 shop.ENVIRONMENT |= {
+    "COMPOSE_PROJECT_NAME": shop.PROJECT,
     "FLASHSALE_IMAGE": "flashsale:backup-test",
     "FLASHSALE_PORT": str(shop.PORT),
     "FLASHSALE_SECRETS": str(shop.SECRETS),
@@ -182,7 +183,7 @@ def main():
         compose("down", "-v", "--remove-orphans", "-t", "5", timeout=180)
         shutil.rmtree(shop.SECRETS, ignore_errors=True)
         up()
-        tokens, sale = [token for _ in range(20) for token in seed(50)], create_sale(STOCK)
+        tokens, sale = [token for _ in range(20) for token in seed(150)], create_sale(STOCK)
         for part in parts:
             part(sale, tokens)
         proved(f"backup and restore, in {time.monotonic() - started:.0f} s")

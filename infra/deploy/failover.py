@@ -14,6 +14,7 @@ shop.SECRETS = shop.WORK / "failover-secrets"
 BACKUPS = shop.WORK / "failover-backups"
 FILES = ["-f", "infra/compose.yaml", "-f", "infra/deploy/failover.yaml"]
 shop.ENVIRONMENT |= {
+    "COMPOSE_PROJECT_NAME": shop.PROJECT,
     "FLASHSALE_IMAGE": "flashsale:failover-test",
     "FLASHSALE_PORT": str(shop.PORT),
     "FLASHSALE_SECRETS": str(shop.SECRETS),
