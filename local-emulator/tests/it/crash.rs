@@ -131,6 +131,25 @@ async fn the_embedded_emulator_is_killed_and_started_again() {
     assert!(books.contains("stock 400 = available 0 + reserved 0 + sold 400"), "{books}");
 }
 
+/// As after a failover: whoever audits at that moment waits for the store instead of learning nothing.
+#[test]
+#[ignore = "needs servers: infra/test runs it"]
+fn an_audit_waits_for_a_store_that_does_not_answer() {
+    let place = Place::servers();
+    place.sale(1);
+    let servers = place.servers.as_ref().unwrap();
+    servers.pause(ServerKind::RabbitMq).unwrap();
+    std::thread::scope(|scope| {
+        let audit = scope.spawn(|| place.audit());
+        // Longer than a call to the queue may take.
+        std::thread::sleep(Duration::from_secs(10));
+        let waits = !audit.is_finished();
+        servers.resume(ServerKind::RabbitMq).unwrap();
+        assert!(audit.join().expect("the books balance").contains("the books of 1 sales balance"));
+        assert!(waits, "it can't have read the queue");
+    });
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn redis_is_emptied() {
