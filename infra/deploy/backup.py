@@ -183,7 +183,7 @@ def main():
         compose("down", "-v", "--remove-orphans", "-t", "5", timeout=180)
         shutil.rmtree(shop.SECRETS, ignore_errors=True)
         up()
-        tokens, sale = [token for _ in range(20) for token in seed(50)], create_sale(STOCK)
+        tokens, sale = [token for _ in range(20) for token in seed(150)], create_sale(STOCK)
         for part in parts:
             part(sale, tokens)
         proved(f"backup and restore, in {time.monotonic() - started:.0f} s")
