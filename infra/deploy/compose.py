@@ -79,11 +79,12 @@ def inspect(container, field):
 
 def until(what, test, seconds):
     end = time.monotonic() + seconds
-    while not test():
+    while not (found := test()):
         if time.monotonic() > end:
             print(compose("ps", "-a", check=False).stdout, compose("logs", "--tail", "30", check=False).stdout[-12000:], file=sys.stderr)
             raise SystemExit(f"not within {seconds} s: {what}")
         time.sleep(0.25)
+    return found
 
 
 def healthy():

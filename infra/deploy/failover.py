@@ -73,7 +73,12 @@ def survived(name, sale, tokens, break_it):
 
 def members(queue):
     """The leader, and how many members are online."""
-    rows = inside("rabbitmq3", "rabbitmqctl", "-q", "list_queues", "--online", "name", "leader", "online").splitlines()
+    # A node that has just lost another may refuse for some seconds.
+    def listed():
+        done = compose("exec", "-T", "rabbitmq3", "rabbitmqctl", "-q", "list_queues", "--online", "name", "leader", "online", check=False)
+        return done.stdout if done.returncode == 0 else None
+
+    rows = until("rabbitmq3 lists its queues", listed, 60).splitlines()
     (row,) = [row.split("\t") for row in rows if row.split("\t")[0] == queue]
     return row[1], row[2].count("rabbit@")
 

@@ -619,9 +619,10 @@ def main():
             product.start(port)
         nginx = Nginx("product", instances)
         started.append(nginx)
+        # A unit for each, so that a slow machine, which needs more time to replace instances, does not sell out.
         product.run("users", "seed", "--count", "3000", "--out", str(WORK / "users.csv"))
         tokens = [line.rsplit(",", 1)[1] for line in (WORK / "users.csv").read_text().split()[1:]]
-        sale = json.loads(product.run("sales", "create", "--title", "Phone", "--stock", "2900", "--price", "1999"))["sale_id"]
+        sale = json.loads(product.run("sales", "create", "--title", "Phone", "--stock", "3000", "--price", "1999"))["sale_id"]
         buying(nginx, product, tokens, sale)
         replacing(nginx, product, tokens, sale, instances)
     except BaseException:
