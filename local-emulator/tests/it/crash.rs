@@ -9,14 +9,13 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    books::{add_admin, balanced_books},
     client::Client,
     emulator::Place,
     shop::{Bought, follow},
     storm::{Accepted, follow_all, rush, rush_noting},
 };
 
-/// The administrator that reads the books.
-const ADMIN: (&str, &str) = ("+12015550199", "correct horse battery");
 /// The functions whose processes are killed.
 const FUNCTIONS: [&str; 5] = ["seckill", "order-worker", "sweeper", "sales", "order-status"];
 
@@ -125,7 +124,7 @@ async fn the_embedded_emulator_is_killed_and_started_again() {
         assert!(Instant::now() < deadline, "{recorded} of 400 units are sold");
         sleep(Duration::from_millis(500)).await;
     }
-    assert_books_balance(&again.client, &sale).await;
+    assert_eq!(balanced_books(&again.client, &sale).await["sold"], 400);
     again.stop();
     let books = place.audit();
     assert!(books.contains("stock 400 = available 0 + reserved 0 + sold 400"), "{books}");
@@ -347,32 +346,6 @@ async fn assert_winners_are_told(clients: &[Client], sale: &str, winners: &[(Str
         }
     }
     assert!(wrong.is_empty(), "{} of {} winners: {wrong:?}", wrong.len(), winners.len());
-}
-
-fn add_admin(place: &Place) {
-    let (phone, password) = ADMIN;
-    let added =
-        place.run_with_input(&["users", "add-admin", "--phone", phone], &format!("{password}\n"));
-    assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
-}
-
-/// Waits until the orders in progress have ended, and asserts that the books of the running
-/// emulator balance. An audit after its end could not read the embedded admission store.
-async fn assert_books_balance(client: &Client, sale: &str) {
-    let (phone, password) = ADMIN;
-    let account = json!({ "phone": phone, "password": password });
-    let token = client.post("/api/sessions", None, account).await.expect(201).text("token");
-    let path = format!("/api/admin/sales/{sale}/books");
-    let deadline = Instant::now() + Duration::from_secs(40);
-    loop {
-        let books = client.get(&path, Some(&token)).await.expect(200).json();
-        if books["findings"].as_array().unwrap().is_empty() && books["reserved"] == 0 {
-            assert_eq!(books["stock"], books["sold"]);
-            return;
-        }
-        assert!(Instant::now() < deadline, "{books}");
-        sleep(Duration::from_millis(500)).await;
-    }
 }
 
 /// Waits until some units are taken.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::{
+    books::{add_admin, balanced_books},
     emulator::Place,
     shop::{Bought, buy, follow},
 };
@@ -228,6 +229,7 @@ async fn orders_are_placed_by_invoking_functions() {
 async fn unpaid_orders_expire_and_their_units_are_sold_again() {
     let place = Place::embedded().set("ORDERS__PAY_WITHIN_SECONDS", "1");
     let (tokens, sale) = (place.seed(2), place.sale(1));
+    add_admin(&place);
     let emulator = place.start(&["--no-demo"]);
     let clients = [emulator.client.clone()];
     let Bought::Order(order) = buy(&clients, &sale, &tokens[0], false, 0).await else {
@@ -254,6 +256,7 @@ async fn unpaid_orders_expire_and_their_units_are_sold_again() {
         .post(&path, Some(&tokens[0]), json!({}))
         .await
         .expect_problem(409, "order-final");
+    balanced_books(&emulator.client, &sale).await;
     emulator.stop();
 }
 

@@ -5,6 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use tokio::sync::Mutex;
 
 use crate::{
+    books::{add_admin, balanced_books},
     client::Client,
     emulator::Place,
     shop::{Bought, buy, follow},
@@ -75,6 +76,7 @@ pub async fn follow_all(emulators: &[Client], ends: &[(String, Bought)]) -> usiz
 async fn storm(place: &Place) {
     let tokens = place.seed(2_000);
     let sale = place.sale(500);
+    add_admin(place);
     let emulator = place.start(&["--no-demo"]);
     let clients = [emulator.client.clone()];
     let ends = rush(&clients, &sale, &tokens, 64).await;
@@ -86,6 +88,7 @@ async fn storm(place: &Place) {
     assert_eq!(losers, 1_500);
     let page = emulator.client.get(&format!("/api/sales/{sale}"), None).await.expect(200).json();
     assert_eq!((&page["available"], &page["state"]), (&0.into(), &"sold_out".into()));
+    assert_eq!(balanced_books(&emulator.client, &sale).await["sold"], 500);
     emulator.stop();
     let books = place.audit();
     assert!(books.contains("stock 500 = available 0 + reserved 0 + sold 500"), "{books}");

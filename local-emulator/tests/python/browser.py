@@ -149,7 +149,7 @@ class Visitor:
         return phone
 
     def wait_until(self, holds):
-        """For what happens beside the page."""
+        """For what no locator shows. Playwright's `wait_for_function` repeats a check by `eval`, which the pages' policy forbids."""
         for _ in range(PATIENCE_MS // 50):
             if holds():
                 return
@@ -165,7 +165,7 @@ class Visitor:
         for colours in ("light", "dark"):
             # Without motion, or colours are looked at while they change.
             self.page.emulate_media(color_scheme=colours, reduced_motion="reduce")
-            self.page.wait_for_function("colours => document.documentElement.dataset.bsTheme === colours", arg=colours)
+            self.wait_until(lambda: self.page.evaluate("document.documentElement.dataset.bsTheme") == colours)
             self.page.evaluate(AXE)
             found = self.page.evaluate("axe.run().then((results) => results.violations)")
             for violation in found:

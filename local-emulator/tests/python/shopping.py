@@ -398,7 +398,7 @@ def captcha():
         assert answer.value.status in (200, 206) and answer.value.headers["content-type"] == "audio/wav"
         sound = page.locator("audio")
         expect(sound).to_be_visible()
-        page.wait_for_function("document.querySelector('audio').duration > 1")
+        one.wait_until(lambda: page.evaluate("document.querySelector('audio').duration > 1"))
         one.accessible("registering with a captcha")
 
         page.get_by_label("Phone number", exact=True).fill("312-555-0177")

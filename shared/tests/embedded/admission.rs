@@ -5,34 +5,17 @@ mod property;
 
 use std::sync::Arc;
 
-use flashsale::{
-    adapters::memory::MemoryAdmission, ports::Admission, testing::contract::admission,
-};
+use flashsale::{adapters::memory::MemoryAdmission, contract_tests, ports::Admission};
 use futures_util::future::BoxFuture;
 use tokio::runtime::Runtime;
 
 use property::Subject;
 
-#[tokio::test]
-async fn memory_reserves() {
-    admission::reserve(&MemoryAdmission::default()).await;
+async fn admission() -> ((), Arc<dyn Admission>) {
+    ((), Arc::new(MemoryAdmission::default()))
 }
 
-#[tokio::test]
-async fn memory_keeps_orders() {
-    admission::orders(&MemoryAdmission::default()).await;
-}
-
-#[tokio::test]
-async fn memory_is_rebuilt() {
-    admission::rebuild(&MemoryAdmission::default()).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn memory_bears_a_crowd() {
-    let port: Arc<dyn Admission> = Arc::new(MemoryAdmission::default());
-    admission::crowd(&port).await;
-}
+contract_tests! { admission [] admission() }
 
 fn memory() -> Subject {
     let port = Arc::new(MemoryAdmission::default());

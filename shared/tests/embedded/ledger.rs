@@ -10,8 +10,9 @@ use std::{
 
 use flashsale::{
     adapters::sqlite::{OpenError, Sqlite},
+    contract_tests,
     domain::{OrderId, SaleChange},
-    ports::{Health as _, OrderLedger, Sales},
+    ports::{OrderLedger, Sales},
     private_files::Loose,
     testing::{
         self, START,
@@ -22,33 +23,13 @@ use sqlx::{ConnectOptions as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use flashsale::testing::TempDir;
 
-macro_rules! suites {
-    ($($suite:ident),*) => {$(
-        #[tokio::test(flavor = "multi_thread")]
-        async fn $suite() {
-            let dir = TempDir::new();
-            ledger::$suite(&Ledger::of(dir.sqlite().await)).await;
-        }
-    )*};
+async fn ledger() -> (TempDir, Ledger) {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    (dir, Ledger::of(store))
 }
-suites!(
-    users,
-    kept_sessions,
-    session_races,
-    kept_bans,
-    sales,
-    signing_keys,
-    recording,
-    payment,
-    cancellation,
-    expiry,
-    expiry_by_sale,
-    stock_return,
-    tally,
-    paging,
-    recording_races,
-    ending_races
-);
+
+contract_tests! { ledger [] ledger() }
 
 /// A separate connection, as another tool would open it.
 pub async fn raw(dir: &TempDir) -> SqliteConnection {
@@ -57,14 +38,6 @@ pub async fn raw(dir: &TempDir) -> SqliteConnection {
         .connect()
         .await
         .unwrap()
-}
-
-#[tokio::test]
-async fn health() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    assert_eq!(store.name(), "database");
-    store.check().await.unwrap();
 }
 
 #[tokio::test]

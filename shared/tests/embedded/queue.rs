@@ -4,84 +4,22 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::sqlite::Sqlite,
+    contract_tests,
     domain::{QueueBacklog, QueueDepth},
     ports::{OrderQueue as _, OrderSource as _},
     private_files::Loose,
-    testing::contract::queue::{self, carried, gather, orders},
+    testing::contract::queue::{QueuePorts, carried, gather, orders},
 };
 
 use flashsale::testing::TempDir;
 
-#[tokio::test]
-async fn published_is_received_once() {
+async fn queue() -> (TempDir, QueuePorts) {
     let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::published_is_received_once(&store, &store).await;
+    let store = Arc::new(dir.sqlite().await);
+    (dir, QueuePorts::of(&store))
 }
 
-#[tokio::test]
-async fn receive_is_bounded() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::receive_is_bounded(&store, &store).await;
-}
-
-#[tokio::test]
-async fn a_message_wakes_the_receiver() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::a_message_wakes_the_receiver(&store, Arc::new(store.clone())).await;
-}
-
-#[tokio::test]
-async fn a_receiver_may_go_away() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::a_receiver_may_go_away(&store, &store).await;
-}
-
-#[tokio::test]
-async fn handed_back_comes_again() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::handed_back_comes_again(&store, &store).await;
-}
-
-#[tokio::test]
-async fn handed_back_too_often_is_parked() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::handed_back_too_often_is_parked(&store, &store).await;
-}
-
-#[tokio::test]
-async fn parked_is_counted() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::parked_is_counted(&store, &store).await;
-}
-
-#[tokio::test]
-async fn parked_is_shown_retried_and_discarded() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::parked_is_shown_retried_and_discarded(&store, &store, &store).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn many_publish_at_once() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::many_publish_at_once(Arc::new(store.clone()), &store).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn two_consumers_share() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::two_consumers_share(Arc::new(store.clone()), [Arc::new(store.clone()), Arc::new(store)])
-        .await;
-}
+contract_tests! { queue [] queue() }
 
 #[tokio::test]
 async fn a_restart_makes_everything_visible_again() {
@@ -144,14 +82,6 @@ async fn what_an_earlier_process_left_is_counted_until_it_is_worked_off() {
     store.ack(&[again[0].tag]).await.unwrap();
     assert_eq!(store.inherited().await.unwrap(), Some(0));
     assert_eq!(store.depth().await.unwrap().waiting, 1);
-}
-
-#[tokio::test]
-async fn memory_keeps_reports_of_consumers() {
-    flashsale::testing::contract::consumer_reports(
-        &flashsale::adapters::memory::MemoryConsumerReports::new(),
-    )
-    .await;
 }
 
 #[tokio::test]

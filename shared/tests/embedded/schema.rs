@@ -2,15 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are test code too")]
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use flashsale::{
     adapters::sqlite::{OpenError, Sqlite},
+    contract_tests,
     domain::schema::{Migration, SchemaError, release},
     private_files::Loose,
     testing::contract::{
-        ledger::{self, Ledger},
-        queue,
+        ledger::Ledger,
+        queue::QueuePorts,
         schema::{Column, Table, Tables, breaches},
     },
 };
@@ -170,35 +171,23 @@ async fn note(raw: &mut SqliteConnection, name: &str) {
     execute(raw, &format!("INSERT INTO _sqlx_migrations VALUES (9999, '{name}', CURRENT_TIMESTAMP, TRUE, x'00', 0)")).await;
 }
 
-macro_rules! suites {
-    ($($suite:ident),*) => {
-        mod on_the_schema_of_a_newer_release {
-            use super::*;
-            $(
-                #[tokio::test(flavor = "multi_thread")]
-                async fn $suite() {
-                    let dir = TempDir::new();
-                    ledger::$suite(&Ledger::of(expanded(&dir).await)).await;
-                }
-            )*
-
-            #[tokio::test]
-            async fn messages() {
-                let dir = TempDir::new();
-                let store = expanded(&dir).await;
-                queue::published_is_received_once(&store, &store).await;
-            }
-
-            #[tokio::test]
-            async fn parked_messages() {
-                let dir = TempDir::new();
-                let store = expanded(&dir).await;
-                queue::parked_is_counted(&store, &store).await;
-            }
-        }
-    };
+async fn ledger() -> (TempDir, Ledger) {
+    let dir = TempDir::new();
+    let store = expanded(&dir).await;
+    (dir, Ledger::of(store))
 }
-suites!(users, kept_sessions, kept_bans, sales, signing_keys, recording, payment, expiry, paging);
+
+async fn queue() -> (TempDir, QueuePorts) {
+    let dir = TempDir::new();
+    let store = Arc::new(expanded(&dir).await);
+    (dir, QueuePorts::of(&store))
+}
+
+mod on_the_schema_of_a_newer_release {
+    use super::*;
+    contract_tests! { ledger [] ledger() }
+    contract_tests! { queue [] queue() }
+}
 
 #[tokio::test]
 async fn a_release_is_refused_on_a_schema_that_no_longer_holds_what_it_needs() {

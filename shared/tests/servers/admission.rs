@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::{redis::Redis, system::SystemClock},
+    contract_tests,
     domain::{AdmissionDecision, AdmissionState, Sale, SaleId},
     ports::{Admission, Clock as _},
-    testing::{self, Claim, START, contract::admission},
+    testing::{self, Claim, START},
 };
 use futures_util::future::BoxFuture;
 use tokio::runtime::Runtime;
@@ -27,41 +28,24 @@ fn redis_urls() -> [String; 2] {
     ]
 }
 
-/// Stores of their own on the single server and on the cluster.
-fn stores() -> [Redis; 2] {
-    redis_urls().map(|url| Redis::new(&url, &format!("{}:", unique("admission"))).unwrap())
+/// A store of its own on the server at `url`.
+async fn admission(url: String) -> ((), Arc<dyn Admission>) {
+    ((), Arc::new(Redis::new(&url, &format!("{}:", unique("admission"))).unwrap()))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs servers: infra/test runs it"]
-async fn redis_reserves() {
-    for redis in stores() {
-        admission::reserve(&redis).await;
+mod admission_single {
+    use super::*;
+    contract_tests! {
+        admission [#[ignore = "needs servers: infra/test runs it"]]
+        admission(servers().redis_url().expect("a Redis was started"))
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs servers: infra/test runs it"]
-async fn redis_keeps_orders() {
-    for redis in stores() {
-        admission::orders(&redis).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs servers: infra/test runs it"]
-async fn redis_is_rebuilt() {
-    for redis in stores() {
-        admission::rebuild(&redis).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs servers: infra/test runs it"]
-async fn redis_bears_a_crowd() {
-    for redis in stores() {
-        let port: Arc<dyn Admission> = Arc::new(redis);
-        admission::crowd(&port).await;
+mod admission_cluster {
+    use super::*;
+    contract_tests! {
+        admission [#[ignore = "needs servers: infra/test runs it"]]
+        admission(servers().redis_cluster_url().expect("a Redis cluster was started"))
     }
 }
 

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::redis::Redis,
+    contract_tests,
     domain::{Ban, Subject, Timestamp},
-    ports::{Blacklist, Health as _, StoreError},
+    ports::{Blacklist, Cache, ConsumerReports, Health as _, Locks, StoreError},
     testing::{
         START,
-        contract::gate::{self, GatePorts},
+        contract::{self, gate::GatePorts},
         user_id,
     },
 };
@@ -32,62 +33,57 @@ fn cluster() -> Arc<Redis> {
     Arc::new(Redis::new(&url, &format!("{}:", unique("gate"))).expect("the address is well-formed"))
 }
 
-fn ports(redis: &Arc<Redis>) -> GatePorts {
-    GatePorts { gate: redis.clone(), sessions: redis.clone(), blacklist: redis.clone() }
+async fn gate(redis: Arc<Redis>) -> ((), GatePorts) {
+    ((), GatePorts::of(&redis))
 }
 
-macro_rules! on_redis {
-    ($($name:ident: |$redis:ident| $call:expr;)*) => {
-        mod gate_single {
-            use super::*;
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                #[ignore = "needs servers: infra/test runs it"]
-                async fn $name() {
-                    let $redis = single();
-                    $call.await;
-                }
-            )*
-        }
-
-        mod gate_cluster {
-            use super::*;
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                #[ignore = "needs servers: infra/test runs it"]
-                async fn $name() {
-                    let $redis = cluster();
-                    $call.await;
-                }
-            )*
-        }
-    };
+async fn locks(redis: Arc<Redis>) -> ((), Arc<dyn Locks>) {
+    ((), redis)
 }
 
-on_redis! {
-    order_of_checks: |redis| gate::order_of_checks(&ports(&redis));
-    burst_and_rate: |redis| gate::burst_and_rate(&*redis);
-    exact_retry: |redis| gate::exact_retry(&*redis);
-    quota_under_contention: |redis| gate::quota_under_contention(redis);
-    charges_all_or_none: |redis| gate::charges_all_or_none(&*redis);
-    clock_set_back: |redis| gate::clock_set_back(&*redis);
-    strikes: |redis| gate::strikes(&ports(&redis));
-    sessions: |redis| gate::sessions(&ports(&redis));
-    many_sessions: |redis| gate::many_sessions(&ports(&redis));
-    session_roles: |redis| gate::session_roles(&ports(&redis));
-    blacklist: |redis| gate::blacklist(&ports(&redis));
-    bans_put_back: |redis| gate::bans_put_back(&ports(&redis));
-    failures: |redis| gate::failures(redis);
-    captchas: |redis| gate::captchas(redis);
-    locks: |redis| gate::locks(&*redis);
-    lock_exclusion: |redis| gate::lock_exclusion(redis);
-    cache: |redis| gate::cache(redis);
-    reports_of_consumers: |redis| async move { flashsale::testing::contract::consumer_reports(&*redis).await };
-    long_list_of_bans: |redis| put_and_list_many_bans(&*redis);
-    health: |redis| async move {
+async fn cache(redis: Arc<Redis>) -> ((), Arc<dyn Cache>) {
+    ((), redis)
+}
+
+async fn consumer_reports(redis: Arc<Redis>) -> ((), Arc<dyn ConsumerReports>) {
+    ((), redis)
+}
+
+mod gate_single {
+    use super::*;
+    contract_tests! { gate [#[ignore = "needs servers: infra/test runs it"]] gate(single()) }
+    contract_tests! { locks [#[ignore = "needs servers: infra/test runs it"]] locks(single()) }
+    contract_tests! { cache [#[ignore = "needs servers: infra/test runs it"]] cache(single()) }
+    contract_tests! {
+        consumer_reports [#[ignore = "needs servers: infra/test runs it"]] consumer_reports(single())
+    }
+}
+
+mod gate_cluster {
+    use super::*;
+    contract_tests! { gate [#[ignore = "needs servers: infra/test runs it"]] gate(cluster()) }
+    contract_tests! { locks [#[ignore = "needs servers: infra/test runs it"]] locks(cluster()) }
+    contract_tests! { cache [#[ignore = "needs servers: infra/test runs it"]] cache(cluster()) }
+    contract_tests! {
+        consumer_reports [#[ignore = "needs servers: infra/test runs it"]] consumer_reports(cluster())
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn redis_is_healthy() {
+    for redis in [single(), cluster()] {
         assert_eq!(redis.name(), "redis");
         redis.check().await.unwrap();
-    };
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn gate_lists_many_bans() {
+    for redis in [single(), cluster()] {
+        put_and_list_many_bans(&*redis).await;
+    }
 }
 
 /// The script implements the domain's rules: who may enter, the order of the checks, and GCRA.
@@ -203,13 +199,14 @@ async fn gate_leaves_nothing_behind() {
     let url = servers.redis_url().unwrap();
     let prefix = format!("{}:", unique("gate"));
     let redis = Arc::new(Redis::new(&url, &prefix).unwrap());
-    gate::sessions(&ports(&redis)).await;
-    gate::exact_retry(&*redis).await;
-    gate::strikes(&ports(&redis)).await;
-    gate::failures(redis.clone()).await;
-    gate::captchas(redis.clone()).await;
-    gate::locks(&*redis).await;
-    gate::cache(redis.clone()).await;
+    let ports = GatePorts::of(&redis);
+    contract::gate::sessions(&ports).await;
+    contract::gate::exact_retry(&ports).await;
+    contract::gate::strikes(&ports).await;
+    contract::gate::failures(&ports).await;
+    contract::gate::captchas(&ports).await;
+    contract::locks::one_holder(&locks(redis.clone()).await.1).await;
+    contract::cache::newest_version(&cache(redis.clone()).await.1).await;
     let mut raw =
         redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
     let keys: Vec<String> =

@@ -7,6 +7,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use flashsale::{
     adapters::{mysql::MySql, system::SystemClock},
     config::Config,
+    contract_tests,
     domain::{OrderStatus, Transition},
     ports::{Clock as _, Health as _, LedgerClock as _, OrderLedger, Sales, StoreError, Users},
     testing::{
@@ -53,33 +54,11 @@ pub async fn migrated(url: &str) -> MySql {
     store
 }
 
-macro_rules! suites {
-    ($($suite:ident),*) => {$(
-        #[tokio::test(flavor = "multi_thread")]
-        #[ignore = "needs servers: infra/test runs it"]
-        async fn $suite() {
-            ledger::$suite(&Ledger::of(migrated(&database().await).await)).await;
-        }
-    )*};
+async fn ledger() -> ((), Ledger) {
+    ((), Ledger::of(migrated(&database().await).await))
 }
-suites!(
-    users,
-    kept_sessions,
-    session_races,
-    kept_bans,
-    sales,
-    signing_keys,
-    recording,
-    payment,
-    cancellation,
-    expiry,
-    expiry_by_sale,
-    stock_return,
-    tally,
-    paging,
-    recording_races,
-    ending_races
-);
+
+contract_tests! { ledger [#[ignore = "needs servers: infra/test runs it"]] ledger() }
 
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]

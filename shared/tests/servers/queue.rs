@@ -11,9 +11,13 @@ use std::{
 
 use flashsale::{
     adapters::rabbitmq::RabbitMq,
+    contract_tests,
     domain::{AdmittedOrder, OrderId, QueueDepth},
     ports::{Health as _, OrderQueue as _, OrderSource as _, PUBLISH_LIMIT_MS, StoreError},
-    testing::contract::queue::{self, carried, gather, orders},
+    testing::contract::{
+        self,
+        queue::{QueuePorts, carried, gather, orders},
+    },
 };
 use tokio::{task::JoinSet, time::sleep};
 
@@ -23,81 +27,14 @@ fn shared_url() -> String {
     servers().amqp_url().unwrap()
 }
 
-/// A queue of its own on the shared server.
-fn own() -> RabbitMq {
-    RabbitMq::new(&shared_url(), &unique("q")).unwrap()
-}
-
-#[tokio::test]
-#[ignore = "needs servers: infra/test runs it"]
-async fn published_is_received_once() {
-    let rabbit = own();
-    queue::published_is_received_once(&rabbit, &rabbit).await;
-}
-
-#[tokio::test]
-#[ignore = "needs servers: infra/test runs it"]
-async fn receive_is_bounded() {
-    let rabbit = own();
-    queue::receive_is_bounded(&rabbit, &rabbit).await;
-}
-
-#[tokio::test]
-#[ignore = "needs servers: infra/test runs it"]
-async fn a_message_wakes_the_receiver() {
-    let rabbit = own();
-    queue::a_message_wakes_the_receiver(&rabbit, Arc::new(rabbit.clone())).await;
-}
-
-#[tokio::test]
-#[ignore = "needs servers: infra/test runs it"]
-async fn a_receiver_may_go_away() {
-    let rabbit = own();
-    queue::a_receiver_may_go_away(&rabbit, &rabbit).await;
-}
-
-#[tokio::test]
-#[ignore = "needs servers: infra/test runs it"]
-async fn handed_back_comes_again() {
-    let rabbit = own();
-    queue::handed_back_comes_again(&rabbit, &rabbit).await;
-}
-
-#[tokio::test]
-#[ignore = "needs servers: infra/test runs it"]
-async fn handed_back_too_often_is_parked() {
-    let rabbit = own();
-    queue::handed_back_too_often_is_parked(&rabbit, &rabbit).await;
-}
-
-#[tokio::test]
-#[ignore = "needs servers: infra/test runs it"]
-async fn parked_is_counted() {
-    let rabbit = own();
-    queue::parked_is_counted(&rabbit, &rabbit).await;
-}
-
-#[tokio::test]
-#[ignore = "needs servers: infra/test runs it"]
-async fn parked_is_shown_retried_and_discarded() {
-    let rabbit = own();
-    queue::parked_is_shown_retried_and_discarded(&rabbit, &rabbit, &rabbit).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs servers: infra/test runs it"]
-async fn many_publish_at_once() {
-    let rabbit = own();
-    queue::many_publish_at_once(Arc::new(rabbit.clone()), &rabbit).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs servers: infra/test runs it"]
-async fn two_consumers_share() {
+/// A queue of its own on the shared server, with two connections.
+async fn queue() -> ((), QueuePorts) {
     let name = unique("q");
     let [one, two] = [(); 2].map(|()| Arc::new(RabbitMq::new(&shared_url(), &name).unwrap()));
-    queue::two_consumers_share(one.clone(), [one, two]).await;
+    ((), QueuePorts { queue: one.clone(), sources: [one.clone(), two], dead_letters: one })
 }
+
+contract_tests! { queue [#[ignore = "needs servers: infra/test runs it"]] queue() }
 
 /// A direct connection through the library, for an administrator's actions.
 async fn administrator(url: &str) -> (lapin::Connection, lapin::Channel) {
@@ -291,7 +228,7 @@ async fn a_queue_of_an_old_server_is_used() {
         .await
         .unwrap();
     let rabbit = RabbitMq::new(&url, &name).unwrap();
-    queue::handed_back_too_often_is_parked(&rabbit, &rabbit).await;
+    contract::queue::handed_back_too_often_is_parked(&QueuePorts::of(&Arc::new(rabbit))).await;
 }
 
 #[tokio::test]

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use flashsale::{
     adapters::mysql::{MySql, MySqlMigrationError},
+    contract_tests,
     domain::schema::{Migration, SchemaError, release},
     testing::contract::{
-        ledger::{self, Ledger},
+        ledger::Ledger,
         schema::{Column, Tables, breaches},
     },
 };
@@ -217,21 +218,14 @@ async fn note(raw: &mut MySqlConnection, name: &str, complete: bool) {
     execute(raw, &insert).await.unwrap();
 }
 
-macro_rules! suites {
-    ($($suite:ident),*) => {
-        mod on_the_schema_of_a_newer_release {
-            use super::*;
-            $(
-                #[tokio::test(flavor = "multi_thread")]
-                #[ignore = "needs servers: infra/test runs it"]
-                async fn $suite() {
-                    ledger::$suite(&Ledger::of(expanded(&database().await).await)).await;
-                }
-            )*
-        }
-    };
+async fn ledger() -> ((), Ledger) {
+    ((), Ledger::of(expanded(&database().await).await))
 }
-suites!(users, kept_sessions, kept_bans, sales, signing_keys, recording, payment, expiry, paging);
+
+mod on_the_schema_of_a_newer_release {
+    use super::*;
+    contract_tests! { ledger [#[ignore = "needs servers: infra/test runs it"]] ledger() }
+}
 
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]

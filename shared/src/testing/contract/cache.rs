@@ -11,7 +11,7 @@ const LONG_MS: u64 = 600_000;
 const SHORT_MS: u64 = 20;
 
 /// A value is kept for its time to live, and only a newer one replaces it.
-pub async fn cache(cache: Arc<dyn Cache>) {
+pub async fn newest_version(cache: &Arc<dyn Cache>) {
     let key = format!("suite-{}", order_id());
     let get = async |now| cache.get(&key, now).await.expect("the cache is read");
     let put = async |version, value: &[u8], ttl_ms| {
@@ -47,7 +47,7 @@ pub async fn cache(cache: Arc<dyn Cache>) {
     let key = format!("suite-{}", order_id());
     let writers: Vec<_> = (0..8_u64)
         .map(|writer| {
-            let (cache, key) = (Arc::clone(&cache), key.clone());
+            let (cache, key) = (Arc::clone(cache), key.clone());
             tokio::spawn(async move {
                 for step in 0..25_u64 {
                     let version = step * 8 + writer;

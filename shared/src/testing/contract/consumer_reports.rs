@@ -1,5 +1,7 @@
 //! Suite of [`ConsumerReports`]. It needs a store without other reporters.
 
+use std::sync::Arc;
+
 use crate::testing::START;
 use crate::{
     domain::{ConsumerProgress, ConsumerReport},
@@ -10,7 +12,7 @@ use crate::{
 ///
 /// # Panics
 /// When the store does not keep the contract.
-pub async fn suite(port: &dyn ConsumerReports) {
+pub async fn last_report_of_each(port: &Arc<dyn ConsumerReports>) {
     let all = async || {
         let mut reports = port.reports().await.expect("store");
         reports.sort_by_key(|report| report.consumer);

@@ -25,7 +25,7 @@ async fn outlive() {
 }
 
 /// One token holds a lock at a time; a former holder can do nothing more with it.
-pub async fn locks(locks: &dyn Locks) {
+pub async fn one_holder(locks: &Arc<dyn Locks>) {
     let name = format!("suite-{}", order_id());
     let (ours, theirs) = (u128::MAX, 1);
     let acquire = async |token, lease_ms, now| {
@@ -91,12 +91,12 @@ pub async fn locks(locks: &dyn Locks) {
 
 /// Fifty tasks compete for the lock: two never hold it at once, and each later holder has a larger
 /// fence.
-pub async fn lock_exclusion(locks: Arc<dyn Locks>) {
+pub async fn exclusion(locks: &Arc<dyn Locks>) {
     let name: Arc<str> = format!("suite-{}", order_id()).into();
     let (held, last_fence) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let tasks: Vec<_> = (0..50_u128)
         .map(|token| {
-            let (locks, name) = (Arc::clone(&locks), Arc::clone(&name));
+            let (locks, name) = (Arc::clone(locks), Arc::clone(&name));
             let (held, last_fence) = (Arc::clone(&held), Arc::clone(&last_fence));
             tokio::spawn(async move {
                 let lease = loop {

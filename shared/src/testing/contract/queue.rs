@@ -21,6 +21,29 @@ const SILENCE_MS: u64 = 300;
 /// More hand-backs than any store allows before it parks a message.
 const HAND_BACKS: usize = 200;
 
+/// The ports of one queue.
+#[derive(Clone)]
+pub struct QueuePorts {
+    /// The publisher's side.
+    pub queue: Arc<dyn OrderQueue>,
+    /// Two consumers. A check that needs one uses the first.
+    pub sources: [Arc<dyn OrderSource>; 2],
+    /// Parked messages.
+    pub dead_letters: Arc<dyn DeadLetters>,
+}
+
+impl QueuePorts {
+    /// The ports of a store with both sides of the queue.
+    pub fn of<S: OrderQueue + OrderSource + DeadLetters + 'static>(store: &Arc<S>) -> Self {
+        let (queue, dead_letters) = (store.clone(), store.clone());
+        Self { queue, sources: [store.clone(), store.clone()], dead_letters }
+    }
+
+    fn one(&self) -> (&dyn OrderQueue, &dyn OrderSource) {
+        (&*self.queue, &*self.sources[0])
+    }
+}
+
 /// Some orders.
 #[must_use]
 pub fn orders(count: usize) -> Vec<AdmittedOrder> {
@@ -81,7 +104,8 @@ async fn settles(queue: &dyn OrderQueue, wanted: QueueDepth) {
 
 /// Published messages are received once, unchanged and in order; after an acknowledgement they
 /// never come again.
-pub async fn published_is_received_once(queue: &dyn OrderQueue, source: &dyn OrderSource) {
+pub async fn published_is_received_once(ports: &QueuePorts) {
+    let (queue, source) = ports.one();
     let mut first = orders(1);
     first[0].traceparent =
         Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
@@ -123,7 +147,8 @@ pub async fn published_is_received_once(queue: &dyn OrderQueue, source: &dyn Ord
 }
 
 /// `receive` returns at most `limit` messages, and none after the timeout if there are none.
-pub async fn receive_is_bounded(queue: &dyn OrderQueue, source: &dyn OrderSource) {
+pub async fn receive_is_bounded(ports: &QueuePorts) {
+    let (queue, source) = ports.one();
     let begun = Instant::now();
     // The first call may have to connect.
     assert!(source.receive(10, 0).await.expect("received").is_empty());
@@ -147,7 +172,8 @@ pub async fn receive_is_bounded(queue: &dyn OrderQueue, source: &dyn OrderSource
 }
 
 /// A message wakes a waiting receiver well before its timeout.
-pub async fn a_message_wakes_the_receiver(queue: &dyn OrderQueue, source: Arc<dyn OrderSource>) {
+pub async fn a_message_wakes_the_receiver(ports: &QueuePorts) {
+    let (queue, source) = (&ports.queue, Arc::clone(&ports.sources[0]));
     silent(&*source).await;
     let receiver = tokio::spawn(async move { source.receive(10, 60_000).await });
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -159,7 +185,8 @@ pub async fn a_message_wakes_the_receiver(queue: &dyn OrderQueue, source: Arc<dy
 }
 
 /// A receiver that is dropped while it waits loses no message.
-pub async fn a_receiver_may_go_away(queue: &dyn OrderQueue, source: &dyn OrderSource) {
+pub async fn a_receiver_may_go_away(ports: &QueuePorts) {
+    let (queue, source) = ports.one();
     silent(source).await;
     let mut seen = 0;
     for _ in 0..20 {
@@ -192,7 +219,8 @@ pub async fn a_receiver_may_go_away(queue: &dyn OrderQueue, source: &dyn OrderSo
 }
 
 /// Only messages that were handed back come again, marked as redelivered.
-pub async fn handed_back_comes_again(queue: &dyn OrderQueue, source: &dyn OrderSource) {
+pub async fn handed_back_comes_again(ports: &QueuePorts) {
+    let (queue, source) = ports.one();
     let messages: Vec<_> = (0..3).map(|_| orders(2)).collect();
     for message in &messages {
         queue.publish(message).await.expect("published");
@@ -218,7 +246,8 @@ pub async fn handed_back_comes_again(queue: &dyn OrderQueue, source: &dyn OrderS
 }
 
 /// A message that was handed back too often is parked; other messages are not.
-pub async fn handed_back_too_often_is_parked(queue: &dyn OrderQueue, source: &dyn OrderSource) {
+pub async fn handed_back_too_often_is_parked(ports: &QueuePorts) {
+    let (queue, source) = ports.one();
     queue.publish(&orders(1)).await.expect("published");
     let begun = Instant::now();
     let mut rounds = 0;
@@ -245,7 +274,8 @@ pub async fn handed_back_too_often_is_parked(queue: &dyn OrderQueue, source: &dy
 }
 
 /// An unusable message is parked unchanged, and counted.
-pub async fn parked_is_counted(queue: &dyn OrderQueue, source: &dyn OrderSource) {
+pub async fn parked_is_counted(ports: &QueuePorts) {
+    let (queue, source) = ports.one();
     queue.park(b"{ not json", "the body is no message").await.expect("parked");
     queue.park(&[0xff, 0x00], &"long ".repeat(10_000)).await.expect("parked");
     settles(queue, QueueDepth { waiting: 0, parked: 2 }).await;
@@ -253,12 +283,9 @@ pub async fn parked_is_counted(queue: &dyn OrderQueue, source: &dyn OrderSource)
 }
 
 /// Parked messages can be listed any number of times, and then retried once or discarded.
-pub async fn parked_is_shown_retried_and_discarded(
-    queue: &dyn OrderQueue,
-    source: &dyn OrderSource,
-    parked: &dyn DeadLetters,
-) {
+pub async fn parked_is_shown_retried_and_discarded(ports: &QueuePorts) {
     const LOOKS: usize = 60;
+    let ((queue, source), parked) = (ports.one(), &ports.dead_letters);
     assert!(parked.list(10).await.expect("listed").is_empty());
     for missing in ["1", "no such id", ""] {
         assert!(!parked.retry(missing).await.expect("looked for"));
@@ -300,12 +327,13 @@ pub async fn parked_is_shown_retried_and_discarded(
 }
 
 /// With many concurrent publishers no message is lost, and many orders fit into one message.
-pub async fn many_publish_at_once(queue: Arc<dyn OrderQueue>, source: &dyn OrderSource) {
+pub async fn many_publish_at_once(ports: &QueuePorts) {
     const TASKS: usize = 50;
     const EACH: usize = 20;
+    let (queue, source) = (&ports.queue, &*ports.sources[0]);
     let mut publishers = JoinSet::new();
     for _ in 0..TASKS {
-        let queue = Arc::clone(&queue);
+        let queue = Arc::clone(queue);
         publishers.spawn(async move {
             let mut published = Vec::new();
             for _ in 0..EACH {
@@ -337,18 +365,18 @@ pub async fn many_publish_at_once(queue: Arc<dyn OrderQueue>, source: &dyn Order
     let delivery = gather(source, 1).await;
     assert_eq!(carried(&delivery[0]), large);
     source.ack(&tags(&delivery)).await.expect("acknowledged");
-    settles(&*queue, QueueDepth::default()).await;
+    settles(&**queue, QueueDepth::default()).await;
 }
 
 /// Two consumers share the work: each message goes to one of them, even when its acknowledgements
 /// are mixed.
-pub async fn two_consumers_share(queue: Arc<dyn OrderQueue>, sources: [Arc<dyn OrderSource>; 2]) {
+pub async fn two_consumers_share(QueuePorts { queue, sources, .. }: &QueuePorts) {
     const MESSAGES: usize = 300;
     /// Publishes tolerate timeouts of a busy machine: after one, the message may be in the queue or
     /// not.
     const UNKNOWN_MAX: usize = 5;
     let mut consumers = JoinSet::new();
-    for source in sources {
+    for source in sources.clone() {
         consumers.spawn(async move {
             let (mut seen, mut failures) = (Vec::new(), 0);
             loop {
@@ -392,5 +420,5 @@ pub async fn two_consumers_share(queue: Arc<dyn OrderQueue>, sources: [Arc<dyn O
     assert_eq!(seen.len(), count, "none twice");
     seen.retain(|order_id| !unknown.contains(order_id));
     assert_eq!(seen, published, "none missing");
-    settles(&*queue, QueueDepth::default()).await;
+    settles(&**queue, QueueDepth::default()).await;
 }

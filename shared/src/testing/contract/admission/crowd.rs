@@ -1,6 +1,6 @@
 //! Many concurrent callers.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use tokio::task::JoinSet;
 

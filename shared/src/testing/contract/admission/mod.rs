@@ -6,7 +6,7 @@ mod orders;
 mod rebuild;
 mod reserve;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::testing::{Claim, START, order_id, request, sale, user_id};
 use crate::{

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::*;
 
 /// Settling, releasing, the overdue index and paging, with one caller at a time.
-pub async fn suite(port: &dyn Admission) {
+pub async fn suite(port: &Arc<dyn Admission>) {
+    let port = &**port;
     settling_marks_once(port).await;
     settling_adds_what_was_forgotten(port).await;
     settling_reaches_any_state_but_missing(port).await;

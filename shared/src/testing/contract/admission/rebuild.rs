@@ -3,7 +3,8 @@
 use super::*;
 
 /// The protocol of a rebuild, and concurrent rebuilders.
-pub async fn suite(port: &dyn Admission) {
+pub async fn suite(port: &Arc<dyn Admission>) {
+    let port = &**port;
     a_rebuild_closes_and_opens(port).await;
     an_open_sale_stays_open(port).await;
     what_is_there_stays(port).await;

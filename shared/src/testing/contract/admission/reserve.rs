@@ -4,7 +4,8 @@ use super::*;
 use crate::domain::Currency;
 
 /// Reserving, looking and finding, with one caller at a time.
-pub async fn suite(port: &dyn Admission) {
+pub async fn suite(port: &Arc<dyn Admission>) {
+    let port = &**port;
     a_unit_is_given_once_and_found_again(port).await;
     nothing_is_known_of_a_sale_that_was_never_loaded(port).await;
     the_window_is_kept(port).await;

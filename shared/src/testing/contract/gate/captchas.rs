@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use super::GatePorts;
 use crate::{
     domain::{Captcha, CaptchaPurpose},
-    ports::Captchas,
     testing::{START, captcha_id},
 };
 
@@ -18,7 +18,7 @@ fn captcha(purpose: CaptchaPurpose) -> Captcha {
 }
 
 /// Until it expires, a captcha can be read often and taken once.
-pub async fn captchas(captchas: Arc<dyn Captchas>) {
+pub async fn captchas(GatePorts { captchas, .. }: &GatePorts) {
     let peek = async |captcha: &Captcha, now| {
         captchas.peek(captcha.captcha_id, now).await.expect("a captcha is read")
     };
@@ -50,7 +50,7 @@ pub async fn captchas(captchas: Arc<dyn Captchas>) {
         captchas.put(&drawn, START).await.expect("a captcha is kept");
         let tasks: Vec<_> = (0..50)
             .map(|_| {
-                let (captchas, id) = (Arc::clone(&captchas), drawn.captcha_id);
+                let (captchas, id) = (Arc::clone(captchas), drawn.captcha_id);
                 tokio::spawn(
                     async move { captchas.take(id, START).await.expect("a captcha is taken") },
                 )

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{ip, user};
+use super::{GatePorts, ip, user};
 use crate::{
     domain::Subject,
-    ports::Failures,
     testing::{START, phone},
 };
 
 /// The window starts with the first failure; after it ends the count starts anew. Subjects are
 /// independent.
-pub async fn failures(failures: Arc<dyn Failures>) {
+pub async fn failures(GatePorts { failures, .. }: &GatePorts) {
     const WINDOW_MS: u64 = 10_000;
     let phone = phone();
     let subjects = [
@@ -46,7 +45,7 @@ pub async fn failures(failures: Arc<dyn Failures>) {
 
     let tasks: Vec<_> = (0..50)
         .map(|_| {
-            let (failures, subject) = (Arc::clone(&failures), elsewhere.clone());
+            let (failures, subject) = (Arc::clone(failures), elsewhere.clone());
             tokio::spawn(async move {
                 failures.add(&subject, WINDOW_MS, START).await.expect("a failure is added")
             })

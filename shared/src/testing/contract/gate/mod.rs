@@ -1,12 +1,10 @@
-//! Suites of the gate ports, and of locks and cache. Each sentence of a port's contract is a check.
+//! Suites of the gate ports. Each sentence of a port's contract is a check.
 //! Each suite uses its own subjects, so that suites can share a store.
 
 mod blacklist;
-mod cache;
 mod captchas;
 mod failures;
 mod limits;
-mod locks;
 mod order;
 mod sessions;
 mod strikes;
@@ -14,13 +12,11 @@ mod strikes;
 use std::{net::IpAddr, sync::Arc};
 
 pub use blacklist::{bans_put_back, blacklist};
-pub use cache::cache;
 pub use captchas::captchas;
 pub use failures::failures;
 pub use limits::{
     burst_and_rate, charges_all_or_none, clock_set_back, exact_retry, quota_under_contention,
 };
-pub use locks::{lock_exclusion, locks};
 pub use order::order_of_checks;
 pub use sessions::{many_sessions, session_roles, sessions};
 pub use strikes::strikes;
@@ -31,7 +27,7 @@ use crate::{
         Ban, GateDecision, GateRequest, LimitCheck, Quota, Role, Session, SessionId, Subject,
         Timestamp, UserId,
     },
-    ports::{Blacklist, Gate, Sessions},
+    ports::{Blacklist, Captchas, Failures, Gate, Sessions},
 };
 
 /// All ports of one gate.
@@ -41,9 +37,24 @@ pub struct GatePorts {
     pub gate: Arc<dyn Gate>,
     pub sessions: Arc<dyn Sessions>,
     pub blacklist: Arc<dyn Blacklist>,
+    pub failures: Arc<dyn Failures>,
+    pub captchas: Arc<dyn Captchas>,
 }
 
 impl GatePorts {
+    /// All ports of a store that implements every one of them.
+    pub fn of<S: Gate + Sessions + Blacklist + Failures + Captchas + 'static>(
+        store: &Arc<S>,
+    ) -> Self {
+        Self {
+            gate: store.clone(),
+            sessions: store.clone(),
+            blacklist: store.clone(),
+            failures: store.clone(),
+            captchas: store.clone(),
+        }
+    }
+
     async fn enter(&self, entry: &GateRequest) -> GateDecision {
         enter(&*self.gate, entry).await
     }
