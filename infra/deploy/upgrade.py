@@ -131,7 +131,8 @@ def main():
         check(tokens, "everybody had bought before the end")
         confirmed = set(servers.sql("SELECT order_id FROM orders WHERE status = 'confirmed'").split())
         lost = [order_id for order_id, _ in shoppers.accepted if order_id not in confirmed]
-        check(not lost, len(lost), lost[:5])
+        recorded = servers.sql("SELECT order_id, status, reason FROM orders WHERE status <> 'confirmed'")
+        check(not lost, len(lost), lost[:5], recorded)
         for order_id, token in shoppers.accepted[::100]:
             said = nginx.send("GET", f"/api/orders/{order_id}", headers={"Authorization": f"Bearer {token}"})
             check(said[0] == 200 and b'"status":"confirmed"' in said[2], order_id, said)

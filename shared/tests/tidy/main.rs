@@ -304,3 +304,42 @@ fn api_md_names_every_problem() {
         .count();
     assert_eq!(rows, EXPLAINED.len(), "API.md has rows for problems that do not exist");
 }
+
+/// A check that is in no list of `contract_tests!` would run on no adapter.
+#[test]
+fn every_port_has_a_contract_whose_checks_are_registered() {
+    // Each gives a value that no suite can predict.
+    const WITHOUT: [&str; 3] = ["Clock", "LedgerClock", "CaptchaArtist"];
+    let folder = "shared/src/testing/contract";
+    let registered = read(format!("{folder}/mod.rs"));
+    let registered: BTreeSet<&str> =
+        registered.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let files: Vec<_> = sources(folder)
+        .into_iter()
+        .filter(|(name, _)| !name.ends_with("contract/mod.rs"))
+        .collect();
+    let mut checks = 0;
+    for (name, text) in &files {
+        for declared in text.split("\npub async fn ").skip(1) {
+            let signature = declared.lines().next().unwrap();
+            // A function with more parameters or a result belongs to the tests of some adapters.
+            if signature.matches(": &").count() != 1 || signature.contains("->") {
+                continue;
+            }
+            let check = signature.split('(').next().unwrap();
+            let stem = Path::new(name).file_stem().unwrap().to_str().unwrap();
+            let check = if check == "suite" { stem } else { check };
+            assert!(registered.contains(check), "{name}: {check} is not in contract_tests!");
+            checks += 1;
+        }
+    }
+    assert!(checks > 30, "{checks}");
+    let ports = read("shared/src/ports.rs");
+    for declared in ports.split("\npub trait ").skip(1) {
+        let port = declared.split(|c: char| !c.is_alphanumeric()).next().unwrap();
+        assert!(
+            WITHOUT.contains(&port) || files.iter().any(|(_, text)| text.contains(port)),
+            "{port} has no contract suite"
+        );
+    }
+}
