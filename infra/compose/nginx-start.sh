@@ -1,13 +1,13 @@
 #!/bin/sh
-# Run by nginx's image before nginx: puts infra/nginx in its place for a container, and then follows the emulators: Docker's name
-# server knows their addresses, /readyz which of them want requests. One that is replaced leaves nginx while it drains.
+# nginx's image runs this before nginx. It installs infra/nginx for a container, and then keeps the upstreams up to date: Docker's
+# name server has the emulators' addresses, and /readyz says which take requests. One that drains is removed from the upstreams.
 #   FLASHSALE_HTTP=serve      the site on port 80, behind somebody else's TLS or none
-#                  redirect   port 80 only sends to https
+#                  redirect   port 80 only redirects to https
 #                  tls        infra/nginx/flashsale.conf as it is, with the certificate of /opt/tls
 set -eu
 conf=/etc/nginx/flashsale
 
-# One line for each emulator that is ready. One that does not answer in time stays if it was there: it may be busy, and nginx
+# One line for each emulator that is ready. An emulator that does not answer in time keeps its line: it may be busy, and nginx
 # notices by itself when it is gone.
 upstream() {
   getent ahostsv4 emulator | awk '$2 == "STREAM" { print $1 }' | sort -u | while read -r address; do
@@ -26,7 +26,7 @@ echo "server_name ${FLASHSALE_NAME:-_};" >"$conf/name.conf"
 : >"$conf/upstream.conf"
 upstream >"$conf/upstream.new"
 mv "$conf/upstream.new" "$conf/upstream.conf"
-# nginx does not start without any; the watch below replaces it.
+# nginx does not start without an upstream; `follow` below replaces this one.
 [ -s "$conf/upstream.conf" ] || echo 'server 127.0.0.1:9 down;' >"$conf/upstream.conf"
 ln -sf /dev/stdout /var/log/nginx/flashsale.log
 ln -sf /dev/stdout /var/log/nginx/access.log
@@ -72,7 +72,7 @@ END
 esac
 nginx -t -q
 
-# With none ready the last ones stay: some of the shop works without some of the servers.
+# While none is ready the last ones stay: a part of the shop works without some of the servers.
 follow() {
   while sleep 1; do
     upstream >"$conf/upstream.new" || continue

@@ -24,13 +24,13 @@ shop.ENVIRONMENT |= {
 
 
 def up():
-    # Again where a busy machine's health checks took too long.
+    # Tried again, because health checks may take too long on a busy machine.
     until("everything is up", lambda: compose("up", "-d", "--no-build", "--pull", "never", timeout=400, check=False).returncode == 0, 300)
     healthy()
 
 
 def lose(*volumes):
-    """All containers, these volumes, and with the last of them the secrets."""
+    """Removes all containers and these volumes, and with the last volume the secrets."""
     compose("down", "-t", "5", "--remove-orphans", timeout=180)
     for volume in volumes:
         run("docker", "volume", "rm", f"{shop.PROJECT}_{volume}")
@@ -47,7 +47,7 @@ def restore(*arguments, check=True):
 
 
 def statuses(accepted):
-    """What each order's buyer is told: its status, or the HTTP status."""
+    """What each order's buyer sees: the order's status, or the HTTP status."""
     said = {}
     for order, token in accepted.items():
         status, answer = Shopper(token).again("GET", f"/api/orders/{order}")
@@ -56,7 +56,7 @@ def statuses(accepted):
 
 
 def sales_go_on(sale, tokens, stock):
-    """Buys all that is left: together never more than the stock."""
+    """Buys all remaining units: together never more than the stock."""
     crowd = Crowd(sale, tokens)
     time.sleep(4)
     bought = crowd.end()
@@ -79,7 +79,7 @@ def refused_while_they_run():
 
 
 def everything_is_lost(sale, tokens):
-    """Dump in the middle of a sale, binary logs up to its end; then no volume and no secret is left."""
+    """Dump during a sale, binary logs up to its end; then all volumes and secrets are lost."""
     crowd = Crowd(sale, tokens)
     time.sleep(3)
     backup()
@@ -111,16 +111,16 @@ def everything_is_lost(sale, tokens):
 
 
 def the_ledger_is_lost(sale, tokens):
-    """MySQL's volume alone, while shoppers buy, and only the dump is left: Redis sends again what it knows as sold."""
+    """MySQL's volume alone is lost while shoppers buy, and only the dump is left: orders that Redis knows as sold are sent again."""
     backup()
-    # Redis is rebuilt after the dump: its epoch is higher than the one that the restored ledger has.
+    # Redis is rebuilt after the dump, so its epoch is higher than the restored ledger's.
     compose("exec", "-T", "redis", "sh", "-c", FLUSHALL)
     crowd = Crowd(sale, tokens)
     until("orders are recorded", lambda: set(statuses(dict(list(crowd.accepted.items())[:10])).values()) == {"confirmed"}, 90)
     time.sleep(3)
     compose("rm", "-s", "-f", "mysql")
     run("docker", "volume", "rm", f"{shop.PROJECT}_mysql")
-    # Shoppers go on: what is accepted now waits in RabbitMQ.
+    # Shoppers go on: orders accepted now wait in RabbitMQ.
     time.sleep(4)
     crowd.stopping.set()
     for thread in crowd.threads:
@@ -131,11 +131,11 @@ def the_ledger_is_lost(sale, tokens):
     up()
     until("the sweeper has sent the missing orders again", lambda: set(statuses(crowd.accepted).values()) <= {"confirmed"}, 180)
     took = time.monotonic() - began
-    # Whose session Redis had lost could not be known while the ledger was away, and gave up.
+    # Shoppers whose session Redis had lost could not be recognised while the ledger was down, and gave up.
     crowd.wrong.clear()
     bought = crowd.end()
     audit()
-    # The last means of OPERATE.md: everything anew from the ledger.
+    # The last resort in OPERATE.md: rebuild everything from the ledger.
     compose("exec", "-T", "redis", "sh", "-c", FLUSHALL)
     time.sleep(1)
     audit()
@@ -145,7 +145,7 @@ def the_ledger_is_lost(sale, tokens):
 
 
 def the_dump_alone(sale, tokens):
-    """Everything is lost but the dump: exactly what happened after it is gone."""
+    """Everything but the dump is lost: exactly what happened after it is missing."""
     crowd = Crowd(sale, tokens)
     time.sleep(4)
     crowd.end()
@@ -164,7 +164,7 @@ def the_dump_alone(sale, tokens):
     assert set(said.values()) == {"404"}, set(said.values())
     audit()
     more = sales_go_on(sale, tokens, STOCK)
-    # Those who lost their order may buy again.
+    # Buyers who lost their order may buy again.
     one = next(iter(after.values()))
     again = Crowd(sale, [one], threads=1)
     time.sleep(2)

@@ -1,8 +1,8 @@
 """infra/deploy/compose calls this: compose.yaml from nothing, a purchase through nginx, and faults while shoppers buy.
 
-Captchas are off by the settings that every installation has (FLASHSALE_PROFILE=development, FLASHSALE_CAPTCHA=off): no machine
-can read them, and no way around them exists. Everything else is as an operator has it. Each order that was accepted (202)
-must end as `confirmed`, and `audit` must find the books in order after each fault.
+Settings of the installation turn captchas off (FLASHSALE_PROFILE=development, FLASHSALE_CAPTCHA=off): no machine can read them,
+and there is no way around them. Everything else is as an operator has it. Each accepted order (202) must end as `confirmed`,
+and `audit` must find the books balanced after each fault.
 """
 
 import http.client
@@ -35,17 +35,17 @@ ENVIRONMENT = os.environ | {
     "FLASHSALE_PROFILE": "development",
     "FLASHSALE_CAPTCHA": "off",
     "FLASHSALE_NAME": "localhost",
-    # A machine that tests may allow less than a machine that sells.
+    # A test machine may allow less than a production machine.
     "FLASHSALE_NOFILE": str(min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])),
 }
 SERVERS = ["redis", "mysql", "rabbitmq"]
-# How long a container may take to be healthy again, and accepted orders to be final.
+# How long a container may take to become healthy again, and accepted orders to become final.
 HEALTHY_SECONDS = 120
 FINAL_SECONDS = 60
 FAULT_SECONDS = 6
 # While emulators are replaced.
 REQUESTS_PER_SECOND = int(os.environ.get("DEPLOY_TEST_REQUESTS", "500"))
-# No container may come nearer to its memory limit than this.
+# The largest share of its memory limit that a container may use.
 MEMORY_SHARE_MAX = 0.8
 
 
@@ -65,7 +65,7 @@ def compose(*arguments, **options):
 
 
 def command(*arguments, **options):
-    """A command of the emulator's, with the installation's settings."""
+    """Runs a command of the emulator with the installation's settings."""
     return compose("run", "--rm", "--no-deps", "-T", "emulator", *arguments, **options)
 
 
@@ -114,7 +114,7 @@ class Shopper:
             return 0, str(error)
 
     def again(self, method, path, body=None, seconds=90):
-        """Repeats what may be repeated, as API.md asks of a client: no answer, 429 and 5xx."""
+        """Repeats a request as API.md asks of a client: without an answer, and after 429 and 5xx."""
         end = time.monotonic() + seconds
         while True:
             status, answer = self.call(method, path, body)
@@ -126,7 +126,7 @@ class Shopper:
 
 
 class Crowd:
-    """Shoppers who buy one after the other until told to stop."""
+    """Shoppers who buy one after the other until they are stopped."""
 
     def __init__(self, sale, tokens, threads=6):
         self.sale, self.tokens, self.lock = sale, tokens, threading.Lock()
@@ -235,7 +235,7 @@ def from_nothing():
 
 
 def closed():
-    """What an outsider or another container can reach."""
+    """What outsiders and other containers can reach."""
     published = {}
     for service in [*SERVERS, "emulator", "nginx"]:
         for name in containers(service):
@@ -261,7 +261,7 @@ def closed():
 
 
 def production():
-    """The settings that an operator gets: every other part of this test has captchas off."""
+    """An operator's default settings; every other part of this test turns captchas off."""
     strict = ["-e", "FLASHSALE_PROFILE=production", "-e", "FLASHSALE_CAPTCHA=image"]
     name = f"{PROJECT}-production"
     compose("run", "-d", "--no-deps", "--name", name, *strict, "emulator")
@@ -289,8 +289,8 @@ def browser():
 
 
 class Load:
-    """Visitors who look around, and some who buy, at a given rate. They try each request once: whatever is not answered as it
-    should be is a failure."""
+    """Visitors who look around, and some who buy, at a given rate. They send each request once: any answer other than the
+    expected one is a failure."""
 
     def __init__(self, sale, tokens, threads=24):
         self.sale, self.tokens, self.lock = sale, tokens, threading.Lock()
@@ -315,12 +315,12 @@ class Load:
         # nginx caches the first; an instance answers the others.
         pages = ["/", *[f"/api/sales/{self.sale}"] * 3]
         while not self.stopping.is_set():
-            # A little faster than is asked, because some turns come late.
+            # A little faster than the given rate, because some turns come late.
             due += threads / (1.1 * REQUESTS_PER_SECOND)
             time.sleep(max(0, due - time.monotonic()))
             turn += 1
             if turn % 50 == 0:
-                # nginx repeats no POST elsewhere that an instance has seen: only one that drains loses none. This is the cheapest.
+                # nginx does not repeat a POST that an instance has seen, so only draining instances lose none. This is the cheapest POST.
                 self.send(visitor, 422, "POST", "/api/captchas", {"purpose": "none"})
             elif turn % 25 == 0:
                 visitor.token = self.tokens.pop()
@@ -333,7 +333,7 @@ class Load:
                 self.send(visitor, 200, "GET", pages[turn % len(pages)])
 
     def end(self):
-        """Requests per second, after each accepted order was seen to be confirmed."""
+        """Requests per second, after checking that each accepted order is confirmed."""
         self.stopping.set()
         for thread in self.threads:
             thread.join(60)
@@ -351,7 +351,7 @@ def replace(check=True):
 
 
 def replaced(idle):
-    """All emulators are replaced in turn under load, as an operator does it: infra/compose/replace."""
+    """Replaces all emulators in turn under load, as an operator does: infra/compose/replace."""
     before = containers("emulator")
     sale, tokens = create_sale(2900), seed(2900)
     load = Load(sale, tokens)
@@ -398,12 +398,12 @@ def fault(name, break_it, mend, sale, tokens, seconds=FAULT_SECONDS):
 
 
 def kill(container):
-    """As a crash: `docker kill` would count as an operator's wish, after which nothing restarts the container."""
+    """Like a crash: Docker does not restart a container after `docker kill`, because it takes that for the operator's wish."""
     run("kill", "-9", inspect(container, ".State.Pid"))
 
 
 def pause(container):
-    """runc gives up when a busy machine is slow to freeze the processes."""
+    """Pauses, again if needed: runc gives up when a busy machine is slow to freeze the processes."""
     for _ in range(5):
         if run("docker", "pause", container, check=False).returncode == 0:
             return
@@ -485,7 +485,7 @@ def watched(addresses):
     assert 429 in {refused.call("POST", f"/api/sales/{sold}/tickets", {})[0] for _ in range(60)}
     time.sleep(1)
     exposed = set().union(*(metrics(address)[0] for address in addresses))
-    # Metrics that are there only with --host processes, or once something has happened that does not happen here.
+    # Metrics that exist only with --host processes, or after events that do not happen here.
     rare = set(re.findall(r"^\| `(\w+)` \|[^|]*\|[^|]*\| (?:with `--host processes`|from the first one on) \|", (ROOT / "infra/METRICS.md").read_text(), re.M))
     assert len(rare) > 5, rare
     rules = (ROOT / "infra/prometheus/rules.yml").read_text()
@@ -493,7 +493,7 @@ def watched(addresses):
     for name in sorted(named):
         present = name in exposed or re.sub(r"_(bucket|sum|count)$", "", name) in rare
         assert present, f"{name} is in the dashboard or the rules, and no emulator exposes it"
-    # Some traffic, so that rates exist.
+    # Makes some traffic, so that rates exist.
     crowd = Crowd(create_sale(300), seed(300), threads=3)
     time.sleep(15)
     crowd.end()

@@ -1,4 +1,4 @@
-"""infra/deploy/failover calls this: each server on several nodes, and the leading one of each is killed for good while shoppers buy."""
+"""infra/deploy/failover calls this: each server runs on several nodes, and its leading node is killed for good while shoppers buy."""
 
 import os
 import shutil
@@ -47,13 +47,13 @@ def up():
                     for number, name in enumerate(["rabbitmq", "rabbitmq2", "rabbitmq3"], 1))
     (shop.SECRETS / "rabbitmq/cluster.conf").write_text(
         f"cluster_formation.peer_discovery_backend = classic_config\n{nodes}cluster_partition_handling = pause_minority\n")
-    # Again where a busy machine's health checks took too long.
+    # Tried again, because health checks may take too long on a busy machine.
     until("everything is up", lambda: compose("up", "-d", "--no-build", "--pull", "never", timeout=400, check=False).returncode == 0, 300)
     healthy()
 
 
 def killed(service):
-    """For good: nothing starts it again."""
+    """Kills it for good: nothing starts it again."""
     run("docker", "kill", *shop.containers(service))
 
 
@@ -72,7 +72,7 @@ def survived(name, sale, tokens, break_it):
 
 
 def members(queue):
-    """leader, and how many members are online."""
+    """The leader, and how many members are online."""
     # A node that has just lost another may refuse for some seconds.
     def listed():
         done = compose("exec", "-T", "rabbitmq3", "rabbitmqctl", "-q", "list_queues", "--online", "name", "leader", "online", check=False)
@@ -85,12 +85,12 @@ def members(queue):
 
 def queue_leader(sale, tokens):
     until("three nodes are a cluster", lambda: inside("rabbitmq3", "rabbitmqctl", "-q", "cluster_status").count("rabbit@rabbitmq2") > 1, 90)
-    # The queue was declared by the first instance that came: nodes that joined later become members by this.
+    # The first instance that connected declared the queue; this makes nodes that joined later members.
     for name in ["rabbitmq", "rabbitmq2", "rabbitmq3"]:
         inside("rabbitmq3", "rabbitmq-queues", "-q", "grow", f"rabbit@{name}", "all")
     until("the queue has three members", lambda: members("flashsale.orders")[1] == 3, 60)
     if members("flashsale.orders")[0] == "rabbit@rabbitmq3":
-        # This test looks from there.
+        # This test asks from there.
         inside("rabbitmq3", "rabbitmqctl", "-q", "eval", 'rabbit_quorum_queue:transfer_leadership(element(2, rabbit_amqqueue:lookup({resource, <<"/">>, queue, <<"flashsale.orders">>})), \'rabbit@rabbitmq2\').')
     leader = members("flashsale.orders")[0]
     node = leader.removeprefix("rabbit@")
@@ -130,11 +130,11 @@ def ledger_primary(sale, tokens):
     def promote():
         killed("mysql")
         time.sleep(3)
-        # Everything received is applied before it takes writes.
+        # It applies everything received before it takes writes.
         sql("mysql2", "STOP REPLICA IO_THREAD")
         until("the relay log is applied", lambda: "has read all relay log" in sql("mysql2", "SHOW REPLICA STATUS"), 60)
         sql("mysql2", "STOP REPLICA; RESET REPLICA ALL; SET PERSIST super_read_only = OFF; SET PERSIST read_only = OFF")
-        # As an entry in the name server.
+        # Stands for an entry in the name server.
         (container,) = shop.containers("mysql2")
         network = f"{shop.PROJECT}_back"
         run("docker", "network", "disconnect", network, container)

@@ -1,7 +1,7 @@
 """infra/deploy/nginx calls this: flashsale behind a real nginx that has infra/nginx, changed only in ports and paths.
 
-First against recording servers in the place of the instances, which see exactly what nginx sends them; then against the
-product on real servers, with instances that are replaced under load.
+First with recording servers in place of the instances, which see exactly what nginx sends them; then with the product on
+real servers, replacing instances under load.
 """
 
 import concurrent.futures
@@ -23,7 +23,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EMULATOR = os.environ["EMULATOR"]
 WORK = pathlib.Path(tempfile.mkdtemp(prefix="flashsale-nginx-"))
-# nginx's workers are another user than root.
+# nginx's workers do not run as root.
 WORK.chmod(0o755)
 NAME = "shop.example.com"
 CONTEXT = ssl.create_default_context()
@@ -59,7 +59,7 @@ def until(what, condition, seconds=30):
 
 
 class Recorder:
-    """Stands for an instance: keeps every request that reaches it."""
+    """Stands for an instance, and records every request that reaches it."""
 
     def __init__(self):
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -129,7 +129,7 @@ class Nginx:
                     text = text.replace(old, new)
             (self.dir / source.relative_to(ROOT / "infra/nginx")).write_text(text)
         check(used == set(replaced), "not in infra/nginx any more:", set(replaced) - used)
-        # Debian names modules by a path below the prefix, which is another here.
+        # Debian names modules by a path below the prefix, which differs here.
         (self.dir / "modules").symlink_to("/usr/lib/nginx/modules")
         modules = sorted(pathlib.Path("/etc/nginx/modules-enabled").glob("*.conf"))
         (self.dir / "nginx.conf").write_text(
@@ -149,7 +149,7 @@ class Nginx:
         return CONTEXT.wrap_socket(plain, server_hostname=NAME)
 
     def raw(self, data, source="127.0.0.1", timeout=30):
-        """Sends bytes; what comes back until the connection ends or is silent for a second."""
+        """Sends bytes, and returns what comes back until the connection ends or is silent for a second."""
         with self.open(source, timeout) as connection:
             connection.sendall(data)
             connection.settimeout(1)
@@ -180,8 +180,8 @@ class Nginx:
 
 
 def problem(answer, status, slug):
-    """nginx's own refusal: what the product would write, with the title from its table."""
-    title = re.search(rf'^    "{slug}" (\d+) "([^"]*)"', (ROOT / "shared/src/problem.rs").read_text(), re.M)
+    """nginx's own refusal must be what the product would write, with the title from its table."""
+    title = re.search(rf'^ +"{slug}", (\d+), "([^"]*)",', (ROOT / "shared/src/problem.rs").read_text(), re.M)
     code, headers, body = answer
     check(code == status, code, body[:200])
     check(headers["content-type"] == "application/problem+json", headers)
@@ -234,8 +234,8 @@ def smuggling(nginx, recorders):
         b"GET /x HTTP/1.1\r\n Host: a\r\nContent-Length: 0\r\n\r\n" + b"",
     ]
     told = [nginx.raw(attack) for attack in attacks]
-    # What follows an honest body of length 0 is an honest second request of the same client: nginx sees it, and so does its
-    # log. Smuggled is what nginx takes for a body and the instance for a request, or the other way round.
+    # Bytes after a real body of length 0 are a real second request of the same client: nginx sees and logs it. A request is
+    # smuggled if nginx takes it for a body and the instance for a request, or the other way round.
     for recorder in recorders:
         for method, path, headers, body in recorder.take():
             check(not any(value.lower().endswith("chunked") for name, value in headers if name.lower() == "transfer-encoding"), headers)
@@ -247,7 +247,7 @@ def smuggling(nginx, recorders):
     passed = [line for line in log if line["path"] == "/smuggled" and line["upstream"]]
     refused = sum(answer.startswith(b"HTTP/1.1 400") or b"\r\n\r\n" not in answer or answer.startswith(b"HTTP/1.1 501") for answer in told)
     check(refused >= 11, f"only {refused} of {len(attacks)} were refused", [answer[:40] for answer in told])
-    # Only where nginx itself ended the first request: it is a request like any other then, with the client's own address.
+    # Only if nginx itself ended the first request: the second is then an ordinary request with the client's own address.
     check(len(passed) <= len(attacks) - refused, passed)
     proved(f"{len(attacks)} attempts at smuggling: {refused} refused, every request that an instance saw is one that nginx saw")
 
@@ -281,7 +281,7 @@ def slow(nginx, recorders):
     with concurrent.futures.ThreadPoolExecutor(40) as pool:
         waits = [pool.submit(drip, *which) for which in [(head, "head")] * 20 + [(body, "body")] * 20]
         time.sleep(2)
-        # Meanwhile everybody else is served.
+        # Meanwhile all other clients are served.
         started = time.monotonic()
         check(nginx.send("GET", "/api/orders", source="127.0.0.3")[0] == 200)
         check(time.monotonic() - started < 1)
@@ -330,7 +330,7 @@ def caching(nginx, recorders):
         seen = sum(len(recorder.take()) for recorder in recorders)
         check(1 <= seen <= 5, path, seen)
     numbers("/api/sales", 1)
-    # nginx counts in whole seconds: what was written at 0.9 s with a life of one second is old from 2.0 s on.
+    # nginx counts in whole seconds: an entry written at 0.9 s with a life of one second is stale from 2.0 s on.
     time.sleep(2.1)
     for recorder in recorders:
         recorder.take()
@@ -368,7 +368,7 @@ def retrying(nginx, recorders):
                 recorder.take()
             status = nginx.send(method, path, {} if method in ("POST", "PUT", "PATCH") else None)[0]
             return (status, len(bad.take()), len(good.take()))
-        # Until the broken one was asked first; when it has failed too often nginx leaves it alone for two seconds.
+        # Until nginx has asked the broken one first; after too many failures nginx sends it nothing for two seconds.
         told = until(f"{method} {path}", lambda: (lambda seen: seen if seen[1] else None)(once()))
         check(told == ((200, 1, 1) if repeated else (503, 1, 0)), method, path, told)
     time.sleep(3.2)
@@ -430,7 +430,7 @@ def protocols(nginx):
 # ---------------------------------------------------------------- the product
 
 class Product:
-    """Instances of the emulator on servers that another one runs."""
+    """Instances of the emulator, on servers that another emulator runs."""
 
     def __init__(self):
         self.data = WORK / "data"
@@ -506,11 +506,11 @@ def buying(nginx, product, tokens, sale):
 
 
 class Shoppers:
-    """Twelve people who look, ask and buy until they are stopped; nobody may notice that instances are replaced."""
+    """Twelve shoppers who look, ask and buy until they are stopped; none may notice that instances are replaced."""
 
     def __init__(self, nginx, tokens, sale, once=("POST", "/api/captchas", {"purpose": "login"}, 201)):
         self.nginx, self.tokens, self.sale = nginx, tokens, sale
-        # A request that nginx may not repeat, and its answer: only an instance that drains loses none of these.
+        # A request that nginx may not repeat, and its answer: only draining instances lose none of these.
         self.once = once
         # `accepted`: (order id, token) of every 202.
         self.failures, self.accepted, self.requests = [], [], 0
@@ -520,7 +520,7 @@ class Shoppers:
             thread.start()
 
     def stop(self):
-        """Requests per second, when every shopper has gone home content."""
+        """Requests per second, after checking that no shopper failed."""
         self.stopping.set()
         for thread in self.threads:
             thread.join()
@@ -535,7 +535,7 @@ class Shoppers:
             headers = {"Host": NAME, "Content-Type": "application/json"}
             if token:
                 headers["Authorization"] = f"Bearer {token}"
-            # Each from an address of its own: the limits of one address are another test.
+            # Each has an address of its own, because another test covers the limits of one address.
             connection = connection or http.client.HTTPSConnection("127.0.0.1", self.nginx.port, timeout=30, context=CONTEXT,
                                                                    source_address=(f"127.0.1.{worker + 1}", 0))
             connection.request(method, path, json.dumps(body) if body is not None else None, headers)
@@ -575,7 +575,7 @@ class Shoppers:
 
 
 def replacing(nginx, product, tokens, sale, instances):
-    """Both instances are replaced in turn, while shoppers buy, look and ask."""
+    """Replaces both instances in turn, while shoppers buy, look and ask."""
     shoppers = Shoppers(nginx, tokens, sale)
     time.sleep(2)
     for port in instances:
@@ -589,7 +589,7 @@ def replacing(nginx, product, tokens, sale, instances):
         books = product.run("audit", "--within", "60s")
         return int(re.search(r"\+ sold (\d+)", next(line for line in books.splitlines() if sale in line))[1])
 
-    # One more was bought before.
+    # One more unit was bought before.
     until("every accepted order in the ledger", lambda: sold() == orders + 1, 60)
     proved(f"two instances replaced under {rate:.0f} requests per second: of {shoppers.requests} requests none failed, "
            f"{orders} orders accepted and in the ledger, the books balance")

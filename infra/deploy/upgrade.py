@@ -1,6 +1,6 @@
-"""infra/deploy/upgrade calls this: the release OLD is replaced by NEW, and NEW by OLD, on one set of servers behind a real nginx,
-while shoppers look and buy. RELEASE: what NEW was made for this test, with migrations and a message field that OLD does not know; empty
-when OLD is the binary of a real release.
+"""infra/deploy/upgrade calls this: it replaces the release OLD by NEW, and NEW by OLD, on one set of servers behind a real nginx,
+while shoppers look and buy. RELEASE: the version of a NEW that was made for this test, with migrations and a message field that OLD
+does not know; empty when OLD is the binary of a real release.
 """
 
 import os
@@ -21,7 +21,7 @@ HOLD = os.environ["HOLD"]
 
 
 class Servers:
-    """Redis, MariaDB and RabbitMQ, which no release runs."""
+    """Redis, MariaDB and RabbitMQ, started by neither release."""
 
     def __init__(self):
         self.process = subprocess.Popen([HOLD, WORK / "servers"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -64,7 +64,7 @@ class Installation(site.Product):
     def replace(self, port, binary):
         self.stop(port)
         self.start(port, binary)
-        # What nginx needs to ask it again.
+        # After failures nginx sends an instance nothing for up to this long.
         time.sleep(4)
 
     def ask(self, binary, *arguments):
@@ -87,7 +87,7 @@ def main():
         sale = re.search(r'"sale_id":\s*"([^"]+)"', shop.run("sales", "create", "--title", "Phone", "--stock", "10000", "--price", "1999"))[1]
         knows_newer = shop.ask(OLD, "migrate", "--check")[0] == 0
         tables = servers.sql("SHOW TABLES")
-        # No captchas: to draw them takes most of the time of a binary that is built for tests.
+        # No captchas, because drawing them takes most of the processor time of a debug build.
         shoppers = Shoppers(nginx, tokens, sale, once=("POST", "/api/users", {"phone": "+1 201-555-0142", "password": "short"}, 422))
         time.sleep(2)
 

@@ -1,9 +1,9 @@
 """infra/deploy/versions calls this.
 
-    binaries DIR/TARGET…    reads cargo's messages: where each of these targets was built, one a line
-    ask HOLD                starts the servers that are in front on PATH and prints what they say they are, one a line
-    compare README SETS [SET]  whether the table in the README has a row for each of these sets and no other; with SET,
-                            whether its row names the servers on standard input
+    binaries DIR/TARGET…    reads cargo's messages and prints where each of these targets was built, one per line
+    ask HOLD                starts the servers that come first on PATH and prints the versions they report, one per line
+    compare README SETS [SET]  checks that the table in the README has a row for each of these sets and no other; with SET,
+                            that its row names the servers on standard input
 """
 
 import json
@@ -38,7 +38,7 @@ def connect(url):
 
 
 def read_until(stream, pattern):
-    """Reads until the pattern is complete; its first group as text."""
+    """Reads until the pattern matches, and returns its first group as text."""
     read = b""
     while not (found := re.search(pattern, read, re.DOTALL)):
         more = stream.recv(4096)
@@ -51,7 +51,7 @@ def read_until(stream, pattern):
 def redis(url):
     with connect(url) as stream:
         stream.sendall(b"INFO server\r\n")
-        # Valkey also has a line `redis_version`, with the Redis that it is compatible with.
+        # Valkey also has a line `redis_version`, which names a Redis that it is compatible with.
         answer = read_until(stream, rb"(# Server.*?)\r\n\r?\n?$")
     said = dict(line.split(":", 1) for line in answer.splitlines()[1:])
     return f"Valkey {said['valkey_version']}" if "valkey_version" in said else f"Redis {said['redis_version']}"

@@ -24,11 +24,17 @@ async fn main() -> Result<(), Error> {
 async fn handle(event: LambdaEvent<Value>) -> Result<Value, Error> {
     let LambdaEvent { payload, context } = event;
     if !payload["requestContext"].is_null() {
-        let parameter = |name: &str| payload["queryStringParameters"][name].as_str().map(serde_json::from_str::<Value>);
+        let parameter = |name: &str| {
+            payload["queryStringParameters"][name].as_str().map(serde_json::from_str::<Value>)
+        };
         return match (parameter("answer"), parameter("do")) {
             (Some(answer), _) => Ok(answer?),
-            (None, Some(order)) => obey(&order?).await.map(|done| json!({ "statusCode": 200, "body": done.to_string() })),
-            (None, None) => Ok(json!({ "statusCode": 200, "cookies": ["a=1; Path=/", "b=2"], "body": payload.to_string() })),
+            (None, Some(order)) => obey(&order?)
+                .await
+                .map(|done| json!({ "statusCode": 200, "body": done.to_string() })),
+            (None, None) => Ok(
+                json!({ "statusCode": 200, "cookies": ["a=1; Path=/", "b=2"], "body": payload.to_string() }),
+            ),
         };
     }
     if payload["context"] == true {

@@ -1,4 +1,4 @@
-//! The backend that a command works on: opened as configured, and closed when the command ends.
+//! The backend of a command: opened as configured, and closed when the command ends.
 
 use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
 
@@ -10,10 +10,11 @@ use flashsale::{
 };
 use flashsale_servers::Servers;
 
-/// In the private servers' directory: what a function's process needs, for `cargo lambda watch --env-file`.
+/// A file in the private servers' directory with the environment of functions, for
+/// `cargo lambda watch --env-file`.
 const ENVIRONMENT_FILE: &str = "functions.env";
 
-/// An app and what must live as long as it.
+/// An app and the private servers that must live as long as it.
 pub struct Backend {
     pub app: App,
     /// Private servers started by this process. Dropped last.
@@ -27,8 +28,17 @@ impl Backend {
             tracing::warn!("captchas are off: robots can buy");
         }
         let servers = servers(&mut config).await?;
+        if config.servers != ServersMode::Embedded {
+            wire::migrate(&config).await?;
+        }
         let ports = wire::connect(&config).await?;
-        let app = App::new(config, ports).await?;
+        let app = App::new(config, ports)?;
+        app.load_signing_keys().await.context("signing keys")?;
+        // Logs a difference between the clocks. It is checked again whenever the process wants to
+        // lead.
+        if let Err(error) = app.clock_fault().await {
+            tracing::warn!(%error, "the ledger's clock");
+        }
         Ok(Self { app, servers })
     }
 
@@ -36,7 +46,7 @@ impl Backend {
     pub async fn close(self) {
         let Self { app, servers } = self;
         if servers.is_some() {
-            // It names servers that are about to end. There may be none.
+            // The file names servers that are about to stop. It may not exist.
             let _ = fs::remove_file(app.config.data_dir.join("servers").join(ENVIRONMENT_FILE));
         }
         drop(app);
@@ -44,8 +54,8 @@ impl Backend {
     }
 }
 
-/// With `--servers local`: has the configuration use the private servers of the data directory. Those that this process had to
-/// start are returned, for [`stop`].
+/// With `--servers local`: makes the configuration use the private servers of the data directory.
+/// Returns servers that this process had to start, for [`stop`].
 pub async fn servers(config: &mut Config) -> anyhow::Result<Option<Servers>> {
     if config.servers == ServersMode::Local { local(config).await } else { Ok(None) }
 }
@@ -53,7 +63,7 @@ pub async fn servers(config: &mut Config) -> anyhow::Result<Option<Servers>> {
 /// Stops private servers, if there are any.
 pub async fn stop(servers: Option<Servers>) {
     if let Some(servers) = servers {
-        // Waits for processes to end.
+        // Dropping blocks until the servers' processes have ended.
         let stopped = tokio::task::spawn_blocking(move || drop(servers)).await;
         if let Err(error) = stopped {
             tracing::warn!(%error, "the private servers were not stopped cleanly");
@@ -72,21 +82,29 @@ async fn local(config: &mut Config) -> anyhow::Result<Option<Servers>> {
         None => {
             tracing::info!("starting private Redis, MySQL and RabbitMQ");
             let dir = dir.clone();
-            let started = tokio::task::spawn_blocking(move || Servers::builder(dir).all().start()).await??;
+            let started =
+                tokio::task::spawn_blocking(move || Servers::builder(dir).all().start()).await??;
             (started.urls().clone(), Some(started))
         }
     };
-    let url = |url: Option<String>, which: &str| url.with_context(|| format!("the private servers have no {which}"));
-    config.use_servers(url(urls.redis, "Redis")?, url(urls.mysql, "MySQL")?, url(urls.amqp, "RabbitMQ")?);
+    let url = |url: Option<String>, which: &str| {
+        url.with_context(|| format!("the private servers have no {which}"))
+    };
+    config.use_servers(
+        url(urls.redis, "Redis")?,
+        url(urls.mysql, "MySQL")?,
+        url(urls.amqp, "RabbitMQ")?,
+    );
     if started.is_some() {
-        write_environment(config, &dir.join(ENVIRONMENT_FILE)).context("the file with the environment of functions")?;
+        write_environment(config, &dir.join(ENVIRONMENT_FILE))
+            .context("the file with the environment of functions")?;
     }
     Ok(started)
 }
 
-/// Only its owner may read it: it holds the servers' passwords.
+/// Only its owner may read the file: it contains the servers' passwords.
 fn write_environment(config: &Config, path: &Path) -> std::io::Result<()> {
-    // One that an earlier run left may be open to others.
+    // A file of an earlier run may be readable by others.
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -1,14 +1,20 @@
 //! The command line.
 
+mod duration;
+
 use std::io::Write as _;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flashsale::config::{Config, ConfigError};
 
+use duration::parse_duration_ms;
+
 /// Runs flash sales: every function, on one machine.
 #[derive(Debug, Parser)]
 #[command(version, about, args_conflicts_with_subcommands = false, propagate_version = true)]
-#[command(after_help = "Every flag that is a setting can also be given as FLASHSALE_<NAME>; `config` shows all settings.")]
+#[command(
+    after_help = "Every flag that is a setting can also be given as FLASHSALE_<NAME>; `config` shows all settings."
+)]
 pub struct Arguments {
     #[command(flatten)]
     pub backend: BackendFlags,
@@ -30,7 +36,8 @@ pub struct BackendFlags {
     /// Which servers hold the state [env: FLASHSALE_SERVERS] [default: embedded]
     #[arg(long, global = true, value_enum)]
     pub servers: Option<ServersWord>,
-    /// redis://, rediss://, redis+cluster:// or redis+sentinel:// [env: FLASHSALE_REDIS_URL, which keeps a password out of `ps`]
+    /// redis://, rediss://, redis+cluster:// or redis+sentinel:// [env: FLASHSALE_REDIS_URL, which
+    /// keeps a password out of `ps`]
     #[arg(long, global = true, value_name = "URL")]
     pub redis_url: Option<String>,
     /// mysql:// [env: FLASHSALE_DATABASE_URL, likewise]
@@ -50,22 +57,26 @@ pub struct BackendFlags {
 /// Only for `serve`.
 #[derive(Debug, Clone, Args)]
 pub struct ServeFlags {
-    /// Where the gateway listens; port 0 picks one [env: FLASHSALE_LISTEN] [default: 127.0.0.1:8080]
+    /// Where the gateway listens; port 0 picks one [env: FLASHSALE_LISTEN] [default:
+    /// 127.0.0.1:8080]
     #[arg(long, global = true, value_name = "ADDRESS:PORT")]
     pub listen: Option<String>,
     /// Where metrics and health are served [env: FLASHSALE_ADMIN_LISTEN] [default: nowhere]
     #[arg(long, global = true, value_name = "ADDRESS:PORT")]
     pub admin_listen: Option<String>,
-    /// Where Lambda's Invoke API is served, a loopback address; not in production [env: FLASHSALE_INVOKE_LISTEN] [default: nowhere]
+    /// Where Lambda's Invoke API is served, a loopback address; not in production [env:
+    /// FLASHSALE_INVOKE_LISTEN] [default: nowhere]
     #[arg(long, global = true, value_name = "ADDRESS:PORT")]
     pub invoke_listen: Option<String>,
     /// How the functions are run [env: FLASHSALE_HOST] [default: in-process]
     #[arg(long, global = true, value_enum)]
     pub host: Option<HostWord>,
-    /// With `--host processes`: where their binaries are [env: FLASHSALE_FUNCTIONS_DIR] [default: beside this one]
+    /// With `--host processes`: where their binaries are [env: FLASHSALE_FUNCTIONS_DIR] [default:
+    /// beside this one]
     #[arg(long, global = true, value_name = "DIR")]
     pub functions_dir: Option<String>,
-    /// Make a demo sale, a demo shopper and an administrator, and print how to sign in [default: when embedded and empty]
+    /// Make a demo sale, a demo shopper and an administrator, and print how to sign in [default:
+    /// when embedded and empty]
     #[arg(long, global = true, overrides_with = "no_demo", env = "FLASHSALE_DEMO", value_parser = clap::builder::FalseyValueParser::new())]
     pub demo: bool,
     /// Start empty
@@ -109,7 +120,8 @@ pub enum Command {
     Serve,
     /// Check that the books balance: exit 0 when they do, 1 with each broken promise when not
     Audit {
-        /// Read again for up to this long while an order is still on its way or a store does not answer
+        /// Read again for up to this long while an order is still on its way or a store does not
+        /// answer
         #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = parse_duration_ms)]
         within: u64,
     },
@@ -121,23 +133,28 @@ pub enum Command {
     Sales(SalesCommand),
     /// Run one function once, with an event of Lambda's
     Invoke {
-        /// captcha, login, sales, seckill, order-status, admin, order-worker, sweeper, or one of the configuration
+        /// captcha, login, sales, seckill, order-status, admin, order-worker, sweeper, or one of
+        /// the configuration
         function: String,
         /// The event, JSON; `-` for standard input
         #[arg(long, value_name = "FILE")]
         event: String,
     },
-    /// Bring the schema of the ledger up to date and say what was done. Instances do the same when they start
+    /// Bring the schema of the ledger up to date and say what was done. Instances do the same when
+    /// they start
     Migrate {
-        /// Change nothing: exit 0 when this release can work on the schema as it is, 1 with what is pending when not
+        /// Change nothing: exit 0 when this release can work on the schema as it is, 1 with what is
+        /// pending when not
         #[arg(long)]
         check: bool,
     },
     /// Print the effective configuration, secrets masked
     Config,
-    /// Ask a running emulator whether it is ready: exit 0 when it is, 1 when it is not or does not answer
+    /// Ask a running emulator whether it is ready: exit 0 when it is, 1 when it is not or does not
+    /// answer
     Health {
-        /// Where it listens, for the gateway or for metrics and health [default: --admin-listen if set, else --listen]
+        /// Where it listens, for the gateway or for metrics and health [default: --admin-listen if
+        /// set, else --listen]
         #[arg(value_name = "ADDRESS:PORT")]
         address: Option<String>,
         /// How long the answer may take
@@ -198,22 +215,6 @@ pub enum SalesCommand {
     },
 }
 
-/// `500ms`, `0s`, `15m`, `1h`, `2d`, in milliseconds.
-fn parse_duration_ms(text: &str) -> Result<u64, String> {
-    let wrong = || "expected a number with ms, s, m, h or d, such as 0s or 1h".to_owned();
-    let digits = text.find(|char: char| !char.is_ascii_digit()).ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(digits);
-    let unit_ms = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return Err(wrong()),
-    };
-    number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms)).ok_or_else(wrong)
-}
-
 impl Arguments {
     /// The configuration that the flags, the environment and the file make together.
     pub fn config(&self) -> Result<Config, ConfigError> {
@@ -237,17 +238,27 @@ impl Arguments {
 }
 
 impl BackendFlags {
-    /// The flags that show a password to everybody who lists this machine's processes.
+    /// The flags whose values show a password in this machine's list of processes.
     pub fn with_passwords(&self) -> impl Iterator<Item = &'static str> {
-        let flags = [("--redis-url", &self.redis_url), ("--database-url", &self.database_url), ("--amqp-url", &self.amqp_url)];
-        flags.into_iter().filter(|(_, url)| url.as_deref().is_some_and(has_password)).map(|(flag, _)| flag)
+        let flags = [
+            ("--redis-url", &self.redis_url),
+            ("--database-url", &self.database_url),
+            ("--amqp-url", &self.amqp_url),
+        ];
+        flags
+            .into_iter()
+            .filter(|(_, url)| url.as_deref().is_some_and(has_password))
+            .map(|(flag, _)| flag)
     }
 }
 
 /// Whether something stands between `:` and `@` of an address.
 fn has_password(url: &str) -> bool {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
-    authority.rsplit_once('@').and_then(|(user, _)| user.split_once(':')).is_some_and(|(_, password)| !password.is_empty())
+    authority
+        .rsplit_once('@')
+        .and_then(|(user, _)| user.split_once(':'))
+        .is_some_and(|(_, password)| !password.is_empty())
 }
 
 fn name<T: ValueEnum>(value: T) -> String {
@@ -263,7 +274,7 @@ pub fn say(line: &str) -> std::io::Result<()> {
 
 /// Prints a line for people.
 pub fn complain(line: &str) {
-    // Nobody is left to be told when standard error is closed.
+    // If standard error is closed, there is nowhere to report that.
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
@@ -276,7 +287,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
-        let parsed = Arguments::try_parse_from(["x", "users", "seed", "--count", "5", "--out", "f", "--servers", "external"]).unwrap();
+        let parsed = Arguments::try_parse_from([
+            "x",
+            "users",
+            "seed",
+            "--count",
+            "5",
+            "--out",
+            "f",
+            "--servers",
+            "external",
+        ])
+        .unwrap();
         assert!(matches!(parsed.backend.servers, Some(ServersWord::External)));
     }
 
@@ -286,17 +308,20 @@ mod tests {
             let parsed = Arguments::try_parse_from(["x"].iter().chain(arguments)).unwrap();
             parsed.backend.with_passwords().collect::<Vec<_>>()
         };
-        assert_eq!(noticed(&["--redis-url", "redis://:geheim@h", "--amqp-url", "amqp://u:geheim@h:1/v"]), ["--redis-url", "--amqp-url"]);
-        assert_eq!(noticed(&["--redis-url", "redis://h:1", "--database-url", "mysql://u@h/d", "--amqp-url", "amqp://u:@h"]), [""; 0]);
-    }
-
-    #[test]
-    fn durations_are_read() {
-        assert_eq!(parse_duration_ms("0s"), Ok(0));
-        assert_eq!(parse_duration_ms("1h"), Ok(3_600_000));
-        assert_eq!(parse_duration_ms("250ms"), Ok(250));
-        for wrong in ["", "5", "h", "-1s", "1w", "99999999999999999999s"] {
-            assert!(parse_duration_ms(wrong).is_err(), "{wrong}");
-        }
+        assert_eq!(
+            noticed(&["--redis-url", "redis://:geheim@h", "--amqp-url", "amqp://u:geheim@h:1/v"]),
+            ["--redis-url", "--amqp-url"]
+        );
+        assert_eq!(
+            noticed(&[
+                "--redis-url",
+                "redis://h:1",
+                "--database-url",
+                "mysql://u@h/d",
+                "--amqp-url",
+                "amqp://u:@h"
+            ]),
+            [""; 0]
+        );
     }
 }

@@ -1,10 +1,11 @@
-//! A sale to try things with, and two users whose passwords are printed.
+//! A demo sale, and two demo users whose passwords are printed.
 
 use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _};
 
 use anyhow::Context as _;
 use flashsale::{
-    app::{App, NewSale},
+    api::NewSale,
+    app::App,
     config::{CaptchaMode, ServersMode},
     domain::{Phone, Role},
     problem::Problem,
@@ -16,22 +17,22 @@ const SHOPPER: &str = "+12015550123";
 const ADMIN: &str = "+12015550199";
 const FILE: &str = "demo-passwords";
 
-/// What the command line says of the demo.
+/// Whether the command line wants the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum Mode {
     /// When embedded and empty.
     Default,
     Yes,
     No,
 }
 
-/// Makes the demo where it is wanted, and prints how to sign in.
-pub async fn prepare(app: &App, wish: Wish) -> anyhow::Result<()> {
+/// Makes the demo if it is wanted, and prints how to sign in.
+pub async fn prepare(app: &App, mode: Mode) -> anyhow::Result<()> {
     let known = app.config.data_dir.join(FILE).exists();
-    let wanted = match wish {
-        Wish::No => return Ok(()),
-        Wish::Yes => true,
-        Wish::Default => {
+    let wanted = match mode {
+        Mode::No => return Ok(()),
+        Mode::Yes => true,
+        Mode::Default => {
             !app.config.is_production()
                 && app.config.servers == ServersMode::Embedded
                 && (known || app.ports.sales.list(None, 1).await?.is_empty())
@@ -44,15 +45,20 @@ pub async fn prepare(app: &App, wish: Wish) -> anyhow::Result<()> {
         anyhow::bail!("--demo: not with --profile production");
     }
     let passwords = passwords(app)?;
-    for (phone, password, role) in [(SHOPPER, &passwords[0], Role::Shopper), (ADMIN, &passwords[1], Role::Admin)] {
+    for (phone, password, role) in
+        [(SHOPPER, &passwords[0], Role::Shopper), (ADMIN, &passwords[1], Role::Admin)]
+    {
         let phone = Phone::from_e164(phone)?;
         if app.ports.users.by_phone(&phone).await?.is_none() {
-            match app.add_user(phone, password.clone(), role).await {
+            let added = app.add_user(phone, password.clone(), role).await;
+            match added.inspect_err(Problem::log_cause) {
                 Ok(_) | Err(Problem::PhoneTaken) => {}
                 Err(problem) => anyhow::bail!("demo user: {}", problem.detail()),
             }
         } else if !known {
-            cli::say("the demo users exist already: their passwords are in the data directory of the emulator that made them")?;
+            cli::say(
+                "the demo users exist already: their passwords are in the data directory of the emulator that made them",
+            )?;
         }
     }
     let now = app.now();
@@ -72,7 +78,11 @@ pub async fn prepare(app: &App, wish: Wish) -> anyhow::Result<()> {
                 starts_at: now,
                 ends_at: now.plus_ms(24 * 3_600_000),
             };
-            app.create_sale(sale).await.map_err(|problem| anyhow::anyhow!("demo sale: {}", problem.detail()))?.sale_id
+            app.create_sale(sale)
+                .await
+                .inspect_err(Problem::log_cause)
+                .map_err(|problem| anyhow::anyhow!("demo sale: {}", problem.detail()))?
+                .sale_id
         }
     };
     cli::say(&format!("demo sale     {sale_id}"))?;
@@ -84,7 +94,7 @@ pub async fn prepare(app: &App, wish: Wish) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The passwords made at the first start, kept beside the data for the next ones.
+/// The demo users' passwords, made at the first start and kept beside the data for later ones.
 fn passwords(app: &App) -> anyhow::Result<[String; 2]> {
     let path = app.config.data_dir.join(FILE);
     let shown = path.display();
@@ -93,11 +103,18 @@ fn passwords(app: &App) -> anyhow::Result<[String; 2]> {
         if let [shopper, admin] = text.lines().collect::<Vec<_>>().as_slice() {
             return Ok([(*shopper).to_owned(), (*admin).to_owned()]);
         }
-        anyhow::bail!("{shown}: expected two lines; remove the file and the demo users' rows to start over");
+        anyhow::bail!(
+            "{shown}: expected two lines; remove the file and the demo users' rows to start over"
+        );
     }
     fs::create_dir_all(&app.config.data_dir)?;
     let passwords = [password(app), password(app)];
-    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&path).with_context(|| format!("{shown}"))?;
+    let mut file = fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("{shown}"))?;
     writeln!(file, "{}\n{}", passwords[0], passwords[1])?;
     Ok(passwords)
 }
@@ -105,5 +122,8 @@ fn passwords(app: &App) -> anyhow::Result<[String; 2]> {
 fn password(app: &App) -> String {
     let mut bytes = [0; 12];
     app.ports.random.fill(&mut bytes);
-    bytes.iter().map(|byte| char::from(b"abcdefghjkmnpqrstuvwxyz23456789-"[usize::from(byte % 32)])).collect()
+    bytes
+        .iter()
+        .map(|byte| char::from(b"abcdefghjkmnpqrstuvwxyz23456789-"[usize::from(byte % 32)]))
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! `/healthz`: the process runs. `/readyz`: every part behind it answers, and it is not about to stop.
+//! `/healthz`: the process runs. `/readyz`: every part behind it answers, and it is not about to
+//! stop.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,15 +14,17 @@ use tokio::{
 
 use crate::host::Host;
 
-/// Longest wait for one part.
+/// Timeout for the check of one part.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
-/// An answer is given again for so long: the parts are asked once a second, however many ask us.
-const ANSWER_LIFE: Duration = Duration::from_secs(1);
+/// How long a result is used again: the parts are checked at most once a second, however many
+/// clients ask.
+const CHECK_PERIOD: Duration = Duration::from_secs(1);
 
 /// Whether each part answers.
 type Parts = Vec<(&'static str, bool)>;
 
-/// What the process knows of its parts. Cheap to clone; the clones share what the parts said when they were last asked.
+/// The health of the process and its parts. Cheap to clone; the clones share the result of the last
+/// check.
 #[derive(Clone)]
 pub struct Health {
     host: Host,
@@ -40,21 +43,26 @@ impl Health {
 
     /// Whether `/readyz` answers 200, and whether each part answers.
     pub async fn state(&self) -> (bool, Parts) {
-        let parts = self.look().await;
+        let parts = self.parts().await;
         (!*self.draining.borrow() && parts.iter().all(|(_, up)| *up), parts)
     }
 }
 
 pub fn router(health: &Health) -> Router {
     let health = health.clone();
-    Router::new().route("/healthz", get(|| async { Json(json!({ "status": "ok" })) })).route("/readyz", get(move || ready(health.clone())))
+    Router::new()
+        .route("/healthz", get(|| async { Json(json!({ "status": "ok" })) }))
+        .route("/readyz", get(move || ready(health.clone())))
 }
 
 async fn ready(health: Health) -> (StatusCode, Json<Value>) {
-    let looked = health.look().await;
+    let parts = health.parts().await;
     let draining = *health.draining.borrow();
-    let down: Vec<&str> = looked.iter().filter(|(_, up)| !up).map(|(name, _)| *name).collect();
-    let parts: Map<String, Value> = looked.iter().map(|(name, up)| ((*name).to_owned(), json!(if *up { "up" } else { "down" }))).collect();
+    let down: Vec<&str> = parts.iter().filter(|(_, up)| !up).map(|(name, _)| *name).collect();
+    let parts: Map<String, Value> = parts
+        .iter()
+        .map(|(name, up)| ((*name).to_owned(), json!(if *up { "up" } else { "down" })))
+        .collect();
     let status = if draining {
         "draining"
     } else if down.is_empty() {
@@ -67,13 +75,13 @@ async fn ready(health: Health) -> (StatusCode, Json<Value>) {
 }
 
 impl Health {
-    /// Single flight: concurrent callers share one round of checks. All parts are checked at once, so that it takes no longer
-    /// than one check however many are down.
-    async fn look(&self) -> Parts {
+    /// Single flight: concurrent callers share one round of checks. All parts are checked in
+    /// parallel, so that a round takes no longer than one check, however many are down.
+    async fn parts(&self) -> Parts {
         static LINES: OncePerSecond = OncePerSecond::new();
         let mut last = self.last.lock().await;
         if let Some((at, parts)) = &*last
-            && at.elapsed() < ANSWER_LIFE
+            && at.elapsed() < CHECK_PERIOD
         {
             return parts.clone();
         }
@@ -86,8 +94,9 @@ impl Health {
             }
             (part.name(), up)
         });
-        let (mut parts, clock) = tokio::join!(join_all(checks), tokio::time::timeout(CHECK_TIMEOUT, app.clock_fault()));
-        // A ledger that does not tell the time is down by itself, above.
+        let (mut parts, clock) =
+            tokio::join!(join_all(checks), tokio::time::timeout(CHECK_TIMEOUT, app.clock_fault()));
+        // A ledger that does not tell the time is already reported as down above.
         parts.push(("clock", !matches!(clock, Ok(Ok(Some(_))))));
         if let Host::Processes(..) = self.host {
             let unwell = self.host.unwell();

@@ -1,6 +1,8 @@
-//! Lambda's Invoke API and function URLs, for the AWS CLI, the SDKs and `cargo lambda invoke`, on a listener of their own
-//! (`--invoke-listen`): never on the gateway, because a proxy in front of that makes everybody a caller from this machine, and
-//! whoever may invoke a function may do what it does. Only on a loopback address, and not in the production profile.
+//! Lambda's Invoke API and function URLs, for the AWS CLI, the SDKs and `cargo lambda invoke`, on
+//! their own listener (`--invoke-listen`), which must have a loopback address and is refused in the
+//! production profile. They are not served by the gateway: behind a proxy every request there seems
+//! to come from this machine, and a caller of the Invoke API can do everything that the functions
+//! can do.
 //!
 //! Signatures of requests are not checked: there are no AWS accounts here.
 
@@ -31,37 +33,40 @@ use serde_json::{Map, Value, json};
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    here::names_listener,
     host::{Host, Http, http},
     lambda::{Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply, new_id, reference},
+    loopback::names_listener,
 };
 
 /// Largest payload of an asynchronous invocation, as with Lambda.
 const EVENT_BYTES_MAX: usize = 1024 * 1024;
-/// Asynchronous invocations of one function at a time, those that wait for another try included.
+/// Concurrent asynchronous invocations of one function, including those waiting for a retry.
 const EVENTS_MAX: usize = 200;
-/// After so long an asynchronous invocation is not tried again, as with Lambda.
+/// An asynchronous invocation that is older than this is not retried, as with Lambda.
 const EVENT_AGE_MAX: Duration = Duration::from_secs(6 * 3_600);
-/// A failed asynchronous invocation is tried again twice, after one minute and after two.
+/// Pauses before the two retries of a failed asynchronous invocation.
 const EVENT_PAUSES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(120)];
-/// A throttled one is tried again ever more seldom.
+/// Pauses before retries of a throttled one: doubled from the first to the last.
 const THROTTLED_PAUSE_FIRST: Duration = Duration::from_secs(1);
 const THROTTLED_PAUSE_LAST: Duration = Duration::from_secs(300);
 
-/// The places for asynchronous invocations, by function: one function's never take another's.
-type Places = Arc<Mutex<HashMap<String, Arc<Semaphore>>>>;
+/// The permits for asynchronous invocations, by function: each function has its own.
+type Permits = Arc<Mutex<HashMap<String, Arc<Semaphore>>>>;
 
 /// The routes, for a listener at this address.
 pub fn router(host: &Host, address: SocketAddr) -> Router {
-    let (invoking, places) = (host.clone(), Places::default());
-    let invoke = move |Path(function): Path<String>, Query(query): Query<HashMap<String, String>>, headers: HeaderMap, request: Request| {
-        let (host, places) = (invoking.clone(), Arc::clone(&places));
+    let (invoking, permits) = (host.clone(), Permits::default());
+    let invoke = move |Path(function): Path<String>,
+                       Query(query): Query<HashMap<String, String>>,
+                       headers: HeaderMap,
+                       request: Request| {
+        let (host, permits) = (invoking.clone(), Arc::clone(&permits));
         async move {
             let (name, qualifier) = reference(&function);
             let qualifier = query.get("Qualifier").map(String::as_str).or(qualifier);
             let known = host.has(name) && qualifier.is_none_or(|qualifier| qualifier == "$LATEST");
             let outcome = match known {
-                true => invoke(host, &places, name, &headers, request).await,
+                true => invoke(host, &permits, name, &headers, request).await,
                 false => Err(Failure::of(&Refusal::NoSuchFunction, &function)),
             };
             outcome.unwrap_or_else(Failure::into_response)
@@ -76,24 +81,36 @@ pub fn router(host: &Host, address: SocketAddr) -> Router {
         .layer(from_fn(move |request: Request, next: Next| only_from_here(address, request, next)))
 }
 
-/// Lets through what comes from this machine and neither through a proxy nor from a page in a browser, which may be anyone's.
-/// `Host` must be this listener: a name in it may be one that a page's owner has made stand for this machine.
+/// Passes on requests from this machine, unless they came through a proxy or from a page in a
+/// browser. `Host` must name this listener, because another name there may be one that a page's
+/// owner resolves to this machine (DNS rebinding).
 async fn only_from_here(address: SocketAddr, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip().to_canonical());
+    let peer = request
+        .extensions()
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|ConnectInfo(peer)| peer.ip().to_canonical());
     let headers = request.headers();
-    let from_elsewhere = ["forwarded", "x-forwarded-for", "x-real-ip", "via"].iter().any(|name| headers.contains_key(*name));
+    let from_elsewhere = ["forwarded", "x-forwarded-for", "x-real-ip", "via"]
+        .iter()
+        .any(|name| headers.contains_key(*name));
     let url = request.uri().path().starts_with("/lambda-url/");
-    // A function URL is an address like any other; its function decides whom it believes.
-    let from_page = !url && ["origin", "sec-fetch-site"].iter().any(|name| headers.contains_key(*name));
+    // Pages may call a function URL like any other address: the function checks its callers itself.
+    let from_page =
+        !url && ["origin", "sec-fetch-site"].iter().any(|name| headers.contains_key(*name));
     let by_address = names_listener(headers, request.uri(), address);
     if peer.is_some_and(|peer| peer.is_loopback()) && by_address && !from_elsewhere && !from_page {
         return next.run(request).await;
     }
     let why = "only callers on this machine may invoke functions, by the listener's address, neither through a proxy nor from a browser";
-    Failure { status: StatusCode::FORBIDDEN, kind: "AccessDeniedException", message: why.to_owned() }.into_response()
+    Failure {
+        status: StatusCode::FORBIDDEN,
+        kind: "AccessDeniedException",
+        message: why.to_owned(),
+    }
+    .into_response()
 }
 
-/// An error as Lambda's API tells it.
+/// An error as Lambda's API answers it.
 struct Failure {
     status: StatusCode,
     kind: &'static str,
@@ -107,18 +124,29 @@ impl Failure {
 
     fn of(refusal: &Refusal, function: &str) -> Self {
         match refusal {
-            Refusal::NoSuchFunction => {
-                Self::new(StatusCode::NOT_FOUND, "ResourceNotFoundException", format!("Function not found: {function}"))
-            }
-            Refusal::Throttled => Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", "Rate Exceeded."),
-            Refusal::Stopping => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", "The emulator is about to end."),
+            Refusal::NoSuchFunction => Self::new(
+                StatusCode::NOT_FOUND,
+                "ResourceNotFoundException",
+                format!("Function not found: {function}"),
+            ),
+            Refusal::Throttled => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "TooManyRequestsException",
+                "Rate Exceeded.",
+            ),
+            Refusal::Stopping => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "ServiceException",
+                "The emulator is about to end.",
+            ),
         }
     }
 
     fn into_response(self) -> Response {
         let throttled = self.status == StatusCode::TOO_MANY_REQUESTS;
         let at_fault = if self.status.is_server_error() { "Service" } else { "User" };
-        let mut body = json!({ "Type": at_fault, "Message": self.message, "message": self.message });
+        let mut body =
+            json!({ "Type": at_fault, "Message": self.message, "message": self.message });
         if throttled {
             body["Reason"] = Value::from("ConcurrentInvocationLimitExceeded");
         }
@@ -133,14 +161,26 @@ impl Failure {
     }
 }
 
-async fn invoke(host: Host, places: &Places, function: &str, headers: &HeaderMap, request: Request) -> Result<Response, Failure> {
+async fn invoke(
+    host: Host,
+    permits: &Permits,
+    function: &str,
+    headers: &HeaderMap,
+    request: Request,
+) -> Result<Response, Failure> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let kind = header("x-amz-invocation-type").unwrap_or("RequestResponse");
-    let payload = axum::body::to_bytes(request.into_body(), PAYLOAD_BYTES_MAX).await.map_err(|_| too_large(PAYLOAD_BYTES_MAX))?;
+    let payload = axum::body::to_bytes(request.into_body(), PAYLOAD_BYTES_MAX)
+        .await
+        .map_err(|_| too_large(PAYLOAD_BYTES_MAX))?;
     let payload = if payload.is_empty() { Bytes::from_static(b"{}") } else { payload };
     if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&payload) {
         let message = format!("Could not parse request body into json: {error}");
-        return Err(Failure::new(StatusCode::BAD_REQUEST, "InvalidRequestContentException", message));
+        return Err(Failure::new(
+            StatusCode::BAD_REQUEST,
+            "InvalidRequestContentException",
+            message,
+        ));
     }
     let invocation = Invocation {
         payload,
@@ -150,26 +190,31 @@ async fn invoke(host: Host, places: &Places, function: &str, headers: &HeaderMap
     };
     match kind {
         "RequestResponse" => {
-            let reply = host.invoke(function, invocation).await.map_err(|refusal| Failure::of(&refusal, function))?;
+            let reply = host
+                .invoke(function, invocation)
+                .await
+                .map_err(|refusal| Failure::of(&refusal, function))?;
             Ok(replied(reply))
         }
         "Event" if invocation.payload.len() > EVENT_BYTES_MAX => Err(too_large(EVENT_BYTES_MAX)),
         "Event" => {
             let events = Arc::clone(
-                places
+                permits
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .entry(function.to_owned())
                     .or_insert_with(|| Arc::new(Semaphore::new(EVENTS_MAX))),
             );
-            let place = events.try_acquire_owned().map_err(|_| Failure::of(&Refusal::Throttled, function))?;
+            let permit = events
+                .try_acquire_owned()
+                .map_err(|_| Failure::of(&Refusal::Throttled, function))?;
             let function = function.to_owned();
             let request_id = new_id(host.app().ports.random.as_ref());
-            // Lambda passes a client context on only to those who wait.
+            // Lambda passes the client context on in synchronous invocations only.
             let invocation = Invocation { client_context: None, ..invocation };
             tokio::spawn(async move {
                 invoke_later(&host, &function, &invocation).await;
-                drop(place);
+                drop(permit);
             });
             Ok(identified(StatusCode::ACCEPTED.into_response(), &request_id))
         }
@@ -182,13 +227,18 @@ async fn invoke(host: Host, places: &Places, function: &str, headers: &HeaderMap
 }
 
 fn too_large(bytes_max: usize) -> Failure {
-    let message = format!("Request must be smaller than {bytes_max} bytes for the InvokeFunction operation");
+    let message =
+        format!("Request must be smaller than {bytes_max} bytes for the InvokeFunction operation");
     Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestTooLargeException", message)
 }
 
-/// The header is base64 of a JSON object. It is given on in a header, too: in one line, and escaped to ASCII.
+/// The client context from its header, base64 of a JSON object. It is passed on in a header too, so
+/// it becomes one line, escaped to ASCII.
 fn client_context(header: &str) -> Result<String, Failure> {
-    let object = BASE64.decode(header).ok().and_then(|bytes| serde_json::from_slice::<Map<String, Value>>(&bytes).ok());
+    let object = BASE64
+        .decode(header)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<Map<String, Value>>(&bytes).ok());
     let object = object.ok_or_else(|| {
         let message = "X-Amz-Client-Context: expected base64 of a JSON object";
         Failure::new(StatusCode::BAD_REQUEST, "InvalidRequestContentException", message)
@@ -229,7 +279,7 @@ fn replied(reply: Reply) -> Response {
     response
 }
 
-/// An asynchronous invocation: tried again as Lambda does, then given up with a line in the log.
+/// An asynchronous invocation: retried as Lambda does, then given up with a line in the log.
 async fn invoke_later(host: &Host, function: &str, invocation: &Invocation) {
     let began = Instant::now();
     let mut pauses = EVENT_PAUSES.into_iter();
@@ -239,10 +289,21 @@ async fn invoke_later(host: &Host, function: &str, invocation: &Invocation) {
             Ok(Reply { result: Ok(_), .. }) => return,
             Ok(Reply { result: Err(error), .. }) => match pauses.next() {
                 Some(pause) => {
-                    tracing::warn!(function, error = error.brief(), "an event failed; it is tried again in {} s", pause.as_secs());
+                    tracing::warn!(
+                        function,
+                        error = error.brief(),
+                        "an event failed; it is retried in {} s",
+                        pause.as_secs()
+                    );
                     pause
                 }
-                None => return tracing::error!(function, error = error.brief(), "an event failed for the last time and is given up"),
+                None => {
+                    return tracing::error!(
+                        function,
+                        error = error.brief(),
+                        "an event failed for the last time and is given up"
+                    );
+                }
             },
             Err(Refusal::Throttled) if began.elapsed() < EVENT_AGE_MAX => {
                 let pause = throttled;
@@ -261,9 +322,19 @@ async fn call_url(host: Host, request: Request) -> Response {
     let rest = path.strip_prefix("/lambda-url/").unwrap_or_default();
     let (function, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
     let (mut parts, body) = request.into_parts();
-    let Ok(extra) = <(Extension<ConnectInfo<SocketAddr>>, Extension<RequestId>)>::from_request_parts(&mut parts, &()).await else {
+    let Ok(extra) =
+        <(Extension<ConnectInfo<SocketAddr>>, Extension<RequestId>)>::from_request_parts(
+            &mut parts,
+            &(),
+        )
+        .await
+    else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let request = Request::from_parts(parts, body);
-    http(&host, Http { function, path, route: None, path_parameters: BTreeMap::new(), extra, request }).await
+    http(
+        &host,
+        Http { function, path, route: None, path_parameters: BTreeMap::new(), extra, request },
+    )
+    .await
 }

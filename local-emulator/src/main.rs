@@ -1,5 +1,6 @@
-//! Every flashsale function on one machine: a gateway in front of the HTTP functions, a poller between the order queue and
-//! the order worker, and a scheduler for the sweeper. The functions run in this process, or as processes of their own.
+//! Every flashsale function on one machine: a gateway in front of the HTTP functions, a poller
+//! between the order queue and the order worker, and a scheduler for the sweeper. The functions run
+//! in this process, or as processes of their own.
 
 mod backend;
 mod cli;
@@ -11,16 +12,18 @@ mod documents;
 mod draining;
 mod gateway;
 mod health;
-mod here;
 mod host;
 mod invoke_api;
 mod lambda;
 mod live;
+mod loopback;
 mod metrics;
 mod openapi;
+mod opening;
 mod pages;
 mod poller;
 mod reporter;
+mod request_counters;
 mod requests;
 mod scheduler;
 mod serve;
@@ -35,10 +38,14 @@ fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&anyhow::Error::new(error).context("the asynchronous runtime can't start")),
+        Err(error) => {
+            return failed(
+                &anyhow::Error::new(error).context("the asynchronous runtime can't start"),
+            );
+        }
     };
     let outcome = runtime.block_on(commands::run(arguments));
-    // Work that still blocks (a password being hashed) must not hold up the end.
+    // Blocking work (a password being hashed) must not delay the exit.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     match outcome {
         Ok(code) => code,

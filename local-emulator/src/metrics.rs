@@ -1,7 +1,8 @@
-//! `GET /metrics`: the metrics of [`flashsale::metrics`] in Prometheus' text format, on the admin port only.
+//! `GET /metrics`: the metrics of [`flashsale::metrics`] in Prometheus' text format, on the admin
+//! port only.
 //!
-//! Most are counted where things happen. What is a state of something else (the queue, the parts behind the product, this
-//! process) is asked when Prometheus asks.
+//! Most are updated where the events happen. Gauges of other state (the queue, the health of the
+//! parts, this process) are read at each scrape.
 
 use std::{
     sync::{
@@ -17,8 +18,8 @@ use flashsale::{
     app::App,
     domain::Timestamp,
     metrics::{
-        ALL, BUILD_INFO, Kind, PART_UP, QUEUE_AGE, QUEUE_PARKED, QUEUE_WAITING, READY, SESSION_LOOKUPS, SESSION_LOOKUPS_AT_ONCE,
-        SESSIONS_LOOKED_UP, describe, number, seconds,
+        ALL, BUILD_INFO, Kind, PART_UP, QUEUE_AGE, QUEUE_PARKED, QUEUE_WAITING, READY,
+        SESSION_LOOKUPS, SESSION_LOOKUPS_AT_ONCE, SESSIONS_LOOKED_UP, describe, number, seconds,
     },
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -26,17 +27,19 @@ use tokio::{sync::watch, time::interval};
 
 use crate::health::Health;
 
-/// How often what was recorded is folded into the histograms.
+/// How often recorded values are merged into the histograms.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
-/// Longest wait for the queue.
+/// Timeout for the queue's answer.
 const DEPTH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Starts collecting. To be called before anything is counted: handles that were made earlier count nothing.
+/// Starts collecting. Call this before any metric is made: handles that were made earlier count
+/// nothing.
 pub fn start() -> anyhow::Result<PrometheusHandle> {
     let mut builder = PrometheusBuilder::new();
     for metric in ALL {
         if let Kind::Histogram(bounds) = metric.kind {
-            builder = builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), bounds)?;
+            builder =
+                builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), bounds)?;
         }
     }
     let handle = builder.install_recorder().context("metrics")?;
@@ -45,8 +48,8 @@ pub fn start() -> anyhow::Result<PrometheusHandle> {
     Ok(handle)
 }
 
-/// Folds what was recorded into the histograms, until `stop` turns true: without it each request of a process whose
-/// metrics nobody reads would take memory.
+/// Merges recorded values into the histograms until `stop` turns true: otherwise the memory of a
+/// process that is not scraped would grow with each request.
 pub async fn keep_up(handle: PrometheusHandle, stop: watch::Receiver<bool>) {
     every(UPKEEP_PERIOD, stop, || handle.run_upkeep()).await;
 }
@@ -61,12 +64,12 @@ async fn every(period: Duration, mut stop: watch::Receiver<bool>, work: impl Fn(
     }
 }
 
-/// When the oldest order was admitted that the poller has received and not settled.
+/// The admission time of the oldest order that the poller has received but not settled.
 #[derive(Clone, Default)]
 pub struct Oldest(Arc<AtomicI64>);
 
 impl Oldest {
-    /// The poller holds this one; `None`: it holds none.
+    /// Sets the admission time; `None`: the poller holds no order.
     pub fn set(&self, admitted_at: Option<Timestamp>) {
         self.0.store(admitted_at.map_or(0, Timestamp::epoch_ms), Ordering::Relaxed);
     }
@@ -79,7 +82,7 @@ impl Oldest {
     }
 }
 
-/// The route that Prometheus reads.
+/// The route that Prometheus scrapes.
 pub fn router(handle: PrometheusHandle, health: Health, oldest: Oldest) -> Router {
     Router::new().route(
         "/metrics",
@@ -93,16 +96,17 @@ pub fn router(handle: PrometheusHandle, health: Health, oldest: Oldest) -> Route
     )
 }
 
-/// Sets the gauges that nothing else keeps up to date. A part that does not answer holds this up for two seconds, which is
-/// less than Prometheus waits.
+/// Sets the gauges that are read at each scrape. A part that does not answer delays this by two
+/// seconds, less than Prometheus' scrape timeout.
 async fn ask(health: &Health, oldest: &Oldest) {
     let app = health.app();
-    let (depth, (ready, parts)) = tokio::join!(tokio::time::timeout(DEPTH_TIMEOUT, app.ports.queue.depth()), health.state());
+    let (depth, (ready, parts)) =
+        tokio::join!(tokio::time::timeout(DEPTH_TIMEOUT, app.ports.queue.depth()), health.state());
     let (waiting, parked) = match depth {
         Ok(Ok(depth)) => (number(depth.waiting), number(depth.parked)),
         failed => {
             tracing::warn!(error = ?failed, "queue depth");
-            // Not the last ones that were seen: nobody knows.
+            // Unknown: the last known values would be misleading.
             (f64::NAN, f64::NAN)
         }
     };
@@ -124,7 +128,7 @@ fn look_ups(app: &App) {
     SESSION_LOOKUPS_AT_ONCE.gauge(&[]).set(number(figures.at_once_max as u64));
 }
 
-/// Memory, processor time and descriptors of this process.
+/// Sets the gauges of this process: memory, CPU time and descriptors.
 fn process() {
     #[cfg(target_os = "linux")]
     metrics_process::Collector::default().collect();
@@ -151,7 +155,9 @@ mod tests {
     async fn upkeep_runs_by_itself_and_ends_when_told() {
         let (stop, stopping) = watch::channel(false);
         let (done, mut runs) = tokio::sync::mpsc::unbounded_channel();
-        let upkeep = tokio::spawn(every(Duration::from_millis(1), stopping, move || done.send(()).unwrap_or_default()));
+        let upkeep = tokio::spawn(every(Duration::from_millis(1), stopping, move || {
+            done.send(()).unwrap_or_default()
+        }));
         for _ in 0..3 {
             runs.recv().await.expect("it runs again and again");
         }

@@ -1,4 +1,5 @@
-//! Tells the other processes how far the poller has got: a rebuild of the admission store waits for what it holds.
+//! Reports the poller's progress to other processes: a rebuild of the admission store waits for the
+//! orders that it holds.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-/// How often. A rebuild waits for several reports, so this is also how long an otherwise idle queue holds it up.
+/// The period of reports. A rebuild waits for several of them even when the queue is idle.
 const PERIOD: Duration = Duration::from_millis(500);
 
 /// Reports until `stop` turns true.
@@ -21,11 +22,11 @@ pub async fn run(app: App, mut stop: watch::Receiver<bool>) {
             _ = ticks.tick() => {}
             _ = stop.wait_for(|stop| *stop) => break,
         }
-        // Without the report a rebuild waits its longest time.
+        // Without the report a rebuild waits until its timeout.
         if let Err(error) = app.report_held().await
             && let Some(left_out) = LINES.pass()
         {
-            tracing::warn!(%error, left_out, "what the poller holds could not be reported");
+            tracing::warn!(%error, left_out, "the poller's progress could not be reported");
         }
     }
 }

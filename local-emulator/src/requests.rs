@@ -1,7 +1,8 @@
-//! Measures the requests for functions: how many, how long, by function, route and status.
+//! Measures the requests for functions: their number and duration by function, route, method and
+//! status.
 //!
-//! What a request costs here is a look-up of its route and two additions to atomics: the handles of each combination of
-//! method and status are made when it first comes, and kept.
+//! The cost per request is a look-up of its route and two atomic additions: the handles for each
+//! combination of method and status are made at its first request, and kept.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -18,17 +19,19 @@ use axum::{
 use flashsale::metrics::{HTTP_REQUESTS, HTTP_SECONDS, LIMITED};
 use metrics::{Counter, Histogram};
 
-use crate::{host::Host, live::TALLY};
+use crate::{host::Host, request_counters::REQUEST_COUNTERS};
 
 /// Methods that are counted by name; others are `OTHER`.
 const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "OTHER"];
-/// Combinations of method and status that are kept for one route. More are counted too, but looked up each time.
+/// Combinations of method and status that are kept for one route. More are counted too, but looked
+/// up each time.
 const KEPT_MAX: usize = 32;
 
 /// The routes of all functions.
 pub struct Requests {
     routes: HashMap<String, Route>,
-    /// Never used by a request: every route that this is laid around is one of a function's.
+    /// The default of the look-up. No request uses it, because the layer is only on routes of
+    /// functions.
     other: Route,
 }
 
@@ -48,21 +51,34 @@ struct Handles {
 }
 
 impl Requests {
-    /// For the routes of the host's functions.
+    /// The metrics for the routes of the host's functions.
     pub fn new(host: &Host) -> Arc<Self> {
-        let routes = host.routes().into_iter().map(|(function, route)| (route.to_owned(), Route::new(function, route)));
+        let routes = host
+            .routes()
+            .into_iter()
+            .map(|(function, route)| (route.to_owned(), Route::new(function, route)));
         Arc::new(Self { routes: routes.collect(), other: Route::new("other", "other") })
     }
 }
 
 impl Route {
     fn new(function: &str, route: &str) -> Self {
-        Self { function: function.to_owned(), route: route.to_owned(), kept: [const { OnceLock::new() }; KEPT_MAX] }
+        Self {
+            function: function.to_owned(),
+            route: route.to_owned(),
+            kept: [const { OnceLock::new() }; KEPT_MAX],
+        }
     }
 
     fn make(&self, method: usize, status: StatusCode) -> Handles {
-        let values = [self.function.as_str(), METHODS[method], self.route.as_str(), status.as_str()];
-        Handles { method, status, requests: HTTP_REQUESTS.counter(&values), seconds: HTTP_SECONDS.histogram(&values) }
+        let values =
+            [self.function.as_str(), METHODS[method], self.route.as_str(), status.as_str()];
+        Handles {
+            method,
+            status,
+            requests: HTTP_REQUESTS.counter(&values),
+            seconds: HTTP_SECONDS.histogram(&values),
+        }
     }
 
     fn count(&self, method: usize, status: StatusCode, seconds: f64) {
@@ -83,21 +99,30 @@ impl Handles {
     }
 }
 
-/// Counts a request and how long it took.
-pub async fn count(State(requests): State<Arc<Requests>>, route: MatchedPath, request: Request, next: Next) -> Response {
+/// Counts a request and records its duration.
+pub async fn count(
+    State(requests): State<Arc<Requests>>,
+    route: MatchedPath,
+    request: Request,
+    next: Next,
+) -> Response {
     let begun = Instant::now();
     let method = number_of(request.method());
     let response = next.run(request).await;
     let took = begun.elapsed();
-    TALLY.count(route.as_str(), response.status(), took);
+    REQUEST_COUNTERS.count(route.as_str(), response.status(), took);
     if response.status() == StatusCode::TOO_MANY_REQUESTS {
         LIMITS.count(&response);
     }
-    requests.routes.get(route.as_str()).unwrap_or(&requests.other).count(method, response.status(), took.as_secs_f64());
+    requests.routes.get(route.as_str()).unwrap_or(&requests.other).count(
+        method,
+        response.status(),
+        took.as_secs_f64(),
+    );
     response
 }
 
-/// One of a bounded set of words, whatever a client sends.
+/// A method from a bounded set, whatever the client sends.
 #[cfg(feature = "otlp")]
 pub fn method(method: &Method) -> &'static str {
     METHODS[number_of(method)]
@@ -113,18 +138,21 @@ static LIMITS: Limits = Limits(Mutex::new(BTreeSet::new()));
 struct Limits(Mutex<BTreeSet<String>>);
 
 impl Limits {
-    /// Counts a refusal by the limit that the answer names, wherever the function runs.
+    /// Counts a refusal by the limit that the answer names. The answer is read because the function
+    /// may run in another process.
     fn count(&self, response: &Response) {
         LIMITED.counter(&[&self.name(response)]).increment(1);
     }
 
-    /// A function that is not ours may name what it likes: the names are bounded.
+    /// Functions other than the product's may send any names, so the number of names is bounded.
     fn name(&self, response: &Response) -> String {
         const NAMES_MAX: usize = 32;
         let header = response.headers().get("ratelimit").and_then(|value| value.to_str().ok());
-        let name = header.and_then(|value| value.strip_prefix('"')?.split('"').next()).unwrap_or("other");
+        let name =
+            header.and_then(|value| value.strip_prefix('"')?.split('"').next()).unwrap_or("other");
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = names.contains(name) || (names.len() < NAMES_MAX && names.insert(name.to_owned()));
+        let known =
+            names.contains(name) || (names.len() < NAMES_MAX && names.insert(name.to_owned()));
         if known { name } else { "other" }.to_owned()
     }
 }
@@ -137,7 +165,13 @@ mod tests {
     fn the_limit_is_read_from_the_refusal() {
         let limits = Limits(Mutex::default());
         let name = |header: &str| {
-            limits.name(&Response::builder().status(429).header("ratelimit", header).body(axum::body::Body::empty()).unwrap())
+            limits.name(
+                &Response::builder()
+                    .status(429)
+                    .header("ratelimit", header)
+                    .body(axum::body::Body::empty())
+                    .unwrap(),
+            )
         };
         assert_eq!(name("\"login-phone\";r=0;t=1"), "login-phone");
         assert_eq!(name("garbage"), "other");
@@ -162,9 +196,19 @@ mod tests {
         });
         let text = handle.render();
         for (method, status) in [("GET", "200"), ("GET", "259"), ("OTHER", "200")] {
-            let labels = format!("function=\"sales\",method=\"{method}\",route=\"/api/sales\",status=\"{status}\"");
-            assert!(text.contains(&format!("flashsale_http_requests_total{{{labels}}} 2\n")), "{labels} in {text}");
-            assert!(text.contains(&format!("flashsale_http_request_duration_seconds_count{{{labels}}} 2\n")), "{labels} in {text}");
+            let labels = format!(
+                "function=\"sales\",method=\"{method}\",route=\"/api/sales\",status=\"{status}\""
+            );
+            assert!(
+                text.contains(&format!("flashsale_http_requests_total{{{labels}}} 2\n")),
+                "{labels} in {text}"
+            );
+            assert!(
+                text.contains(&format!(
+                    "flashsale_http_request_duration_seconds_count{{{labels}}} 2\n"
+                )),
+                "{labels} in {text}"
+            );
         }
     }
 }

@@ -7,8 +7,8 @@ use flashsale::{
     app::{App, Swept},
     domain::Timestamp,
     metrics::{
-        OVERDUE, Outcomes, REBUILDING, SWEEP_SECONDS, SWEEP_STEPS_FAILED, SWEEPER_LAST_SWEEP, SWEEPER_LEADER, SWEEPS, SWEPT, elapsed,
-        seconds,
+        OVERDUE, Outcomes, REBUILDING, SWEEP_SECONDS, SWEEP_STEPS_FAILED, SWEEPER_LAST_SWEEP,
+        SWEEPER_LEADER, SWEEPS, SWEPT, elapsed, seconds,
     },
 };
 use metrics::{Counter, Gauge, Histogram};
@@ -24,7 +24,7 @@ use crate::{host::Host, lambda::new_id};
 pub async fn run(host: Host, mut stop: watch::Receiver<bool>) {
     let app = host.app();
     let mut ticks = interval(Duration::from_millis(app.config.sweeper.period_ms));
-    // After a long tick the next one comes a period later, not many at once.
+    // After a long tick the next one follows a period later, without catching up.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let measures = Measures::new();
     loop {
@@ -39,7 +39,7 @@ pub async fn run(host: Host, mut stop: watch::Receiver<bool>) {
             tracing::warn!(error, "sweeper");
         }
     }
-    // A sweeper in a process of its own leads by itself, and its lease ends with its time.
+    // A sweeper in its own process holds its own lease, which expires by itself.
     if let Err(error) = app.stop_sweeping().await {
         tracing::debug!(%error, "leadership ends with its lease");
     }
@@ -48,8 +48,8 @@ pub async fn run(host: Host, mut stop: watch::Receiver<bool>) {
 static OUTCOMES: Outcomes = Outcomes::new(SWEEPS);
 static STEPS: Outcomes = Outcomes::new(SWEPT);
 
-/// The metrics of the sweeper. They are counted here, from what a tick returns, so that they are the same wherever the
-/// function runs.
+/// The metrics of the sweeper. They are counted here from the results of ticks, so that they are
+/// the same whether or not the function runs in this process.
 struct Measures {
     leader: Gauge,
     last_sweep: Gauge,

@@ -24,30 +24,34 @@ use crate::{
     host::Host,
     invoke_api,
     metrics::{self, Oldest},
-    poller, reporter, scheduler, supervisor,
+    opening, poller, reporter, scheduler, supervisor,
     traces::Traces,
 };
 
-/// SIGTERM promises an end within `drain_ms` and 10 s: this long for requests, the batch and the tick under way, then for the functions'
-/// processes, the queue's connections, and private servers. Whatever is cut off is done again by the next start.
+/// After SIGTERM the emulator exits within `drain_ms` plus 10 s. These are the timeouts: for the
+/// current requests, batch and tick, then for the functions' processes, the queue's connections,
+/// and private servers. Work that is cut off is repeated after the next start.
 const TASKS_TIMEOUT: Duration = Duration::from_secs(4);
 const FUNCTIONS_TIMEOUT: Duration = Duration::from_secs(1);
 const QUEUE_TIMEOUT: Duration = Duration::from_millis(1_500);
 const SERVERS_TIMEOUT: Duration = Duration::from_millis(2_500);
 
-/// SIGTERM and SIGINT, caught from the moment this is made.
+/// SIGTERM and SIGINT, caught from the creation of this value on.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    /// Begins to catch them.
+    /// Starts to catch the signals.
     pub fn catch() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
-    /// Waits for one.
+    /// Waits for a signal.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -56,11 +60,10 @@ impl Signals {
     }
 }
 
-/// Serves until a signal comes.
-/// `figures` are those that [`metrics::start`] has begun to collect.
+/// Serves until a signal comes. `figures` is the handle from [`metrics::start`].
 pub async fn run(
     backend: Backend,
-    demo: demo::Wish,
+    demo: demo::Mode,
     mut signals: Signals,
     figures: Option<PrometheusHandle>,
     traces: Traces,
@@ -71,7 +74,9 @@ pub async fn run(
 
     let connections = Connections::new(&app.config, raise_descriptors());
     let idle_timeout = Duration::from_millis(app.config.gateway.idle_timeout_ms);
-    let serve = |listener, router, connections| gateway::serve(listener, router, connections, idle_timeout, stopping.clone());
+    let serve = |listener, router, connections| {
+        gateway::serve(listener, router, connections, idle_timeout, stopping.clone())
+    };
 
     let host = Host::start(&app, None)?;
     let listener = bind(&app.config.listen, "--listen").await?;
@@ -82,19 +87,29 @@ pub async fn run(
         refuse_public_figures(&app.config)?;
         let admin = bind(&app.config.admin_listen, "--admin-listen").await?;
         tasks.spawn(metrics::keep_up(figures.clone(), stopping.clone()));
-        let router = metrics::router(figures, health.clone(), oldest.clone()).merge(health::router(&health));
+        let router =
+            metrics::router(figures, health.clone(), oldest.clone()).merge(health::router(&health));
         cli::say(&format!("metrics and health on http://{}", admin.local_addr()?))?;
-        tasks.spawn(serve(admin, http::finish(router, TraceSource::Nobody), Connections::aside(&app.config)));
+        tasks.spawn(serve(
+            admin,
+            http::finish(router, TraceSource::Nobody),
+            Connections::aside(&app.config),
+        ));
     }
     if !app.config.invoke_listen.is_empty() {
         let invoke = bind(&app.config.invoke_listen, "--invoke-listen").await?;
         let address = invoke.local_addr()?;
         cli::say(&format!("Invoke API on http://{address}"))?;
-        tasks.spawn(serve(invoke, http::finish(invoke_api::router(&host, address), TraceSource::Nobody), Connections::aside(&app.config)));
+        tasks.spawn(serve(
+            invoke,
+            http::finish(invoke_api::router(&host, address), TraceSource::Nobody),
+            Connections::aside(&app.config),
+        ));
     }
+    tasks.spawn(poller::run(host.clone(), oldest, stopping.clone()));
+    opening::wait(&app).await;
     demo::prepare(&app, demo).await?;
     tasks.spawn(serve(listener, gateway::public(&host, &health, &draining), connections));
-    tasks.spawn(poller::run(host.clone(), oldest, stopping.clone()));
     tasks.spawn(reporter::run(app.clone(), stopping.clone()));
     tasks.spawn(supervisor::run(health::router(&health), stopping.clone()));
     tasks.spawn(scheduler::run(host.clone(), stopping.clone()));
@@ -103,7 +118,8 @@ pub async fn run(
     let code = tokio::select! {
         () = signals.next() => ExitCode::SUCCESS,
         ended = tasks.join_next() => {
-            // Each runs until it is stopped. Without one of them the rest would look alive; a supervisor starts all again.
+            // Each task runs until it is stopped. If one ends, the emulator stops instead of
+            // running without it, so that a supervisor restarts it.
             tracing::error!(outcome = ?ended, "a part of the emulator has ended unexpectedly");
             ExitCode::FAILURE
         }
@@ -112,7 +128,7 @@ pub async fn run(
     supervisor::stopping();
     drain.send_replace(true);
     if code == ExitCode::SUCCESS && app.config.drain_ms > 0 {
-        // A second signal cuts the delay short.
+        // A second signal ends the delay.
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(app.config.drain_ms)) => {}
             () = signals.next() => {}
@@ -121,37 +137,49 @@ pub async fn run(
     stop.send_replace(true);
     let ended = timeout(TASKS_TIMEOUT, async { while tasks.join_next().await.is_some() {} }).await;
     if ended.is_err() {
-        tracing::warn!("what was still under way is cut off");
+        tracing::warn!("tasks that did not end in time are cut off");
         tasks.shutdown().await;
     }
     if timeout(FUNCTIONS_TIMEOUT, host.stop()).await.is_err() {
-        tracing::warn!("some functions' processes have not ended; their watchdog sees to it");
+        tracing::warn!("some functions' processes have not ended; their watchdog ends them");
     }
     drop(host);
-    // Both at once: the last traces take no time of the others.
-    let (closed, ()) = tokio::join!(timeout(QUEUE_TIMEOUT, app.ports.source.close()), traces.close());
+    // In parallel, so that sending the last traces does not delay the rest.
+    let (closed, ()) =
+        tokio::join!(timeout(QUEUE_TIMEOUT, app.ports.source.close()), traces.close());
     if closed.is_err() {
-        tracing::warn!("the queue did not say goodbye; what it gave out comes again");
+        tracing::warn!(
+            "the queue's connections were not closed in time; unsettled messages are redelivered"
+        );
     }
     drop(app);
     if timeout(SERVERS_TIMEOUT, backend.close()).await.is_err() {
-        tracing::warn!("the private servers are still stopping; their watchdog sees to it");
+        tracing::warn!("the private servers are still stopping; their watchdog ends them");
     }
     Ok(code)
 }
 
-/// In production `0.0.0.0` is fine for metrics only where it stands for private addresses, as in a container.
+/// In production metrics may listen on `0.0.0.0` only if all addresses of this machine are private,
+/// as in a container.
 fn refuse_public_figures(config: &Config) -> anyhow::Result<()> {
-    let everywhere = config.admin_listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
+    let everywhere = config
+        .admin_listen
+        .parse::<SocketAddr>()
+        .is_ok_and(|address| address.ip().is_unspecified());
     if config.is_production() && everywhere {
-        let public = public_address_of_this_machine().context("admin_listen: the addresses of this machine can't be read: name one")?;
+        let public = public_address_of_this_machine()
+            .context("admin_listen: the addresses of this machine can't be read: name one")?;
         if let Some(address) = public {
-            anyhow::bail!("admin_listen: this machine has the public address {address}, and metrics are not public: name a private one");
+            anyhow::bail!(
+                "admin_listen: this machine has the public address {address}, and metrics are not public: name a private one"
+            );
         }
     }
     Ok(())
 }
 
 async fn bind(address: &str, flag: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{flag} {address}: can't listen there"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{flag} {address}: can't listen there"))
 }

@@ -1,5 +1,5 @@
-//! Tells a supervisor with systemd's protocol (`Type=notify`) that the emulator is ready, alive, or stopping. Without
-//! `NOTIFY_SOCKET` in the environment nothing is sent.
+//! Notifies a supervisor by systemd's protocol (`Type=notify`) that the emulator is ready, alive,
+//! or stopping. Does nothing if `NOTIFY_SOCKET` is not in the environment.
 
 use std::time::Duration;
 
@@ -13,14 +13,15 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
-/// A part that stays down longer than this does not hold up the start: the emulator serves what it can without it.
+/// A part that is down longer than this does not delay the start further: the emulator serves what
+/// it can without it.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the state is looked at before the supervisor has been told that the emulator is ready, and afterwards.
+/// How often the state is checked, before and after the supervisor was notified of readiness.
 const LOOK_STARTING: Duration = Duration::from_millis(200);
 const LOOK_READY: Duration = Duration::from_secs(5);
 
-/// Says when all parts answer, then keeps the watchdog and the status line up to date until `stop` turns true. `health`
-/// has the route `/readyz`.
+/// Notifies the supervisor when all parts answer, then keeps the watchdog and the status line up to
+/// date until `stop` turns true. `health` is the router with `/readyz`.
 pub async fn run(health: Router, mut stop: watch::Receiver<bool>) {
     if std::env::var_os("NOTIFY_SOCKET").is_some() {
         tokio::select! {
@@ -33,7 +34,7 @@ pub async fn run(health: Router, mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Says that the emulator is about to end.
+/// Notifies the supervisor that the emulator is stopping.
 pub fn stopping() {
     send(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
 }
@@ -47,7 +48,7 @@ async fn report(health: Router) {
             ready = true;
             send(&[NotifyState::Ready]);
         }
-        // Once it drains, `stopping` has said the last word.
+        // Once the emulator drains, `stopping` has sent the final status.
         if said != status && status != "draining" {
             send(&[NotifyState::Status(&status)]);
             said = status;
@@ -56,19 +57,21 @@ async fn report(health: Router) {
     }
 }
 
-/// What `/readyz` says, in a few words.
+/// The answer of `/readyz` as a short status text.
 async fn status(health: &Router) -> String {
-    let request = Request::get("/readyz").body(Body::empty()).expect("a request with a constant path");
+    let request =
+        Request::get("/readyz").body(Body::empty()).expect("a request with a constant path");
     let Ok(response) = health.clone().oneshot(request).await;
     let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let said: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let down: Vec<&str> = said["down"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let down: Vec<&str> =
+        said["down"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let status = said["status"].as_str().unwrap_or("unknown");
     if down.is_empty() { status.to_owned() } else { format!("{status}: {}", down.join(", ")) }
 }
 
-/// Shows that tasks still run, three times within the supervisor's limit. It does not ask over the network: a gateway that
-/// is full of connections is no reason to be killed.
+/// Notifies the supervisor that tasks still run, three times within its limit. It makes no network
+/// request: a gateway that has reached its limit of connections must not cause a restart.
 async fn watchdog() {
     let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else {
         return std::future::pending().await;
@@ -82,6 +85,6 @@ async fn watchdog() {
 
 fn send(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "the supervisor can't be told");
+        tracing::debug!(%error, "the supervisor can't be notified");
     }
 }

@@ -1,4 +1,4 @@
-//! The `main` of every function: reads the environment, connects, and serves Lambda's events.
+//! The `main` of every function: reads the environment, connects, and handles Lambda's events.
 
 use axum::{Router, body::Body as AxumBody, response::Response};
 use lambda_http::{Body, Request, lambda_runtime, service_fn, tower::ServiceExt as _};
@@ -7,21 +7,25 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     app::App,
     config::Config,
-    http::{self, TraceSource},
-    logging, wire,
+    http::{self, TraceSource, endpoints::Endpoints},
+    logging,
+    wire::{self, Program},
 };
 
-/// What ends a function.
+/// An error that ends a function.
 pub type Error = lambda_http::Error;
 
 /// Serves an HTTP function (API Gateway HTTP API or function URL, payload version 2).
 ///
 /// # Errors
 /// When the configuration is bad or the Runtime API fails.
-pub async fn serve(router: fn(App) -> Router) -> Result<(), Error> {
-    let app = start().await?;
-    let router = http::finish(router(app.clone()), TraceSource::Gateway);
-    let ended = lambda_http::run_concurrent(service_fn(move |request: Request| answer(router.clone(), request))).await;
+pub async fn serve(program: Program, endpoints: Endpoints) -> Result<(), Error> {
+    let app = start(program).await?;
+    let router = http::finish(endpoints.router(app.clone()), TraceSource::Gateway);
+    let ended = lambda_http::run_concurrent(service_fn(move |request: Request| {
+        answer(router.clone(), request)
+    }))
+    .await;
     app.ports.source.close().await;
     ended
 }
@@ -30,30 +34,36 @@ pub async fn serve(router: fn(App) -> Router) -> Result<(), Error> {
 ///
 /// # Errors
 /// As [`serve`].
-pub async fn handle<E, T, F, Work>(work: F) -> Result<(), Error>
+pub async fn handle<E, T, F, Work>(program: Program, work: F) -> Result<(), Error>
 where
     E: DeserializeOwned + Send + 'static,
     T: Serialize + Send + 'static,
     F: Fn(App, E) -> Work + Clone + Send + 'static,
     Work: Future<Output = Result<T, Error>> + Send + 'static,
 {
-    let app = start().await?;
+    let app = start(program).await?;
     let worker = app.clone();
     let ended =
-        lambda_runtime::run_concurrent(service_fn(move |event: lambda_runtime::LambdaEvent<E>| work(worker.clone(), event.payload))).await;
-    // In good order: a connection that only breaks off is an error in the server's log.
+        lambda_runtime::run_concurrent(service_fn(move |event: lambda_runtime::LambdaEvent<E>| {
+            work(worker.clone(), event.payload)
+        }))
+        .await;
+    // Close cleanly: the server logs an error for a connection that just breaks off.
     app.ports.source.close().await;
     ended
 }
 
-async fn start() -> Result<App, Error> {
+/// A cold start contacts no server: a server that is down may not be needed for the coming
+/// requests.
+async fn start(program: Program) -> Result<App, Error> {
     let config = Config::load(None, Config::environment(), [])?;
     logging::start(&config)?;
-    let ports = wire::connect(&config).await?;
-    Ok(App::new(config, ports).await?)
+    let ports = wire::connect_for(&config, program).await?;
+    Ok(App::new(config, ports)?)
 }
 
-/// The whole body is read before it is returned: a Lambda answer must be `Sync`, which axum's streaming body is not.
+/// The whole body is read first: a Lambda response must be `Sync`, which axum's streaming body is
+/// not.
 async fn answer(router: Router, request: Request) -> Result<lambda_http::Response<Body>, Error> {
     let request = request.map(|body| match body {
         Body::Text(text) => AxumBody::from(text),

@@ -1,8 +1,11 @@
 //! Everything that flashsale's functions share.
 //!
-//! Read in this order: [`domain`] says what a flash sale is, [`ports`] lists every trait between the product and the
-//! outside, [`app`] holds the use cases, `adapters` hold the stores, and [`wire`] is the one place that picks them.
+//! Read in this order: [`domain`] says what a flash sale is, [`api`] what clients send and get, [`ports`] lists every trait
+//! between the product and the outside, [`app`] holds the use cases, `adapters` hold the stores, and [`wire`] is the one
+//! place that picks them.
 
+pub mod api;
+mod crypto;
 pub mod domain;
 pub mod http;
 pub mod lambda;
@@ -19,5 +22,5 @@ pub mod adapters;
 pub mod app;
 pub mod config;
 
-#[cfg(feature = "contract")]
-pub mod contract;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -1,7 +1,7 @@
 //! Log lines: text for people, JSON for machines, always on standard error.
 //!
-//! A JSON line has the fields of its event, and those of the request it belongs to beside them: `request_id`, `trace_id`,
-//! `span_id`.
+//! A JSON line has the fields of its event and, beside them, those of its request: `request_id`,
+//! `trace_id`, `span_id`.
 
 use std::{
     fmt,
@@ -29,32 +29,40 @@ use crate::{
     trace,
 };
 
-/// Sees the spans beside the log.
+/// A layer that sees the spans in addition to the log.
 pub type SpanLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Starts logging as configured. A second call in one process changes nothing.
 ///
 /// # Errors
-/// When the filter can't be read.
+/// When the filter can't be parsed.
 pub fn start(config: &Config) -> Result<(), ConfigError> {
     start_with(config, None)
 }
 
-/// As [`start`], with a layer that also sees the spans of [`trace`].
+/// Like [`start`], with a layer that also sees the spans of [`trace`].
 ///
 /// # Errors
 /// As [`start`].
 pub fn start_with(config: &Config, spans: Option<SpanLayer>) -> Result<(), ConfigError> {
     let filter = filter(&config.log)?;
     let lines = tracing_subscriber::fmt().with_writer(std::io::stderr);
-    // Without a layer for spans the filter holds for the whole process: what it rejects is not even looked at by the lines.
+    // Without a layer for spans the filter applies to the whole process, so the log layer never
+    // sees what it rejects.
     let started = match (config.log_format, spans) {
-        (LogFormat::Text, None) => lines.with_ansi(is_terminal()).with_env_filter(filter).finish().try_init(),
-        (LogFormat::Json, None) => {
-            lines.fmt_fields(JsonFields::new()).event_format(JsonLine::new()).with_env_filter(filter).finish().try_init()
+        (LogFormat::Text, None) => {
+            lines.with_ansi(is_terminal()).with_env_filter(filter).finish().try_init()
         }
+        (LogFormat::Json, None) => lines
+            .fmt_fields(JsonFields::new())
+            .event_format(JsonLine::new())
+            .with_env_filter(filter)
+            .finish()
+            .try_init(),
         (LogFormat::Text, Some(spans)) => {
-            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_terminal());
+            let lines = tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_ansi(is_terminal());
             Registry::default().with(spans).with(lines.with_filter(filter)).try_init()
         }
         (LogFormat::Json, Some(spans)) => {
@@ -63,7 +71,7 @@ pub fn start_with(config: &Config, spans: Option<SpanLayer>) -> Result<(), Confi
             Registry::default().with(spans).with(lines.with_filter(filter)).try_init()
         }
     };
-    // An error says only that logging was started before.
+    // An error only says that logging was started before.
     if started.is_ok() && config.log_format == LogFormat::Json {
         trace::log_ids();
     }
@@ -74,12 +82,18 @@ fn is_terminal() -> bool {
     std::io::IsTerminal::is_terminal(&std::io::stderr())
 }
 
-/// One JSON object a line: the library's, and in it the fields of the span that the event happened in.
+/// One JSON object per line: the library's, with the fields of the event's span added.
 struct JsonLine(Format<Json>);
 
 impl JsonLine {
     fn new() -> Self {
-        Self(tracing_subscriber::fmt::format().json().flatten_event(true).with_current_span(false).with_span_list(false))
+        Self(
+            tracing_subscriber::fmt::format()
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false),
+        )
     }
 }
 
@@ -88,14 +102,22 @@ where
     S: Subscriber + for<'lookup> LookupSpan<'lookup>,
     F: for<'writer> FormatFields<'writer> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, F>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, F>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let mut line = String::new();
         self.0.format_event(context, Writer::new(&mut line), event)?;
         let span = context.lookup_current();
         let extensions = span.as_ref().map(|span| span.extensions());
         // Another JSON object.
-        let fields = extensions.as_ref().and_then(|extensions| extensions.get::<FormattedFields<F>>());
-        let fields = fields.and_then(|fields| fields.strip_prefix('{')?.strip_suffix('}')).filter(|fields| !fields.is_empty());
+        let fields =
+            extensions.as_ref().and_then(|extensions| extensions.get::<FormattedFields<F>>());
+        let fields = fields
+            .and_then(|fields| fields.strip_prefix('{')?.strip_suffix('}'))
+            .filter(|fields| !fields.is_empty());
         match (fields, line.trim_end().strip_suffix('}')) {
             (Some(fields), Some(line)) => writeln!(writer, "{line},{fields}}}"),
             _ => writer.write_str(&line),
@@ -103,27 +125,30 @@ where
     }
 }
 
-/// Whose lines are not shown unless the filter names it. lapin logs again what it has returned to us as an error, and reports a
-/// connection that was closed in good order as broken when the server's goodbye and the end of the stream arrive together.
-/// What matters of it our adapter says in its own words.
+/// The target that is silent unless the filter names it. lapin logs errors again that it has
+/// returned to us, and reports a cleanly closed connection as broken if the server's goodbye and
+/// the end of the stream arrive together. Our adapter logs what matters of it.
 const SILENT: &str = "lapin";
 
 fn filter(log: &str) -> Result<EnvFilter, ConfigError> {
     let silent = if log.contains(SILENT) { String::new() } else { format!(",{SILENT}=off") };
-    // Of what is made for an exporter lines show the requests, which are at the highest level. The rest is switched off here, so
-    // that it costs nothing where there is no exporter.
-    EnvFilter::try_new(format!("{log}{silent},{}=error,{}=off", trace::TARGET, trace::STEP)).map_err(|error| ConfigError::Value {
-        key: "log".to_owned(),
-        expected: format!("a level such as info, or a filter such as info,flashsale=debug ({error})"),
-    })
+    // Of the spans made for an exporter, log lines show only the requests, which have the highest
+    // level. The others are switched off here, so that they cost nothing without an exporter.
+    EnvFilter::try_new(format!("{log}{silent},{}=error,{}=off", trace::TARGET, trace::STEP))
+        .map_err(|error| ConfigError::Value {
+            key: "log".to_owned(),
+            expected: format!(
+                "a level such as info, or a filter such as info,flashsale=debug ({error})"
+            ),
+        })
 }
 
-/// Lets one line a second through: an outage fails thousands of requests, all for the same reason.
+/// Passes one line per second: an outage fails thousands of requests, all for the same reason.
 pub type OncePerSecond = OncePer<1>;
-/// Lets one line a minute through: what an operator has to mend, and every request meets.
+/// Passes one line per minute: for problems that every request meets until an operator mends them.
 pub type OncePerMinute = OncePer<60>;
 
-/// Lets one line through in so many seconds.
+/// Passes one line per this many seconds.
 pub struct OncePer<const SECONDS: i64> {
     last_ms: AtomicI64,
     left_out: AtomicU64,
@@ -132,24 +157,31 @@ pub struct OncePer<const SECONDS: i64> {
 impl<const SECONDS: i64> OncePer<SECONDS> {
     const PERIOD_MS: i64 = SECONDS * 1_000;
 
-    /// None was let through yet.
+    /// No line has passed yet.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "made in statics, where Default can't be called")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "made in statics, where Default can't be called"
+    )]
     pub const fn new() -> Self {
         Self { last_ms: AtomicI64::new(0), left_out: AtomicU64::new(0) }
     }
 
-    /// `Some(lines left out since the last one)` when a line may be written now.
+    /// `Some(lines suppressed since the last one)` if a line may be written now.
     pub fn pass(&self) -> Option<u64> {
         static START: OnceLock<Instant> = OnceLock::new();
-        // Not a time of the product, only a pace; the first line is let through at once.
+        // Only a rate limit, so the process's own clock is enough. The first line passes at once.
         let since_ms = START.get_or_init(Instant::now).elapsed().as_millis() as i64;
         self.pass_at(since_ms + Self::PERIOD_MS)
     }
 
     fn pass_at(&self, now: i64) -> Option<u64> {
         let last = self.last_ms.load(Ordering::Relaxed);
-        let due = now - last >= Self::PERIOD_MS && self.last_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let due = now - last >= Self::PERIOD_MS
+            && self
+                .last_ms
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
         if due {
             return Some(self.left_out.swap(0, Ordering::Relaxed));
         }
@@ -164,12 +196,18 @@ mod tests {
 
     #[test]
     fn the_queue_s_library_is_silent_unless_it_is_named() {
-        assert_eq!(filter("info").unwrap().to_string(), "flashsale::trace::step=off,flashsale::trace=error,lapin=off,info");
+        assert_eq!(
+            filter("info").unwrap().to_string(),
+            "flashsale::trace::step=off,flashsale::trace=error,lapin=off,info"
+        );
         assert_eq!(
             filter("warn,flashsale=debug").unwrap().to_string(),
             "flashsale::trace::step=off,flashsale::trace=error,flashsale=debug,lapin=off,warn"
         );
-        assert_eq!(filter("info,lapin=trace").unwrap().to_string(), "flashsale::trace::step=off,flashsale::trace=error,lapin=trace,info");
+        assert_eq!(
+            filter("info,lapin=trace").unwrap().to_string(),
+            "flashsale::trace::step=off,flashsale::trace=error,lapin=trace,info"
+        );
         assert!(filter("info,flashsale=loud").is_err());
     }
 
@@ -181,6 +219,9 @@ mod tests {
         assert_eq!(lines.pass_at(1_999), None);
         assert_eq!(lines.pass_at(2_000), Some(2));
         let lines = OncePerMinute::new();
-        assert_eq!((lines.pass_at(60_000), lines.pass_at(119_999), lines.pass_at(120_000)), (Some(0), None, Some(1)));
+        assert_eq!(
+            (lines.pass_at(60_000), lines.pass_at(119_999), lines.pass_at(120_000)),
+            (Some(0), None, Some(1))
+        );
     }
 }

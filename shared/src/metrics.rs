@@ -1,13 +1,16 @@
 //! Every metric of `GET /metrics`, declared once: its name, kind, labels and meaning.
 //!
-//! Code gets a handle from the declaration, looks it up once and keeps it: [`Metric::counter`] and its like cost a look-up
-//! by labels, counting on a handle costs an atomic addition. A process that installs no recorder (a function on Lambda, an
-//! emulator without `--admin-listen`) gets handles that do nothing, so a recorder must be installed before the first handle
-//! is made. `infra/METRICS.md` shows [`ALL`]; a test compares the two.
+//! Code gets a handle from the declaration once and keeps it: [`Metric::counter`] and the like look
+//! it up by labels, whereas counting on a handle is one atomic addition. A process without a
+//! recorder (a function on Lambda, an emulator without `--admin-listen`) gets handles that do
+//! nothing, so a recorder must be installed before the first handle is made. `infra/METRICS.md`
+//! shows [`ALL`]; a test compares the two.
 
 use std::{sync::OnceLock, time::Duration};
 
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, SharedString, Unit};
+use metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, SharedString, Unit,
+};
 
 use crate::problem::Problem;
 
@@ -16,14 +19,14 @@ use crate::problem::Problem;
 pub enum Kind {
     /// Only grows.
     Counter,
-    /// Shows a state.
+    /// A current value.
     Gauge,
-    /// Counts values by size; the upper bounds of its buckets.
+    /// Counts values by size; contains the upper bounds of its buckets.
     Histogram(&'static [f64]),
 }
 
 impl Kind {
-    /// The word of Prometheus' text format.
+    /// The name in Prometheus' text format.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -34,28 +37,28 @@ impl Kind {
     }
 }
 
-/// When a metric is on `/metrics`.
+/// When `/metrics` shows a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shown {
     /// Always, at the latest after the first purchase.
     Always,
-    /// As `Always`, with `--servers local` or `external` only.
+    /// Like `Always`, but only with `--servers local` or `external`.
     Servers,
-    /// As `Always`, with embedded state only.
+    /// Like `Always`, but only with embedded state.
     Embedded,
-    /// With `--host processes` only.
+    /// Only with `--host processes`.
     Processes,
     /// From the first such event on.
     Event,
 }
 
-/// Who measures it.
+/// The process that measures it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measured {
-    /// The emulator, wherever the functions run.
+    /// The emulator, whichever way the functions run.
     Emulator,
-    /// The functions. With `--host processes` they measure in processes of their own, which nobody asks: the emulator then
-    /// shows only what it does itself through the same code.
+    /// The functions. With `--host processes` they measure in their own processes, which are not
+    /// scraped; the emulator then shows only its own work through the same code.
     Functions,
 }
 
@@ -70,23 +73,30 @@ pub struct Metric {
     pub labels: &'static [&'static str],
     /// When it is shown.
     pub shown: Shown,
-    /// Who measures it.
+    /// Which process measures it.
     pub measured: Measured,
     /// One sentence.
     pub help: &'static str,
 }
 
-/// Upper bounds for what a shopper waits for, in seconds: the gateway ends a request after about 30 s.
-const REQUEST_SECONDS: Kind =
-    Kind::Histogram(&[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
-/// For calls of stores, in seconds: from a local Redis to a time-out.
-const STORE_SECONDS: Kind =
-    Kind::Histogram(&[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
-/// For what works through the queue, in seconds: 30 s is the promise, and a ledger that is down makes it minutes.
-const ORDER_SECONDS: Kind =
-    Kind::Histogram(&[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0]);
-/// For groups that share one commit.
-const GROUP: Kind = Kind::Histogram(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0]);
+/// Bucket bounds for what a shopper waits for, in seconds: the gateway ends a request after about
+/// 30 s.
+const REQUEST_SECONDS: Kind = Kind::Histogram(&[
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+]);
+/// Bucket bounds for calls of stores, in seconds: from a local Redis up to a timeout.
+const STORE_SECONDS: Kind = Kind::Histogram(&[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+]);
+/// Bucket bounds for work that passes through the queue, in seconds: 30 s is the promise; while the
+/// ledger is down it can be minutes.
+const ORDER_SECONDS: Kind = Kind::Histogram(&[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0,
+]);
+/// Bucket bounds for the size of groups that share one commit.
+const GROUP: Kind =
+    Kind::Histogram(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0]);
 const COUNTER: Kind = Kind::Counter;
 const GAUGE: Kind = Kind::Gauge;
 
@@ -247,32 +257,37 @@ declare! {
 static METADATA: Metadata<'static> = Metadata::new("flashsale", Level::INFO, None);
 
 impl Metric {
-    /// A handle on the counter whose labels have these values, in the order of [`Metric::labels`].
+    /// Returns a handle on the counter with these label values, in the order of [`Metric::labels`].
     pub fn counter(&self, values: &[&str]) -> Counter {
-        debug_assert!(self.kind == Kind::Counter, "{} is no counter", self.name);
+        debug_assert!(self.kind == Kind::Counter, "{} is not a counter", self.name);
         metrics::with_recorder(|recorder| recorder.register_counter(&self.key(values), &METADATA))
     }
 
-    /// As [`Metric::counter`], of a gauge.
+    /// Like [`Metric::counter`], for a gauge.
     pub fn gauge(&self, values: &[&str]) -> Gauge {
-        debug_assert!(self.kind == Kind::Gauge, "{} is no gauge", self.name);
+        debug_assert!(self.kind == Kind::Gauge, "{} is not a gauge", self.name);
         metrics::with_recorder(|recorder| recorder.register_gauge(&self.key(values), &METADATA))
     }
 
-    /// As [`Metric::counter`], of a histogram.
+    /// Like [`Metric::counter`], for a histogram.
     pub fn histogram(&self, values: &[&str]) -> Histogram {
-        debug_assert!(matches!(self.kind, Kind::Histogram(_)), "{} is no histogram", self.name);
+        debug_assert!(matches!(self.kind, Kind::Histogram(_)), "{} is not a histogram", self.name);
         metrics::with_recorder(|recorder| recorder.register_histogram(&self.key(values), &METADATA))
     }
 
     fn key(&self, values: &[&str]) -> Key {
         debug_assert_eq!(self.labels.len(), values.len(), "{}", self.name);
-        let labels: Vec<Label> = self.labels.iter().zip(values).map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
+        let labels: Vec<Label> = self
+            .labels
+            .iter()
+            .zip(values)
+            .map(|(name, value)| Label::new(*name, (*value).to_owned()))
+            .collect();
         Key::from_parts(self.name, labels)
     }
 }
 
-/// Gives the recorder the help texts of all metrics. To be called once, after it was installed.
+/// Registers the help texts of all metrics. Call it once, after the recorder was installed.
 pub fn describe() {
     metrics::with_recorder(|recorder| {
         for metric in ALL {
@@ -297,7 +312,10 @@ pub fn seconds(ms: i64) -> f64 {
 /// A count as a gauge's value.
 #[must_use]
 pub const fn number(count: u64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; counts stay far below 2^52")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a gauge is a float; counts stay far below 2^52"
+    )]
     let count = count as f64;
     count
 }
@@ -310,32 +328,32 @@ pub const fn elapsed(duration: Duration) -> f64 {
 
 /// The counters of one cache.
 pub struct CacheCounts {
-    /// Every look-up.
+    /// All look-ups.
     pub lookups: Counter,
-    /// Those that had to read what is behind the cache.
+    /// Look-ups that had to read the data behind the cache.
     pub misses: Counter,
 }
 
 impl CacheCounts {
-    /// Of the cache with this name.
+    /// The counters of the cache with this name.
     #[must_use]
     pub fn new(cache: &'static str) -> Self {
         Self { lookups: CACHE_LOOKUPS.counter(&[cache]), misses: CACHE_MISSES.counter(&[cache]) }
     }
 }
 
-/// Values of one label for which [`Outcomes`] has room: more than there are problems.
+/// Capacity of [`Outcomes`], in values of its label: more than there are problems.
 const OUTCOMES_MAX: usize = 48;
 
-/// A counter with one label whose values are words of the code. Each is looked up when it first comes; afterwards counting
-/// compares a few words and adds to an atomic.
+/// A counter with one label whose values are words of the code. Each handle is looked up at first
+/// use; afterwards counting compares a few words and adds to an atomic.
 pub struct Outcomes {
     metric: Metric,
     known: [OnceLock<(&'static str, Counter)>; OUTCOMES_MAX],
 }
 
 impl Outcomes {
-    /// For a static.
+    /// A constructor for statics.
     #[must_use]
     pub const fn new(metric: Metric) -> Self {
         Self { metric, known: [const { OnceLock::new() }; OUTCOMES_MAX] }
@@ -350,12 +368,16 @@ impl Outcomes {
                 return;
             }
         }
-        // Correct all the same: only slower.
+        // No slot is free. The result is still correct, only slower.
         self.metric.counter(&[word]).increment(count);
     }
 
-    /// Counts what came of a use case: `success`, or the problem's slug.
-    pub fn note<T>(&self, success: &'static str, outcome: Result<T, Problem>) -> Result<T, Problem> {
+    /// Counts the outcome of a use case: `success`, or the problem's slug.
+    pub fn note<T>(
+        &self,
+        success: &'static str,
+        outcome: Result<T, Problem>,
+    ) -> Result<T, Problem> {
         self.add(outcome.as_ref().err().map_or(success, Problem::slug), 1);
         outcome
     }
@@ -375,15 +397,33 @@ mod tests {
             assert!(names.insert(name), "{name} is declared twice");
             assert!(name.starts_with("flashsale_") || name.starts_with("process_"), "{name}");
             for word in [&[name], metric.labels].concat() {
-                assert!(word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{word}");
+                assert!(
+                    word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
+                    "{word}"
+                );
             }
             assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
-            assert!(!["_ms", "_millis", "_milliseconds", "_count", "_sum", "_bucket"].iter().any(|end| name.ends_with(end)), "{name}");
-            assert!(!metric.labels.contains(&"le") && !metric.labels.contains(&"instance"), "{name}");
-            assert!(metric.help.ends_with('.') && !metric.help.contains(['\n', '|']), "{name}: {}", metric.help);
+            assert!(
+                !["_ms", "_millis", "_milliseconds", "_count", "_sum", "_bucket"]
+                    .iter()
+                    .any(|end| name.ends_with(end)),
+                "{name}"
+            );
+            assert!(
+                !metric.labels.contains(&"le") && !metric.labels.contains(&"instance"),
+                "{name}"
+            );
+            assert!(
+                metric.help.ends_with('.') && !metric.help.contains(['\n', '|']),
+                "{name}: {}",
+                metric.help
+            );
             if let Kind::Histogram(bounds) = metric.kind {
                 assert!(bounds.is_sorted() && bounds.len() <= 16, "{name}");
-                assert!(["_seconds", "_orders", "_calls"].iter().any(|unit| name.ends_with(unit)), "{name}");
+                assert!(
+                    ["_seconds", "_orders", "_calls"].iter().any(|unit| name.ends_with(unit)),
+                    "{name}"
+                );
             }
         }
     }

@@ -1,39 +1,45 @@
 //! Every trait between the product and the outside, on one page.
 //!
-//! A refusal that a caller must expect ("sold out", "no such session") is a value. An error is a [`StoreError`] and
-//! says what the caller may do about it. Every method is safe to call again with the same arguments after an error:
-//! what is done twice has the effect of once. Every method ends by itself: adapters put a time limit on each call.
-//! Times come in as arguments; adapters decide nothing by a clock of their own.
+//! A refusal that a caller must expect ("sold out", "no such session") is a value. An error is a
+//! [`StoreError`] and says what the caller may do about it. Every method is idempotent: a caller
+//! may repeat it with the same arguments after an error. Every method returns in bounded time:
+//! adapters set a timeout for each call. Times are arguments; adapters make no decision by a clock
+//! of their own.
 
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
 use crate::domain::{
-    Ban, CaptchaId, Order, OrderId, OrderRequest, Phone, Quota, Role, Sale, SaleChange, SaleError, SaleId, SaleTerms, SessionId, Subject,
-    Timestamp, User, UserId,
+    AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Ban, Captcha, CaptchaId,
+    ConsumerProgress, ConsumerReport, CreationKey, DeadLetter, Delivery, GateDecision, GateRequest,
+    KeptBan, KeptSession, Lease, Opening, Order, OrderId, Phone, QueueBacklog, QueueDepth,
+    Recorded, Reservation, ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated, SaleId,
+    SaleTally, SaleTerms, Session, SessionId, Subject, TicketClaims, Timestamp, Transition,
+    Unrecordable, User, UserChange, UserCreated, UserId,
 };
 
-/// What went wrong in a store, by what the caller can do.
+/// A store's failure, classified by what the caller can do about it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// Nothing happened; try again later.
     #[error("{store} is unavailable: {cause}")]
     Unavailable {
-        /// Which store, for people: `Redis`, `MySQL`, `RabbitMQ`, `SQLite`.
+        /// The store's display name: `Redis`, `MySQL`, `RabbitMQ` or `SQLite`.
         store: &'static str,
-        /// What the client library said; free of secrets.
+        /// The client library's message, without secrets.
         cause: String,
     },
-    /// It may have happened or not: a time-out, a connection lost on the way. Try again; every call is idempotent.
+    /// The call timed out or its connection was lost, so it may have taken effect. Try again; every
+    /// call is idempotent.
     #[error("{store} did not answer: {cause}")]
     Unknown {
         /// Which store.
         store: &'static str,
-        /// What the client library said.
+        /// The client library's message.
         cause: String,
     },
-    /// The store holds or answered what it never should. Trying again does not help.
+    /// The store holds or returned invalid data. Trying again does not help.
     #[error("{store} holds data that can't be read: {cause}")]
     Corrupt {
         /// Which store.
@@ -50,100 +56,47 @@ pub type Stored<T> = Result<T, StoreError>;
 pub trait Clock: Send + Sync + fmt::Debug {
     /// Now.
     fn now(&self) -> Timestamp;
-    /// Milliseconds since some fixed moment of this process. Never goes back and never jumps, whatever is done to the
-    /// wall clock: for measuring how long something lasted.
+    /// Milliseconds since a fixed moment of this process, for measuring durations. Never goes back
+    /// and never jumps, even when the wall clock is set.
     fn monotonic_ms(&self) -> u64;
 }
 
-/// The clock that all processes of one backend can be compared with: the ledger's server.
+/// The clock of the ledger's server: the reference for the clocks of all processes of one backend.
 #[async_trait]
 pub trait LedgerClock: Send + Sync {
     /// The server's wall clock, UTC.
     async fn ask(&self) -> Stored<Timestamp>;
 }
 
-/// Gives random bytes fit for secrets.
+/// A source of cryptographically secure random bytes.
 pub trait Random: Send + Sync + fmt::Debug {
     /// Fills `bytes`.
     fn fill(&self, bytes: &mut [u8]);
 }
 
-// ---------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
 // The ledger: SQL, the truth
-// ---------------------------------------------------------------------------------------------------------------
-
-/// The outcome of [`Users::create`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Created {
-    /// Stored now, or by an earlier call with the same id.
-    Created,
-    /// Another user has the phone.
-    PhoneTaken,
-}
-
-/// A change of a user that ends sessions. `Debug` is left out: it may hold a password's hash.
-#[derive(Clone, Default)]
-pub struct UserChange {
-    /// Change the user only while its generation is this one.
-    pub only_generation: Option<u64>,
-    /// The new password's hash.
-    pub password_hash: Option<String>,
-    /// The new role.
-    pub role: Option<Role>,
-    /// The one session that goes on.
-    pub keep: Option<SessionId>,
-}
+// -------------------------------------------------------------------------------------------------
 
 /// Registered users.
 #[async_trait]
 pub trait Users: Send + Sync {
-    /// Stores a new user; a phone belongs to one user at most. A repeat with the same `user_id` is `Created`.
-    async fn create(&self, user: &User) -> Stored<Created>;
-    /// Stores many new users in as few transactions as the store allows; users whose phone is taken are left out.
-    /// Returns the ids that are stored now, in the given order.
+    /// Stores a new user; a phone belongs to one user at most. A repeat with the same `user_id` is
+    /// `Created`.
+    async fn create(&self, user: &User) -> Stored<UserCreated>;
+    /// Stores many new users in as few transactions as the store allows and skips users whose phone
+    /// is taken. Returns the ids that are now stored, in the given order.
     async fn create_many(&self, users: &[User]) -> Stored<Vec<UserId>>;
     /// The user with the phone.
     async fn by_phone(&self, phone: &Phone) -> Stored<Option<User>>;
     /// The user with the id.
     async fn by_id(&self, user_id: UserId) -> Stored<Option<User>>;
-    /// In one transaction: applies `change`, raises the user's generation, and ends all of the user's sessions in the ledger
-    /// but `keep` (see [`SessionLedger`]). `false`, and nothing changed, when there is no such user or the user's generation
-    /// is not `only_generation`; so a repeat after an error may answer `false` for what the first call did.
+    /// In one transaction: applies `change`, raises the user's generation, and ends all of the
+    /// user's sessions in the ledger except `keep` (see [`SessionLedger`]). Returns `false` and
+    /// changes nothing when there is no such user or the user's generation is not
+    /// `only_generation`. So a repeat after an error may return `false` although the first call
+    /// succeeded.
     async fn change(&self, user_id: UserId, change: &UserChange, now: Timestamp) -> Stored<bool>;
-}
-
-/// The outcome of [`Sales::change`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Changed {
-    /// Stored; the sale as it is now.
-    Changed(Sale),
-    /// No such sale.
-    NotFound,
-    /// The change breaks a rule of [`Sale::changed`]; nothing was stored.
-    Refused(SaleError),
-}
-
-/// By what [`Sales::create_once`] recognises a creation that is asked for again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CreationKey {
-    /// A digest of the caller and the caller's key, 64 characters.
-    pub key: String,
-    /// A digest of what is asked for, 64 characters.
-    pub request: String,
-}
-
-/// The outcome of [`Sales::create_once`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CreatedOnce {
-    /// Stored now, or by an earlier call with the same key and request.
-    Created {
-        /// The id of the sale that is stored.
-        sale_id: SaleId,
-        /// When it was created.
-        created_at: Timestamp,
-    },
-    /// The key was used for another request; nothing was stored.
-    OtherRequest,
 }
 
 /// Sales, as the ledger keeps them.
@@ -151,332 +104,234 @@ pub enum CreatedOnce {
 pub trait Sales: Send + Sync {
     /// Stores a new sale (with `sold` 0). A repeat with the same id changes nothing.
     async fn create(&self, sale: &Sale) -> Stored<()>;
-    /// Stores a new sale as [`Sales::create`] does, with its key in the same transaction. A key stores one sale at most,
-    /// whatever the id.
-    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<CreatedOnce>;
+    /// Stores a new sale as [`Sales::create`] does, with its key in the same transaction. Each key
+    /// stores at most one sale, whatever the id.
+    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<SaleCreated>;
     /// The sale with the id.
     async fn get(&self, sale_id: SaleId) -> Stored<Option<Sale>>;
     /// Sales with an id below `before` (all when `None`), newest id first, at most `limit`.
     async fn list(&self, before: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>>;
-    /// Sales that end at or after `ends_from`, by id upwards from after `after`, at most `limit`.
-    async fn ending_from(&self, ends_from: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>>;
-    /// Sales that end at or after `ends_from`, those that end last first, at most `limit`.
+    /// Sales that end at or after `ends_from`, in ascending order of id, beginning after `after`,
+    /// at most `limit`.
+    async fn ending_from(
+        &self,
+        ends_from: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<Sale>>;
+    /// Sales that end at or after `ends_from`, latest end first, at most `limit`.
     async fn ending_last(&self, ends_from: Timestamp, limit: u32) -> Stored<Vec<Sale>>;
-    /// Sales that end before `ends_before`, by id upwards from after `after`, at most `limit`.
-    async fn ended_before(&self, ends_before: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>>;
-    /// Applies `change` to the sale by [`Sale::changed`], decided from the row it holds locked, so that no order is
-    /// recorded between the decision and the change.
-    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed>;
-    /// Raises the sale's `epoch` and returns the new one: the fencing token of one rebuild. `None`: no such sale.
+    /// Sales that end before `ends_before`, in ascending order of id, beginning after `after`, at
+    /// most `limit`.
+    async fn ended_before(
+        &self,
+        ends_before: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<Sale>>;
+    /// Locks the sale's row and applies `change` by [`Sale::changed`], so that no order is recorded
+    /// between the decision and the change.
+    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<SaleChanged>;
+    /// Raises the sale's `epoch` and returns the new one: the fencing token of one rebuild. `None`:
+    /// no such sale.
     async fn raise_epoch(&self, sale_id: SaleId) -> Stored<Option<u64>>;
 }
 
-/// An order that can never be recorded, whatever is tried: what is wrong with it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Unrecordable(pub String);
-
-/// An order that [`OrderLedger::record`] found in the ledger or put there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recorded {
-    /// The order as the ledger holds it now: its status is never `Queued`.
-    pub order: Order,
-    /// Whether this call inserted it; `false` when it was there already, in whatever status.
-    pub fresh: bool,
-}
-
-/// The outcome of [`OrderLedger::pay`] and [`OrderLedger::cancel`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Transition {
-    /// The order has the asked-for status now, by this call or by an earlier one like it.
-    Done(Order),
-    /// The order has another final status (or, to be paid, `pay_by` has passed); nothing changed.
-    Refused(Order),
-    /// The ledger has no such order of this user.
-    NotFound,
-}
-
-/// What the ledger says of a sale when all is added up from its order rows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Orders that are confirmed or paid, counted row by row.
-    pub active: u64,
-    /// Users holding more active orders than the sale's limit.
-    pub users_over_limit: Vec<UserId>,
-    /// Orders by the word of their status.
-    pub by_status: Vec<(String, u64)>,
-}
-
-/// Orders, as the ledger keeps them. Every method that changes how many units are held locks the sale's row first and
-/// changes `sold` in the same transaction as the order's row.
+/// Orders, as the ledger keeps them. Every method that changes how many units are held locks the
+/// sale's row first and changes `sold` in the same transaction as the order's row.
 #[async_trait]
 pub trait OrderLedger: Send + Sync {
-    /// Records admitted orders in one transaction and returns one outcome per request in the given order (a repeated
-    /// id within the batch is recorded once). An order is recorded `Confirmed` with
-    /// `pay_by = now + pay_within_ms`, or `Rejected` when no unit is left, the user's limit is reached or the sale
-    /// is unknown. An id that is there already is returned as it is. One that can never be recorded, as its price is one
-    /// that the sale never had, is left out and does not hold up the others. Deadlocks and lock time-outs are retried inside.
+    /// Records admitted orders in one transaction and returns one outcome per request in the given
+    /// order (a repeated id within the batch is recorded once). An order is recorded `Confirmed`
+    /// with `pay_by = now + pay_within_ms`, or `Rejected` when no unit is left, the user's limit is
+    /// reached or the sale is unknown. An order that is already stored is returned unchanged. An
+    /// order that can never be recorded, for example at a price that the sale never had, is
+    /// skipped, and the others are recorded. The adapter retries deadlocks and lock timeouts.
     ///
     /// # Errors
-    /// Nothing was recorded, or nobody knows. `Corrupt` is about the store (a sale's row that can't be read, say) and
-    /// never about one of the orders.
-    async fn record(&self, requests: &[OrderRequest], now: Timestamp, pay_within_ms: u64) -> Stored<Vec<Result<Recorded, Unrecordable>>>;
+    /// `Unavailable`: nothing was recorded. `Unknown`: the orders may have been recorded. `Corrupt`
+    /// is about the store, such as an unreadable row of a sale, and never about one of the orders.
+    async fn record(
+        &self,
+        requests: &[AdmittedOrder],
+        now: Timestamp,
+        pay_within_ms: u64,
+    ) -> Stored<Vec<Result<Recorded, Unrecordable>>>;
     /// The order with the id.
     async fn get(&self, order_id: OrderId) -> Stored<Option<Order>>;
-    /// Those of the orders that exist, in no particular order.
+    /// The orders with these ids, as far as they exist, in no particular order.
     async fn get_many(&self, order_ids: &[OrderId]) -> Stored<Vec<Order>>;
     /// A user's orders with an id below `before`, newest id first, at most `limit`.
-    async fn of_user(&self, user_id: UserId, before: Option<OrderId>, limit: u32) -> Stored<Vec<Order>>;
-    /// `Confirmed` -> `Paid`, when `now < pay_by`: one conditional update, so that expiry and payment can't both win.
+    async fn of_user(
+        &self,
+        user_id: UserId,
+        before: Option<OrderId>,
+        limit: u32,
+    ) -> Stored<Vec<Order>>;
+    /// `Confirmed` -> `Paid`, when `now < pay_by`: one conditional update, so that only one of
+    /// expiry and payment takes effect.
     async fn pay(&self, order_id: OrderId, user_id: UserId, now: Timestamp) -> Stored<Transition>;
-    /// `Confirmed` -> `Cancelled`. When the ledger has no such order yet and `queued` is given, the order is recorded
-    /// as `Cancelled` at once, so that the message still on its way finds it so.
-    async fn cancel(&self, order_id: OrderId, user_id: UserId, queued: Option<&OrderRequest>, now: Timestamp) -> Stored<Transition>;
-    /// `Confirmed` -> `Expired` for orders whose `pay_by` is at or before `now`, at most `limit` a call. Returns them.
+    /// `Confirmed` -> `Cancelled`. When the ledger has no such order yet and `queued` is given, the
+    /// order is recorded as `Cancelled` at once; recording its message later changes nothing.
+    async fn cancel(
+        &self,
+        order_id: OrderId,
+        user_id: UserId,
+        queued: Option<&AdmittedOrder>,
+        now: Timestamp,
+    ) -> Stored<Transition>;
+    /// `Confirmed` -> `Expired` for orders whose `pay_by` is at or before `now`, at most `limit` a
+    /// call. Returns them.
     async fn expire_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<Order>>;
-    /// Sales with orders that [`OrderLedger::expire_due`] would expire, by id upwards from after `after`, at most `limit`.
-    async fn sales_with_due(&self, now: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<SaleId>>;
+    /// Sales with orders that [`OrderLedger::expire_due`] would expire, in ascending order of id,
+    /// beginning after `after`, at most `limit`.
+    async fn sales_with_due(
+        &self,
+        now: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<SaleId>>;
     /// As [`OrderLedger::expire_due`], for the orders of one sale.
-    async fn expire_due_of(&self, sale_id: SaleId, now: Timestamp, limit: u32) -> Stored<Vec<Order>>;
-    /// Orders that are cancelled, expired or rejected and whose unit has not been given back to the admission store
-    /// (`stock_returned_at` is NULL), by id upwards from after `after`, at most `limit`.
+    async fn expire_due_of(
+        &self,
+        sale_id: SaleId,
+        now: Timestamp,
+        limit: u32,
+    ) -> Stored<Vec<Order>>;
+    /// Cancelled, expired or rejected orders whose unit has not been returned to the admission
+    /// store (`stock_returned_at` is NULL), in ascending order of id, beginning after `after`, at
+    /// most `limit`.
     async fn stock_to_return(&self, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>>;
-    /// Sets `stock_returned_at` where it is NULL. To be called after the admission store has released the orders.
+    /// Sets `stock_returned_at` where it is NULL. Call it after the admission store has released
+    /// the orders.
     async fn mark_stock_returned(&self, order_ids: &[OrderId], now: Timestamp) -> Stored<()>;
-    /// Active orders of a sale by id upwards from after `after`, at most `limit`.
-    async fn active(&self, sale_id: SaleId, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>>;
-    /// Adds up a sale from its rows. Costs a scan of the sale's orders.
-    async fn tally(&self, sale_id: SaleId) -> Stored<Tally>;
+    /// Active orders of a sale, in ascending order of id, beginning after `after`, at most `limit`.
+    async fn active(
+        &self,
+        sale_id: SaleId,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> Stored<Vec<Order>>;
+    /// Computes a sale's totals from its rows by a scan of all its orders.
+    async fn tally(&self, sale_id: SaleId) -> Stored<SaleTally>;
 }
 
-/// A session to be opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Opening {
-    /// The session.
-    pub session: Session,
-    /// The generation that was read together with the user.
-    pub generation: u64,
-}
-
-/// A session as the ledger keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptSession {
-    /// The session.
-    pub session: Session,
-    /// When it was ended, if it was; an ended session never comes to life again.
-    pub ended_at: Option<Timestamp>,
-}
-
-impl KeptSession {
-    /// Whether the session is alive at `now`.
-    #[must_use]
-    pub fn alive(&self, now: Timestamp) -> bool {
-        self.ended_at.is_none() && now < self.session.expires_at
-    }
-}
-
-/// Sessions, as the ledger keeps them. A session is opened and ended here first and in the fast store ([`Sessions`])
-/// afterwards; a session that the fast store does not know is looked up here.
+/// Sessions, as the ledger keeps them. A session is opened and ended here first and then in the
+/// fast store ([`Sessions`]). When the fast store does not know a session, it is looked up here.
 #[async_trait]
 pub trait SessionLedger: Send + Sync {
-    /// Opens sessions of users whose generation is still the given one, under the lock of the user's row that
-    /// [`Users::change`] takes too. A user holds at most [`SESSIONS_PER_USER_MAX`] living sessions; one more ends the one that
-    /// would be over first. A repeat with the same id changes nothing. Returns the ids that are alive now, in the given order.
+    /// Opens sessions of users whose generation is still the given one, under the lock on the
+    /// user's row, which [`Users::change`] takes too. A user holds at most
+    /// [`SESSIONS_PER_USER_MAX`](crate::domain::SESSIONS_PER_USER_MAX) live sessions; opening one
+    /// more ends the one that would expire first. A repeat with the same id changes nothing.
+    /// Returns the ids that are now alive, in the given order.
     async fn open(&self, openings: &[Opening], now: Timestamp) -> Stored<Vec<SessionId>>;
-    /// Those of the sessions that exist, in no particular order.
+    /// The sessions with these ids, as far as they exist, in no particular order.
     async fn get_many(&self, session_ids: &[SessionId]) -> Stored<Vec<KeptSession>>;
-    /// Ends one of the user's.
+    /// Ends one of the user's sessions.
     async fn end(&self, user_id: UserId, session_id: SessionId, now: Timestamp) -> Stored<()>;
-    /// Ended sessions of which the fast store is to be told at or before `now`, at most `limit`: all that have ended, until
-    /// [`SessionLedger::note_ends`] says otherwise.
+    /// Ended sessions whose end is due to be copied to the fast store at or before `now`, at most
+    /// `limit`. Every ended session is due until [`SessionLedger::note_ends`] is called for it.
     async fn ends_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<KeptSession>>;
-    /// Notes that the fast store was told of the ends. It is told again at `again_at`, if there is one.
-    async fn note_ends(&self, session_ids: &[SessionId], again_at: Option<Timestamp>) -> Stored<()>;
-    /// Deletes sessions that were over at `before`, at most `limit`. Returns how many.
+    /// Notes that the ends were copied to the fast store. If `again_at` is given, they are due
+    /// again at that time.
+    async fn note_ends(&self, session_ids: &[SessionId], again_at: Option<Timestamp>)
+    -> Stored<()>;
+    /// Deletes sessions that had expired at `before`, at most `limit`. Returns how many.
     async fn delete_over(&self, before: Timestamp, limit: u32) -> Stored<u32>;
 }
 
-/// A ban as the ledger keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptBan {
-    /// The ban.
-    pub ban: Ban,
-    /// Whether it was lifted.
-    pub lifted: bool,
-    /// When it was put or lifted.
-    pub changed_at: Timestamp,
-    /// Counts its changes.
-    pub version: u64,
-}
-
-impl KeptBan {
-    /// Whether it bans at `now`.
-    #[must_use]
-    pub fn holds(&self, now: Timestamp) -> bool {
-        !self.lifted && self.ban.holds(now)
-    }
-
-    /// A ban of the subject that was put later than this is another one, such as an automatic one. The clocks of those who
-    /// put and lift may differ.
-    #[must_use]
-    pub fn put_until(&self) -> Timestamp {
-        self.changed_at.max(self.ban.created_at)
-    }
-}
-
-/// The operators' bans, as the ledger keeps them. A ban is put and lifted here first and in the fast store ([`Blacklist`])
-/// afterwards. Automatic bans are in the fast store only.
+/// The operators' bans, as the ledger keeps them. A ban is created and lifted here first and then
+/// in the fast store ([`Blacklist`]). Automatic bans are in the fast store only.
 #[async_trait]
 pub trait BanLedger: Send + Sync {
     /// Puts a ban, in place of an earlier one of the same subject.
     async fn put(&self, ban: &Ban) -> Stored<()>;
-    /// Lifts the subject's ban; `false` when none holds at `now`.
+    /// Lifts the subject's ban; `false` when none is in force at `now`.
     async fn lift(&self, subject: &Subject, now: Timestamp) -> Stored<bool>;
-    /// The bans of the subjects, lifted and over ones included, in no particular order.
+    /// The bans of the subjects, including lifted and expired ones, in no particular order.
     async fn of(&self, subjects: &[Subject]) -> Stored<Vec<KeptBan>>;
-    /// Bans that hold at `now`, ordered by kind and value, from after `after`, at most `limit`.
-    async fn page(&self, now: Timestamp, after: Option<&Subject>, limit: u32) -> Stored<Vec<KeptBan>>;
-    /// Changes of which the fast store is to be told at or before `now`, at most `limit`: all, until
-    /// [`BanLedger::note_shared`] says otherwise.
+    /// Bans in force at `now`, ordered by kind and value, beginning after `after`, at most `limit`.
+    async fn page(
+        &self,
+        now: Timestamp,
+        after: Option<&Subject>,
+        limit: u32,
+    ) -> Stored<Vec<KeptBan>>;
+    /// Changed bans that are due to be copied to the fast store at or before `now`, at most
+    /// `limit`. Every change is due until [`BanLedger::note_shared`] is called for it.
     async fn shares_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<KeptBan>>;
-    /// Notes that the fast store was told of the subject's ban in this version, and, if there is an `again_at`, that it is to
-    /// be told again then. Nothing is noted when the ban has another version by now.
-    async fn note_shared(&self, subject: &Subject, version: u64, again_at: Option<Timestamp>) -> Stored<()>;
-    /// Deletes bans that were over or lifted at `before` and of which nothing is left to tell, at most `limit`. Returns how many.
+    /// Notes that this version of the subject's ban was copied to the fast store. If `again_at` is
+    /// given, it is due again at that time. Does nothing when the ban now has another version.
+    async fn note_shared(
+        &self,
+        subject: &Subject,
+        version: u64,
+        again_at: Option<Timestamp>,
+    ) -> Stored<()>;
+    /// Deletes bans that had expired or been lifted at `before` and are no longer due to be copied,
+    /// at most `limit`. Returns how many.
     async fn delete_over(&self, before: Timestamp, limit: u32) -> Stored<u32>;
 }
 
-/// Signing keys kept in the ledger, so that several processes share the ones made in the development profile.
+/// Signing keys kept in the ledger, so that several processes share the keys generated in the
+/// development profile.
 #[async_trait]
 pub trait SigningKeys: Send + Sync {
-    /// The secret stored under `name`; when there is none, `candidate` is stored first. All callers get the same one.
+    /// The secret stored under `name`; when there is none, stores `candidate`. All callers get the
+    /// same secret.
     async fn get_or_create(&self, name: &str, candidate: &[u8]) -> Stored<Vec<u8>>;
 }
 
-// ---------------------------------------------------------------------------------------------------------------
-// The gate: who may come in
-// ---------------------------------------------------------------------------------------------------------------
-
-/// One limit to be checked by [`Gate::enter`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limit {
-    /// What is limited, such as `ticket`; part of the key and of the `RateLimit` header.
-    pub name: &'static str,
-    /// Who is limited.
-    pub subject: Subject,
-    /// How much is allowed.
-    pub quota: Quota,
-}
-
-/// Bans a subject by itself when it is refused by limits too often.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AbusePolicy {
-    /// Refusals within the window that are still borne.
-    pub refusals_max: u32,
-    /// The window, in milliseconds, counted from the first refusal in it.
-    pub window_ms: u64,
-    /// How long the ban lasts, in milliseconds.
-    pub ban_ms: u64,
-    /// Refusals of the same user that the caller answered from its own memory: counted along when this entry is
-    /// refused by a limit of the user, and otherwise left to the caller.
-    pub also_refused: u32,
-}
-
-/// What [`Gate::enter`] checks, all in one round trip.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// The session that must be alive, if one must.
-    pub session: Option<(UserId, SessionId)>,
-    /// The role that the session's record must have, if it must have a certain one.
-    pub role: Option<Role>,
-    /// Subjects that must not be banned.
-    pub not_banned: Vec<Subject>,
-    /// Limits that must have room.
-    pub limits: Vec<Limit>,
-    /// Counts a refusal by a limit whose subject is a user against that user. `None`: no automatic ban.
-    pub abuse: Option<AbusePolicy>,
-    /// Now.
-    pub now: Timestamp,
-}
-
-/// The answer of [`Gate::enter`]. The first that applies, in this order; limits are charged only for `Entered`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entered {
-    /// The session is unknown, ended or over.
-    NoSession,
-    /// The session's record has another role.
-    WrongRole,
-    /// A subject is banned.
-    Banned {
-        /// Until when; `None` without end.
-        until: Option<Timestamp>,
-    },
-    /// A limit has no room.
-    Limited {
-        /// Index into `limits`: of those that have no room the one with the longest wait, the first of equals. So
-        /// this limit by itself refuses its subject for `retry_after_ms`.
-        limit: usize,
-        /// Time until one request would be let in, in milliseconds; at least 1.
-        retry_after_ms: u64,
-    },
-    /// Come in.
-    Entered,
-}
+// -------------------------------------------------------------------------------------------------
+// The gate: authentication, bans and rate limits
+// -------------------------------------------------------------------------------------------------
 
 /// Sessions, bans and limits, checked together.
 #[async_trait]
 pub trait Gate: Send + Sync {
-    /// Checks everything in `entry`; charges all limits, or none.
-    async fn enter(&self, entry: &Entry) -> Stored<Entered>;
+    /// Checks everything in `entry`; charges either all limits or none.
+    async fn enter(&self, entry: &GateRequest) -> Stored<GateDecision>;
 }
 
-/// A sign-in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
-    /// Its id.
-    pub session_id: SessionId,
-    /// Whose.
-    pub user_id: UserId,
-    /// What its user may do. A session's role never changes: another role ends the user's sessions.
-    pub role: Role,
-    /// First instant at which it is over.
-    pub expires_at: Timestamp,
-}
-
-/// Most sessions one user holds at a time.
-pub const SESSIONS_PER_USER_MAX: usize = 20;
-
-/// Sign-ins of all users in the fast store, seen by every instance at once. It may lose them: [`SessionLedger`] has them too.
+/// Sessions of all users in the fast store, where every instance sees a change at once. The store
+/// may lose them: [`SessionLedger`] has them too.
 #[async_trait]
 pub trait Sessions: Send + Sync {
-    /// Stores sessions (one, or thousands at once for seeding). A user holds at most [`SESSIONS_PER_USER_MAX`]; one
-    /// more ends the one that would be over first. All are tried, also when one fails; then its error is returned.
+    /// Stores sessions (one, or thousands when seeding). A user holds at most
+    /// [`SESSIONS_PER_USER_MAX`](crate::domain::SESSIONS_PER_USER_MAX); opening one more ends the
+    /// one that would expire first. After a failure the remaining sessions are still tried; then
+    /// the error is returned.
     async fn open(&self, sessions: &[Session], now: Timestamp) -> Stored<()>;
-    /// Ends one.
+    /// Ends one of the user's sessions.
     async fn end(&self, user_id: UserId, session_id: SessionId) -> Stored<()>;
-    /// Ends all of a user's but `keep`.
+    /// Ends all sessions of a user except `keep`.
     async fn end_all(&self, user_id: UserId, keep: Option<SessionId>) -> Stored<()>;
 }
 
-/// Banned subjects in the fast store. It may lose them: [`BanLedger`] has the operators' bans too.
+/// Banned subjects in the fast store. The store may lose them: [`BanLedger`] has the operators'
+/// bans too.
 #[async_trait]
 pub trait Blacklist: Send + Sync {
     /// Puts a ban, in place of an earlier one of the same subject.
     async fn ban(&self, ban: &Ban) -> Stored<()>;
     /// Lifts a ban; `false` when there was none.
     async fn lift(&self, subject: &Subject) -> Stored<bool>;
-    /// As [`Blacklist::lift`], but a ban that was put after `put_until` is left as it is.
+    /// As [`Blacklist::lift`], but leaves a ban in place that was created after `put_until`.
     async fn lift_older(&self, subject: &Subject, put_until: Timestamp) -> Stored<bool>;
-    /// Bans that hold at `now`, newest first, from the `offset`th on, at most `limit`; automatic ones included.
+    /// Bans in force at `now`, including automatic ones, newest first, from the `offset`th on, at
+    /// most `limit`.
     async fn list(&self, now: Timestamp, offset: u32, limit: u32) -> Stored<Vec<Ban>>;
-    /// Puts bans back that the store may have lost. A subject's ban that lasts at least as long is left as it is. All are
-    /// tried, also when one fails; then its error is returned.
+    /// Restores bans that the store may have lost. A ban in the store that lasts at least as long
+    /// as the restored one stays. After a failure the remaining bans are still tried; then the
+    /// error is returned.
     async fn restore(&self, bans: &[Ban]) -> Stored<()>;
-    /// Whether the operators' bans are to be loaded: `false` once [`Blacklist::finish_loading`] was called, until the store
-    /// loses its data. The latest `token` is the one that may finish.
+    /// Whether the caller should load the operators' bans: `false` after
+    /// [`Blacklist::finish_loading`], until the store loses its data. Only the latest `token` may
+    /// finish.
     async fn begin_loading(&self, token: u128) -> Stored<bool>;
-    /// Says that all bans were put back since [`Blacklist::begin_loading`] with this token. Nothing is noted when the store
-    /// has lost its data since, or another token has begun.
+    /// Notes that all bans were restored since [`Blacklist::begin_loading`] with this token. Does
+    /// nothing when the store has lost its data since or another token has begun.
     async fn finish_loading(&self, token: u128) -> Stored<()>;
 }
 
@@ -485,375 +340,205 @@ pub trait Blacklist: Send + Sync {
 pub trait Failures: Send + Sync {
     /// Failures within the running window.
     async fn count(&self, subject: &Subject, now: Timestamp) -> Stored<u32>;
-    /// Adds one and returns the count; the window starts with the first and ends `window_ms` later.
+    /// Adds one failure and returns the count; the window starts with the first failure and ends
+    /// `window_ms` later.
     async fn add(&self, subject: &Subject, window_ms: u64, now: Timestamp) -> Stored<u32>;
-    /// Forgets them.
+    /// Resets the count.
     async fn clear(&self, subject: &Subject) -> Stored<()>;
 }
 
-/// What a captcha was drawn for; it is good for nothing else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// Registration and sign-in.
-    Login,
-    /// A ticket.
-    Purchase,
-}
-
-impl Purpose {
-    /// The word of the API and of the stores.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Login => "login",
-            Self::Purchase => "purchase",
-        }
-    }
-}
-
-/// A drawn captcha. `Debug` hides the answer.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Captcha {
-    /// Its id.
-    pub captcha_id: CaptchaId,
-    /// What it is good for.
-    pub purpose: Purpose,
-    /// The right answer.
-    pub answer: String,
-    /// First instant at which it is gone.
-    pub expires_at: Timestamp,
-}
-
-impl fmt::Debug for Captcha {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Captcha").field("captcha_id", &self.captcha_id).field("purpose", &self.purpose).finish_non_exhaustive()
-    }
-}
-
-/// Captchas that wait for their answer.
+/// Unanswered captchas.
 #[async_trait]
 pub trait Captchas: Send + Sync {
-    /// Keeps one.
+    /// Stores a captcha.
     async fn put(&self, captcha: &Captcha, now: Timestamp) -> Stored<()>;
-    /// Reads one that is not over, leaving it (for its audio form).
+    /// Reads a captcha that has not expired, without removing it (for its audio form).
     async fn peek(&self, captcha_id: CaptchaId, now: Timestamp) -> Stored<Option<Captcha>>;
-    /// Takes one out: of all callers only one ever gets it, and only before it is over.
+    /// Removes and returns a captcha that has not expired; at most one caller gets it.
     async fn take(&self, captcha_id: CaptchaId, now: Timestamp) -> Stored<Option<Captcha>>;
 }
 
-// ---------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
 // Admission: who gets a unit
-// ---------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
 
-/// A unit held in the admission store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reservation {
-    /// The order that holds it; its `price`, `currency` and `admitted_at` are those of the first admission.
-    pub request: OrderRequest,
-    /// Whether the ledger has said `confirmed`; before that the reservation is watched by the overdue index.
-    pub settled: bool,
-}
-
-/// What a buyer asks of [`Admission::reserve`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// Which sale.
-    pub sale_id: SaleId,
-    /// The order, from the ticket.
-    pub order_id: OrderId,
-    /// The buyer, from the session.
-    pub user_id: UserId,
-    /// Whether the ticket's life is over: then only an order that was admitted before is found again.
-    pub ticket_expired: bool,
-    /// Now.
-    pub now: Timestamp,
-}
-
-/// The answer of [`Admission::reserve`]: the first that applies, in this order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Admitted {
-    /// The order holds a unit since an earlier call.
-    Again(Reservation),
-    /// The order held a unit and has given it back (cancelled, expired or rejected).
-    Ended,
-    /// The sale is not loaded, or is being rebuilt: ask again soon.
-    Closed,
-    /// The ticket's life is over and its order never got a unit.
-    TicketExpired,
-    /// Before the window.
-    NotOpen {
-        /// When it opens.
-        starts_at: Timestamp,
-    },
-    /// After the window.
-    SaleEnded,
-    /// The user holds as many units as the limit allows.
-    AlreadyBought {
-        /// One of the orders that hold them.
-        order_id: OrderId,
-    },
-    /// No unit is left.
-    SoldOut,
-    /// The order holds a unit now.
-    Reserved(Reservation),
-}
-
-/// The answer of [`Admission::look`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Look {
-    /// Units that can be reserved now.
-    pub available: u32,
-    /// An order of the user, when the user holds as many units as the limit allows.
-    pub already_bought: Option<OrderId>,
-    /// Grows with every order that gets a unit. While it stays the same and the store keeps its data, nobody has bought.
-    pub admissions: u64,
-}
-
-/// Where the admission store stands with a sale.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdmissionState {
-    /// It knows nothing of the sale: never loaded, or lost.
-    Missing,
-    /// It is being rebuilt under `epoch` since `since`.
-    Rebuilding {
-        /// Fencing token of the rebuild.
-        epoch: u64,
-        /// When the rebuild began.
-        since: Timestamp,
-    },
-    /// It takes orders.
-    Open {
-        /// Fencing token of the last rebuild.
-        epoch: u64,
-        /// The sale's version that its terms have.
-        version: u64,
-        /// Units for sale.
-        stock: u32,
-        /// Units held by orders that are not settled.
-        reserved: u32,
-        /// Units held by settled orders.
-        settled: u32,
-    },
-}
-
-/// A page of reservations and where the next one begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReservationPage {
-    /// Some reservations; an id may come more than once in a whole reading, and one that is there all the time comes
-    /// at least once.
-    pub reservations: Vec<Reservation>,
-    /// To be given for the next page; `None` after the last.
-    pub next: Option<u64>,
-}
-
-/// The fast, conservative gate in front of the ledger. Stock is a set of order ids: what is available is the stock
-/// less the number of ids, so every change is by id and idempotent.
+/// The fast, conservative gate in front of the ledger. A sale's reservations are a set of order
+/// ids, and the available units are the stock minus the size of the set. So every change is by id
+/// and idempotent.
 ///
-/// An order that has ended ([`Admission::release`]) is remembered for as long as the sale's data is kept, so that
-/// neither a retry, nor a late settlement, nor a rebuild brings it back.
+/// The store remembers an ended order ([`Admission::release`]) as long as it keeps the sale's data,
+/// so that a retry, a late settlement or a rebuild can't bring the order back.
 #[async_trait]
 pub trait Admission: Send + Sync {
-    /// Gives the order a unit, atomically.
-    async fn reserve(&self, claim: &Claim) -> Stored<Admitted>;
-    /// What a ticket request needs to know, without changing anything. `None` when the sale is not open.
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>>;
+    /// Gives the ticket's order a unit, atomically.
+    async fn reserve(&self, ticket: &TicketClaims, now: Timestamp) -> Stored<AdmissionDecision>;
+    /// What a ticket request needs to know; changes nothing. `None` when admission for the sale is
+    /// not open.
+    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>>;
     /// The order's reservation.
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>>;
-    /// The reservations of those of the orders that have one, in no particular order.
+    /// The reservations of these orders, as far as they have one, in no particular order.
     async fn find_many(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<Vec<Reservation>>;
-    /// Marks the reservations of orders that the ledger holds as active, adding those that the store has forgotten
-    /// (whatever the stock says: the ledger knows better), leaving out those that have ended. Nothing is done, without
-    /// error, when the sale is `Missing`: the rebuild will find them in the ledger.
-    async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()>;
-    /// Gives back the units of orders that have ended, by id; each id is remembered as ended even when it held none.
+    /// Marks the reservations of orders that are active in the ledger as settled. Adds reservations
+    /// that the store has lost, even beyond the stock, because the ledger is authoritative; skips
+    /// orders that have ended. Does nothing, without error, when the sale is `Missing`: the rebuild
+    /// will find the orders in the ledger.
+    async fn settle(&self, sale_id: SaleId, active: &[AdmittedOrder]) -> Stored<()>;
+    /// Returns the units of ended orders, by id. Each id is remembered as ended even when it held
+    /// no unit.
     async fn release(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()>;
-    /// Takes up to `limit` reservations that are not settled and were admitted (or last claimed) at or before `before`,
-    /// oldest first, and puts their time to `now`, so that each is handed out once per period.
-    async fn claim_overdue(&self, sale_id: SaleId, before: Timestamp, now: Timestamp, limit: u32) -> Stored<Vec<Reservation>>;
+    /// Returns up to `limit` unsettled reservations that were admitted or last claimed at or before
+    /// `before`, oldest first, and sets their time to `now`, so that each is returned once per
+    /// period.
+    async fn claim_overdue(
+        &self,
+        sale_id: SaleId,
+        before: Timestamp,
+        now: Timestamp,
+        limit: u32,
+    ) -> Stored<Vec<Reservation>>;
     /// Reads all reservations page by page, beginning with `cursor` 0.
-    async fn reservations(&self, sale_id: SaleId, cursor: u64, limit: u32) -> Stored<ReservationPage>;
-    /// Where the store stands with the sale.
+    async fn reservations(
+        &self,
+        sale_id: SaleId,
+        cursor: u64,
+        limit: u32,
+    ) -> Stored<ReservationPage>;
+    /// The state of the sale in the store.
     async fn state(&self, sale_id: SaleId) -> Stored<AdmissionState>;
-    /// Begins a rebuild of a sale that is `Missing` or `Rebuilding`: admission is closed, what is there stays. `false`,
-    /// and nothing changes, when the sale is `Open` under any epoch (another process has finished its rebuild since the
-    /// caller read the state), or when the store has an epoch at or above `epoch`.
+    /// Begins a rebuild of a sale that is `Missing` or `Rebuilding`: closes admission and keeps
+    /// existing reservations. Returns `false` and changes nothing when the sale is `Open` under any
+    /// epoch (another process has finished its rebuild since the caller read the state), or when
+    /// the store has an epoch at or above `epoch`.
     async fn begin_rebuild(&self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> Stored<bool>;
-    /// Adds settled reservations during a rebuild, leaving out those that have ended. `false` when the store is not
-    /// rebuilding under exactly this epoch.
-    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool>;
-    /// Ends the rebuild: admission is open. `false` as for [`Admission::restore`]; `true` again when it is open under
-    /// exactly this epoch.
+    /// Adds settled reservations during a rebuild and skips orders that have ended. `false` when
+    /// the store is not rebuilding under exactly this epoch.
+    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[AdmittedOrder]) -> Stored<bool>;
+    /// Ends the rebuild and opens admission. `false` as for [`Admission::restore`]; a repeat
+    /// returns `true` when admission is open under exactly this epoch.
     async fn finish_rebuild(&self, sale_id: SaleId, epoch: u64) -> Stored<bool>;
-    /// Replaces the terms of a sale that the store knows, unless it has newer ones. `false` when the sale is `Missing`.
+    /// Replaces the terms of a sale that the store knows, unless it has newer ones. `false` when
+    /// the sale is `Missing`.
     async fn set_terms(&self, terms: &SaleTerms) -> Stored<bool>;
 }
 
-// ---------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
 // Hand-off: the order queue
-// ---------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
 
-/// How much waits in the queue.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Depth {
-    /// Messages that wait or are with a consumer, as far as the queue tells.
-    pub waiting: u64,
-    /// Messages that were put aside.
-    pub parked: u64,
-}
-
-/// Longest time of one [`OrderQueue::publish`], from the call to its answer, in milliseconds.
+/// Time limit of one [`OrderQueue::publish`] call, in milliseconds.
 pub const PUBLISH_LIMIT_MS: u64 = 6_000;
 
-/// What is between the publishers and the ledger, as far as the queue itself can tell.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// Messages that wait for a consumer; where `consumers` is 0 also those that a consumer has.
-    pub ready: u64,
-    /// Consumers that may have messages which `ready` does not count. Each should report to [`Holders`].
-    pub consumers: u32,
-}
-
-/// Where admitted orders are handed over.
+/// The publishing side of the order queue.
 #[async_trait]
 pub trait OrderQueue: Send + Sync {
-    /// Makes the orders durable as one message. `Ok` only when the message was routed to the queue and confirmed by
-    /// it (a majority of a quorum queue, or a synced commit). Ends within [`PUBLISH_LIMIT_MS`].
-    async fn publish(&self, orders: &[OrderRequest]) -> Stored<()>;
-    /// Puts a message that can't be used aside, with the reason, as durably as [`OrderQueue::publish`].
+    /// Makes the orders durable as one message. `Ok` only after the message was routed to the queue
+    /// and the queue confirmed it (a majority of a quorum queue, or a synced commit). Returns
+    /// within [`PUBLISH_LIMIT_MS`].
+    async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()>;
+    /// Parks an unusable message with the reason, as durably as [`OrderQueue::publish`].
     async fn park(&self, body: &[u8], reason: &str) -> Stored<()>;
-    /// How much waits.
-    async fn depth(&self) -> Stored<Depth>;
-    /// What is between the publishers and the ledger.
-    async fn backlog(&self) -> Stored<Backlog>;
+    /// The number of waiting and of parked messages.
+    async fn depth(&self) -> Stored<QueueDepth>;
+    /// Messages between the publishers and the ledger.
+    async fn backlog(&self) -> Stored<QueueBacklog>;
+    /// If this process has been the only user of the queue since it started: how many of the
+    /// messages that it found at its start are not yet processed. An order that an earlier process
+    /// admitted is in one of these messages or will never be published. `None`, without a call to a
+    /// store, when other processes publish too.
+    async fn inherited(&self) -> Stored<Option<u64>>;
 }
 
-/// A message that was put aside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parked {
-    /// Names the message in [`ParkedMessages::retry`] and [`ParkedMessages::discard`]. Equal bodies may share an id.
-    pub id: String,
-    /// Its body as it came.
-    pub body: Vec<u8>,
-    /// Why it was put aside.
-    pub reason: String,
-}
-
-/// The messages that were put aside, for the operator.
+/// Parked messages, for the operator.
 #[async_trait]
-pub trait ParkedMessages: Send + Sync {
-    /// Parked messages, at most `limit`, the oldest first as far as the queue keeps their order.
-    async fn list(&self, limit: u32) -> Stored<Vec<Parked>>;
-    /// Puts a message back into the queue, as durably as [`OrderQueue::publish`], and takes it from the parked. After an
-    /// error it may be in both, which does no harm: orders are recorded once. `false` when it is not parked.
+pub trait DeadLetters: Send + Sync {
+    /// Parked messages, at most `limit`, oldest first if the queue keeps their order.
+    async fn list(&self, limit: u32) -> Stored<Vec<DeadLetter>>;
+    /// Moves a parked message back into the queue, as durably as [`OrderQueue::publish`]. After an
+    /// error the message may be in both places, which is harmless because each order is recorded
+    /// once. `false` when no such message is parked.
     async fn retry(&self, id: &str) -> Stored<bool>;
-    /// Throws a message away. `false` when it is not parked.
+    /// Deletes a parked message. `false` when no such message is parked.
     async fn discard(&self, id: &str) -> Stored<bool>;
-}
-
-/// One message as a consumer gets it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivery {
-    /// Names the delivery in [`OrderSource::ack`] and [`OrderSource::hand_back`]; good for this source only.
-    pub tag: u64,
-    /// The body, a [`crate::domain::QueueMessage`] in JSON.
-    pub body: Vec<u8>,
-    /// Whether it was delivered before.
-    pub redelivered: bool,
-}
-
-/// How far a consumer has got with the messages it was given. Messages are numbered from 1 on as they come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
-    /// Which of the consumer's connections this is about. The messages of an earlier one were given out again.
-    pub session: u64,
-    /// How many messages it has handed back: those were given out again, too.
-    pub handed_back: u64,
-    /// The number of the last message that came.
-    pub received: u64,
-    /// Every message up to this number is acknowledged or handed back.
-    pub done: u64,
 }
 
 /// The consuming side of the queue, for the poller.
 #[async_trait]
 pub trait OrderSource: Send + Sync {
-    /// How far this consumer has got, where [`OrderQueue::backlog`] counts it among the consumers; `None` where the
-    /// queue knows what is held, and while nothing is consumed.
-    fn held(&self) -> Option<Held>;
-    /// Waits up to `wait_ms` for a first message, then gathers what is there, at most `limit` messages. Empty when
-    /// none came. A message is given to one consumer at a time.
+    /// This consumer's progress, if [`OrderQueue::backlog`] counts it among the consumers. `None`
+    /// when the queue itself knows which messages are unacknowledged, and while nothing is
+    /// consumed.
+    fn progress(&self) -> Option<ConsumerProgress>;
+    /// Waits up to `wait_ms` for a first message, then collects the available messages, at most
+    /// `limit`. Empty when none arrived. Each message is with one consumer at a time.
     async fn receive(&self, limit: u32, wait_ms: u64) -> Stored<Vec<Delivery>>;
-    /// Removes messages whose work is done. Tags of a connection that was lost are ignored: those come again.
+    /// Removes processed messages. Tags of a lost connection are ignored: its messages are
+    /// redelivered.
     async fn ack(&self, tags: &[u64]) -> Stored<()>;
-    /// Hands messages back to be delivered again. One handed back too often is parked.
+    /// Returns messages to the queue for redelivery. A message returned too often is parked.
     async fn hand_back(&self, tags: &[u64]) -> Stored<()>;
-    /// Ends consuming: what was received and not acknowledged is handed back. To be called last: nothing can
-    /// be received or published through the same connection afterwards.
+    /// Stops consuming and returns unacknowledged messages to the queue. Call it last: afterwards
+    /// nothing can be received or published through the same connection.
     async fn close(&self);
 }
 
-// ---------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
 // Coordination and caching
-// ---------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
 
-/// What one process that consumes the queue says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HolderReport {
-    /// The process.
-    pub holder: u128,
-    /// Grows with every report of this process: a report with the same beat as before is not a new one.
-    pub beat: u64,
-    /// How far it has got.
-    pub held: Held,
-}
-
-/// Reports of all processes that consume the queue, shared by all: AMQP does not tell what its consumers hold.
+/// Progress reports of all processes that consume the queue. They are shared because AMQP does not
+/// tell which messages its consumers hold.
 #[async_trait]
-pub trait Holders: Send + Sync {
-    /// Puts a report in place of the process's earlier one. `now` only decides when a process that has gone is forgotten.
-    async fn report(&self, report: &HolderReport, now: Timestamp) -> Stored<()>;
-    /// The last report of each process. Those that have gone stay for a while, with a beat that stands still.
-    async fn reports(&self) -> Stored<Vec<HolderReport>>;
+pub trait ConsumerReports: Send + Sync {
+    /// Replaces the process's earlier report. `now` only decides when the reports of stopped
+    /// processes are dropped.
+    async fn report(&self, report: &ConsumerReport, now: Timestamp) -> Stored<()>;
+    /// The last report of each process. The report of a stopped process stays for a while; its beat
+    /// no longer grows.
+    async fn reports(&self) -> Stored<Vec<ConsumerReport>>;
 }
 
-/// A held lock.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
-    /// Its name.
-    pub name: String,
-    /// The holder's secret.
-    pub token: u128,
-    /// Grows with every acquisition of this name; the guarded resource refuses smaller ones.
-    pub fence: u64,
-}
-
-/// Locks with a lease, for rebuild, preheat and sweeper leadership. Stock needs none.
+/// Locks with a lease, for rebuild, preheat and sweeper leadership. Changes of stock need no lock.
 #[async_trait]
 pub trait Locks: Send + Sync {
-    /// Takes the lock for `lease_ms` unless another token holds it; with the same token it is renewed.
-    async fn acquire(&self, name: &str, token: u128, lease_ms: u64, now: Timestamp) -> Stored<Option<Lease>>;
-    /// Extends a lease that is still held; `false` when it was lost.
+    /// Takes the lock for `lease_ms` unless another token holds it; the same token renews its
+    /// lease.
+    async fn acquire(
+        &self,
+        name: &str,
+        token: u128,
+        lease_ms: u64,
+        now: Timestamp,
+    ) -> Stored<Option<Lease>>;
+    /// Extends a lease that is still held; `false` when the lock was lost.
     async fn renew(&self, lease: &Lease, lease_ms: u64, now: Timestamp) -> Stored<bool>;
-    /// Gives it up; nothing is done when it was lost.
+    /// Releases the lock; does nothing when the lock was lost.
     async fn release(&self, lease: &Lease) -> Stored<()>;
 }
 
 /// The second cache level, shared by all instances (the first is in each process).
 #[async_trait]
 pub trait Cache: Send + Sync {
-    /// What is kept under the key.
+    /// The value stored under the key.
     async fn get(&self, key: &str, now: Timestamp) -> Stored<Option<Vec<u8>>>;
-    /// Keeps `value` for `ttl_ms`, unless a value of a higher `version` is kept.
-    async fn put(&self, key: &str, version: u64, value: &[u8], ttl_ms: u64, now: Timestamp) -> Stored<()>;
+    /// Stores `value` for `ttl_ms`, unless a value with a higher `version` is stored.
+    async fn put(
+        &self,
+        key: &str,
+        version: u64,
+        value: &[u8],
+        ttl_ms: u64,
+        now: Timestamp,
+    ) -> Stored<()>;
 }
 
-// ---------------------------------------------------------------------------------------------------------------
-// Work that is no storage
-// ---------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------
+// Other ports
+// -------------------------------------------------------------------------------------------------
 
 /// Draws and speaks captchas.
 pub trait CaptchaArtist: Send + Sync {
-    /// A new answer: characters that can be told apart when seen and when heard.
+    /// A new answer, of characters that are easy to distinguish by eye and by ear.
     fn answer(&self, random: &dyn Random) -> String;
     /// The picture, PNG.
     fn draw(&self, answer: &str) -> Stored<Vec<u8>>;
@@ -861,16 +546,17 @@ pub trait CaptchaArtist: Send + Sync {
     fn speak(&self, answer: &str) -> Stored<Vec<u8>>;
 }
 
-/// Whether a part of the backend answers.
+/// A health check of one part of the backend.
 #[async_trait]
 pub trait Health: Send + Sync {
-    /// For people and for `/readyz`: `redis`, `database`, `queue`.
+    /// The name in logs and in `/readyz`: `redis`, `database` or `queue`.
     fn name(&self) -> &'static str;
-    /// Asks it.
+    /// Returns an error when the part does not answer.
     async fn check(&self) -> Stored<()>;
 }
 
-/// Ports that work by connections of their own, for what requests must not keep waiting: the order worker and the sweeper.
+/// Ports with connections of their own for the order worker and the sweeper, so that requests can't
+/// delay them.
 #[derive(Clone)]
 #[expect(missing_docs, reason = "each field is the port of its type")]
 pub struct Background {
@@ -881,7 +567,7 @@ pub struct Background {
     pub orders: Arc<dyn OrderLedger>,
 }
 
-/// Every port of one backend, as `wire` puts them together.
+/// Every port of one backend, as `wire` assembles them.
 #[derive(Clone)]
 #[expect(missing_docs, reason = "each other field is the port of its type")]
 pub struct Ports {
@@ -902,12 +588,13 @@ pub struct Ports {
     pub admission: Arc<dyn Admission>,
     pub queue: Arc<dyn OrderQueue>,
     pub source: Arc<dyn OrderSource>,
-    pub holders: Arc<dyn Holders>,
-    pub parked: Arc<dyn ParkedMessages>,
+    pub consumer_reports: Arc<dyn ConsumerReports>,
+    pub dead_letters: Arc<dyn DeadLetters>,
     pub locks: Arc<dyn Locks>,
     pub cache: Arc<dyn Cache>,
     pub artist: Arc<dyn CaptchaArtist>,
     pub health: Vec<Arc<dyn Health>>,
-    /// In place of the ports of the same names, for the worker and the sweeper. `None`: those serve everybody.
+    /// Replaces the ports of the same names for the worker and the sweeper. `None`: these share the
+    /// request ports.
     pub background: Option<Background>,
 }

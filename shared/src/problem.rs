@@ -1,7 +1,7 @@
-//! Every refusal the product gives, and what each means to the one who is refused.
+//! Every refusal that the product returns, and what it means to the client.
 //!
-//! One enum and one mapping: a use case returns a [`Problem`], `http` writes it as `application/problem+json`
-//! (RFC 9457), and the page `/problems/<slug>` explains it.
+//! One enum and one mapping: a use case returns a [`Problem`], `http` writes it as
+//! `application/problem+json` (RFC 9457), and the page `/problems/<slug>` explains it.
 
 use serde_json::{Map, Value, json};
 
@@ -11,45 +11,11 @@ use crate::{
     ports::StoreError,
 };
 
-/// A refusal.
-#[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "EXPLAINED says what each variant means")]
-pub enum Problem {
-    BadHeader(&'static str),
-    Invalid { field: String, expected: String },
-    InvalidPhone(PhoneError),
-    WeakPassword { field: &'static str, rule: &'static str },
-    PhoneTaken,
-    CaptchaRequired,
-    CaptchaWrong,
-    CaptchaGone,
-    BadCredentials,
-    Unauthenticated,
-    Forbidden(&'static str),
-    Banned { until: Option<Timestamp> },
-    RateLimited { name: &'static str, quota: Option<Quota>, retry_after_ms: u64 },
-    NotFound,
-    MethodNotAllowed,
-    BodyTooLarge,
-    UnsupportedMediaType,
-    SaleNotOpen { starts_at: Timestamp },
-    SaleEnded,
-    SoldOut,
-    AlreadyBought { order_id: OrderId },
-    BadTicket,
-    TicketExpired,
-    NotDurableYet { retry_after_ms: u64 },
-    OrderQueued,
-    OrderFinal { status: OrderStatus },
-    Unavailable { retry_after_ms: u64 },
-    FunctionFailed,
-    FunctionTimeout,
-    Internal,
-}
-
-/// One line of the table of problems.
+/// One row of the table of problems.
 #[derive(Debug, Clone, Copy)]
 pub struct Explained {
+    /// Which problem.
+    pub kind: ProblemKind,
     /// The last part of the problem's `type`.
     pub slug: &'static str,
     /// HTTP status.
@@ -60,92 +26,167 @@ pub struct Explained {
     pub meaning: &'static str,
 }
 
-macro_rules! explained {
-    ($($slug:literal $status:literal $title:literal $meaning:literal;)*) => {
+/// Generates [`Problem`], [`ProblemKind`] and [`EXPLAINED`] from one table: the variant with its
+/// data, then slug, status, title and meaning.
+macro_rules! problems {
+    ($($variant:ident $(($($data:ty),*))? $({ $($field:ident: $type:ty),* })?:
+        $slug:literal, $status:literal, $title:literal, $meaning:literal;)*) => {
+        /// A refusal.
+        #[derive(Debug, Clone)]
+        #[expect(missing_docs, reason = "the table says what each problem means; its members are in API.md")]
+        pub enum Problem {
+            $(#[doc = $meaning] $variant $(($($data),*))? $({ $($field: $type),* })?,)*
+            /// A store's error: `unavailable` when the store did not answer, `internal` when its
+            /// data can't be read.
+            Store(StoreError),
+        }
+
+        /// The kind of a refusal, without the data of one occurrence.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum ProblemKind {
+            $(#[doc = $meaning] $variant,)*
+        }
+
+        impl Problem {
+            /// Its kind.
+            #[must_use]
+            pub const fn kind(&self) -> ProblemKind {
+                match self {
+                    $(Self::$variant { .. } => ProblemKind::$variant,)*
+                    Self::Store(StoreError::Unavailable { .. } | StoreError::Unknown { .. }) => ProblemKind::Unavailable,
+                    Self::Store(StoreError::Corrupt { .. }) => ProblemKind::Internal,
+                }
+            }
+        }
+
+        impl ProblemKind {
+            /// Its row of the table.
+            #[must_use]
+            pub const fn explained(self) -> &'static Explained {
+                match self {
+                    $(Self::$variant => &Explained {
+                        kind: Self::$variant,
+                        slug: $slug,
+                        status: $status,
+                        title: $title,
+                        meaning: $meaning,
+                    },)*
+                }
+            }
+        }
+
         /// Every problem, for the pages `/problems/<slug>` and for API.md.
-        pub const EXPLAINED: &[Explained] = &[$(Explained { slug: $slug, status: $status, title: $title, meaning: $meaning }),*];
+        pub const EXPLAINED: &[Explained] = &[$(*ProblemKind::$variant.explained()),*];
     };
 }
 
-explained! {
-    "bad-header" 400 "A header can't be read" "A header that says where the request comes from can't be read; `detail` names it. A proxy between the client and the service writes it.";
-    "invalid" 422 "The request is not valid" "A field of the body, the path or the query can't be. `field` names it, `detail` says what would be right. Sending the same again does not help.";
-    "invalid-phone" 422 "The phone number is not valid" "The number can't be read, can't exist, or is of a country other than the United States or mainland China.";
-    "weak-password" 422 "The password is too weak" "`detail` names the rule that it breaks.";
-    "phone-taken" 409 "The phone number is taken" "A user with this number is registered: sign in instead.";
-    "captcha-required" 403 "A captcha is needed" "Ask for one (POST /api/captchas) and send `captcha_id` and `captcha_answer` along.";
-    "captcha-wrong" 422 "The captcha's answer is wrong" "Each captcha can be answered once: ask for a new one.";
-    "captcha-gone" 410 "The captcha is gone" "It was answered before, its life is over, or it was made for another purpose: ask for a new one.";
-    "bad-credentials" 401 "Phone number or password is wrong" "Which of the two is not told.";
-    "unauthenticated" 401 "Not signed in" "There is no session token, or its session is over: sign in.";
-    "forbidden" 403 "Not allowed" "The signed-in user may not do this, or the request came from another site with only a cookie.";
-    "banned" 403 "Banned" "The user, the phone number or the address is on the blacklist; `until` says for how long, when it ends.";
-    "rate-limited" 429 "Too many requests" "Wait for `Retry-After` seconds. `RateLimit` and `RateLimit-Policy` say which limit it was.";
-    "not-found" 404 "Not found" "There is no such thing, or it belongs to somebody else.";
-    "method-not-allowed" 405 "Method not allowed" "The address exists, but not with this method; `Allow` lists those it has.";
-    "body-too-large" 413 "The body is too large" "A request body has at most 16 KiB.";
-    "unsupported-media-type" 415 "The body is not JSON" "Send `Content-Type: application/json`.";
-    "sale-not-open" 409 "The sale is not open yet" "It opens at `starts_at`.";
-    "sale-ended" 410 "The sale has ended" "No more orders are taken.";
-    "sold-out" 409 "Sold out" "Every unit is taken. A unit that is not paid for in time, or given up, is sold again: it may be worth another try.";
-    "already-bought" 409 "Already bought" "The user holds as many orders of this sale as one user may; `order_id` names one.";
-    "bad-ticket" 403 "The ticket is not valid" "It was not issued here, or for another user, session or sale: ask for a new one.";
-    "ticket-expired" 410 "The ticket has expired" "It was not used in time and no order was made of it: ask for a new one.";
-    "not-durable-yet" 503 "Not durable yet" "The order could not be stored safely at the moment. Send the same ticket again after `Retry-After` seconds: it gives the same order.";
-    "order-queued" 409 "The order is still queued" "It has not been recorded yet, which takes a moment: try again after `Retry-After` seconds.";
-    "order-final" 409 "The order is final" "It is paid, cancelled, expired or rejected (`order_status` says which) and changes no more, or the time to pay it is over.";
-    "unavailable" 503 "Unavailable for the moment" "A part of the service does not answer. Try again after `Retry-After` seconds.";
-    "function-failed" 502 "A function has failed" "The function behind this address ended or gave no usable answer while it worked on the request, which may have been carried out or not. Try again: what is in danger of being done twice (an order, a payment) is safe to repeat.";
-    "function-timeout" 504 "A function took too long" "The function behind this address did not answer in time; the request may have been carried out or not. Try again: what is in danger of being done twice is safe to repeat.";
-    "internal" 500 "Something is broken" "The fault is ours and has been logged under the request id.";
+problems! {
+    BadHeader(&'static str):
+        "bad-header", 400, "A header can't be read",
+        "A header that says where the request comes from can't be read; `detail` names it. A proxy between the client and the service writes it.";
+    Invalid { field: String, expected: String }:
+        "invalid", 422, "The request is not valid",
+        "A field of the body, the path or the query can't be. `field` names it, `detail` says what would be right. Sending the same again does not help.";
+    InvalidPhone(PhoneError):
+        "invalid-phone", 422, "The phone number is not valid",
+        "The number can't be read, can't exist, or is of a country other than the United States or mainland China.";
+    WeakPassword { field: &'static str, rule: &'static str }:
+        "weak-password", 422, "The password is too weak",
+        "`detail` names the rule that it breaks.";
+    PhoneTaken:
+        "phone-taken", 409, "The phone number is taken",
+        "A user with this number is registered: sign in instead.";
+    CaptchaRequired:
+        "captcha-required", 403, "A captcha is needed",
+        "Ask for one (POST /api/captchas) and send `captcha_id` and `captcha_answer` along.";
+    CaptchaWrong:
+        "captcha-wrong", 422, "The captcha's answer is wrong",
+        "Each captcha can be answered once: ask for a new one.";
+    CaptchaGone:
+        "captcha-gone", 410, "The captcha is gone",
+        "It was answered before, its life is over, or it was made for another purpose: ask for a new one.";
+    BadCredentials:
+        "bad-credentials", 401, "Phone number or password is wrong",
+        "Which of the two is not told.";
+    Unauthenticated:
+        "unauthenticated", 401, "Not signed in",
+        "There is no session token, or its session is over: sign in.";
+    Forbidden(&'static str):
+        "forbidden", 403, "Not allowed",
+        "The signed-in user may not do this, or the request came from another site with only a cookie.";
+    Banned { until: Option<Timestamp> }:
+        "banned", 403, "Banned",
+        "The user, the phone number or the address is on the blacklist; `until` says for how long, when it ends.";
+    RateLimited { name: &'static str, quota: Option<Quota>, retry_after_ms: u64 }:
+        "rate-limited", 429, "Too many requests",
+        "Wait for `Retry-After` seconds. `RateLimit` and `RateLimit-Policy` say which limit it was.";
+    NotFound:
+        "not-found", 404, "Not found",
+        "There is no such thing, or it belongs to somebody else.";
+    MethodNotAllowed:
+        "method-not-allowed", 405, "Method not allowed",
+        "The address exists, but not with this method; `Allow` lists those it has.";
+    BodyTooLarge:
+        "body-too-large", 413, "The body is too large",
+        "A request body has at most 16 KiB.";
+    UnsupportedMediaType:
+        "unsupported-media-type", 415, "The body is not JSON",
+        "Send `Content-Type: application/json`.";
+    SaleNotOpen { starts_at: Timestamp }:
+        "sale-not-open", 409, "The sale is not open yet",
+        "It opens at `starts_at`.";
+    SaleEnded:
+        "sale-ended", 410, "The sale has ended",
+        "No more orders are taken.";
+    SoldOut:
+        "sold-out", 409, "Sold out",
+        "Every unit is taken. A unit that is not paid for in time, or given up, is sold again: it may be worth another try.";
+    AlreadyBought { order_id: OrderId }:
+        "already-bought", 409, "Already bought",
+        "The user holds as many orders of this sale as one user may; `order_id` names one.";
+    BadTicket:
+        "bad-ticket", 403, "The ticket is not valid",
+        "It was not issued here, or for another user, session or sale: ask for a new one.";
+    TicketExpired:
+        "ticket-expired", 410, "The ticket has expired",
+        "It was not used in time and no order was made of it: ask for a new one.";
+    NotDurableYet { retry_after_ms: u64 }:
+        "not-durable-yet", 503, "Not durable yet",
+        "The order could not be stored safely at the moment. Send the same ticket again after `Retry-After` seconds: it gives the same order.";
+    OrderQueued:
+        "order-queued", 409, "The order is still queued",
+        "It has not been recorded yet, which takes a moment: try again after `Retry-After` seconds.";
+    OrderFinal { status: OrderStatus }:
+        "order-final", 409, "The order is final",
+        "It is paid, cancelled, expired or rejected (`order_status` says which) and changes no more, or the time to pay it is over.";
+    Unavailable { retry_after_ms: u64 }:
+        "unavailable", 503, "Unavailable for the moment",
+        "A part of the service does not answer. Try again after `Retry-After` seconds.";
+    FunctionFailed:
+        "function-failed", 502, "A function has failed",
+        "The function behind this address ended or gave no usable answer while it worked on the request, which may have been carried out or not. Try again: what is in danger of being done twice (an order, a payment) is safe to repeat.";
+    FunctionTimeout:
+        "function-timeout", 504, "A function took too long",
+        "The function behind this address did not answer in time; the request may have been carried out or not. Try again: what is in danger of being done twice is safe to repeat.";
+    Internal:
+        "internal", 500, "Something is broken",
+        "The fault is ours and has been logged under the request id.";
 }
 
 impl Problem {
     /// The last part of its `type`.
     #[must_use]
     pub const fn slug(&self) -> &'static str {
-        match self {
-            Self::BadHeader(_) => "bad-header",
-            Self::Invalid { .. } => "invalid",
-            Self::InvalidPhone(_) => "invalid-phone",
-            Self::WeakPassword { .. } => "weak-password",
-            Self::PhoneTaken => "phone-taken",
-            Self::CaptchaRequired => "captcha-required",
-            Self::CaptchaWrong => "captcha-wrong",
-            Self::CaptchaGone => "captcha-gone",
-            Self::BadCredentials => "bad-credentials",
-            Self::Unauthenticated => "unauthenticated",
-            Self::Forbidden(_) => "forbidden",
-            Self::Banned { .. } => "banned",
-            Self::RateLimited { .. } => "rate-limited",
-            Self::NotFound => "not-found",
-            Self::MethodNotAllowed => "method-not-allowed",
-            Self::BodyTooLarge => "body-too-large",
-            Self::UnsupportedMediaType => "unsupported-media-type",
-            Self::SaleNotOpen { .. } => "sale-not-open",
-            Self::SaleEnded => "sale-ended",
-            Self::SoldOut => "sold-out",
-            Self::AlreadyBought { .. } => "already-bought",
-            Self::BadTicket => "bad-ticket",
-            Self::TicketExpired => "ticket-expired",
-            Self::NotDurableYet { .. } => "not-durable-yet",
-            Self::OrderQueued => "order-queued",
-            Self::OrderFinal { .. } => "order-final",
-            Self::Unavailable { .. } => "unavailable",
-            Self::FunctionFailed => "function-failed",
-            Self::FunctionTimeout => "function-timeout",
-            Self::Internal => "internal",
-        }
+        self.explained().slug
     }
 
-    /// Its line of the table.
+    /// Its row of the table.
     #[must_use]
-    pub fn explained(&self) -> &'static Explained {
-        let slug = self.slug();
-        EXPLAINED.iter().find(|line| line.slug == slug).expect("a test holds the table to the enum")
+    pub const fn explained(&self) -> &'static Explained {
+        self.kind().explained()
     }
 
-    /// What is particular to this occurrence.
+    /// The text about this occurrence.
     #[must_use]
     pub fn detail(&self) -> String {
         match self {
@@ -182,30 +223,35 @@ impl Problem {
     #[must_use]
     pub const fn retry_after_ms(&self) -> Option<u64> {
         match self {
-            Self::RateLimited { retry_after_ms, .. } | Self::NotDurableYet { retry_after_ms } | Self::Unavailable { retry_after_ms } => {
-                Some(*retry_after_ms)
+            Self::RateLimited { retry_after_ms, .. }
+            | Self::NotDurableYet { retry_after_ms }
+            | Self::Unavailable { retry_after_ms } => Some(*retry_after_ms),
+            Self::OrderQueued
+            | Self::Store(StoreError::Unavailable { .. } | StoreError::Unknown { .. }) => {
+                Some(1_000)
             }
-            Self::OrderQueued => Some(1_000),
             _ => None,
+        }
+    }
+    /// Logs the store's error behind a refusal, if there is one. The code that sends the refusal to
+    /// a client or prints it calls this once, because creating a [`Problem`] logs nothing.
+    pub fn log_cause(&self) {
+        static LINES: OncePerSecond = OncePerSecond::new();
+        match self {
+            Self::Store(error @ (StoreError::Unavailable { .. } | StoreError::Unknown { .. })) => {
+                if let Some(left_out) = LINES.pass() {
+                    tracing::warn!(%error, left_out, "store");
+                }
+            }
+            Self::Store(error @ StoreError::Corrupt { .. }) => tracing::error!(%error, "store"),
+            _ => {}
         }
     }
 }
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unavailable { .. } | StoreError::Unknown { .. } => {
-                static LINES: OncePerSecond = OncePerSecond::new();
-                if let Some(left_out) = LINES.pass() {
-                    tracing::warn!(%error, left_out, "store");
-                }
-                Self::Unavailable { retry_after_ms: 1_000 }
-            }
-            StoreError::Corrupt { .. } => {
-                tracing::error!(%error, "store");
-                Self::Internal
-            }
-        }
+        Self::Store(error)
     }
 }
 

@@ -1,9 +1,10 @@
-//! The security log: one line for each thing an operator looks for after an attack, all with the target
-//! `flashsale::security`, so that a log filter or a collector can pick them out.
+//! The security log: one line for each event that an operator looks for after an attack. All lines
+//! have the target `flashsale::security`, so that a log filter or a collector can select them.
 //!
-//! A line names the event, the sender's network (`address`, never the whole address) and the user's id where there is
-//! one. Phone numbers, tokens and captcha answers never appear. Refusals, of which one attacker causes thousands a
-//! second, are written once per second and limit, with the number of those left out.
+//! A line names the event, the sender's network (`address`, never the whole address) and the user's
+//! id where there is one. Phone numbers, tokens and captcha answers never appear. One attacker can
+//! cause thousands of refusals a second, so these are written once per second and limit, with the
+//! number of lines left out.
 
 use std::{
     fmt::Display,
@@ -12,16 +13,15 @@ use std::{
 };
 
 use crate::{
-    domain::{AddressPrefix, Subject, UserId},
+    domain::{AddressPrefix, GateRequest, Subject, UserId},
     logging::OncePerSecond,
     metrics::BANS,
-    ports::Entry,
 };
 
 /// The target of every line.
 pub const TARGET: &str = "flashsale::security";
 
-/// A password was wrong. `user_id` is there when the phone number belongs to a user.
+/// A password was wrong. `user_id` is set if the phone number belongs to a user.
 pub fn sign_in_failed(address: IpAddr, user_id: Option<UserId>) {
     let user_id = user_id.map(tracing::field::display);
     tracing::warn!(target: TARGET, event = "sign-in-failed", address = %AddressPrefix::of(address), user_id);
@@ -32,19 +32,20 @@ pub fn password_change_failed(address: IpAddr, user_id: UserId) {
     tracing::warn!(target: TARGET, event = "password-change-failed", address = %AddressPrefix::of(address), %user_id);
 }
 
-/// A user was refused by limits so often that the gate has banned it.
-pub fn banned_automatically(entry: &Entry, subject: &Subject) {
+/// The gate banned a user after too many refusals by limits.
+pub fn banned_automatically(entry: &GateRequest, subject: &Subject) {
     BANS.counter(&["automatic"]).increment(1);
     let (address, user_id) = (address_of(entry), user_of(subject).map(tracing::field::display));
     tracing::warn!(target: TARGET, event = "banned-automatically", address = address.map(tracing::field::display), user_id);
 }
 
-/// An administrator did something; `object` names what it was done to, without a person's data.
+/// An administrator's action. `object` identifies its target, without personal data.
 pub fn administered(event: &'static str, address: IpAddr, user_id: UserId, object: &dyn Display) {
     tracing::warn!(target: TARGET, event, address = %AddressPrefix::of(address), %user_id, %object);
 }
 
-/// The subject of a ban in words that may be logged: a user's id, an address's network, or only that it is a phone.
+/// The subject of a ban in a form that may be logged: a user's id, an address's network, or only
+/// that it is a phone.
 #[must_use]
 pub fn loggable(subject: &Subject) -> String {
     match subject {
@@ -54,11 +55,13 @@ pub fn loggable(subject: &Subject) -> String {
     }
 }
 
-fn address_of(entry: &Entry) -> Option<AddressPrefix> {
-    entry.not_banned.iter().chain(entry.limits.iter().map(|limit| &limit.subject)).find_map(|subject| match subject {
-        Subject::Address(address) => Some(AddressPrefix::of(*address)),
-        _ => None,
-    })
+fn address_of(entry: &GateRequest) -> Option<AddressPrefix> {
+    entry.not_banned.iter().chain(entry.limits.iter().map(|limit| &limit.subject)).find_map(
+        |subject| match subject {
+            Subject::Address(address) => Some(AddressPrefix::of(*address)),
+            _ => None,
+        },
+    )
 }
 
 fn user_of(subject: &Subject) -> Option<UserId> {
@@ -68,10 +71,10 @@ fn user_of(subject: &Subject) -> Option<UserId> {
     }
 }
 
-/// Paces the lines about refusals: one a second for each limit, and one for bans.
+/// Limits the lines about refusals: one per second for each limit, and one for bans.
 #[derive(Default)]
 pub struct Refused {
-    /// By the limit's name, of which the code has a few.
+    /// By the limit's name (the code has a few).
     limits: Mutex<Vec<(&'static str, Arc<OncePerSecond>)>>,
 }
 

@@ -1,12 +1,15 @@
-//! Which trace a piece of work belongs to (W3C trace context), and the spans that an exporter may see.
+//! Which trace a piece of work belongs to (W3C trace context), and the spans that an exporter may
+//! see.
 //!
-//! A request gets a [`TraceContext`] where somebody reads it: with JSON logs, whose lines carry its ids, and where an
-//! [`Exporter`] is installed. It travels with an order through the queue, and to a function's process in the header
-//! `traceparent`. Nothing here depends on OpenTelemetry: the emulator installs the exporter, a function has none.
+//! A request gets a [`TraceContext`] if something uses it: JSON logs, whose lines contain its ids,
+//! or an installed [`Exporter`]. The context travels with an order through the queue, and to a
+//! function's process in the header `traceparent`. Nothing here depends on OpenTelemetry: the
+//! emulator installs the exporter, a function has none.
 //!
-//! Spans have the target [`TARGET`], or [`STEP`] below one of those. Without an exporter both targets are switched off when
-//! logging starts, so a span costs the check of one flag. With an exporter only sampled work makes spans: what begins a
-//! trace asks [`sample`] first, and a step is made only inside a span that is exported.
+//! Spans have the target [`TARGET`], or [`STEP`] below one of those. Without an exporter both
+//! targets are switched off when logging starts, so a span costs the check of one flag. With an
+//! exporter only sampled work makes spans: code that begins a trace calls [`sample`] first, and a
+//! step is made only inside a span that is exported.
 
 use std::{
     fmt,
@@ -21,17 +24,18 @@ use std::{
 use lambda_http::http::Method;
 use tracing::Span;
 
-use crate::domain::{OrderId, OrderRequest};
+use crate::domain::{AdmittedOrder, OrderId};
 
-/// The target of spans that begin a trace, or continue one that came from elsewhere. They are made only when sampled.
+/// The target of spans that begin a trace, or continue one from another process. They are made only
+/// when sampled.
 pub const TARGET: &str = "flashsale::trace";
-/// The target of the steps within them. No log line shows a step.
+/// The target of the steps within them. Log lines never show a step.
 pub const STEP: &str = "flashsale::trace::step";
 
 /// The header that carries a context, as W3C names it.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// A span as others refer to it: its trace, its own id, and whether it is exported.
+/// A reference to a span: its trace, its own id, and whether it is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
     /// 16 bytes, not all zero.
@@ -43,42 +47,45 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// A trace of its own, of which nothing is exported.
+    /// A new trace that is not exported.
     fn unsampled() -> Self {
         let trace_id = u128::from(random()) << 64 | u128::from(random());
-        // Zero means "no id"; that it comes up is no more likely than any other number.
+        // Zero would mean "no id"; a random zero is as unlikely as any other number.
         Self { trace_id: trace_id.max(1), span_id: random().max(1), sampled: false }
     }
 
-    /// The trace's id in 32 hexadecimal digits.
+    /// The trace's id as 32 hexadecimal digits.
     #[must_use]
     pub fn trace_id_text(&self) -> String {
         format!("{:032x}", self.trace_id)
     }
 
-    /// The span's id in 16 hexadecimal digits.
+    /// The span's id as 16 hexadecimal digits.
     #[must_use]
     pub fn span_id_text(&self) -> String {
         format!("{:016x}", self.span_id)
     }
 }
 
-/// As the header `traceparent` has it.
+/// In the format of the header `traceparent`.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, u8::from(self.sampled))
     }
 }
 
-/// A text is no trace context.
+/// The text is not a trace context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected a W3C traceparent such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]
+#[error(
+    "expected a W3C traceparent such as 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+)]
 pub struct NoTraceContext;
 
 impl FromStr for TraceContext {
     type Err = NoTraceContext;
 
-    /// Reads version 00, and of later versions what version 00 has, as the standard wants it.
+    /// Parses version 00, and of later versions the part that version 00 has, as the standard
+    /// demands.
     fn from_str(text: &str) -> Result<Self, NoTraceContext> {
         const BYTES: usize = 55;
         let bytes = text.as_bytes();
@@ -104,7 +111,7 @@ impl FromStr for TraceContext {
     }
 }
 
-/// A number nobody can guess, made without a call of the kernel.
+/// An unpredictable number, made without a system call.
 #[must_use]
 pub fn random() -> u64 {
     static KEY: OnceLock<RandomState> = OnceLock::new();
@@ -112,31 +119,32 @@ pub fn random() -> u64 {
     KEY.get_or_init(RandomState::new).hash_one(NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Turns spans into what a collector takes. There is at most one in a process.
+/// Converts spans for a collector. A process has at most one exporter.
 pub trait Exporter: fmt::Debug + Send + Sync {
-    /// Whether the next trace that begins here is to be exported.
+    /// Decides whether to export the next trace that begins here.
     fn samples(&self) -> bool;
-    /// Makes a span that was just made a child of `parent`, which is somewhere else.
+    /// Makes a new span a child of `parent`, which belongs to another process.
     fn continues(&self, span: &Span, parent: TraceContext);
-    /// How others refer to the span; `None` for one that is not exported.
+    /// The span's context, for references to it; `None` if it is not exported.
     fn context(&self, span: &Span) -> Option<TraceContext>;
-    /// Notes in a span that another has to do with it.
+    /// Links a span to another one.
     fn link(&self, span: &Span, other: TraceContext);
-    /// Notes in a request's span how it was answered.
+    /// Records in a request's span how it was answered.
     fn answered(&self, span: &Span, answered: &Answered<'_>);
 }
 
-/// What is exported of a request. Not its path: that is the client's text, and may hold anything.
+/// The exported fields of a request. Without its path, which is the client's text and may contain
+/// anything.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the fields of every HTTP request")]
 pub struct Answered<'a> {
     pub method: &'a Method,
     pub status: u16,
-    /// The function and its route; `None` where no function was reached.
+    /// The function and its route; `None` if no function was reached.
     pub route: Option<&'a Route>,
 }
 
-/// In the extensions of a sampled request's response: which function answered it.
+/// The function that answered a request; stored in the extensions of a sampled request's response.
 #[derive(Debug, Clone)]
 pub struct Route {
     /// The function's name.
@@ -146,21 +154,21 @@ pub struct Route {
 }
 
 static EXPORTER: OnceLock<Box<dyn Exporter>> = OnceLock::new();
-/// Log lines carry the ids.
+/// Whether log lines contain the ids of traces.
 static LOGGED: AtomicBool = AtomicBool::new(false);
 
-/// Installs the exporter; a second call in one process changes nothing.
+/// Installs the exporter. A second call in one process changes nothing.
 pub fn install(exporter: Box<dyn Exporter>) {
-    // The error is the exporter that was not needed.
+    // The error contains the second exporter, which is not needed.
     let _ = EXPORTER.set(exporter);
 }
 
-/// From here on log lines carry the ids of traces.
+/// Makes log lines contain the ids of traces from now on.
 pub(crate) fn log_ids() {
     LOGGED.store(true, Ordering::Relaxed);
 }
 
-/// The exporter, where there is one.
+/// The installed exporter, if any.
 #[must_use]
 pub fn exporter() -> Option<&'static dyn Exporter> {
     EXPORTER.get().map(AsRef::as_ref)
@@ -177,27 +185,29 @@ pub fn sample() -> Option<&'static dyn Exporter> {
     exporter().filter(|exporter| exporter.samples())
 }
 
-/// The context of a request of which nothing is exported. One that came with it is passed on as it is, because another
-/// process may export it; but where an exporter has decided against it, the flag says so.
+/// The context of a request that is not exported. An incoming context is passed on unchanged,
+/// because another process may export it; but if an exporter has decided against it here, the
+/// sampled flag is cleared.
 pub(crate) fn unexported(incoming: Option<TraceContext>) -> TraceContext {
     let mut context = incoming.unwrap_or_else(TraceContext::unsampled);
     context.sampled &= exporter().is_none();
     context
 }
 
-/// What an order takes along: the step that hands it over, or the request it came with.
+/// The context that travels with an order: that of the step that publishes it, or of its request.
 pub(crate) fn carried(step: &Span, request: Option<TraceContext>) -> Option<String> {
     let step = exporter().and_then(|exporter| exporter.context(step));
     step.or(request).map(|context| context.to_string())
 }
 
-/// The trace's id of an order, for a log line.
-pub(crate) fn trace_id(request: &OrderRequest) -> Option<String> {
+/// The id of an order's trace, for a log line.
+pub(crate) fn trace_id(request: &AdmittedOrder) -> Option<String> {
     Some(request.traceparent.as_deref()?.parse::<TraceContext>().ok()?.trace_id_text())
 }
 
-/// The spans of one batch of the order worker: one for the batch, and one in the trace of each order whose request was
-/// exported. A batch has as many parents as orders, so it is linked to them instead.
+/// The spans of one batch of the order worker: one for the batch, and one in the trace of each
+/// order whose request was exported. The batch has as many parents as orders, so it is linked to
+/// them instead.
 #[derive(Debug)]
 pub(crate) struct BatchSpans {
     pub(crate) batch: Span,
@@ -205,11 +215,12 @@ pub(crate) struct BatchSpans {
 }
 
 impl BatchSpans {
-    pub(crate) fn begin(requests: &[OrderRequest]) -> Self {
+    pub(crate) fn begin(requests: &[AdmittedOrder]) -> Self {
         let mut spans = Self { batch: Span::none(), orders: Vec::new() };
         let Some(exporter) = exporter() else { return spans };
         for request in requests {
-            let parent = request.traceparent.as_deref().and_then(|text| text.parse::<TraceContext>().ok());
+            let parent =
+                request.traceparent.as_deref().and_then(|text| text.parse::<TraceContext>().ok());
             let Some(parent) = parent.filter(|parent| parent.sampled) else { continue };
             if spans.batch.is_none() {
                 spans.batch = tracing::info_span!(target: TARGET, parent: None, "record orders", flashsale.orders = requests.len());
@@ -227,18 +238,21 @@ impl BatchSpans {
         spans
     }
 
-    fn of(&self, requests: &[OrderRequest]) -> impl Iterator<Item = &(OrderId, Span)> {
-        self.orders.iter().filter(|(order_id, _)| requests.iter().any(|request| request.order_id == *order_id))
+    fn of(&self, requests: &[AdmittedOrder]) -> impl Iterator<Item = &(OrderId, Span)> {
+        self.orders
+            .iter()
+            .filter(|(order_id, _)| requests.iter().any(|request| request.order_id == *order_id))
     }
 
-    /// Open until they are dropped: the ledger's transaction, in the traces of these orders.
-    pub(crate) fn recording(&self, requests: &[OrderRequest]) -> Vec<Span> {
+    /// Spans of the ledger's transaction in the traces of these orders. They are open until
+    /// dropped.
+    pub(crate) fn recording(&self, requests: &[AdmittedOrder]) -> Vec<Span> {
         let spans = self.of(requests);
         spans.map(|(_, order)| tracing::info_span!(target: TARGET, parent: order, "ledger.record", otel.kind = "client")).collect()
     }
 
-    /// As [`BatchSpans::recording`]: the admission store hears of the orders.
-    pub(crate) fn settling(&self, requests: &[OrderRequest]) -> Vec<Span> {
+    /// Like [`BatchSpans::recording`], for settling the orders in the admission store.
+    pub(crate) fn settling(&self, requests: &[AdmittedOrder]) -> Vec<Span> {
         let spans = self.of(requests);
         spans.map(|(_, order)| tracing::info_span!(target: TARGET, parent: order, "admission.settle", otel.kind = "client")).collect()
     }
@@ -253,12 +267,15 @@ mod tests {
     #[test]
     fn a_traceparent_is_read_and_written() {
         let context: TraceContext = GIVEN.parse().unwrap();
-        assert_eq!((context.trace_id_text().as_str(), context.span_id_text().as_str()), (&GIVEN[3..35], &GIVEN[36..52]));
+        assert_eq!(
+            (context.trace_id_text().as_str(), context.span_id_text().as_str()),
+            (&GIVEN[3..35], &GIVEN[36..52])
+        );
         assert!(context.sampled);
         assert_eq!(context.to_string(), GIVEN);
         let unsampled: TraceContext = GIVEN.replace("-01", "-00").parse().unwrap();
         assert!(!unsampled.sampled);
-        // Of a flag that is not known yet nothing follows.
+        // An unknown flag is ignored.
         assert!(!GIVEN.replace("-01", "-02").parse::<TraceContext>().unwrap().sampled);
         let later = GIVEN.replacen("00", "01", 1) + "-more";
         assert_eq!(later.parse(), Ok(context));

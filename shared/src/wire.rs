@@ -1,4 +1,9 @@
-//! Picks the adapters: the only place that names them. One `match` per address, by its scheme.
+//! Chooses the adapters, and is the only module that names them: one `match` per address, by its
+//! URL scheme.
+
+mod program;
+
+pub use program::Program;
 
 use std::sync::Arc;
 
@@ -6,7 +11,8 @@ use secrecy::ExposeSecret as _;
 
 use crate::{
     adapters::{
-        memory::{MemoryCache, MemoryGate, MemoryHolders, MemoryLocks},
+        absent::NoQueue,
+        memory::{MemoryAdmission, MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
         mysql::{MySql, MySqlMigrationError, MySqlUrlError},
         rabbitmq::{AmqpUrlError, RabbitMq},
         redis::{Redis, RedisUrlError},
@@ -16,12 +22,13 @@ use crate::{
     config::{Config, ServersMode},
     domain::schema::{Migrated, Schema},
     ports::{
-        Admission, Background, BanLedger, Blacklist, Cache, Captchas, Failures, Gate, Health, Holders, LedgerClock, Locks, OrderLedger,
-        OrderQueue, OrderSource, ParkedMessages, Ports, Sales, SessionLedger, Sessions, SigningKeys, Users,
+        Admission, Background, BanLedger, Blacklist, Cache, Captchas, ConsumerReports, DeadLetters,
+        Failures, Gate, Health, LedgerClock, Locks, OrderLedger, OrderQueue, OrderSource, Ports,
+        Sales, SessionLedger, Sessions, SigningKeys, Users,
     },
 };
 
-/// A backend can't be put together.
+/// Why the configured backend can't be assembled.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// The embedded store can't be opened.
@@ -39,21 +46,21 @@ pub enum WireError {
     /// The address of RabbitMQ is wrong.
     #[error(transparent)]
     Amqp(#[from] AmqpUrlError),
-    /// A scheme that no adapter knows.
+    /// No adapter supports the scheme.
     #[error("{flag}: scheme {scheme:?} is not known; expected {expected}")]
     Scheme {
-        /// The flag.
+        /// The command-line flag that sets the address.
         flag: &'static str,
         /// The part before `://`.
         scheme: String,
-        /// What would be right.
+        /// The supported schemes.
         expected: &'static str,
     },
 }
 
 impl From<OpenError> for WireError {
     fn from(error: OpenError) -> Self {
-        // By far the largest of them.
+        // Boxed because `OpenError` is by far the largest of these errors.
         Self::Embedded(Box::new(error))
     }
 }
@@ -81,7 +88,7 @@ struct Front {
     admission: Arc<dyn Admission>,
     locks: Arc<dyn Locks>,
     cache: Arc<dyn Cache>,
-    holders: Arc<dyn Holders>,
+    consumer_reports: Arc<dyn ConsumerReports>,
     health: Option<Arc<dyn Health>>,
 }
 
@@ -89,23 +96,36 @@ struct Front {
 struct Queue {
     queue: Arc<dyn OrderQueue>,
     source: Arc<dyn OrderSource>,
-    parked: Arc<dyn ParkedMessages>,
+    dead_letters: Arc<dyn DeadLetters>,
     health: Option<Arc<dyn Health>>,
 }
 
-/// Puts the configured backend together and brings its schema up to date. Servers are connected to at first use, but for
-/// the database, which must answer now.
+/// The whole backend, as the emulator uses it; see [`connect_for`].
 ///
 /// # Errors
-/// When an address is wrong, the data directory is in use, or the database does not answer.
+/// As [`connect_for`].
 pub async fn connect(config: &Config) -> Result<Ports, WireError> {
-    crate::app::install_crypto();
+    connect_for(config, Program::Emulator).await
+}
+
+/// Assembles the parts of the configured backend that a program uses. Connections are opened at
+/// first use. By then [`migrate`] must have brought the database's schema up to date, or every
+/// database call fails and names that reason; an embedded store is migrated here.
+///
+/// # Errors
+/// When an address is wrong, or the data directory can't be used.
+pub async fn connect_for(config: &Config, program: Program) -> Result<Ports, WireError> {
+    crate::crypto::install();
     let (ledger, front, queue) = match config.servers {
         ServersMode::Embedded => embedded(config).await?,
         ServersMode::Local | ServersMode::External => (
-            ledger(config).await?,
+            ledger(config, program)?,
             front(config.redis_url.expose_secret(), &config.redis_key_prefix)?,
-            queue(config.amqp_url.expose_secret(), &config.amqp_queue)?,
+            if program.uses_queue() {
+                queue(config.amqp_url.expose_secret(), &config.amqp_queue)?
+            } else {
+                no_queue()
+            },
         ),
     };
     Ok(Ports {
@@ -126,8 +146,8 @@ pub async fn connect(config: &Config) -> Result<Ports, WireError> {
         admission: front.admission,
         queue: queue.queue,
         source: queue.source,
-        holders: front.holders,
-        parked: queue.parked,
+        consumer_reports: front.consumer_reports,
+        dead_letters: queue.dead_letters,
         locks: front.locks,
         cache: front.cache,
         artist: Arc::new(Artist),
@@ -136,7 +156,7 @@ pub async fn connect(config: &Config) -> Result<Ports, WireError> {
     })
 }
 
-/// Brings the schema of the configured ledger up to date, as [`connect`] does, and says what that took.
+/// Brings the schema of the configured ledger up to date and returns what was done.
 ///
 /// # Errors
 /// When its address is wrong, the data directory is in use, or the database refuses.
@@ -147,10 +167,10 @@ pub async fn migrate(config: &Config) -> Result<Migrated, WireError> {
     }
 }
 
-/// How the schema of the configured ledger stands to this release. Changes nothing.
+/// Compares the schema of the configured ledger with this release, without changing it.
 ///
 /// # Errors
-/// When its address is wrong, it can't be read, or this release must not work on it.
+/// When the ledger's address is wrong, its schema can't be read, or this release must not use it.
 pub async fn schema(config: &Config) -> Result<Schema, WireError> {
     match config.servers {
         ServersMode::Embedded => Ok(Sqlite::schema(&config.data_dir).await?),
@@ -167,32 +187,39 @@ async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> 
         blacklist: Arc::clone(&gate) as _,
         failures: Arc::clone(&gate) as _,
         captchas: gate,
-        admission: Arc::clone(&store) as _,
+        // Starts empty and is rebuilt from the ledger and the queue, as after a loss of Redis.
+        admission: Arc::new(MemoryAdmission::default()),
         locks: Arc::new(MemoryLocks::new()),
         cache: Arc::new(MemoryCache::new()),
-        holders: Arc::new(MemoryHolders::new()),
+        consumer_reports: Arc::new(MemoryConsumerReports::new()),
         health: None,
     };
-    let queue = Queue { queue: Arc::clone(&store) as _, source: Arc::clone(&store) as _, parked: Arc::clone(&store) as _, health: None };
+    let queue = Queue {
+        queue: Arc::clone(&store) as _,
+        source: Arc::clone(&store) as _,
+        dead_letters: Arc::clone(&store) as _,
+        health: None,
+    };
     Ok((whole_ledger(store, Arc::new(SystemClock)), front, queue))
 }
 
-async fn ledger(config: &Config) -> Result<Ledger, WireError> {
-    let store = database(config)?;
-    store.migrate().await?;
-    let own = Arc::new(store.with_own_connections());
-    let background = Background {
-        ledger_clock: Arc::clone(&own) as _,
-        session_ledger: Arc::clone(&own) as _,
-        ban_ledger: Arc::clone(&own) as _,
-        sales: Arc::clone(&own) as _,
-        orders: own,
-    };
+fn ledger(config: &Config, program: Program) -> Result<Ledger, WireError> {
+    let store = database(config)?.on_current_schema_only();
+    let background = program.has_background().then(|| {
+        let own = Arc::new(store.with_own_connections());
+        Background {
+            ledger_clock: Arc::clone(&own) as _,
+            session_ledger: Arc::clone(&own) as _,
+            ban_ledger: Arc::clone(&own) as _,
+            sales: Arc::clone(&own) as _,
+            orders: own,
+        }
+    });
     let store = Arc::new(store);
-    Ok(Ledger { background: Some(background), ..whole_ledger(Arc::clone(&store), store) })
+    Ok(Ledger { background, ..whole_ledger(Arc::clone(&store), store) })
 }
 
-/// The one database that there is an adapter for.
+/// MySQL is the only database server with an adapter.
 fn database(config: &Config) -> Result<MySql, WireError> {
     let url = config.database_url.expose_secret();
     match scheme(url) {
@@ -203,7 +230,8 @@ fn database(config: &Config) -> Result<MySql, WireError> {
 
 fn front(url: &str, prefix: &str) -> Result<Front, WireError> {
     match scheme(url) {
-        "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel" | "rediss+sentinel" => {
+        "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
+        | "rediss+sentinel" => {
             let store = Arc::new(Redis::new(url, prefix)?);
             Ok(Front {
                 gate: Arc::clone(&store) as _,
@@ -214,11 +242,15 @@ fn front(url: &str, prefix: &str) -> Result<Front, WireError> {
                 admission: Arc::clone(&store) as _,
                 locks: Arc::clone(&store) as _,
                 cache: Arc::clone(&store) as _,
-                holders: Arc::clone(&store) as _,
+                consumer_reports: Arc::clone(&store) as _,
                 health: Some(store),
             })
         }
-        other => Err(unknown("--redis-url", other, "redis://, rediss://, redis+cluster:// or redis+sentinel://")),
+        other => Err(unknown(
+            "--redis-url",
+            other,
+            "redis://, rediss://, redis+cluster:// or redis+sentinel://",
+        )),
     }
 }
 
@@ -229,7 +261,7 @@ fn queue(url: &str, name: &str) -> Result<Queue, WireError> {
             Ok(Queue {
                 queue: Arc::clone(&store) as _,
                 source: Arc::clone(&store) as _,
-                parked: Arc::clone(&store) as _,
+                dead_letters: Arc::clone(&store) as _,
                 health: Some(store),
             })
         }
@@ -237,7 +269,19 @@ fn queue(url: &str, name: &str) -> Result<Queue, WireError> {
     }
 }
 
-fn whole_ledger<T: Users + SessionLedger + BanLedger + Sales + OrderLedger + SigningKeys + Health + 'static>(
+fn no_queue() -> Queue {
+    let none = Arc::new(NoQueue);
+    Queue {
+        queue: Arc::clone(&none) as _,
+        source: Arc::clone(&none) as _,
+        dead_letters: none,
+        health: None,
+    }
+}
+
+fn whole_ledger<
+    T: Users + SessionLedger + BanLedger + Sales + OrderLedger + SigningKeys + Health + 'static,
+>(
     store: Arc<T>,
     clock: Arc<dyn LedgerClock>,
 ) -> Ledger {
@@ -254,7 +298,7 @@ fn whole_ledger<T: Users + SessionLedger + BanLedger + Sales + OrderLedger + Sig
     }
 }
 
-/// What stands before `://`; a whole address is never repeated, because it may hold a password.
+/// The part before `://`. Errors show only this part, because an address may hold a password.
 fn scheme(url: &str) -> &str {
     url.split_once("://").map_or("", |(scheme, _)| scheme)
 }

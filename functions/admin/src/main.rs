@@ -2,5 +2,5 @@
 
 #[tokio::main]
 async fn main() -> Result<(), flashsale::lambda::Error> {
-    flashsale::lambda::serve(admin::router).await
+    flashsale::lambda::serve(flashsale::wire::Program::Admin, admin::endpoints()).await
 }

@@ -2,5 +2,5 @@
 
 #[tokio::main]
 async fn main() -> Result<(), flashsale::lambda::Error> {
-    flashsale::lambda::serve(order_status::router).await
+    flashsale::lambda::serve(flashsale::wire::Program::OrderStatus, order_status::endpoints()).await
 }

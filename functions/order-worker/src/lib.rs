@@ -1,23 +1,23 @@
-//! A batch of the order queue (`RabbitMqEvent`) -> the ledger.
+//! Records a batch of the order queue (`RabbitMqEvent`) in the ledger.
 //!
-//! Amazon MQ gives a whole batch again when the function fails, so one message that can't be used must not fail it:
-//! such messages are parked, and the batch succeeds.
+//! Amazon MQ redelivers a whole batch when the function fails, so one unusable message must not
+//! fail the batch: such messages are parked, and the batch succeeds.
 
 use aws_lambda_events::event::rabbitmq::RabbitMqEvent;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use flashsale::{app::App, lambda::Error};
 
-/// Handles one batch. After an error the whole batch is to be given again.
+/// Handles one batch. After an error the whole batch must be redelivered.
 ///
 /// # Errors
-/// When a store does not answer, or the event is none of a queue.
+/// When a store does not answer, or the event is not one of a queue.
 pub async fn handle(app: App, event: RabbitMqEvent) -> Result<(), Error> {
     if event.messages_by_queue.is_empty() {
         // Every field of the event has a default, so any JSON object would pass for an empty batch.
         return Err("the event holds no messages: it is not one of an Amazon MQ queue".into());
     }
     let messages = event.messages_by_queue.into_values().flatten();
-    // What is no base64 is handed on as it is: it will be parked with its own text.
+    // Text that is not base64 is passed on unchanged, so that it is parked as it arrived.
     let bodies: Vec<Vec<u8>> = messages
         .map(|message| {
             let data = message.data.unwrap_or_default();
@@ -32,9 +32,9 @@ mod tests {
     use aws_lambda_events::event::rabbitmq::RabbitMqMessage;
     use flashsale::{
         config::Config,
-        contract::{order_id, request, sale, user_id},
         domain::QueueMessage,
         ports::{Background, Ports},
+        testing::{order_id, request, sale, user_id},
         wire,
     };
 
@@ -48,7 +48,7 @@ mod tests {
         (config, ports)
     }
 
-    /// Two ledgers, to tell through which ports the order went.
+    /// Two ledgers, to see which ports recorded the order.
     #[tokio::test]
     async fn orders_are_recorded_through_connections_that_no_request_holds() {
         let ((config, mut requests), (other, own)) = (store().await, store().await);
@@ -60,7 +60,7 @@ mod tests {
             orders: own.orders.clone(),
         });
         let dirs = [config.data_dir.clone(), other.data_dir];
-        let app = App::new(config, requests.clone()).await.unwrap();
+        let app = App::new(config, requests.clone()).unwrap();
         let order = request(&sale(1), user_id());
         let message = QueueMessage { v: QueueMessage::VERSION, orders: vec![order.clone()] };
         let data = BASE64.encode(serde_json::to_vec(&message).unwrap());

@@ -2,5 +2,5 @@
 
 #[tokio::main]
 async fn main() -> Result<(), flashsale::lambda::Error> {
-    flashsale::lambda::handle(order_worker::handle).await
+    flashsale::lambda::handle(flashsale::wire::Program::OrderWorker, order_worker::handle).await
 }

@@ -1,12 +1,13 @@
-//! The binary, as Lambda runs it.
+//! Runs the binary as Lambda does.
 
-use flashsale::contract::{order_id, runtime_api::invoke};
+use flashsale::testing::{order_id, runtime_api::invoke};
 use serde_json::{Value, json};
 
 #[tokio::test]
 async fn a_batch_of_amazon_mq_is_worked_off() {
     let dir = std::env::temp_dir().join(format!("flashsale-order-worker-{}", order_id()));
-    // An order of a sale that does not exist: recorded as rejected, which is an answer and no failure.
+    // The order's sale does not exist, so the order is recorded as rejected, and the invocation
+    // succeeds.
     let message = "eyJ2IjoxLCJvcmRlcnMiOlt7Im9yZGVyX2lkIjoiMDFhMjA0MGYtYmM3Yy03NzAxLTgyODktMjBmNzAzODJhYzM0Iiwic2FsZV9pZCI6IjAxYT\
                    IwNDBmLWFmNjMtN2I5MC04YzY2LWMyNTJjNDk2ODEwMSIsInVzZXJfaWQiOiIwMWEyMDQwZi1hOGQzLTdhYzQtYTgyYy1kYWRmMTBiZjY0YWMi\
                    LCJwcmljZSI6MTk5OSwiY3VycmVuY3kiOiJVU0QiLCJhZG1pdHRlZF9hdCI6IjIwMjYtMTEtMjJUMTY6MjE6MTEuMDQ0WiJ9XX0=";

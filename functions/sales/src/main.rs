@@ -2,5 +2,5 @@
 
 #[tokio::main]
 async fn main() -> Result<(), flashsale::lambda::Error> {
-    flashsale::lambda::serve(sales::router).await
+    flashsale::lambda::serve(flashsale::wire::Program::Sales, sales::endpoints()).await
 }

@@ -1,6 +1,6 @@
-//! The binary, as Lambda runs it.
+//! Runs the binary as Lambda does.
 
-use flashsale::contract::{order_id, runtime_api::invoke};
+use flashsale::testing::{order_id, runtime_api::invoke};
 use serde_json::{Value, json};
 
 #[tokio::test]

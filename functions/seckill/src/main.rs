@@ -2,5 +2,5 @@
 
 #[tokio::main]
 async fn main() -> Result<(), flashsale::lambda::Error> {
-    flashsale::lambda::serve(seckill::router).await
+    flashsale::lambda::serve(flashsale::wire::Program::Seckill, seckill::endpoints()).await
 }

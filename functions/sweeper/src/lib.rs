@@ -1,7 +1,8 @@
-//! Every second: expire the unpaid, return stock, settle or republish what is overdue, reconcile, rebuild.
+//! Every second: expires unpaid orders, returns stock, settles or republishes overdue reservations,
+//! reconciles and rebuilds.
 //!
-//! The emulator ticks every second, but EventBridge once a minute at most. So an event may ask for a minute's sweeps:
-//! `"detail": {"sweep_for_seconds": 55}`.
+//! The emulator ticks every second, but EventBridge at most once a minute. So an event may ask for
+//! a minute of sweeps: `"detail": {"sweep_for_seconds": 55}`.
 
 use std::time::Duration;
 
@@ -13,14 +14,15 @@ use flashsale::{
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
-/// Lambda ends a function after 900 seconds: the last sweep must have time to end by itself.
+/// Lambda stops a function after 900 seconds; the last sweep needs time to finish before that.
 const SWEEP_FOR_SECONDS_MAX: u64 = 840;
 
-/// Handles one tick: sweeps once, and again every period for as long as the event asks for. A sweep that fails is made
-/// good by the next one, so only the last one's outcome counts. Returns what all of them did, and the state after the last.
+/// Handles one tick: sweeps once, then again every period for the time that the event asks for. The
+/// next sweep makes up for a failed one, so only an error of the last sweep is returned. Returns
+/// the sum of all sweeps' work and the state after the last.
 ///
 /// # Errors
-/// When the event asks for what can't be, or the lock store did not answer the last sweep.
+/// When the event is invalid, or the lock store did not answer the last sweep.
 pub async fn handle(app: App, tick: EventBridgeEvent<Value>) -> Result<Swept, Error> {
     let app = app.background();
     let period = Duration::from_millis(app.config.sweeper.period_ms);
@@ -30,7 +32,8 @@ pub async fn handle(app: App, tick: EventBridgeEvent<Value>) -> Result<Swept, Er
     loop {
         sleep_until(next).await;
         let outcome = app.sweep().await;
-        // After a long sweep the next one comes at once, and the periods count from there.
+        // After a sweep that took longer than a period the next one begins at once, and the periods
+        // count from there.
         next = Instant::now().max(next + period);
         match outcome {
             Ok(mut swept) => {
@@ -69,16 +72,17 @@ mod tests {
 
     use flashsale::{
         config::Config,
-        contract::order_id,
-        domain::Timestamp,
-        ports::{Lease, Locks, StoreError, Stored},
+        domain::{Lease, Timestamp},
+        ports::{Locks, StoreError, Stored},
+        testing::order_id,
         wire,
     };
     use serde_json::json;
 
     use super::*;
 
-    /// A lock store that is asked once a sweep; it gives the lock to nobody, and does not answer the sweeps in `fails`.
+    /// A lock store that is called once per sweep. It grants no lock, and returns an error for the
+    /// sweeps in `fails`.
     struct Counted {
         sweeps: AtomicUsize,
         fails: std::ops::Range<usize>,
@@ -89,7 +93,10 @@ mod tests {
         async fn acquire(&self, _: &str, _: u128, _: u64, _: Timestamp) -> Stored<Option<Lease>> {
             let number = self.sweeps.fetch_add(1, Ordering::SeqCst);
             if self.fails.contains(&number) {
-                return Err(StoreError::Unavailable { store: "locks", cause: "a test's fault".to_owned() });
+                return Err(StoreError::Unavailable {
+                    store: "locks",
+                    cause: "a test's fault".to_owned(),
+                });
             }
             Ok(None)
         }
@@ -103,15 +110,20 @@ mod tests {
         }
     }
 
-    /// Sweeps every 200 ms as `detail` asks for: how many sweeps there were, and how the function ended.
+    /// Sweeps every 200 ms as `detail` asks. Returns the number of sweeps and the function's
+    /// result.
     async fn swept(detail: Value, fails: std::ops::Range<usize>) -> (usize, Result<(), String>) {
         let dir = std::env::temp_dir().join(format!("flashsale-sweeper-{}", order_id()));
-        let settings = [("FLASHSALE_DATA_DIR", dir.display().to_string()), ("FLASHSALE_SWEEPER__PERIOD_MS", "200".to_owned())];
-        let config = Config::load(None, settings.map(|(name, value)| (name.to_owned(), value)), []).unwrap();
+        let settings = [
+            ("FLASHSALE_DATA_DIR", dir.display().to_string()),
+            ("FLASHSALE_SWEEPER__PERIOD_MS", "200".to_owned()),
+        ];
+        let config =
+            Config::load(None, settings.map(|(name, value)| (name.to_owned(), value)), []).unwrap();
         let mut ports = wire::connect(&config).await.unwrap();
         let locks = Arc::new(Counted { sweeps: AtomicUsize::new(0), fails });
         ports.locks = Arc::clone(&locks) as Arc<dyn Locks>;
-        let app = App::new(config, ports).await.unwrap();
+        let app = App::new(config, ports).unwrap();
         let mut tick = EventBridgeEvent::default();
         tick.detail = detail;
         let ended = handle(app, tick).await.map(drop).map_err(|error| error.to_string());
@@ -130,7 +142,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_long_tick_sweeps_every_period_past_failures() {
-        // Five sweeps; a slow machine makes fewer, but two at least.
+        // Five sweeps are expected; a slow machine makes fewer, but at least two.
         let (sweeps, ended) = swept(json!({ "sweep_for_seconds": 1 }), 0..1).await;
         assert!((2..=5).contains(&sweeps), "{sweeps}");
         assert_eq!(ended, Ok(()));
@@ -144,7 +156,12 @@ mod tests {
         for bad in [json!(841), json!(-1), json!(1.5), json!("55"), Value::Null] {
             let (sweeps, ended) = swept(json!({ "sweep_for_seconds": bad }), 0..0).await;
             assert_eq!(sweeps, 0);
-            assert!(ended.unwrap_err().starts_with("detail.sweep_for_seconds: expected a whole number of 0 to 840, got "), "{bad}");
+            assert!(
+                ended.unwrap_err().starts_with(
+                    "detail.sweep_for_seconds: expected a whole number of 0 to 840, got "
+                ),
+                "{bad}"
+            );
         }
     }
 }

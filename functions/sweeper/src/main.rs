@@ -2,5 +2,5 @@
 
 #[tokio::main]
 async fn main() -> Result<(), flashsale::lambda::Error> {
-    flashsale::lambda::handle(sweeper::handle).await
+    flashsale::lambda::handle(flashsale::wire::Program::Sweeper, sweeper::handle).await
 }

@@ -1,6 +1,6 @@
-"""infra/deploy/upgrade calls this: makes a copy of the tree into the next release, which does not exist.
+"""infra/deploy/upgrade calls this: it turns a copy of the tree into a made-up next release.
 
-Its schema has more (the migrations beside this file), its worker writes a column that this release does not know, and its
+That release has more migrations (beside this file), its worker writes a column that this release does not know, and its
 messages have a field that this release does not know.
 """
 
@@ -13,7 +13,7 @@ TREE = pathlib.Path(sys.argv[1])
 HERE = pathlib.Path(__file__).parent
 
 CHANGES = {
-    "shared/src/adapters/sql/orders.rs": [
+    "shared/src/adapters/sql/locking.rs": [
         ("INSERT INTO orders ({ORDER_COLUMNS}, active_slot) VALUES", "INSERT INTO orders ({ORDER_COLUMNS}, active_slot, rehearsal_release) VALUES"),
         ("Result<[Value; 12], Failure>", "Result<[Value; 13], Failure>"),
         ("        (*slot).into(),\n    ])", '        (*slot).into(),\n        "next".into(),\n    ])'),

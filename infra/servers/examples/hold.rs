@@ -1,4 +1,5 @@
-//! Runs all the servers in a directory until standard input ends: `cargo run --example hold -- DIR`.
+//! Runs all the servers in a directory until standard input ends:
+//! `cargo run --example hold -- DIR`.
 
 #![expect(clippy::print_stdout, reason = "an example for people at a terminal")]
 

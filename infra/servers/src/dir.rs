@@ -1,4 +1,4 @@
-//! The directory that holds everything of one set of servers, and the locks on it.
+//! The directory with all files of one set of servers, and its locks.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use crate::error::{StartError, Trying};
 use crate::ports;
-use crate::servers::Urls;
+use crate::urls::Urls;
 
-/// `attach` holds the owner's lock for an instant to see whether it is free.
-const OWNER_PATIENCE: Duration = Duration::from_millis(500);
+/// Longer than `attach` holds the owner's lock to see whether it is free.
+const OWNER_TIMEOUT: Duration = Duration::from_millis(500);
 /// The watchdog of a dead owner gives its servers 5 s before it kills them.
-const SERVERS_PATIENCE: Duration = Duration::from_secs(15);
+const SERVERS_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(20);
 
 const OWNER_LOCK: &str = "owner.lock";
@@ -24,7 +24,7 @@ const SERVERS_LOCK: &str = "servers.lock";
 const PORTS: &str = "ports";
 const URLS: &str = "urls";
 
-/// A directory that this value alone may run servers in.
+/// A directory in which only the holder of this value may run servers.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     root: PathBuf,
@@ -37,24 +37,27 @@ impl DataDir {
     pub(crate) fn claim(dir: &Path) -> Result<Self, StartError> {
         let make = || format!("create the directory {}", dir.display());
         make_private_dir(dir).trying(make)?;
-        // It may have been there before, open to others: the passwords of the servers are in it.
+        // An existing directory may be readable by others, and the servers' passwords are stored in
+        // it.
         fs::set_permissions(dir, Permissions::from_mode(0o700)).trying(make)?;
         let root = dir.canonicalize().trying(make)?;
 
-        let mut owner_lock = open_private(&root.join(OWNER_LOCK)).trying(|| format!("open {OWNER_LOCK} in {}", root.display()))?;
-        if !lock_within(&owner_lock, OWNER_PATIENCE)? {
+        let mut owner_lock = open_private(&root.join(OWNER_LOCK))
+            .trying(|| format!("open {OWNER_LOCK} in {}", root.display()))?;
+        if !lock_within(&owner_lock, OWNER_TIMEOUT)? {
             let mut pid = String::new();
             let _ = owner_lock.read_to_string(&mut pid);
             return Err(StartError::InUse { dir: root, pid: pid.trim().parse().ok() });
         }
-        let servers_lock = open_private(&root.join(SERVERS_LOCK)).trying(|| format!("open {SERVERS_LOCK} in {}", root.display()))?;
-        // Urls of an owner that was killed.
+        let servers_lock = open_private(&root.join(SERVERS_LOCK))
+            .trying(|| format!("open {SERVERS_LOCK} in {}", root.display()))?;
+        // A killed owner leaves its urls behind.
         let _ = fs::remove_file(root.join(URLS));
         owner_lock
             .set_len(0)
             .and_then(|()| writeln!(owner_lock, "{}", std::process::id()))
             .trying(|| format!("write {OWNER_LOCK} in {}", root.display()))?;
-        if !lock_within(&servers_lock, SERVERS_PATIENCE)? {
+        if !lock_within(&servers_lock, SERVERS_TIMEOUT)? {
             return Err(StartError::Orphaned { dir: root });
         }
 
@@ -69,7 +72,7 @@ impl DataDir {
         Ok(Self { root, ports: Mutex::new(ports), servers_lock, _owner_lock: owner_lock })
     }
 
-    /// The lock that everything that may write in this directory holds.
+    /// The lock that every process with write access to this directory holds.
     pub(crate) fn servers_lock(&self) -> &File {
         &self.servers_lock
     }
@@ -86,7 +89,7 @@ impl DataDir {
         Ok(self.subdir("log")?.join(format!("{name}.log")))
     }
 
-    /// A random word that stays the same for this directory: hexadecimal digits, 128 bits.
+    /// A random secret of 128 bits in hexadecimal digits; it stays the same for this directory.
     pub(crate) fn secret(&self, name: &str) -> io::Result<String> {
         let path = self.subdir("secrets")?.join(name);
         match fs::read_to_string(&path) {
@@ -102,8 +105,14 @@ impl DataDir {
         Ok(secret)
     }
 
-    /// The port of that name: the one of last time if it is free and not `refused`, else a new one for which `fits` holds.
-    pub(crate) fn port(&self, name: &str, refused: bool, fits: impl Fn(u16) -> bool) -> io::Result<u16> {
+    /// The port of that name: the previous one if it is free and not `refused`, else a new one for
+    /// which `fits` holds.
+    pub(crate) fn port(
+        &self,
+        name: &str,
+        refused: bool,
+        fits: impl Fn(u16) -> bool,
+    ) -> io::Result<u16> {
         let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(&port) = ports.get(name)
             && !refused
@@ -135,7 +144,7 @@ pub(crate) fn published(dir: &Path) -> Option<Urls> {
     let owner_lock = File::open(dir.join(OWNER_LOCK)).ok()?;
     match owner_lock.try_lock_shared() {
         Err(TryLockError::WouldBlock) => {}
-        // Free, so the owner is gone and what it wrote is stale.
+        // The lock is free: the owner is gone and its urls are stale.
         Ok(()) | Err(TryLockError::Error(_)) => return None,
     }
     Urls::from_lines(&fs::read_to_string(dir.join(URLS)).ok()?)
@@ -145,7 +154,12 @@ pub(crate) fn published(dir: &Path) -> Option<Urls> {
 pub(crate) fn write_private(path: &Path, content: &str) -> io::Result<()> {
     let new = path.with_extension("new");
     let _ = fs::remove_file(&new);
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?.write_all(content.as_bytes())?;
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)?
+        .write_all(content.as_bytes())?;
     fs::rename(&new, path)
 }
 
@@ -157,15 +171,18 @@ fn open_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-fn lock_within(file: &File, patience: Duration) -> Result<bool, StartError> {
-    let deadline = Instant::now() + patience;
+fn lock_within(file: &File, timeout: Duration) -> Result<bool, StartError> {
+    let deadline = Instant::now() + timeout;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(true),
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(POLL),
             Err(TryLockError::WouldBlock) => return Ok(false),
             Err(TryLockError::Error(source)) => {
-                return Err(StartError::Io { action: "lock the servers' directory".to_owned(), source });
+                return Err(StartError::Io {
+                    action: "lock the servers' directory".to_owned(),
+                    source,
+                });
             }
         }
     }

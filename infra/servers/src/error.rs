@@ -1,12 +1,12 @@
-//! What can go wrong, in words that say what to do about it.
+//! Errors, whose texts say what to do about them.
 
 use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::kind::ServerKind;
 use crate::programs::{Missing, install_advice};
-use crate::servers::ServerKind;
 
 /// Why servers could not be started, restarted or signalled.
 #[derive(Debug, thiserror::Error)]
@@ -15,10 +15,11 @@ pub enum StartError {
     /// Programs that the chosen servers need are not installed; nothing was started.
     #[error("{}", install_advice(programs))]
     Missing {
-        /// What was looked for and not found.
+        /// The programs that were not found.
         programs: Vec<Missing>,
     },
-    /// Another living process, or another [`Servers`](crate::Servers) value of this one, runs servers in this directory.
+    /// Another living process, or another [`Servers`](crate::Servers) value of this one, runs
+    /// servers in this directory.
     #[error(
         "{} is in use{}; stop that process or choose another directory",
         dir.display(),
@@ -54,14 +55,15 @@ pub enum StartError {
     Timeout {
         /// The server concerned.
         kind: ServerKind,
-        /// How long it was waited for.
+        /// How long the start waited for its answer.
         limit: Duration,
         /// Its log file.
         log: PathBuf,
         /// The last lines of the log.
         tail: Vec<String>,
     },
-    /// Starting was given up because another server of the set failed, whose error is the one reported.
+    /// Starting was given up because another server of the set failed; that server's error is
+    /// reported.
     #[error("starting {kind} was given up because another server failed")]
     Abandoned {
         /// The server concerned.
@@ -79,12 +81,12 @@ pub enum StartError {
         /// The server concerned.
         kind: ServerKind,
     },
-    /// The operating system refused something.
+    /// A system call failed.
     #[error("cannot {action}: {source}")]
     Io {
         /// What was tried.
         action: String,
-        /// The refusal.
+        /// The system's error.
         source: io::Error,
     },
 }

@@ -15,19 +15,20 @@
 //!
 //! Everything blocks: from async code call it inside `spawn_blocking`, dropping included.
 //!
-//! How nothing is left behind, whatever dies first:
+//! How no process is left behind, whichever ends first:
 //!
-//! * Each server leads a process group of its own and is held back by a gate until the watchdog (a
-//!   small `/bin/sh`, see `watchdog.rs`) knows that group. The watchdog reads from a pipe of which
-//!   only the owner has the other end, so it learns of the owner's death from the kernel.
-//! * Two locks guard the directory. `owner.lock` is held by the owner alone: it tells whether the
-//!   servers can be used by others. `servers.lock` is shared by the owner, the watchdog and every
-//!   server: while it is held the data may still be written, so a new start waits for it.
+//! * Each server leads its own process group, and its program starts only when the watchdog (a
+//!   small `/bin/sh`, see `watchdog.rs`) knows that group. The watchdog reads from a pipe whose
+//!   other end only the owner has, so it sees end of file when the owner dies.
+//! * Two locks guard the directory. Only the owner holds `owner.lock`: while it is locked, other
+//!   processes can use the servers. The owner, the watchdog and every server share `servers.lock`:
+//!   while it is locked, a server may still write its data, so a new start waits for it.
 //!
 //! Deliberately absent: downloads, containers, TLS, and Windows.
 
 mod dir;
 mod error;
+mod kind;
 mod mysql;
 mod ports;
 mod process;
@@ -36,9 +37,12 @@ mod rabbitmq;
 mod redis;
 mod server;
 mod servers;
+mod urls;
 mod watchdog;
 
 pub use error::StartError;
+pub use kind::ServerKind;
 pub use programs::{Missing, missing};
-pub use servers::{Builder, ServerKind, Servers, Urls};
+pub use servers::{Builder, Servers};
+pub use urls::Urls;
 pub use watchdog::{EndOrder, Watchdog};

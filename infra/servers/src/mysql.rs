@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use crate::dir::write_private;
 use crate::error::{StartError, Trying};
+use crate::kind::ServerKind;
 use crate::process::{Launch, log_tail};
 use crate::programs::{Missing, find_mariadb_install_db};
 use crate::server::{Host, Recipe, probe};
-use crate::servers::ServerKind;
 use crate::watchdog::EndOrder;
 
 pub(crate) const USER: &str = "flashsale";
@@ -23,7 +23,8 @@ const NAME: &str = "mysql";
 const DATA: &str = "data";
 const NEW_DATA: &str = "data.new";
 
-/// The redo log of MariaDB is made in full at once; its own 96 MiB are much for a private server.
+/// MariaDB allocates its whole redo log at once; its default of 96 MiB is large for a private
+/// server.
 const MARIADB_LOG_SIZE: &str = "--innodb-log-file-size=48M";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,8 @@ pub(crate) struct Passwords {
 
 impl Passwords {
     pub(crate) fn of(host: &Host) -> io::Result<Self> {
-        // The prefix holds every class of character a password policy may ask for, and needs no escaping in a url.
+        // The prefix has every character class that a password policy may require, and needs no
+        // escaping in a url.
         let password = |name| Ok::<_, io::Error>(format!("Aa1-{}", host.dir.secret(name)?));
         Ok(Self { user: password("mysql-user")?, admin: password("mysql-admin")? })
     }
@@ -55,18 +57,26 @@ impl Passwords {
 
 impl MySql {
     pub(crate) fn new(program: PathBuf, passwords: Passwords) -> io::Result<Self> {
-        let version = Command::new(&program).args(["--no-defaults", "--version"]).stdin(Stdio::null()).output()?;
-        let flavor = if String::from_utf8_lossy(&version.stdout).contains("MariaDB") { Flavor::MariaDb } else { Flavor::MySql };
+        let version = Command::new(&program)
+            .args(["--no-defaults", "--version"])
+            .stdin(Stdio::null())
+            .output()?;
+        let flavor = if String::from_utf8_lossy(&version.stdout).contains("MariaDB") {
+            Flavor::MariaDb
+        } else {
+            Flavor::MySql
+        };
         Ok(Self { program, flavor, passwords })
     }
 
-    /// Makes the system tables in `NEW_DATA`, which takes its final name only when it is complete.
+    /// Makes the system tables in `NEW_DATA`, which is renamed to its final name once it is
+    /// complete.
     fn initialise(&self, cwd: PathBuf, log: PathBuf) -> Result<Launch, StartError> {
         let new_data = cwd.join(NEW_DATA);
         if new_data.exists() {
             fs::remove_dir_all(&new_data).trying(|| format!("remove {}", new_data.display()))?;
         }
-        // Relative paths, because the install script splits those that hold spaces.
+        // Relative paths, because the install script splits paths that contain spaces.
         let (program, mut args) = match self.flavor {
             Flavor::MariaDb => (
                 find_mariadb_install_db().ok_or_else(|| StartError::Missing {
@@ -79,7 +89,8 @@ impl MySql {
                 })?,
                 vec![
                     "--no-defaults".into(),
-                    // Else the script, run by root, gives directories of the *installed* MariaDB another owner.
+                    // Without it the script, run by root, changes the owner of directories of the
+                    // *installed* MariaDB.
                     "--rpm".into(),
                     "--skip-test-db".into(),
                     "--auth-root-authentication-method=socket".into(),
@@ -93,7 +104,7 @@ impl MySql {
                     "--no-defaults".into(),
                     "--initialize-insecure".into(),
                     "--secure-file-priv=NULL".into(),
-                    // MySQL wants an absolute path here and takes spaces.
+                    // MySQL requires an absolute path here and accepts spaces.
                     prefixed("--datadir=", &new_data),
                 ],
             ),
@@ -103,7 +114,8 @@ impl MySql {
         Ok(Launch { program, args, env, cwd, log, order: EndOrder::First })
     }
 
-    /// Run at each start, so that users and passwords are right for any data. One statement per line.
+    /// Run at each start, so that users and passwords match whatever data is found. One statement
+    /// per line.
     fn init_sql(&self) -> String {
         let Passwords { user, admin } = &self.passwords;
         format!(
@@ -161,8 +173,9 @@ impl Recipe for MySql {
             "--no-defaults".into(),
             prefixed("--datadir=", &dir.join(DATA)),
             prefixed("--init-file=", &init_file),
-            // Relative to the data directory, where the server changes to before it makes them: the
-            // path of a socket is limited to 107 bytes, however deep our directory is.
+            // Relative to the data directory, which is the server's working directory when it makes
+            // the socket: a socket's path is limited to 107 bytes, and our directory's may be
+            // longer.
             "--socket=mysql.sock".into(),
             "--pid-file=mysql.pid".into(),
             "--bind-address=127.0.0.1".into(),
@@ -201,15 +214,16 @@ impl Recipe for MySql {
     }
 }
 
-/// A starting MariaDB removes what others have left behind in its directory for temporary tables, and what they still
-/// need: in a shared one it would take the tables of a server that is making its data directory at that moment.
+/// A starting MariaDB deletes leftover tables from its directory for temporary tables. In a shared
+/// directory it would delete those of another server that is making its data directory at that
+/// moment.
 fn own_tmpdir(dir: &Path) -> io::Result<Vec<(&'static str, OsString)>> {
     let tmp = dir.join("tmp");
     fs::create_dir_all(&tmp)?;
     Ok(vec![("TMPDIR", tmp.into())])
 }
 
-/// Both servers refuse to run as root unless told so.
+/// Both servers refuse to run as root unless `--user=root` is given.
 fn user_of_root() -> Option<OsString> {
     rustix::process::geteuid().is_root().then(|| "--user=root".into())
 }

@@ -1,4 +1,4 @@
-//! Chooses loopback ports that nobody listens on.
+//! Chooses free loopback ports.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -17,9 +17,9 @@ pub(crate) fn is_free(port: u16) -> bool {
 
 /// Finds a port for which `fits` holds and that is free.
 ///
-/// It is taken from below the range out of which the kernel serves outgoing connections: while a
-/// server is down (a fault test, or RabbitMQ's slow start), a load test's connections would else
-/// take its port sooner or later. Only where that fails the kernel is asked for any free port.
+/// The port is below the kernel's range of ephemeral ports: otherwise, while a server is down (a
+/// fault test, or RabbitMQ's slow start), an outgoing connection of a load test would sooner or
+/// later take its port. If none is free there, the kernel picks any free port.
 pub(crate) fn find(fits: impl Fn(u16) -> bool) -> io::Result<u16> {
     let highest = HIGHEST.min(lowest_outgoing().saturating_sub(1));
     let span = u32::from(highest.saturating_sub(LOWEST)).max(1);
@@ -42,7 +42,7 @@ pub(crate) fn find(fits: impl Fn(u16) -> bool) -> io::Result<u16> {
     Err(io::Error::new(io::ErrorKind::AddrInUse, "no free loopback port was found"))
 }
 
-/// The bus port that goes with a cluster node's port must exist and be free too.
+/// Whether the bus port of a cluster node with this port exists and is free.
 pub(crate) fn has_free_cluster_bus(port: u16) -> bool {
     port.checked_add(CLUSTER_BUS_OFFSET).is_some_and(is_free)
 }

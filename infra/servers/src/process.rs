@@ -16,9 +16,9 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use crate::programs::search_path;
 use crate::watchdog::{EndOrder, Watchdog};
 
-// The program starts only once the owner says so, which it does after the watchdog knows the group:
-// an owner that is killed in between leaves nothing behind, since `read` then meets the end of the
-// pipe. Standard error brings in the directory's lock, which the program keeps as standard input.
+// The program starts when the owner writes a line, after the watchdog knows the group. If the owner
+// is killed before that, `read` meets end of file and the shell exits. Standard error carries the
+// directory's lock; the program keeps it as its standard input.
 const GATE: &str = r#"read -r go || exit 1; exec "$@" <&2 2>&1"#;
 
 const POLL: Duration = Duration::from_millis(20);
@@ -46,9 +46,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn spawn(launch: &Launch, watchdog: &Arc<Watchdog>, lock: &File) -> io::Result<Self> {
+    pub(crate) fn spawn(
+        launch: &Launch,
+        watchdog: &Arc<Watchdog>,
+        lock: &File,
+    ) -> io::Result<Self> {
         let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&launch.log)?;
-        // The environment starts empty: a RABBITMQ_* or ERL_* variable of the caller would redirect the server.
+        // The environment starts empty: a RABBITMQ_* or ERL_* variable of the caller would redirect
+        // the server.
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", GATE, "flashsale-servers-gate"])
@@ -57,7 +62,11 @@ impl Process {
             .env_clear()
             .env("PATH", search_path())
             .env("LC_ALL", "C.UTF-8")
-            .envs(["LD_LIBRARY_PATH", "TZ", "TMPDIR"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .envs(
+                ["LD_LIBRARY_PATH", "TZ", "TMPDIR"]
+                    .into_iter()
+                    .filter_map(|name| Some((name, std::env::var_os(name)?))),
+            )
             .envs(launch.env.iter().map(|(name, value)| (name, value)))
             .current_dir(&launch.cwd)
             .stdin(Stdio::piped())
@@ -66,7 +75,12 @@ impl Process {
             .process_group(0);
         let mut child = command.spawn()?;
         let gate = child.stdin.take();
-        let process = Self { group: Pid::from_child(&child), child, reaped: false, watchdog: Arc::clone(watchdog) };
+        let process = Self {
+            group: Pid::from_child(&child),
+            child,
+            reaped: false,
+            watchdog: Arc::clone(watchdog),
+        };
         process.watchdog.add(process.group, launch.order)?;
         if let Some(mut gate) = gate {
             gate.write_all(b"go\n")?;
@@ -78,7 +92,8 @@ impl Process {
         self.group
     }
 
-    /// Whether the leader has ended. It is left unreaped, so the group's number stays its own.
+    /// Whether the leader has ended. It is not reaped yet, so the kernel does not reuse the group's
+    /// number.
     pub(crate) fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         self.reaped || !matches!(waitid(WaitId::Pid(self.group), options), Ok(None))
@@ -93,11 +108,11 @@ impl Process {
     }
 
     /// Asks the group to end, waits, and kills what is left of it.
-    pub(crate) fn terminate(&mut self, patience: Duration) {
+    pub(crate) fn terminate(&mut self, timeout: Duration) {
         let _ = self.signal(Signal::TERM);
-        // A paused server sees SIGTERM only when it goes on.
+        // A paused server handles SIGTERM only after SIGCONT.
         let _ = self.signal(Signal::CONT);
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         while !self.has_ended() && Instant::now() < deadline {
             thread::sleep(POLL);
         }
@@ -115,8 +130,13 @@ impl Process {
         self.reaped = true;
     }
 
-    /// Waits for a program that ends by itself; `None` when it did not in time or `give_up` turned true.
-    pub(crate) fn wait(&mut self, deadline: Instant, give_up: impl Fn() -> bool) -> Option<io::Result<bool>> {
+    /// Waits for a program that ends by itself; `None` when the time is up or `give_up` turned
+    /// true.
+    pub(crate) fn wait(
+        &mut self,
+        deadline: Instant,
+        give_up: impl Fn() -> bool,
+    ) -> Option<io::Result<bool>> {
         while !self.has_ended() {
             if Instant::now() >= deadline || give_up() {
                 return None;
@@ -147,12 +167,15 @@ pub(crate) fn log_tail(log: &Path) -> Vec<String> {
     };
     let text = read().unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].iter().map(|line| (*line).to_owned()).collect()
+    lines[lines.len().saturating_sub(LOG_TAIL_LINES)..]
+        .iter()
+        .map(|line| (*line).to_owned())
+        .collect()
 }
 
 /// Whether the listener on this loopback port belongs to the group: another process may have taken
-/// the port after it was found free, and answer in the place of our server. Where the system does
-/// not tell (no `/proc`, another user's process), the answer is yes.
+/// the port after it was found free, and answer instead of our server. Where this can't be found
+/// out (no `/proc`, another user's process), the answer is yes.
 pub(crate) fn owns_listener(group: Pid, port: u16) -> bool {
     let inodes = listening_inodes(port);
     if inodes.is_empty() {
@@ -199,7 +222,7 @@ fn listening_inodes(port: u16) -> Vec<String> {
 
 fn process_group_of(process: &Path) -> Option<i32> {
     let stat = fs::read_to_string(process.join("stat")).ok()?;
-    // The name, in parentheses, may itself hold spaces and parentheses.
+    // The name, in parentheses, may itself contain spaces and parentheses.
     let (_, after_name) = stat.rsplit_once(')')?;
     after_name.split_whitespace().nth(2)?.parse().ok()
 }

@@ -1,13 +1,13 @@
-//! Finds the installed programs, and says how to install what is missing.
+//! Finds the installed programs, and says how to install the missing ones.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::servers::ServerKind;
+use crate::kind::ServerKind;
 
-/// Where server programs live that are not on everybody's `PATH`.
+/// Directories of server programs that are often not on a user's `PATH`.
 const EXTRA_DIRS: [&str; 9] = [
     "/usr/bin",
     "/bin",
@@ -26,7 +26,7 @@ const EXTRA_DIRS: [&str; 9] = [
 pub struct Missing {
     /// The server that needs it.
     pub kind: ServerKind,
-    /// The names it was looked for under; any one of them would do.
+    /// The names under which it was looked for; any one of them suffices.
     pub program: &'static str,
     /// The package on Debian and Ubuntu.
     pub debian_package: &'static str,
@@ -40,7 +40,7 @@ impl fmt::Display for Missing {
     }
 }
 
-/// What [`Builder::all`](crate::Builder::all) needs and this machine lacks; empty when it can start.
+/// The programs that [`Builder::all`](crate::Builder::all) needs and this machine lacks.
 #[must_use]
 pub fn missing() -> Vec<Missing> {
     missing_for(&[ServerKind::Redis, ServerKind::MySql, ServerKind::RabbitMq])
@@ -55,11 +55,21 @@ pub(crate) fn missing_for(kinds: &[ServerKind]) -> Vec<Missing> {
             ServerKind::RabbitMq => ("rabbitmq-server", "rabbitmq-server"),
         };
         let absent: Vec<&'static str> = match kind {
-            ServerKind::Redis | ServerKind::RedisCluster => find_redis().err().into_iter().collect(),
+            ServerKind::Redis | ServerKind::RedisCluster => {
+                find_redis().err().into_iter().collect()
+            }
             ServerKind::MySql => find_mysql().err().into_iter().collect(),
-            ServerKind::RabbitMq => [find_rabbitmq(), find_epmd(), find_erl()].into_iter().filter_map(Result::err).collect(),
+            ServerKind::RabbitMq => [find_rabbitmq(), find_epmd(), find_erl()]
+                .into_iter()
+                .filter_map(Result::err)
+                .collect(),
         };
-        missing.extend(absent.into_iter().map(|program| Missing { kind, program, debian_package, rhel_package }));
+        missing.extend(absent.into_iter().map(|program| Missing {
+            kind,
+            program,
+            debian_package,
+            rhel_package,
+        }));
     }
     missing
 }
@@ -72,15 +82,15 @@ pub(crate) fn find_mysql() -> Result<PathBuf, &'static str> {
     find_first(&["mariadbd", "mysqld"]).ok_or("mariadbd or mysqld")
 }
 
-/// Only MariaDB needs it, so its absence shows when a data directory is made, not before.
+/// Only MariaDB needs it, so [`missing`] does not report it: making a data directory does.
 pub(crate) fn find_mariadb_install_db() -> Option<PathBuf> {
     find_first(&["mariadb-install-db", "mysql_install_db"])
 }
 
 pub(crate) fn find_rabbitmq() -> Result<PathBuf, &'static str> {
     let found = find_first(&["rabbitmq-server"]).ok_or("rabbitmq-server")?;
-    // The one in /usr/sbin switches to the user `rabbitmq`, who may not write into our directory,
-    // and refuses to run for anybody but root and that user.
+    // The script in /usr/sbin runs only for root and the user `rabbitmq`, and switches to that
+    // user, who may not write into our directory.
     let direct = Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server");
     let switches = found.starts_with("/usr/sbin") || found.starts_with("/sbin");
     Ok(if switches && direct.is_file() { direct.to_path_buf() } else { found })
@@ -98,14 +108,15 @@ fn find_first(names: &[&str]) -> Option<PathBuf> {
     first_in(search_dirs(), names)
 }
 
-/// The first directory decides, as on `PATH`; inside it the first name.
+/// The first directory with any of the names wins, as on `PATH`; within it, the first name.
 fn first_in(mut dirs: impl Iterator<Item = PathBuf>, names: &[&str]) -> Option<PathBuf> {
     dirs.find_map(|dir| names.iter().map(|name| dir.join(name)).find(|path| path.is_file()))
 }
 
 fn search_dirs() -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path: Vec<PathBuf> = std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect();
+    let on_path: Vec<PathBuf> =
+        std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect();
     on_path.into_iter().chain(EXTRA_DIRS.into_iter().map(PathBuf::from))
 }
 
@@ -130,7 +141,7 @@ pub(crate) fn install_advice(programs: &[Missing]) -> String {
 mod tests {
     use super::*;
 
-    /// So a version that is put in front on `PATH` is used, under whichever of its names.
+    /// A version at the front of `PATH` is used, whichever of the names it has.
     #[test]
     fn the_first_directory_decides_then_the_first_name() {
         let dir = std::env::temp_dir().join(format!("flashsale-programs-{}", std::process::id()));
@@ -141,7 +152,9 @@ mod tests {
                 std::fs::write(place.join(name), "").unwrap();
             }
         }
-        let first = |dirs: &[&PathBuf]| first_in(dirs.iter().map(|dir| (*dir).clone()), &["mariadbd", "mysqld"]);
+        let first = |dirs: &[&PathBuf]| {
+            first_in(dirs.iter().map(|dir| (*dir).clone()), &["mariadbd", "mysqld"])
+        };
         assert_eq!(first(&[&front, &back]), Some(front.join("mysqld")));
         assert_eq!(first(&[&back, &front]), Some(back.join("mariadbd")));
         assert_eq!(first(&[&dir]), None);
@@ -150,9 +163,18 @@ mod tests {
 
     #[test]
     fn advice_names_each_program_and_each_package_once() {
-        let missing =
-            |program| Missing { kind: ServerKind::RabbitMq, program, debian_package: "rabbitmq-server", rhel_package: "rabbitmq-server" };
-        let redis = Missing { kind: ServerKind::Redis, program: "redis-server", debian_package: "redis-server", rhel_package: "redis" };
+        let missing = |program| Missing {
+            kind: ServerKind::RabbitMq,
+            program,
+            debian_package: "rabbitmq-server",
+            rhel_package: "rabbitmq-server",
+        };
+        let redis = Missing {
+            kind: ServerKind::Redis,
+            program: "redis-server",
+            debian_package: "redis-server",
+            rhel_package: "redis",
+        };
         let text = install_advice(&[missing("rabbitmq-server"), missing("epmd"), redis]);
         assert_eq!(
             text,

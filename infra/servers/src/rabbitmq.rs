@@ -1,4 +1,4 @@
-//! RabbitMQ, with an Erlang port mapper (epmd) of its own.
+//! RabbitMQ, with its own Erlang port mapper (epmd).
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,9 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::dir::write_private;
+use crate::kind::ServerKind;
 use crate::process::Launch;
 use crate::server::{Host, Recipe, probe};
-use crate::servers::ServerKind;
 use crate::watchdog::EndOrder;
 
 pub(crate) const USER: &str = "flashsale";
@@ -29,7 +29,10 @@ impl Recipe for RabbitMq {
     }
 
     fn ports(&self, host: &Host, refused: bool) -> io::Result<Vec<u16>> {
-        ["rabbitmq", "rabbitmq-distribution", "rabbitmq-epmd"].into_iter().map(|name| host.dir.port(name, refused, |_| true)).collect()
+        ["rabbitmq", "rabbitmq-distribution", "rabbitmq-epmd"]
+            .into_iter()
+            .map(|name| host.dir.port(name, refused, |_| true))
+            .collect()
     }
 
     fn helper(&self, host: &Host, ports: &[u16]) -> io::Result<Option<Launch>> {
@@ -49,7 +52,7 @@ impl Recipe for RabbitMq {
         let dir = host.dir.subdir(NAME)?;
         let home = host.dir.subdir("rabbitmq/home")?;
         write_cookie(&home.join(".erlang.cookie"), &host.dir.secret("rabbitmq-cookie")?)?;
-        // Unique, and the same each time: the data lies in a directory named after the node.
+        // Unique, and the same at each start: the data is in a directory named after the node.
         let node = format!("flashsale-{}@localhost", &host.dir.secret("rabbitmq-node")?[..12]);
 
         let config = dir.join("rabbitmq.conf");
@@ -76,17 +79,19 @@ impl Recipe for RabbitMq {
             // All logs go to standard output, which is our log file.
             ("RABBITMQ_LOGS", "-".into()),
             ("RABBITMQ_CONFIG_FILE", config.into()),
-            // Files that do not exist stand for those in /etc/rabbitmq.
+            // These files do not exist: they replace those in /etc/rabbitmq.
             ("RABBITMQ_CONF_ENV_FILE", dir.join("no-env.conf").into()),
             ("RABBITMQ_ADVANCED_CONFIG_FILE", dir.join("no-advanced.config").into()),
             ("RABBITMQ_ENABLED_PLUGINS_FILE", plugins.into()),
             ("RABBITMQ_PID_FILE", dir.join("rabbitmq.pid").into()),
-            // The start script becomes the Erlang machine instead of keeping a shell around it.
+            // The start script executes the Erlang machine in its place instead of keeping a shell
+            // around it.
             ("RUNNING_UNDER_SYSTEMD", "true".into()),
             (
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                // Idle schedulers sleep; the distribution stays on loopback; a small write-ahead log
-                // of the quorum queues, which is kept in memory too (512 MB by default).
+                // Idle schedulers sleep, and distribution listens on loopback only. The write-ahead
+                // log of the quorum queues is small, because it is kept in memory too (512 MB by
+                // default).
                 "+sbwt none +sbwtdcpu none +sbwtdio none \
                  -kernel inet_dist_use_interface {127,0,0,1} \
                  -ra wal_max_size_bytes 67108864"
@@ -94,11 +99,18 @@ impl Recipe for RabbitMq {
             ),
             ("ERL_EPMD_PORT", epmd.to_string().into()),
             ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
-            // No Erlang machine that RabbitMQ starts may start an epmd, which would outlive us all.
+            // No Erlang machine that RabbitMQ starts may start an epmd: it would never be stopped.
             ("ERL_AFLAGS", "-start_epmd false".into()),
             ("ERL_CRASH_DUMP_SECONDS", "0".into()),
         ];
-        Ok(Launch { program: self.program.clone(), args: Vec::new(), env, cwd: dir, log: host.dir.log(NAME)?, order: EndOrder::First })
+        Ok(Launch {
+            program: self.program.clone(),
+            args: Vec::new(),
+            env,
+            cwd: dir,
+            log: host.dir.log(NAME)?,
+            order: EndOrder::First,
+        })
     }
 
     fn is_ready(&self, port: u16) -> io::Result<bool> {
@@ -115,7 +127,7 @@ fn ports_of(ports: &[u16]) -> [u16; 3] {
     ports.try_into().expect("`ports` returns three")
 }
 
-/// Erlang refuses a cookie that others can read, and one that it cannot read as a single line.
+/// Erlang refuses a cookie file that other users can read or that is not a single line.
 fn write_cookie(path: &Path, cookie: &str) -> io::Result<()> {
     if fs::read_to_string(path).is_ok_and(|old| old == cookie) {
         return Ok(());

@@ -5,10 +5,10 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 
 use crate::dir::write_private;
+use crate::kind::ServerKind;
 use crate::ports;
 use crate::process::Launch;
 use crate::server::{Host, Recipe, probe};
-use crate::servers::ServerKind;
 use crate::watchdog::EndOrder;
 
 const SLOTS: u32 = 16_384;
@@ -55,7 +55,8 @@ impl Recipe for Redis {
                  cluster-announce-ip 127.0.0.1\n",
             );
         }
-        // The data directory is where it starts: no path, and so no quoting, in the configuration.
+        // The working directory is the data directory, so the configuration needs no path and no
+        // quoting.
         let file = dir.join("redis.conf");
         write_private(&file, &config)?;
         Ok(Launch {
@@ -85,12 +86,15 @@ impl Recipe for Redis {
             });
             command(&mut redis, &slots)?;
         }
-        // A node takes commands only 2 s after its start, to see whether it lost its place meanwhile.
-        Ok(info.contains("cluster_state:ok\r") && info.contains(&format!("cluster_slots_assigned:{SLOTS}\r")))
+        // A restarted node accepts commands only after 2 s, in which it learns whether it was
+        // replaced.
+        Ok(info.contains("cluster_state:ok\r")
+            && info.contains(&format!("cluster_slots_assigned:{SLOTS}\r")))
     }
 }
 
-/// Sends a command of words without spaces; returns a simple or bulk string, or the error reply as an error.
+/// Sends a command of words without spaces; returns a simple or bulk string, or the error reply as
+/// an error.
 fn command(redis: &mut BufReader<std::net::TcpStream>, words: &str) -> io::Result<String> {
     const LONGEST_REPLY: u64 = 1 << 20;
     let words: Vec<&str> = words.split(' ').collect();

@@ -1,4 +1,5 @@
-//! The life of one server: ports, start, readiness, stop. What differs per server is a [`Recipe`].
+//! The life of one server: ports, start, readiness, stop. A [`Recipe`] holds what differs per
+//! server.
 
 use std::fmt;
 use std::io;
@@ -12,16 +13,16 @@ use rustix::process::Signal;
 
 use crate::dir::DataDir;
 use crate::error::{StartError, Trying};
+use crate::kind::ServerKind;
 use crate::ports;
 use crate::process::{Launch, Process, log_tail, owns_listener};
-use crate::servers::ServerKind;
 use crate::watchdog::Watchdog;
 
 /// How long one attempt at a readiness probe may take.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 const PROBE_PERIOD: Duration = Duration::from_millis(25);
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const PORT_ATTEMPTS: u32 = 4;
 
 /// What the servers of one set share.
@@ -40,28 +41,29 @@ impl Host {
     }
 
     pub(crate) fn spawn(&self, launch: &Launch) -> Result<Process, StartError> {
-        Process::spawn(launch, &self.watchdog, self.dir.servers_lock()).trying(|| format!("start {}", launch.program.display()))
+        Process::spawn(launch, &self.watchdog, self.dir.servers_lock())
+            .trying(|| format!("start {}", launch.program.display()))
     }
 }
 
-/// How one kind of server is run. The first port is the one clients use.
+/// How one kind of server is run. Clients use the first port.
 pub(crate) trait Recipe: fmt::Debug + Send + Sync {
     fn kind(&self) -> ServerKind;
 
-    /// Makes the data directory unless it is there.
+    /// Makes the data directory unless it exists.
     fn prepare(&self, _host: &Host, _deadline: Instant) -> Result<(), StartError> {
         Ok(())
     }
 
-    /// Ports for the next start; with `refused` others than last time.
+    /// Ports for the next start; with `refused`, others than last time.
     fn ports(&self, host: &Host, refused: bool) -> io::Result<Vec<u16>>;
 
-    /// A process that has to run before and as long as the server.
+    /// A process that is started before the server and runs as long as it.
     fn helper(&self, _host: &Host, _ports: &[u16]) -> io::Result<Option<Launch>> {
         Ok(None)
     }
 
-    /// Writes the configuration and says what to run.
+    /// Writes the configuration and returns the command to run.
     fn launch(&self, host: &Host, ports: &[u16]) -> io::Result<Launch>;
 
     /// Whether the server at this port is ready for its clients; an error means that it is not.
@@ -72,7 +74,7 @@ pub(crate) trait Recipe: fmt::Debug + Send + Sync {
 pub(crate) struct Server {
     recipe: Box<dyn Recipe>,
     host: Arc<Host>,
-    // The lock is held during start and stop: two callers can't start the same server twice.
+    // Locked during start and stop, so that two callers can't start the same server twice.
     state: Mutex<State>,
 }
 
@@ -97,16 +99,22 @@ impl Server {
         self.state().ports.first().copied()
     }
 
-    /// Starts on the ports of last time, or on others while those are taken.
+    /// Starts on the previous ports, or on others while those are taken.
     pub(crate) fn start(&self) -> Result<(), StartError> {
         let mut state = self.state();
         let deadline = Instant::now() + self.host.limit;
         self.recipe.prepare(&self.host, deadline)?;
         for attempt in 1.. {
-            state.ports = self.recipe.ports(&self.host, attempt > 1).trying(|| format!("find a port for {}", self.kind()))?;
+            state.ports = self
+                .recipe
+                .ports(&self.host, attempt > 1)
+                .trying(|| format!("find a port for {}", self.kind()))?;
             match self.start_on_ports(&mut state, deadline) {
-                Err(StartError::Exited { .. }) if attempt < PORT_ATTEMPTS && !state.ports.iter().all(|&p| ports::is_free(p)) => {
-                    // Somebody took a port after it was found free.
+                Err(StartError::Exited { .. })
+                    if attempt < PORT_ATTEMPTS
+                        && !state.ports.iter().all(|&p| ports::is_free(p)) =>
+                {
+                    // Another process took a port after it was found free.
                     state.helper = None;
                 }
                 result => return result,
@@ -119,7 +127,7 @@ impl Server {
     pub(crate) fn restart(&self) -> Result<(), StartError> {
         let mut state = self.state();
         if let Some(mut main) = state.main.take() {
-            main.terminate(STOP_PATIENCE);
+            main.terminate(STOP_TIMEOUT);
         }
         self.start_on_ports(&mut state, Instant::now() + self.host.limit)
     }
@@ -127,7 +135,7 @@ impl Server {
     pub(crate) fn stop(&self) {
         let mut state = self.state();
         if let Some(mut main) = state.main.take() {
-            main.terminate(STOP_PATIENCE);
+            main.terminate(STOP_TIMEOUT);
         }
         state.helper = None;
     }
@@ -141,7 +149,12 @@ impl Server {
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), StartError> {
         let kind = self.kind();
-        self.state().main.as_ref().ok_or(StartError::NotRunning { kind })?.signal(signal).trying(|| format!("signal {kind}"))
+        self.state()
+            .main
+            .as_ref()
+            .ok_or(StartError::NotRunning { kind })?
+            .signal(signal)
+            .trying(|| format!("signal {kind}"))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -164,7 +177,13 @@ impl Server {
         Ok(())
     }
 
-    fn await_ready(&self, process: &Process, port: u16, deadline: Instant, log: PathBuf) -> Result<(), StartError> {
+    fn await_ready(
+        &self,
+        process: &Process,
+        port: u16,
+        deadline: Instant,
+        log: PathBuf,
+    ) -> Result<(), StartError> {
         let kind = self.kind();
         loop {
             let ready = self.recipe.is_ready(port).unwrap_or(false);

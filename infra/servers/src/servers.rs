@@ -1,6 +1,5 @@
 //! The public face: a set of servers in one directory.
 
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,81 +11,14 @@ use rustix::process::Signal;
 
 use crate::dir::{self, DataDir};
 use crate::error::{StartError, Trying};
+use crate::kind::ServerKind;
 use crate::programs;
 use crate::server::{Host, Recipe, Server};
+use crate::urls::Urls;
 use crate::watchdog::Watchdog;
 use crate::{mysql, rabbitmq, redis};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
-
-/// One of the servers that can be chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ServerKind {
-    /// A single Redis.
-    Redis,
-    /// A Redis Cluster of one node that has all the slots.
-    RedisCluster,
-    /// MariaDB or MySQL.
-    MySql,
-    /// RabbitMQ.
-    RabbitMq,
-}
-
-impl fmt::Display for ServerKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Redis => "Redis",
-            Self::RedisCluster => "Redis Cluster",
-            Self::MySql => "MySQL",
-            Self::RabbitMq => "RabbitMQ",
-        })
-    }
-}
-
-/// Where the servers of a set listen, passwords included. A server that was not chosen has none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Urls {
-    /// `redis://127.0.0.1:PORT`
-    pub redis: Option<String>,
-    /// `redis+cluster://127.0.0.1:PORT`
-    pub redis_cluster: Option<String>,
-    /// `mysql://USER:PASSWORD@127.0.0.1:PORT/flashsale`, with all rights in that database.
-    pub mysql: Option<String>,
-    /// `mysql://ADMIN:PASSWORD@127.0.0.1:PORT`, with all rights; append `/DATABASE` to use one.
-    pub mysql_admin: Option<String>,
-    /// `amqp://USER:PASSWORD@127.0.0.1:PORT/%2f`
-    pub amqp: Option<String>,
-}
-
-impl Urls {
-    fn fields(&mut self) -> [(&'static str, &mut Option<String>); 5] {
-        [
-            ("redis", &mut self.redis),
-            ("redis_cluster", &mut self.redis_cluster),
-            ("mysql", &mut self.mysql),
-            ("mysql_admin", &mut self.mysql_admin),
-            ("amqp", &mut self.amqp),
-        ]
-    }
-
-    pub(crate) fn to_lines(&self) -> String {
-        self.clone().fields().into_iter().filter_map(|(name, url)| Some(format!("{name}={}\n", url.as_ref()?))).collect()
-    }
-
-    pub(crate) fn from_lines(text: &str) -> Option<Self> {
-        let mut urls = Self::default();
-        for line in text.lines() {
-            let (name, url) = line.split_once('=')?;
-            for (field, slot) in urls.fields() {
-                if field == name {
-                    *slot = Some(url.to_owned());
-                }
-            }
-        }
-        Some(urls)
-    }
-}
 
 /// Chooses the servers of a set; see [`Servers::builder`].
 #[derive(Clone, Debug)]
@@ -123,34 +55,42 @@ impl Builder {
         self.redis().mysql().rabbitmq()
     }
 
-    /// How long each server may take until it answers, making its data directory included. 60 s unless set.
+    /// How long each server may take to answer, including the making of its data directory. 60 s
+    /// unless set.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Starts the chosen servers side by side and waits until each answers its clients.
+    /// Starts the chosen servers in parallel and waits until each answers its clients.
     ///
-    /// Waits up to 15 s longer when the last owner of the directory was killed and its servers are still ending.
+    /// Waits up to 15 s longer when the previous owner of the directory was killed and its servers
+    /// are still stopping.
     ///
     /// # Errors
     ///
     /// [`StartError::Missing`] when programs are not installed, [`StartError::InUse`] when the
-    /// directory has an owner, [`StartError::Exited`] or [`StartError::Timeout`] with the end of its
-    /// log when a server failed. After an error nothing runs.
+    /// directory has an owner, [`StartError::Exited`] or [`StartError::Timeout`] with the end of
+    /// its log when a server failed. After an error no server is left running.
     pub fn start(self) -> Result<Servers, StartError> {
         let programs = programs::missing_for(&self.kinds);
         if !programs.is_empty() {
             return Err(StartError::Missing { programs });
         }
         let dir = DataDir::claim(&self.dir)?;
-        let watchdog = Watchdog::start(Some(dir.servers_lock())).trying(|| "start the watchdog, a /bin/sh".to_owned())?;
-        let host = Arc::new(Host { watchdog: Arc::new(watchdog), dir, limit: self.limit, abandoned: AtomicBool::new(false) });
+        let watchdog = Watchdog::start(Some(dir.servers_lock()))
+            .trying(|| "start the watchdog, a /bin/sh".to_owned())?;
+        let host = Arc::new(Host {
+            watchdog: Arc::new(watchdog),
+            dir,
+            limit: self.limit,
+            abandoned: AtomicBool::new(false),
+        });
         let servers = self
             .kinds
             .iter()
             .map(|&kind| {
-                // Logs hold one run of the set, so they can't grow for ever.
+                // Logs hold one run of the set, so that their size is bounded.
                 for name in log_names(kind) {
                     let _ = host.dir.log(name).and_then(fs::remove_file);
                 }
@@ -182,7 +122,7 @@ fn log_names(kind: ServerKind) -> &'static [&'static str] {
 }
 
 fn recipe(kind: ServerKind, host: &Host) -> Result<Box<dyn Recipe>, StartError> {
-    // Between the check and this line a program can hardly vanish; if it does, the start names it.
+    // The check has found every program; if one vanishes before this line, the start names it.
     Ok(match kind {
         ServerKind::Redis | ServerKind::RedisCluster => Box::new(redis::Redis {
             program: programs::find_redis().unwrap_or_else(PathBuf::from),
@@ -190,7 +130,8 @@ fn recipe(kind: ServerKind, host: &Host) -> Result<Box<dyn Recipe>, StartError> 
         }),
         ServerKind::MySql => {
             let program = programs::find_mysql().unwrap_or_else(PathBuf::from);
-            let mysql = mysql::Passwords::of(host).and_then(|passwords| mysql::MySql::new(program, passwords));
+            let mysql = mysql::Passwords::of(host)
+                .and_then(|passwords| mysql::MySql::new(program, passwords));
             Box::new(mysql.trying(|| "configure MySQL".to_owned())?)
         }
         ServerKind::RabbitMq => Box::new(rabbitmq::RabbitMq {
@@ -205,7 +146,7 @@ fn rabbitmq_password(host: &Host) -> Result<String, StartError> {
     host.dir.secret("rabbitmq-user").trying(|| "make a password for RabbitMQ".to_owned())
 }
 
-/// Running servers. Dropping it stops them, which takes up to some seconds and keeps their data.
+/// Running servers. Dropping this value stops them within a few seconds and keeps their data.
 #[derive(Debug)]
 pub struct Servers {
     urls: Urls,
@@ -221,7 +162,7 @@ impl Servers {
 
     /// The urls of servers that another process, still alive, has started in `dir`.
     ///
-    /// None when there is no such process or when its servers are not all ready yet.
+    /// `None` when there is no such process or when not all of its servers are ready yet.
     #[must_use]
     pub fn attach(dir: impl AsRef<Path>) -> Option<Urls> {
         dir::published(dir.as_ref())
@@ -263,7 +204,8 @@ impl Servers {
         self.urls.amqp.clone()
     }
 
-    /// Kills a server with SIGKILL, as a crash would. Its url stays the same for [`Servers::restart`].
+    /// Kills a server with SIGKILL, as a crash would. Its url stays the same for
+    /// [`Servers::restart`].
     ///
     /// # Errors
     ///
@@ -272,7 +214,8 @@ impl Servers {
         self.server(kind)?.stop_hard()
     }
 
-    /// Stops a server with SIGTERM if it runs, starts it on the same port with the same data, and waits until it answers.
+    /// Stops a server with SIGTERM if it runs, starts it on the same port with the same data, and
+    /// waits until it answers.
     ///
     /// # Errors
     ///
@@ -290,7 +233,7 @@ impl Servers {
         self.server(kind)?.signal(Signal::STOP)
     }
 
-    /// Lets a paused server go on.
+    /// Continues a paused server with SIGCONT.
     ///
     /// # Errors
     ///
@@ -300,7 +243,10 @@ impl Servers {
     }
 
     fn server(&self, kind: ServerKind) -> Result<&Server, StartError> {
-        self.servers.iter().find(|server| server.kind() == kind).ok_or(StartError::NotChosen { kind })
+        self.servers
+            .iter()
+            .find(|server| server.kind() == kind)
+            .ok_or(StartError::NotChosen { kind })
     }
 
     fn start_all(&self) -> Result<(), StartError> {
@@ -316,7 +262,11 @@ impl Servers {
                     })
                 })
                 .collect();
-            starts.into_iter().map(|start| start.join().expect("starting a server does not panic")).filter_map(Result::err).collect()
+            starts
+                .into_iter()
+                .map(|start| start.join().expect("starting a server does not panic"))
+                .filter_map(Result::err)
+                .collect()
         });
         errors.sort_by_key(|error| matches!(error, StartError::Abandoned { .. }));
         errors.into_iter().next().map_or(Ok(()), Err)
@@ -333,8 +283,8 @@ impl Servers {
                     urls.redis_cluster = Some(format!("redis+cluster://127.0.0.1:{port}"));
                 }
                 ServerKind::MySql => {
-                    let mysql::Passwords { user, admin } =
-                        mysql::Passwords::of(&self.host).trying(|| "read the passwords of MySQL".to_owned())?;
+                    let mysql::Passwords { user, admin } = mysql::Passwords::of(&self.host)
+                        .trying(|| "read the passwords of MySQL".to_owned())?;
                     let at = |name, password| format!("mysql://{name}:{password}@127.0.0.1:{port}");
                     urls.mysql = Some(at(mysql::USER, user) + "/" + mysql::DATABASE);
                     urls.mysql_admin = Some(at(mysql::ADMIN, admin));

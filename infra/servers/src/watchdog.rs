@@ -1,8 +1,8 @@
-//! Ends processes when their owner dies without being able to.
+//! Ends processes when their owner dies without ending them.
 //!
 //! A `/bin/sh` reads the process groups of the servers from a pipe whose other end only the owner
-//! has. End of file means that the owner is gone, however it went. `PR_SET_PDEATHSIG` would not do:
-//! it fires when the *thread* that spawned the child ends.
+//! has. End of file means that the owner is gone, for whatever reason. `PR_SET_PDEATHSIG` would not
+//! do: it fires when the *thread* that spawned the child ends.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,9 +12,10 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::process::Pid;
 
-// Signals of the terminal reach this shell only through mistakes (it has a group of its own), but
-// one that dies of them would leave servers behind. A stopped server gets SIGTERM when it goes on,
-// hence SIGCONT. `kill -s NAME -- -GROUP` is the one form that dash, bash and busybox agree upon.
+// The shell has its own process group, so a terminal's signals reach it only by mistake; it ignores
+// them, because a dead watchdog would leave servers behind. A stopped server handles SIGTERM only
+// when it continues, hence SIGCONT. `kill -s NAME -- -GROUP` is the only form that dash, bash and
+// busybox all accept.
 const SCRIPT: &str = r#"
 trap '' HUP INT QUIT TERM
 first= last=
@@ -47,13 +48,15 @@ exit 0
 /// When a process group has to end.
 #[derive(Clone, Copy, Debug)]
 pub enum EndOrder {
-    /// Before those that are [`EndOrder::Last`].
+    /// Before the groups with [`EndOrder::Last`].
     First,
-    /// After the others: what they need for a clean end (epmd, without which RabbitMQ starts one of its own).
+    /// After the others, which need it for a clean end: RabbitMQ would start its own epmd without
+    /// one.
     Last,
 }
 
-/// Ends the process groups it was told of, with SIGTERM and soon SIGKILL, when this process is gone, however it went.
+/// Ends its process groups when this process is gone, for whatever reason: with SIGTERM, and soon
+/// after with SIGKILL.
 #[derive(Debug)]
 pub struct Watchdog {
     pipe: Mutex<Option<ChildStdin>>,
@@ -61,7 +64,8 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts it. A `lock` stays locked while the watchdog lives, since it may still have processes to end.
+    /// Starts the watchdog. It keeps `lock` locked until it exits, because until then it may have
+    /// processes to end.
     ///
     /// # Errors
     ///
@@ -79,7 +83,7 @@ impl Watchdog {
         Ok(Self { pipe: Mutex::new(shell.stdin.take()), shell: Mutex::new(shell) })
     }
 
-    /// To be told before the group does anything that must not outlive the owner.
+    /// Call this before the group does anything that must not outlive the owner.
     ///
     /// # Errors
     ///
@@ -91,17 +95,19 @@ impl Watchdog {
         }
     }
 
-    /// To be told before the group's leader is reaped, or at once after it: until then the group's number must not have been
-    /// given to another.
+    /// Call this before the group's leader is reaped, or at once afterwards: the kernel may later
+    /// give the group's number to another group.
     pub fn remove(&self, group: Pid) {
-        // Without a watchdog there is nobody who could kill the wrong group.
+        // A dead watchdog can't kill a wrong group: ignore the error.
         let _ = self.tell("remove", group);
     }
 
     fn tell(&self, op: &str, group: Pid) -> io::Result<()> {
         let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
         let line = format!("{op} {}\n", group.as_raw_nonzero());
-        pipe.as_mut().ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?.write_all(line.as_bytes())
+        pipe.as_mut()
+            .ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?
+            .write_all(line.as_bytes())
     }
 }
 

@@ -1,4 +1,4 @@
-// Requests to our own API, and what to do about refusals.
+// Requests to the API, and the handling of refusals.
 
 import { forget } from "./account.js";
 import { sample } from "./clock.js";
@@ -7,7 +7,8 @@ import { has, t } from "./i18n.js";
 
 const TIMEOUT_MS = 12_000;
 
-// A problem document, or `no-answer` when nothing usable came back: then the server may have done it or not.
+// A problem document, or `no-answer` when there was no usable answer: then the request may or may
+// not have taken effect.
 export class Refusal extends Error {
   constructor(slug, problem = {}, retryAfterMs = null) {
     super(slug);
@@ -17,7 +18,7 @@ export class Refusal extends Error {
   }
 }
 
-// What passes by itself. Asking again is safe for everything that the pages repeat.
+// Temporary problems. Every request that the pages repeat is safe to repeat.
 const PASSING = new Set([
   "rate-limited",
   "unavailable",
@@ -30,9 +31,10 @@ const PASSING = new Set([
 
 export const isPassing = (error) => error instanceof Refusal && PASSING.has(error.slug);
 
-// One request. Resolves with the body (null for none), or throws a Refusal.
-// The mode stays "cors", the default: in another the browser would send `Origin: null` under our Referrer-Policy, and the
-// server, which has to know its own pages from others, would refuse the cookie.
+// One request. Resolves with the body (null for none), or throws a Refusal. The mode stays "cors",
+// the default. In another mode the browser would send `Origin: null` under the pages'
+// Referrer-Policy, and the server would refuse the cookie, because it accepts cookies only from its
+// own pages.
 export async function call(method, path, body = undefined, headers = {}) {
   const sentAt = performance.now();
   let response, json;
@@ -50,7 +52,8 @@ export async function call(method, path, body = undefined, headers = {}) {
     throw new Refusal("no-answer");
   }
   if (response.ok) {
-    // A list may have been put together a moment ago, or kept by the browser: its header has the time of this answer.
+    // A list may come from the server's or the browser's cache, so the time of this answer is in
+    // its header.
     const time = response.headers.get("Server-Time") ?? json?.server_time;
     if (time) sample(time, sentAt, performance.now());
     return json;
@@ -63,15 +66,15 @@ function refusal(response, problem) {
   const seconds = Number.parseFloat(response.headers.get("Retry-After") ?? "");
   const retryAfterMs = Number.isFinite(seconds) ? seconds * 1000 : null;
   if (slug === "unauthenticated") forget();
-  // A proxy in between answers in its own words.
+  // A proxy in between may answer without a problem document.
   return new Refusal(slug ?? (response.status >= 502 ? "unavailable" : "internal"), problem ?? {}, retryAfterMs);
 }
 
 const WAIT_FIRST_MS = 500;
 const WAIT_MAX_MS = 4_000;
 
-// Never before the server's word, and never at the same moment as everybody else who was told the same. Where the server
-// said nothing, each of these times is twice as long as the one before.
+// Waits at least for the server's `Retry-After`, plus a random time, so that clients with the same
+// answer do not retry together. Without `Retry-After` the wait doubles with each attempt.
 function wait(refusal, unadvised) {
   const base = refusal.retryAfterMs ?? Math.min(WAIT_MAX_MS, WAIT_FIRST_MS * 2 ** unadvised);
   return base + Math.random() * Math.min(Math.max(base, WAIT_FIRST_MS), 2_000);
@@ -79,8 +82,8 @@ function wait(refusal, unadvised) {
 
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// Repeats `action` for as long as its refusals pass by themselves and patience lasts. `told(text)` hears of each wait, and
-// with an empty text that it is over.
+// Repeats `action` after temporary refusals for at most `patienceMs`. Calls `told(text)` for each
+// wait, and with an empty text when the wait ends.
 export async function persist(action, told = () => {}, patienceMs = 90_000) {
   const deadline = performance.now() + patienceMs;
   let waited = false;
@@ -100,7 +103,7 @@ export async function persist(action, told = () => {}, patienceMs = 90_000) {
   }
 }
 
-// What a refusal means to the one who is refused.
+// The text that explains a refusal to the visitor.
 export function explain(error) {
   if (!(error instanceof Refusal)) {
     console.error(error);

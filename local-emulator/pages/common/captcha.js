@@ -1,15 +1,15 @@
-// A captcha to be read or heard.
+// A captcha as picture and audio.
 
 import { call, explain, persist } from "./api.js";
 import { alertBox, button, el } from "./dom.js";
 import { field } from "./form.js";
 import { t } from "./i18n.js";
 
-// Whether captchas are asked for at all; should the page be wrong, the refusal `captcha-required` says so.
+// Whether captchas are required; if this is outdated, the server refuses with `captcha-required`.
 export const captchasAreOn = document.documentElement.dataset.captcha === "on";
 
-// `draw()` fetches one; `answer()` is what goes into a request; `refuse(error)` says what was wrong and draws another;
-// `mark(text)` only says what is wrong.
+// `draw()` fetches one; `answer()` returns the request's fields; `refuse(error)` shows the error
+// and draws another; `mark(text)` only shows an error.
 export function captcha(purpose) {
   let drawn = null;
   let expiry = null;
@@ -37,14 +37,14 @@ export function captcha(purpose) {
     sound.hidden = true;
     sound.removeAttribute("src");
     input.control.value = "";
-    // While nothing has been typed, a picture that is too old is replaced before it can disappoint.
+    // An expiring picture is replaced as long as the visitor has typed nothing.
     expiry = setTimeout(() => input.control.value === "" && element.isConnected && draw(), LIFE_MS);
   };
   const listen = () => {
     if (drawn === null) return;
     sound.src = `/api/captchas/${drawn.captcha_id}/audio`;
     sound.hidden = false;
-    // The controls are there for browsers that will not start it themselves.
+    // The controls are for browsers that do not allow autoplay.
     sound.play().catch(() => {});
     input.control.focus();
   };
@@ -80,7 +80,7 @@ export function captcha(purpose) {
   };
 }
 
-// Shorter than a captcha lives.
+// Shorter than a captcha's time to live.
 const LIFE_MS = 110_000;
 
 export const isAboutCaptcha = (error) => ["captcha-required", "captcha-wrong", "captcha-gone"].includes(error.slug);

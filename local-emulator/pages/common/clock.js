@@ -1,16 +1,17 @@
-// The server's clock. The visitor's may be wrong and may be set while the page is open; the time since the page was opened
-// can't be, so the server's time is kept as a distance from that.
+// The server's clock. The visitor's clock may be wrong and may be set while the page is open. The
+// time since the page was opened can't be set, so the server's time is kept as an offset to it.
 
 import { announce, say } from "./dom.js";
 import { clock, words } from "./format.js";
 import { t } from "./i18n.js";
 
-// A better sample is one whose answer came faster; after this long any is better.
+// A sample replaces another if its answer came faster; after this time any sample does.
 const SAMPLE_LIFE_MS = 60_000;
 
 let best = null;
 
-// Takes a `server_time` from an answer to a request made between the two moments (of performance.now()).
+// Takes a sample: the `server_time` in the answer to a request, and the times (of
+// performance.now()) between which the request was made.
 export function sample(serverTime, sentAt, receivedAt) {
   const error = (receivedAt - sentAt) / 2;
   if (best === null || error <= best.error || receivedAt - best.at > SAMPLE_LIFE_MS) {
@@ -18,18 +19,20 @@ export function sample(serverTime, sentAt, receivedAt) {
   }
 }
 
-// Some systems stop counting while they sleep: after a pause the next sample counts whatever it is.
+// Some systems stop performance.now() while they sleep, so the next sample after a pause is always
+// taken.
 document.addEventListener("visibilitychange", () => {
   if (document.visibilityState === "visible" && best !== null) best.error = Infinity;
 });
 
 export const now = () => (best === null ? Date.now() : performance.now() + best.offset);
 
-// Seconds left at which those who do not see the countdown are told.
+// Remaining seconds at which the countdown is announced to screen readers.
 const MARKS = [3600, 600, 300, 60, 30, 10];
 
-// Shows in `element` how long it is until `until` (text), and calls `done` at that moment of the server's clock. Returns what
-// stops it. With `heard`, a message key, the marks above are announced.
+// Shows in `element` the time left until `until` (text), and calls `done` at that time of the
+// server's clock. Returns a function that stops it. If `heard`, a message key, is given, the
+// countdown is announced at the times above.
 export function countdown(element, until, done, heard = null) {
   const end = Date.parse(until);
   let timer = null;

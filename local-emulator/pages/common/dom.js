@@ -1,8 +1,9 @@
-// Elements without templates: text stays text, whatever it contains.
+// Creates elements without templates: text is never parsed as HTML.
 
 import { t } from "./i18n.js";
 
-// el("a", { class: "btn", href, onclick }, "text", child, …). null, undefined and false are left out, as attribute and as child.
+// el("a", { class: "btn", href, onclick }, "text", child, …). Attributes and children that are
+// null, undefined or false are omitted.
 export function el(name, attributes = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -14,7 +15,7 @@ export function el(name, attributes = {}, ...children) {
   return element;
 }
 
-// Sets a text only when it is another one: screen readers take every setting for news.
+// Sets a text only if it differs, because screen readers announce every assignment.
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -25,21 +26,21 @@ export const button = (kind, label, onclick, more = {}) => el("button", { type: 
 
 export const link = (href, label, kind = null) => el("a", { href, class: kind && `btn btn-${kind}` }, label);
 
-// A button that looks and is unavailable, but keeps the focus of who waits on it.
+// Makes a button available or unavailable. An unavailable button keeps the keyboard focus.
 export function enable(element, enabled) {
   element.setAttribute("aria-disabled", String(!enabled));
 }
 
 export const isEnabled = (element) => element.getAttribute("aria-disabled") !== "true";
 
-// Tells those who do not see the page. Texts that follow each other at once are read together.
+// Announces a text to screen readers. Texts in quick succession are read together.
 export function announce(text) {
   const live = document.getElementById("live");
   live.textContent = "";
   setTimeout(() => say(live, text), 50);
 }
 
-// Asks before something that can't be taken back. Resolves with true or false; Escape means no.
+// Asks for confirmation of an irreversible action. Resolves with true or false; Escape means false.
 export function confirm(question, yes) {
   return new Promise((resolve) => {
     const dialog = el(

@@ -1,4 +1,5 @@
-// Runs before the page is drawn, so that it never shows in the wrong colours: a classic script, because modules run later.
+// Runs before the first paint, so that the page never shows the wrong colours. It is a classic
+// script, because modules run later.
 (() => {
   const root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
@@ -7,7 +8,7 @@
     try {
       chosen = JSON.parse(localStorage.getItem("theme"));
     } catch {
-      // Storage is shut off, or holds something else: the system's choice holds.
+      // Storage is disabled or holds another value: use the system's choice.
     }
     root.dataset.bsTheme = chosen ?? (system.matches ? "dark" : "light");
   };

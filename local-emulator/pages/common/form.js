@@ -1,9 +1,10 @@
-// Forms whose mistakes are told beside the field that has them.
+// Forms that show an error beside its field.
 
 import { explain, isPassing, persist } from "./api.js";
 import { alertBox, button, el, enable, isEnabled } from "./dom.js";
 
-// A labelled input. `refuse(text)` marks it as wrong and says why; without a text it takes the mark away.
+// A labelled input. `refuse(text)` marks it as invalid and shows the text; without a text it
+// removes the mark.
 export function field(name, label, attributes, { hint = null, input = null } = {}) {
   const control = input ?? el("input", { class: "form-control", ...attributes });
   control.id = name;
@@ -23,7 +24,8 @@ export function field(name, label, attributes, { hint = null, input = null } = {
   return { element, control, refuse };
 }
 
-// A form that is sent once at a time. `send(told)` does it; `place(error)` returns the field that a refusal belongs to, or null.
+// A form with at most one request at a time. `send(told)` makes the request; `place(error)` returns
+// the field that a refusal belongs to, or null.
 export function form(fields, label, send, place) {
   const status = el("p", { class: "mt-3", role: "status" });
   const trouble = el("div");
@@ -51,7 +53,7 @@ export function form(fields, label, send, place) {
   return element;
 }
 
-// A button that does one thing at a time and says how it goes. `act(told)` does it.
+// A button with at most one action at a time, whose progress is shown. `act(told)` is the action.
 export function actionButton(kind, label, act, status, attributes = {}) {
   const element = button(
     kind,

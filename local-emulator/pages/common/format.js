@@ -1,4 +1,4 @@
-// Money, times and durations as the reader writes them.
+// Money, times and durations in the reader's notation.
 
 import { locale, t } from "./i18n.js";
 
@@ -13,7 +13,7 @@ const dateTime = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyl
 
 export const date = (text) => dateTime.format(new Date(text));
 
-// 04:05, 3:04:05, 2 d 03:04:05: rounded up, so that 00:00 is the moment itself.
+// 04:05, 3:04:05, 2 d 03:04:05: rounded up, so that 00:00 shows only at the end.
 export function clock(ms) {
   const total = Math.max(0, Math.ceil(ms / 1000));
   const two = (value) => String(value).padStart(2, "0");
@@ -22,7 +22,7 @@ export function clock(ms) {
   return hours > 0 ? `${hours}:${two(minutes)}:${two(seconds)}` : `${two(minutes)}:${two(seconds)}`;
 }
 
-// "5 minutes": for the ear.
+// "5 minutes", for screen readers.
 export function words(seconds) {
   const [value, unit] = seconds >= 3600 ? [seconds / 3600, "hour"] : seconds >= 60 ? [seconds / 60, "minute"] : [seconds, "second"];
   return new Intl.NumberFormat(locale, { style: "unit", unit, unitDisplay: "long" }).format(Math.round(value));

@@ -1,4 +1,5 @@
-// Brings the frame around every page to life: texts in the reader's language, who is signed in, language and colours.
+// The frame around every page: texts in the reader's language, the signed-in user, and the choice
+// of language and colours.
 
 import { current, forget, signInAddress } from "./account.js";
 import { call, explain, persist } from "./api.js";
@@ -8,7 +9,7 @@ import { local } from "./store.js";
 
 export const main = document.getElementById("main");
 
-// Gives the page its title and its frame. To be called first, after all texts are there.
+// Sets the page's title and frame. Call it first, once all texts are loaded.
 export function start(title) {
   entitle(title);
   for (const element of document.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
@@ -50,7 +51,7 @@ function paintTools() {
 
 const onSignInPage = () => ["/sign-in", "/register"].includes(location.pathname);
 
-// Ends this session, or with the other address all of them.
+// Ends this session or, with the other path, all of the user's sessions.
 export async function signOut(address) {
   try {
     await persist(() => call("DELETE", address), (text) => showNotice(text), 10_000);
@@ -64,7 +65,7 @@ export async function signOut(address) {
   location.assign("/");
 }
 
-// One line above everything else on the page; an empty text takes it away.
+// Shows a line above the rest of the page; an empty text removes it.
 export function showNotice(text) {
   document.getElementById("notice")?.remove();
   if (text === "") return;
@@ -73,7 +74,7 @@ export function showNotice(text) {
   main.prepend(notice);
 }
 
-// The page itself could not be had: why, and what to do.
+// Shows why the page's content could not be loaded, and what to do.
 export function showFailure(error) {
   const parts = [alertBox("danger", explain(error))];
   if (error.slug === "unauthenticated") {
@@ -85,7 +86,7 @@ export function showFailure(error) {
   main.replaceChildren(el("h1", {}, document.title.split(" – ")[0]), ...parts);
 }
 
-// A page that comes back from the browser's memory shows what was true when it was left.
+// A page from the browser's back/forward cache shows outdated content.
 addEventListener("pageshow", (event) => {
   if (event.persisted) location.reload();
 });

@@ -1,4 +1,4 @@
-// The reader's language. The other one's texts are never loaded.
+// The reader's language. The texts of the other language are not loaded.
 
 import { local } from "./store.js";
 
@@ -15,13 +15,13 @@ function choose() {
 }
 
 export const language = choose();
-// For Intl and for `lang`: which Chinese it is matters to fonts and to screen readers.
+// For Intl and for `lang`: fonts and screen readers need the variant of Chinese.
 export const locale = language === "zh" ? "zh-CN" : (navigator.languages ?? []).find((tag) => tag.startsWith("en")) ?? "en";
 document.documentElement.lang = locale;
 
 const messages = { ...(await import(`./i18n/${language}.js`)).default };
 
-// Adds texts, for pages that have their own catalogue.
+// Adds texts of pages that have their own catalogue.
 export function extend(more) {
   Object.assign(messages, more);
 }

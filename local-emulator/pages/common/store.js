@@ -1,4 +1,4 @@
-// Storage that is never in the way: where the browser refuses it, values live as long as the page.
+// Storage that never throws: if the browser refuses access, values live as long as the page.
 
 const shut = new Map();
 
@@ -37,7 +37,7 @@ function of(storage) {
   };
 }
 
-// For all tabs, and kept.
+// Shared by all tabs and permanent.
 export const local = of("localStorage");
-// For this tab alone: gone when it is closed, kept when it is reloaded.
+// For this tab only: kept on reload, lost when the tab is closed.
 export const tab = of("sessionStorage");

@@ -1,4 +1,4 @@
-// Bans, newest first: those that the operator puts and those that limits put by themselves.
+// Bans, newest first: the operators' and the automatic ones.
 
 import { call } from "../common/api.js";
 import { announce, button, el } from "../common/dom.js";

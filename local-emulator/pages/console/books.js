@@ -1,4 +1,4 @@
-// The books of a sale: green when every promise holds, else red with what is wrong.
+// The books of a sale: green when every promise holds, otherwise red with the findings.
 
 import { call } from "../common/api.js";
 import { alertBox, el } from "../common/dom.js";

@@ -1,4 +1,4 @@
-// A chart of the last minutes, drawn by uPlot. Who does not see it hears the latest values.
+// A chart of the last minutes, drawn by uPlot. The latest values are also available as text.
 
 import { el } from "../common/dom.js";
 import { number } from "../common/format.js";
@@ -7,7 +7,8 @@ import uPlot from "../vendor/uplot/uPlot.esm.js";
 const HEIGHT = 180;
 const SECONDS = 120;
 
-// `series` are labels and colours. `paint(times, values)` takes seconds since 1970, and a list of values for each series.
+// `series` holds labels and colours. `paint(times, values)` takes seconds since 1970 and one list
+// of values per series.
 export function chart(title, series) {
   const canvas = el("div", { class: "chart" });
   const figure = el("figure", { class: "mt-3 mb-0", role: "img" }, el("figcaption", { class: "h6" }, title), canvas);
@@ -23,7 +24,8 @@ export function chart(title, series) {
         series: [{}, ...series.map((one) => ({ ...one, width: 2, spanGaps: true }))],
         axes: [axis(), axis()],
         scales: {
-          // From the first second on the same width: a chart that fills must not jump.
+          // Keep the same width from the first second, so that the chart does not jump while it
+          // fills.
           x: { range: (_, first, last) => [last - SECONDS, last] },
           y: { range: (_, low, high) => [0, Math.max(high ?? 1, 1)] },
         },

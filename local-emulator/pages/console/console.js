@@ -1,4 +1,4 @@
-// /console: one screen on which an operator sees a sale live, and steers it.
+// /console: one screen to watch and control a live sale.
 
 import { current, signInAddress } from "../common/account.js";
 import { alertBox, el, link } from "../common/dom.js";
@@ -16,7 +16,7 @@ function refused(text) {
   main.replaceChildren(el("h1", {}, t("console.title")), alertBox("warning", text), link(signInAddress(), t("nav.sign-in"), "primary"));
 }
 
-// What the server refuses it refuses anyway; this only spares the operator a page of refusals.
+// The server checks the role itself; this only avoids showing a page full of refusals.
 if (current() === null) refused(t("problem.unauthenticated"));
 else if (current().role !== "admin") refused(t("console.not-admin"));
 else {

@@ -1,4 +1,4 @@
-// The live part: a stream of seconds as figures, charts and bars.
+// The live section: shows a stream of per-second figures as numbers, charts and bars.
 
 import { alertBox, el, say } from "../common/dom.js";
 import { number } from "../common/format.js";
@@ -7,7 +7,7 @@ import { chart } from "./chart.js";
 import { section } from "./section.js";
 import { units } from "./units.js";
 
-// Two minutes are shown.
+// Shows two minutes.
 const SECONDS_MAX = 120;
 const AGAIN_MS = 3_000;
 
@@ -28,7 +28,7 @@ function figure(list, label) {
   return (text) => say(value, text);
 }
 
-// `heard(second)` is told of every second.
+// Calls `heard(second)` for every second.
 export function live(heard) {
   const { element, body, status } = section("figures", t("console.live"));
   const list = el("dl", { class: "figures" });
@@ -71,7 +71,7 @@ export function live(heard) {
     heard(second);
   };
 
-  // The browser connects again by itself after a loss, but not after a refusal.
+  // The browser reconnects by itself after a lost connection, but not after a refusal.
   const connect = () => {
     const source = new EventSource("/console/live");
     source.addEventListener("second", (event) => {

@@ -1,4 +1,4 @@
-// Messages of the order queue that could not be used.
+// Unusable messages of the order queue.
 
 import { call } from "../common/api.js";
 import { announce, button, confirm, el } from "../common/dom.js";
@@ -12,7 +12,7 @@ export function parked() {
   let counted = null;
 
   const settle = async (action, done) => {
-    // null is the answer to both.
+    // Both actions resolve with null; undefined means a refusal.
     if ((await act(action)) === undefined) return;
     counted = null;
     announce(done);
@@ -48,8 +48,8 @@ export function parked() {
     else body.replaceChildren(el("ul", { class: "list-unstyled" }, ...page.parked.map(row)));
   };
   refresh();
-  // The stream tells how many there are; they are read when those are not the ones that are shown. The list has an end, and
-  // what is beyond it is not looked for again every second.
+  // The stream reports their number; the list is read again when its number differs from the shown
+  // one. The list is bounded: messages beyond its end must not cause a read every second.
   const count = (number) => {
     if (number === null || number === counted) return;
     counted = number;

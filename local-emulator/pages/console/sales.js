@@ -1,4 +1,4 @@
-// Sales: create and schedule one, open and close it, look at its books.
+// Sales: create, schedule, open and close them, and check their books.
 
 import { call } from "../common/api.js";
 import { alertBox, announce, button, confirm, el } from "../common/dom.js";
@@ -10,13 +10,13 @@ import { section } from "./section.js";
 
 const SALES_MAX = 20;
 
-// A moment of the server's clock, as an input wants it: in the reader's own time zone.
+// A time of the server's clock in the format of an input: in the reader's time zone.
 function localInput(ms) {
   const moment = new Date(ms - new Date(ms).getTimezoneOffset() * 60_000);
   return moment.toISOString().slice(0, 16);
 }
 
-// `look(sale)` shows a sale's books.
+// Calls `look(sale)` to show a sale's books.
 export function sales(look) {
   const { element, body, act } = section("sales", t("console.sales"));
   const list = el("ul", { class: "list-unstyled" });
@@ -37,7 +37,7 @@ export function sales(look) {
       tools.append(
         button("sm btn-outline-danger", t("console.close"), async () => {
           if (await confirm(t("console.close-question", { title: sale.title }), t("console.close-yes"))) {
-            // A sale that has not begun ends before it does.
+            // The end must be later than the start, so a future start is moved into the past.
             const begins = sale.state === "upcoming" ? { starts_at: new Date(now() - 1_000).toISOString() } : {};
             await change(sale, { ...begins, ends_at: moment() }, t("console.closed"));
           }
@@ -81,7 +81,7 @@ function creation(created) {
   const whole = (input) => (input.control.value === "" ? null : Number(input.control.value));
   const time = (input) => (input.control.value === "" ? null : new Date(input.control.value).toISOString());
 
-  // The same form, sent again because no answer came, creates no second sale.
+  // Sending the same form again after a missing answer creates no second sale.
   let sent = { json: "", key: "" };
   const keyOf = (sale) => {
     const json = JSON.stringify(sale);

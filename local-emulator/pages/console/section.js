@@ -1,4 +1,4 @@
-// A part of the console: a heading, a line for what goes on, and whatever the part holds.
+// A section of the console: a heading, a status line and the content.
 
 import { explain, persist } from "../common/api.js";
 import { alertBox, el } from "../common/dom.js";
@@ -9,7 +9,8 @@ export function section(id, title, ...children) {
   body.append(...children);
   const element = el("section", { class: "border-top mt-4 pt-3", id, "aria-labelledby": `${id}-title` });
   element.append(el("h2", { class: "h4", id: `${id}-title` }, title), status, body);
-  // Does something and shows what came of it; resolves with the answer, or with undefined after a refusal.
+  // Runs an action and shows its result; resolves with the answer, or with undefined after a
+  // refusal.
   const act = async (action) => {
     status.replaceChildren();
     try {

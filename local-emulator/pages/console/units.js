@@ -12,7 +12,8 @@ function bar(sale) {
   const text = el("p", { class: "mb-1" });
   const picture = el("div", { class: "units", role: "img" }, ...parts);
   const paint = (sale) => {
-    // While it is read some unit may be counted twice or not at all: the bar is always whole.
+    // The figures are not read atomically, so a unit may be counted twice or not at all; the bar is
+    // scaled to be full.
     const whole = Math.max(1, PARTS.reduce((all, name) => all + sale[name], 0));
     PARTS.forEach((name, at) => (parts[at].style.width = `${(100 * sale[name]) / whole}%`));
     const words = PARTS.map((name) => `${label[name]} ${number(sale[name])}`).join(", ");
@@ -30,7 +31,7 @@ export function units() {
   const element = el("div", { class: "mt-3" }, el("h3", { class: "h6" }, t("console.units")), el("p", { class: "mb-2" }, ...keys), list);
   const bars = new Map();
   const paint = (sales) => {
-    // The stores did not answer: what was known stays.
+    // The stores did not answer: keep the last figures.
     if (sales === null) return;
     for (const [id, old] of bars) {
       if (!sales.some((sale) => sale.sale_id === id)) {

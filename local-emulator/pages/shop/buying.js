@@ -1,16 +1,17 @@
-// The way from the button to an accepted order, as API.md's "How a good client buys" has it: one ticket, kept, and sent again
-// until its fate is known. Knows nothing of what the page looks like.
+// The steps from the button to an accepted order, as in API.md's "How a good client buys": one
+// ticket is kept and sent again until its outcome is known. Independent of the page's layout.
 
 import { Refusal, call, isPassing, persist, sleep } from "../common/api.js";
 import { captchasAreOn, isAboutCaptcha } from "../common/captcha.js";
 import { now } from "../common/clock.js";
 import { attempt, begin, drop, keep } from "./attempts.js";
 
-// How long one press of the button is followed up.
+// How long one press of the button is retried.
 const PATIENCE_MS = 120_000;
 
-// Buys one unit, or goes on with what was begun. Resolves with the order's id; throws the refusal that ends it.
-// `askCaptcha(error)` resolves with an answer, and is given what was wrong with the last one; `told(text)` hears of waits.
+// Buys one unit, or continues an unfinished attempt. Resolves with the order's id, or throws the
+// final refusal. `askCaptcha(error)` gets the refusal of the last answer and resolves with a new
+// one; `told(text)` is called for each wait.
 export async function buy(saleId, { askCaptcha, told }) {
   let renewed = false;
   for (;;) {
@@ -20,7 +21,8 @@ export async function buy(saleId, { askCaptcha, told }) {
         const { ticket, order_id } = await askForTicket(saleId, askCaptcha, told);
         keep(saleId, { stage: "sending", ticket, order_id });
       } catch (error) {
-        // Nothing has been bought. After signing in again the visitor need not press the button a second time.
+        // Nothing has been bought. After signing in again, the purchase continues without another
+        // press of the button.
         if (error.slug !== "unauthenticated") drop(saleId);
         throw error;
       }
@@ -29,7 +31,7 @@ export async function buy(saleId, { askCaptcha, told }) {
       return await send(saleId, told);
     } catch (error) {
       if (!["bad-ticket", "ticket-expired"].includes(error.slug) || renewed) throw error;
-      // No order was made of it: the next round begins with a new one.
+      // The ticket created no order: the next round begins with a new ticket.
       renewed = true;
       drop(saleId);
     }
@@ -51,7 +53,7 @@ async function askForTicket(saleId, askCaptcha, told) {
   }
 }
 
-// Our idea of the server's clock may be a little ahead.
+// The page's estimate of the server's clock may be slightly ahead.
 async function whenOpen(action) {
   for (let tries = 0; ; tries += 1) {
     try {
@@ -66,7 +68,7 @@ async function whenOpen(action) {
 
 async function send(saleId, told) {
   const begun = attempt(saleId);
-  // Signed out in another tab a moment ago.
+  // The user has just signed out in another tab.
   if (begun === null) throw new Refusal("unauthenticated");
   keep(saleId, { stage: "sending" });
   const { ticket, order_id } = begun;
@@ -74,12 +76,12 @@ async function send(saleId, told) {
     await persist(() => whenOpen(() => call("POST", `/api/sales/${saleId}/orders`, { ticket })), told, PATIENCE_MS);
   } catch (error) {
     if (error.slug === "bad-ticket" && (await exists(order_id, told))) {
-      // The session is another one, but the order was made before.
+      // The session has changed, but the order was created before.
     } else if (error.slug === "already-bought" && error.problem.order_id) {
       keep(saleId, { stage: "accepted", ticket: null, order_id: error.problem.order_id });
       throw error;
     } else {
-      // After signing in again, or when the trouble passes, the same ticket is sent again.
+      // After signing in again, or when the problem has passed, the same ticket is sent again.
       const unknown = isPassing(error) || ["unauthenticated", "internal"].includes(error.slug);
       keep(saleId, { stage: unknown ? "sending" : "held" });
       throw error;

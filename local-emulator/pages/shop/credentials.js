@@ -1,4 +1,4 @@
-// What signing in and registering share: the form, and being signed in.
+// Shared by signing in and registering: the form, and the sign-in itself.
 
 import { remember, wayBack } from "../common/account.js";
 import { call, persist } from "../common/api.js";
@@ -8,7 +8,8 @@ import { field, form } from "../common/form.js";
 import { language, t } from "../common/i18n.js";
 import { local } from "../common/store.js";
 
-// `send(body, told)` does what the page is for. With `isNew` the password is a new one and a captcha is there from the start.
+// `send(body, told)` makes the page's request. With `isNew` the form asks for a new password and
+// shows a captcha from the start.
 export function credentialsForm({ label, isNew, send }) {
   const choice = el(
     "select",
@@ -45,7 +46,7 @@ export function credentialsForm({ label, isNew, send }) {
       await send(body, told);
     } catch (error) {
       if (!isAboutCaptcha(error)) {
-        // A captcha is used up by whatever was refused after it.
+        // The captcha is used even if a later check refused the request.
         if (place.contains(own.element)) await own.draw();
         throw error;
       }
@@ -64,12 +65,12 @@ function missing(where, key) {
   where.control.focus();
 }
 
-// Signs in and goes back to where the visitor came from.
+// Signs in and returns to the visitor's previous page.
 export async function signIn({ phone, country, password, ...captchaAnswer }, told) {
-  // A lost answer is no harm: the session that nobody knows of ends by itself.
+  // A lost answer is harmless: its unused session expires.
   const { user } = await persist(() => call("POST", "/api/sessions", { phone, country, password, ...captchaAnswer }), told, 30_000);
   remember(user);
   location.replace(wayBack());
-  // Until the next page is there nothing can be sent again.
+  // The form stays blocked until the next page has loaded.
   await new Promise(() => {});
 }

@@ -1,4 +1,4 @@
-// /orders/{order_id}: the result of buying, also while it is not known yet.
+// /orders/{order_id}: the result of a purchase, also while it is pending.
 
 import { call, persist, sleep } from "../common/api.js";
 import { announce, el } from "../common/dom.js";
@@ -14,7 +14,7 @@ const address = `/api/orders/${encodeURIComponent(location.pathname.split("/")[2
 
 const ASK_FIRST_MS = 500;
 const ASK_MAX_MS = 3_000;
-// From here on the page admits that it takes long.
+// After this time the page says that it takes unusually long.
 const LONG_MS = 15_000;
 
 let sale = null;
@@ -50,14 +50,14 @@ function paint(order, isLong = false) {
   );
 }
 
-// Something has changed: said to everybody, once.
+// Announce a change to screen readers, once.
 function became(order) {
   paint(order);
   announce(t(`result.${order.status}`));
   main.focus();
 }
 
-// Asks until the order has another status than this one.
+// Polls until the order's status differs from this one.
 async function watch(status) {
   const since = performance.now();
   let isLong = false;
@@ -83,7 +83,7 @@ async function watch(status) {
 
 try {
   const order = await fetchOrder();
-  // Its title and the server's clock; the order is shown without them if need be.
+  // For the title and the server's clock; if this fails, the order is shown without them.
   sale = await call("GET", `/api/sales/${order.sale_id}`).catch(() => null);
   paint(order);
   if (order.status === "queued") {

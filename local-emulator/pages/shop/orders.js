@@ -1,4 +1,4 @@
-// /orders: what the visitor has ordered, newest first, and the account.
+// /orders: the visitor's orders, newest first, and the account.
 
 import { current, signInAddress } from "../common/account.js";
 import { call, explain, persist } from "../common/api.js";
@@ -18,7 +18,7 @@ const more = el("p", { class: "text-center" });
 const sales = new Map();
 const shown = new Set();
 
-// Its sale, asked for once however many orders it has; null when it can't be had now.
+// The order's sale, fetched once for all its orders; null when it can't be loaded now.
 function saleOf(order) {
   if (!sales.has(order.sale_id)) sales.set(order.sale_id, call("GET", `/api/sales/${order.sale_id}`).catch(() => null));
   return sales.get(order.sale_id);
@@ -43,7 +43,7 @@ async function row(order) {
     announce(t(`result.${order.status}`));
     element.querySelector("a").focus();
   };
-  // The time to pay is over; the server says so itself in a moment.
+  // The time to pay has ended; the server will expire the order shortly.
   const again = (order) => {
     setTimeout(async () => {
       const now = await call("GET", `/api/orders/${order.order_id}`).catch(() => order);
@@ -82,7 +82,7 @@ function offerMore(cursor) {
 const fetchPage = (cursor) =>
   persist(() => call("GET", `/api/orders?limit=${PAGE}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`), showNotice);
 
-// Orders of this tab that are not recorded yet are not in the list; they come first.
+// Orders of this tab that are not recorded yet are missing in the list; show them first.
 async function takeQueued() {
   for (const id of acceptedOrders()) {
     const order = await call("GET", `/api/orders/${id}`).catch(() => null);

@@ -1,4 +1,4 @@
-// What the list and the page of an order show alike: its state, what can be done, and the time that is left for it.
+// Shared by the list and the page of an order: its status, its actions and the time left for them.
 
 import { call } from "../common/api.js";
 import { countdown, now } from "../common/clock.js";
@@ -11,7 +11,8 @@ const COLOURS = { confirmed: "text-bg-primary", paid: "text-bg-success" };
 
 export const statusBadge = (status) => el("span", { class: `badge ${COLOURS[status] ?? "text-bg-secondary"}` }, t(`status.${status}`));
 
-// Buttons to pay and to cancel, and the time left. `changed(order)` hears of what became of it; `over()` that the time is up.
+// Buttons to pay and to cancel, and the time left. Calls `changed(order)` after an action and
+// `over()` when the time is up.
 export function actions(order, changed, over) {
   const status = el("div", { role: "status" });
   const box = el("div");

@@ -1,11 +1,12 @@
-// /problems and /problems/{slug}: the server has written them in English; what the shop says to its visitors is added.
+// /problems and /problems/{slug}: the server renders them in English; this adds the shop's texts
+// for visitors.
 
 import { start } from "../common/frame.js";
 import { language, t } from "../common/i18n.js";
 
 start(document.title);
 
-// Without values the texts speak in general.
+// Without values the texts are general.
 const general = (slug) =>
   t(`problem.${slug}`, { left: t("problems.some-time"), starts_at: t("problems.some-time"), status: t("problems.final") }).trim();
 

@@ -14,7 +14,7 @@ async function register(body, told) {
     await persist(
       () =>
         call("POST", "/api/users", body).catch((error) => {
-          // These say that it may have been done all the same.
+          // After these refusals the user may have been registered.
           unsure ||= ["no-answer", "unavailable", "function-failed", "function-timeout"].includes(error.slug);
           throw error;
         }),
@@ -22,7 +22,8 @@ async function register(body, told) {
       30_000,
     );
   } catch (error) {
-    // The number may be taken by this very form; then its password opens it. A used-up captcha may mean the same.
+    // An earlier attempt with this form may have taken the number; then signing in with its
+    // password succeeds. A used captcha may have the same cause.
     if (!unsure || !["phone-taken", "captcha-gone"].includes(error.slug)) throw error;
     await signIn({ phone: body.phone, country: body.country, password: body.password }, told).catch(() => {
       throw error;

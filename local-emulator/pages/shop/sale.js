@@ -18,7 +18,7 @@ const saleId = location.pathname.split("/")[2];
 const address = `/api/sales/${encodeURIComponent(saleId)}`;
 
 let sale;
-// Whether this page buys at the moment. It stays so after success: the next page is on its way.
+// Whether a purchase is running. It stays true after success, because the next page is loading.
 let busy = false;
 
 const badge = el("span");
@@ -60,7 +60,7 @@ function paintButton(state) {
   else say(status, "");
 }
 
-// The sale opens or ends, by the server's clock: the page turns by itself.
+// When the sale opens or ends by the server's clock, the page updates itself.
 function onMoment() {
   paint();
   if (stateOf(sale) === "open") announce(t("sale.open-now"));
@@ -72,7 +72,7 @@ async function onPress() {
     location.assign(signInAddress());
     return;
   }
-  // A second unit begins with a ticket of its own.
+  // A second unit needs its own ticket.
   if (attempt(saleId)?.stage === "accepted") drop(saleId);
   await run();
 }
@@ -104,7 +104,8 @@ async function showTrouble(error) {
   if (error.slug === "already-bought") parts.push(link(`/orders/${error.problem.order_id}`, t("order.show"), "primary"));
   trouble.replaceChildren(...parts);
   if (error.slug === "sold-out") sale.available = 0;
-  // What was sent may still become an order: the same ticket is sent when the visitor tries again.
+  // The ticket that was sent may still create an order, so the same ticket is sent when the visitor
+  // tries again.
   if (attempt(saleId)?.stage === "sending") trouble.append(el("p", {}, t("buy.kept")));
 }
 
@@ -151,7 +152,7 @@ function askCaptcha(wrong) {
   });
 }
 
-// What this tab began before it was reloaded, left or signed out.
+// Continues a purchase that this tab began before it was reloaded, left or signed out.
 async function resume() {
   const begun = attempt(saleId);
   if (begun === null) {
@@ -169,7 +170,7 @@ async function resume() {
     if (["cancelled", "expired", "rejected"].includes(order.status)) drop(saleId);
     else showOwn(order);
   } catch (error) {
-    // Not found: it was never made. Anything else is told where it matters, on the order's own page.
+    // Not found: the order was never created. Other problems are shown on the order's own page.
     if (error.slug === "not-found") drop(saleId);
     else showOwn(begun);
   }
@@ -181,7 +182,8 @@ function showOwn({ order_id, status = "queued" }) {
   );
 }
 
-// Fetches the figures again while somebody looks at them: often while units move, hardly ever long before the start.
+// Refreshes the figures while the page is visible: often while the sale is open, rarely long before
+// its start.
 async function refresh() {
   for (;;) {
     const state = stateOf(sale);
@@ -193,7 +195,8 @@ async function refresh() {
       sale = await call("GET", address);
       paint();
     } catch {
-      // The next round tries again; what is shown stays, and pressing the button tells the truth.
+      // The next round tries again. The old figures stay; pressing the button gives the current
+      // answer.
       await sleep(2_000);
     }
   }

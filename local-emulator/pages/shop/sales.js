@@ -106,7 +106,7 @@ async function refresh() {
   for (;;) {
     await sleep(REFRESH_MS * (0.75 + Math.random() / 2));
     if (document.visibilityState !== "visible") continue;
-    // The first page alone: what is old hardly changes.
+    // Refresh the first page only: older sales rarely change.
     await call("GET", "/api/sales").then(take, (error) => {
       if (!isPassing(error)) showNotice(explain(error));
     });

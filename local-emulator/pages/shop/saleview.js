@@ -1,11 +1,11 @@
-// What the list and the page of a sale show alike.
+// Shared by the list and the page of a sale.
 
 import { el, say } from "../common/dom.js";
 import { money, number } from "../common/format.js";
 import { t } from "../common/i18n.js";
 import { now } from "../common/clock.js";
 
-// By the server's clock at this moment: an answer is a little old when it is shown.
+// Uses the server's current time, because an answer is slightly old when it is shown.
 export function stateOf(sale) {
   if (now() < Date.parse(sale.starts_at)) return "upcoming";
   if (now() >= Date.parse(sale.ends_at)) return "ended";
@@ -32,7 +32,7 @@ export const prices = (sale) =>
     ],
   );
 
-// A bar and a text of what is left. `paint(sale)` brings it up to date.
+// A bar and a text for the remaining units. `paint(sale)` updates them.
 export function stockBar() {
   const bar = el("div", { class: "progress-bar bg-danger" });
   const box = el("div", { class: "progress stock", role: "progressbar", "aria-label": t("stock.label"), "aria-valuemin": "0" }, bar);
@@ -48,7 +48,7 @@ export function stockBar() {
   return { element: el("div", { class: "mb-3" }, text, box), paint };
 }
 
-// A picture that can't be loaded leaves no trace.
+// A picture that can't be loaded is removed.
 export function photo(sale) {
   if (!sale.image_url) return null;
   const image = el("img", { class: "photo", src: sale.image_url, alt: "", loading: "lazy", referrerpolicy: "no-referrer" });

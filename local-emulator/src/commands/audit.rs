@@ -2,18 +2,19 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use flashsale::app::{App, SaleBooks};
+use flashsale::{api::SaleBooks, app::App, config::ServersMode};
 use tokio::time::Instant;
 
 use crate::cli;
 
-/// Reads the books and prints them. Until `within_ms` have passed, it reads again while they do not balance or a store does not
-/// answer, as right after a failover.
+/// Reads the books and prints them. If they do not balance or a store does not answer, as right
+/// after a failover, it reads again until `within_ms` have passed.
 pub async fn run(app: &App, within_ms: u64) -> anyhow::Result<ExitCode> {
     let deadline = Instant::now() + Duration::from_millis(within_ms);
     let (books, parked) = loop {
         let read = read(app).await;
-        let balance = matches!(&read, Ok((books, _)) if books.iter().all(|sale| sale.findings.is_empty()));
+        let balance =
+            matches!(&read, Ok((books, _)) if books.iter().all(|sale| sale.findings.is_empty()));
         if balance || Instant::now() >= deadline {
             break read?;
         }
@@ -26,6 +27,12 @@ pub async fn run(app: &App, within_ms: u64) -> anyhow::Result<ExitCode> {
     if parked > 0 {
         cli::say(&format!("note: {parked} messages are parked"))?;
     }
+    if app.config.servers == ServersMode::Embedded {
+        cli::say(
+            "note: embedded, reservations are in the memory of the process that serves; \
+             this command checks the ledger alone",
+        )?;
+    }
     if findings == 0 {
         cli::say(&format!("the books of {} sales balance", books.len()))?;
         return Ok(ExitCode::SUCCESS);
@@ -34,16 +41,24 @@ pub async fn run(app: &App, within_ms: u64) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// The books, and how many messages are parked.
+/// The books, and the number of parked messages.
 async fn read(app: &App) -> anyhow::Result<(Vec<SaleBooks>, u64)> {
     Ok((app.audit().await?, app.ports.queue.depth().await?.parked))
 }
 
 fn print(sale: &SaleBooks) -> anyhow::Result<()> {
     let SaleBooks { sale_id, stock, available, reserved, sold, .. } = sale;
-    cli::say(&format!("{sale_id}  stock {stock} = available {available} + reserved {reserved} + sold {sold}  {:?}", sale.title))?;
+    cli::say(&format!(
+        "{sale_id}  stock {stock} = available {available} + reserved {reserved} + sold {sold}  {:?}",
+        sale.title
+    ))?;
     for finding in &sale.findings {
-        cli::say(&format!("  promise {} is broken: {} {}", finding.promise, finding.what, finding.ids.join(" ")))?;
+        cli::say(&format!(
+            "  promise {} is broken: {} {}",
+            finding.promise,
+            finding.what,
+            finding.ids.join(" ")
+        ))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `migrate`: brings the schema of the ledger up to date, or says what that would do.
+//! `migrate`: brings the schema of the ledger up to date, or lists the pending migrations.
 
 use std::process::ExitCode;
 
@@ -38,7 +38,10 @@ async fn look(config: &Config) -> anyhow::Result<ExitCode> {
     for migration in &schema.pending {
         cli::say(&format!("pending: {migration}{}", consequence(migration)?))?;
     }
-    cli::say(&format!("{} migrations are pending: `migrate` runs them, and so does the first instance that starts", schema.pending.len()))?;
+    cli::say(&format!(
+        "{} migrations are pending: `migrate` runs them, and so does the first instance that starts",
+        schema.pending.len()
+    ))?;
     Ok(ExitCode::FAILURE)
 }
 
@@ -46,13 +49,18 @@ async fn look(config: &Config) -> anyhow::Result<ExitCode> {
 fn consequence(migration: &Migration) -> anyhow::Result<String> {
     Ok(match migration.oldest_release()? {
         None => String::new(),
-        Some(oldest) => format!("; stop all instances of releases before {oldest} first, none of them works after it"),
+        Some(oldest) => format!(
+            "; stop all instances of releases before {oldest} first, none of them works after it"
+        ),
     })
 }
 
 fn say_current(schema: &Schema) -> anyhow::Result<()> {
     if let Some(last) = &schema.last {
-        cli::say(&format!("the schema is up to date for release {}; its last migration is {last}", release()))?;
+        cli::say(&format!(
+            "the schema is up to date for release {}; its last migration is {last}",
+            release()
+        ))?;
     }
     for newer in &schema.newer {
         cli::say(&format!("note: {newer} is of a newer release; this one can work with it"))?;

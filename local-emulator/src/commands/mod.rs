@@ -19,12 +19,13 @@ use crate::{
 /// Runs what the command line asks for.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(Command::Health { address, timeout }) = &arguments.command {
-        // Before the configuration is read: with an address it needs none, and it ends with 0 or 1 only.
+        // Before the configuration is read: with an address `health` needs none, and it exits only
+        // with 0 or 1.
         return health::run(&arguments, address.as_deref(), *timeout).await;
     }
     let config = arguments.config()?;
     let command = arguments.command.unwrap_or(Command::Serve);
-    // Other commands are over before a collector would hear of them.
+    // Other commands end too soon to export anything to a collector.
     let traces = match command {
         Command::Serve => traces::start(&config)?,
         _ => {
@@ -34,41 +35,58 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     for flag in arguments.backend.with_passwords() {
-        let variable = format!("FLASHSALE_{}", flag.trim_start_matches('-').replace('-', "_").to_uppercase());
-        tracing::warn!("{flag}: its password shows in the list of processes (ps): give it as {variable}, or in a file with --config");
+        let variable =
+            format!("FLASHSALE_{}", flag.trim_start_matches('-').replace('-', "_").to_uppercase());
+        tracing::warn!(
+            "{flag}: its password shows in the list of processes (ps): give it as {variable}, or in a file with --config"
+        );
     }
     if let Command::Config = command {
         cli::say(config.shown().trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Command::Serve = command {
-        // From here on, so that a signal during a long start ends it gently too.
+        // Caught before the start, so that a signal during a long start also ends it gracefully.
         let mut signals = serve::Signals::catch()?;
-        // Before the backend is opened: what it counts with is made there.
+        // Before the backend is opened, because that makes its metrics.
         let figures = if config.admin_listen.is_empty() { None } else { Some(metrics::start()?) };
         let backend = tokio::select! {
             backend = Backend::open(config) => backend?,
             () = signals.next() => return Ok(ExitCode::SUCCESS),
         };
         let wish = match (arguments.serve.demo, arguments.serve.no_demo) {
-            (_, true) => demo::Wish::No,
-            (true, false) => demo::Wish::Yes,
-            (false, false) => demo::Wish::Default,
+            (_, true) => demo::Mode::No,
+            (true, false) => demo::Mode::Yes,
+            (false, false) => demo::Mode::Default,
         };
         return serve::run(backend, wish, signals, figures, traces).await;
     }
     if let Command::Migrate { check } = command {
-        // Not on a backend: opening one changes the schema.
+        // Without a backend, because opening one migrates the schema.
         return migrate::run(config, check).await;
     }
     let backend = Backend::open(config).await?;
     let outcome = match &command {
         Command::Audit { within } => audit::run(&backend.app, *within).await,
-        Command::Users(UsersCommand::Seed { count, out }) => users::seed(&backend.app, *count, out).await,
-        Command::Users(UsersCommand::AddAdmin { phone }) => users::add_admin(&backend.app, phone).await,
+        Command::Users(UsersCommand::Seed { count, out }) => {
+            users::seed(&backend.app, *count, out).await
+        }
+        Command::Users(UsersCommand::AddAdmin { phone }) => {
+            users::add_admin(&backend.app, phone).await
+        }
         Command::Users(UsersCommand::Demote { phone }) => users::demote(&backend.app, phone).await,
-        Command::Users(UsersCommand::SetPassword { phone }) => users::set_password(&backend.app, phone).await,
-        Command::Sales(SalesCommand::Create { title, stock, price, currency, per_user_limit, starts_in, ends_in }) => {
+        Command::Users(UsersCommand::SetPassword { phone }) => {
+            users::set_password(&backend.app, phone).await
+        }
+        Command::Sales(SalesCommand::Create {
+            title,
+            stock,
+            price,
+            currency,
+            per_user_limit,
+            starts_in,
+            ends_in,
+        }) => {
             let wanted = sales::Wanted {
                 title: title.clone(),
                 stock: *stock,
@@ -81,13 +99,16 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             sales::create(&backend.app, wanted).await
         }
         Command::Invoke { function, event } => invoke::run(&backend.app, function, event).await,
-        Command::Serve | Command::Config | Command::Migrate { .. } | Command::Health { .. } => unreachable!("handled above"),
+        Command::Serve | Command::Config | Command::Migrate { .. } | Command::Health { .. } => {
+            unreachable!("handled above")
+        }
     };
     backend.close().await;
     outcome
 }
 
-/// A refusal of the product, told on the command line.
+/// A problem of the product as an error of the command.
 fn refused(problem: &flashsale::problem::Problem) -> anyhow::Error {
+    problem.log_cause();
     anyhow::anyhow!("{}: {}", problem.slug(), problem.detail())
 }

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use flashsale::app::{App, NewSale};
+use flashsale::{api::NewSale, app::App};
 
 use super::refused;
 use crate::cli;
 
-/// What the flags say.
+/// The sale as the flags describe it.
 pub struct Wanted<'a> {
     pub title: String,
     pub stock: u32,

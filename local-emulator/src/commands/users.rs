@@ -18,12 +18,19 @@ use flashsale::{
 use super::refused;
 use crate::cli;
 
-/// Makes shoppers with sessions and writes them as CSV. The file lets its reader in, so only its owner may read it.
+/// Makes shoppers with sessions and writes them as CSV. Only the file's owner may read it, because
+/// it contains session tokens.
 pub async fn seed(app: &App, count: u32, out: &Path) -> anyhow::Result<ExitCode> {
     let shown = || format!("--out {}", out.display());
-    let file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(out).with_context(shown)?;
+    let file = fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(out)
+        .with_context(shown)?;
     if file.metadata().with_context(shown)?.is_file() {
-        // One that was there may be open to others.
+        // An existing file may be readable by others.
         file.set_permissions(fs::Permissions::from_mode(0o600)).with_context(shown)?;
     }
     let mut lines = std::io::BufWriter::new(file);
@@ -32,9 +39,10 @@ pub async fn seed(app: &App, count: u32, out: &Path) -> anyhow::Result<ExitCode>
     while left > 0 {
         let seeded = app.seed_users(left).await.map_err(|problem| refused(&problem))?;
         for (user, token) in &seeded {
-            writeln!(lines, "{},{},{token}", user.user_id, user.phone.as_str()).with_context(shown)?;
+            writeln!(lines, "{},{},{token}", user.user_id, user.phone.as_str())
+                .with_context(shown)?;
         }
-        // Fewer than asked for when a drawn phone number was taken.
+        // Fewer than requested if a random phone number was already taken.
         left -= u32::try_from(seeded.len())?;
     }
     lines.flush().with_context(shown)?;
@@ -45,7 +53,10 @@ pub async fn seed(app: &App, count: u32, out: &Path) -> anyhow::Result<ExitCode>
 /// Makes an administrator.
 pub async fn add_admin(app: &App, phone: &str) -> anyhow::Result<ExitCode> {
     let phone = read_phone(phone)?;
-    let user = app.add_user(phone, read_password()?, Role::Admin).await.map_err(|problem| refused(&problem))?;
+    let user = app
+        .add_user(phone, read_password()?, Role::Admin)
+        .await
+        .map_err(|problem| refused(&problem))?;
     said(&user)
 }
 
@@ -61,10 +72,11 @@ pub async fn demote(app: &App, phone: &str) -> anyhow::Result<ExitCode> {
 /// Sets a user's password.
 pub async fn set_password(app: &App, phone: &str) -> anyhow::Result<ExitCode> {
     let phone = read_phone(phone)?;
-    let user = app.set_password(&phone, read_password()?).await.map_err(|problem| match problem {
-        Problem::NotFound => anyhow::anyhow!("--phone: no user has this number"),
-        problem => refused(&problem),
-    })?;
+    let user =
+        app.set_password(&phone, read_password()?).await.map_err(|problem| match problem {
+            Problem::NotFound => anyhow::anyhow!("--phone: no user has this number"),
+            problem => refused(&problem),
+        })?;
     said(&user)
 }
 
@@ -80,7 +92,10 @@ fn read_phone(phone: &str) -> anyhow::Result<Phone> {
 /// The first line of standard input.
 fn read_password() -> anyhow::Result<String> {
     let mut password = String::new();
-    std::io::stdin().lock().read_line(&mut password).context("the password is read from standard input")?;
+    std::io::stdin()
+        .lock()
+        .read_line(&mut password)
+        .context("the password is read from standard input")?;
     let password = password.trim_end_matches(['\r', '\n']).to_owned();
     if password.is_empty() {
         anyhow::bail!("the password is read from standard input, which is empty");

@@ -13,35 +13,18 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use tower::ServiceExt as _;
 
-use crate::lambda::{EVENT_FUNCTIONS, FunctionError, Refusal};
-
-/// The router of an HTTP function.
-fn function(app: &App, name: &str) -> Option<Router> {
-    let app = app.clone();
-    Some(match name {
-        "captcha" => captcha_function::router(app),
-        "login" => login::router(app),
-        "sales" => sales::router(app),
-        "seckill" => seckill::router(app),
-        "order-status" => order_status::router(app),
-        "admin" => admin::router(app),
-        _ => return None,
-    })
-}
+use crate::lambda::{FunctionError, HTTP_FUNCTIONS, Refusal, http_function};
 
 /// The routes of all HTTP functions.
 pub fn router(app: &App) -> Router {
-    let names = crate::lambda::HTTP_FUNCTIONS.iter().map(|(name, _)| *name);
-    names.filter_map(|name| function(app, name)).fold(Router::new(), Router::merge)
+    let routers = HTTP_FUNCTIONS.iter().map(|function| (function.endpoints)().router(app.clone()));
+    routers.fold(Router::new(), Router::merge)
 }
 
-/// Whether there is such a function.
-pub fn has(name: &str) -> bool {
-    EVENT_FUNCTIONS.contains(&name) || crate::lambda::HTTP_FUNCTIONS.iter().any(|(known, _)| *known == name)
-}
-
-/// Runs a function's work as a task of its own, so that a panic in it is its failure and not our end.
-pub async fn guarded<T: Send + 'static>(work: impl Future<Output = Result<T, Error>> + Send + 'static) -> Result<T, String> {
+/// Runs a function's work in its own task, so that a panic fails the function and not the emulator.
+pub async fn guarded<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, String> {
     match tokio::spawn(work).await {
         Ok(outcome) => outcome.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
@@ -49,7 +32,11 @@ pub async fn guarded<T: Send + 'static>(work: impl Future<Output = Result<T, Err
 }
 
 /// Calls a function with an event.
-pub async fn invoke(app: &App, name: &str, payload: Bytes) -> Result<Result<Bytes, FunctionError>, Refusal> {
+pub async fn invoke(
+    app: &App,
+    name: &str,
+    payload: Bytes,
+) -> Result<Result<Bytes, FunctionError>, Refusal> {
     let app = app.clone();
     Ok(match name {
         "order-worker" => match read(&payload) {
@@ -60,7 +47,10 @@ pub async fn invoke(app: &App, name: &str, payload: Bytes) -> Result<Result<Byte
             Ok(event) => outcome(guarded(sweeper::handle(app, event)).await),
             Err(error) => Err(error),
         },
-        _ => http_event(function(&app, name).ok_or(Refusal::NoSuchFunction)?, &payload).await,
+        _ => {
+            let function = http_function(name).ok_or(Refusal::NoSuchFunction)?;
+            http_event((function.endpoints)().router(app), &payload).await
+        }
     })
 }
 
@@ -69,20 +59,27 @@ fn read<E: DeserializeOwned>(payload: &[u8]) -> Result<E, FunctionError> {
 }
 
 fn outcome(outcome: Result<impl Serialize, String>) -> Result<Bytes, FunctionError> {
-    let outcome = outcome.and_then(|done| serde_json::to_vec(&done).map_err(|error| error.to_string()));
+    let outcome =
+        outcome.and_then(|done| serde_json::to_vec(&done).map_err(|error| error.to_string()));
     outcome.map(Bytes::from).map_err(|error| failed("function", &error))
 }
 
 fn failed(kind: &str, message: &str) -> FunctionError {
-    FunctionError::reported(Bytes::from(json!({ "errorType": kind, "errorMessage": message }).to_string()))
+    FunctionError::reported(Bytes::from(
+        json!({ "errorType": kind, "errorMessage": message }).to_string(),
+    ))
 }
 
 async fn http_event(router: Router, payload: &[u8]) -> Result<Bytes, FunctionError> {
     let text = String::from_utf8_lossy(payload).into_owned();
-    // A task of its own, as above; an event can make even its reader panic.
+    // In its own task, as above: an event may make even the code that reads it panic.
     let answering = tokio::spawn(async move {
-        let request = request::from_str(&text)
-            .map_err(|error| failed("event", &format!("not an event of an API Gateway HTTP API (payload version 2): {error}")))?;
+        let request = request::from_str(&text).map_err(|error| {
+            failed(
+                "event",
+                &format!("not an event of an API Gateway HTTP API (payload version 2): {error}"),
+            )
+        })?;
         let request = request.map(|body| Body::from(body.to_vec()));
         let Ok(response) = http::finish(router, TraceSource::Gateway).oneshot(request).await;
         let (parts, body) = response.into_parts();
@@ -96,14 +93,20 @@ async fn http_event(router: Router, payload: &[u8]) -> Result<Bytes, FunctionErr
     };
     let mut headers = Map::new();
     for name in parts.headers.keys().filter(|name| *name != "set-cookie") {
-        headers.insert(name.to_string(), Value::String(values(&parts.headers, name.as_str()).join(",")));
+        headers.insert(
+            name.to_string(),
+            Value::String(values(&parts.headers, name.as_str()).join(",")),
+        );
     }
     let cookies = values(&parts.headers, "set-cookie");
-    let answer =
-        json!({ "statusCode": parts.status.as_u16(), "headers": headers, "cookies": cookies, "body": body, "isBase64Encoded": encoded });
+    let answer = json!({ "statusCode": parts.status.as_u16(), "headers": headers, "cookies": cookies, "body": body, "isBase64Encoded": encoded });
     Ok(Bytes::from(answer.to_string()))
 }
 
 fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
-    headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
+    headers
+        .get_all(name)
+        .iter()
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        .collect()
 }

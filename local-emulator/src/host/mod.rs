@@ -1,5 +1,6 @@
-//! Where the functions run: in this process, or as processes of their own. Everything that calls a function (gateway,
-//! poller, scheduler, Invoke API, `invoke`) calls it through a [`Host`] and does not ask which.
+//! Where the functions run: in this process, or as processes of their own. Every caller of a
+//! function (gateway, poller, scheduler, Invoke API, `invoke`) uses a [`Host`] and does not depend
+//! on which it is.
 
 mod in_process;
 mod processes;
@@ -16,7 +17,7 @@ use hyper::body::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::lambda::{Fleet, FunctionError, HTTP_FUNCTIONS, Invocation, Refusal, Reply, new_id};
+use crate::lambda::{self, Fleet, FunctionError, Invocation, Refusal, Reply, new_id};
 
 pub use processes::{Http, http};
 
@@ -28,18 +29,20 @@ pub enum Host {
 }
 
 impl Host {
-    /// Starts what the configuration wants. `wanted` says that only this function will be called.
+    /// Starts the functions as configured; only `wanted`, if given.
     pub fn start(app: &App, wanted: Option<&str>) -> anyhow::Result<Self> {
         Ok(match app.config.host {
             HostMode::InProcess => Self::InProcess(app.clone()),
-            HostMode::Processes => Self::Processes(app.clone(), Arc::new(Fleet::start(app, wanted)?)),
+            HostMode::Processes => {
+                Self::Processes(app.clone(), Arc::new(Fleet::start(app, wanted)?))
+            }
         })
     }
 
     /// The routes of all HTTP functions.
     pub fn router(&self) -> Router {
         match self {
-            // There is nothing between socket and handler but HTTP.
+            // Requests go straight to the handlers, without events.
             Self::InProcess(app) => in_process::router(app),
             Self::Processes(_, fleet) => processes::router(self, fleet),
         }
@@ -47,10 +50,9 @@ impl Host {
 
     /// Every route of an HTTP function, with the function's name.
     pub fn routes(&self) -> Vec<(&str, &str)> {
-        let ours = HTTP_FUNCTIONS.iter().flat_map(|(name, paths)| paths.iter().map(|path| (*name, *path)));
         match self {
-            Self::InProcess(_) => ours.collect(),
-            Self::Processes(_, fleet) => ours.chain(fleet.foreign_routes()).collect(),
+            Self::InProcess(_) => lambda::routes().collect(),
+            Self::Processes(_, fleet) => lambda::routes().chain(fleet.foreign_routes()).collect(),
         }
     }
 
@@ -64,7 +66,7 @@ impl Host {
     /// Whether there is such a function.
     pub fn has(&self, function: &str) -> bool {
         match self {
-            Self::InProcess(_) => in_process::has(function),
+            Self::InProcess(_) => lambda::is_ours(function),
             Self::Processes(_, fleet) => fleet.has(function),
         }
     }
@@ -73,28 +75,38 @@ impl Host {
     pub async fn invoke(&self, function: &str, invocation: Invocation) -> Result<Reply, Refusal> {
         match self {
             Self::InProcess(app) => {
-                let (request_id, log) = (new_id(app.ports.random.as_ref()), invocation.log_tail.then(Vec::new));
-                Ok(Reply { request_id, result: in_process::invoke(app, function, invocation.payload).await?, log })
+                let (request_id, log) =
+                    (new_id(app.ports.random.as_ref()), invocation.log_tail.then(Vec::new));
+                Ok(Reply {
+                    request_id,
+                    result: in_process::invoke(app, function, invocation.payload).await?,
+                    log,
+                })
             }
             Self::Processes(_, fleet) => fleet.invoke(function, invocation).await,
         }
     }
 
-    /// Gives a batch of messages to the order worker. An error says why the batch is to be given again.
+    /// Gives a batch of messages to the order worker. An error says why the batch must be retried.
     pub async fn work_off(&self, event: &RabbitMqEvent) -> Result<(), String> {
         match self {
-            Self::InProcess(app) => in_process::guarded(order_worker::handle(app.clone(), event.clone())).await,
+            Self::InProcess(app) => {
+                in_process::guarded(order_worker::handle(app.clone(), event.clone())).await
+            }
             Self::Processes(..) => self.call("order-worker", event).await.map(drop),
         }
     }
 
-    /// Gives the sweeper its tick; returns what it did.
+    /// Gives the sweeper its tick; returns what the sweep did.
     pub async fn tick(&self, event: &EventBridgeEvent<Value>) -> Result<Swept, String> {
         match self {
-            Self::InProcess(app) => in_process::guarded(sweeper::handle(app.clone(), event.clone())).await,
+            Self::InProcess(app) => {
+                in_process::guarded(sweeper::handle(app.clone(), event.clone())).await
+            }
             Self::Processes(..) => {
                 let answer = self.call("sweeper", event).await?;
-                serde_json::from_slice(&answer).map_err(|error| format!("the sweeper's answer can't be read: {error}"))
+                serde_json::from_slice(&answer)
+                    .map_err(|error| format!("the sweeper's answer can't be read: {error}"))
             }
         }
     }
@@ -116,7 +128,7 @@ impl Host {
         }
     }
 
-    /// Ends what was started; refuses work from here on.
+    /// Ends all function processes and refuses further work.
     pub async fn stop(&self) {
         if let Self::Processes(_, fleet) = self {
             fleet.stop().await;

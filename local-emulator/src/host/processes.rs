@@ -1,4 +1,4 @@
-//! HTTP for functions that are called with events.
+//! HTTP for functions that run as processes: requests become events, and answers responses.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -21,34 +21,54 @@ use hyper::{
 };
 
 use super::Host;
-use crate::lambda::{Fleet, HTTP_FUNCTIONS, HttpEvent, Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply, answer_to_response};
+use crate::lambda::{
+    Fleet, HttpEvent, Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply, answer_to_response,
+    http_function, routes,
+};
 
-/// Largest body for a function that is not ours: in base64 and with the rest of the event around it, it is still a payload.
+/// Largest body for a function that is not the product's: as base64 and with the rest of the event,
+/// it still fits into a payload.
 const FOREIGN_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// A body must have come whole within this time.
+/// Timeout for receiving a whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// A function that fails fails for many at once.
+/// Limits log lines: a failing function fails for many callers at once.
 static LINES: OncePerSecond = OncePerSecond::new();
-/// When those who found the function busy may come again.
+/// How long a throttled caller must wait before a retry.
 const THROTTLED_MS: u64 = 1_000;
 
-/// The routes of all HTTP functions, ours and those of the configuration.
+/// The routes of all HTTP functions, the product's and those of the configuration.
 pub fn router(host: &Host, fleet: &Fleet) -> Router {
-    let ours = HTTP_FUNCTIONS.iter().flat_map(|(name, paths)| paths.iter().map(|path| (*name, *path)));
     let mut router = Router::new();
-    for (name, path) in ours.chain(fleet.foreign_routes()) {
+    for (name, path) in routes().chain(fleet.foreign_routes()) {
         let (host, name) = (host.clone(), name.to_owned());
-        let handler = move |route: MatchedPath, parameters: RawPathParams, extra: Extra, request: Request| async move {
-            let path_parameters = parameters.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let handler = move |route: MatchedPath,
+                            parameters: RawPathParams,
+                            extra: Extra,
+                            request: Request| async move {
+            let path_parameters = parameters
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect();
             let path = request.uri().path().to_owned();
-            http(&host, Http { function: &name, path: &path, route: Some(route.as_str()), path_parameters, extra, request }).await
+            http(
+                &host,
+                Http {
+                    function: &name,
+                    path: &path,
+                    route: Some(route.as_str()),
+                    path_parameters,
+                    extra,
+                    request,
+                },
+            )
+            .await
         };
         router = router.route(path, any(handler));
     }
     router
 }
 
-/// What the gateway knows of every request.
+/// What the gateway adds to every request.
 pub type Extra = (Extension<ConnectInfo<SocketAddr>>, Extension<RequestId>);
 
 /// A request for a function.
@@ -61,7 +81,7 @@ pub struct Http<'a> {
     pub request: Request,
 }
 
-/// Calls a function with a request and gives back its answer as a response.
+/// Calls a function with a request and returns its answer as a response.
 pub async fn http(host: &Host, call: Http<'_>) -> Response {
     let function = call.function;
     match answer(host, call).await {
@@ -79,12 +99,16 @@ async fn answer(host: &Host, call: Http<'_>) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let trace_id = trace(&parts.headers);
     let authority = authority(&parts)?;
-    // Ours refuse more themselves; that is no reason to take it from everybody first.
-    let ours = HTTP_FUNCTIONS.iter().any(|(name, _)| *name == function);
-    let bytes_max = if ours { BODY_BYTES_MAX } else { FOREIGN_BODY_BYTES_MAX };
+    // The product's functions refuse bodies over `BODY_BYTES_MAX` themselves; here they are refused
+    // before all is read.
+    let bytes_max =
+        if http_function(function).is_some() { BODY_BYTES_MAX } else { FOREIGN_BODY_BYTES_MAX };
     let body = tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, bytes_max))
         .await
-        .map_err(|_| Problem::Invalid { field: "body".to_owned(), expected: "all of it within 10 seconds".to_owned() })?
+        .map_err(|_| Problem::Invalid {
+            field: "body".to_owned(),
+            expected: "all of it within 10 seconds".to_owned(),
+        })?
         .map_err(|_| Problem::BodyTooLarge)?;
     let request = Request::from_parts(parts, body);
     let event = HttpEvent {
@@ -99,18 +123,21 @@ async fn answer(host: &Host, call: Http<'_>) -> Result<Response, Problem> {
         now: host.app().now(),
     };
     let payload = event.to_json().map_err(|error| {
-        tracing::error!(%error, function, "no event can be made of a request");
+        tracing::error!(%error, function, "a request can't be made into an event");
         Problem::Internal
     })?;
     drop(request);
     if payload.len() > PAYLOAD_BYTES_MAX {
         return Err(Problem::BodyTooLarge);
     }
-    let reply = host.invoke(function, Invocation { payload, trace_id, ..Invocation::default() }).await.map_err(refused)?;
+    let reply = host
+        .invoke(function, Invocation { payload, trace_id, ..Invocation::default() })
+        .await
+        .map_err(refused)?;
     let payload = answered(function, reply)?;
     answer_to_response(&payload).map(|response| response.map(Body::from)).map_err(|error| {
         if let Some(left_out) = LINES.pass() {
-            tracing::warn!(function, error, left_out, "an answer that can't be given");
+            tracing::warn!(function, error, left_out, "the function's answer is invalid");
         }
         Problem::FunctionFailed
     })
@@ -128,19 +155,27 @@ fn answered(function: &str, reply: Reply) -> Result<Bytes, Problem> {
 fn refused(refusal: Refusal) -> Problem {
     match refusal {
         Refusal::NoSuchFunction => Problem::NotFound,
-        Refusal::Throttled => Problem::RateLimited { name: "concurrency", quota: None, retry_after_ms: THROTTLED_MS },
+        Refusal::Throttled => {
+            Problem::RateLimited { name: "concurrency", quota: None, retry_after_ms: THROTTLED_MS }
+        }
         Refusal::Stopping => Problem::Unavailable { retry_after_ms: THROTTLED_MS },
     }
 }
 
-/// The address in the request, or what `Host` says. Functions make addresses of it, so it must be one.
+/// The authority in the request's address, or in `Host`. It must be valid, because functions build
+/// urls from it.
 fn authority(parts: &Parts) -> Result<Authority, Problem> {
     let given = match (parts.uri.authority(), parts.headers.get(HOST)) {
         (Some(authority), _) => return Ok(authority.clone()),
-        (None, Some(host)) => Authority::try_from(host.as_bytes()).ok().filter(|authority| !authority.host().is_empty()),
+        (None, Some(host)) => Authority::try_from(host.as_bytes())
+            .ok()
+            .filter(|authority| !authority.host().is_empty()),
         (None, None) => Some(Authority::from_static("localhost")),
     };
-    given.ok_or_else(|| Problem::Invalid { field: "Host".to_owned(), expected: "a name or an address, and a port".to_owned() })
+    given.ok_or_else(|| Problem::Invalid {
+        field: "Host".to_owned(),
+        expected: "a name or an address, and a port".to_owned(),
+    })
 }
 
 fn trace(headers: &HeaderMap) -> Option<String> {

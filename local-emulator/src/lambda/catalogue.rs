@@ -1,39 +1,59 @@
-//! The functions of the product: their names, and the paths that the gateway gives to each.
+//! The functions of the product.
 
-/// The HTTP functions and their routes; a test holds them to the functions' routers. A path belongs to one function
-/// whatever the method, so that a wrong method is answered by the function that knows the right ones.
-pub const HTTP_FUNCTIONS: [(&str, &[&str]); 6] = [
-    ("captcha", &["/api/captchas", "/api/captchas/{captcha_id}/audio"]),
-    ("login", &["/api/users", "/api/users/me/password", "/api/sessions", "/api/sessions/current"]),
-    ("sales", &["/api/sales", "/api/sales/{sale_id}"]),
-    ("seckill", &["/api/sales/{sale_id}/tickets", "/api/sales/{sale_id}/orders"]),
-    ("order-status", &["/api/orders", "/api/orders/{order_id}", "/api/orders/{order_id}/payment", "/api/orders/{order_id}/cancellation"]),
-    (
-        "admin",
-        &[
-            "/api/admin/sales",
-            "/api/admin/sales/{sale_id}",
-            "/api/admin/sales/{sale_id}/stats",
-            "/api/admin/sales/{sale_id}/books",
-            "/api/admin/parked",
-            "/api/admin/parked/{parked_id}",
-            "/api/admin/parked/{parked_id}/retry",
-            "/api/admin/blacklist",
-        ],
-    ),
+use flashsale::http::endpoints::Endpoints;
+
+/// An HTTP function.
+pub struct HttpFunction {
+    pub name: &'static str,
+    /// Its endpoints, as its crate declares them.
+    pub endpoints: fn() -> Endpoints,
+}
+
+/// The HTTP functions, in the order of the OpenAPI document.
+pub static HTTP_FUNCTIONS: [HttpFunction; 6] = [
+    HttpFunction { name: "captcha", endpoints: captcha_function::endpoints },
+    HttpFunction { name: "login", endpoints: login::endpoints },
+    HttpFunction { name: "sales", endpoints: sales::endpoints },
+    HttpFunction { name: "seckill", endpoints: seckill::endpoints },
+    HttpFunction { name: "order-status", endpoints: order_status::endpoints },
+    HttpFunction { name: "admin", endpoints: admin::endpoints },
 ];
 
-/// The functions that work on events.
+/// The functions that take events instead of HTTP requests.
 pub const EVENT_FUNCTIONS: [&str; 2] = ["order-worker", "sweeper"];
 
-/// The function's name and qualifier in what the Invoke API accepts: `name`, `account:function:name` or a whole ARN, each
-/// with or without `:qualifier`.
+/// The HTTP function of that name, if it is one of the product's.
+pub fn http_function(name: &str) -> Option<&'static HttpFunction> {
+    HTTP_FUNCTIONS.iter().find(|function| function.name == name)
+}
+
+/// Whether the product has a function of that name.
+pub fn is_ours(name: &str) -> bool {
+    EVENT_FUNCTIONS.contains(&name) || http_function(name).is_some()
+}
+
+/// The names of all functions.
+pub fn function_names<'a>() -> impl Iterator<Item = &'a str> {
+    let http = HTTP_FUNCTIONS.iter().map(|function| function.name);
+    http.chain(EVENT_FUNCTIONS).map(|name| -> &'a str { name })
+}
+
+/// Every path of an HTTP function, with the function's name.
+pub fn routes<'a>() -> impl Iterator<Item = (&'a str, &'a str)> {
+    HTTP_FUNCTIONS.iter().flat_map(|function| {
+        let paths = (function.endpoints)().paths();
+        paths.into_iter().map(|path| -> (&'a str, &'a str) { (function.name, path) })
+    })
+}
+
+/// The function's name and qualifier in a reference that the Invoke API accepts: `name`,
+/// `account:function:name` or a whole ARN, each with or without `:qualifier`.
 pub fn reference(reference: &str) -> (&str, Option<&str>) {
     let parts: Vec<&str> = reference.split(':').collect();
     match parts.as_slice() {
-        ["arn", _, "lambda", _, _, "function", name, rest @ ..] | [_, "function", name, rest @ ..] | [name, rest @ ..] => {
-            (name, rest.first().copied())
-        }
+        ["arn", _, "lambda", _, _, "function", name, rest @ ..]
+        | [_, "function", name, rest @ ..]
+        | [name, rest @ ..] => (name, rest.first().copied()),
         [] => (reference, None),
     }
 }

@@ -16,13 +16,14 @@ use flashsale::{
 use flashsale_servers::Watchdog;
 
 use super::{
-    catalogue::{EVENT_FUNCTIONS, HTTP_FUNCTIONS},
-    function::{Common, Function},
+    catalogue::{function_names, is_ours},
+    function::Function,
+    instance::Definition,
     invocation::{Invocation, Refusal, Reply},
     process::Launch,
 };
 
-/// Between two looks at whether the processes have ended.
+/// How often to check whether the processes have ended.
 const STOP_POLL: Duration = Duration::from_millis(10);
 
 /// The functions that run as processes.
@@ -31,7 +32,8 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Finds the programs of all functions and starts what is to run from the beginning. `wanted` picks one function.
+    /// Finds the programs of all functions and starts the instances that always run. `wanted` picks
+    /// one function.
     ///
     /// # Errors
     /// When a function has no program, or the watchdog can't be started.
@@ -39,37 +41,46 @@ impl Fleet {
         let config = &app.config;
         let dir = functions_dir(config)?;
         let environment = config.environment_for_functions();
-        let common = Arc::new(Common {
-            clock: Arc::clone(&app.ports.clock),
-            random: Arc::clone(&app.ports.random),
-            watchdog: Arc::new(Watchdog::start(None).context("the watchdog, a /bin/sh, can't start")?),
-            bare_logs: config.log_format == LogFormat::Json,
-        });
-        let ours = HTTP_FUNCTIONS.iter().map(|(name, _)| *name).chain(EVENT_FUNCTIONS);
-        let foreign = config.function_names().filter(|name| !ours.clone().any(|own| own == *name));
+        let watchdog =
+            Arc::new(Watchdog::start(None).context("the watchdog, a /bin/sh, can't start")?);
+        let foreign = config.function_names().filter(|name| !is_ours(name));
         check_routes(config)?;
         let mut functions = BTreeMap::new();
-        for name in ours.clone().chain(foreign).filter(|name| wanted.is_none_or(|wanted| wanted == *name)) {
+        for name in function_names()
+            .chain(foreign)
+            .filter(|name| wanted.is_none_or(|wanted| wanted == *name))
+        {
             let settings = config.function(name);
             let (program, args) = match settings.command.split_first() {
                 Some((program, args)) => (PathBuf::from(program), args.to_vec()),
                 None => (find(&dir, name)?, Vec::new()),
             };
-            // What others wrote has no use for the keys and passwords of the product.
-            let is_ours = ours.clone().any(|own| own == name);
-            let mut variables = if is_ours { environment.clone() } else { Vec::new() };
-            variables.extend(settings.variables().map(|(name, value)| (name.to_owned(), value.to_owned())));
+            // Functions other than the product's do not get its keys and passwords.
+            let mut variables = if is_ours(name) { environment.clone() } else { Vec::new() };
+            variables.extend(
+                settings.variables().map(|(name, value)| (name.to_owned(), value.to_owned())),
+            );
             let launch = Launch { program, args, variables, memory_mb: settings.memory_mb };
-            let function = Function::new(name.to_owned(), settings, launch, Arc::clone(&common));
-            tokio::spawn(Arc::clone(&function).care());
+            let definition = Definition {
+                name: name.to_owned(),
+                settings,
+                launch,
+                watchdog: Arc::clone(&watchdog),
+                bare_logs: config.log_format == LogFormat::Json,
+            };
+            let (clock, random) = (Arc::clone(&app.ports.clock), Arc::clone(&app.ports.random));
+            let function = Function::new(definition, clock, random);
+            tokio::spawn(Arc::clone(&function).maintain());
             functions.insert(name.to_owned(), function);
         }
         Ok(Self { functions })
     }
 
-    /// The functions that the gateway gives more paths to than those of the product.
+    /// The routes that the configuration adds to the product's, with their functions' names.
     pub fn foreign_routes(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.functions.values().flat_map(|function| function.settings.routes.iter().map(|route| (function.name.as_str(), route.as_str())))
+        self.functions.values().flat_map(|function| {
+            function.routes().iter().map(|route| (function.name(), route.as_str()))
+        })
     }
 
     /// Whether there is such a function.
@@ -77,9 +88,13 @@ impl Fleet {
         self.functions.contains_key(name)
     }
 
-    /// Those that can't be started, as far as is known.
+    /// The functions that can't start, as far as is known.
     pub fn unwell(&self) -> Vec<&str> {
-        self.functions.values().filter(|function| !function.is_well()).map(|function| function.name.as_str()).collect()
+        self.functions
+            .values()
+            .filter(|function| !function.is_healthy())
+            .map(|function| function.name())
+            .collect()
     }
 
     /// Calls a function.
@@ -87,10 +102,10 @@ impl Fleet {
         self.functions.get(name).ok_or(Refusal::NoSuchFunction)?.invoke(invocation).await
     }
 
-    /// Ends all processes; refuses work from here on.
+    /// Ends all processes and refuses further work.
     pub async fn stop(&self) {
         loop {
-            // All are told before the first is waited for.
+            // Stop all before waiting for the first.
             let left = self.functions.values().filter(|function| function.stop()).count();
             if left == 0 {
                 return;
@@ -100,35 +115,40 @@ impl Fleet {
     }
 }
 
-/// Refuses routes that the gateway could not take: the router would panic, or they would hide what is the product's.
+/// The first segments of the emulator's own paths; a test fails if one is missing.
+pub const RESERVED: [&str; 16] = [
+    "",
+    "2015-03-31",
+    "api",
+    "assets",
+    "console",
+    "explorer",
+    "healthz",
+    "lambda-url",
+    "metrics",
+    "openapi.json",
+    "orders",
+    "problems",
+    "readyz",
+    "register",
+    "sales",
+    "sign-in",
+];
+
+/// Refuses routes that would make the router panic or hide the product's own.
 fn check_routes(config: &Config) -> anyhow::Result<()> {
-    /// The first parts of the paths that are the emulator's own; a test knows if one is missing.
-    const RESERVED: [&str; 16] = [
-        "",
-        "2015-03-31",
-        "api",
-        "assets",
-        "console",
-        "explorer",
-        "healthz",
-        "lambda-url",
-        "metrics",
-        "openapi.json",
-        "orders",
-        "problems",
-        "readyz",
-        "register",
-        "sales",
-        "sign-in",
-    ];
     let mut router = matchit::Router::new();
     for name in config.function_names() {
         for route in config.function(name).routes {
             let first = route.trim_start_matches('/').split('/').next().unwrap_or_default();
             if RESERVED.contains(&first) || first.starts_with('{') {
-                anyhow::bail!("functions.{name}.routes: {route} begins as addresses of the product do");
+                anyhow::bail!(
+                    "functions.{name}.routes: {route} begins as addresses of the product do"
+                );
             }
-            router.insert(&route, ()).with_context(|| format!("functions.{name}.routes: {route} can't be, or is there already"))?;
+            router.insert(&route, ()).with_context(|| {
+                format!("functions.{name}.routes: {route} can't be, or is there already")
+            })?;
         }
     }
     Ok(())
@@ -138,11 +158,14 @@ fn functions_dir(config: &Config) -> anyhow::Result<PathBuf> {
     if !config.functions_dir.as_os_str().is_empty() {
         return Ok(config.functions_dir.clone());
     }
-    let own = env::current_exe().context("--functions-dir is needed: where the emulator's own program is can't be found out")?;
+    let own = env::current_exe().context(
+        "--functions-dir is needed: where the emulator's own program is can't be found out",
+    )?;
     Ok(own.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
-/// `NAME` as cargo leaves it, or `NAME/bootstrap` as cargo-lambda does.
+/// The program of a function: `NAME` as built by cargo, or `NAME/bootstrap` as built by
+/// cargo-lambda.
 fn find(dir: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let places = [dir.join(name), dir.join(name).join("bootstrap")];
     places.into_iter().find(|place| place.is_file()).with_context(|| {

@@ -1,8 +1,9 @@
-//! HTTP as Lambda functions see it: a request as an event of an API Gateway HTTP API (payload format 2.0), and an answer in
-//! that format as a response.
+//! HTTP as Lambda functions see it: turns a request into an event of an API Gateway HTTP API
+//! (payload format 2.0), and an answer in that format into a response.
 //!
-//! The event is written from borrowed parts and without the fields of older formats, which the type that functions read it
-//! with would add; a test reads it back with that type.
+//! The event is serialized from borrowed parts. The type with which functions read it is not used
+//! for that, because it would add the fields of older formats; a test reads the event back with
+//! that type.
 
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
@@ -14,26 +15,28 @@ use flashsale::{
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
     body::Bytes,
-    header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, SET_COOKIE, USER_AGENT},
+    header::{
+        CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue, SET_COOKIE, USER_AGENT,
+    },
     http::uri::Authority,
 };
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap as _};
 use serde_json::Value;
 
-/// A request and what is known of it besides.
+/// A request and its context.
 pub struct HttpEvent<'a> {
-    /// The request. Its path is `path` instead of its own.
+    /// The request. `path` replaces its own path.
     pub request: &'a Request<Bytes>,
     pub path: &'a str,
     /// The route's pattern; `None` for a function URL, which has no routes.
     pub route: Option<&'a str>,
-    /// What the pattern's placeholders stand for.
+    /// The values of the pattern's placeholders.
     pub path_parameters: BTreeMap<String, String>,
-    /// The name in the `Host` header, and a port where there is one; functions make addresses of it.
+    /// The name in the `Host` header, with a port if there is one; functions build urls from it.
     pub host: &'a Authority,
     pub source: IpAddr,
     pub request_id: &'a str,
-    /// The trace it belongs to. What the client says of that is left out.
+    /// The trace it belongs to. Trace headers of the client are left out.
     pub trace: Option<TraceContext>,
     pub now: Timestamp,
 }
@@ -83,7 +86,8 @@ struct ContextHttp<'a> {
     user_agent: &'a str,
 }
 
-/// Headers of the same name in one line, cookies left out, and what a gateway adds.
+/// The event's headers: those of the same name joined, without cookies, and with those that a
+/// gateway adds.
 struct Headers<'a> {
     given: &'a HeaderMap,
     source: IpAddr,
@@ -94,16 +98,31 @@ struct Headers<'a> {
 impl Serialize for Headers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        const OURS: [&str; 7] =
-            ["cookie", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-port", "x-request-id", TRACEPARENT, "tracestate"];
+        const OURS: [&str; 7] = [
+            "cookie",
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-forwarded-port",
+            "x-request-id",
+            TRACEPARENT,
+            "tracestate",
+        ];
         for name in self.given.keys().filter(|name| !OURS.contains(&name.as_str())) {
             map.serialize_entry(name.as_str(), &joined(self.given, name.as_str(), ","))?;
         }
         let forwarded = joined(self.given, "x-forwarded-for", ", ");
-        let forwarded = if forwarded.trim().is_empty() { self.source.to_string() } else { format!("{forwarded}, {}", self.source) };
+        let forwarded = if forwarded.trim().is_empty() {
+            self.source.to_string()
+        } else {
+            format!("{forwarded}, {}", self.source)
+        };
         map.serialize_entry("x-forwarded-for", &forwarded)?;
-        // What a proxy says is passed on when it can be: functions make addresses of it.
-        let protocol = self.given.get("x-forwarded-proto").filter(|value| *value == "https").map_or("http", |_| "https");
+        // A proxy's value is passed on if it is valid: functions build urls from it.
+        let protocol = self
+            .given
+            .get("x-forwarded-proto")
+            .filter(|value| *value == "https")
+            .map_or("http", |_| "https");
         map.serialize_entry("x-forwarded-proto", protocol)?;
         map.serialize_entry("x-request-id", self.request_id)?;
         if let Some(trace) = self.trace {
@@ -113,9 +132,10 @@ impl Serialize for Headers<'_> {
     }
 }
 
-/// All values of a header in one text. A value that is no text loses what is none.
+/// All values of a header, joined. Invalid UTF-8 is replaced.
 fn joined<'a>(headers: &'a HeaderMap, name: &str, separator: &str) -> Cow<'a, str> {
-    let mut values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let mut values =
+        headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
     let first = values.next().unwrap_or_default();
     values.fold(first, |all, value| Cow::Owned(format!("{all}{separator}{value}")))
 }
@@ -125,8 +145,12 @@ impl HttpEvent<'_> {
     pub fn to_json(&self) -> serde_json::Result<Bytes> {
         let Self { request, path, .. } = *self;
         let headers = request.headers();
-        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let route_key = self.route.map_or(Cow::Borrowed("$default"), |route| Cow::Owned(format!("ANY {route}")));
+        let text = |name: HeaderName| {
+            headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        };
+        let route_key = self
+            .route
+            .map_or(Cow::Borrowed("$default"), |route| Cow::Owned(format!("ANY {route}")));
         let name = self.host.host();
         let query = request.uri().query().unwrap_or_default();
         let mut parameters = BTreeMap::<String, String>::new();
@@ -153,7 +177,12 @@ impl HttpEvent<'_> {
                 .map(str::trim)
                 .filter(|cookie| !cookie.is_empty())
                 .collect(),
-            headers: Headers { given: headers, source: self.source, request_id: self.request_id, trace: self.trace },
+            headers: Headers {
+                given: headers,
+                source: self.source,
+                request_id: self.request_id,
+                trace: self.trace,
+            },
             query_string_parameters: parameters,
             request_context: Context {
                 account_id: "000000000000",
@@ -177,7 +206,7 @@ impl HttpEvent<'_> {
             body,
             is_base64_encoded,
         };
-        // Most events are smaller, and grow once instead of many times.
+        // Most events are smaller than this, so the buffer grows at most once.
         let mut json = Vec::with_capacity(2_048 + request.body().len());
         serde_json::to_writer(&mut json, &event)?;
         Ok(json.into())
@@ -190,7 +219,7 @@ fn common_log_time(now: Timestamp) -> String {
         .map_or_else(|_| String::new(), |time| time.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string())
 }
 
-/// Text where the request says that it is text, otherwise base64.
+/// The body as text if the request's headers declare text, otherwise as base64.
 fn body<'a>(headers: &HeaderMap, bytes: &'a Bytes) -> (Option<Cow<'a, str>>, bool) {
     if bytes.is_empty() {
         return (None, false);
@@ -198,17 +227,24 @@ fn body<'a>(headers: &HeaderMap, bytes: &'a Bytes) -> (Option<Cow<'a, str>>, boo
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let is_text = essence.starts_with("text/")
-        || ["application/json", "application/javascript", "application/xml", "application/x-www-form-urlencoded"]
-            .contains(&essence.as_str())
+        || [
+            "application/json",
+            "application/javascript",
+            "application/xml",
+            "application/x-www-form-urlencoded",
+        ]
+        .contains(&essence.as_str())
         || essence.ends_with("+json")
         || essence.ends_with("+xml");
     match std::str::from_utf8(bytes) {
-        Ok(text) if is_text && !headers.contains_key(CONTENT_ENCODING) => (Some(Cow::Borrowed(text)), false),
+        Ok(text) if is_text && !headers.contains_key(CONTENT_ENCODING) => {
+            (Some(Cow::Borrowed(text)), false)
+        }
         _ => (Some(Cow::Owned(BASE64.encode(bytes))), true),
     }
 }
 
-/// What a function answers to an [`HttpEvent`].
+/// A function's answer to an [`HttpEvent`].
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer<'a> {
@@ -225,7 +261,8 @@ struct Answer<'a> {
     is_base64_encoded: Option<bool>,
 }
 
-/// Turns a function's answer into a response. JSON without a `statusCode` is itself the body of a 200, as with API Gateway.
+/// Turns a function's answer into a response. JSON without a `statusCode` becomes the body of a
+/// 200, as with API Gateway.
 ///
 /// # Errors
 /// Says what is wrong with the answer.
@@ -235,9 +272,10 @@ pub fn answer_to_response(payload: &[u8]) -> Result<Response<Bytes>, String> {
         Err(error) => return inferred(payload, &error),
     };
     let mut response = Response::new(match answer.body {
-        Some(body) if answer.is_base64_encoded == Some(true) => {
-            BASE64.decode(body.as_bytes()).map_err(|error| format!("the body is not base64: {error}"))?.into()
-        }
+        Some(body) if answer.is_base64_encoded == Some(true) => BASE64
+            .decode(body.as_bytes())
+            .map_err(|error| format!("the body is not base64: {error}"))?
+            .into(),
         Some(body) => Bytes::from(body.into_owned()),
         None => Bytes::new(),
     });
@@ -257,22 +295,31 @@ pub fn answer_to_response(payload: &[u8]) -> Result<Response<Bytes>, String> {
             Value::Number(_) | Value::Bool(_) => value.to_string(),
             _ => return Err(format!("header {name:?} is no text")),
         };
-        let name = HeaderName::try_from(name.as_str()).map_err(|_| format!("{name:?} is no header's name"))?;
-        // The connection's own business.
-        if !["connection", "transfer-encoding", "content-length", "keep-alive", "upgrade"].contains(&name.as_str()) {
-            let value = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| format!("header {name:?} holds what no header can"))?;
+        let name = HeaderName::try_from(name.as_str())
+            .map_err(|_| format!("{name:?} is no header's name"))?;
+        // These belong to the connection, not to the answer.
+        if !["connection", "transfer-encoding", "content-length", "keep-alive", "upgrade"]
+            .contains(&name.as_str())
+        {
+            let value = HeaderValue::from_bytes(text.as_bytes())
+                .map_err(|_| format!("header {name:?} holds what no header can"))?;
             headers.append(name, value);
         }
     }
     for cookie in answer.cookies.into_iter().flatten() {
-        headers.append(SET_COOKIE, HeaderValue::from_bytes(cookie.as_bytes()).map_err(|_| "a cookie holds what no header can".to_owned())?);
+        headers.append(
+            SET_COOKIE,
+            HeaderValue::from_bytes(cookie.as_bytes())
+                .map_err(|_| "a cookie holds what no header can".to_owned())?,
+        );
     }
     headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain;charset=UTF-8"));
     Ok(response)
 }
 
 fn inferred(payload: &[u8], error: &serde_json::Error) -> Result<Response<Bytes>, String> {
-    let json: Value = serde_json::from_slice(payload).map_err(|_| "the answer is not JSON".to_owned())?;
+    let json: Value =
+        serde_json::from_slice(payload).map_err(|_| "the answer is not JSON".to_owned())?;
     if json.get("statusCode").is_some() {
         return Err(error.to_string());
     }
@@ -335,10 +382,20 @@ mod tests {
         assert_eq!(json["headers"]["x-forwarded-for"], "203.0.113.9, 192.0.2.1");
         assert_eq!(json["headers"]["x-request-id"], "r-1");
         assert_eq!(json["headers"].get("cookie"), None);
-        assert_eq!((&json["headers"]["traceparent"], json["headers"].get("tracestate")), (&json!(TRACE), None), "the gateway's word");
-        assert_eq!((&json["body"], &json["isBase64Encoded"]), (&json!("{\"a\":\"é\"}"), &json!(false)));
+        assert_eq!(
+            (&json["headers"]["traceparent"], json["headers"].get("tracestate")),
+            (&json!(TRACE), None),
+            "the gateway's own value"
+        );
+        assert_eq!(
+            (&json["body"], &json["isBase64Encoded"]),
+            (&json!("{\"a\":\"é\"}"), &json!(false))
+        );
         let context = &json["requestContext"];
-        assert_eq!((&context["domainName"], &context["domainPrefix"]), (&json!("shop.example"), &json!("shop")));
+        assert_eq!(
+            (&context["domainName"], &context["domainPrefix"]),
+            (&json!("shop.example"), &json!("shop"))
+        );
         assert_eq!(context["http"]["sourceIp"], "192.0.2.1");
         assert_eq!(context["time"], "22/Nov/2026:00:00:00 +0000");
 
@@ -358,10 +415,17 @@ mod tests {
             ("application/json", b"\xff\x00", "/wA="),
             ("image/png", b"\x89PNG", "iVBORw=="),
         ] {
-            let request =
-                Request::post("/").header("host", "shop.example").header("content-type", kind).body(Bytes::from_static(bytes)).unwrap();
+            let request = Request::post("/")
+                .header("host", "shop.example")
+                .header("content-type", kind)
+                .body(Bytes::from_static(bytes))
+                .unwrap();
             let json = event(&request);
-            assert_eq!((&json["body"], &json["isBase64Encoded"]), (&json!(encoded), &json!(true)), "{kind}");
+            assert_eq!(
+                (&json["body"], &json["isBase64Encoded"]),
+                (&json!(encoded), &json!(true)),
+                "{kind}"
+            );
             assert_eq!(&**request::from_str(&json.to_string()).unwrap().body(), bytes);
         }
         assert_eq!(event(&Request::get("/").body(Bytes::new()).unwrap()).get("body"), None);
@@ -377,13 +441,26 @@ mod tests {
         let response = answer_to_response(answer.to_string().as_bytes()).unwrap();
         assert_eq!(response.status(), 201);
         assert_eq!(&response.body()[..], b"\xff\x00");
-        let all = |name: &str| response.headers().get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
+        let all = |name: &str| {
+            response
+                .headers()
+                .get_all(name)
+                .iter()
+                .map(|value| value.to_str().unwrap())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(all("set-cookie"), ["a=1; HttpOnly", "b=2"]);
-        assert_eq!((all("x-one"), all("x-number"), all("x-many")), (vec!["1"], vec!["2"], vec!["1", "2"]));
+        assert_eq!(
+            (all("x-one"), all("x-number"), all("x-many")),
+            (vec!["1"], vec!["2"], vec!["1", "2"])
+        );
         assert!(all("transfer-encoding").is_empty());
 
         let plain = answer_to_response(br#"{"hello":"world"}"#).unwrap();
-        assert_eq!((plain.status().as_u16(), &plain.body()[..]), (200, br#"{"hello":"world"}"#.as_slice()));
+        assert_eq!(
+            (plain.status().as_u16(), &plain.body()[..]),
+            (200, br#"{"hello":"world"}"#.as_slice())
+        );
         assert_eq!(plain.headers()["content-type"], "application/json");
         assert_eq!(&answer_to_response(br#""hello""#).unwrap().body()[..], b"hello");
     }

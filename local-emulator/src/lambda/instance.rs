@@ -1,45 +1,74 @@
-//! One instance of a function: starts its process beside a Runtime API of its own, and reports its end.
+//! One instance of a function: serves its own Runtime API, starts its process, and reports the
+//! process's end.
 
 use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus, sync::Arc, time::Duration};
 
+use flashsale::config::FunctionSettings;
+use flashsale_servers::Watchdog;
 use rustix::process::Signal;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 
 use super::{
-    function::{Ask, Function},
+    dispatcher::{InstanceId, Shutdown},
     invocation::FunctionError,
-    logs::Logs,
-    process::Process,
-    runtime_api,
+    pool::{Launching, Pool},
+    process::{Launch, Process},
+    runtime_api::RuntimeApi,
 };
 
 /// A process must ask for work within this time after its start, as with Lambda.
 const INIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// After the end of a process its last lines are waited for.
+/// How long to wait for the last lines of a process that has ended.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(100);
-/// Between SIGTERM and SIGKILL.
+/// The time between SIGTERM and SIGKILL.
 const TERMINATE_TIMEOUT: Duration = Duration::from_millis(400);
 
+/// What all instances of a function have in common.
+pub struct Definition {
+    pub name: String,
+    pub settings: FunctionSettings,
+    pub launch: Launch,
+    pub watchdog: Arc<Watchdog>,
+    /// Whether the lines of functions are passed on unchanged, for programs that read them.
+    pub bare_logs: bool,
+}
+
+impl Definition {
+    /// The function's ARN, with a placeholder for the account.
+    fn arn(&self) -> String {
+        format!("arn:aws:lambda:us-east-1:000000000000:function:{}", self.name)
+    }
+}
+
 /// Runs the instance until its process has ended.
-pub async fn run(function: Arc<Function>, id: u64, asked: watch::Receiver<Ask>, logs: Arc<Logs>) {
-    let how = match start(&function, id, asked, logs).await {
+pub async fn run(definition: Arc<Definition>, pool: Arc<Pool>, launching: Launching) {
+    let id = launching.id;
+    let how = match start(&definition, &pool, launching).await {
         Ok(how) => how,
         Err(error) => format!("can't be started: {error}"),
     };
-    function.ended(id, &how);
+    pool.ended(id, &how);
 }
 
-async fn start(function: &Arc<Function>, id: u64, asked: watch::Receiver<Ask>, logs: Arc<Logs>) -> std::io::Result<String> {
+async fn start(
+    definition: &Definition,
+    pool: &Arc<Pool>,
+    Launching { id, shutdown, logs }: Launching,
+) -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let listening = listener.local_addr()?;
     let address = listening.to_string();
-    let settings = &function.settings;
+    let settings = &definition.settings;
     let (memory, concurrency) = (settings.memory_mb.to_string(), settings.concurrency.to_string());
-    let (group, stream) = (format!("/aws/lambda/{}", function.name), format!("[$LATEST]{id}"));
-    let root = function.launch.program.parent().map_or_else(String::new, |dir| dir.display().to_string());
+    let (group, stream) = (format!("/aws/lambda/{}", definition.name), format!("[$LATEST]{id}"));
+    let root = definition
+        .launch
+        .program
+        .parent()
+        .map_or_else(String::new, |dir| dir.display().to_string());
     let mut variables = vec![
         ("AWS_LAMBDA_RUNTIME_API", address.as_str()),
-        ("AWS_LAMBDA_FUNCTION_NAME", &function.name),
+        ("AWS_LAMBDA_FUNCTION_NAME", &definition.name),
         ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
         ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", &memory),
         ("AWS_LAMBDA_LOG_GROUP_NAME", &group),
@@ -53,14 +82,16 @@ async fn start(function: &Arc<Function>, id: u64, asked: watch::Receiver<Ask>, l
     if settings.concurrency > 1 {
         variables.push(("AWS_LAMBDA_MAX_CONCURRENCY", &concurrency));
     }
-    let (process, output) = Process::spawn(&function.launch, &variables, &function.common.watchdog)?;
-    let name = (!function.common.bare_logs).then(|| function.name.clone());
+    let (process, output) = Process::spawn(&definition.launch, &variables, &definition.watchdog)?;
+    let name = (!definition.bare_logs).then(|| definition.name.clone());
     let mut following = tokio::spawn(async move { logs.follow(output, name.as_deref()).await });
+    let api = RuntimeApi::new(Arc::clone(pool), id, definition.arn(), listening);
     let how = tokio::select! {
-        how = look_after(process, function, id, asked) => how,
-        () = runtime_api::serve(listener, listening, Arc::clone(function), id) => unreachable!("it serves until dropped"),
+        how = supervise(process, pool, id, shutdown) => how,
+        () = api.serve(listener) => unreachable!("it serves until dropped"),
     };
-    // The last lines say why it ended. The pipe ends with the process, unless it was handed on to another.
+    // The last lines say why it ended. The pipe closes with the process, unless another process has
+    // inherited it.
     if timeout(LAST_LINES_TIMEOUT, &mut following).await.is_err() {
         following.abort();
     }
@@ -68,34 +99,39 @@ async fn start(function: &Arc<Function>, id: u64, asked: watch::Receiver<Ask>, l
 }
 
 /// Waits until the process ends, by itself or because it is asked to.
-async fn look_after(mut process: Process, function: &Arc<Function>, id: u64, mut asked: watch::Receiver<Ask>) -> std::io::Result<String> {
+async fn supervise(
+    mut process: Process,
+    pool: &Arc<Pool>,
+    id: InstanceId,
+    mut shutdown: watch::Receiver<Option<Shutdown>>,
+) -> std::io::Result<String> {
     let init = async {
         tokio::time::sleep(INIT_TIMEOUT).await;
-        if function.is_starting(id) {
+        if pool.is_starting(id) {
             let what = format!("it did not ask for work within {} s", INIT_TIMEOUT.as_secs());
-            function.init_failed(id, &FunctionError::init("none", &what));
+            pool.init_failed(id, &FunctionError::init("none", &what));
         } else {
             std::future::pending().await
         }
     };
-    let ask = tokio::select! {
-        status = process.wait() => return Ok(told(status?)),
-        () = init => Ask::Kill,
-        // Nobody to ask any more means that nobody waits for it.
-        ask = asked.wait_for(|ask| *ask != Ask::Run) => ask.map_or(Ask::Kill, |ask| *ask),
+    let how = tokio::select! {
+        status = process.wait() => return Ok(described(status?)),
+        () = init => Shutdown::Forced,
+        // An error means that the pool is gone: kill the process.
+        how = shutdown.wait_for(Option::is_some) => how.map_or(Shutdown::Forced, |how| how.unwrap_or(Shutdown::Forced)),
     };
-    if ask == Ask::Terminate {
+    if how == Shutdown::Graceful {
         process.signal(Signal::TERM);
         if let Ok(status) = timeout(TERMINATE_TIMEOUT, process.wait()).await {
-            return Ok(told(status?));
+            return Ok(described(status?));
         }
     }
     process.signal(Signal::KILL);
-    Ok(told(process.wait().await?))
+    Ok(described(process.wait().await?))
 }
 
-/// In the words of Lambda's own error messages.
-fn told(status: ExitStatus) -> String {
+/// The exit status in the wording of Lambda's error messages.
+fn described(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
         (Some(9), _) => "signal: killed".to_owned(),
         (Some(signal), _) => format!("signal: {signal}"),

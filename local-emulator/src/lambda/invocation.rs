@@ -1,4 +1,4 @@
-//! What is asked of a function, and what comes of it.
+//! Invocations and their results.
 
 use std::{fmt, time::Duration};
 
@@ -15,13 +15,13 @@ pub struct Invocation {
     pub payload: Bytes,
     /// The client context, JSON.
     pub client_context: Option<String>,
-    /// An X-Ray trace header to be passed on.
+    /// An X-Ray trace header to pass on.
     pub trace_id: Option<String>,
     /// Whether the end of the log is wanted.
     pub log_tail: bool,
 }
 
-/// A function was called. What it made of it is in `result`.
+/// The answer of a function that was called.
 #[derive(Debug, Clone)]
 pub struct Reply {
     pub request_id: String,
@@ -30,12 +30,12 @@ pub struct Reply {
     pub log: Option<Vec<u8>>,
 }
 
-/// The function failed, by its own account or by ours.
-#[derive(Debug, Clone)]
+/// The function failed: it reported an error, or the emulator detected one.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionError {
     /// `{"errorType", "errorMessage", …}`
     pub payload: Bytes,
-    /// Whether it was stopped because its time was over.
+    /// Whether it exceeded its time.
     pub timed_out: bool,
 }
 
@@ -45,34 +45,40 @@ impl FunctionError {
         Self { payload: Bytes::from(payload.to_string()), timed_out: false }
     }
 
-    /// As the function told it.
+    /// An error that the function reported.
     pub fn reported(payload: Bytes) -> Self {
         Self { payload, timed_out: false }
     }
 
-    /// The process ended in the middle of it.
+    /// The process ended during the invocation.
     pub fn crashed(request_id: &str, how: &str) -> Self {
         Self::ours("Runtime.ExitError", request_id, &format!("Runtime exited with error: {how}"))
     }
 
-    /// The process did not get ready.
+    /// The process did not become ready.
     pub fn init(request_id: &str, why: &str) -> Self {
         Self::ours("Runtime.InitError", request_id, why)
     }
 
-    /// Its time was over.
+    /// It exceeded its time.
     pub fn timed_out(request_id: &str, after: Duration) -> Self {
-        let error = Self::ours("Sandbox.Timedout", request_id, &format!("Task timed out after {:.2} seconds", after.as_secs_f64()));
+        let error = Self::ours(
+            "Sandbox.Timedout",
+            request_id,
+            &format!("Task timed out after {:.2} seconds", after.as_secs_f64()),
+        );
         Self { timed_out: true, ..error }
     }
 
-    /// The answer is larger than may be.
+    /// The answer exceeds [`PAYLOAD_BYTES_MAX`].
     pub fn response_too_large(request_id: &str) -> Self {
-        let what = format!("Response payload size exceeded maximum allowed payload size ({PAYLOAD_BYTES_MAX} bytes).");
+        let what = format!(
+            "Response payload size exceeded maximum allowed payload size ({PAYLOAD_BYTES_MAX} bytes)."
+        );
         Self::ours("Function.ResponseSizeTooLarge", request_id, &what)
     }
 
-    /// In one line, for logs.
+    /// The error in one line, for logs.
     pub fn brief(&self) -> String {
         let json: Value = serde_json::from_slice(&self.payload).unwrap_or_default();
         let field = |name: &str| json[name].as_str().unwrap_or("?").to_owned();
@@ -83,11 +89,11 @@ impl FunctionError {
 /// The function was not called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// There is none of this name.
+    /// There is no function of this name.
     NoSuchFunction,
-    /// As many requests as may be are being worked on or waiting.
+    /// The instances and the queue are full.
     Throttled,
-    /// The emulator is about to end.
+    /// The emulator is stopping.
     Stopping,
 }
 

@@ -1,14 +1,18 @@
-//! What a function's process writes: passed on line by line, and its end kept for who invokes with a log tail.
+//! The output of a function's process: passed on line by line, and its end kept for invocations
+//! with a log tail.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::net::unix::pipe;
 
 use crate::cli;
 
-/// As much as the Invoke API gives back.
-pub const TAIL_BYTES: usize = 4 * 1024;
-/// A line is passed on in pieces of this size when it does not end.
+/// The length of a log tail in the Invoke API.
+const TAIL_BYTES: usize = 4 * 1024;
+/// A longer line is passed on in pieces of this size.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// The last bytes that one process wrote.
@@ -17,9 +21,9 @@ pub struct Logs(Mutex<Tail>);
 
 #[derive(Debug, Default)]
 struct Tail {
-    /// The end of all that was written.
+    /// The last bytes of the output.
     bytes: Vec<u8>,
-    /// How much was written in all.
+    /// How many bytes were written in total.
     written: u64,
 }
 
@@ -29,10 +33,12 @@ impl Logs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).written
     }
 
-    /// What was written after the mark, at most its last 4 KiB.
+    /// The bytes written after the mark, at most the last 4 KiB.
     pub fn since(&self, mark: u64) -> Vec<u8> {
         let tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = usize::try_from(tail.written.saturating_sub(mark)).unwrap_or(usize::MAX).min(tail.bytes.len());
+        let wanted = usize::try_from(tail.written.saturating_sub(mark))
+            .unwrap_or(usize::MAX)
+            .min(tail.bytes.len());
         tail.bytes[tail.bytes.len() - wanted..].to_vec()
     }
 
@@ -44,7 +50,7 @@ impl Logs {
         tail.bytes.drain(..surplus);
     }
 
-    /// Passes on what comes through the pipe until it ends. `name` stands before each line, unless lines are for machines.
+    /// Passes on the lines from the pipe until it ends, each after `name` if there is one.
     pub async fn follow(&self, pipe: pipe::Receiver, name: Option<&str>) {
         let mut line = Vec::new();
         let mut buffer = [0; 4096];
@@ -79,6 +85,22 @@ fn pass_on(name: Option<&str>, line: &[u8]) {
         Some(name) => cli::complain(&format!("{name} | {line}")),
         None => cli::complain(&line),
     }
+}
+
+/// The log of one invocation between the lines that Lambda adds before and after it, cut to the
+/// last 4 KiB.
+pub fn framed(id: &str, lines: &[u8], took: Duration, memory_mb: u32) -> Vec<u8> {
+    let took_ms = took.as_secs_f64() * 1e3;
+    let mut log = format!("START RequestId: {id} Version: $LATEST\n").into_bytes();
+    log.extend_from_slice(lines);
+    if !lines.is_empty() && !lines.ends_with(b"\n") {
+        log.push(b'\n');
+    }
+    log.extend_from_slice(
+        format!("END RequestId: {id}\nREPORT RequestId: {id}\tDuration: {took_ms:.2} ms\tMemory Size: {memory_mb} MB\n").as_bytes(),
+    );
+    log.drain(..log.len().saturating_sub(TAIL_BYTES));
+    log
 }
 
 #[cfg(test)]

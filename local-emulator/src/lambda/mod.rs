@@ -1,31 +1,38 @@
-//! A small Lambda service: runs functions as processes, gives them events over the Lambda Runtime API, and takes their
-//! answers.
+//! A small Lambda service: runs functions as processes, sends them events over the Lambda Runtime
+//! API, and receives their answers.
 //!
 //! ```text
-//! gateway ┐                       ┌ Instance: one process, and the Runtime API on a port of its own
-//! poller  ├ Fleet ── Function ────┤
-//! invoke  ┘  by name  queue, scale└ Instance …
+//! gateway ┐                            ┌ Instance: one process, and the Runtime API on a port of its own
+//! poller  ├ Fleet ── Function ── Pool ──┤
+//! invoke  ┘  by name             queue  └ Instance …
 //! ```
 //!
-//! A [`Function`] holds everything that is decided (who waits, who works, who is started) under one lock; an instance
-//! only carries bytes and tells what happened to its process. Sources: the Runtime API and the Invoke API as AWS's
-//! developer guide describes them.
+//! A [`dispatcher::Dispatcher`], a pure state machine, makes all decisions: which request waits,
+//! which instance works on it, and which instances are started and ended. The pool holds it under
+//! one lock and carries out its decisions. An instance transfers events and answers and reports the
+//! end of its process. Sources: the Runtime API and the Invoke API as AWS's developer guide
+//! describes them.
 //!
-//! Deliberately absent: versions and aliases, layers, extensions, response streaming, SnapStart, credentials for AWS, and
-//! a memory of asynchronous invocations that outlives the emulator.
+//! Deliberately absent: versions and aliases, layers, extensions, response streaming, SnapStart,
+//! credentials for AWS, and persistence of asynchronous invocations.
 
 mod catalogue;
+mod dispatcher;
 mod fleet;
 mod function;
 mod http_event;
+mod ids;
 mod instance;
 mod invocation;
 mod logs;
+mod pool;
 mod process;
 mod runtime_api;
 
-pub use catalogue::{EVENT_FUNCTIONS, HTTP_FUNCTIONS, reference};
+pub use catalogue::{HTTP_FUNCTIONS, function_names, http_function, is_ours, reference, routes};
 pub use fleet::Fleet;
-pub use function::new_id;
+#[cfg(test)]
+pub use fleet::RESERVED;
 pub use http_event::{HttpEvent, answer_to_response};
+pub use ids::new_id;
 pub use invocation::{FunctionError, Invocation, PAYLOAD_BYTES_MAX, Refusal, Reply};

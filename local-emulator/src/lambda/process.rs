@@ -1,8 +1,8 @@
 //! One function process and its process group.
 //!
-//! The process must not outlive the emulator: Lambda's runtime clients spin when their Runtime API is gone. So each leads a
-//! group of its own and is held back by a gate until the watchdog knows that group; whatever ends the emulator, the
-//! watchdog ends the group.
+//! The process must not outlive the emulator: Lambda's runtime clients spin when their Runtime API
+//! is gone. So each process leads its own group, and its program starts only when the watchdog
+//! knows that group. Whatever ends the emulator, the watchdog then ends the group.
 
 use std::{
     io::{self, Write as _},
@@ -19,9 +19,10 @@ use tokio::{
     process::{Child, Command},
 };
 
-/// Variables of ours that a program may need to run at all; nothing else of our environment reaches a function.
-const PASSED_ON: [&str; 8] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"];
-/// Waits for the end of the line that opens the gate; an end of file means that the emulator is gone.
+/// Environment variables that a program may need to run at all; functions inherit no others.
+const PASSED_ON: [&str; 8] =
+    ["PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+/// Waits for a line before it executes the program; end of file means that the emulator is gone.
 const GATE: &str = r#"read -r go || exit 1; exec "$@" </dev/null"#;
 
 /// What to run.
@@ -41,8 +42,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts the program. What it writes to both its outputs comes through the pipe.
-    pub fn spawn(launch: &Launch, more: &[(&str, &str)], watchdog: &Arc<Watchdog>) -> io::Result<(Self, pipe::Receiver)> {
+    /// Starts the program. The pipe carries its standard output and standard error.
+    pub fn spawn(
+        launch: &Launch,
+        more: &[(&str, &str)],
+        watchdog: &Arc<Watchdog>,
+    ) -> io::Result<(Self, pipe::Receiver)> {
         let (gate, mut opener) = io::pipe()?;
         let (output, writer) = io::pipe()?;
         let child = {
@@ -52,7 +57,9 @@ impl Process {
                 .arg(&launch.program)
                 .args(&launch.args)
                 .env_clear()
-                .envs(PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+                .envs(
+                    PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))),
+                )
                 .envs(more.iter().copied())
                 .envs(launch.variables.iter().map(|(name, value)| (name, value)))
                 .stdin(gate)
@@ -61,9 +68,13 @@ impl Process {
                 .process_group(0)
                 .kill_on_drop(true);
             command.spawn()?
-            // The command ends here, and with it our copies of what the child writes to: the pipe ends with the child.
+            // The command is dropped here, and with it our copies of the pipe's writing end: the
+            // pipe then closes with the child.
         };
-        let group = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)).ok_or_else(|| io::Error::other("no process id"))?;
+        let group = child
+            .id()
+            .and_then(|id| Pid::from_raw(id.try_into().ok()?))
+            .ok_or_else(|| io::Error::other("no process id"))?;
         let process = Self { child, group, watchdog: Arc::clone(watchdog) };
         process.watchdog.add(group, EndOrder::First)?;
         limit_memory(group, launch.memory_mb)?;
@@ -71,36 +82,38 @@ impl Process {
         Ok((process, pipe::Receiver::from_owned_fd(OwnedFd::from(output))?))
     }
 
-    /// Waits for the end. May be given up and called again.
+    /// Waits for the end. Cancel safe.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
     }
 
     /// Sends a signal to the whole group.
     pub fn signal(&self, signal: Signal) {
-        // It fails when nobody is left to hear it.
+        // This fails when no process of the group is left.
         let _ = kill_process_group(self.group, signal);
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Also when the leader has ended: what it started may still run. The group's number can't belong to another as long
-        // as one of it lives, and is not given out again so soon when none does.
+        // Also if the leader has ended, because processes that it started may still run. The kernel
+        // does not reuse the group's number while one of them lives, nor immediately afterwards.
         self.signal(Signal::KILL);
         self.watchdog.remove(self.group);
     }
 }
 
-/// Limits what the process and its children can allocate each. Set on the gate, and inherited by what it becomes.
+/// Limits the memory of the process and of each of its children. Set on the gate's shell, and
+/// inherited by the program.
 #[cfg(target_os = "linux")]
 fn limit_memory(process: Pid, memory_mb: u32) -> io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
-    // Nobody may raise what was set from above.
+    // A hard limit can't be raised.
     let ours = getrlimit(Resource::Data).maximum;
     let bytes = Some((u64::from(memory_mb) * 1024 * 1024).min(ours.unwrap_or(u64::MAX)));
-    prlimit(Some(process), Resource::Data, Rlimit { current: bytes, maximum: bytes })
-        .map_err(|error| io::Error::other(format!("memory_mb = {memory_mb} can't be set: {error}")))?;
+    prlimit(Some(process), Resource::Data, Rlimit { current: bytes, maximum: bytes }).map_err(
+        |error| io::Error::other(format!("memory_mb = {memory_mb} can't be set: {error}")),
+    )?;
     Ok(())
 }
 

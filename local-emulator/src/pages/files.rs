@@ -1,5 +1,5 @@
-//! The files of `local-emulator/pages`, in the binary; a debug build reads them from the disk each time, so that a change
-//! needs no compiler. Each is compressed and hashed once.
+//! The files of `local-emulator/pages`, compiled into the binary, each compressed and hashed once.
+//! A debug build reads them from the disk each time, so that a change needs no new build.
 
 use std::{collections::HashMap, io::Write as _, sync::LazyLock};
 
@@ -13,34 +13,35 @@ use flate2::{Compression, write::GzEncoder};
 use ring::digest;
 use rust_embed::RustEmbed;
 
-/// What a page may load and do: nothing that is inline or of another site, but pictures, whose addresses operators choose.
-/// `blob:` is for sound that a page has fetched.
+/// The pages' content security policy: nothing inline and nothing from other sites, except
+/// pictures, whose addresses operators choose. `blob:` is for sound that a page has fetched.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: https:; connect-src 'self'; \
                       media-src 'self' blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// May be kept, but is asked for again each time: 304 when nothing has changed.
+/// Browsers may cache the file, but revalidate it each time: 304 if nothing has changed.
 const ASK_AGAIN: &str = "no-cache";
-/// For addresses that have the version in them.
+/// For addresses that contain the version.
 const FOR_GOOD: &str = "public, max-age=31536000, immutable";
 
 #[derive(RustEmbed)]
 #[folder = "pages/"]
 struct Embedded;
 
-/// A file ready to be sent. Cheap to clone.
+/// A file ready to send. Cheap to clone.
 #[derive(Clone)]
 pub struct Ready {
     content_type: &'static str,
     plain: Bytes,
-    /// Only where it is smaller.
+    /// Only if it is smaller than the plain file.
     gzip: Option<Bytes>,
     tag: HeaderValue,
 }
 
-/// A file that browsers may have, by its path in the folder.
+/// A file for browsers, by its path in the folder.
 pub fn find(path: &str) -> Option<Ready> {
-    static ALL: LazyLock<HashMap<String, Ready>> =
-        LazyLock::new(|| Embedded::iter().filter_map(|path| Some((path.to_string(), read(&path)?))).collect());
+    static ALL: LazyLock<HashMap<String, Ready>> = LazyLock::new(|| {
+        Embedded::iter().filter_map(|path| Some((path.to_string(), read(&path)?))).collect()
+    });
     if cfg!(debug_assertions) { read(path) } else { ALL.get(path).cloned() }
 }
 
@@ -49,11 +50,14 @@ pub fn text(path: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&Embedded::get(path)?.data).into_owned())
 }
 
-/// A name that changes with any of the files, so that browsers may keep what has it in its address.
+/// A name that changes with any of the files, so that browsers may cache files with this version in
+/// their address.
 pub fn version() -> &'static str {
     static VERSION: LazyLock<String> = LazyLock::new(|| {
         let mut all = digest::Context::new(&digest::SHA256);
-        for (path, file) in Embedded::iter().filter_map(|path| Some((path.clone(), Embedded::get(&path)?))) {
+        for (path, file) in
+            Embedded::iter().filter_map(|path| Some((path.clone(), Embedded::get(&path)?)))
+        {
             all.update(path.as_bytes());
             all.update(&file.metadata.sha256_hash());
         }
@@ -83,11 +87,15 @@ fn read(path: &str) -> Option<Ready> {
 impl Ready {
     pub fn new(content_type: &'static str, plain: Bytes) -> Self {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-        let packed = encoder.write_all(&plain).and_then(|()| encoder.finish()).expect("writing to memory does not fail");
+        let packed = encoder
+            .write_all(&plain)
+            .and_then(|()| encoder.finish())
+            .expect("writing to memory does not fail");
         let gzip = (packed.len() < plain.len()).then(|| packed.into());
-        // Weak, because it stands for the file with and without compression.
+        // Weak, because the compressed and the plain file have the same tag.
         let tag = format!("W/\"{}\"", hex(&digest::digest(&digest::SHA256, &plain)));
-        let tag = HeaderValue::try_from(tag).expect("hexadecimal digits and quotes make a header value");
+        let tag =
+            HeaderValue::try_from(tag).expect("hexadecimal digits and quotes make a header value");
         Self { content_type, plain, gzip, tag }
     }
 
@@ -110,15 +118,23 @@ impl Ready {
                 _ => (&self.plain, false),
             };
             let mut response = body.clone().into_response();
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
             if packed {
-                response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                response
+                    .headers_mut()
+                    .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             }
             response
         };
         let headers = response.headers_mut();
         headers.insert(header::ETAG, self.tag.clone());
-        for (name, value) in [(header::CACHE_CONTROL, keep), (header::VARY, "accept-encoding"), (header::CONTENT_SECURITY_POLICY, POLICY)] {
+        for (name, value) in [
+            (header::CACHE_CONTROL, keep),
+            (header::VARY, "accept-encoding"),
+            (header::CONTENT_SECURITY_POLICY, POLICY),
+        ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
         response

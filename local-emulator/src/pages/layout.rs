@@ -1,4 +1,4 @@
-//! The frame around every page: head, navigation, and the place that a module fills.
+//! The layout of every page: head, navigation, and the element that a module fills.
 
 use std::collections::BTreeSet;
 
@@ -7,15 +7,16 @@ use super::{
     files::{self, Ready},
 };
 
-/// What stands in a page until its module has filled it, and without scripts for good.
+/// The content of a page until its module has filled it; without scripts, its only content.
 pub const WAITING: &str = "<noscript><p class=\"alert alert-warning\">These pages need JavaScript. Whatever they do can also be done \
                            through the interface under <a href=\"/api/sales\">/api</a>.</p></noscript>";
 
 /// One page.
 pub struct Page<'a> {
-    /// The module that brings it to life, a path in the folder of the pages.
+    /// The page's entry module, a path in the folder of the pages.
     pub module: &'a str,
-    /// Until the module gives one in the reader's language. Both texts are ours: nothing is escaped.
+    /// Replaced by the module with one in the reader's language. `title` and `main` are not
+    /// escaped: they must be constants of ours.
     pub title: &'a str,
     pub main: &'a str,
 }
@@ -26,17 +27,26 @@ impl Page<'_> {
         let layout = files::text("layout.html").expect("the layout is among the files");
         let address = |path: &str| format!("/assets/{}/{path}", files::version());
         let modules = modules(self.module);
-        // The page's own, and those of vendored modules, lie beside their modules.
-        let vendored = modules.iter().filter(|path| path.starts_with("vendor/")).map(|path| path.replace(".esm.js", ".min.css"));
-        let own = ["vendor/bootstrap/bootstrap.min.css", "common/base.css"].map(str::to_owned).into_iter();
+        // The style sheets of the page and of vendored modules are beside their modules.
+        let vendored = modules
+            .iter()
+            .filter(|path| path.starts_with("vendor/"))
+            .map(|path| path.replace(".esm.js", ".min.css"));
+        let own = ["vendor/bootstrap/bootstrap.min.css", "common/base.css"]
+            .map(str::to_owned)
+            .into_iter();
         let styles: String = own
             .chain(vendored)
             .chain([self.module.replace(".js", ".css")])
             .filter(|path| files::text(path).is_some())
             .map(|path| format!("<link rel=\"stylesheet\" href=\"{}\">", address(&path)))
             .collect();
-        // Named here, so that the browser need not read one module to learn of the next.
-        let preloads: String = modules.iter().map(|path| format!("<link rel=\"modulepreload\" href=\"{}\">", address(path))).collect();
+        // All modules are named here, so that the browser loads them in parallel and need not parse
+        // one to find the next.
+        let preloads: String = modules
+            .iter()
+            .map(|path| format!("<link rel=\"modulepreload\" href=\"{}\">", address(path)))
+            .collect();
         let html = layout
             .replace("{captcha}", if site.captcha { "on" } else { "off" })
             .replace("{assets}", address("").trim_end_matches('/'))
@@ -49,7 +59,7 @@ impl Page<'_> {
     }
 }
 
-/// A module and all that it imports at its head, directly or not.
+/// A module and all its static imports, direct and indirect.
 fn modules(entry: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut waiting = vec![entry.to_owned()];
@@ -59,7 +69,9 @@ fn modules(entry: &str) -> BTreeSet<String> {
         }
         let text = files::text(&path).unwrap_or_default();
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        for import in text.lines().filter(|line| line.starts_with("import ") || line.starts_with("} from ")) {
+        for import in
+            text.lines().filter(|line| line.starts_with("import ") || line.starts_with("} from "))
+        {
             if let Some(name) = import.split('"').nth(1) {
                 waiting.push(resolve(folder, name));
             }
@@ -68,7 +80,7 @@ fn modules(entry: &str) -> BTreeSet<String> {
     found
 }
 
-/// A relative address in a file of `folder`.
+/// Resolves a relative address in a file of `folder`.
 pub fn resolve(folder: &str, name: &str) -> String {
     let mut parts: Vec<&str> = folder.split('/').collect();
     for part in name.split('/') {

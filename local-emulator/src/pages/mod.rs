@@ -1,8 +1,9 @@
 //! The pages for people: the shop, the operator's console, and an explanation of every problem.
 //!
-//! What a browser gets is in `local-emulator/pages`: a layout, style sheets, and ES modules that call the same API as any other
-//! client. Nothing is filled in here but the layout, so a page is the same for everybody and needs no store.
-//! Deliberately absent: templates with data in them, a build step, and anything from another site.
+//! The files are in `local-emulator/pages`: a layout, style sheets, and ES modules that call the
+//! same API as any other client. The server fills in only the layout, so a page is the same for all
+//! users and needs no store. Deliberately absent: templates with data in them, a build step, and
+//! anything from another site.
 
 mod files;
 mod layout;
@@ -41,34 +42,54 @@ pub fn router(config: &Config) -> Router {
         .route("/orders/{order_id}", get(site.page("shop/order.js")))
         .route("/console", get(site.page("console/console.js")))
         .route("/problems", get(move |headers: HeaderMap| ready(list.problems(&headers))))
-        .route("/problems/{slug}", get(move |Path(slug): Path<String>, headers: HeaderMap| ready(one.problem(&slug, &headers))))
+        .route(
+            "/problems/{slug}",
+            get(move |Path(slug): Path<String>, headers: HeaderMap| {
+                ready(one.problem(&slug, &headers))
+            }),
+        )
         .route("/assets/{*path}", get(asset))
 }
 
-/// What the pages are told of the configuration.
+/// The part of the configuration that the pages need, and the rendered pages.
 #[derive(Clone)]
 struct Site {
-    /// Whether captchas are asked for. A page would find out by itself, but one refused request later.
+    /// Whether captchas are required. Without this a page would learn it only from a refused
+    /// request.
     captcha: bool,
     /// The pages made so far, by address.
     made: Arc<Mutex<HashMap<&'static str, files::Ready>>>,
 }
 
 impl Site {
-    /// A page that one module fills. A style sheet beside it that has the same name belongs to it.
-    fn page(&self, module: &'static str) -> impl Fn(HeaderMap) -> Ready<Response> + Clone + Send + Sync + 'static {
+    /// A page that one module fills. It includes the style sheet of the same name beside the
+    /// module.
+    fn page(
+        &self,
+        module: &'static str,
+    ) -> impl Fn(HeaderMap) -> Ready<Response> + Clone + Send + Sync + 'static {
         let site = self.clone();
         move |headers| {
-            ready(site.once(module, || Page { module, title: "flashsale", main: layout::WAITING }.render(&site)).answer(&headers))
+            ready(
+                site.once(module, || {
+                    Page { module, title: "flashsale", main: layout::WAITING }.render(&site)
+                })
+                .answer(&headers),
+            )
         }
     }
 
-    /// A page is made once; by a debug build each time, because its files may have changed.
+    /// A page is rendered once; by a debug build each time, because its files may have changed.
     fn once(&self, name: &'static str, make: impl FnOnce() -> files::Ready) -> files::Ready {
         if cfg!(debug_assertions) {
             return make();
         }
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_insert_with(make).clone()
+        self.made
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(name)
+            .or_insert_with(make)
+            .clone()
     }
 
     fn problems(&self, headers: &HeaderMap) -> Response {
@@ -105,7 +126,7 @@ impl Site {
         }
     }
 
-    /// The texts are our own constants, so nothing needs escaping but what they hold themselves: backticks are harmless.
+    /// The texts are constants without characters that HTML requires to escape.
     fn make_problem(&self, line: &Explained) -> files::Ready {
         let main = format!(
             "<article data-slug=\"{slug}\"><h1 class=\"problem-title\" lang=\"en\">{title}</h1><p><code>{slug}</code>, {status}</p>\
@@ -120,11 +141,13 @@ impl Site {
     }
 }
 
-/// A style sheet, a module or a picture. The first part of the path is a version when a page asked for it.
+/// A style sheet, a module or a picture. In a page's links the first part of the path is the
+/// version.
 async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
     let (path, versioned) = match path.split_once('/') {
         Some((first, rest)) if first == files::version() => (rest, true),
-        // Another version's address, kept by an open page or made by another instance: it gets what there is, and keeps none of it.
+        // The address of another version, from a page loaded earlier or from another instance:
+        // answered with the current file, which must not be cached.
         Some((first, rest)) if first.starts_with("v-") => (rest, false),
         _ => (path.as_str(), false),
     };

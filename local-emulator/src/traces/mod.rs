@@ -1,8 +1,10 @@
-//! Traces: whether they are exported, and how the gateway names its requests in them. `flashsale::trace` makes the spans;
-//! with the feature `otlp` this module sends them.
+//! Traces: whether they are exported, and how the gateway names its requests in them.
+//! `flashsale::trace` makes the spans; with the feature `otlp` this module sends them.
 
 #[cfg(feature = "otlp")]
 mod otlp;
+
+use std::{collections::HashMap, sync::LazyLock};
 
 use axum::{
     extract::{MatchedPath, Request},
@@ -15,19 +17,20 @@ use flashsale::{
     trace::{Route, TraceContext},
 };
 
-use crate::lambda::HTTP_FUNCTIONS;
+use crate::lambda::routes;
 
-/// Variables that other programs take a collector's address from.
-const OTEL_ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+/// Variables from which other programs take a collector's address.
+const OTEL_ENDPOINTS: [&str; 2] =
+    ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 
-/// What has to be ended before the process is.
+/// The sender of spans, to close before the process ends.
 #[derive(Default)]
 pub struct Traces {
     #[cfg(feature = "otlp")]
     sender: Option<otlp::Sender>,
 }
 
-/// Refuses an endpoint that this binary can't send to.
+/// Refuses an endpoint to which this binary can't send.
 pub fn check(config: &Config) -> anyhow::Result<()> {
     check_built(config, cfg!(feature = "otlp"))
 }
@@ -42,7 +45,7 @@ fn check_built(config: &Config, with_traces: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts logging, and exporting where that is configured.
+/// Starts logging, and exporting if that is configured.
 pub fn start(config: &Config) -> anyhow::Result<Traces> {
     check(config)?;
     #[cfg(feature = "otlp")]
@@ -53,13 +56,15 @@ pub fn start(config: &Config) -> anyhow::Result<Traces> {
     }
     logging::start(config)?;
     if let Some(name) = OTEL_ENDPOINTS.into_iter().find(|name| std::env::var_os(name).is_some()) {
-        tracing::warn!("{name} is not read: set traces.endpoint (FLASHSALE_TRACES__ENDPOINT) to export traces");
+        tracing::warn!(
+            "{name} is not read: set traces.endpoint (FLASHSALE_TRACES__ENDPOINT) to export traces"
+        );
     }
     Ok(Traces::default())
 }
 
 impl Traces {
-    /// Sends what is left, within about a second.
+    /// Sends the remaining spans, within about a second.
     pub async fn close(self) {
         #[cfg(feature = "otlp")]
         if let Some(sender) = self.sender {
@@ -68,14 +73,18 @@ impl Traces {
     }
 }
 
-/// Tells the request's span, where it is exported, which function answers.
+/// The product's function of each path.
+static FUNCTIONS_OF_PATHS: LazyLock<HashMap<&str, &str>> =
+    LazyLock::new(|| routes().map(|(name, path)| (path, name)).collect());
+
+/// Adds the function's name to the request's span, if that is exported.
 pub async fn name(route: MatchedPath, request: Request, next: Next) -> Response {
     let sampled = request.extensions().get::<TraceContext>().is_some_and(|context| context.sampled);
     let mut response = next.run(request).await;
     if sampled {
         let pattern = route.as_str();
-        let ours = HTTP_FUNCTIONS.iter().find(|(_, paths)| paths.contains(&pattern));
-        let function = ours.map_or("other", |(name, _)| name).to_owned();
+        let ours = FUNCTIONS_OF_PATHS.get(pattern);
+        let function = ours.map_or("other", |name| *name).to_owned();
         response.extensions_mut().insert(Route { function, pattern: pattern.to_owned() });
     }
     response
@@ -87,9 +96,15 @@ mod tests {
 
     #[test]
     fn a_binary_without_traces_refuses_an_endpoint() {
-        let to = |endpoint: &str| Config::load(None, [("FLASHSALE_TRACES__ENDPOINT".to_owned(), endpoint.to_owned())], []).unwrap();
+        let to = |endpoint: &str| {
+            Config::load(None, [("FLASHSALE_TRACES__ENDPOINT".to_owned(), endpoint.to_owned())], [])
+                .unwrap()
+        };
         let told = check_built(&to("http://127.0.0.1:4318"), false).unwrap_err().to_string();
-        assert!(told.starts_with("traces.endpoint: this binary was built without traces"), "{told}");
+        assert!(
+            told.starts_with("traces.endpoint: this binary was built without traces"),
+            "{told}"
+        );
         check_built(&to(""), false).unwrap();
         check_built(&to("http://127.0.0.1:4318"), true).unwrap();
     }

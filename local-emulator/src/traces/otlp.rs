@@ -1,5 +1,6 @@
-//! Sends spans to a collector by OTLP/HTTP. A thread of the SDK's own does it: nothing that a shopper waits for waits for the
-//! collector. The spans that wait for it are counted; beyond `traces.spans_waiting_max` they are dropped.
+//! Sends spans to a collector by OTLP/HTTP. The SDK's own thread sends them, so that no request
+//! waits for the collector. At most `traces.spans_waiting_max` spans are queued; further ones are
+//! dropped.
 
 use std::{
     collections::HashMap,
@@ -34,7 +35,10 @@ use opentelemetry_otlp::{Protocol, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
-    trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span as SdkSpan, SpanData, SpanExporter, SpanProcessor},
+    trace::{
+        BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span as SdkSpan,
+        SpanData, SpanExporter, SpanProcessor,
+    },
 };
 use tokio::runtime::Handle;
 use tracing::{Span, level_filters::LevelFilter};
@@ -43,28 +47,33 @@ use tracing_subscriber::{Layer as _, filter::dynamic_filter_fn};
 
 use crate::requests;
 
-/// How long the last spans may take at the end.
+/// Timeout for sending the last spans at the end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// An answer of a collector is a few bytes.
+/// Upper bound of a collector's answer, which is usually a few bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// Shown in log lines; a span has them anyway.
+/// Attributes for log lines only: a span has these ids anyway.
 const LOGGED_ONLY: [&str; 2] = ["trace_id", "span_id"];
 
 /// Sends spans until it is closed.
 pub struct Sender(SdkTracerProvider);
 
-/// Starts to export, and gives the layer through which spans come.
+/// Starts exporting, and returns the layer that receives the spans.
 pub fn start(config: &Config) -> anyhow::Result<(SpanLayer, Sender)> {
     let settings = &config.traces;
     let waiting = Arc::new(AtomicUsize::new(0));
     let headers: HashMap<String, String> = settings
         .headers()?
         .iter()
-        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .map(|(name, value)| {
+            (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        })
         .collect();
     let sending = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
-        .with_shared_http_client(client(&settings.endpoint, Duration::from_millis(settings.timeout_ms))?)
+        .with_shared_http_client(client(
+            &settings.endpoint,
+            Duration::from_millis(settings.timeout_ms),
+        )?)
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(format!("{}/v1/traces", settings.endpoint.trim_end_matches('/')))
         .with_timeout(Duration::from_millis(settings.timeout_ms))
@@ -80,7 +89,7 @@ pub fn start(config: &Config) -> anyhow::Result<(SpanLayer, Sender)> {
     let batching = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
     let provider = SdkTracerProvider::builder()
         .with_resource(resource(config))
-        // What is not to be exported makes no span in the first place.
+        // Sampling happens earlier: no span is made for a request that is not exported.
         .with_sampler(Sampler::AlwaysOn)
         .with_span_processor(Bounded { batching, waiting, waiting_max: settings.spans_waiting_max })
         .build();
@@ -91,16 +100,22 @@ pub fn start(config: &Config) -> anyhow::Result<(SpanLayer, Sender)> {
         .with_target(false)
         .with_level(false)
         .with_tracked_inactivity(false);
-    // No events: a log line is no attribute. A step belongs to a span that is exported, or is not made.
+    // No events, because log lines are not exported. A step's span is made only within an exported
+    // span.
     let wanted = dynamic_filter_fn(|metadata, context| {
-        metadata.is_span() && (metadata.target() == TARGET || metadata.target() == STEP && context.lookup_current().is_some())
+        metadata.is_span()
+            && (metadata.target() == TARGET
+                || metadata.target() == STEP && context.lookup_current().is_some())
     });
     trace::install(Box::new(Otlp { sampled_per_million: settings.sampled_per_million }));
-    Ok((Box::new(layer.with_filter(wanted.with_max_level_hint(LevelFilter::INFO))), Sender(provider)))
+    Ok((
+        Box::new(layer.with_filter(wanted.with_max_level_hint(LevelFilter::INFO))),
+        Sender(provider),
+    ))
 }
 
-/// Who sends. The variables OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES are not read, as no other OTEL_ variable is that
-/// this product has a setting for.
+/// The resource that sends. Like other OTEL_ variables for which this product has a setting,
+/// OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES are not read.
 fn resource(config: &Config) -> Resource {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let port = config.listen.rsplit_once(':').map_or("", |(_, port)| port);
@@ -115,9 +130,10 @@ fn resource(config: &Config) -> Resource {
 }
 
 impl Sender {
-    /// Sends what is left. What takes longer than a second is lost.
+    /// Sends the remaining spans. Spans that are not sent within a second are lost.
     pub async fn close(self) {
-        let closing = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(CLOSE_TIMEOUT));
+        let closing =
+            tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(CLOSE_TIMEOUT));
         match closing.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the last traces were not sent"),
@@ -126,7 +142,7 @@ impl Sender {
     }
 }
 
-/// Makes contexts of OpenTelemetry of ours, and the other way round.
+/// Converts between our trace contexts and OpenTelemetry's.
 #[derive(Debug)]
 struct Otlp {
     sampled_per_million: u64,
@@ -183,12 +199,15 @@ impl Exporter for Otlp {
 }
 
 fn otel(context: TraceContext) -> SpanContext {
-    let (trace_id, span_id) = (TraceId::from_bytes(context.trace_id.to_be_bytes()), SpanId::from_bytes(context.span_id.to_be_bytes()));
+    let (trace_id, span_id) = (
+        TraceId::from_bytes(context.trace_id.to_be_bytes()),
+        SpanId::from_bytes(context.span_id.to_be_bytes()),
+    );
     let flags = if context.sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
     SpanContext::new(trace_id, span_id, flags, true, TraceState::default())
 }
 
-/// Lets no more spans wait than are allowed, and says so when some are lost.
+/// Limits the number of queued spans, and logs when some are lost.
 #[derive(Debug)]
 struct Bounded {
     batching: BatchSpanProcessor,
@@ -206,7 +225,10 @@ impl SpanProcessor for Bounded {
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             if let Some(left_out) = FULL.pass() {
-                tracing::warn!(left_out, "spans are lost: the collector takes fewer than there are (traces.spans_waiting_max)");
+                tracing::warn!(
+                    left_out,
+                    "spans are lost: the collector takes fewer than there are (traces.spans_waiting_max)"
+                );
             }
             return;
         }
@@ -226,7 +248,7 @@ impl SpanProcessor for Bounded {
     }
 }
 
-/// Counts the spans that are taken to be sent.
+/// Takes the spans that are sent out of the count of queued ones.
 #[derive(Debug)]
 struct Counted {
     sending: opentelemetry_otlp::SpanExporter,
@@ -238,8 +260,13 @@ impl SpanExporter for Counted {
         self.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
         for span in &mut batch {
             span.attributes.retain(|attribute| !LOGGED_ONLY.contains(&attribute.key.as_str()));
-            // A request's span is also that of its log lines, which would show the field that else says it.
-            if span.attributes.iter().any(|attribute| attribute.key.as_str() == "http.request.method") {
+            // The kind is set here because the usual field for it (`otel.kind`) would also appear
+            // in the request's log lines.
+            if span
+                .attributes
+                .iter()
+                .any(|attribute| attribute.key.as_str() == "http.request.method")
+            {
                 span.span_kind = SpanKind::Server;
             }
         }
@@ -272,7 +299,8 @@ fn client(endpoint: &str, timeout: Duration) -> anyhow::Result<Arc<dyn HttpClien
     let connector = HttpsConnectorBuilder::new()
         .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
         .context("traces.endpoint: the certificates of this machine can't be read")?;
-    let client = Client::builder(TokioExecutor::new()).build(connector.https_only().enable_http1().build());
+    let client =
+        Client::builder(TokioExecutor::new()).build(connector.https_only().enable_http1().build());
     Ok(Arc::new(OnRuntime { client, runtime, timeout }))
 }
 
@@ -281,7 +309,7 @@ impl<C: Connect + Clone + std::fmt::Debug + Send + Sync + 'static> HttpClient fo
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         static LOST: OncePerMinute = OncePerMinute::new();
         let (client, timeout) = (self.client.clone(), self.timeout);
-        // All of it on the runtime: a timeout can't even be made elsewhere.
+        // The whole request runs on the runtime, because a timeout can't be made outside it.
         let asking = async move {
             let asked = async {
                 let (parts, body) = client.request(request.map(Full::new)).await?.into_parts();
@@ -302,13 +330,20 @@ impl<C: Connect + Clone + std::fmt::Debug + Send + Sync + 'static> HttpClient fo
         if let Some(error) = cause
             && let Some(left_out) = LOST.pass()
         {
-            tracing::warn!(error, left_out, "spans are lost: the collector (traces.endpoint) does not take them");
+            tracing::warn!(
+                error,
+                left_out,
+                "spans are lost: the collector (traces.endpoint) does not take them"
+            );
         }
         outcome
     }
 }
 
-/// hyper's own text leaves out what lies below.
+/// The error with its causes, which the text of hyper's errors leaves out.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }

@@ -1,16 +1,17 @@
-//! The pages in a real browser: `tests/python/shopping.py` plays the shoppers and `operating.py` the operator, each against a
-//! shop of its own.
+//! The pages in a real browser: `tests/python/shopping.py` acts as the shoppers and `operating.py`
+//! as the operator, each against its own emulator.
 
 use std::{env, path::Path, process::Command};
 
 use crate::emulator::{Emulator, Place};
 
-/// What Chromium says of every request under way when a network interface of the machine comes or goes, as containers make
-/// them do. It has nothing to do with the page.
+/// Chromium's error for every request in progress when a network interface of the machine is added
+/// or removed, as containers do. It is unrelated to the page.
 const INTERRUPTED: &str = "ERR_NETWORK_CHANGED";
 const PLAYS_MAX: u32 = 5;
 
-/// Plays one of the scenarios to its end, in a shop of its own; once more, in another, when the machine's network changed.
+/// Runs one of the scenarios on its own emulator; runs it again, on a new one, if the machine's
+/// network changed.
 #[track_caller]
 fn play(place: impl Fn() -> Place, script: &str, scenario: &str) {
     for _ in 0..PLAYS_MAX {
@@ -23,11 +24,13 @@ fn play(place: impl Fn() -> Place, script: &str, scenario: &str) {
     panic!("{scenario}: the machine's network changed in each of {PLAYS_MAX} plays");
 }
 
-/// The books are looked at when the place is dropped.
+/// Runs a scenario once. The books are checked when `place` is dropped.
 fn play_once(place: &Place, script: &str, scenario: &str) -> Result<(), String> {
     let emulator = place.start(&["--demo", "--invoke-listen", "127.0.0.1:0"]);
     let (phone, password) = demo_admin(&emulator);
-    let python = env::var("TEST_PYTHON").expect("TEST_PYTHON names a Python with infra/requirements.txt installed: infra/test sets it");
+    let python = env::var("TEST_PYTHON").expect(
+        "TEST_PYTHON names a Python with infra/requirements.txt installed: infra/test sets it",
+    );
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
     let output = Command::new(python)
         .arg(script)
@@ -36,18 +39,24 @@ fn play_once(place: &Place, script: &str, scenario: &str) -> Result<(), String> 
         .env("SHOP_INVOKE_BASE", &emulator.invoker().base)
         .env("SHOP_ADMIN_PHONE", phone)
         .env("SHOP_ADMIN_PASSWORD", password)
-        // Nothing is left beside the sources.
+        // No cache files are left among the sources.
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .unwrap();
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).join("\n");
+    let said = [output.stdout, output.stderr]
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .join("\n");
     emulator.stop();
     if output.status.success() { Ok(()) } else { Err(said) }
 }
 
 /// The administrator that `--demo` makes: number and password.
 fn demo_admin(emulator: &Emulator) -> (String, String) {
-    let line = emulator.said.iter().find_map(|line| line.strip_prefix("demo admin ")).expect("--demo makes an administrator");
+    let line = emulator
+        .said
+        .iter()
+        .find_map(|line| line.strip_prefix("demo admin "))
+        .expect("--demo makes an administrator");
     let (phone, password) = line.split_once(" password ").expect("number and password in one line");
     (phone.trim().to_owned(), password.to_owned())
 }

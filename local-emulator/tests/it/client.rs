@@ -1,4 +1,4 @@
-//! A small HTTP client: keeps connections, speaks JSON, retries nothing.
+//! A small HTTP client: keeps connections open, uses JSON, never retries.
 
 use std::{
     sync::{
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Speaks to one emulator.
+/// A client of one emulator.
 #[derive(Clone)]
 pub struct Client {
     pool: Pool<HttpConnector, Body>,
@@ -39,20 +39,26 @@ impl Events {
     pub async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
-                let data = event.lines().find_map(|line| line.strip_prefix("data: ")).map(|data| serde_json::from_str(data).unwrap());
+                let data = event
+                    .lines()
+                    .find_map(|line| line.strip_prefix("data: "))
+                    .map(|data| serde_json::from_str(data).unwrap());
                 self.text = rest.to_owned();
                 if data.is_some() {
                     return data;
                 }
                 continue;
             }
-            let frame = tokio::time::timeout(TIMEOUT, self.body.frame()).await.expect("an event every second")?.ok()?;
+            let frame = tokio::time::timeout(TIMEOUT, self.body.frame())
+                .await
+                .expect("an event every second")?
+                .ok()?;
             self.text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
         }
     }
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -61,18 +67,22 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body as JSON; `null` when it is none.
+    /// The body as JSON; `null` if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes).unwrap_or(Value::Null)
     }
 
-    /// The last part of a problem's `type`; empty for an answer that is no problem.
+    /// The last part of a problem's `type`; empty if the answer is not a problem.
     pub fn slug(&self) -> String {
         let json = self.json();
-        json["type"].as_str().and_then(|kind| kind.strip_prefix("/problems/")).unwrap_or_default().to_owned()
+        json["type"]
+            .as_str()
+            .and_then(|kind| kind.strip_prefix("/problems/"))
+            .unwrap_or_default()
+            .to_owned()
     }
 
-    /// A text of the body's top level.
+    /// A string field of the body's top level.
     pub fn text(&self, field: &str) -> String {
         self.json()[field].as_str().unwrap_or_else(|| panic!("no {field} in {self:?}")).to_owned()
     }
@@ -108,13 +118,20 @@ impl Client {
         }
     }
 
-    /// One that waits longer than usual.
+    /// A client with a longer timeout.
     pub fn patient(base: &str, patience: Duration) -> Self {
         Self { patience, ..Self::new(base) }
     }
 
-    /// Sends one request. An error is one of the connection: the server may have worked or not.
-    pub async fn send(&self, method: &str, path: &str, token: Option<&str>, body: Option<Value>) -> Result<Answer, String> {
+    /// Sends one request. An error means that the connection failed: the server may or may not have
+    /// handled the request.
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Option<Value>,
+    ) -> Result<Answer, String> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
@@ -136,7 +153,8 @@ impl Client {
 
     pub async fn raw(&self, request: Request<Body>) -> Result<Answer, String> {
         let answer = tokio::time::timeout(self.patience, async {
-            let response = self.pool.request(request).await.map_err(|error| format!("{error:?}"))?;
+            let response =
+                self.pool.request(request).await.map_err(|error| format!("{error:?}"))?;
             let (parts, body) = response.into_parts();
             let bytes = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
             Ok(Answer { status: parts.status, headers: parts.headers, bytes })
@@ -151,7 +169,8 @@ impl Client {
 
     /// Opens a stream of server-sent events.
     pub async fn events(&self, path: &str, token: &str) -> Events {
-        let request = Request::get(format!("{}{path}", self.base)).header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let request = Request::get(format!("{}{path}", self.base))
+            .header(header::AUTHORIZATION, format!("Bearer {token}"));
         let response = self.pool.request(request.body(Body::empty()).unwrap()).await.unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");

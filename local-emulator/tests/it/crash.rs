@@ -1,4 +1,5 @@
-//! Crashes in the middle of a sale: of an emulator, of the session and admission store, of the queue.
+//! Crashes in the middle of a sale: of an emulator, of the session and admission store, of the
+//! queue.
 
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    books::{add_admin, balanced_books},
     client::Client,
     emulator::Place,
     shop::{Bought, follow},
@@ -19,7 +21,8 @@ const FUNCTIONS: [&str; 5] = ["seckill", "order-worker", "sweeper", "sales", "or
 
 #[track_caller]
 fn no_surprises(ends: &[(String, Bought)]) {
-    let surprises: Vec<_> = ends.iter().filter(|(_, end)| matches!(end, Bought::Surprise(_))).collect();
+    let surprises: Vec<_> =
+        ends.iter().filter(|(_, end)| matches!(end, Bought::Surprise(_))).collect();
     assert!(surprises.is_empty(), "{surprises:?}");
 }
 
@@ -59,15 +62,18 @@ async fn one_of_two_emulators_is_killed(place: Place) {
 async fn the_embedded_emulator_is_killed_and_started_again() {
     let place = Place::embedded();
     let (tokens, sale) = (place.seed(1_000), place.sale(400));
+    add_admin(&place);
     let doomed = place.start(&["--no-demo"]);
     let clients = [doomed.client.clone()];
     let (early, late) = tokens.split_at(600);
     let accepted = Accepted::default();
     let shoppers = tokio::spawn({
-        let (clients, sale, early, accepted) = (clients.clone(), sale.clone(), early.to_vec(), accepted.clone());
+        let (clients, sale, early, accepted) =
+            (clients.clone(), sale.clone(), early.to_vec(), accepted.clone());
         async move {
             let buying = rush_noting(&clients, &sale, &early, 32, &accepted);
-            // After the crash nobody answers: who has not bought by then gives up here and tries again below.
+            // After the crash no request is answered: shoppers without an order give up here and
+            // try again below.
             tokio::time::timeout(Duration::from_secs(2), buying).await.unwrap_or_default()
         }
     });
@@ -76,6 +82,10 @@ async fn the_embedded_emulator_is_killed_and_started_again() {
     shoppers.await.unwrap();
     let again = place.start(&["--no-demo"]);
     let clients = [again.client.clone()];
+    // The admission store was in memory; it has been rebuilt before the first request is answered.
+    let path = format!("/api/sales/{sale}/tickets");
+    let first = again.client.post(&path, Some(&late[0]), json!({})).await;
+    assert!(matches!(first.status.as_u16(), 201 | 409), "{} {}", first.status, first.slug());
     // All sessions are still alive, and every order that was accepted before the crash is there.
     let accepted = accepted.lock().unwrap().clone();
     assert!(accepted.len() >= 50, "the crash came too early to show anything: {}", accepted.len());
@@ -85,14 +95,20 @@ async fn the_embedded_emulator_is_killed_and_started_again() {
     let ends = rush(&clients, &sale, late, 32).await;
     no_surprises(&ends);
     follow_all(&clients, &ends).await;
-    // Sold out or not, an emulator that did not take their orders tells the winners so.
+    // An emulator that did not accept the winners' orders still answers `already-bought`, whether
+    // or not the sale is sold out.
     assert_winners_are_told(&clients, &sale, &accepted).await;
     let ends = rush(&clients, &sale, early, 32).await;
-    let surprises: Vec<_> =
-        ends.iter().filter(|(_, end)| matches!(end, Bought::Surprise(what) if !what.ends_with("already-bought"))).collect();
+    let surprises: Vec<_> = ends
+        .iter()
+        .filter(
+            |(_, end)| matches!(end, Bought::Surprise(what) if !what.ends_with("already-bought")),
+        )
+        .collect();
     assert!(surprises.is_empty(), "{surprises:?}");
     follow_all(&clients, &ends).await;
-    // Units reserved at the moment of the crash, whose order was never published, are sold by the sweeper's republish.
+    // A unit that was reserved when the emulator crashed and whose order was never published is
+    // free again.
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let mut recorded = 0;
@@ -108,6 +124,7 @@ async fn the_embedded_emulator_is_killed_and_started_again() {
         assert!(Instant::now() < deadline, "{recorded} of 400 units are sold");
         sleep(Duration::from_millis(500)).await;
     }
+    assert_eq!(balanced_books(&again.client, &sale).await["sold"], 400);
     again.stop();
     let books = place.audit();
     assert!(books.contains("stock 400 = available 0 + reserved 0 + sold 400"), "{books}");
@@ -141,7 +158,8 @@ async fn redis_is_emptied() {
     let clients = [emulator.client.clone()];
     let accepted = Accepted::default();
     let shoppers = tokio::spawn({
-        let (clients, sale, tokens, accepted) = (clients.clone(), sale.clone(), tokens.clone(), accepted.clone());
+        let (clients, sale, tokens, accepted) =
+            (clients.clone(), sale.clone(), tokens.clone(), accepted.clone());
         async move { rush_noting(&clients, &sale, &tokens, 16, &accepted).await }
     });
     wait_for_sales(&emulator.client, &sale, 300, 60).await;
@@ -149,14 +167,14 @@ async fn redis_is_emptied() {
     flush(&redis);
     let ends = shoppers.await.unwrap();
     no_surprises(&ends);
-    // Nobody is signed out, and the sale goes on, also for those who come now.
+    // No shopper is signed out, and the sale continues, also for new shoppers.
     let more = place.seed(800);
     let late = rush_noting(&clients, &sale, &more, 16, &accepted).await;
     no_surprises(&late);
     assert!(late.iter().any(|(_, end)| *end == Bought::SoldOut), "it was sold out in the end");
     let books = place.audit();
     assert!(books.contains("stock 300 = available 0 + reserved 0 + sold 300"), "{books}");
-    // Every accepted order ended: asked of the ledger itself.
+    // Every accepted order has ended, according to the ledger.
     let ledger = MySql::new(&place.servers.as_ref().unwrap().mysql_url().unwrap()).unwrap();
     let accepted = accepted.lock().unwrap().clone();
     assert!(accepted.len() >= 60, "{}", accepted.len());
@@ -165,7 +183,8 @@ async fn redis_is_emptied() {
         let recorded = ledger.get(order.parse().unwrap()).await.unwrap();
         match recorded.unwrap_or_else(|| panic!("accepted order {order} is lost")).status {
             OrderStatus::Confirmed => confirmed += 1,
-            // What the ledger refuses after the loss of the gate in front of it has an answer, too.
+            // After the loss of the admission store the ledger refuses some orders: these have
+            // ended, too.
             OrderStatus::Rejected => {}
             other => panic!("{order} is {other:?}"),
         }
@@ -177,7 +196,7 @@ async fn redis_is_emptied() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn functions_are_killed_all_the_time() {
-    // Long enough for a function to start and work in between, also when it is not optimised.
+    // Long enough for a function to start and work in between, even in a debug build.
     const KILL_PERIOD: Duration = Duration::from_millis(250);
     const KILLS_MIN: u32 = 30;
     let place = Place::processes();
@@ -192,11 +211,15 @@ async fn functions_are_killed_all_the_time() {
     let mut turn = 0;
     while !shoppers.is_finished() || kills < KILLS_MIN {
         let mut functions: Vec<(u64, String)> = emulator.children().into_iter().collect();
-        functions.retain(|(_, command)| FUNCTIONS.iter().any(|name| command.trim_end().ends_with(name)));
+        functions
+            .retain(|(_, command)| FUNCTIONS.iter().any(|name| command.trim_end().ends_with(name)));
         functions.sort();
         if let Some((pid, _)) = functions.get(turn % functions.len().max(1)) {
-            // It may have ended meanwhile.
-            let killed = std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).output().unwrap();
+            // The process may have ended meanwhile.
+            let killed = std::process::Command::new("kill")
+                .args(["-KILL", &pid.to_string()])
+                .output()
+                .unwrap();
             kills += u32::from(killed.status.success());
         }
         turn += 1;
@@ -225,8 +248,8 @@ async fn servers_are_killed_and_come_back_in_processes() {
 async fn servers_are_killed_and_come_back(place: Place) {
     let (tokens, sale) = (place.seed(900), place.sale(300));
     let emulator = place.start(&["--no-demo"]);
-    // RabbitMQ 3.10 can lose a quorum queue that was declared within the last second or two before a SIGKILL: it comes
-    // back without a leader. A queue in use is older than that.
+    // RabbitMQ 3.10 can lose a quorum queue that was declared within the last second or two before
+    // a SIGKILL: it comes back without a leader. A queue in use is older than that.
     sleep(Duration::from_secs(4)).await;
     let clients = [emulator.client.clone()];
     let shoppers = tokio::spawn({
@@ -246,7 +269,8 @@ async fn servers_are_killed_and_come_back(place: Place) {
     emulator.stop();
 }
 
-/// 150 units are sold out, the only emulator is killed without a word and started again: no winner is told `sold-out`.
+/// All 150 units are sold, and the only emulator is killed with SIGKILL and started again: no
+/// winner is answered `sold-out`.
 #[tokio::test(flavor = "multi_thread")]
 async fn winners_are_told_so_after_a_kill_and_a_restart() {
     winners_are_told_so_after_a_kill_and_a_restart_of(Place::embedded()).await;
@@ -268,8 +292,13 @@ async fn winners_are_told_so_after_a_kill_and_a_restart_of(place: Place) {
     let clients = [again.client.clone()];
     let winners = winners(&ends);
     assert_eq!(winners.len(), 150);
-    // Losers come first and go on coming, so that the sale is known to be sold out.
-    let losers: Vec<_> = ends.iter().filter(|(_, end)| *end == Bought::SoldOut).map(|(token, _)| token.clone()).collect();
+    // The losers' requests come first and continue, so that the emulator knows that the sale is
+    // sold out.
+    let losers: Vec<_> = ends
+        .iter()
+        .filter(|(_, end)| *end == Bought::SoldOut)
+        .map(|(token, _)| token.clone())
+        .collect();
     assert_eq!(losers.len(), 350);
     let crowd = tokio::spawn({
         let (clients, sale) = (clients.clone(), sale.clone());
@@ -283,7 +312,7 @@ async fn winners_are_told_so_after_a_kill_and_a_restart_of(place: Place) {
     again.stop();
 }
 
-/// The accepted orders among the ends of a rush, each with its buyer's token.
+/// The accepted orders of a rush, each with its buyer's token.
 fn winners(ends: &[(String, Bought)]) -> Vec<(String, String)> {
     ends.iter()
         .filter_map(|(token, end)| match end {
@@ -293,16 +322,19 @@ fn winners(ends: &[(String, Bought)]) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Every buyer who asks for another ticket is told of the order.
+/// Asserts that each buyer's request for another ticket is answered with the buyer's order.
 async fn assert_winners_are_told(clients: &[Client], sale: &str, winners: &[(String, String)]) {
     let path = format!("/api/sales/{sale}/tickets");
     let mut wrong = Vec::new();
     for (number, (order, token)) in winners.iter().enumerate() {
         let deadline = Instant::now() + Duration::from_secs(30);
         let (slug, told) = loop {
-            let answer = clients[number % clients.len()].send("POST", &path, Some(token), Some(json!({}))).await.unwrap();
+            let answer = clients[number % clients.len()]
+                .send("POST", &path, Some(token), Some(json!({})))
+                .await
+                .unwrap();
             let slug = answer.slug();
-            // An emulator that has just started, or a client that hurries.
+            // The emulator has just started, or the client is too fast.
             if !["unavailable", "rate-limited"].contains(&slug.as_str()) {
                 break (slug, answer.json()["order_id"].as_str().map(str::to_owned));
             }
@@ -331,7 +363,8 @@ async fn wait_for_sales(client: &Client, sale: &str, stock: u64, taken: u64) {
 
 pub fn flush(url: &str) {
     use std::io::{Read as _, Write as _};
-    let address = url.strip_prefix("redis://").unwrap().trim_end_matches('/').split('/').next().unwrap();
+    let address =
+        url.strip_prefix("redis://").unwrap().trim_end_matches('/').split('/').next().unwrap();
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     stream.write_all(b"FLUSHALL\r\n").unwrap();
     let mut answer = [0; 5];

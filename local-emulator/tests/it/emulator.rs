@@ -1,4 +1,4 @@
-//! Starts the emulator's binary and stops it, gently or not; and its other commands.
+//! Starts the emulator's binary, stops it gracefully or with SIGKILL, and runs its other commands.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flashsale::contract;
+use flashsale::testing;
 use flashsale_servers::Servers;
 use serde_json::Value;
 
@@ -16,27 +16,32 @@ use crate::client::Client;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_local-emulator");
 
-/// Where one test's state is: a directory of its own, and, for real servers, their addresses.
+/// The state of one test: its own directory, and the addresses of real servers if it uses any.
 pub struct Place {
     dir: PathBuf,
     flags: Vec<String>,
     env: Vec<(String, String)>,
-    /// Where emulators write their log; otherwise with that of the tests.
+    /// The file for the emulators' logs; without it they go into the log of the tests.
     log: Option<PathBuf>,
     /// `ulimit -n` of emulators: the soft and the hard limit.
     descriptors: Option<(u32, u32)>,
     pub servers: Option<Servers>,
-    /// Checks the promises when the test is over.
+    /// Whether to audit the books at the end of the test.
     audited: bool,
 }
 
 impl Place {
     /// Embedded state in a new directory.
     pub fn embedded() -> Self {
-        let dir = std::env::temp_dir().join(format!("fs-it-{}", contract::order_id()));
+        let dir = std::env::temp_dir().join(format!("fs-it-{}", testing::order_id()));
         std::fs::create_dir_all(&dir).unwrap();
-        let flags = vec!["--data-dir".to_owned(), dir.join("data").display().to_string(), "--captcha".to_owned(), "off".to_owned()];
-        // One test machine stands for many shoppers.
+        let flags = vec![
+            "--data-dir".to_owned(),
+            dir.join("data").display().to_string(),
+            "--captcha".to_owned(),
+            "off".to_owned(),
+        ];
+        // Many shoppers share the address of the test machine.
         let env = [
             ("LIMITS__ADDRESS__LIMIT", "1000000"),
             ("LIMITS__ADDRESS__BURST", "1000000"),
@@ -51,7 +56,10 @@ impl Place {
     /// Private servers of this test alone, so that it may break them.
     pub fn servers() -> Self {
         let mut place = Self::embedded();
-        let servers = Servers::builder(place.dir.join("servers")).all().start().unwrap_or_else(|error| panic!("{error}"));
+        let servers = Servers::builder(place.dir.join("servers"))
+            .all()
+            .start()
+            .unwrap_or_else(|error| panic!("{error}"));
         let url = |url: Option<String>| url.expect("all servers were asked for");
         place.flags.extend([
             "--servers".to_owned(),
@@ -69,7 +77,10 @@ impl Place {
 
     /// Private servers, and the functions as processes of their own.
     pub fn processes() -> Self {
-        assert!(Self::binaries().join("sweeper").is_file(), "the functions' binaries are missing: cargo build");
+        assert!(
+            Self::binaries().join("sweeper").is_file(),
+            "the functions' binaries are missing: cargo build"
+        );
         Self::servers().set("HOST", "processes")
     }
 
@@ -84,25 +95,25 @@ impl Place {
         self
     }
 
-    /// With a variable of another name than a setting's.
+    /// With an environment variable that is not a setting.
     pub fn environment(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// With a log of this level that the test reads.
+    /// With a log of this level in a file, for the test to read.
     pub fn with_log(mut self, level: &str) -> Self {
         self.log = Some(self.dir.join("log"));
         self.set("LOG", level)
     }
 
-    /// Emulators may open only so many files.
+    /// Limits the open files of emulators.
     pub fn with_descriptors(mut self, soft: u32, hard: u32) -> Self {
         self.descriptors = Some((soft, hard));
         self
     }
 
-    /// What emulators have logged.
+    /// The emulators' log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log.as_ref().expect("with_log")).unwrap()
     }
@@ -129,19 +140,34 @@ impl Place {
             Some((soft, hard)) => {
                 let mut command = Command::new("/bin/sh");
                 let (soft, hard) = (soft.to_string(), hard.to_string());
-                command.args(["-c", r#"ulimit -Sn "$0" && ulimit -Hn "$1" && shift && exec "$@""#, &soft, &hard, BINARY]);
+                command.args([
+                    "-c",
+                    r#"ulimit -Sn "$0" && ulimit -Hn "$1" && shift && exec "$@""#,
+                    &soft,
+                    &hard,
+                    BINARY,
+                ]);
                 command
             }
         };
-        command.args(arguments).args(&self.flags).envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(&self.dir);
+        command
+            .args(arguments)
+            .args(&self.flags)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .current_dir(&self.dir);
         command
     }
 
     /// The variables that give a function the same configuration as the emulators here have.
     pub fn function_environment(&self) -> String {
-        let mut lines: Vec<String> = self.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut lines: Vec<String> =
+            self.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
         for pair in self.flags.chunks(2) {
-            lines.push(format!("FLASHSALE_{}={}", pair[0].trim_start_matches("--").replace('-', "_").to_uppercase(), pair[1]));
+            lines.push(format!(
+                "FLASHSALE_{}={}",
+                pair[0].trim_start_matches("--").replace('-', "_").to_uppercase(),
+                pair[1]
+            ));
         }
         lines.join("\n") + "\n"
     }
@@ -158,13 +184,15 @@ impl Place {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut said = Vec::new();
         let base = loop {
-            let line = lines.next().unwrap_or_else(|| panic!("the emulator ended: {said:?}")).unwrap();
+            let line =
+                lines.next().unwrap_or_else(|| panic!("the emulator ended: {said:?}")).unwrap();
             if let Some(address) = line.strip_prefix("listening on ") {
                 break address.to_owned();
             }
             said.push(line);
         };
-        let invoke = said.iter().find_map(|line| line.strip_prefix("Invoke API on ")).map(Client::new);
+        let invoke =
+            said.iter().find_map(|line| line.strip_prefix("Invoke API on ")).map(Client::new);
         Emulator { child, client: Client::new(&base), invoke, said }
     }
 
@@ -177,8 +205,13 @@ impl Place {
     pub fn run_with_input(&self, arguments: &[&str], input: &str) -> Output {
         use std::io::Write as _;
         let mut command = self.command(arguments);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // It may end without reading.
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The command may exit without reading.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         child.wait_with_output().unwrap()
     }
@@ -186,19 +219,24 @@ impl Place {
     #[track_caller]
     fn run_well(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// `users seed`: the tokens.
     pub fn seed(&self, count: usize) -> Vec<String> {
-        let file = self.dir.join(format!("users-{}.csv", contract::order_id()));
+        let file = self.dir.join(format!("users-{}.csv", testing::order_id()));
         let (count_text, path) = (count.to_string(), file.display().to_string());
         self.run_well(&["users", "seed", "--count", &count_text, "--out", &path]);
         let text = std::fs::read_to_string(file).unwrap();
         let mut lines = text.lines();
         assert_eq!(lines.next(), Some("user_id,phone,token"));
-        let tokens: Vec<String> = lines.map(|line| line.rsplit_once(',').unwrap().1.to_owned()).collect();
+        let tokens: Vec<String> =
+            lines.map(|line| line.rsplit_once(',').unwrap().1.to_owned()).collect();
         assert_eq!(tokens.len(), count);
         tokens
     }
@@ -206,12 +244,14 @@ impl Place {
     /// `sales create`: the sale's id.
     pub fn sale(&self, stock: u32) -> String {
         let stock = stock.to_string();
-        let printed = self.run_well(&["sales", "create", "--title", "Storm", "--stock", &stock, "--price", "1999"]);
+        let printed = self.run_well(&[
+            "sales", "create", "--title", "Storm", "--stock", &stock, "--price", "1999",
+        ]);
         let sale: Value = serde_json::from_str(&printed).unwrap();
         sale["sale_id"].as_str().unwrap().to_owned()
     }
 
-    /// `audit`, given time for what is on its way. Panics when the books do not balance.
+    /// `audit`, with time for orders in progress to end. Panics if the books do not balance.
     #[track_caller]
     pub fn audit(&self) -> String {
         let output = self.run(&["audit", "--within", "40s"]);
@@ -223,7 +263,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // The books must balance at the end of every test, whatever it was about.
+        // The books must balance at the end of every test.
         if self.audited && !std::thread::panicking() {
             self.audit();
         }
@@ -237,12 +277,12 @@ pub struct Emulator {
     child: Child,
     pub client: Client,
     invoke: Option<Client>,
-    /// What it printed before it listened.
+    /// Its output before it listened.
     pub said: Vec<String>,
 }
 
 impl Emulator {
-    /// Speaks to the Invoke API.
+    /// A client of the Invoke API.
     pub fn invoker(&self) -> &Client {
         self.invoke.as_ref().expect("started with --invoke-listen")
     }
@@ -271,7 +311,11 @@ impl Emulator {
     /// How many sockets it has open.
     pub fn sockets(&self) -> usize {
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().flatten();
-        open.filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))).count()
+        open.filter(|entry| {
+            std::fs::read_link(entry.path())
+                .is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
+        })
+        .count()
     }
 
     /// Its soft and its hard limit of open files.
@@ -287,12 +331,21 @@ impl Emulator {
         let own = u64::from(self.child.id());
         let mut found = HashMap::new();
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
             let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-            // The name, in parentheses, may itself hold spaces and parentheses; behind it come the state and the parent.
-            let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+            // The name, in parentheses, may itself contain spaces and parentheses; the state and
+            // the parent follow it.
+            let parent =
+                stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
             if parent == Some(own) {
-                found.insert(pid, std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default().replace('\0', " "));
+                found.insert(
+                    pid,
+                    std::fs::read_to_string(entry.path().join("cmdline"))
+                        .unwrap_or_default()
+                        .replace('\0', " "),
+                );
             }
         }
         found
@@ -306,8 +359,9 @@ impl Emulator {
 }
 
 impl Drop for Emulator {
-    /// Ends it in good order: killed between the ledger and the admission store, it would leave books that only its next start
-    /// puts right, and the place looks at them without one.
+    /// Stops the emulator gracefully. If it were killed between its writes to the ledger and the
+    /// admission store, the books would balance only after its next start, but `Place` audits them
+    /// without one.
     fn drop(&mut self) {
         if !std::thread::panicking() && matches!(self.child.try_wait(), Ok(None)) {
             signal(&self.child, "TERM");
@@ -322,6 +376,7 @@ impl Drop for Emulator {
 }
 
 fn signal(child: &Child, name: &str) {
-    let status = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status().unwrap();
+    let status =
+        Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status().unwrap();
     assert!(status.success());
 }

@@ -1,4 +1,4 @@
-//! The ready-made events in `functions/*/events`, each given to its function on embedded state.
+//! Invokes each function on embedded state with the ready-made events in `functions/*/events`.
 
 use std::{
     collections::BTreeSet,
@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use crate::emulator::Place;
 
-/// Every event and the status that it is answered with, in the order of their names on state that was empty, captchas
-/// being off; an event function answers nothing.
+/// Every event and the status of its answer. The events are sent in the order of their names, on
+/// empty state and with captchas off; event functions have no answer.
 ///
-/// The tokens in the events are made up, so what only a signed-in user may do is answered 401: the event was read, its
-/// route was found, and its token was looked at.
+/// The tokens in the events are invalid, so operations for signed-in users are answered 401: the
+/// event was read, its route was found, and its token was checked.
 const ANSWERS: [(&str, Option<u16>); 17] = [
     ("admin-create-sale", Some(401)),
     ("admin-lift-ban", Some(401)),
@@ -34,7 +34,8 @@ const ANSWERS: [(&str, Option<u16>); 17] = [
     ("sweeper-tick", None),
 ];
 
-/// `functions/<function>/events/*.json` of every function, with the function's name. Panics when one has none.
+/// `functions/<function>/events/*.json` of every function, with the function's name. Panics when
+/// one has none.
 fn events() -> Vec<(String, PathBuf)> {
     let functions = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("functions");
     let mut found = Vec::new();
@@ -43,7 +44,9 @@ fn events() -> Vec<(String, PathBuf)> {
         let name = function.file_name().into_string().unwrap();
         let before = found.len();
         let folder = function.path().join("events");
-        for event in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        for event in std::fs::read_dir(&folder)
+            .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        {
             found.push((name.clone(), event.unwrap().path()));
         }
         assert!(found.len() > before, "{name} has no events");
@@ -59,8 +62,14 @@ fn ready_made_events_are_answered() {
     let mut tried = BTreeSet::new();
     for (function, file) in events() {
         let case = file.file_stem().unwrap().to_str().unwrap().to_owned();
-        assert!(case.starts_with(&format!("{function}-")), "{case}: expected {function}-<case>.json");
-        let (_, expected) = ANSWERS.iter().find(|(known, _)| *known == case).unwrap_or_else(|| panic!("{case}: its answer is not listed"));
+        assert!(
+            case.starts_with(&format!("{function}-")),
+            "{case}: expected {function}-<case>.json"
+        );
+        let (_, expected) = ANSWERS
+            .iter()
+            .find(|(known, _)| *known == case)
+            .unwrap_or_else(|| panic!("{case}: its answer is not listed"));
         let output = place.run(&["invoke", &function, "--event", file.to_str().unwrap()]);
         assert!(output.status.success(), "{case}: {}", String::from_utf8_lossy(&output.stderr));
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -81,7 +90,8 @@ fn ready_made_events_are_answered() {
 fn a_cookie_from_api_gateway_signs_in() {
     let place = Place::embedded();
     let token = place.seed(1).remove(0);
-    let (_, file) = events().into_iter().find(|(_, file)| file.ends_with("login-current-cookie.json")).unwrap();
+    let (_, file) =
+        events().into_iter().find(|(_, file)| file.ends_with("login-current-cookie.json")).unwrap();
     let event = std::fs::read_to_string(file).unwrap().replace("put.a.token.here", &token);
     let file = place.path().join("event.json");
     std::fs::write(&file, event).unwrap();
@@ -90,7 +100,8 @@ fn a_cookie_from_api_gateway_signs_in() {
     assert_eq!(answer["statusCode"], 200, "{answer}");
 }
 
-/// What API Gateway puts into an event twice is the same twice, and the route is one of the template's kind.
+/// Values that API Gateway repeats within an event agree, and the route has the form that the
+/// template uses.
 fn same_twice(case: &str, event: &Value) {
     let context = &event["requestContext"];
     assert_eq!(event["version"], "2.0", "{case}");

@@ -1,4 +1,5 @@
-//! `Idempotency-Key`: a request that is sent again because its answer did not come does nothing twice.
+//! `Idempotency-Key`: a request that is repeated because its answer was lost has its effect only
+//! once.
 
 use axum::body::Body;
 use hyper::{Request, header};
@@ -31,24 +32,40 @@ async fn a_sale_is_created_once_for_a_key(place: Place) {
     let first = create(&shop, &admin, key, &sale).await.expect(201);
     let path = format!("/api/admin/sales/{}", first.text("sale_id"));
     client.call("PATCH", &path, Some(&admin), json!({ "stock": 7 })).await.expect(200);
-    // Also with the fields in another order and the defaults spelled out, and after the sale was changed.
+    // Also with the fields in another order and explicit defaults, and after a change of the sale.
     let mut same = json!({ "description": "", "original_price": null });
     same.as_object_mut().unwrap().extend(sale.as_object().unwrap().clone());
     for body in [&sale, &same] {
         let again = create(&shop, &admin, key, body).await.expect(201);
-        assert_eq!((again.json(), &again.headers["location"]), (first.json(), &first.headers["location"]));
+        assert_eq!(
+            (again.json(), &again.headers["location"]),
+            (first.json(), &first.headers["location"])
+        );
     }
-    assert_eq!(client.get(&format!("/api/sales/{}", first.text("sale_id")), None).await.expect(200).json()["stock"], 7);
+    assert_eq!(
+        client.get(&format!("/api/sales/{}", first.text("sale_id")), None).await.expect(200).json()
+            ["stock"],
+        7
+    );
 
     let mut other = sale.clone();
     other["stock"] = json!(4);
     let refused = create(&shop, &admin, key, &other).await.expect_problem(422, "invalid");
     assert_eq!(refused.text("field"), "Idempotency-Key");
-    assert_ne!(create(&shop, &admin, "another", &sale).await.expect(201).text("sale_id"), first.text("sale_id"));
+    assert_ne!(
+        create(&shop, &admin, "another", &sale).await.expect(201).text("sale_id"),
+        first.text("sale_id")
+    );
     for bad in ["", "two words", &"k".repeat(65)] {
-        assert_eq!(create(&shop, &admin, bad, &sale).await.expect_problem(422, "invalid").text("field"), "Idempotency-Key");
+        assert_eq!(
+            create(&shop, &admin, bad, &sale).await.expect_problem(422, "invalid").text("field"),
+            "Idempotency-Key"
+        );
     }
-    let watches = client.get("/api/sales", None).await.expect(200).json()["sales"].as_array().unwrap().clone();
+    let watches = client.get("/api/sales", None).await.expect(200).json()["sales"]
+        .as_array()
+        .unwrap()
+        .clone();
     assert_eq!(watches.iter().filter(|sale| sale["title"] == "Watch").count(), 2);
 }
 

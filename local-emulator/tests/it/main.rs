@@ -1,8 +1,10 @@
-//! The emulator from the outside: the real binary, over HTTP, on the embedded stores and on real servers.
+//! The emulator from the outside: the real binary, over HTTP, on the embedded stores and on real
+//! servers.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod books;
 mod browser;
 mod client;
 mod crash;
@@ -14,6 +16,7 @@ mod idempotency;
 mod keys;
 mod lambda;
 mod metrics;
+mod needs;
 mod openapi;
 mod sessions;
 mod shop;

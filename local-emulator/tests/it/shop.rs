@@ -1,4 +1,5 @@
-//! A shopper who wants one unit and does what a good client does: retries with the same ticket, waits when told to.
+//! A shopper that buys one unit as a good client does: it retries with the same ticket, and waits
+//! before a retry when it is refused by a limit.
 
 use std::time::Duration;
 
@@ -7,22 +8,29 @@ use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
 
-/// How a shopper's day ended.
+/// How a shopper's attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bought {
     /// A 202 for this order.
     Order(String),
     /// `sold-out`.
     SoldOut,
-    /// Something that a good client is never told: the problem's slug.
+    /// An answer that a good client must never get: the problem's slug.
     Surprise(String),
 }
 
-/// Longest time that a shopper keeps trying.
+/// How long a shopper keeps trying.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Buys one unit at whichever emulator answers. With `twice`, every order request is sent two times at once.
-pub async fn buy(emulators: &[Client], sale: &str, token: &str, twice: bool, first: usize) -> Bought {
+/// Buys one unit from any emulator that answers. With `twice`, every order request is sent twice at
+/// once.
+pub async fn buy(
+    emulators: &[Client],
+    sale: &str,
+    token: &str,
+    twice: bool,
+    first: usize,
+) -> Bought {
     let deadline = Instant::now() + PATIENCE;
     let mut turn = first;
     let mut ticket: Option<(String, String)> = None;
@@ -30,12 +38,17 @@ pub async fn buy(emulators: &[Client], sale: &str, token: &str, twice: bool, fir
         let client = &emulators[turn % emulators.len()];
         turn += 1;
         let Some((sent, order_id)) = &ticket else {
-            match client.send("POST", &format!("/api/sales/{sale}/tickets"), Some(token), Some(json!({}))).await {
-                Ok(answer) if answer.status == 201 => ticket = Some((answer.text("ticket"), answer.text("order_id"))),
+            match client
+                .send("POST", &format!("/api/sales/{sale}/tickets"), Some(token), Some(json!({})))
+                .await
+            {
+                Ok(answer) if answer.status == 201 => {
+                    ticket = Some((answer.text("ticket"), answer.text("order_id")))
+                }
                 Ok(answer) => match answer.slug().as_str() {
                     "sold-out" => return Bought::SoldOut,
                     "rate-limited" | "unavailable" => sleep(Duration::from_millis(200)).await,
-                    // A function's process ended: to be tried again at once.
+                    // A function's process ended: retry at once.
                     "function-failed" => {}
                     other => return Bought::Surprise(format!("ticket: {} {other}", answer.status)),
                 },
@@ -65,7 +78,9 @@ pub async fn buy(emulators: &[Client], sale: &str, token: &str, twice: bool, fir
             }
             Ok(answer) => match answer.slug().as_str() {
                 "sold-out" => return Bought::SoldOut,
-                "rate-limited" | "unavailable" | "not-durable-yet" => sleep(Duration::from_millis(200)).await,
+                "rate-limited" | "unavailable" | "not-durable-yet" => {
+                    sleep(Duration::from_millis(200)).await
+                }
                 "function-failed" => {}
                 other => return Bought::Surprise(format!("order: {} {other}", answer.status)),
             },
@@ -82,7 +97,10 @@ pub async fn follow(emulators: &[Client], order: &str, token: &str) -> String {
     let mut last = String::new();
     while Instant::now() < deadline {
         turn += 1;
-        match emulators[turn % emulators.len()].send("GET", &format!("/api/orders/{order}"), Some(token), None).await {
+        match emulators[turn % emulators.len()]
+            .send("GET", &format!("/api/orders/{order}"), Some(token), None)
+            .await
+        {
             Ok(answer) if answer.status == 200 => {
                 last = answer.text("status");
                 if last != "queued" {

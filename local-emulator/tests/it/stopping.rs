@@ -1,11 +1,12 @@
-//! SIGTERM: an end in good order says nothing that would make an operator look.
+//! SIGTERM: a graceful stop logs no warnings or errors.
 
 use crate::{
     emulator::Place,
     shop::{Bought, buy, follow},
 };
 
-/// A sale goes on, the emulator stops while the servers stay, and nothing in its log is a warning or an error.
+/// The emulator stops during a sale while the servers keep running, and its log has no warning or
+/// error.
 async fn an_end_in_good_order_is_quiet(place: Place) {
     const SHOPPERS: usize = 5;
     let place = place.with_log("info");
@@ -15,14 +16,17 @@ async fn an_end_in_good_order_is_quiet(place: Place) {
         let emulator = place.start(&["--no-demo"]);
         let clients = [emulator.client.clone()];
         for (number, token) in tokens.iter().enumerate() {
-            let Bought::Order(order) = buy(&clients, &sale, token, false, number).await else { panic!("there is one for each") };
+            let Bought::Order(order) = buy(&clients, &sale, token, false, number).await else {
+                panic!("there is one for each")
+            };
             assert_eq!(follow(&clients, &order, token).await, "confirmed");
         }
         emulator.stop();
         let log = place.log();
-        // What is said at the start, of captchas that are off say, is another matter.
+        // Ignore warnings at the start, for example about captchas that are off.
         let (_, end) = log[read..].split_once("stopping").expect("it says that it stops");
-        let loud: Vec<_> = end.lines().filter(|line| line.contains("ERROR") || line.contains("WARN")).collect();
+        let loud: Vec<_> =
+            end.lines().filter(|line| line.contains("ERROR") || line.contains("WARN")).collect();
         assert!(loud.is_empty(), "{loud:#?}");
         read = log.len();
     }

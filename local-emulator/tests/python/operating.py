@@ -129,7 +129,7 @@ def bans():
         page.locator("#ban").get_by_label("What").select_option("phone")
         page.locator("#ban").get_by_label("Which").fill("12")
         page.locator("#ban").get_by_label("Why").fill("bought by robots")
-        put = page.get_by_role("button", name="Put the ban")
+        put = page.get_by_role("button", name="Add the ban")
         one.expected |= {422}
         put.click()
         expect(page.locator("#value")).to_be_focused()

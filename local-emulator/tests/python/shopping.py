@@ -457,7 +457,7 @@ def accessible():
             ("/register", "8 characters"),
             ("/orders", "not signed in"),
             ("/problems", "captcha-gone"),
-            ("/problems/banned", "barred"),
+            ("/problems/banned", "is banned"),
         ]:
             page.goto(address)
             expect(page.get_by_role("main")).to_contain_text(sign)

@@ -1,6 +1,7 @@
-//! The stores behind the ports. An adapter knows the domain, the ports and its own library; never another adapter.
-//! `sql` is none: it is the ledger's SQL, which the two databases share.
+//! The stores behind the ports. An adapter knows the domain, the ports and its own library, never
+//! another adapter. `sql` is not an adapter: it is the ledger's SQL, shared by both databases.
 
+pub mod absent;
 pub mod memory;
 pub mod mysql;
 pub mod rabbitmq;

@@ -1,17 +1,20 @@
 //! Registration, sign-in, sign-out.
 
-use serde::Serialize;
-
 use super::{
-    App, CaptchaAnswer, Client, SessionClaims,
-    fair_turns::Turn,
+    App, Caller, CaptchaAnswer, Client, SessionClaims,
+    fair_queue::Turn,
     finish,
+    limits::RateLimit,
     passwords::{NO_PASSWORD, Queue, check_strength},
 };
 use crate::{
-    domain::{AddressPrefix, Country, Phone, Role, SessionId, Subject, Timestamp, User, UserId},
+    api::{Account, SignedIn, UserView},
+    domain::{
+        AddressPrefix, CaptchaPurpose, Country, Opening, Phone, Role, Session, SessionId, Subject,
+        Timestamp, User, UserChange, UserCreated, UserId,
+    },
     metrics::{self, Outcomes},
-    ports::{Created, Limit, Opening, Purpose, Session, UserChange},
+    ports::Stored,
     problem::Problem,
     security,
 };
@@ -19,45 +22,22 @@ use crate::{
 static REGISTRATIONS: Outcomes = Outcomes::new(metrics::REGISTRATIONS);
 static SIGN_INS: Outcomes = Outcomes::new(metrics::SIGN_INS);
 
-/// What registration and sign-in are given. `Debug` is left out: it holds a password.
+/// Input of registration and sign-in. It has no `Debug`, because it holds a password.
 pub struct Credentials {
-    /// In any usual notation.
+    /// The phone number, in any usual notation.
     pub phone: String,
-    /// For a national notation.
+    /// The country of a number in national notation.
     pub country: Option<Country>,
     /// As typed.
     pub password: String,
-    /// Where one is asked for.
+    /// The answer to a captcha, where one is required.
     pub captcha: Option<CaptchaAnswer>,
 }
 
-/// A new session.
-#[derive(Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct SignedIn {
-    /// The session token, a JWT.
-    pub token: String,
-    /// First instant at which it is over.
-    pub expires_at: Timestamp,
-    /// Who signed in.
-    pub user: UserView,
-}
-
-/// A user as shown to itself.
-#[derive(Debug, Clone, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct UserView {
-    /// Its id.
-    pub user_id: UserId,
-    /// E.164.
-    pub phone: Phone,
-    /// What it may do.
-    pub role: Role,
-}
-
-impl From<&User> for UserView {
-    fn from(user: &User) -> Self {
-        Self { user_id: user.user_id, phone: user.phone.clone(), role: user.role }
+impl From<Account> for Credentials {
+    fn from(account: Account) -> Self {
+        let Account { phone, country, password, captcha_id, captcha_answer } = account;
+        Self { phone, country, password, captcha: CaptchaAnswer::given(captcha_id, captcha_answer) }
     }
 }
 
@@ -73,16 +53,18 @@ impl App {
     async fn make_user(&self, client: &Client, given: Credentials) -> Result<UserView, Problem> {
         let phone = Phone::parse(&given.phone, given.country)?;
         check_strength("password", &given.password, &phone)?;
-        let limits = vec![self.phone_limit(&phone, client)];
-        self.enter_unknown(client, "register", self.config.limits.register, limits).await?;
-        self.check_captcha(Purpose::Login, given.captcha).await?;
-        self.refuse_banned(&[Subject::Phone(phone.clone()), Subject::address(client.address)]).await?;
+        self.enter_anonymous(client, RateLimit::Register, Some(&phone)).await?;
+        self.check_captcha(CaptchaPurpose::Login, given.captcha).await?;
+        self.refuse_banned(&[Subject::Phone(phone.clone()), Subject::address(client.address)])
+            .await?;
         if self.ports.users.by_phone(&phone).await?.is_some() {
             return Err(Problem::PhoneTaken);
         }
         let prefix = AddressPrefix::of(client.address);
-        let password_hash = self.passwords.hash(Queue::Registration, prefix, given.password, self.salt()).await;
-        let password_hash = password_hash.inspect_err(|problem| self.note_refused(problem, client, None))?;
+        let password_hash =
+            self.passwords.hash(Queue::Registration, prefix, given.password, self.salt()).await;
+        let password_hash =
+            password_hash.inspect_err(|problem| self.note_refused(problem, client, None))?;
         let user = self.store_user(phone, password_hash, Role::Shopper).await?;
         Ok(UserView::from(&user))
     }
@@ -91,19 +73,37 @@ impl App {
     ///
     /// # Errors
     /// `weak-password`, `phone-taken`.
-    pub async fn add_user(&self, phone: Phone, password: String, role: Role) -> Result<User, Problem> {
+    pub async fn add_user(
+        &self,
+        phone: Phone,
+        password: String,
+        role: Role,
+    ) -> Result<User, Problem> {
         check_strength("password", &password, &phone)?;
         let here = AddressPrefix::of(std::net::Ipv4Addr::LOCALHOST.into());
-        let password_hash = self.passwords.hash(Queue::Registration, here, password, self.salt()).await?;
+        let password_hash =
+            self.passwords.hash(Queue::Registration, here, password, self.salt()).await?;
         self.store_user(phone, password_hash, role).await
     }
 
-    async fn store_user(&self, phone: Phone, password_hash: String, role: Role) -> Result<User, Problem> {
+    async fn store_user(
+        &self,
+        phone: Phone,
+        password_hash: String,
+        role: Role,
+    ) -> Result<User, Problem> {
         let now = self.now();
-        let user = User { user_id: UserId::new(now, &self.ten()), phone, password_hash, role, created_at: now, generation: 0 };
+        let user = User {
+            user_id: UserId::new(now, &self.ten()),
+            phone,
+            password_hash,
+            role,
+            created_at: now,
+            generation: 0,
+        };
         match self.ports.users.create(&user).await? {
-            Created::Created => Ok(user),
-            Created::PhoneTaken => Err(Problem::PhoneTaken),
+            UserCreated::Created => Ok(user),
+            UserCreated::PhoneTaken => Err(Problem::PhoneTaken),
         }
     }
 
@@ -115,20 +115,25 @@ impl App {
         SIGN_INS.note("opened", self.check_credentials(client, given).await)
     }
 
-    async fn check_credentials(&self, client: &Client, given: Credentials) -> Result<SignedIn, Problem> {
+    async fn check_credentials(
+        &self,
+        client: &Client,
+        given: Credentials,
+    ) -> Result<SignedIn, Problem> {
         let phone = Phone::parse(&given.phone, given.country)?;
-        let limits = vec![self.phone_limit(&phone, client)];
-        self.enter_unknown(client, "login", self.config.limits.login, limits).await?;
+        self.enter_anonymous(client, RateLimit::Login, Some(&phone)).await?;
         if self.sign_in_needs_captcha(&Subject::Phone(phone.clone()), client).await? {
-            // Slows guessing from everywhere at once, and never locks the owner out.
-            self.check_captcha(Purpose::Login, given.captcha).await?;
+            // A captcha slows guessing from many addresses at once without locking the owner out.
+            self.check_captcha(CaptchaPurpose::Login, given.captcha).await?;
         }
         let user = self.ports.users.by_phone(&phone).await?;
         let turn = self.passwords.turn(Queue::SignIn, AddressPrefix::of(client.address)).await;
         let turn = turn.inspect_err(|problem| self.note_refused(problem, client, None))?;
         let (app, client) = (self.clone(), client.clone());
-        // From here on also when the client goes away: otherwise whoever hangs up early guesses uncounted.
-        finish(async move { app.sign_in_in_turn(turn, &client, phone, given.password, user).await }).await
+        // This goes on when the client disconnects: otherwise a client that hangs up early could
+        // guess without being counted.
+        finish(async move { app.sign_in_in_turn(turn, &client, phone, given.password, user).await })
+            .await
     }
 
     /// Verifies the password, and counts a failure or opens the session.
@@ -148,8 +153,10 @@ impl App {
             security::sign_in_failed(client.address, user_id);
             let (window_ms, now) = (self.config.login.failures_window_seconds * 1_000, self.now());
             let from = Subject::address(client.address);
-            let added =
-                futures_util::join!(self.ports.failures.add(&failures_of, window_ms, now), self.ports.failures.add(&from, window_ms, now));
+            let added = futures_util::join!(
+                self.ports.failures.add(&failures_of, window_ms, now),
+                self.ports.failures.add(&from, window_ms, now)
+            );
             added.0?;
             added.1?;
             return Err(Problem::BadCredentials);
@@ -158,55 +165,67 @@ impl App {
         self.open_session(user, client).await
     }
 
-    /// Opens a session of a user whose password was right, unless a ban holds. Only here, to one who knows the password, is a
-    /// ban of the user told.
+    /// Opens a session for a user whose password was right, unless a ban is in force. A user's ban
+    /// is revealed only here, to a caller that knows the password.
     async fn open_session(&self, user: User, client: &Client) -> Result<SignedIn, Problem> {
         let (user, session, token) = self.enlist_session(user).await?;
-        let claims = self.read_session(&token)?;
+        let caller = Caller { session: self.read_session(&token).await?, client: client.clone() };
         let admitted = async {
-            // After the session was opened: a ban that is put from here on finds the session and ends it. And from the ledger,
-            // because the fast store may just have lost its bans.
-            let subjects = [Subject::User(user.user_id), Subject::Phone(user.phone.clone()), Subject::address(client.address)];
+            // Bans are read after the session was opened: a ban created later finds the session and
+            // ends it. They are read from the ledger, because the fast store may just have lost its
+            // bans.
+            let subjects = [
+                Subject::User(user.user_id),
+                Subject::Phone(user.phone.clone()),
+                Subject::address(client.address),
+            ];
             self.refuse_banned(&subjects).await?;
-            let shared = self.share_sessions(vec![session.clone()]).await?.remove(&session.session_id);
+            let shared =
+                self.share_sessions(vec![session.clone()]).await?.remove(&session.session_id);
             if shared.transpose()?.is_none() {
-                // It has ended in between: most likely by such a ban.
+                // The session has ended meanwhile, most likely by such a ban.
                 self.refuse_banned(&subjects).await?;
                 return Err(Problem::Unavailable { retry_after_ms: 1_000 });
             }
-            self.enter(&claims, client, "account", self.config.limits.account).await
+            self.enter(&caller, RateLimit::Account).await
         };
         match admitted.await {
-            Ok(()) => Ok(SignedIn { token, expires_at: session.expires_at, user: UserView::from(&user) }),
+            Ok(()) => {
+                Ok(SignedIn { token, expires_at: session.expires_at, user: UserView::from(&user) })
+            }
             Err(problem) => {
-                self.end_session(claims.user_id, claims.session_id).await?;
+                self.end_session(caller.session.user_id, caller.session.session_id).await?;
                 Err(problem)
             }
         }
     }
 
-    /// Opens a session in the ledger for the user as it was read with the hash that was verified; the user as it is now.
+    /// Opens a session in the ledger for a user who still has the verified hash. Returns the user
+    /// as it is now.
     async fn enlist_session(&self, mut user: User) -> Result<(User, Session, String), Problem> {
         const ATTEMPTS: usize = 3;
         for _ in 0..ATTEMPTS {
-            let (session, token) = self.new_session(&user);
+            let (session, token) = self.new_session(&user).await?;
             let opening = Opening { session: session.clone(), generation: user.generation };
             if !self.ports.session_ledger.open(&[opening], self.now()).await?.is_empty() {
                 return Ok((user, session, token));
             }
-            // Signed out everywhere, or changed, since the user was read. What was verified still counts if the hash is the same.
+            // The user has signed out everywhere, or was changed, since it was read. The
+            // verification still counts if the hash is the same.
             let current = self.ports.users.by_id(user.user_id).await?;
-            user = current.filter(|current| current.password_hash == user.password_hash).ok_or(Problem::BadCredentials)?;
+            user = current
+                .filter(|current| current.password_hash == user.password_hash)
+                .ok_or(Problem::BadCredentials)?;
         }
         Err(Problem::Unavailable { retry_after_ms: 1_000 })
     }
 
-    /// Refuses when one of the operators' bans in the ledger holds.
+    /// Refuses when a ban in the ledger, made by an operator, is in force.
     async fn refuse_banned(&self, subjects: &[Subject]) -> Result<(), Problem> {
         let now = self.now();
         let kept = self.ports.ban_ledger.of(subjects).await?;
         let ends = kept.into_iter().filter(|kept| kept.holds(now)).map(|kept| kept.ban.expires_at);
-        // The one that lasts longest is told; `None` is without end.
+        // The answer names the latest end; `None` is a ban without end.
         let until = ends.reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)));
         until.map_or(Ok(()), |until| Err(Problem::Banned { until }))
     }
@@ -214,11 +233,12 @@ impl App {
     /// Ends a session, in the ledger first.
     async fn end_session(&self, user_id: UserId, session_id: SessionId) -> Result<(), Problem> {
         self.ports.session_ledger.end(user_id, session_id, self.now()).await?;
-        // Should this fail, the sweeper does it.
+        // If this fails, the sweeper ends it there.
         Ok(self.ports.sessions.end(user_id, session_id).await?)
     }
 
-    /// Applies a change that ends the user's sessions; `false` when the user has changed since or is gone.
+    /// Applies a change that ends the user's sessions; `false` when the user has changed meanwhile
+    /// or no longer exists.
     async fn change_user(&self, user_id: UserId, change: UserChange) -> Result<bool, Problem> {
         if !self.ports.users.change(user_id, &change, self.now()).await? {
             return Ok(false);
@@ -229,11 +249,19 @@ impl App {
         Ok(true)
     }
 
-    /// Whether a sign-in is hashed only with a captcha: after failures with the phone or from the address, and while so
-    /// many wait to be hashed that those without one must not take the places of those with one.
-    async fn sign_in_needs_captcha(&self, phone: &Subject, client: &Client) -> Result<bool, Problem> {
+    /// Whether a sign-in must bring a captcha before its password is hashed: after failures with
+    /// the phone or from the address, and while the queue is so full that sign-ins without a
+    /// captcha would take the places of those with one.
+    async fn sign_in_needs_captcha(
+        &self,
+        phone: &Subject,
+        client: &Client,
+    ) -> Result<bool, Problem> {
         let (from, now, login) = (Subject::address(client.address), self.now(), self.config.login);
-        let (of_phone, of_address) = futures_util::join!(self.ports.failures.count(phone, now), self.ports.failures.count(&from, now));
+        let (of_phone, of_address) = futures_util::join!(
+            self.ports.failures.count(phone, now),
+            self.ports.failures.count(&from, now)
+        );
         Ok(of_phone? >= login.failures_before_captcha
             || of_address? >= login.address_failures_before_captcha
             || self.passwords.sign_ins_pile_up())
@@ -243,19 +271,21 @@ impl App {
     ///
     /// # Errors
     /// `unauthenticated`, `rate-limited`, `banned`.
-    pub async fn current_session(&self, who: &SessionClaims, client: &Client) -> Result<(UserView, Timestamp), Problem> {
-        self.enter(who, client, "account", self.config.limits.account).await?;
-        let user = self.ports.users.by_id(who.user_id).await?.ok_or(Problem::Unauthenticated)?;
-        Ok((UserView::from(&user), Timestamp::from_epoch_ms(who.exp.saturating_mul(1_000))))
+    pub async fn current_session(&self, caller: &Caller) -> Result<(UserView, Timestamp), Problem> {
+        self.enter(caller, RateLimit::Account).await?;
+        let SessionClaims { user_id, exp, .. } = caller.session;
+        let user = self.ports.users.by_id(user_id).await?.ok_or(Problem::Unauthenticated)?;
+        Ok((UserView::from(&user), Timestamp::from_epoch_ms(exp.saturating_mul(1_000))))
     }
 
     /// Ends the session, or all of the user's.
     ///
     /// # Errors
     /// `unauthenticated`, `rate-limited`, `banned`.
-    pub async fn sign_out(&self, who: &SessionClaims, client: &Client, everywhere: bool) -> Result<(), Problem> {
-        self.enter(who, client, "account", self.config.limits.account).await?;
-        let (app, user_id, session_id) = (self.clone(), who.user_id, who.session_id);
+    pub async fn sign_out(&self, caller: &Caller, everywhere: bool) -> Result<(), Problem> {
+        self.enter(caller, RateLimit::Account).await?;
+        let (app, SessionClaims { user_id, session_id, .. }) =
+            (self.clone(), caller.session.clone());
         finish(async move {
             if everywhere {
                 app.change_user(user_id, UserChange::default()).await.map(drop)
@@ -270,15 +300,22 @@ impl App {
     ///
     /// # Errors
     /// `bad-credentials`, `weak-password`, `unauthenticated`, `rate-limited`, `banned`.
-    pub async fn change_password(&self, who: &SessionClaims, client: &Client, old: String, new: String) -> Result<(), Problem> {
-        self.enter(who, client, "account", self.config.limits.account).await?;
+    pub async fn change_password(
+        &self,
+        caller: &Caller,
+        old: String,
+        new: String,
+    ) -> Result<(), Problem> {
+        self.enter(caller, RateLimit::Account).await?;
+        let Caller { session: who, client } = caller;
         let user = self.ports.users.by_id(who.user_id).await?.ok_or(Problem::Unauthenticated)?;
-        let limits = vec![self.phone_limit(&user.phone, client)];
-        self.enter_unknown(client, "login", self.config.limits.login, limits).await?;
+        self.enter_anonymous(client, RateLimit::Login, Some(&user.phone)).await?;
         let prefix = AddressPrefix::of(client.address);
         let turn = self.passwords.turn(Queue::SignIn, prefix).await;
-        let turn = turn.inspect_err(|problem| self.note_refused(problem, client, Some(who.user_id)))?;
-        let (app, address, user_id, old_hash) = (self.clone(), client.address, user.user_id, user.password_hash);
+        let turn =
+            turn.inspect_err(|problem| self.note_refused(problem, client, Some(who.user_id)))?;
+        let (app, address, user_id, old_hash) =
+            (self.clone(), client.address, user.user_id, user.password_hash);
         finish(async move {
             if app.passwords.verify(turn, old, Some(old_hash)).await? {
                 return Ok(());
@@ -289,11 +326,15 @@ impl App {
         .await?;
         check_strength("new_password", &new, &user.phone)?;
         let hash = self.passwords.hash(Queue::SignIn, prefix, new, self.salt()).await?;
-        let change =
-            UserChange { only_generation: Some(user.generation), password_hash: Some(hash), role: None, keep: Some(who.session_id) };
+        let change = UserChange {
+            only_generation: Some(user.generation),
+            password_hash: Some(hash),
+            role: None,
+            keep: Some(who.session_id),
+        };
         let (app, user_id) = (self.clone(), user.user_id);
         let changed = finish(async move { app.change_user(user_id, change).await }).await?;
-        // Another change came first: the old password may not be right any more.
+        // The user was changed meanwhile: the old password may no longer be right.
         if changed { Ok(()) } else { Err(Problem::BadCredentials) }
     }
 
@@ -307,20 +348,35 @@ impl App {
         let here = AddressPrefix::of(std::net::Ipv4Addr::LOCALHOST.into());
         let hash = self.passwords.hash(Queue::Registration, here, password, self.salt()).await?;
         let change = UserChange { password_hash: Some(hash), ..UserChange::default() };
-        if self.change_user(user.user_id, change).await? { Ok(user) } else { Err(Problem::NotFound) }
+        if self.change_user(user.user_id, change).await? {
+            Ok(user)
+        } else {
+            Err(Problem::NotFound)
+        }
     }
 
-    /// Makes an administrator a shopper, for the operator's command line; all of the user's sessions end.
+    /// Turns an administrator into a shopper, for the operator's command line; all of the user's
+    /// sessions end.
     ///
     /// # Errors
-    /// `not-found`, also when the user is no administrator.
+    /// `not-found`, also when the user is not an administrator.
     pub async fn demote(&self, phone: &Phone) -> Result<User, Problem> {
-        let user = self.ports.users.by_phone(phone).await?.filter(|user| user.role == Role::Admin).ok_or(Problem::NotFound)?;
+        let user = self
+            .ports
+            .users
+            .by_phone(phone)
+            .await?
+            .filter(|user| user.role == Role::Admin)
+            .ok_or(Problem::NotFound)?;
         let change = UserChange { role: Some(Role::Shopper), ..UserChange::default() };
-        if self.change_user(user.user_id, change).await? { Ok(user) } else { Err(Problem::NotFound) }
+        if self.change_user(user.user_id, change).await? {
+            Ok(user)
+        } else {
+            Err(Problem::NotFound)
+        }
     }
 
-    /// Stores `count` shoppers that no password opens, each with a session; for load tests.
+    /// Stores `count` shoppers without a usable password, each with a session, for load tests.
     ///
     /// # Errors
     /// When a store does not answer.
@@ -331,43 +387,51 @@ impl App {
         for _ in 0..count {
             let mut digits = [0; 8];
             self.ports.random.fill(&mut digits);
-            // A range of Chinese mobile numbers; a number that is taken is left out below and drawn again.
+            // A range of Chinese mobile numbers; a number that is taken is left out below and drawn
+            // again.
             let number = u64::from_be_bytes(digits) % 100_000_000;
             let phone = Phone::from_e164(&format!("+86139{number:08}")).map_err(Problem::from)?;
             let user_id = UserId::new(now, &self.ten());
-            users.push(User { user_id, phone, password_hash: NO_PASSWORD.to_owned(), role: Role::Shopper, created_at: now, generation: 0 });
+            users.push(User {
+                user_id,
+                phone,
+                password_hash: NO_PASSWORD.to_owned(),
+                role: Role::Shopper,
+                created_at: now,
+                generation: 0,
+            });
         }
         let mut seeded = Vec::new();
         for chunk in users.chunks(CHUNK) {
-            let stored: std::collections::HashSet<UserId> = self.ports.users.create_many(chunk).await?.into_iter().collect();
-            let chunk: Vec<&User> = chunk.iter().filter(|user| stored.contains(&user.user_id)).collect();
-            let (mut sessions, mut openings) = (Vec::with_capacity(chunk.len()), Vec::with_capacity(chunk.len()));
+            let stored: std::collections::HashSet<UserId> =
+                self.ports.users.create_many(chunk).await?.into_iter().collect();
+            let chunk: Vec<&User> =
+                chunk.iter().filter(|user| stored.contains(&user.user_id)).collect();
+            let (mut sessions, mut openings) =
+                (Vec::with_capacity(chunk.len()), Vec::with_capacity(chunk.len()));
             for user in chunk {
-                let (session, token) = self.new_session(user);
+                let (session, token) = self.new_session(user).await?;
                 openings.push(Opening { session: session.clone(), generation: user.generation });
                 sessions.push(session);
                 seeded.push((user.clone(), token));
             }
-            // Nobody knows these sessions yet, so nobody can end them in between.
+            // No client has these sessions yet, so none of them can end meanwhile.
             self.ports.session_ledger.open(&openings, now).await?;
             self.ports.sessions.open(&sessions, now).await?;
         }
         Ok(seeded)
     }
 
-    fn new_session(&self, user: &User) -> (Session, String) {
+    async fn new_session(&self, user: &User) -> Stored<(Session, String)> {
         let now = self.now();
         let iat = now.epoch_ms() / 1_000;
-        // Whole seconds, as JWT has them, so that token and store agree on the end.
+        // Whole seconds, as in a JWT, so that token and store agree on the expiry.
         let exp = now.plus_ms(self.config.sessions.ms(user.role)).epoch_ms() / 1_000;
         let session_id = SessionId::new(now, &self.ten());
         let claims = SessionClaims { user_id: user.user_id, session_id, role: user.role, iat, exp };
         let expires_at = Timestamp::from_epoch_ms(exp * 1_000);
-        (Session { session_id, user_id: user.user_id, role: user.role, expires_at }, self.session_keys.sign(&claims))
-    }
-
-    fn phone_limit(&self, phone: &Phone, client: &Client) -> Limit {
-        Limit { name: "login-phone", subject: Subject::phone_at(phone.clone(), client.address), quota: self.config.limits.login_phone }
+        let token = self.session_keys.ring(&self.ports).await?.sign(&claims);
+        Ok((Session { session_id, user_id: user.user_id, role: user.role, expires_at }, token))
     }
 
     fn salt(&self) -> [u8; 16] {
@@ -382,10 +446,18 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::{config::Config, domain::CaptchaId, ports::Captcha};
+    use crate::{
+        config::Config,
+        domain::{Captcha, CaptchaId},
+    };
 
     fn given(phone: &str, captcha: Option<CaptchaAnswer>) -> Credentials {
-        Credentials { phone: phone.to_owned(), country: None, password: "correct horse".to_owned(), captcha }
+        Credentials {
+            phone: phone.to_owned(),
+            country: None,
+            password: "correct horse".to_owned(),
+            captcha,
+        }
     }
 
     fn client(number: u8) -> Client {
@@ -402,17 +474,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_of_unknown_numbers_does_not_close_sign_in_or_registration() {
-        let dir = std::env::temp_dir().join(format!("flashsale-sign-in-{}", crate::contract::order_id()));
+        let dir =
+            std::env::temp_dir().join(format!("flashsale-sign-in-{}", crate::testing::order_id()));
         let settings = [("DATA_DIR", dir.to_str().unwrap()), ("LOGIN__HASHES_WAITING_MAX", "16")];
         let env = settings.map(|(name, value)| (format!("FLASHSALE_{name}"), value.to_owned()));
         let config = Config::load(None, env, []).unwrap();
-        let app = App::new(config.clone(), crate::wire::connect(&config).await.unwrap()).await.unwrap();
+        let app = App::new(config.clone(), crate::wire::connect(&config).await.unwrap()).unwrap();
         let phone = "+12015550123";
-        app.add_user(Phone::from_e164(phone).unwrap(), "correct horse".to_owned(), Role::Shopper).await.unwrap();
+        app.add_user(Phone::from_e164(phone).unwrap(), "correct horse".to_owned(), Role::Shopper)
+            .await
+            .unwrap();
         let right_answer = async || {
             let captcha = Captcha {
                 captcha_id: CaptchaId::new(app.now(), &app.ten()),
-                purpose: Purpose::Login,
+                purpose: CaptchaPurpose::Login,
                 answer: "kpt4x".to_owned(),
                 expires_at: app.now().plus_ms(60_000),
             };
@@ -424,15 +499,24 @@ mod tests {
         let flood: Vec<_> = (0..8_u8)
             .map(|number| {
                 let app = app.clone();
-                tokio::spawn(async move { app.sign_in(&client(number), given(&format!("+1201555016{number}"), None)).await.map(drop) })
+                tokio::spawn(async move {
+                    app.sign_in(&client(number), given(&format!("+1201555016{number}"), None))
+                        .await
+                        .map(drop)
+                })
             })
             .collect();
-        until("the flood fills half of the queue", || app.passwords.waiting(Queue::SignIn) == 8).await;
+        until("the flood fills half of the queue", || app.passwords.waiting(Queue::SignIn) == 8)
+            .await;
 
-        // Without a captcha nobody takes a place any more, with one the honest shopper does.
+        // A sign-in without a captcha gets no more places; one with a captcha does.
         let stranger = client(100);
-        let refused = tokio::time::timeout(Duration::from_secs(20), app.sign_in(&stranger, given(phone, None))).await;
-        let refused = refused.expect("it does not wait for a turn").map(drop).unwrap_err();
+        let refused = tokio::time::timeout(
+            Duration::from_secs(20),
+            app.sign_in(&stranger, given(phone, None)),
+        )
+        .await;
+        let refused = refused.expect("a refusal does not wait for a turn").map(drop).unwrap_err();
         assert!(matches!(refused, Problem::CaptchaRequired), "{refused:?}");
         assert_eq!(app.passwords.waiting(Queue::SignIn), 8);
         let honest = tokio::spawn({
@@ -440,12 +524,15 @@ mod tests {
             async move { app.sign_in(&client(100), given(phone, captcha)).await.map(drop) }
         });
         until("the honest one waits", || app.passwords.waiting(Queue::SignIn) == 9).await;
-        // Registrations have places of their own.
+        // Registrations have their own places.
         let registration = tokio::spawn({
             let (app, captcha) = (app.clone(), right_answer().await);
             async move { app.register(&client(101), given("+12015550199", captcha)).await.map(drop) }
         });
-        until("the registration waits elsewhere", || app.passwords.waiting(Queue::Registration) == 1).await;
+        until("the registration waits elsewhere", || {
+            app.passwords.waiting(Queue::Registration) == 1
+        })
+        .await;
         assert_eq!(app.passwords.waiting(Queue::SignIn), 9);
 
         drop(held);

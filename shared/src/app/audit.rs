@@ -1,60 +1,32 @@
-//! Whether the books balance: reads the live stores and names every promise that does not hold, with the ids.
+//! Audits the books: reads the live stores and reports every broken promise, with the ids
+//! concerned.
 //!
-//! The auditor knows only the rules. It shares no code with those who keep them, and it repairs nothing. It keeps one page
-//! of orders at a time, however large a sale is.
+//! The auditor knows only the rules. It shares no code with the modules that must keep them, and it
+//! repairs nothing. It holds one page of orders in memory at a time, however large the sale is.
 
 use std::{collections::HashSet, time::Duration};
 
-use serde::Serialize;
-
-use super::App;
+use super::{Admin, App};
 use crate::{
-    domain::{OrderId, Sale, SaleId},
-    ports::{AdmissionState, Reservation, Stored, Tally},
+    api::{Finding, SaleBooks},
+    domain::{AdmissionState, OrderId, Reservation, Sale, SaleId, SaleTally},
+    ports::Stored,
     problem::Problem,
 };
 
 const PAGE: u32 = 500;
 /// A queued order turns final within this time (promise 5).
 const FINAL_WITHIN_MS: u64 = 30_000;
-/// Ids named in one finding.
+/// Most ids named in one finding.
 const IDS_MAX: usize = 20;
-/// How often a sale and its rows are added up until they agree.
+/// How often a sale and its rows are read until their totals agree.
 const TALLIES_MAX: u32 = 5;
-/// How often orders on which the stores differ are looked at again before they are reported.
+/// How often orders that differ between the stores are read again before they are reported.
 const LOOKS_AGAIN: u32 = 3;
-/// The pause before each of these looks, and how many of them one sale is worth: with more to look at again, it is not
-/// the traffic of the moment that makes the difference.
+/// The pause before each of these readings, and the most pauses for one sale: if more orders
+/// differ, requests in flight are not the cause.
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSES_MAX: u32 = 15;
-
-/// A promise that does not hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Finding {
-    /// Number of the promise in the design: 1 to 6.
-    pub promise: u8,
-    /// Which sale.
-    pub sale_id: SaleId,
-    /// What is wrong.
-    pub what: String,
-    /// Whose ids: orders or users, at most twenty of them.
-    pub ids: Vec<String>,
-}
-
-/// The books of one sale.
-#[derive(Debug, Clone, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct SaleBooks {
-    pub sale_id: SaleId,
-    pub title: String,
-    pub stock: u32,
-    pub available: u32,
-    pub reserved: u32,
-    pub sold: u32,
-    pub findings: Vec<Finding>,
-}
 
 impl App {
     /// The books of all sales, newest first.
@@ -80,7 +52,7 @@ impl App {
     ///
     /// # Errors
     /// `NotFound` when there is no such sale, and when a store does not answer.
-    pub async fn sale_books(&self, sale_id: SaleId) -> Result<SaleBooks, Problem> {
+    pub async fn sale_books(&self, _: &Admin, sale_id: SaleId) -> Result<SaleBooks, Problem> {
         self.audit_sale(sale_id).await?.ok_or(Problem::NotFound)
     }
 
@@ -90,28 +62,63 @@ impl App {
             return Ok(None);
         };
         let mut findings = audit_ledger(&sale, &tally);
-        let looked_after = self.now() < sale.ends_at.plus_ms(self.config.sweeper.tail_seconds * 1_000);
+        let looked_after =
+            self.now() < sale.ends_at.plus_ms(self.config.sweeper.tail_seconds * 1_000);
         let (mut available, mut reserved) = (sale.stock.saturating_sub(sale.sold), 0);
         if let AdmissionState::Open { stock, reserved: unsettled, settled, .. } = state {
             available = stock.saturating_sub(unsettled + settled);
             reserved = unsettled;
             findings.extend(self.audit_admission(&sale).await?);
             if stock != sale.stock {
-                findings.push(finding(4, sale_id, format!("the admission store has a stock of {stock}, the ledger {}", sale.stock), []));
+                findings.push(finding(
+                    4,
+                    sale_id,
+                    format!(
+                        "the admission store has a stock of {stock}, the ledger {}",
+                        sale.stock
+                    ),
+                    [],
+                ));
             }
-            if u64::from(available) + u64::from(unsettled) + u64::from(settled) != u64::from(stock) {
+            if u64::from(available) + u64::from(unsettled) + u64::from(settled) != u64::from(stock)
+            {
                 let held = unsettled + settled;
-                findings.push(finding(1, sale_id, format!("{held} units are held of a stock of {stock}"), []));
+                findings.push(finding(
+                    1,
+                    sale_id,
+                    format!("{held} units are held of a stock of {stock}"),
+                    [],
+                ));
             }
-        } else if looked_after {
-            findings.push(finding(4, sale_id, "the admission store has not been rebuilt".to_owned(), []));
+        } else if looked_after && self.should_be_open().await? {
+            findings.push(finding(
+                4,
+                sale_id,
+                "the admission store has not been rebuilt".to_owned(),
+                [],
+            ));
         }
-        Ok(Some(SaleBooks { sale_id, title: sale.title, stock: sale.stock, available, reserved, sold: sale.sold, findings }))
+        Ok(Some(SaleBooks {
+            sale_id,
+            title: sale.title,
+            stock: sale.stock,
+            available,
+            reserved,
+            sold: sale.sold,
+            findings,
+        }))
     }
 
-    /// The sale, and what its rows add up to. They are read one after the other: when they differ, again, because an order
-    /// may have been recorded in between.
-    async fn tallied(&self, sale_id: SaleId) -> Stored<Option<(Sale, Tally)>> {
+    /// Whether the admission store of a sale that the sweeper looks after must be open. An embedded
+    /// store starts empty in each process and is loaded only by a process that serves buyers, so
+    /// any other command finds it empty.
+    async fn should_be_open(&self) -> Stored<bool> {
+        Ok(self.sweep.leads() || self.ports.queue.inherited().await?.is_none())
+    }
+
+    /// The sale, and the totals of its rows. They are read one after the other; if they differ,
+    /// both are read again, because an order may have been recorded in between.
+    async fn tallied(&self, sale_id: SaleId) -> Stored<Option<(Sale, SaleTally)>> {
         let mut tries = 0;
         loop {
             let tally = self.ports.orders.tally(sale_id).await?;
@@ -125,19 +132,24 @@ impl App {
         }
     }
 
-    /// Promises 3 to 5: every unit that is held belongs to an order, and every order holds its unit. Both sides are read
-    /// page by page, each against what the other side says of the same orders; only ids to be named are kept.
+    /// Promises 3 to 5: every unit that is held belongs to an order, and every order holds its
+    /// unit. Both stores are read page by page, and each page is compared with the other store's
+    /// state of the same orders; only the ids to report are kept.
     async fn audit_admission(&self, sale: &Sale) -> Stored<Vec<Finding>> {
         let mut pauses = PAUSES_MAX;
-        let (mut leaked, mut open, mut unheld) = (Suspects::default(), Suspects::default(), Suspects::default());
+        let (mut leaked, mut open, mut unheld) =
+            (Suspects::default(), Suspects::default(), Suspects::default());
         let mut cursor = 0;
         loop {
             let page = self.ports.admission.reservations(sale.sale_id, cursor, PAGE).await?;
-            let (settled, waiting): (Vec<_>, Vec<_>) = page.reservations.into_iter().partition(|reservation| reservation.settled);
+            let (settled, waiting): (Vec<_>, Vec<_>) =
+                page.reservations.into_iter().partition(|reservation| reservation.settled);
             leaked.extend(self.leaked(sale.sale_id, &ids(&settled), &mut pauses).await?);
             let now = self.now();
-            let late = |reservation: &&Reservation| now.since_ms(reservation.request.admitted_at) > FINAL_WITHIN_MS;
-            open.extend(waiting.iter().filter(late).map(|reservation| reservation.request.order_id));
+            let late = |reservation: &&Reservation| {
+                now.since_ms(reservation.order.admitted_at) > FINAL_WITHIN_MS
+            };
+            open.extend(waiting.iter().filter(late).map(|reservation| reservation.order.order_id));
             match page.next {
                 Some(next) => cursor = next,
                 None => break,
@@ -156,23 +168,45 @@ impl App {
         let mut findings = Vec::new();
         let mut found = |promise, what: &str, suspects: Suspects| {
             if suspects.count > 0 {
-                findings.push(finding(promise, sale.sale_id, format!("{} {what}", suspects.count), suspects.named));
+                findings.push(finding(
+                    promise,
+                    sale.sale_id,
+                    format!("{} {what}", suspects.count),
+                    suspects.named,
+                ));
             }
         };
         found(4, "active orders whose unit the admission store does not hold as settled", unheld);
         found(4, "units held by orders that are not active", leaked);
         if open.count > 0 && self.ports.queue.depth().await?.waiting == 0 {
-            found(5, "orders admitted more than 30 s ago that are neither final nor in the queue", open);
+            found(
+                5,
+                "orders admitted more than 30 s ago that are neither final nor in the queue",
+                open,
+            );
         }
         Ok(findings)
     }
 
-    /// Those of the settled reservations whose orders are not active, after a second look at both stores: an order that
-    /// has just ended still holds its unit for a moment.
-    async fn leaked(&self, sale_id: SaleId, settled: &[OrderId], pauses: &mut u32) -> Stored<Vec<OrderId>> {
+    /// The settled reservations whose orders are not active. Both stores are read again first,
+    /// because an order that has just ended still holds its unit for a moment.
+    async fn leaked(
+        &self,
+        sale_id: SaleId,
+        settled: &[OrderId],
+        pauses: &mut u32,
+    ) -> Stored<Vec<OrderId>> {
         let not_active = async |asked: &[OrderId]| -> Stored<Vec<OrderId>> {
-            let rows = if asked.is_empty() { Vec::new() } else { self.ports.orders.get_many(asked).await? };
-            let active: HashSet<OrderId> = rows.iter().filter(|order| order.status.is_active()).map(|order| order.order_id).collect();
+            let rows = if asked.is_empty() {
+                Vec::new()
+            } else {
+                self.ports.orders.get_many(asked).await?
+            };
+            let active: HashSet<OrderId> = rows
+                .iter()
+                .filter(|order| order.status.is_active())
+                .map(|order| order.order_id)
+                .collect();
             Ok(asked.iter().copied().filter(|id| !active.contains(id)).collect())
         };
         let mut suspects = not_active(settled).await?;
@@ -188,13 +222,25 @@ impl App {
         Ok(suspects)
     }
 
-    /// Those of the active orders that are not held as settled, after a second look at both stores: an order that has
-    /// just been recorded is settled a moment later.
-    async fn unheld(&self, sale_id: SaleId, active: &[OrderId], pauses: &mut u32) -> Stored<Vec<OrderId>> {
+    /// The active orders that are not held as settled. Both stores are read again first, because an
+    /// order that has just been recorded is settled a moment later.
+    async fn unheld(
+        &self,
+        sale_id: SaleId,
+        active: &[OrderId],
+        pauses: &mut u32,
+    ) -> Stored<Vec<OrderId>> {
         let not_held = async |asked: &[OrderId]| -> Stored<Vec<OrderId>> {
-            let found = if asked.is_empty() { Vec::new() } else { self.ports.admission.find_many(sale_id, asked).await? };
-            let held: HashSet<OrderId> =
-                found.iter().filter(|reservation| reservation.settled).map(|reservation| reservation.request.order_id).collect();
+            let found = if asked.is_empty() {
+                Vec::new()
+            } else {
+                self.ports.admission.find_many(sale_id, asked).await?
+            };
+            let held: HashSet<OrderId> = found
+                .iter()
+                .filter(|reservation| reservation.settled)
+                .map(|reservation| reservation.order.order_id)
+                .collect();
             Ok(asked.iter().copied().filter(|id| !held.contains(id)).collect())
         };
         let mut suspects = not_held(active).await?;
@@ -204,14 +250,18 @@ impl App {
             }
             pause(pauses).await;
             let rows = self.ports.orders.get_many(&suspects).await?;
-            let active: Vec<OrderId> = rows.iter().filter(|order| order.status.is_active()).map(|order| order.order_id).collect();
+            let active: Vec<OrderId> = rows
+                .iter()
+                .filter(|order| order.status.is_active())
+                .map(|order| order.order_id)
+                .collect();
             suspects = not_held(&active).await?;
         }
         Ok(suspects)
     }
 }
 
-/// How many there are, and the ids of the first of them.
+/// The number of orders in a finding, and the first of their ids.
 #[derive(Default)]
 struct Suspects {
     count: u64,
@@ -230,7 +280,7 @@ impl Suspects {
 }
 
 fn ids(reservations: &[Reservation]) -> Vec<OrderId> {
-    reservations.iter().map(|reservation| reservation.request.order_id).collect()
+    reservations.iter().map(|reservation| reservation.order.order_id).collect()
 }
 
 async fn pause(left: &mut u32) {
@@ -241,23 +291,43 @@ async fn pause(left: &mut u32) {
 }
 
 /// Promises 1 and 2, from the rows alone.
-fn audit_ledger(sale: &Sale, tally: &Tally) -> Vec<Finding> {
+fn audit_ledger(sale: &Sale, tally: &SaleTally) -> Vec<Finding> {
     let mut findings = Vec::new();
     let active = tally.active;
     if active > u64::from(sale.stock) {
-        findings.push(finding(1, sale.sale_id, format!("{active} active orders, stock {}", sale.stock), []));
+        findings.push(finding(
+            1,
+            sale.sale_id,
+            format!("{active} active orders, stock {}", sale.stock),
+            [],
+        ));
     }
     if active != u64::from(sale.sold) {
-        findings.push(finding(1, sale.sale_id, format!("{active} active orders, but the sale says {} sold", sale.sold), []));
+        findings.push(finding(
+            1,
+            sale.sale_id,
+            format!("{active} active orders, but the sale says {} sold", sale.sold),
+            [],
+        ));
     }
     if !tally.users_over_limit.is_empty() {
         let greedy = tally.users_over_limit.iter().map(ToString::to_string);
-        findings.push(finding(2, sale.sale_id, format!("users with more than {} active orders", sale.per_user_limit), greedy));
+        findings.push(finding(
+            2,
+            sale.sale_id,
+            format!("users with more than {} active orders", sale.per_user_limit),
+            greedy,
+        ));
     }
     findings
 }
 
-fn finding(promise: u8, sale_id: SaleId, what: String, ids: impl IntoIterator<Item = String>) -> Finding {
+fn finding(
+    promise: u8,
+    sale_id: SaleId,
+    what: String,
+    ids: impl IntoIterator<Item = String>,
+) -> Finding {
     let mut ids: Vec<String> = ids.into_iter().collect();
     ids.sort_unstable();
     ids.truncate(IDS_MAX);

@@ -3,15 +3,14 @@
 use std::sync::LazyLock;
 
 use metrics::Counter;
-use serde::Serialize;
 use subtle::ConstantTimeEq as _;
 
-use super::{App, Client};
+use super::{App, Client, limits::RateLimit};
 use crate::{
+    api::DrawnCaptcha,
     config::CaptchaMode,
-    domain::{AddressPrefix, CaptchaId, Timestamp},
+    domain::{AddressPrefix, Captcha, CaptchaId, CaptchaPurpose},
     metrics::{CAPTCHA_ANSWERS, CAPTCHAS_DRAWN, Outcomes},
-    ports::{Captcha, Purpose},
     problem::Problem,
 };
 
@@ -21,22 +20,18 @@ static ANSWERS: Outcomes = Outcomes::new(CAPTCHA_ANSWERS);
 /// An answer to a captcha, as a client sends it.
 #[derive(Debug, Clone)]
 pub struct CaptchaAnswer {
-    /// Which captcha.
+    /// The captcha's id.
     pub captcha_id: CaptchaId,
-    /// What the client read or heard; capitals and spaces don't count.
+    /// The text that the client read or heard; case and spaces are ignored.
     pub answer: String,
 }
 
-/// A captcha as a client gets it.
-#[derive(Debug, Clone, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct DrawnCaptcha {
-    /// To be sent along with the answer.
-    pub captcha_id: CaptchaId,
-    /// PNG as a data URI.
-    pub image: String,
-    /// First instant at which it is gone.
-    pub expires_at: Timestamp,
+impl CaptchaAnswer {
+    /// The answer, if a request has both of its fields.
+    #[must_use]
+    pub fn given(captcha_id: Option<CaptchaId>, answer: Option<String>) -> Option<Self> {
+        captcha_id.zip(answer).map(|(captcha_id, answer)| Self { captcha_id, answer })
+    }
 }
 
 impl App {
@@ -44,10 +39,17 @@ impl App {
     ///
     /// # Errors
     /// `rate-limited`, `banned`.
-    pub async fn draw_captcha(&self, client: &Client, purpose: Purpose) -> Result<DrawnCaptcha, Problem> {
-        self.enter_unknown(client, "captcha", self.config.limits.captcha, Vec::new()).await?;
-        let drawn =
-            self.studio.draw(AddressPrefix::of(client.address)).await.inspect_err(|problem| self.note_refused(problem, client, None))?;
+    pub async fn draw_captcha(
+        &self,
+        client: &Client,
+        purpose: CaptchaPurpose,
+    ) -> Result<DrawnCaptcha, Problem> {
+        self.enter_anonymous(client, RateLimit::Captcha, None).await?;
+        let drawn = self
+            .studio
+            .draw(AddressPrefix::of(client.address))
+            .await
+            .inspect_err(|problem| self.note_refused(problem, client, None))?;
         let now = self.now();
         let captcha = Captcha {
             captcha_id: CaptchaId::new(now, &self.ten()),
@@ -57,35 +59,63 @@ impl App {
         };
         self.ports.captchas.put(&captcha, now).await?;
         DRAWN.increment(1);
-        Ok(DrawnCaptcha { captcha_id: captcha.captcha_id, image: drawn.image, expires_at: captcha.expires_at })
+        Ok(DrawnCaptcha {
+            captcha_id: captcha.captcha_id,
+            image: drawn.image,
+            expires_at: captcha.expires_at,
+        })
     }
 
-    /// The captcha's sound, WAV.
+    /// The captcha's sound, as WAV.
     ///
     /// # Errors
     /// `captcha-gone`, `rate-limited`, `banned`.
-    pub async fn speak_captcha(&self, client: &Client, captcha_id: CaptchaId) -> Result<Vec<u8>, Problem> {
-        self.enter_unknown(client, "captcha", self.config.limits.captcha, Vec::new()).await?;
-        let captcha = self.ports.captchas.peek(captcha_id, self.now()).await?.ok_or(Problem::CaptchaGone)?;
-        let spoken = self.studio.speak(AddressPrefix::of(client.address), captcha_id, captcha.answer).await;
+    pub async fn speak_captcha(
+        &self,
+        client: &Client,
+        captcha_id: CaptchaId,
+    ) -> Result<Vec<u8>, Problem> {
+        self.enter_anonymous(client, RateLimit::Captcha, None).await?;
+        let captcha =
+            self.ports.captchas.peek(captcha_id, self.now()).await?.ok_or(Problem::CaptchaGone)?;
+        let spoken =
+            self.studio.speak(AddressPrefix::of(client.address), captcha_id, captcha.answer).await;
         spoken.inspect_err(|problem| self.note_refused(problem, client, None))
     }
 
-    /// Takes the captcha and checks the answer; whatever the outcome, the captcha is used up.
-    pub(super) async fn check_captcha(&self, purpose: Purpose, answer: Option<CaptchaAnswer>) -> Result<(), Problem> {
+    /// Checks the answer. The captcha is used up, whatever the outcome.
+    pub(super) async fn check_captcha(
+        &self,
+        purpose: CaptchaPurpose,
+        answer: Option<CaptchaAnswer>,
+    ) -> Result<(), Problem> {
         if self.config.captcha == CaptchaMode::Off {
             return Ok(());
         }
         ANSWERS.note("solved", self.take_captcha(purpose, answer).await)
     }
 
-    async fn take_captcha(&self, purpose: Purpose, answer: Option<CaptchaAnswer>) -> Result<(), Problem> {
+    async fn take_captcha(
+        &self,
+        purpose: CaptchaPurpose,
+        answer: Option<CaptchaAnswer>,
+    ) -> Result<(), Problem> {
         let given = answer.ok_or(Problem::CaptchaRequired)?;
-        let captcha = self.ports.captchas.take(given.captcha_id, self.now()).await?.ok_or(Problem::CaptchaGone)?;
+        let captcha = self
+            .ports
+            .captchas
+            .take(given.captcha_id, self.now())
+            .await?
+            .ok_or(Problem::CaptchaGone)?;
         if captcha.purpose != purpose {
             return Err(Problem::CaptchaGone);
         }
-        let typed: String = given.answer.chars().filter(|char| !char.is_whitespace()).flat_map(char::to_lowercase).collect();
+        let typed: String = given
+            .answer
+            .chars()
+            .filter(|char| !char.is_whitespace())
+            .flat_map(char::to_lowercase)
+            .collect();
         let right = typed.as_bytes().ct_eq(captcha.answer.as_bytes());
         if bool::from(right) { Ok(()) } else { Err(Problem::CaptchaWrong) }
     }

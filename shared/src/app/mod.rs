@@ -1,73 +1,64 @@
-//! The use cases, and the [`App`] that holds what one process was given to carry them out.
+//! The use cases, and the [`App`] that holds the configuration, ports and caches they work with.
 //!
-//! Functions call these and nothing below; adapters are met only as ports.
+//! Functions call the use cases and nothing below them. Use cases reach adapters only through
+//! ports.
 
+mod access;
 mod accounts;
+mod admin_sales;
 mod audit;
-mod buying;
+mod bans;
+mod captcha_pool;
 mod captchas;
-mod catalog;
-mod clocks;
-mod entering;
-mod fair_turns;
-mod finding;
+mod checkout;
+mod clock_check;
+mod dead_letters;
+mod fair_queue;
+mod limits;
+mod order_lookup;
 mod orders;
-mod parking;
 mod passwords;
 mod publisher;
-mod queue_barrier;
-mod rebuilding;
-mod reconciling;
 mod recording;
-mod refusals;
-mod sale_list;
-mod selling;
+mod refusal_cache;
+mod sales;
 mod sessions;
-mod sharing;
-mod studio;
-mod sweeping;
+mod sweeper;
 mod tokens;
-mod worked_off;
 
 use std::{future::Future, ops::Deref, sync::Arc, time::Duration};
 
-pub use accounts::{Credentials, SignedIn, UserView};
-pub use audit::{Finding, SaleBooks};
-pub use buying::{OrderAccepted, Ticket};
-pub use captchas::{CaptchaAnswer, DrawnCaptcha};
-pub use catalog::SaleView;
-pub use entering::Client;
-pub use parking::ParkedView;
-pub use sale_list::{CachedJson, ListedSale, SaleList};
-pub use selling::{Admin, BanView, NewBan, NewSale, SaleStats};
+pub use access::{Admin, Caller, Client};
+pub use accounts::Credentials;
+pub use captchas::CaptchaAnswer;
+pub use sales::CachedJson;
 pub use sessions::LookupFigures;
-pub use sweeping::Swept;
-pub(crate) use tokens::install_crypto;
-pub use tokens::{SessionClaims, TicketClaims};
+pub use sweeper::Swept;
+pub use tokens::SessionClaims;
 
+use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use crate::{
-    config::{Config, ConfigError, SigningKey},
+    config::{Config, ConfigError},
     domain::Timestamp,
-    ports::{Background, Ports, StoreError},
+    ports::{Background, Ports, Stored},
     problem::Problem,
     security,
 };
-use catalog::Catalog;
-use clocks::ClockMemory;
-use finding::OrderMemory;
-use parking::ParkedLately;
+use captcha_pool::Studio;
+use clock_check::ClockMemory;
+use dead_letters::ParkedLately;
+use order_lookup::OrderMemory;
 use passwords::Passwords;
 use publisher::Publisher;
-use refusals::Refusals;
+use refusal_cache::Refusals;
+use sales::Catalog;
 use sessions::Lookups;
-use sharing::SharingMemory;
-use studio::Studio;
-use sweeping::SweepMemory;
-use tokens::Keyring;
+use sweeper::{SharingMemory, SweepMemory};
+use tokens::Keys;
 
-/// What one process was given: its configuration, its ports and its caches. Cheap to clone.
+/// The state of one process: its configuration, its ports and its caches. Cheap to clone.
 #[derive(Clone)]
 pub struct App(Arc<Inner>);
 
@@ -78,8 +69,8 @@ pub struct Inner {
     pub config: Config,
     /// The ports.
     pub ports: Ports,
-    session_keys: Arc<Keyring>,
-    ticket_keys: Arc<Keyring>,
+    session_keys: Arc<Keys>,
+    ticket_keys: Arc<Keys>,
     passwords: Arc<Passwords>,
     studio: Studio,
     refusals: Arc<Refusals>,
@@ -94,41 +85,42 @@ pub struct Inner {
     sharing: Arc<SharingMemory>,
 }
 
-/// An [`App`] can't be built.
-#[derive(Debug, thiserror::Error)]
-pub enum AppError {
-    /// The configuration is not right.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The ledger, which keeps the development keys, does not answer.
-    #[error("signing keys: {0}")]
-    Keys(#[from] StoreError),
-}
-
 impl App {
-    /// Puts an app together. Reads, or in the development profile makes, the signing keys.
+    /// Builds an app without calling a store. Must be called inside a Tokio runtime.
     ///
     /// # Errors
-    /// When a configured key is bad, or none is configured and the ledger does not answer.
-    pub async fn new(config: Config, ports: Ports) -> Result<Self, AppError> {
-        tokens::install_crypto();
-        let session_keys = keys(config.session_keys()?, "session", &ports).await?;
-        let ticket_keys = keys(config.ticket_keys()?, "ticket", &ports).await?;
-        let passwords = Passwords::new(config.login.hashes_at_once, config.login.hashes_waiting_max);
-        let at_once = fair_turns::half_of_the_processors();
-        let studio = Studio::new(Arc::clone(&ports.artist), Arc::clone(&ports.random), at_once, &config.captchas);
+    /// When a configured key is invalid.
+    pub fn new(config: Config, ports: Ports) -> Result<Self, ConfigError> {
+        crate::crypto::install();
+        let session_keys = Keys::new("session", &config.session_keys()?);
+        let ticket_keys = Keys::new("ticket", &config.ticket_keys()?);
+        let passwords =
+            Passwords::new(config.login.hashes_at_once, config.login.hashes_waiting_max);
+        let at_once = fair_queue::half_of_the_processors();
+        let studio = Studio::new(
+            Arc::clone(&ports.artist),
+            Arc::clone(&ports.random),
+            at_once,
+            &config.captchas,
+        );
         let refusals = Refusals::new(config.abuse);
         let refused = security::Refused::default();
         let catalog = Catalog::new(&config.cache);
         let orders = &config.orders;
         let wait_max = Duration::from_millis(orders.publish_wait_ms);
-        let publisher = Publisher::spawn(Arc::clone(&ports.queue), orders.publish_group_max, orders.publish_waiting_max, wait_max);
+        let publisher = Publisher::spawn(
+            Arc::clone(&ports.queue),
+            orders.publish_group_max,
+            orders.publish_waiting_max,
+            wait_max,
+        );
         let sweep = SweepMemory::new(ports.random.as_ref());
         let parked_lately = ParkedLately::default();
         let clocks = ClockMemory::default();
-        let lookups = Lookups::new(config.sessions.lookups_at_once, config.sessions.lookups_waiting_max);
+        let lookups =
+            Lookups::new(config.sessions.lookups_at_once, config.sessions.lookups_waiting_max);
         let sharing = SharingMemory::new(ports.random.as_ref());
-        let app = Self(Arc::new(Inner {
+        Ok(Self(Arc::new(Inner {
             config,
             ports,
             session_keys: Arc::new(session_keys),
@@ -145,32 +137,41 @@ impl App {
             clocks: Arc::new(clocks),
             lookups: Arc::new(lookups),
             sharing: Arc::new(sharing),
-        }));
-        // Says so in the log when the clocks differ; whether the process may lead is asked again when it wants to.
-        if let Err(error) = app.clock_fault().await {
-            tracing::warn!(%error, "the ledger's clock");
-        }
-        Ok(app)
+        })))
     }
 
-    /// The same app as the order worker and the sweeper use it: with [`crate::ports::Background`] in place of the ports that
-    /// requests wait for, status polls above all.
+    /// The app for the order worker and the sweeper: [`crate::ports::Background`] replaces the
+    /// ports that requests, above all status polls, keep busy.
     #[must_use]
     pub fn background(&self) -> Self {
-        let Some(Background { ledger_clock, session_ledger, ban_ledger, sales, orders }) = self.ports.background.clone() else {
+        let Some(Background { ledger_clock, session_ledger, ban_ledger, sales, orders }) =
+            self.ports.background.clone()
+        else {
             return self.clone();
         };
-        let ports = Ports { ledger_clock, session_ledger, ban_ledger, sales, orders, ..self.ports.clone() };
+        let ports =
+            Ports { ledger_clock, session_ledger, ban_ledger, sales, orders, ..self.ports.clone() };
         Self(Arc::new(Inner { ports, ..Inner::clone(self) }))
     }
 
-    /// Now.
+    /// Fetches the signing keys that only the ledger has, so that no request waits for them or
+    /// fails without them.
+    ///
+    /// # Errors
+    /// When the ledger does not answer.
+    pub async fn load_signing_keys(&self) -> Stored<()> {
+        self.session_keys.ring(&self.ports).await?;
+        self.ticket_keys.ring(&self.ports).await?;
+        Ok(())
+    }
+
+    /// The current time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.ports.clock.now()
     }
 
-    /// For measuring how long something lasted.
+    /// The monotonic clock, for measuring durations.
     fn monotonic_ms(&self) -> u64 {
         self.ports.clock.monotonic_ms()
     }
@@ -191,23 +192,26 @@ impl Deref for App {
     }
 }
 
-/// Runs the part of a use case that must not be left half done, as a task of its own: a client that goes away drops the
-/// request's future, and with it only the waiting for this task.
-async fn finish<T: Send + 'static>(work: impl Future<Output = Result<T, Problem>> + Send + 'static) -> Result<T, Problem> {
-    tokio::spawn(work.in_current_span()).await.unwrap_or_else(|error| {
-        tracing::error!(%error, "a use case ended early");
-        Err(Problem::Internal)
-    })
-}
-
-async fn keys(configured: Vec<SigningKey>, what: &str, ports: &Ports) -> Result<Keyring, StoreError> {
-    if !configured.is_empty() {
-        return Ok(Keyring::new(&configured));
+/// Runs, in its own task, the part of a use case that must not be left half done. When the client
+/// disconnects, the request's future is dropped, but the task goes on. No answer carries its refusal
+/// then, so its cause is logged here.
+async fn finish<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    let (sender, outcome) = oneshot::channel();
+    let task = async move {
+        if let Err(Err(problem)) = sender.send(work.await) {
+            problem.log_cause();
+        }
+    };
+    let task = tokio::spawn(task.in_current_span());
+    if let Ok(outcome) = outcome.await {
+        return outcome;
     }
-    let mut candidate = [0; 32];
-    ports.random.fill(&mut candidate);
-    let secret = ports.signing_keys.get_or_create(what, &candidate).await?;
-    Ok(Keyring::new(&[SigningKey { kid: "dev".to_owned(), secret }]))
+    if let Err(error) = task.await {
+        tracing::error!(%error, "a use case ended early");
+    }
+    Err(Problem::Internal)
 }
 
 #[cfg(test)]
@@ -220,7 +224,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_second_half_of_a_use_case_outlives_its_caller() {
-        let (begun, go, done) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let (begun, go, done) =
+            (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let work = {
             let (begun, go, done) = (Arc::clone(&begun), Arc::clone(&go), Arc::clone(&done));
             async move {
@@ -235,7 +240,11 @@ mod tests {
         caller.abort();
         assert!(caller.await.unwrap_err().is_cancelled());
         go.add_permits(1);
-        tokio::time::timeout(Duration::from_secs(10), done.acquire()).await.expect("the work goes on").unwrap().forget();
+        tokio::time::timeout(Duration::from_secs(10), done.acquire())
+            .await
+            .expect("the work goes on after the caller is gone")
+            .unwrap()
+            .forget();
     }
 
     #[tokio::test]

@@ -1,21 +1,22 @@
-//! Passwords: Argon2id (RFC 9106), a bounded number at once, so that a storm of sign-ins can't take the processors away
-//! from buying. Sign-ins and registrations wait in queues of their own, so that neither closes the other.
+//! Hashes passwords with Argon2id (RFC 9106), a bounded number at once, so that a storm of sign-ins
+//! can't take the processors away from buying. Sign-ins and registrations wait in separate queues,
+//! so that neither blocks the other.
 
 use argon2::{
     Argon2,
     password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
 };
 
-use super::fair_turns::{FairTurns, Turn, half_of_the_processors};
+use super::fair_queue::{FairTurns, Turn, half_of_the_processors};
 use crate::{
     domain::{AddressPrefix, Phone},
     problem::Problem,
 };
 
-/// Marks a user that no password opens.
+/// Stored in place of a hash: no password matches it.
 pub(super) const NO_PASSWORD: &str = "!";
 
-/// Which queue a password waits in.
+/// The queue that a password waits in.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Queue {
     /// Sign-ins and password changes.
@@ -28,7 +29,7 @@ const QUEUES: usize = 2;
 
 pub(super) struct Passwords {
     turns: FairTurns,
-    /// Verified in place of an unknown user's, so that both answers take the same time.
+    /// A hash that is verified for unknown users, so that both answers take the same time.
     decoy: String,
 }
 
@@ -36,18 +37,24 @@ impl Passwords {
     /// `at_once` 0 stands for half of the processors; `waiting_max` bounds each queue.
     pub(super) fn new(at_once: usize, waiting_max: usize) -> Self {
         let at_once = if at_once == 0 { half_of_the_processors() } else { at_once };
-        // Not a hash of anything: salt and output are arbitrary, the cost is what counts.
+        // Not the hash of any password: salt and output are arbitrary, only the cost matters.
         let decoy = "$argon2id$v=19$m=19456,t=2,p=1$c29tZS1zYWx0LWhlcmU$aGVyZS1pcy1hLWRlY295LW9mLTMyLWJ5dGVzLWxlbmc".to_owned();
         Self { turns: FairTurns::new(at_once, QUEUES, waiting_max), decoy }
     }
 
-    /// Whether so many sign-ins wait that the next ones must bring a captcha.
+    /// Whether the sign-in queue is so full that the next sign-ins need a captcha.
     pub(super) fn sign_ins_pile_up(&self) -> bool {
         self.turns.half_full(Queue::SignIn as usize)
     }
 
     /// The hash of a new password, in PHC string form.
-    pub(super) async fn hash(&self, queue: Queue, prefix: AddressPrefix, password: String, salt: [u8; 16]) -> Result<String, Problem> {
+    pub(super) async fn hash(
+        &self,
+        queue: Queue,
+        prefix: AddressPrefix,
+        password: String,
+        salt: [u8; 16],
+    ) -> Result<String, Problem> {
         let turn = self.turn(queue, prefix).await?;
         run(turn, move || {
             let hash = Argon2::default().hash_password_with_salt(password.as_bytes(), &salt);
@@ -59,8 +66,13 @@ impl Passwords {
         .await?
     }
 
-    /// Whether the password is the one behind `hash`; always `false`, after the same time, without a hash.
-    pub(super) async fn verify(&self, turn: Turn, password: String, hash: Option<String>) -> Result<bool, Problem> {
+    /// Whether the password matches `hash`; without a hash `false`, after the same time.
+    pub(super) async fn verify(
+        &self,
+        turn: Turn,
+        password: String,
+        hash: Option<String>,
+    ) -> Result<bool, Problem> {
         let usable = hash.filter(|hash| hash != NO_PASSWORD);
         let known = usable.is_some();
         let hash = usable.unwrap_or_else(|| self.decoy.clone());
@@ -75,15 +87,15 @@ impl Passwords {
         Ok(matches && known)
     }
 
-    /// Waits for a turn to hash. Whoever goes away while waiting gives the place up.
+    /// Waits for a turn to hash. A caller that is dropped while waiting gives up its place.
     pub(super) async fn turn(&self, queue: Queue, prefix: AddressPrefix) -> Result<Turn, Problem> {
         let turn = self.turns.turn(queue as usize, prefix).await;
         turn.ok_or(Problem::RateLimited { name: "passwords", quota: None, retry_after_ms: 2_000 })
     }
 
-    /// Takes all turns away from everybody else.
+    /// Takes all turns, so that other callers wait.
     #[cfg(test)]
-    pub(super) fn hold_all(&self) -> Vec<super::fair_turns::Turn> {
+    pub(super) fn hold_all(&self) -> Vec<super::fair_queue::Turn> {
         std::iter::from_fn(|| self.turns.idle_turn()).collect()
     }
 
@@ -93,9 +105,12 @@ impl Passwords {
     }
 }
 
-async fn run<T: Send + 'static>(turn: Turn, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+async fn run<T: Send + 'static>(
+    turn: Turn,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
     let done = tokio::task::spawn_blocking(move || {
-        // Given back when the work ends, not when the caller goes away.
+        // The turn is returned when the work ends, not when the caller disconnects.
         let _turn = turn;
         work()
     });
@@ -105,8 +120,13 @@ async fn run<T: Send + 'static>(turn: Turn, work: impl FnOnce() -> T + Send + 's
     })
 }
 
-/// The rules for a new password: length, as NIST SP 800-63B asks for, and none that is guessed first.
-pub(super) fn check_strength(field: &'static str, password: &str, phone: &Phone) -> Result<(), Problem> {
+/// Checks a new password: its length, as NIST SP 800-63B requires, and that it is not among the
+/// first guesses of an attacker.
+pub(super) fn check_strength(
+    field: &'static str,
+    password: &str,
+    phone: &Phone,
+) -> Result<(), Problem> {
     let weak = |rule| Err(Problem::WeakPassword { field, rule });
     const CHARS_MIN: usize = 8;
     const CHARS_MAX: usize = 128;
@@ -120,12 +140,23 @@ pub(super) fn check_strength(field: &'static str, password: &str, phone: &Phone)
     let lower = password.to_lowercase();
     let first = lower.chars().next();
     let digits = phone.as_str().trim_start_matches('+');
-    let guessed = ["password", "12345678", "qwertyui", "iloveyou", "11111111", "88888888", "woaini1314", "5201314"];
+    let guessed = [
+        "password",
+        "12345678",
+        "qwertyui",
+        "iloveyou",
+        "11111111",
+        "88888888",
+        "woaini1314",
+        "5201314",
+    ];
     if lower.chars().all(|char| Some(char) == first)
         || digits.contains(lower.as_str())
         || guessed.iter().any(|word| lower.starts_with(word) && chars < word.chars().count() + 4)
     {
-        return weak("not a password that is tried first: a repeated character, the phone number, or a common one");
+        return weak(
+            "not a password that is tried first: a repeated character, the phone number, or a common one",
+        );
     }
     Ok(())
 }
@@ -140,7 +171,11 @@ mod tests {
         AddressPrefix::of(std::net::Ipv4Addr::LOCALHOST.into())
     }
 
-    async fn verify(passwords: &Passwords, password: &str, hash: Option<&str>) -> Result<bool, Problem> {
+    async fn verify(
+        passwords: &Passwords,
+        password: &str,
+        hash: Option<&str>,
+    ) -> Result<bool, Problem> {
         let turn = passwords.turn(Queue::SignIn, here()).await?;
         passwords.verify(turn, password.to_owned(), hash.map(str::to_owned)).await
     }
@@ -148,7 +183,10 @@ mod tests {
     #[tokio::test]
     async fn a_hash_opens_only_with_its_password() {
         let passwords = Passwords::new(1, 8);
-        let hash = passwords.hash(Queue::Registration, here(), "correct horse".to_owned(), [7; 16]).await.unwrap();
+        let hash = passwords
+            .hash(Queue::Registration, here(), "correct horse".to_owned(), [7; 16])
+            .await
+            .unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
         assert!(verify(&passwords, "correct horse", Some(&hash)).await.unwrap());
         assert!(!verify(&passwords, "wrong horse", Some(&hash)).await.unwrap());

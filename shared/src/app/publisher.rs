@@ -1,5 +1,5 @@
-//! Group commit of the hand-off: all orders that wait while one publish is being confirmed share the next one, so the
-//! confirm's wait is paid once per group and not once per order.
+//! Group commit for publishing: orders that arrive while one publish is being confirmed share the
+//! next one, so the wait for a confirm is paid once per group instead of once per order.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    domain::OrderRequest,
+    domain::AdmittedOrder,
     logging::OncePerSecond,
     metrics::{PUBLISH_GROUP, PUBLISH_SECONDS, elapsed, number},
     ports::{OrderQueue, StoreError, Stored},
@@ -17,31 +17,38 @@ use crate::{
 
 static LINES: OncePerSecond = OncePerSecond::new();
 
-type Waiting = (OrderRequest, Instant, oneshot::Sender<Stored<()>>);
+type Waiting = (AdmittedOrder, Instant, oneshot::Sender<Stored<()>>);
 
 pub(super) struct Publisher {
     waiting: mpsc::Sender<Waiting>,
 }
 
 impl Publisher {
-    /// An order that has waited for `wait_max` is refused and never published: a rebuild of the admission store relies on
-    /// the end of what was under way before.
-    pub(super) fn spawn(queue: Arc<dyn OrderQueue>, group_max: usize, waiting_max: usize, wait_max: Duration) -> Self {
+    /// An order that has waited for `wait_max` is refused and never published: a rebuild of the
+    /// admission store relies on earlier publishes having ended.
+    pub(super) fn spawn(
+        queue: Arc<dyn OrderQueue>,
+        group_max: usize,
+        waiting_max: usize,
+        wait_max: Duration,
+    ) -> Self {
         let (waiting, mut orders) = mpsc::channel::<Waiting>(waiting_max);
         tokio::spawn(async move {
             let mut group = Vec::with_capacity(group_max);
-            let [confirmed, unavailable, unknown] =
-                ["confirmed", "unavailable", "unknown"].map(|outcome| PUBLISH_SECONDS.histogram(&[outcome]));
+            let [confirmed, unavailable, unknown] = ["confirmed", "unavailable", "unknown"]
+                .map(|outcome| PUBLISH_SECONDS.histogram(&[outcome]));
             let orders_of_a_group = PUBLISH_GROUP.histogram(&[]);
             while orders.recv_many(&mut group, group_max).await > 0 {
-                let (mut requests, mut replies) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
+                let (mut requests, mut replies) =
+                    (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
                 for (request, since, reply) in group.drain(..) {
                     if since.elapsed() < wait_max {
                         requests.push(request);
                         replies.push(reply);
                     } else {
                         let cause = "the order waited too long to be published".to_owned();
-                        let _ = reply.send(Err(StoreError::Unavailable { store: "order queue", cause }));
+                        let _ = reply
+                            .send(Err(StoreError::Unavailable { store: "order queue", cause }));
                     }
                 }
                 if requests.is_empty() {
@@ -62,7 +69,7 @@ impl Publisher {
                     tracing::warn!(%error, orders = requests.len(), left_out, "orders were not published");
                 }
                 for reply in replies {
-                    // A buyer who has gone away will ask again with the same ticket.
+                    // A buyer who has disconnected retries with the same ticket; ignore the error.
                     let _ = reply.send(outcome.clone());
                 }
             }
@@ -71,12 +78,18 @@ impl Publisher {
     }
 
     /// Returns once the order is durable in the queue.
-    pub(super) async fn publish(&self, request: OrderRequest) -> Stored<()> {
+    pub(super) async fn publish(&self, request: AdmittedOrder) -> Stored<()> {
         let (reply, outcome) = oneshot::channel();
-        self.waiting
-            .try_send((request, Instant::now(), reply))
-            .map_err(|_| StoreError::Unavailable { store: "order queue", cause: "too many orders wait to be published".to_owned() })?;
-        outcome.await.map_err(|_| StoreError::Unknown { store: "order queue", cause: "the publisher has stopped".to_owned() })?
+        self.waiting.try_send((request, Instant::now(), reply)).map_err(|_| {
+            StoreError::Unavailable {
+                store: "order queue",
+                cause: "too many orders wait to be published".to_owned(),
+            }
+        })?;
+        outcome.await.map_err(|_| StoreError::Unknown {
+            store: "order queue",
+            cause: "the publisher has stopped".to_owned(),
+        })?
     }
 }
 
@@ -89,8 +102,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        contract,
-        ports::{Backlog, Depth},
+        domain::{QueueBacklog, QueueDepth},
+        testing,
     };
 
     struct Slow {
@@ -101,32 +114,41 @@ mod tests {
 
     #[async_trait]
     impl OrderQueue for Slow {
-        async fn publish(&self, orders: &[OrderRequest]) -> Stored<()> {
+        async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
             self.turns.acquire().await.unwrap().forget();
             self.groups.lock().unwrap().push(orders.len());
-            if self.fails { Err(StoreError::Unknown { store: "test", cause: String::new() }) } else { Ok(()) }
+            if self.fails {
+                Err(StoreError::Unknown { store: "test", cause: String::new() })
+            } else {
+                Ok(())
+            }
         }
 
         async fn park(&self, _: &[u8], _: &str) -> Stored<()> {
             Ok(())
         }
 
-        async fn depth(&self) -> Stored<Depth> {
-            Ok(Depth::default())
+        async fn depth(&self) -> Stored<QueueDepth> {
+            Ok(QueueDepth::default())
         }
 
-        async fn backlog(&self) -> Stored<Backlog> {
-            Ok(Backlog::default())
+        async fn backlog(&self) -> Stored<QueueBacklog> {
+            Ok(QueueBacklog::default())
+        }
+
+        async fn inherited(&self) -> Stored<Option<u64>> {
+            Ok(None)
         }
     }
 
     async fn run(fails: bool) -> (Vec<usize>, usize) {
         let queue = Arc::new(Slow { turns: Semaphore::new(0), groups: Mutex::default(), fails });
         let publisher = Arc::new(Publisher::spawn(queue.clone(), 8, 100, Duration::from_secs(60)));
-        let sale = contract::sale(100);
+        let sale = testing::sale(100);
         let calls: Vec<_> = (0..20)
             .map(|_| {
-                let (publisher, request) = (Arc::clone(&publisher), contract::request(&sale, contract::user_id()));
+                let (publisher, request) =
+                    (Arc::clone(&publisher), testing::request(&sale, testing::user_id()));
                 tokio::spawn(async move { publisher.publish(request).await })
             })
             .collect();
@@ -156,14 +178,17 @@ mod tests {
     #[tokio::test]
     async fn an_order_that_waited_too_long_is_refused_and_not_published() {
         const WAIT: Duration = Duration::from_millis(100);
-        let queue = Arc::new(Slow { turns: Semaphore::new(0), groups: Mutex::default(), fails: false });
+        let queue =
+            Arc::new(Slow { turns: Semaphore::new(0), groups: Mutex::default(), fails: false });
         let publisher = Arc::new(Publisher::spawn(queue.clone(), 1, 100, WAIT));
-        let sale = contract::sale(100);
+        let sale = testing::sale(100);
         let publish = || {
-            let (publisher, request) = (Arc::clone(&publisher), contract::request(&sale, contract::user_id()));
+            let (publisher, request) =
+                (Arc::clone(&publisher), testing::request(&sale, testing::user_id()));
             tokio::spawn(async move { publisher.publish(request).await })
         };
-        // The first publish is under way, or refused as well on a machine that slept; the others wait behind it.
+        // The first publish is under way, or refused as well on a machine that slept; the others
+        // wait behind it.
         let first = publish();
         let late = [publish(), publish()];
         tokio::time::sleep(2 * WAIT).await;
@@ -171,9 +196,14 @@ mod tests {
         let begun = usize::from(first.await.unwrap().is_ok());
         let mut refused = 0;
         for call in late {
-            refused += usize::from(matches!(call.await.unwrap(), Err(StoreError::Unavailable { .. })));
+            refused +=
+                usize::from(matches!(call.await.unwrap(), Err(StoreError::Unavailable { .. })));
         }
-        assert!(refused >= 1, "what waited longer than it may");
-        assert_eq!(queue.groups.lock().unwrap().len() + refused, 2 + begun, "and that was not published");
+        assert!(refused >= 1, "orders that waited too long are refused");
+        assert_eq!(
+            queue.groups.lock().unwrap().len() + refused,
+            2 + begun,
+            "and refused orders are not published"
+        );
     }
 }

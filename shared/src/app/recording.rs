@@ -1,4 +1,5 @@
-//! The order worker's work: messages from the queue become rows of the ledger, and the admission store is told.
+//! The order worker's use case: it records the orders of queue messages in the ledger, and passes
+//! the outcomes to the admission store.
 
 use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
@@ -13,32 +14,35 @@ use tracing::Instrument as _;
 
 use super::App;
 use crate::{
-    domain::{Order, OrderId, OrderRequest, QueueMessage, RejectReason, SaleId},
+    domain::{
+        AdmittedOrder, Order, OrderId, QueueMessage, Recorded, RejectReason, SaleId, Unrecordable,
+    },
     logging::OncePerSecond,
     metrics::{ORDER_SECONDS_TO_FINAL, ORDERS_RECORDED, Outcomes, elapsed},
-    ports::{Recorded, StoreError, Stored, Unrecordable},
+    ports::{StoreError, Stored},
     trace::{self, BatchSpans, STEP},
 };
 
-/// Sales that the admission store is told of at the same time.
+/// Sales whose outcomes are passed to the admission store at the same time.
 const TOLD_AT_ONCE: usize = 16;
-/// Longest time that the stores have to hear of one sale's orders. A batch is acknowledged after that, so that a shard which
-/// does not answer slows the orders of other sales by no more than this.
+/// Longest time to pass one sale's outcomes to the stores. The batch is acknowledged after that, so
+/// that a shard that does not answer delays the orders of other sales by no more than this.
 const TELL_WITHIN: Duration = Duration::from_secs(1);
 
 static RECORDED: Outcomes = Outcomes::new(ORDERS_RECORDED);
 static TO_FINAL: LazyLock<Histogram> = LazyLock::new(|| ORDER_SECONDS_TO_FINAL.histogram(&[]));
 
-/// Messages that can't be used, with the reason: each once, however often it is in the batch.
+/// Messages that can't be used, with the reason; each is listed once, however often it is in the
+/// batch.
 type Unusable = BTreeMap<Vec<u8>, String>;
 
 impl App {
-    /// Records the orders of a batch of messages. When this returns `Ok` every order in them is in the ledger, or was
-    /// parked, and the messages can be acknowledged. After an error the whole batch is to be given again: nothing was
-    /// parked then but what the queue took before it failed.
+    /// Records the orders of a batch of messages. On `Ok`, every order in them is in the ledger or
+    /// was parked, and the messages can be acknowledged. On an error, the whole batch must be
+    /// delivered again; only messages that the queue accepted before it failed were parked.
     ///
     /// # Errors
-    /// When the ledger or the queue does not answer, or the ledger can't read what it holds.
+    /// When the ledger or the queue does not answer, or the ledger holds a corrupt row.
     pub async fn record_messages(&self, bodies: &[Vec<u8>]) -> Stored<()> {
         let mut requests = Vec::new();
         let mut unusable = Unusable::new();
@@ -51,26 +55,37 @@ impl App {
         let mut corrupt = None;
         for chunk in requests.chunks(self.config.worker.record_orders_max) {
             let spans = BatchSpans::begin(chunk);
-            match self.record_sale_by_sale(chunk, &mut unusable, &spans).instrument(spans.batch.clone()).await {
+            match self
+                .record_sale_by_sale(chunk, &mut unusable, &spans)
+                .instrument(spans.batch.clone())
+                .await
+            {
                 Err(error @ StoreError::Corrupt { .. }) => corrupt = Some(error),
                 outcome => outcome?,
             }
         }
-        // Last, so that a batch which is repeated because of the ledger does not park the same again each time.
+        // Parking comes last, so that a batch that is repeated because of the ledger does not park
+        // the same messages each time.
         match corrupt {
             Some(error) => Err(error),
             None => self.park(unusable).await,
         }
     }
 
-    /// Records the orders in one go. When the ledger can't read what it holds, those of each sale by themselves: the
-    /// broken row of one sale does not hold up the orders of others.
-    async fn record_sale_by_sale(&self, requests: &[OrderRequest], unusable: &mut Unusable, spans: &BatchSpans) -> Stored<()> {
+    /// Records all orders in one call. If the ledger finds a corrupt row, the orders of each sale
+    /// are recorded separately, so that a broken row of one sale does not hold up the orders of
+    /// others.
+    async fn record_sale_by_sale(
+        &self,
+        requests: &[AdmittedOrder],
+        unusable: &mut Unusable,
+        spans: &BatchSpans,
+    ) -> Stored<()> {
         let together = self.record(requests, unusable, spans).await;
         if !matches!(together, Err(StoreError::Corrupt { .. })) {
             return together;
         }
-        let mut sales: BTreeMap<SaleId, Vec<OrderRequest>> = BTreeMap::new();
+        let mut sales: BTreeMap<SaleId, Vec<AdmittedOrder>> = BTreeMap::new();
         for request in requests {
             sales.entry(request.sale_id).or_default().push(request.clone());
         }
@@ -87,11 +102,21 @@ impl App {
         outcome
     }
 
-    /// Records the orders and tells what came of it. Those that can never be recorded become `unusable`.
-    async fn record(&self, requests: &[OrderRequest], unusable: &mut Unusable, spans: &BatchSpans) -> Stored<()> {
-        let (step, recording) = (tracing::info_span!(target: STEP, "ledger.record", otel.kind = "client"), spans.recording(requests));
+    /// Records the orders and passes on the outcomes. Orders that can never be recorded become
+    /// `unusable`.
+    async fn record(
+        &self,
+        requests: &[AdmittedOrder],
+        unusable: &mut Unusable,
+        spans: &BatchSpans,
+    ) -> Stored<()> {
+        let (step, recording) = (
+            tracing::info_span!(target: STEP, "ledger.record", otel.kind = "client"),
+            spans.recording(requests),
+        );
         let pay_within_ms = self.config.orders.pay_within_seconds * 1_000;
-        let outcomes = self.ports.orders.record(requests, self.now(), pay_within_ms).instrument(step).await;
+        let outcomes =
+            self.ports.orders.record(requests, self.now(), pay_within_ms).instrument(step).await;
         drop(recording);
         let outcomes = outcomes?;
         self.measure(&outcomes);
@@ -100,14 +125,17 @@ impl App {
             match outcome {
                 Ok(outcome) => {
                     if tracing::enabled!(tracing::Level::DEBUG) {
-                        let (status, trace_id) = (outcome.order.status.as_str(), trace::trace_id(request));
+                        let (status, trace_id) =
+                            (outcome.order.status.as_str(), trace::trace_id(request));
                         tracing::debug!(order_id = %request.order_id, status, trace_id, "recorded");
                     }
                     recorded.push((outcome, request));
                 }
                 Err(Unrecordable(reason)) => {
-                    let message = QueueMessage { v: QueueMessage::VERSION, orders: vec![request.clone()] };
-                    let body = serde_json::to_vec(&message).expect("a message can be written as JSON");
+                    let message =
+                        QueueMessage { v: QueueMessage::VERSION, orders: vec![request.clone()] };
+                    let body =
+                        serde_json::to_vec(&message).expect("a message can be written as JSON");
                     unusable.insert(body, reason);
                 }
             }
@@ -116,7 +144,7 @@ impl App {
         Ok(())
     }
 
-    /// Counts what came of the orders. One that was recorded before had its time measured then.
+    /// Counts the outcomes. The time of an order is measured only when it is first recorded.
     fn measure(&self, outcomes: &[Result<Recorded, Unrecordable>]) {
         let now = self.now();
         for outcome in outcomes {
@@ -132,11 +160,13 @@ impl App {
         }
     }
 
-    /// Tells the admission store and the cache what the ledger has said. Idempotent: a redelivery does it again.
+    /// Passes the ledger's outcomes to the admission store and the cache. Idempotent: a redelivery
+    /// does it again.
     ///
-    /// The orders are recorded whatever comes of this. So a sale that can't be told of within [`TELL_WITHIN`] does not hold
-    /// up the others: its reservations stay unsettled, and the sweeper settles or releases them once they are overdue.
-    async fn tell(&self, recorded: &[(Recorded, &OrderRequest)], spans: &BatchSpans) {
+    /// The orders are recorded by now, even if this fails. So a sale that takes longer than
+    /// [`TELL_WITHIN`] does not hold up the others: its reservations stay unsettled, and the
+    /// sweeper settles or releases them once they are overdue.
+    async fn tell(&self, recorded: &[(Recorded, &AdmittedOrder)], spans: &BatchSpans) {
         let mut sales: BTreeMap<SaleId, News> = BTreeMap::new();
         for (Recorded { order, .. }, request) in recorded {
             let news = sales.entry(order.sale_id).or_default();
@@ -147,15 +177,19 @@ impl App {
             }
             news.orders.push(order);
         }
-        let telling = stream::iter(sales).for_each_concurrent(TOLD_AT_ONCE, async |(sale_id, news)| {
-            let sharing = join_all(news.orders.iter().map(|order| self.share_order(order)));
-            let told = timeout(TELL_WITHIN, join(self.tell_admission(sale_id, &news, spans), sharing)).await;
-            if told.is_err() {
-                let cause = format!("no answer within {} ms", TELL_WITHIN.as_millis());
-                let error = StoreError::Unavailable { store: "admission store or cache", cause };
-                left_to_the_sweeper(sale_id, news.orders.len(), Err(error));
-            }
-        });
+        let telling =
+            stream::iter(sales).for_each_concurrent(TOLD_AT_ONCE, async |(sale_id, news)| {
+                let sharing = join_all(news.orders.iter().map(|order| self.share_order(order)));
+                let told =
+                    timeout(TELL_WITHIN, join(self.tell_admission(sale_id, &news, spans), sharing))
+                        .await;
+                if told.is_err() {
+                    let cause = format!("no answer within {} ms", TELL_WITHIN.as_millis());
+                    let error =
+                        StoreError::Unavailable { store: "admission store or cache", cause };
+                    left_to_the_sweeper(sale_id, news.orders.len(), Err(error));
+                }
+            });
         telling.await;
     }
 
@@ -163,22 +197,30 @@ impl App {
         if !news.active.is_empty() {
             let step = tracing::info_span!(target: STEP, "admission.settle", otel.kind = "client");
             let settling = spans.settling(&news.active);
-            left_to_the_sweeper(sale_id, news.active.len(), self.ports.admission.settle(sale_id, &news.active).instrument(step).await);
+            left_to_the_sweeper(
+                sale_id,
+                news.active.len(),
+                self.ports.admission.settle(sale_id, &news.active).instrument(step).await,
+            );
             drop(settling);
         }
         if !news.ended.is_empty() {
-            left_to_the_sweeper(sale_id, news.ended.len(), self.ports.admission.release(sale_id, &news.ended).await);
+            left_to_the_sweeper(
+                sale_id,
+                news.ended.len(),
+                self.ports.admission.release(sale_id, &news.ended).await,
+            );
         }
     }
 }
 
-/// What the ledger has said of one sale's orders.
+/// The ledger's outcomes for one sale.
 #[derive(Default)]
 struct News<'a> {
     orders: Vec<&'a Order>,
-    /// Those that hold a unit.
-    active: Vec<OrderRequest>,
-    /// Those that hold none.
+    /// Orders that hold a unit.
+    active: Vec<AdmittedOrder>,
+    /// Orders that hold none.
     ended: Vec<OrderId>,
 }
 
@@ -191,13 +233,14 @@ fn left_to_the_sweeper(sale_id: SaleId, orders: usize, outcome: Stored<()>) {
     }
 }
 
-/// What a message says, or why it can't be used.
+/// Parses a message, or returns why it can't be used.
 fn read(body: &[u8]) -> Result<QueueMessage, String> {
     #[derive(serde::Deserialize)]
     struct Version {
         v: u32,
     }
-    let version: Version = serde_json::from_slice(body).map_err(|error| format!("not a message of ours: {error}"))?;
+    let version: Version =
+        serde_json::from_slice(body).map_err(|error| format!("not a message of ours: {error}"))?;
     if version.v != QueueMessage::VERSION {
         return Err(format!(
             "message version {} is unknown, this worker reads version {}: a newer release has written it, and can use it when it is tried again",
@@ -211,12 +254,13 @@ fn read(body: &[u8]) -> Result<QueueMessage, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract;
+    use crate::testing;
 
     #[test]
     fn only_messages_of_version_1_are_read() {
-        let sale = contract::sale(1);
-        let message = QueueMessage { v: 1, orders: vec![contract::request(&sale, contract::user_id())] };
+        let sale = testing::sale(1);
+        let message =
+            QueueMessage { v: 1, orders: vec![testing::request(&sale, testing::user_id())] };
         let body = serde_json::to_vec(&message).unwrap();
         assert_eq!(read(&body), Ok(message));
         assert!(read(br#"{"v":2,"orders":[],"new":1}"#).unwrap_err().contains("version 2"));
@@ -228,7 +272,10 @@ mod tests {
 
     #[test]
     fn fields_that_a_newer_release_has_added_are_ignored() {
-        let message = QueueMessage { v: 1, orders: vec![contract::request(&contract::sale(1), contract::user_id())] };
+        let message = QueueMessage {
+            v: 1,
+            orders: vec![testing::request(&testing::sale(1), testing::user_id())],
+        };
         let mut newer = serde_json::to_value(&message).unwrap();
         newer["sent_by"] = "0.9.0".into();
         newer["orders"][0]["gift_wrap"] = serde_json::json!({ "paper": "red" });

@@ -1,64 +1,33 @@
 //! Signed tokens: sessions and tickets, as JWT with HMAC-SHA256 (RFC 7515, RFC 7519).
 //!
-//! A token's signature is checked here and costs no store. Its life is judged by the caller with the clock, because an
-//! expired ticket still names an order that may have been made of it.
+//! A token's signature is checked here, without a store. The caller checks the expiry, because an
+//! expired ticket still names an order that may have been made from it.
 
-use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey, Header, Validation,
-    crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils},
-    errors::{Error, ErrorKind},
-};
-use ring::hmac;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use signature::{Signer, Verifier};
+use tokio::sync::OnceCell;
 
 use crate::{
     config::SigningKey,
-    domain::{OrderId, Role, SaleId, SessionId, Timestamp, UserId},
+    domain::{Role, SessionId, UserId},
+    ports::{Ports, Stored},
 };
 
-/// What a session token says.
+/// The claims of a session token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SessionClaims {
-    /// Whose session.
+    /// The session's user.
     #[serde(rename = "sub")]
     pub user_id: UserId,
-    /// Which session.
+    /// The session's id.
     #[serde(rename = "sid")]
     pub session_id: SessionId,
-    /// What the user may do.
+    /// The user's role.
     pub role: Role,
-    /// When it was signed, in seconds since 1970.
+    /// When the token was signed, in seconds since 1970.
     pub iat: i64,
-    /// When it is over, in seconds since 1970.
+    /// When the token expires, in seconds since 1970.
     pub exp: i64,
-}
-
-/// What a ticket says.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct TicketClaims {
-    /// The order that is made of it.
-    #[serde(rename = "oid")]
-    pub order_id: OrderId,
-    /// For whom.
-    #[serde(rename = "sub")]
-    pub user_id: UserId,
-    /// In which session.
-    #[serde(rename = "sid")]
-    pub session_id: SessionId,
-    /// For which sale.
-    #[serde(rename = "sale")]
-    pub sale_id: SaleId,
-    /// First instant, in milliseconds since 1970, at which no new order is made of it.
-    pub exp_ms: i64,
-}
-
-impl TicketClaims {
-    /// Whether its life is over.
-    #[must_use]
-    pub fn expired(&self, now: Timestamp) -> bool {
-        now.epoch_ms() >= self.exp_ms
-    }
 }
 
 struct Key {
@@ -76,7 +45,7 @@ pub(super) struct Keyring {
 impl Keyring {
     pub(super) fn new(keys: &[SigningKey]) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
-        // The library would judge by the machine's clock; ours is given.
+        // The library would use the machine's clock; the caller checks with the injected one.
         validation.validate_exp = false;
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
@@ -93,10 +62,11 @@ impl Keyring {
 
     pub(super) fn sign<T: Serialize>(&self, claims: &T) -> String {
         let key = self.keys.first().expect("a keyring has at least one key");
-        jsonwebtoken::encode(&key.header, claims, &key.signing).expect("claims of plain fields can be written as JSON")
+        jsonwebtoken::encode(&key.header, claims, &key.signing)
+            .expect("claims of plain fields can be written as JSON")
     }
 
-    /// What the token says, if one of the keys signed it.
+    /// The token's claims, if one of the keys signed it.
     pub(super) fn verify<T: DeserializeOwned>(&self, token: &str) -> Option<T> {
         let key = match self.keys.as_slice() {
             [only] => only,
@@ -109,61 +79,36 @@ impl Keyring {
     }
 }
 
-/// Makes `ring` the one cryptography of this process, for tokens as for TLS. Calling it again does nothing.
-pub(crate) fn install_crypto() {
-    // An error says only that another call was first.
-    let _ = PROVIDER.install_default();
-    let _ = rustls::crypto::ring::default_provider().install_default();
+/// The keys of one purpose. Configured keys are available at once. The development profile may have
+/// none: then a key is made and stored in the ledger, which is asked only when a token is first
+/// signed or verified.
+pub(super) struct Keys {
+    /// The key's name in the ledger.
+    name: &'static str,
+    ring: OnceCell<Keyring>,
 }
 
-static PROVIDER: CryptoProvider =
-    CryptoProvider { signer_factory: signer, verifier_factory: verifier, key_utils: KeyUtils::new_unimplemented() };
-
-struct Hs256(hmac::Key);
-
-fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error> {
-    if *algorithm != Algorithm::HS256 {
-        return Err(ErrorKind::InvalidAlgorithm.into());
+impl Keys {
+    pub(super) fn new(name: &'static str, configured: &[SigningKey]) -> Self {
+        let ring = (!configured.is_empty()).then(|| Keyring::new(configured));
+        Self { name, ring: OnceCell::new_with(ring) }
     }
-    Ok(Box::new(Hs256(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()))))
-}
 
-fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
-    if *algorithm != Algorithm::HS256 {
-        return Err(ErrorKind::InvalidAlgorithm.into());
-    }
-    Ok(Box::new(Hs256(hmac::Key::new(hmac::HMAC_SHA256, key.try_get_as_bytes()?))))
-}
-
-impl Signer<Vec<u8>> for Hs256 {
-    fn try_sign(&self, message: &[u8]) -> Result<Vec<u8>, signature::Error> {
-        Ok(hmac::sign(&self.0, message).as_ref().to_vec())
-    }
-}
-
-impl JwtSigner for Hs256 {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::HS256
-    }
-}
-
-impl Verifier<Vec<u8>> for Hs256 {
-    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
-        // Compares in constant time.
-        hmac::verify(&self.0, message, signature).map_err(|_| signature::Error::new())
-    }
-}
-
-impl JwtVerifier for Hs256 {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::HS256
+    pub(super) async fn ring(&self, ports: &Ports) -> Stored<&Keyring> {
+        let from_ledger = async || {
+            let mut candidate = [0; 32];
+            ports.random.fill(&mut candidate);
+            let secret = ports.signing_keys.get_or_create(self.name, &candidate).await?;
+            Ok(Keyring::new(&[SigningKey { kid: "dev".to_owned(), secret }]))
+        };
+        self.ring.get_or_try_init(from_ledger).await
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract;
+    use crate::{domain::TicketClaims, testing};
 
     fn key(kid: &str, byte: u8) -> SigningKey {
         SigningKey { kid: kid.to_owned(), secret: vec![byte; 32] }
@@ -171,20 +116,23 @@ mod tests {
 
     fn claims() -> TicketClaims {
         TicketClaims {
-            order_id: contract::order_id(),
-            user_id: contract::user_id(),
-            session_id: contract::session_id(),
-            sale_id: contract::sale_id(),
+            order_id: testing::order_id(),
+            user_id: testing::user_id(),
+            session_id: testing::session_id(),
+            sale_id: testing::sale_id(),
             exp_ms: 1,
         }
     }
 
     #[test]
     fn only_our_unchanged_tokens_verify() {
-        install_crypto();
+        crate::crypto::install();
         let ring = Keyring::new(&[key("a", 1)]);
         let token = ring.sign(&claims());
-        assert!(ring.verify::<TicketClaims>(&token).is_some(), "an expired one too: the caller judges life");
+        assert!(
+            ring.verify::<TicketClaims>(&token).is_some(),
+            "also an expired token: the caller checks the expiry"
+        );
         assert!(Keyring::new(&[key("a", 2)]).verify::<TicketClaims>(&token).is_none());
         let (signed, mac) = token.rsplit_once('.').unwrap();
         assert!(ring.verify::<TicketClaims>(&format!("{signed}x.{mac}")).is_none());
@@ -195,12 +143,14 @@ mod tests {
 
     #[test]
     fn keys_can_be_rotated() {
-        install_crypto();
+        crate::crypto::install();
         let old = Keyring::new(&[key("old", 1)]).sign(&claims());
         let both = Keyring::new(&[key("new", 2), key("old", 1)]);
         assert!(both.verify::<TicketClaims>(&old).is_some());
         let new = both.sign(&claims());
         assert!(Keyring::new(&[key("new", 2)]).verify::<TicketClaims>(&new).is_some());
-        assert!(Keyring::new(&[key("new", 2), key("newer", 3)]).verify::<TicketClaims>(&old).is_none());
+        assert!(
+            Keyring::new(&[key("new", 2), key("newer", 3)]).verify::<TicketClaims>(&old).is_none()
+        );
     }
 }

@@ -2,7 +2,10 @@
 
 use serde::Deserialize;
 
-use super::{ConfigError, bad};
+use super::{
+    error::{ConfigError, bad},
+    ranges::check_ranges,
+};
 
 /// `[function_defaults]`
 #[derive(Debug, Clone, Deserialize)]
@@ -36,7 +39,7 @@ pub(super) struct FunctionOverrides {
     routes: Option<Vec<String>>,
 }
 
-/// How one function's processes are run. The comments of `config.default.toml` say what each field means.
+/// How to run one function's processes. The comments of `config.default.toml` explain each field.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "config.default.toml documents each setting")]
 pub struct FunctionSettings {
@@ -51,7 +54,8 @@ pub struct FunctionSettings {
     pub environment: Vec<String>,
     /// Program and arguments; empty: the binary of the function's name.
     pub command: Vec<String>,
-    /// Paths that the gateway gives to the function, for one that is not ours.
+    /// Paths that the gateway routes to the function, for functions that are not part of this
+    /// service.
     pub routes: Vec<String>,
 }
 
@@ -62,23 +66,40 @@ impl FunctionDefaults {
 }
 
 impl FunctionOverrides {
-    /// What can be checked without the defaults.
+    /// Checks that need no defaults.
     pub(super) fn validate(&self, name: &str, is_ours: bool) -> Result<(), ConfigError> {
-        let usable = !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        let usable = !name.is_empty()
+            && name.len() <= 64
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
         if !usable {
-            return Err(bad(format!("functions.{name}"), "a function's name has 1 to 64 letters, digits, hyphens and underscores"));
+            return Err(bad(
+                format!("functions.{name}"),
+                "a function's name has 1 to 64 letters, digits, hyphens and underscores",
+            ));
         }
         if self.command.as_ref().is_some_and(Vec::is_empty) {
-            return Err(bad(format!("functions.{name}.command"), "expected a program and its arguments"));
+            return Err(bad(
+                format!("functions.{name}.command"),
+                "expected a program and its arguments",
+            ));
         }
         if !is_ours && self.command.is_none() {
-            return Err(bad(format!("functions.{name}.command"), "needed, because the product has no function of this name"));
+            return Err(bad(
+                format!("functions.{name}.command"),
+                "needed, because the product has no function of this name",
+            ));
         }
         if is_ours && self.routes.is_some() {
-            return Err(bad(format!("functions.{name}.routes"), "the routes of the product's own functions are in their code"));
+            return Err(bad(
+                format!("functions.{name}.routes"),
+                "the routes of the product's own functions are in their code",
+            ));
         }
         if self.routes.iter().flatten().any(|route| !route.starts_with('/')) {
-            return Err(bad(format!("functions.{name}.routes"), "expected paths such as /hello or /hello/{name}"));
+            return Err(bad(
+                format!("functions.{name}.routes"),
+                "expected paths such as /hello or /hello/{name}",
+            ));
         }
         Ok(())
     }
@@ -114,9 +135,10 @@ impl FunctionSettings {
             return settings;
         };
         settings.instances_max = own.instances_max.unwrap_or(settings.instances_max);
-        // Who lowers only the upper bound must not have to know of the lower.
-        settings.instances_min = own.instances_min.unwrap_or(settings.instances_min.min(settings.instances_max));
-        // Runtime clients of other languages start a whole process for each.
+        // A user who lowers only the upper bound should not have to know the lower one.
+        settings.instances_min =
+            own.instances_min.unwrap_or(settings.instances_min.min(settings.instances_max));
+        // Runtime clients of other languages start a whole process for each concurrent call.
         let concurrency = if own.command.is_some() { 1 } else { settings.concurrency };
         settings.concurrency = own.concurrency.unwrap_or(concurrency);
         settings.timeout_ms = own.timeout_ms.unwrap_or(settings.timeout_ms);
@@ -124,7 +146,7 @@ impl FunctionSettings {
         settings.idle_ms = own.idle_ms.unwrap_or(settings.idle_ms);
         settings.queue_max = own.queue_max.unwrap_or(settings.queue_max);
         settings.queue_wait_ms = own.queue_wait_ms.unwrap_or(settings.queue_wait_ms);
-        // The later of two with the same name wins, so that the function's own do.
+        // Of two variables with the same name the later one wins, which is the function's own.
         settings.environment.extend(own.environment.into_iter().flatten());
         settings.command = own.command.unwrap_or_default();
         settings.routes = own.routes.unwrap_or_default();
@@ -132,26 +154,34 @@ impl FunctionSettings {
     }
 
     pub(super) fn validate(&self, key: &str) -> Result<(), ConfigError> {
-        let ranges: [(&str, u64, u64, u64); 8] = [
-            ("instances_max", self.instances_max.into(), 1, 1_000),
-            ("instances_min", self.instances_min.into(), 0, self.instances_max.into()),
-            ("concurrency", self.concurrency.into(), 1, 1_000),
-            ("timeout_ms", self.timeout_ms, 1, 900_000),
-            ("memory_mb", self.memory_mb.into(), 64, 10_240),
-            ("idle_ms", self.idle_ms, 100, 86_400_000),
-            ("queue_max", self.queue_max as u64, 0, 1_000_000),
-            ("queue_wait_ms", self.queue_wait_ms, 1, 900_000),
-        ];
-        for (name, value, min, max) in ranges {
-            if !(min..=max).contains(&value) {
-                return Err(bad(format!("{key}.{name}"), format!("expected {min} to {max}, got {value}")));
-            }
-        }
-        if self.environment.iter().any(|variable| variable.split_once('=').is_none_or(|(name, _)| name.is_empty())) {
+        check_ranges(
+            key,
+            [
+                ("instances_max", self.instances_max.into(), 1, 1_000),
+                ("instances_min", self.instances_min.into(), 0, self.instances_max.into()),
+                ("concurrency", self.concurrency.into(), 1, 1_000),
+                ("timeout_ms", self.timeout_ms, 1, 900_000),
+                ("memory_mb", self.memory_mb.into(), 64, 10_240),
+                ("idle_ms", self.idle_ms, 100, 86_400_000),
+                ("queue_max", self.queue_max as u64, 0, 1_000_000),
+                ("queue_wait_ms", self.queue_wait_ms, 1, 900_000),
+            ],
+        )?;
+        if self
+            .environment
+            .iter()
+            .any(|variable| variable.split_once('=').is_none_or(|(name, _)| name.is_empty()))
+        {
             return Err(bad(format!("{key}.environment"), "expected NAME=value in each"));
         }
-        if let Some((name, _)) = self.variables().find(|(name, _)| name.starts_with("AWS_LAMBDA_") || *name == "_HANDLER") {
-            return Err(bad(format!("{key}.environment"), format!("{name} is set by the emulator")));
+        if let Some((name, _)) = self
+            .variables()
+            .find(|(name, _)| name.starts_with("AWS_LAMBDA_") || *name == "_HANDLER")
+        {
+            return Err(bad(
+                format!("{key}.environment"),
+                format!("{name} is set by the emulator"),
+            ));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Networks and the addresses in them.
+//! Networks and their addresses.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Whether the network is wider than any that one operator has.
+    /// Whether the network is wider than any single operator's.
     pub(super) const fn is_too_wide(&self) -> bool {
         let bits_min = if self.address.is_ipv4() { 8 } else { 7 };
         self.prefix_bits < bits_min
@@ -40,14 +40,20 @@ impl TryFrom<String> for Network {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a network: expected an address or address/bits such as 10.0.0.0/8");
-        let (address, bits) = text.split_once('/').map_or((text.as_str(), None), |(address, bits)| (address, Some(bits)));
+        let wrong = || {
+            format!(
+                "{text:?} is not a network: expected an address or address/bits such as 10.0.0.0/8"
+            )
+        };
+        let (address, bits) = text
+            .split_once('/')
+            .map_or((text.as_str(), None), |(address, bits)| (address, Some(bits)));
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
         let mapped = match address {
             IpAddr::V6(address) => address.to_ipv4_mapped(),
             IpAddr::V4(_) => None,
         };
-        // Addresses are compared as IPv4 where they are that.
+        // IPv4 addresses mapped into IPv6 are compared as IPv4.
         let (address, bits) = match (mapped, bits) {
             (None, bits) => (address, bits.map(str::to_owned)),
             (Some(ipv4), None) => (IpAddr::V4(ipv4), None),
@@ -65,39 +71,46 @@ impl TryFrom<String> for Network {
     }
 }
 
-/// Whether no packet of the public internet comes from the address or goes to it.
+/// Whether the address is not used on the public internet.
 #[must_use]
 pub const fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => {
             let [first, second, ..] = address.octets();
-            // 100.64.0.0/10 is what carriers and clouds use inside.
-            address.is_private() || address.is_loopback() || address.is_link_local() || (first == 100 && second & 0xc0 == 64)
+            // 100.64.0.0/10 is used inside the networks of carriers and clouds.
+            address.is_private()
+                || address.is_loopback()
+                || address.is_link_local()
+                || (first == 100 && second & 0xc0 == 64)
         }
-        IpAddr::V6(address) => address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local(),
+        IpAddr::V6(address) => {
+            address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
+        }
     }
 }
 
-/// The first address of this machine that is not private.
+/// Returns the first address of this machine that is not private.
 ///
 /// # Errors
 /// When the kernel's lists can't be read.
 pub fn public_address_of_this_machine() -> std::io::Result<Option<IpAddr>> {
     let v4 = std::fs::read_to_string("/proc/net/fib_trie")?;
-    // Without IPv6 there is no such list.
+    // A kernel without IPv6 has no such list.
     let v6 = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
     Ok(local_v4(&v4).chain(local_v6(&v6)).find(|address| !is_private(*address)))
 }
 
-/// `|-- 10.0.0.5` is followed by `/32 host LOCAL` when the address is the machine's own.
+/// The line `|-- 10.0.0.5` is followed by `/32 host LOCAL` if the address is the machine's own.
 fn local_v4(list: &str) -> impl Iterator<Item = IpAddr> {
-    let own = list.lines().zip(list.lines().skip(1)).filter(|(_, next)| next.trim() == "/32 host LOCAL");
+    let own =
+        list.lines().zip(list.lines().skip(1)).filter(|(_, next)| next.trim() == "/32 host LOCAL");
     own.filter_map(|(line, _)| line.trim().strip_prefix("|-- ")?.parse().ok())
 }
 
 /// Each line begins with 32 hexadecimal digits.
 fn local_v6(list: &str) -> impl Iterator<Item = IpAddr> {
-    let digits = list.lines().filter_map(|line| u128::from_str_radix(line.split(' ').next()?, 16).ok());
+    let digits =
+        list.lines().filter_map(|line| u128::from_str_radix(line.split(' ').next()?, 16).ok());
     digits.map(|bits| IpAddr::V6(std::net::Ipv6Addr::from_bits(bits)))
 }
 
@@ -112,7 +125,9 @@ mod tests {
             assert!(network(mapped).unwrap().contains("10.1.2.3".parse().unwrap()), "{mapped}");
             assert!(!network(mapped).unwrap().contains("11.1.2.3".parse().unwrap()), "{mapped}");
         }
-        for wrong in ["::ffff:10.0.0.0/95", "::ffff:10.0.0.0/129", "::ffff:10.0.0.0/x", "10.0.0.0/33"] {
+        for wrong in
+            ["::ffff:10.0.0.0/95", "::ffff:10.0.0.0/129", "::ffff:10.0.0.0/x", "10.0.0.0/33"]
+        {
             assert!(network(wrong).unwrap_err().contains("is not a network"), "{wrong}");
         }
     }
@@ -121,18 +136,43 @@ mod tests {
     fn own_addresses_are_read_from_the_kernels_lists() {
         let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n     |-- 172.25.0.3\n        /32 host LOCAL\n     \
                     |-- 172.25.255.255\n        /32 link BROADCAST\n     |-- 8.8.8.8\n        /32 host LOCAL\n";
-        assert_eq!(local_v4(trie).map(|address| address.to_string()).collect::<Vec<_>>(), ["172.25.0.3", "8.8.8.8"]);
+        assert_eq!(
+            local_v4(trie).map(|address| address.to_string()).collect::<Vec<_>>(),
+            ["172.25.0.3", "8.8.8.8"]
+        );
         let list = "00000000000000000000000000000001 01 80 10 80       lo\n20010db8000000000000000000000007 02 40 00 80     eth0\n";
-        assert_eq!(local_v6(list).map(|address| address.to_string()).collect::<Vec<_>>(), ["::1", "2001:db8::7"]);
+        assert_eq!(
+            local_v6(list).map(|address| address.to_string()).collect::<Vec<_>>(),
+            ["::1", "2001:db8::7"]
+        );
         public_address_of_this_machine().unwrap();
     }
 
     #[test]
     fn private_addresses_are_known() {
-        for private in ["127.0.0.1", "10.255.0.1", "172.31.0.1", "192.168.0.1", "169.254.1.1", "100.64.0.1", "::1", "fd00::1", "fe80::1"] {
+        for private in [
+            "127.0.0.1",
+            "10.255.0.1",
+            "172.31.0.1",
+            "192.168.0.1",
+            "169.254.1.1",
+            "100.64.0.1",
+            "::1",
+            "fd00::1",
+            "fe80::1",
+        ] {
             assert!(is_private(private.parse().unwrap()), "{private}");
         }
-        for public in ["0.0.0.0", "8.8.8.8", "172.32.0.1", "100.128.0.1", "203.0.113.1", "2001:db8::1", "::", "::ffff:8.8.8.8"] {
+        for public in [
+            "0.0.0.0",
+            "8.8.8.8",
+            "172.32.0.1",
+            "100.128.0.1",
+            "203.0.113.1",
+            "2001:db8::1",
+            "::",
+            "::ffff:8.8.8.8",
+        ] {
             assert!(!is_private(public.parse().unwrap()), "{public}");
         }
     }

@@ -1,19 +1,24 @@
-//! Laying one source of settings over another, and giving the result back as a text or as environment variables.
+//! Merges the sources of settings, and writes the result as text or as environment variables.
 
 use std::fmt;
 
 use toml::{Table, Value};
 
-use super::{ConfigError, DEFAULTS, ENV_PREFIX, bad};
+use super::error::{ConfigError, bad};
 
-/// The section with one table for each function, which may name functions that the defaults do not know.
+/// The defaults, with a comment on each.
+pub const DEFAULTS: &str = include_str!("../../config.default.toml");
+/// The prefix of all our environment variables.
+pub(super) const ENV_PREFIX: &str = "FLASHSALE_";
+
+/// The section with one table per function. It may name functions that are missing in the defaults.
 const FUNCTIONS: &str = "functions";
-/// The section with the settings that each of those tables may have.
+/// The section with the settings that each function's table may have.
 const FUNCTION_DEFAULTS: &str = "function_defaults";
-/// What a function's table may have besides.
+/// Keys that a function's table may have in addition.
 const FUNCTION_LISTS: [&str; 2] = ["command", "routes"];
 
-/// The values in force, as they were read. Not shown by `Debug`: they hold secrets.
+/// The effective values, as they were read. `Debug` does not show them, because they hold secrets.
 #[derive(Clone, Default)]
 pub(super) struct Effective(Table);
 
@@ -28,7 +33,7 @@ impl Effective {
         Self(table)
     }
 
-    /// Sets a text at the top level.
+    /// Sets a top-level value.
     pub(super) fn put(&mut self, key: &str, value: &str) {
         self.0.insert(key.to_owned(), Value::String(value.to_owned()));
     }
@@ -57,26 +62,37 @@ impl Effective {
         toml::to_string(&shown).expect("a table read from TOML can be written as TOML")
     }
 
-    /// As environment variables, but for the keys left out and for what is as by default.
+    /// As environment variables, without the keys left out and without values equal to the default.
     pub(super) fn as_environment(&self, left_out: &[&str]) -> Vec<(String, String)> {
         let defaults: Table = DEFAULTS.parse().expect("the defaults are checked by a test");
         let mut variables = Vec::new();
         for (key, value) in self.0.iter().filter(|(key, _)| !left_out.contains(&key.as_str())) {
-            collect(ENV_PREFIX.to_owned() + &key.to_ascii_uppercase(), value, defaults.get(key), &mut variables);
+            collect(
+                ENV_PREFIX.to_owned() + &key.to_ascii_uppercase(),
+                value,
+                defaults.get(key),
+                &mut variables,
+            );
         }
         variables
     }
 }
 
-/// Leaves of each `name<separator>secret` only the name.
+/// Masks the secret in each `name<separator>secret`.
 fn mask(list: Option<&mut Value>, separator: char) {
     for entry in list.and_then(Value::as_array_mut).into_iter().flatten() {
-        let name = entry.as_str().and_then(|text| text.split_once(separator)).map_or("", |(name, _)| name);
+        let name =
+            entry.as_str().and_then(|text| text.split_once(separator)).map_or("", |(name, _)| name);
         *entry = Value::String(format!("{name}{separator}***"));
     }
 }
 
-fn collect(name: String, value: &Value, default: Option<&Value>, variables: &mut Vec<(String, String)>) {
+fn collect(
+    name: String,
+    value: &Value,
+    default: Option<&Value>,
+    variables: &mut Vec<(String, String)>,
+) {
     match value {
         Value::Table(table) => {
             for (key, value) in table {
@@ -94,14 +110,15 @@ fn collect(name: String, value: &Value, default: Option<&Value>, variables: &mut
     }
 }
 
-/// Lays a file's values over the defaults; a key that the defaults do not have is refused.
+/// Merges a file's values over the defaults. A key that is missing in the defaults is refused.
 pub(super) fn overlay(table: &mut Table, over: Table, path: &str) -> Result<(), ConfigError> {
     for (key, value) in over {
         let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         if let (FUNCTIONS, Value::Table(function)) = (path, &value) {
             for (setting, value) in function {
                 let full = format!("{full}.{setting}");
-                let default = function_setting(table, &key, setting).ok_or_else(|| ConfigError::UnknownKey(full.clone()))?;
+                let default = function_setting(table, &key, setting)
+                    .ok_or_else(|| ConfigError::UnknownKey(full.clone()))?;
                 if !default.same_type(value) {
                     return Err(bad(full, format!("expected {}", kind(&default))));
                 }
@@ -122,7 +139,8 @@ pub(super) fn overlay(table: &mut Table, over: Table, path: &str) -> Result<(), 
     Ok(())
 }
 
-/// A value of the kind that a function's setting has. `functions` is the table of all functions.
+/// An example value of the kind that a function's setting has. `functions` is the table of all
+/// functions.
 fn function_setting(functions: &Table, name: &str, setting: &str) -> Option<Value> {
     if FUNCTION_LISTS.contains(&setting) {
         return Some(Value::Array(Vec::new()));
@@ -134,14 +152,28 @@ fn function_setting(functions: &Table, name: &str, setting: &str) -> Option<Valu
     })
 }
 
-/// Sets one value given as text, read as what the default at its place is.
-pub(super) fn set(table: &mut Table, path: &[&str], given: &str, text: &str) -> Result<(), ConfigError> {
+/// Sets one value given as text, parsed as the type of the default.
+pub(super) fn set(
+    table: &mut Table,
+    path: &[&str],
+    given: &str,
+    text: &str,
+) -> Result<(), ConfigError> {
     let unknown = || ConfigError::UnknownKey(given.to_owned());
-    if let ([FUNCTIONS, name, setting], Some(Value::Table(functions))) = (path, table.get_mut(FUNCTIONS)) {
-        // A variable's name can't have the hyphen that a function's may have.
-        let name = functions.keys().find(|known| known.replace('-', "_") == **name).cloned().unwrap_or_else(|| (*name).to_owned());
-        let value = read(&function_setting(functions, &name, setting).ok_or_else(unknown)?, given, text)?;
-        if let Value::Table(function) = functions.entry(name).or_insert_with(|| Value::Table(Table::new())) {
+    if let ([FUNCTIONS, name, setting], Some(Value::Table(functions))) =
+        (path, table.get_mut(FUNCTIONS))
+    {
+        // Variable names can't contain the hyphen that a function's name may have.
+        let name = functions
+            .keys()
+            .find(|known| known.replace('-', "_") == **name)
+            .cloned()
+            .unwrap_or_else(|| (*name).to_owned());
+        let value =
+            read(&function_setting(functions, &name, setting).ok_or_else(unknown)?, given, text)?;
+        if let Value::Table(function) =
+            functions.entry(name).or_insert_with(|| Value::Table(Table::new()))
+        {
             function.insert((*setting).to_owned(), value);
         }
         return Ok(());
@@ -156,13 +188,19 @@ pub(super) fn set(table: &mut Table, path: &[&str], given: &str, text: &str) -> 
     Ok(())
 }
 
-/// Reads a text as a value of the same kind as `like`.
+/// Parses a text as a value of the same type as `like`.
 fn read(like: &Value, given: &str, text: &str) -> Result<Value, ConfigError> {
     Ok(match like {
         Value::String(_) => Value::String(text.to_owned()),
-        Value::Integer(_) => Value::Integer(text.parse().map_err(|_| bad(given, format!("expected {}", kind(like))))?),
+        Value::Integer(_) => Value::Integer(
+            text.parse().map_err(|_| bad(given, format!("expected {}", kind(like))))?,
+        ),
         Value::Array(_) => Value::Array(
-            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| Value::String(item.to_owned())).collect(),
+            text.split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .map(|item| Value::String(item.to_owned()))
+                .collect(),
         ),
         _ => return Err(ConfigError::UnknownKey(given.to_owned())),
     })

@@ -1,18 +1,21 @@
-//! Where traces go, and how many.
+//! Where traces are sent, and how many.
 
 use lambda_http::http::{HeaderName, HeaderValue, Uri};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
-use super::{ConfigError, bad};
+use super::{
+    error::{ConfigError, bad},
+    ranges::check_ranges,
+};
 
-/// Who decides whether a request is exported.
+/// What decides whether a request is exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sampling {
     /// This process.
     Own,
-    /// A trusted proxy, for the requests in which it says so.
+    /// A trusted proxy, for requests in which it says so.
     Proxy,
 }
 
@@ -35,9 +38,14 @@ impl Traces {
     /// The name and the value of each header. The values may be secrets.
     ///
     /// # Errors
-    /// Says what is expected, without the value, when one is no header.
+    /// Says what is expected, without the value, if one is not a header.
     pub fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, ConfigError> {
-        let wrong = || bad("traces.headers", "expected \"NAME=value\" with a name and a value that HTTP headers may have");
+        let wrong = || {
+            bad(
+                "traces.headers",
+                "expected \"NAME=value\" with a name and a value that HTTP headers may have",
+            )
+        };
         let split = |header: &SecretString| {
             let (name, value) = header.expose_secret().split_once('=')?;
             Some((name.trim().parse().ok()?, HeaderValue::from_str(value.trim()).ok()?))
@@ -48,26 +56,26 @@ impl Traces {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         let usable = |uri: &Uri| {
             let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
-            // A password in the address would show in errors; it belongs into a header.
-            scheme && uri.query().is_none() && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+            // A password in the address would show in errors; it belongs in a header.
+            scheme
+                && uri.query().is_none()
+                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
         };
         if !self.endpoint.is_empty() && !self.endpoint.parse().is_ok_and(|uri| usable(&uri)) {
-            let expected =
-                "expected the address of a collector such as http://127.0.0.1:4318 (http or https, no user and no query), or nothing";
+            let expected = "expected the address of a collector such as http://127.0.0.1:4318 (http or https, no user and no query), or nothing";
             return Err(bad("traces.endpoint", expected));
         }
         self.headers()?;
-        let ranges = [
-            ("traces.sampled_per_million", self.sampled_per_million, 0, 1_000_000),
-            ("traces.timeout_ms", self.timeout_ms, 10, 60_000),
-            ("traces.spans_waiting_max", self.spans_waiting_max as u64, 1, 1_000_000),
-            ("traces.batch_spans_max", self.batch_spans_max as u64, 1, self.spans_waiting_max as u64),
-            ("traces.batch_wait_ms", self.batch_wait_ms, 10, 60_000),
-        ];
-        match ranges.into_iter().find(|(_, value, min, max)| !(*min..=*max).contains(value)) {
-            Some((key, value, min, max)) => Err(bad(key, format!("expected {min} to {max}, got {value}"))),
-            None => Ok(()),
-        }
+        check_ranges(
+            "traces",
+            [
+                ("sampled_per_million", self.sampled_per_million, 0, 1_000_000),
+                ("timeout_ms", self.timeout_ms, 10, 60_000),
+                ("spans_waiting_max", self.spans_waiting_max as u64, 1, 1_000_000),
+                ("batch_spans_max", self.batch_spans_max as u64, 1, self.spans_waiting_max as u64),
+                ("batch_wait_ms", self.batch_wait_ms, 10, 60_000),
+            ],
+        )
     }
 }
 
@@ -76,17 +84,30 @@ mod tests {
     use crate::config::Config;
 
     fn load(name: &str, value: &str) -> Result<Config, String> {
-        Config::load(None, [(format!("FLASHSALE_TRACES__{name}"), value.to_owned())], []).map_err(|error| error.to_string())
+        Config::load(None, [(format!("FLASHSALE_TRACES__{name}"), value.to_owned())], [])
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn an_endpoint_is_the_address_of_a_collector() {
-        for good in ["", "http://127.0.0.1:4318", "https://collector.example/prefix/", "http://[::1]:4318"] {
+        for good in
+            ["", "http://127.0.0.1:4318", "https://collector.example/prefix/", "http://[::1]:4318"]
+        {
             assert_eq!(load("ENDPOINT", good).unwrap().traces.endpoint, good);
         }
-        for bad in ["127.0.0.1:4318", "collector", "grpc://collector:4317", "http://u:geheim@collector:4318", "http://c/?key=geheim"] {
+        for bad in [
+            "127.0.0.1:4318",
+            "collector",
+            "grpc://collector:4317",
+            "http://u:geheim@collector:4318",
+            "http://c/?key=geheim",
+        ] {
             let told = load("ENDPOINT", bad).unwrap_err();
-            assert!(told.starts_with("traces.endpoint: expected the address of a collector") && !told.contains("geheim"), "{told}");
+            assert!(
+                told.starts_with("traces.endpoint: expected the address of a collector")
+                    && !told.contains("geheim"),
+                "{told}"
+            );
         }
     }
 
@@ -95,14 +116,20 @@ mod tests {
         let config = load("HEADERS", "authorization=Bearer geheim=, x-tenant=1").unwrap();
         let headers = config.traces.headers().unwrap();
         assert_eq!(
-            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect::<Vec<_>>(),
+            headers
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+                .collect::<Vec<_>>(),
             [("authorization", "Bearer geheim="), ("x-tenant", "1")]
         );
         let shown = format!("{}{config:?}", config.shown());
         assert!(!shown.contains("geheim") && shown.contains("authorization=***"), "{shown}");
         for bad in ["geheim", "a b=geheim", "=geheim", "a=\u{1}geheim"] {
             let told = load("HEADERS", bad).unwrap_err();
-            assert!(told.starts_with("traces.headers: expected") && !told.contains("geheim"), "{bad:?}: {told}");
+            assert!(
+                told.starts_with("traces.headers: expected") && !told.contains("geheim"),
+                "{bad:?}: {told}"
+            );
         }
         let variables = config.environment_for_functions();
         assert!(variables.is_empty(), "functions export nothing: {variables:?}");

@@ -1,8 +1,8 @@
-//! Keys by which a caller's repetition of a request is recognised.
+//! Keys that identify a caller's repeated request.
 
 use std::{fmt, str::FromStr};
 
-/// What a caller has put into `Idempotency-Key`: 1 to 64 visible ASCII characters.
+/// The value of an `Idempotency-Key` header: 1 to 64 visible ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 
@@ -13,7 +13,7 @@ impl IdempotencyKey {
     pub const CHARS_MAX: usize = 64;
 }
 
-/// Text that is no [`IdempotencyKey`].
+/// The text is not a valid [`IdempotencyKey`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("1 to {} visible ASCII characters", IdempotencyKey::CHARS_MAX)]
 pub struct IdempotencyKeyError;
@@ -22,7 +22,8 @@ impl FromStr for IdempotencyKey {
     type Err = IdempotencyKeyError;
 
     fn from_str(text: &str) -> Result<Self, IdempotencyKeyError> {
-        let fits = (1..=Self::CHARS_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let fits = (1..=Self::CHARS_MAX).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_graphic());
         if fits { Ok(Self(text.to_owned())) } else { Err(IdempotencyKeyError) }
     }
 }

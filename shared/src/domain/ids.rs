@@ -1,7 +1,8 @@
-//! Typed identifiers. Each is a UUIDv7 (RFC 9562), so ids sort by the time they were made.
+//! Typed identifiers. Each is a UUIDv7 (RFC 9562), so ids sort by the time of their creation.
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Timestamp;
@@ -14,9 +15,9 @@ pub struct IdError;
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
         #[serde(try_from = "String", into = "String")]
-        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, format = "uuid"))]
+        #[schema(value_type = String, format = "uuid")]
         pub struct $name(Uuid);
 
         impl $name {
@@ -51,7 +52,8 @@ macro_rules! id {
 
             fn from_str(text: &str) -> Result<Self, IdError> {
                 let id = Uuid::try_parse(text).map_err(|_| IdError)?;
-                // One spelling per id, or the same order would have several names in logs and keys.
+                // Accept one spelling per id; otherwise one order would have several names in logs
+                // and keys.
                 let mut canonical = [0; uuid::fmt::Hyphenated::LENGTH];
                 (id.as_hyphenated().encode_lower(&mut canonical) == text)
                     .then_some(Self(id))
@@ -80,7 +82,7 @@ id!(
     SaleId
 );
 id!(
-    /// An order; given out with the ticket, and the idempotency key of everything that follows.
+    /// An order. The id is issued with the ticket and is the idempotency key of all later steps.
     OrderId
 );
 id!(
@@ -96,13 +98,14 @@ id!(
     CaptchaId
 );
 
-/// The last bytes of an order's id, which are those of its sale's id.
+/// The positions of the bytes that an order's id shares with its sale's id.
 const TAG: std::ops::Range<usize> = 14..16;
 
 impl OrderId {
-    /// Makes the id of an order of a sale. Its last two bytes are those of the sale's id instead of random ones, so that
-    /// the sale of an order can be found by the id alone, also when every store but the ledger has lost its data. The
-    /// other bytes leave 58 random bits to each millisecond of a sale.
+    /// Makes the id of an order of a sale. Its last two bytes are those of the sale's id instead of
+    /// random ones, so that the sale of an order can be found by the order's id alone, even when
+    /// every store except the ledger has lost its data. The remaining bytes provide 58 random bits
+    /// for each millisecond of a sale.
     #[must_use]
     pub fn for_sale(now: Timestamp, sale_id: SaleId, random: &[u8; 10]) -> Self {
         let mut bytes = *Self::new(now, random).as_bytes();
@@ -110,8 +113,8 @@ impl OrderId {
         Self(Uuid::from_bytes(bytes))
     }
 
-    /// When the order's ticket was issued, by the clock of the instance that issued it. An id that somebody has made up
-    /// says whatever its maker wanted.
+    /// When the order's ticket was issued, by the clock of the issuing instance. A client can
+    /// invent an id with any time.
     #[must_use]
     pub fn made_at(&self) -> Timestamp {
         let mut bytes = [0; 8];
@@ -119,7 +122,8 @@ impl OrderId {
         Timestamp::from_epoch_ms(i64::from_be_bytes(bytes))
     }
 
-    /// Whether this can be the id of an order of the sale. One sale in 65,536 can be by chance.
+    /// Whether the order may belong to the sale. For an unrelated sale this is true by chance once
+    /// in 65,536.
     #[must_use]
     pub fn may_be_of(&self, sale_id: SaleId) -> bool {
         self.as_bytes()[TAG] == sale_id.as_bytes()[TAG]

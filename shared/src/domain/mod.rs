@@ -1,27 +1,55 @@
-//! What a flash sale is, without any input or output: ids, phones, money, sales, orders and tickets.
+//! The rules of a flash sale, without any I/O: ids, phones, money, sales, orders and tickets.
 //!
-//! Nothing here reads a clock, draws a random number or talks to a store; times and random bytes come in as
-//! arguments, so every rule can be tested with plain values.
+//! Nothing here reads a clock, draws a random number or talks to a store; times and random bytes
+//! are arguments, so every rule can be tested with plain values.
 
+mod admission;
+mod ban;
+mod captcha;
+mod gate;
 mod idempotency;
 mod ids;
+mod lease;
 mod money;
 mod order;
 mod phone;
 mod prefix;
+mod queue;
 mod quota;
+mod recording;
 mod sale;
 pub mod schema;
+mod session;
+mod subject;
+mod ticket;
 mod time;
 mod user;
 
+pub use admission::{
+    AdmissionDecision, AdmissionState, AdmissionView, Availability, Reservation, ReservationPage,
+};
+pub use ban::{Ban, KeptBan};
+pub use captcha::{Captcha, CaptchaPurpose};
+pub use gate::{AbusePolicy, GateDecision, GateRequest, GateView, LimitCheck};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
 pub use ids::{CaptchaId, IdError, OrderId, SaleId, SessionId, UserId};
+pub use lease::Lease;
 pub use money::{Currency, CurrencyError};
-pub use order::{Order, OrderRequest, OrderStatus, QueueMessage, RejectReason};
+pub use order::{AdmittedOrder, Order, OrderStatus, RejectReason, SaleTally, Transition};
 pub use phone::{Country, Phone, PhoneError};
 pub use prefix::AddressPrefix;
-pub use quota::{Ban, Quota, Subject, SubjectError};
-pub use sale::{Sale, SaleChange, SaleError, SaleState, SaleTerms};
+pub use queue::{
+    ConsumerProgress, ConsumerReport, DeadLetter, Delivery, QueueBacklog, QueueDepth, QueueMessage,
+};
+pub use quota::{CLOCK_SLACK_MS, CountWindow, Quota};
+pub use recording::{
+    LedgerSale, LedgerSlot, NewOrder, Recorded, RecordingDecision, RecordingView, Unrecordable,
+};
+pub use sale::{
+    CreationKey, Sale, SaleChange, SaleChanged, SaleCreated, SaleError, SaleState, SaleTerms,
+};
+pub use session::{KeptSession, Opening, SESSIONS_PER_USER_MAX, Session};
+pub use subject::{Subject, SubjectError};
+pub use ticket::TicketClaims;
 pub use time::{Timestamp, TimestampError};
-pub use user::{Role, User};
+pub use user::{Role, User, UserChange, UserCreated};

@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
+use utoipa::ToSchema;
 
 /// An ISO 4217 currency code: three upper-case letters, such as `USD` or `CNY`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, pattern = "^[A-Z]{3}$"))]
+#[schema(value_type = String, pattern = "^[A-Z]{3}$")]
 pub struct Currency([u8; 3]);
 
 /// The text is not three upper-case letters.

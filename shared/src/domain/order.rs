@@ -1,22 +1,24 @@
-//! An order, from the admitted request to its final word.
+//! An order, from the admitted request to its final status.
 
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
+use utoipa::ToSchema;
 
 use super::{Currency, OrderId, SaleId, Timestamp, UserId};
 
-/// Where an order stands. `Queued` lives only in the admission store and the queue; the ledger knows the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// An order's status. `Queued` exists only in the admission store and the queue; the ledger stores
+/// the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(description = "Where an order stands."))]
+#[schema(description = "Where an order stands.")]
 pub enum OrderStatus {
     /// Durable in the queue, not yet in the ledger.
     Queued,
-    /// In the ledger, holding a unit, to be paid until `pay_by`.
+    /// In the ledger, holds a unit, must be paid before `pay_by`.
     Confirmed,
-    /// Paid, holding a unit for good.
+    /// Paid, holds a unit permanently.
     Paid,
-    /// Given up by its owner.
+    /// Cancelled by its owner.
     Cancelled,
     /// Not paid in time.
     Expired,
@@ -25,10 +27,11 @@ pub enum OrderStatus {
 }
 
 impl OrderStatus {
-    /// Every status, in the order of an order's life.
-    pub const ALL: [Self; 6] = [Self::Queued, Self::Confirmed, Self::Paid, Self::Cancelled, Self::Expired, Self::Rejected];
+    /// Every status, in the order in which an order reaches them.
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Confirmed, Self::Paid, Self::Cancelled, Self::Expired, Self::Rejected];
 
-    /// The word of the API and of the ledger.
+    /// The name in the API and in the ledger.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -52,14 +55,16 @@ impl FromStr for OrderStatus {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text).ok_or_else(|| format!("unknown order status {text:?}"))
+        Self::ALL
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or_else(|| format!("unknown order status {text:?}"))
     }
 }
 
 /// Why the ledger refused an order that had been admitted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum RejectReason {
     /// Every unit is held by another order.
     SoldOut,
@@ -70,7 +75,7 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
-    /// The word of the API and of the ledger.
+    /// The name in the API and in the ledger.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -94,7 +99,7 @@ impl FromStr for RejectReason {
 
 /// An admitted order on its way to the ledger: what the queue carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OrderRequest {
+pub struct AdmittedOrder {
     /// The idempotency key.
     pub order_id: OrderId,
     /// Which sale.
@@ -107,28 +112,9 @@ pub struct OrderRequest {
     pub currency: Currency,
     /// When the admission store gave it a unit.
     pub admitted_at: Timestamp,
-    /// W3C trace context of the request, where it had one.
+    /// W3C trace context of the request, if it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-}
-
-/// Message version 1: the body of one queue message.
-///
-/// Instances of two releases read and write the same queue while one replaces the other. So a release may add a field that
-/// may be absent, which the release before ignores: it must do no harm that it does. Any other change is a new version, which a
-/// release reads before a later one writes it. A worker parks a version that it does not know. The order's reservation is then
-/// overdue, and the sweeper publishes it again in the version that its own release writes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QueueMessage {
-    /// Always 1.
-    pub v: u32,
-    /// The orders that were made durable together.
-    pub orders: Vec<OrderRequest>,
-}
-
-impl QueueMessage {
-    /// The version this code writes and reads.
-    pub const VERSION: u32 = 1;
 }
 
 /// An order as the ledger keeps it.
@@ -140,7 +126,7 @@ pub struct Order {
     pub sale_id: SaleId,
     /// Whose order.
     pub user_id: UserId,
-    /// Where it stands.
+    /// Its status.
     pub status: OrderStatus,
     /// Why it was rejected; set exactly when `status` is `Rejected`.
     pub reason: Option<RejectReason>,
@@ -150,7 +136,7 @@ pub struct Order {
     pub currency: Currency,
     /// When it was admitted.
     pub created_at: Timestamp,
-    /// Until when it must be paid; set while `status` is `Confirmed` and kept afterwards.
+    /// Payment deadline; set when `status` becomes `Confirmed` and kept afterwards.
     pub pay_by: Option<Timestamp>,
     /// When `status` last changed.
     pub updated_at: Timestamp,
@@ -161,7 +147,7 @@ pub struct Order {
 impl Order {
     /// The order as a shopper sees it while it waits in the queue.
     #[must_use]
-    pub fn queued(request: &OrderRequest) -> Self {
+    pub fn queued(request: &AdmittedOrder) -> Self {
         Self {
             order_id: request.order_id,
             sale_id: request.sale_id,
@@ -176,6 +162,40 @@ impl Order {
             version: 0,
         }
     }
+
+    /// The new row of an admitted order that the ledger does not have yet.
+    #[must_use]
+    pub fn recorded(request: &AdmittedOrder, status: OrderStatus, now: Timestamp) -> Self {
+        Self { status, updated_at: now, version: 1, ..Self::queued(request) }
+    }
+
+    /// The order after a change of its status.
+    #[must_use]
+    pub fn turned(self, status: OrderStatus, now: Timestamp) -> Self {
+        Self { status, updated_at: now, version: self.version + 1, ..self }
+    }
+}
+
+/// The outcome of paying or cancelling an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transition {
+    /// The order now has the requested status, by this call or by an earlier identical one.
+    Done(Order),
+    /// The order has another final status (or, to be paid, `pay_by` has passed); nothing changed.
+    Refused(Order),
+    /// The ledger has no such order of this user.
+    NotFound,
+}
+
+/// A sale's totals, computed from its order rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SaleTally {
+    /// Orders that are confirmed or paid, counted row by row.
+    pub active: u64,
+    /// Users holding more active orders than the sale's limit.
+    pub users_over_limit: Vec<UserId>,
+    /// The number of orders by the name of their status.
+    pub by_status: Vec<(String, u64)>,
 }
 
 #[cfg(test)]
@@ -188,7 +208,9 @@ mod tests {
             assert_eq!(status.as_str().parse(), Ok(status));
             assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
         }
-        for reason in [RejectReason::SoldOut, RejectReason::AlreadyBought, RejectReason::UnknownSale] {
+        for reason in
+            [RejectReason::SoldOut, RejectReason::AlreadyBought, RejectReason::UnknownSale]
+        {
             assert_eq!(reason.as_str().parse(), Ok(reason));
             assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
         }

@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
+use utoipa::ToSchema;
 
 use rlibphonenumber::{PhoneNumber, PhoneNumberFormat, PhoneNumberType, Region};
 
-/// A country whose numbers can sign in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+/// A country whose phone numbers are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum Country {
     /// United States, `+1`.
     US,
@@ -24,17 +24,20 @@ impl Country {
     }
 }
 
-/// A valid phone number in E.164 form, such as `+12015550123`. Its `Debug` form hides all but the last two digits.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
+/// A valid phone number in E.164 form, such as `+12015550123`. Its `Debug` form hides all but the
+/// last two digits.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(into = "String")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, pattern = r"^\+[0-9]{8,15}$", description = "A phone number in E.164 form, such as `+12015550123`."))]
+#[schema(value_type = String, pattern = r"^\+[0-9]{8,15}$", description = "A phone number in E.164 form, such as `+12015550123`.")]
 pub struct Phone(String);
 
 /// The text is not a phone number this product accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PhoneError {
     /// No number can be read from it.
-    #[error("not a phone number: expected digits such as +1 201-555-0123 or 138 1234 5678 with country CN")]
+    #[error(
+        "not a phone number: expected digits such as +1 201-555-0123 or 138 1234 5678 with country CN"
+    )]
     Unreadable,
     /// A national number whose country is not known.
     #[error("country is needed: write the number with +1 or +86, or say country US or CN")]
@@ -45,14 +48,18 @@ pub enum PhoneError {
     /// A number of some other country.
     #[error("only numbers of the United States (+1) and of mainland China (+86) can sign in")]
     OtherCountry,
-    /// A toll-free, premium-rate or other number that belongs to no person, or a Chinese number that is no mobile.
-    #[error("must be a person's own number: an ordinary number in the United States, a mobile number in China")]
+    /// A toll-free, premium-rate or other number that belongs to no person, or a Chinese number
+    /// that is not a mobile number.
+    #[error(
+        "must be a person's own number: an ordinary number in the United States, a mobile number in China"
+    )]
     NotPersonal,
 }
 
 impl Phone {
-    /// Reads a number in any usual notation: international (`+86 138 1234 5678`, `0086…`, `tel:+1-201-555-0123`),
-    /// or national (`(201) 555-0123`, `13812345678`) when `country` is given.
+    /// Reads a number in any usual notation: international (`+86 138 1234 5678`, `0086…`,
+    /// `tel:+1-201-555-0123`), or national (`(201) 555-0123`, `13812345678`) when `country` is
+    /// given.
     ///
     /// # Errors
     /// Says what is wrong with the text; never repeats it.
@@ -64,11 +71,18 @@ impl Phone {
         // The international prefix is written `00` where no default region says so.
         let digits = text.trim().strip_prefix("00").map(|rest| format!("+{rest}"));
         let text = digits.as_deref().unwrap_or(text);
-        let number = PhoneNumber::parse(text, country.map(Country::region)).map_err(|error| match error {
-            rlibphonenumber::ParseError::InvalidCountryCode if country.is_none() && !has_plus(text) => PhoneError::CountryNeeded,
-            rlibphonenumber::ParseError::InvalidCountryCode => PhoneError::OtherCountry,
-            _ => PhoneError::Unreadable,
-        })?;
+        let number =
+            PhoneNumber::parse(text, country.map(Country::region)).map_err(
+                |error| match error {
+                    rlibphonenumber::ParseError::InvalidCountryCode
+                        if country.is_none() && !has_plus(text) =>
+                    {
+                        PhoneError::CountryNeeded
+                    }
+                    rlibphonenumber::ParseError::InvalidCountryCode => PhoneError::OtherCountry,
+                    _ => PhoneError::Unreadable,
+                },
+            )?;
         if number.extension.is_some() {
             return Err(PhoneError::NotPersonal);
         }
@@ -81,20 +95,27 @@ impl Phone {
         let kind = number.get_type();
         match number.get_region_code() {
             Some(Region::US)
-                if matches!(kind, PhoneNumberType::Mobile | PhoneNumberType::FixedLine | PhoneNumberType::FixedLineOrMobile) =>
+                if matches!(
+                    kind,
+                    PhoneNumberType::Mobile
+                        | PhoneNumberType::FixedLine
+                        | PhoneNumberType::FixedLineOrMobile
+                ) =>
             {
                 Self::from_e164(&number.format_as(PhoneNumberFormat::E164))
             }
-            Some(Region::CN) if kind == PhoneNumberType::Mobile => Self::from_e164(&number.format_as(PhoneNumberFormat::E164)),
+            Some(Region::CN) if kind == PhoneNumberType::Mobile => {
+                Self::from_e164(&number.format_as(PhoneNumberFormat::E164))
+            }
             Some(Region::US | Region::CN) => Err(PhoneError::NotPersonal),
             _ => Err(PhoneError::OtherCountry),
         }
     }
 
-    /// A number that is already in E.164 form, as stored by this product.
+    /// Reads a number in E.164 form, as stored by this product.
     ///
     /// # Errors
-    /// When it has not the shape `+` and 8 to 15 digits.
+    /// When it is not `+` followed by 8 to 15 digits.
     pub fn from_e164(text: &str) -> Result<Self, PhoneError> {
         let digits = text.strip_prefix('+').ok_or(PhoneError::Unreadable)?;
         ((8..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()))
@@ -158,7 +179,11 @@ mod tests {
             ("＋８６ １３８ １２３４ ５６７８", None, "+8613812345678"),
         ];
         for (text, country, expected) in cases {
-            assert_eq!(Phone::parse(text, country).map(|phone| phone.0), Ok(expected.to_owned()), "{text} {country:?}");
+            assert_eq!(
+                Phone::parse(text, country).map(|phone| phone.0),
+                Ok(expected.to_owned()),
+                "{text} {country:?}"
+            );
         }
     }
 
@@ -179,7 +204,10 @@ mod tests {
         for (text, country, expected) in cases {
             assert_eq!(Phone::parse(text, country), Err(expected), "{text} {country:?}");
         }
-        assert_eq!(Phone::parse(&"1".repeat(10_000), Some(Country::US)), Err(PhoneError::Unreadable));
+        assert_eq!(
+            Phone::parse(&"1".repeat(10_000), Some(Country::US)),
+            Err(PhoneError::Unreadable)
+        );
     }
 
     #[test]

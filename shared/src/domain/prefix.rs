@@ -1,12 +1,12 @@
-//! The network that an address belongs to, as fairness and the security log count it.
+//! The network of an address, as used for fairness and in the security log.
 
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-/// The /24 of an IPv4 address (also when mapped into IPv6), the /48 of an IPv6 address: about what one customer can rent
-/// at once, and too wide to name one person.
+/// The /24 of an IPv4 address (also when mapped into IPv6), the /48 of an IPv6 address: about what
+/// one customer can rent at once, and too wide to name one person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AddressPrefix(IpAddr);
 

@@ -1,14 +1,14 @@
-//! Limits and bans: whom they concern and how much is allowed.
+//! How much a limit allows: GCRA.
 
 use serde::{Deserialize, Serialize};
-use std::{
-    fmt,
-    net::{IpAddr, Ipv6Addr},
-};
 
-use super::{Phone, Timestamp, UserId};
+use super::Timestamp;
 
-/// So many requests per time, with bursts, as GCRA (the generic cell rate algorithm, ITU-T I.371) counts them.
+/// If a theoretical arrival time is further ahead than a full burst plus this many milliseconds,
+/// the clock has been set back since it was stored, and the stored time is ignored.
+pub const CLOCK_SLACK_MS: u64 = 60_000;
+
+/// A rate limit with bursts, computed by GCRA (the generic cell rate algorithm, ITU-T I.371).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quota {
@@ -21,7 +21,7 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// `limit` requests per `window_ms`, all of them at once if need be.
+    /// `limit` requests per `window_ms`, which may all come in one burst.
     #[must_use]
     pub const fn per(limit: u32, window_ms: u64) -> Self {
         Self { limit, window_ms, burst: limit }
@@ -33,19 +33,19 @@ impl Quota {
         self.window_ms * 1_000 / self.limit as u64
     }
 
-    /// GCRA as virtual scheduling (ITU-T I.371): from a limit's theoretical arrival time (TAT, in microseconds since
-    /// 1970) the next one, or how many microseconds too early the request is. A TAT that is further ahead than a full
-    /// burst and `slack_ms` comes from a clock that has been set back since, and counts as none.
+    /// GCRA as virtual scheduling (ITU-T I.371): from a limit's theoretical arrival time (TAT, in
+    /// microseconds since 1970) the next one, or how many microseconds too early the request is. A
+    /// TAT beyond [`CLOCK_SLACK_MS`] is ignored.
     ///
     /// # Errors
-    /// The microseconds until a request would be let in.
-    pub fn arrive(&self, tat_us: Option<u64>, now: Timestamp, slack_ms: u64) -> Result<u64, u64> {
+    /// The microseconds until a request would be admitted.
+    pub fn arrive(&self, tat_us: Option<u64>, now: Timestamp) -> Result<u64, u64> {
         // A timestamp is never negative.
         let now_us = now.epoch_ms().unsigned_abs() * 1_000;
         let interval = self.interval_us().max(1);
         let full = now_us.saturating_add(interval.saturating_mul(u64::from(self.burst.max(1))));
         let tat = match tat_us {
-            Some(tat) if tat > full.saturating_add(slack_ms * 1_000) => now_us,
+            Some(tat) if tat > full.saturating_add(CLOCK_SLACK_MS * 1_000) => now_us,
             Some(tat) => tat.max(now_us),
             None => now_us,
         };
@@ -54,155 +54,121 @@ impl Quota {
     }
 }
 
-/// Whom a limit or a ban concerns.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub enum Subject {
-    /// A user.
-    User(UserId),
-    /// A client address, as [`Subject::address`] normalises it.
-    Address(IpAddr),
-    /// A phone number.
-    Phone(Phone),
-    /// A phone number tried from one address: limits guessing without locking the owner out elsewhere.
-    PhoneAt(Phone, IpAddr),
+/// A count in a window that starts with the first event: refusals by limits or failed sign-ins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountWindow {
+    /// What was counted.
+    pub count: u32,
+    /// First instant that is not in the window.
+    pub ends_at: Timestamp,
 }
 
-/// The text names no subject.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected kind user, address or phone with a value of that kind")]
-pub struct SubjectError;
-
-impl Subject {
-    /// An address as limits count it: IPv4 as it is (also when mapped into IPv6), IPv6 by its /64, because one
-    /// subscriber holds a whole /64.
+impl CountWindow {
+    /// One more than `earlier`, or the first of a new window.
     #[must_use]
-    pub fn address(ip: IpAddr) -> Self {
-        Self::Address(normalised(ip))
+    pub fn add(earlier: Option<Self>, window_ms: u64, now: Timestamp) -> Self {
+        let running = earlier.filter(|window| !window.over(now));
+        let window = running.unwrap_or(Self { count: 0, ends_at: now.plus_ms(window_ms) });
+        Self { count: window.count.saturating_add(1), ..window }
     }
 
-    /// A phone number tried from an address.
+    /// Whether the window has ended.
     #[must_use]
-    pub fn phone_at(phone: Phone, ip: IpAddr) -> Self {
-        Self::PhoneAt(phone, normalised(ip))
-    }
-
-    /// The word for the kind: `user`, `address`, `phone` or `phone-at`.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::User(_) => "user",
-            Self::Address(_) => "address",
-            Self::Phone(_) => "phone",
-            Self::PhoneAt(..) => "phone-at",
-        }
-    }
-
-    /// The value in full, for keys and for the operator.
-    #[must_use]
-    pub fn value(&self) -> String {
-        match self {
-            Self::User(id) => id.to_string(),
-            Self::Address(ip) => ip.to_string(),
-            Self::Phone(phone) => phone.as_str().to_owned(),
-            Self::PhoneAt(phone, ip) => format!("{}@{ip}", phone.as_str()),
-        }
-    }
-
-    /// Reads what the operator typed.
-    ///
-    /// # Errors
-    /// When the kind is unknown or the value is not of that kind.
-    pub fn parse(kind: &str, value: &str) -> Result<Self, SubjectError> {
-        match kind {
-            "user" => value.parse().map(Self::User).map_err(|_| SubjectError),
-            "address" => value.parse().map(Self::address).map_err(|_| SubjectError),
-            "phone" => Phone::parse(value, None).map(Self::Phone).map_err(|_| SubjectError),
-            _ => Err(SubjectError),
-        }
-    }
-
-    /// Reads back what a store keeps as [`Subject::kind`] and [`Subject::value`]; unlike [`Subject::parse`] it does not
-    /// judge again what was judged before it was stored.
-    ///
-    /// # Errors
-    /// When the kind is unknown or the value is not of that kind.
-    pub fn from_stored(kind: &str, value: &str) -> Result<Self, SubjectError> {
-        match kind {
-            "phone" => value.parse().map(Self::Phone).map_err(|_| SubjectError),
-            "phone-at" => {
-                let (phone, ip) = value.split_once('@').ok_or(SubjectError)?;
-                Ok(Self::phone_at(phone.parse().map_err(|_| SubjectError)?, ip.parse().map_err(|_| SubjectError)?))
-            }
-            kind => Self::parse(kind, value),
-        }
-    }
-}
-
-fn normalised(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
-impl fmt::Debug for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::User(id) => write!(f, "user {id}"),
-            Self::Address(ip) => write!(f, "address {ip}"),
-            Self::Phone(phone) => write!(f, "phone {phone:?}"),
-            Self::PhoneAt(phone, ip) => write!(f, "phone {phone:?} at {ip}"),
-        }
-    }
-}
-
-/// A ban of a subject.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ban {
-    /// Who is banned.
-    pub subject: Subject,
-    /// Why, as the operator reads it.
-    pub reason: String,
-    /// When it was put.
-    pub created_at: Timestamp,
-    /// First instant at which it holds no more; `None` for a ban without end.
-    pub expires_at: Option<Timestamp>,
-}
-
-impl Ban {
-    /// Whether the ban holds at `now`.
-    #[must_use]
-    pub fn holds(&self, now: Timestamp) -> bool {
-        self.expires_at.is_none_or(|end| now < end)
+    pub fn over(&self, now: Timestamp) -> bool {
+        self.ends_at <= now
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn addresses_are_counted_by_subscriber() {
-        let of = |text: &str| Subject::address(text.parse().unwrap());
-        assert_eq!(of("::ffff:192.0.2.7"), of("192.0.2.7"));
-        assert_eq!(of("2001:db8:1:2:3:4:5:6"), of("2001:db8:1:2::1"));
-        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
-        assert_ne!(of("192.0.2.7"), of("192.0.2.8"));
+    const START: Timestamp = Timestamp::from_epoch_ms(1_794_427_200_000);
+
+    fn start_us() -> u64 {
+        START.epoch_ms().unsigned_abs() * 1_000
     }
 
     #[test]
-    fn stored_subjects_are_read_back() {
-        // A number that no operator could type: numbering plans change, stored data stays.
-        let phone = Phone::from_e164("+15550000000").unwrap();
-        let ip = "2001:db8:1:2::1".parse().unwrap();
-        let user = UserId::new(Timestamp::from_epoch_ms(1), &[7; 10]);
-        for subject in [Subject::User(user), Subject::address(ip), Subject::Phone(phone.clone()), Subject::phone_at(phone, ip)] {
-            assert_eq!(Subject::from_stored(subject.kind(), &subject.value()), Ok(subject));
+    fn a_burst_passes_and_then_one_per_interval() {
+        // One request per 100 ms, three at once.
+        let quota = Quota { limit: 10, window_ms: 1_000, burst: 3 };
+        let mut tat = None;
+        for n in 1..=3 {
+            let next = quota.arrive(tat, START).unwrap();
+            assert_eq!(next, start_us() + n * 100_000);
+            tat = Some(next);
         }
-        assert_eq!(Subject::from_stored("phone", "12"), Err(SubjectError));
-        assert_eq!(Subject::from_stored("group", "1"), Err(SubjectError));
+        assert_eq!(quota.arrive(tat, START), Err(100_000), "the fourth is one interval too early");
+        assert_eq!(quota.arrive(tat, START.plus_ms(99)), Err(1_000));
+        tat = quota.arrive(tat, START.plus_ms(100)).ok();
+        assert_eq!(quota.arrive(tat, START.plus_ms(100)), Err(100_000));
+        assert!(
+            quota.arrive(tat, START.plus_ms(10_000)).is_ok(),
+            "a TAT in the past counts as now"
+        );
+    }
+
+    #[test]
+    fn a_time_of_a_clock_that_was_set_back_counts_as_none() {
+        let quota = Quota::per(10, 1_000);
+        let full = start_us() + 1_000_000;
+        let latest = full + CLOCK_SLACK_MS * 1_000;
+        assert_eq!(quota.arrive(Some(latest), START), Err(latest + 100_000 - full));
+        assert_eq!(quota.arrive(Some(latest + 1), START), Ok(start_us() + 100_000));
+    }
+
+    #[test]
+    fn a_window_starts_with_the_first() {
+        let at = Timestamp::from_epoch_ms;
+        let first = CountWindow::add(None, 100, at(1_000));
+        assert_eq!(first, CountWindow { count: 1, ends_at: at(1_100) });
+        assert_eq!(
+            CountWindow::add(Some(first), 100, at(1_099)),
+            CountWindow { count: 2, ends_at: at(1_100) }
+        );
+        assert_eq!(
+            CountWindow::add(Some(first), 100, at(1_100)),
+            CountWindow { count: 1, ends_at: at(1_200) }
+        );
+    }
+
+    proptest! {
+        /// In any period at most one burst plus one request per interval passes; a refused request
+        /// passes exactly after its `retry_after`.
+        #[test]
+        fn no_stretch_of_time_has_more_than_burst_and_rate(
+            limit in 1_u32..50,
+            window_ms in 1_u64..5_000,
+            burst in 1_u32..20,
+            pauses in prop::collection::vec(0_u64..400, 1..80),
+        ) {
+            let quota = Quota { limit, window_ms, burst };
+            let interval = quota.interval_us().max(1);
+            let (mut now, mut tat, mut passed) = (START, None, Vec::new());
+            for pause in pauses {
+                now = now.plus_ms(pause);
+                match quota.arrive(tat, now) {
+                    Ok(next) => {
+                        tat = Some(next);
+                        passed.push(now);
+                    }
+                    Err(wait_us) => {
+                        prop_assert!(wait_us > 0);
+                        let wait_ms = wait_us.div_ceil(1_000);
+                        prop_assert!(quota.arrive(tat, now.plus_ms(wait_ms)).is_ok());
+                        prop_assert!(quota.arrive(tat, now.plus_ms(wait_ms - 1)).is_err());
+                    }
+                }
+            }
+            for (index, first) in passed.iter().enumerate() {
+                for (count, last) in passed[index..].iter().enumerate() {
+                    let stretch_us = last.since_ms(*first) * 1_000;
+                    prop_assert!(count as u64 <= u64::from(burst) - 1 + stretch_us / interval + 1);
+                }
+            }
+        }
     }
 }

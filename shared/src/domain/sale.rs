@@ -1,12 +1,12 @@
-//! A sale: so many units at one price, within one window of time.
+//! A sale: a number of units at one price, within one time window.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Currency, SaleId, Timestamp};
 
 /// A sale as the ledger keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Sale {
     /// Its id.
     pub sale_id: SaleId,
@@ -30,7 +30,7 @@ pub struct Sale {
     pub per_user_limit: u32,
     /// First instant at which an order is accepted.
     pub starts_at: Timestamp,
-    /// First instant at which none is accepted any more.
+    /// First instant at which orders are no longer accepted.
     pub ends_at: Timestamp,
     /// Fencing token of the admission store's contents: raised before every rebuild.
     pub epoch: u64,
@@ -61,46 +61,45 @@ pub struct SaleTerms {
     pub version: u64,
 }
 
-/// Where a sale stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A sale's phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum SaleState {
     /// Before `starts_at`.
     Upcoming,
     /// Within the window, with units available.
     Open,
-    /// Within the window, with none available at the moment.
+    /// Within the window, with no unit available at the moment.
     SoldOut,
     /// At or after `ends_at`.
     Ended,
 }
 
 /// A change of a sale; `None` leaves the field as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(example = json!({ "stock": 60 }), description = "What is left out or `null` stays."))]
+#[schema(example = json!({ "stock": 60 }), description = "What is left out or `null` stays.")]
 pub struct SaleChange {
     /// New title.
-    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 200))]
+    #[schema(min_length = 1, max_length = 200)]
     pub title: Option<String>,
     /// New description.
-    #[cfg_attr(feature = "openapi", schema(max_length = 4000))]
+    #[schema(max_length = 4000)]
     pub description: Option<String>,
     /// New picture.
-    #[cfg_attr(feature = "openapi", schema(max_length = 2000, pattern = "^($|https://|/($|[^/]))"))]
+    #[schema(max_length = 2000, pattern = "^($|https://|/($|[^/]))")]
     pub image_url: Option<String>,
     /// New price in minor units; orders already admitted keep theirs.
-    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1000000000000i64))]
+    #[schema(minimum = 0, maximum = 1000000000000i64)]
     pub price: Option<i64>,
     /// New original price in minor units.
-    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1000000000000i64))]
+    #[schema(minimum = 0, maximum = 1000000000000i64)]
     pub original_price: Option<i64>,
     /// New stock; never below the units already sold.
-    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 10000000))]
+    #[schema(minimum = 1, maximum = 10000000)]
     pub stock: Option<u32>,
     /// New limit per user.
-    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 100))]
+    #[schema(minimum = 1, maximum = 100)]
     pub per_user_limit: Option<u32>,
     /// New start.
     pub starts_at: Option<Timestamp>,
@@ -108,18 +107,19 @@ pub struct SaleChange {
     pub ends_at: Option<Timestamp>,
 }
 
-/// A value of a sale that can't be: the field and what would be right.
+/// An invalid value in a sale: the field and what is expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {expected}")]
 pub struct SaleError {
     /// The JSON field.
     pub field: &'static str,
-    /// What would be right.
+    /// What is expected.
     pub expected: &'static str,
 }
 
 impl Sale {
-    /// The epoch under which a new sale is loaded. A higher one: the admission store was rebuilt, so it has lost data.
+    /// The epoch under which a new sale is loaded. A higher epoch means that the admission store
+    /// has lost data and was rebuilt.
     pub const FIRST_EPOCH: u64 = 1;
     /// Largest stock of one sale.
     pub const STOCK_MAX: u32 = 10_000_000;
@@ -128,23 +128,35 @@ impl Sale {
     /// Largest price in minor units.
     pub const PRICE_MAX: i64 = 1_000_000_000_000;
 
-    /// Checks every rule that one sale must meet by itself.
+    /// Checks every rule that concerns the sale alone.
     ///
     /// # Errors
     /// Names the first field that breaks a rule.
     pub fn validate(&self) -> Result<(), SaleError> {
-        let rule = |holds: bool, field, expected| if holds { Ok(()) } else { Err(SaleError { field, expected }) };
+        let rule = |holds: bool, field, expected| {
+            if holds { Ok(()) } else { Err(SaleError { field, expected }) }
+        };
         let title = self.title.trim();
-        rule(!title.is_empty() && self.title.chars().count() <= 200, "title", "1 to 200 characters")?;
+        rule(
+            !title.is_empty() && self.title.chars().count() <= 200,
+            "title",
+            "1 to 200 characters",
+        )?;
         rule(self.description.chars().count() <= 4_000, "description", "at most 4000 characters")?;
         let image = self.image_url.as_str();
         rule(
             image.len() <= 2_000
-                && (image.is_empty() || image.starts_with("https://") || (image.starts_with('/') && !image.starts_with("//"))),
+                && (image.is_empty()
+                    || image.starts_with("https://")
+                    || (image.starts_with('/') && !image.starts_with("//"))),
             "image_url",
             "empty, an https:// address, or a path starting with /, at most 2000 bytes",
         )?;
-        rule((0..=Self::PRICE_MAX).contains(&self.price), "price", "0 to 1000000000000 minor units")?;
+        rule(
+            (0..=Self::PRICE_MAX).contains(&self.price),
+            "price",
+            "0 to 1000000000000 minor units",
+        )?;
         rule(
             (self.price..=Self::PRICE_MAX).contains(&self.original_price),
             "original_price",
@@ -152,17 +164,32 @@ impl Sale {
         )?;
         rule((1..=Self::STOCK_MAX).contains(&self.stock), "stock", "1 to 10000000 units")?;
         rule(self.sold <= self.stock, "stock", "not below the units already sold")?;
-        rule((1..=Self::PER_USER_LIMIT_MAX).contains(&self.per_user_limit), "per_user_limit", "1 to 100")?;
+        rule(
+            (1..=Self::PER_USER_LIMIT_MAX).contains(&self.per_user_limit),
+            "per_user_limit",
+            "1 to 100",
+        )?;
         rule(self.starts_at < self.ends_at, "ends_at", "later than starts_at")
     }
 
     /// The sale with `change` applied and its version raised.
     ///
     /// # Errors
-    /// Names the field whose new value breaks a rule: of [`Sale::validate`], or that the limit per user stays once units
-    /// are sold. Buyers who kept to the limit must not be over it afterwards.
+    /// Names the field whose new value breaks a rule of [`Sale::validate`], or the limit per user
+    /// when it is lowered although units are sold: buyers within the old limit must not exceed the
+    /// new one.
     pub fn changed(&self, change: &SaleChange) -> Result<Self, SaleError> {
-        let SaleChange { title, description, image_url, price, original_price, stock, per_user_limit, starts_at, ends_at } = change.clone();
+        let SaleChange {
+            title,
+            description,
+            image_url,
+            price,
+            original_price,
+            stock,
+            per_user_limit,
+            starts_at,
+            ends_at,
+        } = change.clone();
         let sale = Self {
             title: title.unwrap_or_else(|| self.title.clone()),
             description: description.unwrap_or_else(|| self.description.clone()),
@@ -177,7 +204,10 @@ impl Sale {
             ..self.clone()
         };
         if self.sold > 0 && sale.per_user_limit < self.per_user_limit {
-            return Err(SaleError { field: "per_user_limit", expected: "not lowered once units are sold" });
+            return Err(SaleError {
+                field: "per_user_limit",
+                expected: "not lowered once units are sold",
+            });
         }
         sale.validate()?;
         Ok(sale)
@@ -198,7 +228,7 @@ impl Sale {
         }
     }
 
-    /// Where the sale stands at `now`, with `available` units left.
+    /// The sale's phase at `now`, with `available` units left.
     #[must_use]
     pub fn state(&self, available: u32, now: Timestamp) -> SaleState {
         if now < self.starts_at {
@@ -211,4 +241,38 @@ impl Sale {
             SaleState::Open
         }
     }
+}
+
+/// The outcome of changing a sale in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SaleChanged {
+    /// Stored; the sale as it is now.
+    Changed(Sale),
+    /// No such sale.
+    NotFound,
+    /// The change breaks a rule of [`Sale::changed`]; nothing was stored.
+    Refused(SaleError),
+}
+
+/// Identifies a creation request, so that the ledger recognises its repetition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreationKey {
+    /// A digest of the caller and the caller's key, 64 characters.
+    pub key: String,
+    /// A digest of the request, 64 characters.
+    pub request: String,
+}
+
+/// The outcome of creating a sale under a [`CreationKey`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SaleCreated {
+    /// Stored now, or by an earlier call with the same key and request.
+    Created {
+        /// The id of the sale that is stored.
+        sale_id: SaleId,
+        /// When it was created.
+        created_at: Timestamp,
+    },
+    /// The key was used for another request; nothing was stored.
+    OtherRequest,
 }

@@ -1,15 +1,17 @@
-//! Which release works on which schema of the ledger.
+//! Which releases are compatible with which schema of the ledger.
 //!
-//! While an installation is upgraded or rolled back, instances of two releases work on the same database. So a migration
-//! does one of two things, and its name says which:
+//! While an installation is upgraded or rolled back, instances of two releases use the same
+//! database. So there are two kinds of migration, distinguished by name:
 //!
-//! - It **expands** the schema: a new table, a new column that is nullable or has a default, a new index. The release before
-//!   it does not notice. Any name that does not begin with `contract`: `0060_order_notes.sql`.
-//! - It **contracts** the schema: it removes or narrows what no release from a given one on uses any more, and it ships in a
-//!   release after that one. Its name says the oldest release that still works: `0070_contract_0.2.0_drop_order_notes.sql`.
+//! - It **expands** the schema: a new table, a new column that is nullable or has a default, a new
+//!   index. The previous release works unchanged. Any name that does not begin with `contract`:
+//!   `0060_order_notes.sql`.
+//! - It **contracts** the schema: it removes or narrows something that a given release and all
+//!   later ones do not use, and it ships in a release after that one. Its name says the oldest
+//!   release that still works: `0070_contract_0.2.0_drop_order_notes.sql`.
 //!
-//! The name is kept in the database with the number. So an older release, which has never heard of a migration, can tell
-//! whether it may go on working.
+//! The database stores the name with the number. So an older release, which does not contain the
+//! migration, can decide whether it is still compatible.
 
 use std::{fmt, time::Duration};
 
@@ -43,7 +45,8 @@ impl fmt::Display for Migration {
 }
 
 impl Migration {
-    /// The oldest release that works on the schema after this migration; `None` when it only expands the schema.
+    /// The oldest release that works on the schema after this migration; `None` when it only
+    /// expands the schema.
     ///
     /// # Errors
     /// When it contracts the schema and does not name a release.
@@ -57,7 +60,7 @@ impl Migration {
     }
 }
 
-/// A migration that a release brings along.
+/// A migration that a release contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     /// Which one.
@@ -66,57 +69,59 @@ pub struct Known {
     pub checksum: Vec<u8>,
 }
 
-/// A migration that the database has noted.
+/// A migration that the database has recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Noted {
     /// Which one.
     pub migration: Migration,
     /// Of the text that was run.
     pub checksum: Vec<u8>,
-    /// Whether it came to its end.
+    /// Whether it completed.
     pub complete: bool,
 }
 
-/// How a database's schema stands to a release that works on it.
+/// A database's schema compared with the migrations of a compatible release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schema {
     /// The last migration of the database, if it has any.
     pub last: Option<Migration>,
-    /// What the release brings along and the database does not have yet.
+    /// Migrations of the release that the database does not have yet.
     pub pending: Vec<Migration>,
-    /// What the database has and the release does not know: a newer release was here.
+    /// Migrations of the database that the release does not know: a newer release ran them.
     pub newer: Vec<Migration>,
 }
 
-/// What bringing a schema up to date has done.
+/// The result of migrating a schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Migrated {
     /// The migrations that were run, and how long each took.
     pub run: Vec<(Migration, Duration)>,
-    /// How the schema stands now.
+    /// The schema afterwards.
     pub schema: Schema,
 }
 
-/// A schema on which a release must not work.
+/// Why a release must not use a schema.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
-    /// A newer release has removed what this one needs.
+    /// A newer release has removed something that this one needs.
     #[error(
         "the database was brought up to date by a newer release, whose migration {migration} has removed what releases before \
          {oldest} need; this is release {release}: use {oldest} or a newer one"
     )]
     TooOld {
-        /// What has removed it.
+        /// The migration that removed it.
         migration: Migration,
-        /// The oldest release that works.
+        /// The oldest compatible release.
         oldest: Version,
-        /// The one that does not.
+        /// This release.
         release: Version,
     },
     /// A contracting migration that names no release.
-    #[error("migration {0} of a newer release does not say which releases still work after it: use the newer release")]
+    #[error(
+        "migration {0} of a newer release does not say which releases still work after it: use the newer release"
+    )]
     NoRelease(Migration),
-    /// Somebody changed a migration that has been run.
+    /// A migration was changed after it had been run.
     #[error("migration {0} is not the one that was run on this database")]
     Altered(Migration),
     /// The process ended in the middle of a migration.
@@ -128,31 +133,49 @@ pub enum SchemaError {
 }
 
 impl Schema {
-    /// Compares what a release knows with what a database has noted, both in the order of their numbers.
+    /// Compares a release's migrations with those that a database has recorded, both in the order
+    /// of their numbers.
     ///
     /// # Errors
-    /// When the release must not work on that schema.
-    pub fn compare(known: &[Known], noted: &[Noted], release: &Version) -> Result<Self, SchemaError> {
+    /// When the release must not use that schema.
+    pub fn compare(
+        known: &[Known],
+        noted: &[Noted],
+        release: &Version,
+    ) -> Result<Self, SchemaError> {
         let mut newer = Vec::new();
         for noted in noted {
             let Noted { migration, checksum, complete } = noted;
             match known.iter().find(|known| known.migration.number == migration.number) {
                 Some(_) if !complete => return Err(SchemaError::Interrupted(migration.clone())),
-                Some(known) if known.checksum != *checksum => return Err(SchemaError::Altered(migration.clone())),
+                Some(known) if known.checksum != *checksum => {
+                    return Err(SchemaError::Altered(migration.clone()));
+                }
                 Some(_) => {}
                 None => {
-                    // Also one that was interrupted: half of an expansion does no harm to a release that does not use it.
+                    // This includes an interrupted one: half of an expansion is harmless to a
+                    // release that does not use it.
                     if let Some(oldest) = migration.oldest_release()?
                         && *release < oldest
                     {
-                        return Err(SchemaError::TooOld { migration: migration.clone(), oldest, release: release.clone() });
+                        return Err(SchemaError::TooOld {
+                            migration: migration.clone(),
+                            oldest,
+                            release: release.clone(),
+                        });
                     }
                     newer.push(migration.clone());
                 }
             }
         }
-        let is_noted = |known: &&Known| noted.iter().any(|noted| noted.migration.number == known.migration.number);
-        let pending = known.iter().filter(|known| !is_noted(known)).map(|known| known.migration.clone()).collect();
+        let is_noted = |known: &&Known| {
+            noted.iter().any(|noted| noted.migration.number == known.migration.number)
+        };
+        let pending = known
+            .iter()
+            .filter(|known| !is_noted(known))
+            .map(|known| known.migration.clone())
+            .collect();
         Ok(Self { last: noted.last().map(|noted| noted.migration.clone()), pending, newer })
     }
 }
@@ -182,7 +205,10 @@ mod tests {
         let schema = compare(&[]).unwrap();
         assert_eq!((schema.last, schema.pending.len()), (None, 2));
         let schema = compare(&[noted(1, "a table")]).unwrap();
-        assert_eq!((schema.last, schema.pending), (Some(migration(1, "a table")), vec![migration(2, "a table")]));
+        assert_eq!(
+            (schema.last, schema.pending),
+            (Some(migration(1, "a table")), vec![migration(2, "a table")])
+        );
         let schema = compare(&[noted(1, "a table"), noted(2, "a table")]).unwrap();
         assert!(schema.pending.is_empty() && schema.newer.is_empty());
     }
@@ -197,16 +223,28 @@ mod tests {
 
     #[test]
     fn a_release_is_refused_on_what_no_longer_holds_what_it_needs() {
-        for (name, works) in [("contract 0.3.1 drop it", true), ("contract 0.2.9 drop it", true), ("contract 0.3.2 drop it", false)] {
+        for (name, works) in [
+            ("contract 0.3.1 drop it", true),
+            ("contract 0.2.9 drop it", true),
+            ("contract 0.3.2 drop it", false),
+        ] {
             assert_eq!(compare(&[noted(9, name)]).is_ok(), works, "{name}");
         }
         let refused = compare(&[noted(9, "contract 1.0.0 drop it")]).unwrap_err().to_string();
-        assert!(refused.contains("0009 contract 1.0.0 drop it") && refused.contains("this is release 0.3.1: use 1.0.0"), "{refused}");
-        // Begun is as good as done: half of it may be gone.
+        assert!(
+            refused.contains("0009 contract 1.0.0 drop it")
+                && refused.contains("this is release 0.3.1: use 1.0.0"),
+            "{refused}"
+        );
+        // An interrupted contraction counts as run: some of it may have been removed already.
         let begun = Noted { complete: false, ..noted(9, "contract 1.0.0 drop it") };
         assert!(matches!(compare(&[begun]), Err(SchemaError::TooOld { .. })));
         for name in ["contract", "contract drop it", "contract 1 drop it"] {
-            assert_eq!(compare(&[noted(9, name)]), Err(SchemaError::NoRelease(migration(9, name))), "in doubt, no");
+            assert_eq!(
+                compare(&[noted(9, name)]),
+                Err(SchemaError::NoRelease(migration(9, name))),
+                "in doubt, no"
+            );
         }
     }
 

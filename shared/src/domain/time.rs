@@ -1,12 +1,17 @@
-//! A point in time, in whole milliseconds since 1970 (UTC): what the stores keep and what scripts compare.
+//! A point in time, in whole milliseconds since 1970 (UTC), as the stores keep it and the scripts
+//! compare it.
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
+use utoipa::ToSchema;
 
-/// Milliseconds since the Unix epoch. On the wire it is RFC 3339 in UTC, such as `2026-11-11T20:00:00.000Z`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+/// Milliseconds since the Unix epoch. On the wire it is RFC 3339 in UTC, such as
+/// `2026-11-11T20:00:00.000Z`.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, ToSchema,
+)]
 #[serde(try_from = "String", into = "String")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, format = DateTime, description = "RFC 3339; in answers UTC with milliseconds, such as `2026-11-11T20:00:00.000Z`."))]
+#[schema(value_type = String, format = DateTime, description = "RFC 3339; in answers UTC with milliseconds, such as `2026-11-11T20:00:00.000Z`.")]
 pub struct Timestamp(i64);
 
 /// The text is not an RFC 3339 time between the years 1970 and 9999.
@@ -15,10 +20,10 @@ pub struct Timestamp(i64);
 pub struct TimestampError;
 
 impl Timestamp {
-    /// The last instant that can be written: the end of the year 9999.
+    /// The last representable instant: the end of the year 9999.
     pub const MAX: Self = Self(253_402_300_799_999);
 
-    /// From milliseconds since the epoch; values out of range are moved to the nearest that can be written.
+    /// From milliseconds since the epoch; values out of range are clamped.
     #[must_use]
     pub const fn from_epoch_ms(ms: i64) -> Self {
         if ms < 0 {

@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
+use utoipa::ToSchema;
 
-use super::{Phone, Timestamp, UserId};
+use super::{Phone, SessionId, Timestamp, UserId};
 
 /// What a user may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Role {
     /// May buy.
     Shopper,
@@ -17,7 +17,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The word stored and shown.
+    /// The name in the API and in the stores.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -46,12 +46,36 @@ pub struct User {
     pub user_id: UserId,
     /// Unique among users.
     pub phone: Phone,
-    /// Argon2id in PHC string form, or `!` where no password can ever match (seeded load-test users).
+    /// Argon2id in PHC string form, or `!`, which no password matches (seeded load-test users).
     pub password_hash: String,
-    /// What it may do.
+    /// Its role.
     pub role: Role,
     /// When it registered.
     pub created_at: Timestamp,
-    /// Raised by whatever ends the user's sessions: a new password, another role, signing out everywhere, a ban of the phone.
+    /// Raised by every change that ends the user's sessions: a new password, another role, signing
+    /// out everywhere, a ban of the phone.
     pub generation: u64,
+}
+
+/// The outcome of storing a new user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserCreated {
+    /// Stored now, or by an earlier call with the same id.
+    Created,
+    /// Another user has the phone.
+    PhoneTaken,
+}
+
+/// A change of a user that ends sessions. There is no `Debug`, because it may hold a password's
+/// hash.
+#[derive(Clone, Default)]
+pub struct UserChange {
+    /// Change the user only while its generation is this one.
+    pub only_generation: Option<u64>,
+    /// The new password's hash.
+    pub password_hash: Option<String>,
+    /// The new role.
+    pub role: Option<Role>,
+    /// The one session that stays alive.
+    pub keep: Option<SessionId>,
 }

@@ -1,4 +1,4 @@
-//! Request bodies, path and query: read strictly, refused with the field's name.
+//! Reads request bodies, path and query parameters strictly; a refusal names the field.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use crate::problem::Problem;
 
 /// Largest request body.
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
-/// Items on a page when the client does not say, and at most.
+/// Items on a page: the default, and the maximum.
 pub(super) const LIMIT_DEFAULT: u32 = 20;
 pub(super) const LIMIT_MAX: u32 = 100;
-/// A body must have come whole within this time, so that slow senders can't hold connections.
+/// Time limit for receiving a whole body, so that slow senders can't hold connections.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn invalid(field: &str, expected: impl Into<String>) -> Problem {
     Problem::Invalid { field: field.to_owned(), expected: expected.into() }
 }
 
-/// A JSON body. An empty one stands for `{}`.
+/// A JSON body. An empty body is read as `{}`.
 pub struct Body<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -31,7 +31,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         let json = request.headers().get(header::CONTENT_TYPE).is_none_or(|value| {
-            let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+            let essence =
+                value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
             essence.eq_ignore_ascii_case("application/json")
         });
         let reading = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX);
@@ -44,18 +45,19 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         }
         let bytes = if bytes.is_empty() { b"{}".as_slice() } else { &bytes };
         if !bytes.trim_ascii_start().starts_with(b"{") {
-            // Serde would read a list as an object, field by field.
+            // Serde would accept an array in place of an object and fill the fields in order.
             return Err(invalid("body", "one JSON object"));
         }
         let mut json = serde_json::Deserializer::from_slice(bytes);
-        let read =
-            serde_path_to_error::deserialize(&mut json).map_err(|error| refusal(&error.path().to_string(), &error.inner().to_string()))?;
+        let read = serde_path_to_error::deserialize(&mut json)
+            .map_err(|error| refusal(&error.path().to_string(), &error.inner().to_string()))?;
         json.end().map_err(|_| invalid("body", "one JSON object and nothing behind it"))?;
         Ok(Self(read))
     }
 }
 
-/// Names the field and what would be right. What the client sent is never repeated: it may be a password.
+/// Names the field and what is expected. The value that the client sent is never repeated: it may
+/// be a password.
 fn refusal(path: &str, message: &str) -> Problem {
     let message = message.split(" at line ").next().unwrap_or_default();
     let quoted = message.split('`').nth(1);
@@ -66,7 +68,9 @@ fn refusal(path: &str, message: &str) -> Problem {
         return invalid(field, "must be given");
     }
     let field = if path == "." { "body" } else { path };
-    let repeats = ["invalid type", "invalid value", "invalid length", "unknown variant"].iter().any(|start| message.starts_with(start));
+    let repeats = ["invalid type", "invalid value", "invalid length", "unknown variant"]
+        .iter()
+        .any(|start| message.starts_with(start));
     match message.rsplit_once("expected ") {
         Some((_, expected)) if repeats => invalid(field, format!("expected {expected}")),
         _ if repeats => invalid(field, "another value"),
@@ -74,23 +78,26 @@ fn refusal(path: &str, message: &str) -> Problem {
     }
 }
 
-/// Parameters in the path. One that can't be read names nothing that exists.
+/// Path parameters. A parameter that can't be parsed names nothing that exists: `not-found`.
 pub struct Params<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        Path::from_request_parts(parts, state).await.map(|Path(params)| Self(params)).map_err(|_| Problem::NotFound)
+        Path::from_request_parts(parts, state)
+            .await
+            .map(|Path(params)| Self(params))
+            .map_err(|_| Problem::NotFound)
     }
 }
 
 /// `?cursor=&limit=` of a list; `Cursor` is the id of the last item seen.
 #[derive(Debug)]
 pub struct PageQuery<C> {
-    /// Where the page begins, if not at the newest.
+    /// Where the page begins; `None`: at the newest item.
     pub cursor: Option<C>,
-    /// Items wanted, 1 to 100.
+    /// Largest number of items, 1 to 100.
     pub limit: u32,
 }
 
@@ -104,9 +111,10 @@ impl<S: Send + Sync, C: DeserializeOwned> FromRequestParts<S> for PageQuery<C> {
             cursor: Option<C>,
             limit: Option<u32>,
         }
-        let Query(raw): Query<Raw<C>> = Query::from_request_parts(parts, state)
-            .await
-            .map_err(|_| invalid("query", "only cursor (as the last page gave it) and limit (1 to 100)"))?;
+        let Query(raw): Query<Raw<C>> =
+            Query::from_request_parts(parts, state).await.map_err(|_| {
+                invalid("query", "only cursor (as the last page gave it) and limit (1 to 100)")
+            })?;
         let limit = raw.limit.unwrap_or(LIMIT_DEFAULT);
         if !(1..=LIMIT_MAX).contains(&limit) {
             return Err(invalid("limit", "1 to 100"));
@@ -129,14 +137,20 @@ mod tests {
     }
 
     async fn read(content_type: &str, body: &str) -> Problem {
-        let request = Request::builder().header("content-type", content_type).body(axum::body::Body::from(body.to_owned())).unwrap();
+        let request = Request::builder()
+            .header("content-type", content_type)
+            .body(axum::body::Body::from(body.to_owned()))
+            .unwrap();
         Body::<Sample>::from_request(request, &()).await.map(|body| body.0).unwrap_err()
     }
 
     #[tokio::test]
     async fn refusals_name_the_field_and_never_the_value() {
         assert_eq!(read("application/json", "{}").await.members()["field"], "password");
-        assert_eq!(read("application/json", r#"{"password":"x","extra":1}"#).await.members()["field"], "extra");
+        assert_eq!(
+            read("application/json", r#"{"password":"x","extra":1}"#).await.members()["field"],
+            "extra"
+        );
         for (body, field, secret) in [
             (r#"{"password":47110815}"#, "password", "4711"),
             (r#"{"password":"x","country":"DE"}"#, "country", "DE"),
@@ -146,10 +160,17 @@ mod tests {
         ] {
             let problem = read("application/json", body).await;
             assert_eq!(problem.members()["field"], field, "{body}");
-            assert!(!format!("{}{:?}", problem.detail(), problem.members()).contains(secret), "{}", problem.detail());
+            assert!(
+                !format!("{}{:?}", problem.detail(), problem.members()).contains(secret),
+                "{}",
+                problem.detail()
+            );
         }
         assert_eq!(read("application/json", "{").await.slug(), "invalid");
         assert_eq!(read("text/plain", "{}").await.slug(), "unsupported-media-type");
-        assert_eq!(read("application/json", &"x".repeat(BODY_BYTES_MAX + 1)).await.slug(), "body-too-large");
+        assert_eq!(
+            read("application/json", &"x".repeat(BODY_BYTES_MAX + 1)).await.slug(),
+            "body-too-large"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! The last layer of every router: a request id, the trace, security headers, the refusal of what pages of other sites want to change, and
-//! problems for what no route answers.
+//! The last layer of every router: a request id, the trace, security headers, the refusal of
+//! changes requested by pages of other sites, and problems for requests that match no route.
 
 use std::sync::{
     OnceLock,
@@ -26,14 +26,14 @@ use crate::{
     trace::{Answered, Route},
 };
 
-/// The header that names a request in logs, taken over from a proxy or made here.
+/// The header with the id of a request in the logs: a proxy's id, or one made here.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The request's id, in the request's extensions.
 #[derive(Debug, Clone)]
 pub struct RequestId(pub HeaderValue);
 
-/// Finishes a router. `source` says whose trace context it believes.
+/// Adds the last layer to a router. `source` says whose trace context is trusted.
 pub fn finish(router: Router, source: TraceSource) -> Router {
     router
         .fallback(|| async { Problem::NotFound })
@@ -42,26 +42,40 @@ pub fn finish(router: Router, source: TraceSource) -> Router {
 }
 
 async fn common(State(source): State<TraceSource>, mut request: Request, next: Next) -> Response {
-    let id = request.headers().get(&REQUEST_ID).filter(|id| is_usable(id)).cloned().unwrap_or_else(new_id);
+    let id = request
+        .headers()
+        .get(&REQUEST_ID)
+        .filter(|id| is_usable(id))
+        .cloned()
+        .unwrap_or_else(new_id);
     request.extensions_mut().insert(RequestId(id.clone()));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let RequestSpan { span, context, exporter } = RequestSpan::begin(&request, id.to_str().unwrap_or_default(), &source);
+    let RequestSpan { span, context, exporter } =
+        RequestSpan::begin(&request, id.to_str().unwrap_or_default(), &source);
     if let Some(context) = context {
         request.extensions_mut().insert(context);
     }
-    // With or without a session: a page of another site must not sign its visitor in as somebody else either.
-    let foreign = path.starts_with("/api/") && !method.is_safe() && is_from_another_site(request.headers());
+    // Also without a session: a page of another site must not sign its visitor in to another
+    // account.
+    let foreign =
+        path.starts_with("/api/") && !method.is_safe() && is_from_another_site(request.headers());
     let mut response = match foreign {
-        true => Problem::Forbidden("a request that changes something must not come from a page of another site").into_response(),
+        true => Problem::Forbidden(
+            "a request that changes something must not come from a page of another site",
+        )
+        .into_response(),
         false => next.run(request).instrument(span.clone()).await,
     };
     let _entered = span.enter();
     let status = response.status();
     if let Some(exporter) = exporter {
         let route = response.extensions_mut().remove::<Route>();
-        exporter.answered(&span, &Answered { method: &method, status: status.as_u16(), route: route.as_ref() });
+        exporter.answered(
+            &span,
+            &Answered { method: &method, status: status.as_u16(), route: route.as_ref() },
+        );
     }
-    // A 503 is an outage: thousands of the same, told once a second by whoever met it.
+    // An outage causes thousands of 503s; the code that meets it logs it once a second.
     if status == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::warn!(%method, path, status = status.as_u16(), "answered");
     } else {
@@ -69,29 +83,37 @@ async fn common(State(source): State<TraceSource>, mut request: Request, next: N
     }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
-    for (name, value) in
-        [(header::X_CONTENT_TYPE_OPTIONS, "nosniff"), (header::X_FRAME_OPTIONS, "DENY"), (header::REFERRER_POLICY, "no-referrer")]
-    {
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // Pages set their own; the API shows nothing and is not to be kept.
-    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    // Pages set their own headers. API answers render nothing and must not be cached.
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
 fn is_usable(id: &HeaderValue) -> bool {
     const BYTES_MAX: usize = 64;
-    !id.is_empty() && id.len() <= BYTES_MAX && id.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+    !id.is_empty()
+        && id.len() <= BYTES_MAX
+        && id.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }
 
-/// A number of this process behind random bytes of this process: unique, and made without a call of the kernel.
+/// The process's random bytes and a counter: unique, without a system call per request.
 fn new_id() -> HeaderValue {
     static PROCESS: OnceLock<u64> = OnceLock::new();
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let process = PROCESS.get_or_init(|| {
         let mut bytes = [0; 8];
-        SystemRandom::new().fill(&mut bytes).expect("the kernel's generator does not fail once the machine has started");
+        SystemRandom::new()
+            .fill(&mut bytes)
+            .expect("the kernel's generator does not fail once the machine has started");
         u64::from_ne_bytes(bytes)
     });
     let text = format!("{process:016x}-{:x}", NUMBER.fetch_add(1, Ordering::Relaxed));

@@ -1,11 +1,12 @@
-//! What every HTTP function shares: reading requests, writing answers and problems, and the common finish of a router.
+//! Code that all HTTP functions share: it declares endpoints, reads requests, writes answers and
+//! problems, and adds the last layer of a router.
 
 mod body;
 mod cached;
 mod client;
+pub mod endpoints;
 mod finish;
 mod idempotency;
-#[cfg(feature = "openapi")]
 pub mod openapi;
 mod problem;
 mod session;
@@ -17,6 +18,6 @@ pub use cached::{SERVER_TIME, cached_json, has_tag, takes_gzip};
 pub use client::ClientAddress;
 pub use finish::{REQUEST_ID, RequestId, finish};
 pub use idempotency::Idempotency;
-pub use problem::Answer;
-pub use session::{Signed, SignedWriter, no_session_cookie, session_cookie};
+pub use problem::HandlerResult;
+pub use session::{no_session_cookie, session_cookie};
 pub use traced::TraceSource;

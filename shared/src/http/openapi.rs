@@ -1,230 +1,79 @@
-//! The words in which the functions describe their routes for the OpenAPI document.
+//! The OpenAPI document of the functions, derived from their [`Endpoints`]. Only the emulator calls
+//! this.
 //!
-//! Every function has a `docs.rs` that lists its operations with these. They are functions and not attributes on the
-//! handlers, because an operation has up to fifteen refusals: as attributes they would bury the handler, here they are a
-//! list of slugs. Schemas are derived from the types that handlers read and write; the status, the title and the meaning of
-//! a refusal come from the table of problems. What holds for every endpoint is added here, so that a description names
-//! only what is particular, as API.md does.
+//! Schemas are derived from the types that handlers read and write; the status, the title and the
+//! meaning of a refusal come from the table of problems. The parts that all endpoints share are
+//! added here.
 
 use std::collections::BTreeMap;
 
 use utoipa::{
-    PartialSchema, ToSchema,
+    PartialSchema,
     openapi::{
-        Content, Header, HttpMethod, KnownFormat, ObjectBuilder, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder, Schema,
-        SchemaFormat, SecurityRequirement, Type,
+        Content as MediaType, Header, HttpMethod, KnownFormat, ObjectBuilder, OneOfBuilder,
+        OpenApi, Ref, RefOr, Required, Response, ResponseBuilder, Schema, SchemaFormat,
+        SecurityRequirement, Type,
         extensions::Extensions,
         path::{OperationBuilder, ParameterBuilder, ParameterIn},
-        request_body::RequestBodyBuilder,
+        request_body::{RequestBody, RequestBodyBuilder},
         security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
         tag::TagBuilder,
     },
 };
 
-use super::body::{LIMIT_DEFAULT, LIMIT_MAX};
+use super::{
+    body::{LIMIT_DEFAULT, LIMIT_MAX},
+    endpoints::{
+        Access, Content, Endpoint, Endpoints, Operation, Parameter, SchemaOf, Success, Value,
+    },
+};
 use crate::{
     domain::{OrderId, OrderStatus, Timestamp},
-    problem::{EXPLAINED, Explained},
+    problem::{EXPLAINED, Explained, ProblemKind},
 };
 
-/// What every endpoint can answer: its own faults, those of the host it runs on, and refusals of an address.
-const ALWAYS: [&str; 7] = ["bad-header", "banned", "rate-limited", "internal", "function-failed", "unavailable", "function-timeout"];
-/// What reading a body can end in.
-const OF_A_BODY: [&str; 3] = ["invalid", "body-too-large", "unsupported-media-type"];
+/// Problems of every endpoint: its own faults, faults of its host, and refusals of an address.
+const ALWAYS: [ProblemKind; 7] = [
+    ProblemKind::BadHeader,
+    ProblemKind::Banned,
+    ProblemKind::RateLimited,
+    ProblemKind::Internal,
+    ProblemKind::FunctionFailed,
+    ProblemKind::Unavailable,
+    ProblemKind::FunctionTimeout,
+];
+/// Problems of reading a body.
+const OF_A_BODY: [ProblemKind; 3] =
+    [ProblemKind::Invalid, ProblemKind::BodyTooLarge, ProblemKind::UnsupportedMediaType];
 
-/// One operation: a method of a route.
-pub struct Operation {
-    method: HttpMethod,
-    path: &'static str,
-    builder: OperationBuilder,
-    answer: (u16, ResponseBuilder),
-    problems: Vec<&'static str>,
-    schemas: Vec<(String, RefOr<Schema>)>,
-}
+/// Schemas by the names under which the document refers to them.
+type Schemas = Vec<(String, RefOr<Schema>)>;
 
-/// `GET` of a path.
-pub fn get(path: &'static str, id: &str, summary: &str) -> Operation {
-    Operation::new(HttpMethod::Get, path, id, summary)
-}
-
-/// `POST` to a path.
-pub fn post(path: &'static str, id: &str, summary: &str) -> Operation {
-    Operation::new(HttpMethod::Post, path, id, summary)
-}
-
-/// `PUT` to a path.
-pub fn put(path: &'static str, id: &str, summary: &str) -> Operation {
-    Operation::new(HttpMethod::Put, path, id, summary)
-}
-
-/// `PATCH` of a path.
-pub fn patch(path: &'static str, id: &str, summary: &str) -> Operation {
-    Operation::new(HttpMethod::Patch, path, id, summary)
-}
-
-/// `DELETE` of a path.
-pub fn delete(path: &'static str, id: &str, summary: &str) -> Operation {
-    Operation::new(HttpMethod::Delete, path, id, summary)
-}
-
-impl Operation {
-    fn new(method: HttpMethod, path: &'static str, id: &str, summary: &str) -> Self {
-        let mut builder = OperationBuilder::new().operation_id(Some(id)).summary(Some(summary));
-        let mut problems = ALWAYS.to_vec();
-        if method != HttpMethod::Get {
-            // A page of another site.
-            problems.push("forbidden");
-        }
-        // Whatever stands in a path of this product is an id; those of parked messages are the queue's.
-        for name in path.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
-            let format = (name != "parked_id").then(|| SchemaFormat::Custom("uuid".to_owned()));
-            let id = ObjectBuilder::new().schema_type(Type::String).format(format);
-            builder = builder
-                .parameter(ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True).schema(Some(id)));
-            problems.push("not-found");
-        }
-        Self { method, path, builder, answer: (204, ResponseBuilder::new()), problems, schemas: Vec::new() }
-    }
-
-    /// More than the summary says.
-    #[must_use]
-    pub fn about(mut self, description: &str) -> Self {
-        self.builder = self.builder.description(Some(description));
-        self
-    }
-
-    /// Needs a live session.
-    #[must_use]
-    pub fn signed(mut self) -> Self {
-        for scheme in ["bearer", "cookie"] {
-            self.builder = self.builder.security(SecurityRequirement::new(scheme, [""; 0]));
-        }
-        self.problems.push("unauthenticated");
-        self
-    }
-
-    /// Needs a live session of an administrator.
-    #[must_use]
-    pub fn admin(self) -> Self {
-        self.signed().refuses(&["forbidden"])
-    }
-
-    /// Reads a body. An empty one stands for `{}`, so it is needed where one of its fields is.
-    #[must_use]
-    pub fn body<T: ToSchema>(mut self) -> Self {
-        let needed = matches!(T::schema(), RefOr::T(Schema::Object(object)) if !object.required.is_empty());
-        let required = if needed { Required::True } else { Required::False };
-        let content = Content::new(Some(self.reference::<T>()));
-        let body = RequestBodyBuilder::new().content("application/json", content).required(Some(required)).build();
-        self.builder = self.builder.request_body(Some(body));
-        self.refuses(&OF_A_BODY)
-    }
-
-    /// Is a page of a list; `Cursor` is what `next_cursor` holds.
-    #[must_use]
-    pub fn paged<Cursor: PartialSchema>(self) -> Self {
-        let limit =
-            ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(LIMIT_MAX)).default(Some(LIMIT_DEFAULT.into()));
-        self.asks("limit", Required::False, "Items wanted.", limit).asks(
-            "cursor",
-            Required::False,
-            "Where the page begins: the last page's `next_cursor`.",
-            Cursor::schema(),
-        )
-    }
-
-    /// Has a query parameter that is needed.
-    #[must_use]
-    pub fn query(self, name: &str, what: &str, schema: impl Into<RefOr<Schema>>) -> Self {
-        self.asks(name, Required::True, what, schema)
-    }
-
-    /// Has a header that may be left out.
-    #[must_use]
-    pub fn header(mut self, name: &str, what: &str, schema: impl Into<RefOr<Schema>>) -> Self {
-        let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Header).required(Required::False);
-        self.builder = self.builder.parameter(parameter.description(Some(what)).schema(Some(schema)));
-        self.refuses(&["invalid"])
-    }
-
-    fn asks(mut self, name: &str, required: Required, what: &str, schema: impl Into<RefOr<Schema>>) -> Self {
-        let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query).required(required);
-        self.builder = self.builder.parameter(parameter.description(Some(what)).schema(Some(schema)));
-        self.refuses(&["invalid"])
-    }
-
-    /// Answers with JSON when all is well.
-    #[must_use]
-    pub fn gives<T: ToSchema>(mut self, status: u16, what: &str) -> Self {
-        let content = Content::new(Some(self.reference::<T>()));
-        self.answer = (status, ResponseBuilder::new().description(what).content("application/json", content));
-        self
-    }
-
-    /// Answers with bytes of a media type when all is well.
-    #[must_use]
-    pub fn gives_bytes(mut self, status: u16, media_type: &str, what: &str) -> Self {
-        let bytes = ObjectBuilder::new().schema_type(Type::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)));
-        let content = Content::new(Some(bytes));
-        self.answer = (status, ResponseBuilder::new().description(what).content(media_type, content));
-        self
-    }
-
-    /// Answers with 204 when all is well.
-    #[must_use]
-    pub fn gives_nothing(mut self, what: &str) -> Self {
-        self.answer = (204, ResponseBuilder::new().description(what));
-        self
-    }
-
-    /// The good answer has a header.
-    #[must_use]
-    pub fn with_header(mut self, name: &str, what: &str) -> Self {
-        self.answer.1 = self.answer.1.header(name, header(Type::String, what, true));
-        self
-    }
-
-    /// The slugs of refusals, beside those that follow from what the operation reads and needs.
-    #[must_use]
-    pub fn refuses(mut self, slugs: &[&'static str]) -> Self {
-        self.problems.extend(slugs);
-        self
-    }
-
-    fn reference<T: ToSchema>(&mut self) -> Ref {
-        self.schemas.push((T::name().into_owned(), T::schema()));
-        T::schemas(&mut self.schemas);
-        Ref::from_schema_name(T::name())
-    }
-}
-
-/// Puts a group of operations into the document.
+/// Adds a function's endpoints to the document.
 ///
 /// # Panics
-/// When an operation names an unknown problem, or two types have one name.
-pub fn describe(document: &mut OpenApi, group: &str, about: &str, operations: Vec<Operation>) {
-    let (mut schemas, mut responses) = (Vec::new(), BTreeMap::<String, RefOr<Response>>::new());
-    for Operation { method, path, mut builder, answer: (status, answer), problems, schemas: own } in operations {
-        builder = builder.tag(group).response(status.to_string(), answer);
-        let mut lines: Vec<&Explained> = EXPLAINED.iter().filter(|line| problems.contains(&line.slug)).collect();
-        for slug in problems {
-            assert!(lines.iter().any(|line| line.slug == slug), "{path}: there is no problem {slug:?}");
-        }
-        lines.sort_by_key(|line| line.status);
-        for same in lines.chunk_by(|one, other| one.status == other.status) {
+/// When two types have the same name.
+pub fn describe(document: &mut OpenApi, endpoints: &Endpoints) {
+    let (mut schemas, mut responses) = (Schemas::new(), BTreeMap::<String, RefOr<Response>>::new());
+    for endpoint in endpoints.iter() {
+        let mut builder = operation(endpoint, &mut schemas).tag(endpoints.group);
+        for same in refusals(endpoint).chunk_by(|one, other| one.status == other.status) {
             let refusal = refusal(same);
             builder = match same {
-                // Most statuses have one meaning, the same for all operations that give them.
+                // Most statuses have one meaning: it is described once, and operations refer to it.
                 [one] => {
                     responses.insert(problem_name(one.slug), refusal.into());
-                    builder.response(one.status.to_string(), Ref::from_response_name(problem_name(one.slug)))
+                    builder.response(
+                        one.status.to_string(),
+                        Ref::from_response_name(problem_name(one.slug)),
+                    )
                 }
                 several => builder.response(several[0].status.to_string(), refusal),
             };
             schemas.extend(same.iter().map(|line| (problem_name(line.slug), problem_schema(line))));
         }
-        schemas.extend(own);
-        document.paths.add_path_operation(path, vec![method], builder);
+        let method = endpoint.operation.method.clone();
+        document.paths.add_path_operation(endpoint.path(), vec![method], builder);
     }
     let components = document.components.get_or_insert_default();
     components.responses.extend(responses);
@@ -234,10 +83,132 @@ pub fn describe(document: &mut OpenApi, group: &str, about: &str, operations: Ve
         }
         components.schemas.insert(name, schema);
     }
-    document.tags.get_or_insert_default().push(TagBuilder::new().name(group).description(Some(about)).build());
+    let tag = TagBuilder::new().name(endpoints.group).description(Some(endpoints.about)).build();
+    document.tags.get_or_insert_default().push(tag);
 }
 
-/// The ways to show a session, as `Operation::signed` names them.
+/// The endpoint's input, and its answer on success.
+fn operation(endpoint: &Endpoint, schemas: &mut Schemas) -> OperationBuilder {
+    let Operation { id, summary, about, access, parameters, body, success, .. } =
+        &endpoint.operation;
+    let mut builder = OperationBuilder::new()
+        .operation_id(Some(*id))
+        .summary(Some(*summary))
+        .description(*about)
+        .request_body(body.map(|body| request_body(body, schemas)))
+        .response(success.status.to_string(), answer(success, schemas));
+    if *access != Access::Public {
+        for scheme in ["bearer", "cookie"] {
+            builder = builder.security(SecurityRequirement::new(scheme, [""; 0]));
+        }
+    }
+    for name in path_parameters(endpoint.path()) {
+        builder = builder.parameter(path_parameter(name));
+    }
+    parameters.iter().fold(builder, |builder, given| builder.parameter(parameter(given)))
+}
+
+/// Every refusal of the endpoint, by status.
+fn refusals(endpoint: &Endpoint) -> Vec<&'static Explained> {
+    let Operation { method, access, parameters, body, refusals, .. } = &endpoint.operation;
+    let mut kinds = [&ALWAYS[..], refusals].concat();
+    if *method != HttpMethod::Get {
+        // The refusal of changes requested by pages of other sites.
+        kinds.push(ProblemKind::Forbidden);
+    }
+    if path_parameters(endpoint.path()).next().is_some() {
+        kinds.push(ProblemKind::NotFound);
+    }
+    match access {
+        Access::Public => {}
+        Access::SignedIn => kinds.push(ProblemKind::Unauthenticated),
+        Access::Admin => kinds.extend([ProblemKind::Unauthenticated, ProblemKind::Forbidden]),
+    }
+    if body.is_some() {
+        kinds.extend(OF_A_BODY);
+    }
+    if !parameters.is_empty() {
+        kinds.push(ProblemKind::Invalid);
+    }
+    let mut lines: Vec<_> = EXPLAINED.iter().filter(|line| kinds.contains(&line.kind)).collect();
+    lines.sort_by_key(|line| line.status);
+    lines
+}
+
+fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
+    path.split('{').skip(1).filter_map(|rest| rest.split('}').next())
+}
+
+/// Every path parameter is an id: a UUID, except for parked messages, whose ids the queue makes.
+fn path_parameter(name: &str) -> ParameterBuilder {
+    let format = (name != "parked_id").then(|| SchemaFormat::Custom("uuid".to_owned()));
+    let id = ObjectBuilder::new().schema_type(Type::String).format(format);
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .schema(Some(id))
+}
+
+fn parameter(given: &Parameter) -> ParameterBuilder {
+    let schema = match given.value {
+        Value::Of(schema) => schema(),
+        Value::Limit => ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1))
+            .maximum(Some(LIMIT_MAX))
+            .default(Some(LIMIT_DEFAULT.into()))
+            .into(),
+        Value::Words([]) => ObjectBuilder::new().schema_type(Type::String).into(),
+        Value::Words(words) => ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(words.iter().copied()))
+            .into(),
+    };
+    ParameterBuilder::new()
+        .name(given.name)
+        .parameter_in(given.place.clone())
+        .required(if given.required { Required::True } else { Required::False })
+        .description(Some(given.about))
+        .schema(Some(schema))
+}
+
+/// An empty body is read as `{}`, so a body is required only if one of its fields is.
+fn request_body(body: SchemaOf, schemas: &mut Schemas) -> RequestBody {
+    let needed =
+        matches!((body.schema)(), RefOr::T(Schema::Object(object)) if !object.required.is_empty());
+    RequestBodyBuilder::new()
+        .content("application/json", MediaType::new(Some(reference(body, schemas))))
+        .required(Some(if needed { Required::True } else { Required::False }))
+        .build()
+}
+
+fn answer(success: &Success, schemas: &mut Schemas) -> ResponseBuilder {
+    let response = ResponseBuilder::new().description(success.about);
+    let response = match success.content {
+        Content::Nothing => response,
+        Content::Json(schema) => {
+            response.content("application/json", MediaType::new(Some(reference(schema, schemas))))
+        }
+        Content::Bytes(media_type) => {
+            let bytes = ObjectBuilder::new()
+                .schema_type(Type::String)
+                .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)));
+            response.content(media_type, MediaType::new(Some(bytes)))
+        }
+    };
+    success.headers.iter().fold(response, |response, (name, about)| {
+        response.header(*name, header(Type::String, about, true))
+    })
+}
+
+fn reference(of: SchemaOf, schemas: &mut Schemas) -> Ref {
+    schemas.push(((of.name)().into_owned(), (of.schema)()));
+    (of.inner)(schemas);
+    Ref::from_schema_name((of.name)())
+}
+
+/// Adds the security schemes, under the names that [`operation`] uses.
 pub fn security(document: &mut OpenApi) {
     let components = document.components.get_or_insert_default();
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT");
@@ -251,27 +222,50 @@ pub fn security(document: &mut OpenApi) {
 
 /// The answer of one status, which several problems may share.
 fn refusal(lines: &[&Explained]) -> ResponseBuilder {
-    let text: Vec<String> = lines.iter().map(|line| format!("`{}`: {}", line.slug, line.meaning)).collect();
+    let text: Vec<String> =
+        lines.iter().map(|line| format!("`{}`: {}", line.slug, line.meaning)).collect();
     let content = match lines {
-        [one] => Content::new(Some(Ref::from_schema_name(problem_name(one.slug)))),
+        [one] => MediaType::new(Some(Ref::from_schema_name(problem_name(one.slug)))),
         several => {
-            let one_of = several
-                .iter()
-                .fold(utoipa::openapi::OneOfBuilder::new(), |one_of, line| one_of.item(Ref::from_schema_name(problem_name(line.slug))));
-            Content::new(Some(one_of))
+            let one_of = several.iter().fold(OneOfBuilder::new(), |one_of, line| {
+                one_of.item(Ref::from_schema_name(problem_name(line.slug)))
+            });
+            MediaType::new(Some(one_of))
         }
     };
-    let mut response = ResponseBuilder::new().description(text.join("\n\n")).content("application/problem+json", content);
-    let slugs: Vec<&str> = lines.iter().map(|line| line.slug).collect();
-    let retried = |slug: &&str| matches!(*slug, "rate-limited" | "unavailable" | "not-durable-yet" | "order-queued");
-    if slugs.iter().any(retried) {
-        let always = slugs.iter().all(retried);
-        response = response.header("Retry-After", header(Type::Integer, "Seconds until it is worth another try.", always));
+    let mut response = ResponseBuilder::new()
+        .description(text.join("\n\n"))
+        .content("application/problem+json", content);
+    let retried = |line: &&Explained| {
+        matches!(
+            line.kind,
+            ProblemKind::RateLimited
+                | ProblemKind::Unavailable
+                | ProblemKind::NotDurableYet
+                | ProblemKind::OrderQueued
+        )
+    };
+    if lines.iter().any(retried) {
+        let always = lines.iter().all(retried);
+        response = response.header(
+            "Retry-After",
+            header(Type::Integer, "Seconds until it is worth another try.", always),
+        );
     }
-    if slugs.contains(&"rate-limited") {
+    if lines.iter().any(|line| line.kind == ProblemKind::RateLimited) {
         response = response
-            .header("RateLimit", header(Type::String, "The limit's name, `r` what is left (0) and `t` as `Retry-After`.", true))
-            .header("RateLimit-Policy", header(Type::String, "The limit's name, `q` requests in `w` seconds.", true));
+            .header(
+                "RateLimit",
+                header(
+                    Type::String,
+                    "The limit's name, `r` what is left (0) and `t` as `Retry-After`.",
+                    true,
+                ),
+            )
+            .header(
+                "RateLimit-Policy",
+                header(Type::String, "The limit's name, `q` requests in `w` seconds.", true),
+            );
     }
     if lines[0].status == 401 {
         response = response.header("WWW-Authenticate", header(Type::String, "`Bearer`.", true));
@@ -282,7 +276,7 @@ fn refusal(lines: &[&Explained]) -> ResponseBuilder {
 fn header(kind: Type, what: &str, always: bool) -> Header {
     let mut header = Header::new(ObjectBuilder::new().schema_type(kind).build());
     header.description = Some(what.to_owned());
-    // The builder has no word for it; what is said as an extension stands beside the other members.
+    // The builder has no method for `required`; an extension is written beside the other members.
     header.extensions = Some(Extensions::from_iter([("required", always)]));
     header
 }
@@ -294,7 +288,8 @@ fn problem_name(slug: &str) -> String {
 }
 
 fn problem_schema(line: &Explained) -> RefOr<Schema> {
-    let word = |text: String| ObjectBuilder::new().schema_type(Type::String).enum_values(Some([text]));
+    let word =
+        |text: String| ObjectBuilder::new().schema_type(Type::String).enum_values(Some([text]));
     let text = || RefOr::from(ObjectBuilder::new().schema_type(Type::String).build());
     let status = ObjectBuilder::new().schema_type(Type::Integer).enum_values(Some([line.status]));
     let mut schema = ObjectBuilder::new()
@@ -306,12 +301,14 @@ fn problem_schema(line: &Explained) -> RefOr<Schema> {
     for required in ["type", "title", "status", "detail"] {
         schema = schema.required(required);
     }
-    let (member, kind, always) = match line.slug {
-        "invalid" | "invalid-phone" | "weak-password" => ("field", text(), true),
-        "banned" => ("until", Timestamp::schema(), false),
-        "sale-not-open" => ("starts_at", Timestamp::schema(), true),
-        "already-bought" => ("order_id", OrderId::schema(), true),
-        "order-final" => ("order_status", OrderStatus::schema(), true),
+    let (member, kind, always) = match line.kind {
+        ProblemKind::Invalid | ProblemKind::InvalidPhone | ProblemKind::WeakPassword => {
+            ("field", text(), true)
+        }
+        ProblemKind::Banned => ("until", Timestamp::schema(), false),
+        ProblemKind::SaleNotOpen => ("starts_at", Timestamp::schema(), true),
+        ProblemKind::AlreadyBought => ("order_id", OrderId::schema(), true),
+        ProblemKind::OrderFinal => ("order_status", OrderStatus::schema(), true),
         _ => return schema.into(),
     };
     schema = schema.property(member, kind);
@@ -333,7 +330,7 @@ mod tests {
 
     #[test]
     fn problems_are_described_as_they_are_written() {
-        let (id, time) = (crate::contract::order_id(), crate::contract::START);
+        let (id, time) = (crate::testing::order_id(), crate::testing::START);
         let told = [
             Problem::Invalid { field: "limit".to_owned(), expected: "1 to 100".to_owned() },
             Problem::InvalidPhone(PhoneError::Unreadable),
@@ -342,14 +339,21 @@ mod tests {
             Problem::SaleNotOpen { starts_at: time },
             Problem::AlreadyBought { order_id: id },
             Problem::OrderFinal { status: OrderStatus::Paid },
-            Problem::RateLimited { name: "ticket", quota: Some(Quota::per(1, 1)), retry_after_ms: 1 },
+            Problem::RateLimited {
+                name: "ticket",
+                quota: Some(Quota::per(1, 1)),
+                retry_after_ms: 1,
+            },
             Problem::NotDurableYet { retry_after_ms: 1 },
             Problem::OrderQueued,
             Problem::Unavailable { retry_after_ms: 1 },
         ];
         for line in EXPLAINED {
-            let RefOr::T(Schema::Object(schema)) = problem_schema(line) else { panic!("{}", line.slug) };
-            let mut described: BTreeSet<&str> = schema.properties.keys().map(String::as_str).collect();
+            let RefOr::T(Schema::Object(schema)) = problem_schema(line) else {
+                panic!("{}", line.slug)
+            };
+            let mut described: BTreeSet<&str> =
+                schema.properties.keys().map(String::as_str).collect();
             for standard in ["type", "title", "status", "detail"] {
                 assert!(described.remove(standard));
             }

@@ -1,4 +1,5 @@
-//! Problems as `application/problem+json` (RFC 9457), with `Retry-After` and the `RateLimit` headers.
+//! Problems as `application/problem+json` (RFC 9457), with `Retry-After` and the `RateLimit`
+//! headers.
 
 use axum::response::{IntoResponse, Response};
 use lambda_http::http::{HeaderValue, StatusCode, header};
@@ -6,11 +7,12 @@ use serde_json::{Value, json};
 
 use crate::problem::Problem;
 
-/// What a handler returns.
-pub type Answer<T> = Result<T, Problem>;
+/// The result of a handler.
+pub type HandlerResult<T> = Result<T, Problem>;
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        self.log_cause();
         let line = self.explained();
         let mut body = self.members();
         for (name, value) in [
@@ -21,21 +23,27 @@ impl IntoResponse for Problem {
         ] {
             body.insert(name.to_owned(), value);
         }
-        let status = StatusCode::from_u16(line.status).expect("the table holds real statuses");
+        let status = StatusCode::from_u16(line.status).expect("the table holds valid statuses");
         let mut response = (status, Value::Object(body).to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(ms) = self.retry_after_ms() {
-            // Whole seconds, never too early.
+            // Whole seconds, rounded up so that a client does not retry too early.
             headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000)));
         }
         if let Self::RateLimited { name, quota, retry_after_ms } = &self {
             let seconds = retry_after_ms.div_ceil(1_000);
-            let (limit, window) = quota.map_or((1, 1), |quota| (quota.limit, quota.window_ms.div_ceil(1_000)));
-            for (header, value) in
-                [("ratelimit", format!("\"{name}\";r=0;t={seconds}")), ("ratelimit-policy", format!("\"{name}\";q={limit};w={window}"))]
-            {
-                headers.insert(header, HeaderValue::from_str(&value).expect("digits and a name of ours make a header value"));
+            let (limit, window) =
+                quota.map_or((1, 1), |quota| (quota.limit, quota.window_ms.div_ceil(1_000)));
+            for (header, value) in [
+                ("ratelimit", format!("\"{name}\";r=0;t={seconds}")),
+                ("ratelimit-policy", format!("\"{name}\";q={limit};w={window}")),
+            ] {
+                headers.insert(
+                    header,
+                    HeaderValue::from_str(&value)
+                        .expect("digits and a static name make a header value"),
+                );
             }
         }
         if line.status == 401 {
@@ -47,12 +55,56 @@ impl IntoResponse for Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use tracing_subscriber::{Layer, Registry, layer::SubscriberExt as _};
+
     use super::*;
-    use crate::domain::Quota;
+    use crate::{domain::Quota, ports::StoreError};
+
+    /// Counts log lines about stores.
+    #[derive(Clone, Default)]
+    struct StoreLines(Arc<AtomicUsize>);
+
+    impl Layer<Registry> for StoreLines {
+        fn on_event(
+            &self,
+            event: &tracing::Event<'_>,
+            _: tracing_subscriber::layer::Context<'_, Registry>,
+        ) {
+            if event.metadata().target() == "flashsale::problem" {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    #[test]
+    fn the_answer_logs_the_store_s_error_and_making_the_problem_does_not() {
+        let lines = StoreLines::default();
+        let subscriber = Registry::default().with(lines.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            let error = StoreError::Corrupt { store: "ledger", cause: "a row".to_owned() };
+            let problem = Problem::from(error);
+            assert_eq!((problem.slug(), problem.retry_after_ms()), ("internal", None));
+            assert_eq!(lines.0.load(Ordering::SeqCst), 0);
+            assert_eq!(problem.into_response().status(), 500);
+            assert_eq!(lines.0.load(Ordering::SeqCst), 1);
+        });
+        let error = StoreError::Unknown { store: "ledger", cause: "no answer".to_owned() };
+        let problem = Problem::from(error);
+        assert_eq!((problem.slug(), problem.retry_after_ms()), ("unavailable", Some(1_000)));
+    }
 
     #[test]
     fn a_refusal_by_a_limit_says_when_to_come_back() {
-        let problem = Problem::RateLimited { name: "ticket", quota: Some(Quota::per(10, 10_000)), retry_after_ms: 1_001 };
+        let problem = Problem::RateLimited {
+            name: "ticket",
+            quota: Some(Quota::per(10, 10_000)),
+            retry_after_ms: 1_001,
+        };
         let response = problem.into_response();
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()["retry-after"], "2");

@@ -1,47 +1,53 @@
-//! Who is signed in: a bearer token, or the session cookie. Only the signature is checked here; whether the session
-//! is alive is asked by the use case, together with limits and bans.
+//! Reads the session from a bearer token or the session cookie. For a [`Caller`], only the token
+//! itself is checked here; the use case checks whether the session is alive, together with limits
+//! and bans.
 
 use axum::{extract::FromRequestParts, http::request::Parts, response::AppendHeaders};
 use lambda_http::http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::ClientAddress;
 use crate::{
-    app::{App, SessionClaims},
+    app::{Admin, App, Caller},
     config::CookieSecure,
     domain::Timestamp,
     problem::Problem,
 };
 
-/// The name of the cookie where it is `Secure`: browsers take it only from this host, over TLS and for all paths, so that
-/// no other page of the domain can slip in a session of its own.
+/// The cookie's name when it is `Secure`. Browsers accept this prefix only from this host, over TLS
+/// and for all paths, so that another host of the domain can't plant a session.
 const SECURE_COOKIE: &str = "__Host-session";
-/// Its name where it is not: the prefix needs `Secure`.
+/// The cookie's name when it is not `Secure`, as the prefix requires that attribute.
 const COOKIE: &str = "session";
 
-/// A signed-in user who reads.
-#[derive(Debug, Clone)]
-pub struct Signed(pub SessionClaims);
-
-/// A signed-in user who changes something: with only a cookie, the request must come from our own pages.
-#[derive(Debug, Clone)]
-pub struct SignedWriter(pub SessionClaims);
-
-impl FromRequestParts<App> for Signed {
+/// The caller of a session. A request that carries only the cookie and changes something must come
+/// from our own pages.
+impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        let token = bearer(&parts.headers).or_else(|| cookie(app, &parts.headers)).ok_or(Problem::Unauthenticated)?;
-        app.read_session(token).map(Self)
+        let (bearer, cookie) = (bearer(&parts.headers), cookie(app, &parts.headers));
+        if bearer.is_none()
+            && cookie.is_some()
+            && !parts.method.is_safe()
+            && !same_origin(&parts.headers)
+        {
+            return Err(Problem::Forbidden(
+                "a request with only the session cookie must come from this site's own pages",
+            ));
+        }
+        let session = app.read_session(bearer.or(cookie).ok_or(Problem::Unauthenticated)?).await?;
+        let ClientAddress(client) = ClientAddress::from_request_parts(parts, app).await?;
+        Ok(Self { session, client })
     }
 }
 
-impl FromRequestParts<App> for SignedWriter {
+/// An administrator admitted by [`App::enter_admin`]. Make it a handler's first argument, so that
+/// other callers are refused before the rest of the request is validated.
+impl FromRequestParts<App> for Admin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        if bearer(&parts.headers).is_none() && cookie(app, &parts.headers).is_some() && !same_origin(&parts.headers) {
-            return Err(Problem::Forbidden("a request with only the session cookie must come from this site's own pages"));
-        }
-        Signed::from_request_parts(parts, app).await.map(|Signed(claims)| Self(claims))
+        app.enter_admin(&Caller::from_request_parts(parts, app).await?).await
     }
 }
 
@@ -55,10 +61,15 @@ fn cookie<'a>(app: &App, headers: &'a HeaderMap) -> Option<&'a str> {
 }
 
 fn named<'a>(wanted: &str, headers: &'a HeaderMap) -> Option<&'a str> {
-    headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(';')).find_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        (name == wanted && !value.is_empty()).then_some(value)
-    })
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .find_map(|pair| {
+            let (name, value) = pair.trim().split_once('=')?;
+            (name == wanted && !value.is_empty()).then_some(value)
+        })
 }
 
 /// Whether a browser says that the request comes from this site's own pages.
@@ -69,10 +80,11 @@ fn same_origin(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Whether a browser says that the request comes from a page of another site. Programs that are no browser say nothing.
+/// Whether a browser says that the request comes from a page of another site. Other programs send
+/// no such header.
 pub(super) fn is_from_another_site(headers: &HeaderMap) -> bool {
     match headers.get("sec-fetch-site") {
-        // "none": the user, by the address bar or a bookmark.
+        // "none": the user used the address bar or a bookmark.
         Some(site) => site != "same-origin" && site != "none",
         None => headers.get(header::ORIGIN).is_some_and(|origin| !is_own(origin, headers)),
     }
@@ -80,39 +92,57 @@ pub(super) fn is_from_another_site(headers: &HeaderMap) -> bool {
 
 fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    let authority = origin
+        .to_str()
+        .ok()
+        .and_then(|origin| origin.split_once("://"))
+        .map(|(_, authority)| authority);
     authority.zip(host).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
 }
 
 /// The headers that give the browser a session token.
 #[must_use]
-pub fn session_cookie(app: &App, headers: &HeaderMap, token: &str, expires_at: Timestamp) -> [(HeaderName, String); 1] {
+pub fn session_cookie(
+    app: &App,
+    headers: &HeaderMap,
+    token: &str,
+    expires_at: Timestamp,
+) -> [(HeaderName, String); 1] {
     let max_age_seconds = expires_at.since_ms(app.now()) / 1_000;
     [set_cookie(is_secure(app, headers), token, max_age_seconds)]
 }
 
-/// The headers that end the session in the browser, whichever name its cookie has.
+/// The headers that end the session in the browser, under both names of the cookie.
 pub fn no_session_cookie() -> AppendHeaders<[(HeaderName, String); 2]> {
     AppendHeaders([set_cookie(true, "", 0), set_cookie(false, "", 0)])
 }
 
 fn set_cookie(secure: bool, value: &str, max_age_seconds: u64) -> (HeaderName, String) {
     let (name, secure) = if secure { (SECURE_COOKIE, "; Secure") } else { (COOKIE, "") };
-    (header::SET_COOKIE, format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={max_age_seconds}{secure}"))
+    (
+        header::SET_COOKIE,
+        format!(
+            "{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={max_age_seconds}{secure}"
+        ),
+    )
 }
 
 fn is_secure(app: &App, headers: &HeaderMap) -> bool {
     match app.config.cookie_secure {
         CookieSecure::Always => true,
         CookieSecure::Never => false,
-        // Behind a proxy the host may look like loopback to us, whatever the shopper opened.
+        // Behind a proxy, `Host` may be loopback although the shopper opened another address.
         CookieSecure::Auto => app.config.is_production() || !on_loopback(headers),
     }
 }
 
 fn on_loopback(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let name = if host.starts_with('[') { host.split(']').next().unwrap_or_default() } else { host.split(':').next().unwrap_or_default() };
+    let name = if host.starts_with('[') {
+        host.split(']').next().unwrap_or_default()
+    } else {
+        host.split(':').next().unwrap_or_default()
+    };
     name == "localhost" || name == "127.0.0.1" || name == "[::1"
 }
 
@@ -121,7 +151,10 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (header::HeaderName::from_static(name), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (header::HeaderName::from_static(name), value.parse().unwrap()))
+            .collect()
     }
 
     #[test]
@@ -129,17 +162,37 @@ mod tests {
         assert_eq!(bearer(&headers(&[("authorization", "bearer abc")])), Some("abc"));
         assert_eq!(bearer(&headers(&[("authorization", "Basic abc")])), None);
         assert_eq!(named(COOKIE, &headers(&[("cookie", "a=b; session=abc; c=d")])), Some("abc"));
-        assert_eq!(named(COOKIE, &headers(&[("cookie", "xsession=abc; session=; __Host-session=abc")])), None);
-        assert_eq!(named(SECURE_COOKIE, &headers(&[("cookie", "session=abc; __Host-session=def")])), Some("def"));
-        assert_eq!(named(SECURE_COOKIE, &headers(&[("cookie", "session=abc")])), None, "any page of the domain may have set it");
+        assert_eq!(
+            named(COOKIE, &headers(&[("cookie", "xsession=abc; session=; __Host-session=abc")])),
+            None
+        );
+        assert_eq!(
+            named(SECURE_COOKIE, &headers(&[("cookie", "session=abc; __Host-session=def")])),
+            Some("def")
+        );
+        assert_eq!(
+            named(SECURE_COOKIE, &headers(&[("cookie", "session=abc")])),
+            None,
+            "any page of the domain may have set it"
+        );
     }
 
     #[test]
     fn a_cookie_alone_counts_only_from_our_pages() {
         assert!(same_origin(&headers(&[("sec-fetch-site", "same-origin")])));
-        assert!(!same_origin(&headers(&[("sec-fetch-site", "same-site"), ("origin", "http://a"), ("host", "a")])));
-        assert!(same_origin(&headers(&[("origin", "https://shop.example"), ("host", "shop.example")])));
-        assert!(!same_origin(&headers(&[("origin", "https://evil.example"), ("host", "shop.example")])));
+        assert!(!same_origin(&headers(&[
+            ("sec-fetch-site", "same-site"),
+            ("origin", "http://a"),
+            ("host", "a")
+        ])));
+        assert!(same_origin(&headers(&[
+            ("origin", "https://shop.example"),
+            ("host", "shop.example")
+        ])));
+        assert!(!same_origin(&headers(&[
+            ("origin", "https://evil.example"),
+            ("host", "shop.example")
+        ])));
         assert!(!same_origin(&headers(&[("host", "shop.example")])));
     }
 
@@ -166,7 +219,10 @@ mod tests {
             "__Host-session=abc; Path=/; HttpOnly; SameSite=Lax; Max-Age=7; Secure",
             "the prefix needs Secure and Path=/, and no Domain"
         );
-        assert_eq!(set_cookie(false, "abc", 7).1, "session=abc; Path=/; HttpOnly; SameSite=Lax; Max-Age=7");
+        assert_eq!(
+            set_cookie(false, "abc", 7).1,
+            "session=abc; Path=/; HttpOnly; SameSite=Lax; Max-Age=7"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Which trace a request belongs to, and whose word counts for that.
+//! Which trace a request belongs to, and whose `traceparent` is trusted.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -12,64 +12,78 @@ use crate::{
     trace::{self, Exporter, TARGET, TRACEPARENT, TraceContext},
 };
 
-/// Addresses that are asked every few seconds, and say nothing in a trace.
+/// Paths of health checks: they are called every few seconds and would only add noise to the
+/// traces.
 const NOT_EXPORTED: [&str; 2] = ["/healthz", "/readyz"];
 
-/// Whose `traceparent` a router believes.
+/// Whose `traceparent` a router trusts.
 #[derive(Debug, Clone)]
 pub enum TraceSource {
-    /// Nobody's.
+    /// No sender's.
     Nobody,
-    /// That of every request: a function has a gateway in front, which speaks for its clients.
+    /// Every sender's: a function has a gateway in front, which decides for its clients.
     Gateway,
-    /// That of the configured proxies.
+    /// The configured proxies'.
     Proxies {
-        /// Their addresses.
+        /// The proxies' addresses.
         networks: Arc<[Network]>,
-        /// Whether theirs is also the decision what is exported. Otherwise only the ids are taken over: a proxy that passes
-        /// on what its clients send would let them have everything exported.
+        /// Whether the proxies also decide which traces are exported. Otherwise only the ids are
+        /// taken over: behind a proxy that passes on its clients' headers, any client could have
+        /// everything exported.
         decide: bool,
     },
 }
 
 impl TraceSource {
-    /// What the gateway believes.
+    /// The source that the gateway trusts: the configured proxies.
     #[must_use]
     pub fn of_gateway(config: &Config) -> Self {
-        Self::Proxies { networks: config.trusted_proxies.clone().into(), decide: config.traces.sampling == Sampling::Proxy }
+        Self::Proxies {
+            networks: config.trusted_proxies.clone().into(),
+            decide: config.traces.sampling == Sampling::Proxy,
+        }
     }
 
-    /// The context that the request brings, if it is believed.
+    /// The request's trace context, if its sender is trusted.
     fn believed(&self, request: &Request) -> Option<TraceContext> {
-        let from = |headers: &HeaderMap| headers.get(TRACEPARENT)?.to_str().ok()?.parse::<TraceContext>().ok();
+        let from = |headers: &HeaderMap| {
+            headers.get(TRACEPARENT)?.to_str().ok()?.parse::<TraceContext>().ok()
+        };
         match self {
             Self::Nobody => None,
             Self::Gateway => from(request.headers()),
             Self::Proxies { networks, decide } => {
                 let context = from(request.headers())?;
                 let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
-                is_trusted(peer.ip().to_canonical(), networks).then_some(TraceContext { sampled: context.sampled && *decide, ..context })
+                is_trusted(peer.ip().to_canonical(), networks)
+                    .then_some(TraceContext { sampled: context.sampled && *decide, ..context })
             }
         }
     }
 }
 
-/// The span that every line of a request is written in. At the highest level, because a line at any level should carry it.
+/// The span of a request's log lines. It has the highest level, so that lines of every level carry
+/// it.
 pub(super) struct RequestSpan {
     pub(super) span: Span,
-    /// Where somebody reads it.
+    /// `None` when traces are neither logged nor exported.
     pub(super) context: Option<TraceContext>,
-    /// Where the span is exported.
+    /// `None` when the span is not exported.
     pub(super) exporter: Option<&'static dyn Exporter>,
 }
 
 impl RequestSpan {
     pub(super) fn begin(request: &Request, request_id: &str, source: &TraceSource) -> Self {
         if !trace::wanted() {
-            return Self { span: tracing::error_span!("request", request_id), context: None, exporter: None };
+            return Self {
+                span: tracing::error_span!("request", request_id),
+                context: None,
+                exporter: None,
+            };
         }
         let incoming = source.believed(request);
-        let decided = incoming.filter(|_| matches!(source, TraceSource::Proxies { decide: true, .. }));
+        let decided =
+            incoming.filter(|_| matches!(source, TraceSource::Proxies { decide: true, .. }));
         let exporter = match decided {
             Some(incoming) => trace::exporter().filter(|_| incoming.sampled),
             None if NOT_EXPORTED.contains(&request.uri().path()) => None,
@@ -82,7 +96,8 @@ impl RequestSpan {
                 exporter.continues(&span, incoming);
             }
             if let Some(context) = exporter.context(&span) {
-                span.record("trace_id", context.trace_id_text()).record("span_id", context.span_id_text());
+                span.record("trace_id", context.trace_id_text())
+                    .record("span_id", context.span_id_text());
                 return Self { span, context: Some(context), exporter: Some(exporter) };
             }
         }
@@ -103,7 +118,11 @@ mod tests {
 
     fn request(peer: &str, traceparent: &str) -> Request {
         let peer = ConnectInfo(SocketAddr::new(peer.parse().unwrap(), 4711));
-        Request::get("/").header(TRACEPARENT, traceparent).extension(peer).body(Body::empty()).unwrap()
+        Request::get("/")
+            .header(TRACEPARENT, traceparent)
+            .extension(peer)
+            .body(Body::empty())
+            .unwrap()
     }
 
     fn proxies(sampling: &str) -> TraceSource {
@@ -120,7 +139,13 @@ mod tests {
         assert_eq!(source.believed(&request("::ffff:10.0.0.1", GIVEN)), Some(believed));
         assert_eq!(source.believed(&request("192.0.2.1", GIVEN)), None);
         assert_eq!(source.believed(&request("10.0.0.1", "00-4bf9")), None);
-        assert_eq!(source.believed(&Request::get("/").header(TRACEPARENT, GIVEN).body(Body::empty()).unwrap()), None, "from nowhere");
+        assert_eq!(
+            source.believed(
+                &Request::get("/").header(TRACEPARENT, GIVEN).body(Body::empty()).unwrap()
+            ),
+            None,
+            "from nowhere"
+        );
     }
 
     #[test]

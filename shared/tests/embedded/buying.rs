@@ -1,14 +1,15 @@
-//! What buyers are told by a process that did not take their order, and by one whose admission store has forgotten it.
+//! The answers to buyers from a process that did not accept their order, and from one whose
+//! admission store has lost it.
 
 use std::sync::Arc;
 
 use flashsale::{
     adapters::memory::MemoryAdmission,
-    app::{App, SessionClaims},
-    contract::session_id,
-    domain::{OrderId, SaleChange, SaleId},
-    ports::{Admission, AdmissionState},
+    app::{App, Caller, SessionClaims},
+    domain::{AdmissionState, OrderId, SaleChange, SaleId},
+    ports::Admission,
     problem::Problem,
+    testing::session_id,
 };
 
 use crate::{
@@ -16,19 +17,23 @@ use crate::{
     spies::SpiedOrders,
 };
 
-async fn ticket(app: &App, shop: &Shop, who: &SessionClaims, sale: SaleId) -> Result<String, Problem> {
-    app.issue_ticket(who, &shop.client, sale, None).await.map(|ticket| ticket.ticket)
+async fn ticket(app: &App, who: &Caller, sale: SaleId) -> Result<String, Problem> {
+    app.issue_ticket(who, sale, None).await.map(|ticket| ticket.ticket)
 }
 
 #[track_caller]
 fn already_bought<T>(outcome: Result<T, Problem>, order: OrderId) {
     let problem = refused(outcome, "already-bought");
-    assert!(matches!(problem, Problem::AlreadyBought { order_id } if order_id == order), "{problem:?}");
+    assert!(
+        matches!(problem, Problem::AlreadyBought { order_id } if order_id == order),
+        "{problem:?}"
+    );
 }
 
-/// The same user, signed out: a request that reaches the gate is refused there.
-fn signed_out(who: &SessionClaims) -> SessionClaims {
-    SessionClaims { session_id: session_id(), ..who.clone() }
+/// The same user, signed out: the gate refuses every request that reaches it.
+fn signed_out(who: &Caller) -> Caller {
+    let session = SessionClaims { session_id: session_id(), ..who.session.clone() };
+    Caller { session, ..who.clone() }
 }
 
 #[tokio::test]
@@ -36,16 +41,16 @@ async fn a_winner_is_told_so_by_a_process_that_did_not_take_the_order() {
     let shop = Shop::without_captchas().await;
     let (shoppers, sale) = (shop.shoppers(3).await, shop.sale(2).await);
     let orders = [shop.buy(&shoppers[0], sale).await, shop.buy(&shoppers[1], sale).await];
-    let other = shop.another().await;
-    refused(ticket(&other, &shop, &shoppers[2], sale).await, "sold-out");
-    // The flag is set, and stays so while the order is recorded and paid.
-    already_bought(ticket(&other, &shop, &shoppers[0], sale).await, orders[0]);
+    let other = shop.another();
+    refused(ticket(&other, &shoppers[2], sale).await, "sold-out");
+    // The flag is set and stays set while the order is recorded and paid.
+    already_bought(ticket(&other, &shoppers[0], sale).await, orders[0]);
     shop.work().await;
-    already_bought(ticket(&other, &shop, &shoppers[1], sale).await, orders[1]);
-    already_bought(ticket(&other, &shop, &shoppers[0], sale).await, orders[0]);
-    let restarted = shop.another().await;
-    refused(ticket(&restarted, &shop, &shoppers[2], sale).await, "sold-out");
-    already_bought(ticket(&restarted, &shop, &shoppers[1], sale).await, orders[1]);
+    already_bought(ticket(&other, &shoppers[1], sale).await, orders[1]);
+    already_bought(ticket(&other, &shoppers[0], sale).await, orders[0]);
+    let restarted = shop.another();
+    refused(ticket(&restarted, &shoppers[2], sale).await, "sold-out");
+    already_bought(ticket(&restarted, &shoppers[1], sale).await, orders[1]);
 }
 
 #[tokio::test]
@@ -61,9 +66,9 @@ async fn who_holds_no_order_is_refused_from_memory_for_a_second() {
     shop.clock.advance_ms(1);
     refused(shop.ticket(&signed_out(late), sale).await, "unauthenticated");
     refused(shop.ticket(late, sale).await, "sold-out");
-    // A unit comes back and is sold again: what was seen before does not count.
+    // A unit is returned and sold again: earlier knowledge must be discarded.
     shop.work().await;
-    shop.app.cancel_order(&shoppers[0], &shop.client, order).await.unwrap();
+    shop.app.cancel_order(&shoppers[0], order).await.unwrap();
     shop.clock.advance_ms(250);
     shop.buy(&shoppers[2], sale).await;
     refused(shop.ticket(&shoppers[0], sale).await, "sold-out");
@@ -78,8 +83,8 @@ async fn who_buys_with_an_older_ticket_is_not_remembered_as_without() {
     let order = shop.buy(&shoppers[0], sale).await;
     refused(shop.ticket(&shoppers[1], sale).await, "sold-out");
     shop.work().await;
-    shop.app.cancel_order(&shoppers[0], &shop.client, order).await.unwrap();
-    // Within the life of the flag, so that it is still the same.
+    shop.app.cancel_order(&shoppers[0], order).await.unwrap();
+    // Within the flag's time to live, so that it is unchanged.
     let order = shop.order(&shoppers[1], sale, &older).await.unwrap();
     already_bought(shop.ticket(&shoppers[1], sale).await, order);
 }
@@ -91,13 +96,13 @@ async fn who_buys_a_returned_unit_elsewhere_is_told_so_when_the_flag_is_looked_a
     let order = shop.buy(&shoppers[0], sale).await;
     shop.work().await;
     refused(shop.ticket(&shoppers[1], sale).await, "sold-out");
-    // Within the life of the flag a unit comes back, another process sells it, and all is recorded: the store's figures are
-    // what they were.
+    // Within the flag's time to live a unit is returned, sold by another process and recorded: the
+    // store's figures are the same as before.
     let before = shop.app.ports.admission.state(sale).await.unwrap();
-    shop.app.cancel_order(&shoppers[0], &shop.client, order).await.unwrap();
-    let other = shop.another().await;
-    let ticket = ticket(&other, &shop, &shoppers[1], sale).await.unwrap();
-    let order = other.place_order(&shoppers[1], &shop.client, sale, &ticket, None).await.unwrap().order_id;
+    shop.app.cancel_order(&shoppers[0], order).await.unwrap();
+    let other = shop.another();
+    let ticket = ticket(&other, &shoppers[1], sale).await.unwrap();
+    let order = other.place_order(&shoppers[1], sale, &ticket, None).await.unwrap().order_id;
     shop.work().await;
     assert_eq!(shop.app.ports.admission.state(sale).await.unwrap(), before);
     shop.clock.advance_ms(250);
@@ -112,13 +117,13 @@ async fn a_clock_set_back_does_not_keep_a_sale_sold_out() {
     shop.work().await;
     shop.clock.advance_ms(600_000);
     refused(shop.ticket(&shoppers[1], sale).await, "sold-out");
-    shop.app.cancel_order(&shoppers[0], &shop.client, order).await.unwrap();
+    shop.app.cancel_order(&shoppers[0], order).await.unwrap();
     shop.clock.set_by_ms(-300_000);
     shop.clock.advance_ms(250);
     shop.ticket(&shoppers[1], sale).await.unwrap();
 }
 
-/// A shop whose admission store can lose everything, and the ledger that is looked into.
+/// A shop whose admission store can lose all data, and a spy on its ledger.
 async fn forgetful() -> (Shop, Arc<MemoryAdmission>, Arc<SpiedOrders>) {
     let admission = Arc::new(MemoryAdmission::default());
     let mut spied = None;
@@ -132,7 +137,7 @@ async fn forgetful() -> (Shop, Arc<MemoryAdmission>, Arc<SpiedOrders>) {
     (shop, admission, spied.unwrap())
 }
 
-/// Loses what the admission store knows and waits for its rebuild.
+/// Loses the admission store's data and rebuilds it.
 async fn lose_and_rebuild(shop: &Shop, admission: &MemoryAdmission, sale: SaleId) {
     admission.lose_everything();
     shop.sweep().await;
@@ -148,25 +153,28 @@ async fn a_refused_ticket_whose_order_only_the_ledger_knows_gives_that_order() {
     let ticket = shop.ticket(&shoppers[0], sale).await.unwrap();
     let order = shop.order(&shoppers[0], sale, &ticket).await.unwrap();
     shop.work().await;
-    shop.app.cancel_order(&shoppers[0], &shop.client, order).await.unwrap();
+    shop.app.cancel_order(&shoppers[0], order).await.unwrap();
     lose_and_rebuild(&shop, &admission, sale).await;
     // Sold out by another buyer.
     let other = shop.buy(&shoppers[1], sale).await;
     assert_eq!(shop.order(&shoppers[0], sale, &ticket).await.unwrap(), order);
     // Already bought: the same user with another order.
     shop.work().await;
-    shop.app.cancel_order(&shoppers[1], &shop.client, other).await.unwrap();
+    shop.app.cancel_order(&shoppers[1], other).await.unwrap();
     shop.clock.advance_ms(3_000);
     let second = shop.buy(&shoppers[0], sale).await;
     assert_ne!(second, order);
     assert_eq!(shop.order(&shoppers[0], sale, &ticket).await.unwrap(), order);
-    // The sale has ended, or has been put off.
+    // The sale has ended or was postponed.
     let change = |starts_at, ends_at| SaleChange { starts_at, ends_at, ..SaleChange::default() };
-    for change in [change(None, Some(shop.app.now())), change(Some(shop.app.now().plus_ms(1)), Some(shop.app.now().plus_ms(2)))] {
-        shop.app.change_sale(shop.admin().await, sale, &change).await.unwrap();
+    for change in [
+        change(None, Some(shop.app.now())),
+        change(Some(shop.app.now().plus_ms(1)), Some(shop.app.now().plus_ms(2))),
+    ] {
+        shop.app.change_sale(&shop.admin().await, sale, &change).await.unwrap();
         assert_eq!(shop.order(&shoppers[0], sale, &ticket).await.unwrap(), order, "{change:?}");
     }
-    // The ticket's life is over.
+    // The ticket has expired.
     shop.clock.advance_ms(60_000);
     assert_eq!(shop.order(&shoppers[0], sale, &ticket).await.unwrap(), order);
 }
@@ -180,7 +188,7 @@ async fn a_refused_ticket_costs_the_ledger_nothing_and_after_a_loss_one_look_in_
     for _ in 0..5 {
         refused(shop.order(&shoppers[1], sale, &late).await, "sold-out");
     }
-    assert_eq!(orders.got.calls(), 0, "what the admission store never lost, it knows");
+    assert_eq!(orders.got.calls(), 0, "without a loss the admission store answers alone");
     shop.work().await;
     lose_and_rebuild(&shop, &admission, sale).await;
     for _ in 0..5 {

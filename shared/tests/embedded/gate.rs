@@ -1,55 +1,50 @@
 //! Suites of the gate ports on the embedded adapters.
 
+#[path = "../property/gate.rs"]
+mod property;
+
 use std::sync::Arc;
 
 use flashsale::{
-    adapters::memory::{MemoryCache, MemoryGate, MemoryLocks},
-    contract::gate::{self, Doors},
+    adapters::memory::{MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
+    contract_tests,
+    ports::{Cache, ConsumerReports, Locks},
+    testing::contract::gate::GatePorts,
 };
+use tokio::runtime::Runtime;
 
-fn doors(memory: &Arc<MemoryGate>) -> Doors {
-    Doors { gate: memory.clone(), sessions: memory.clone(), blacklist: memory.clone() }
+async fn gate() -> ((), GatePorts) {
+    ((), GatePorts::of(&Arc::new(MemoryGate::new())))
 }
 
-macro_rules! in_memory {
-    ($($name:ident: |$memory:ident| $call:expr;)*) => {
-        mod gate_memory {
-            use super::*;
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    let $memory = Arc::new(MemoryGate::new());
-                    $call.await;
-                }
-            )*
-        }
+async fn locks() -> ((), Arc<dyn Locks>) {
+    ((), Arc::new(MemoryLocks::new()))
+}
+
+async fn cache() -> ((), Arc<dyn Cache>) {
+    ((), Arc::new(MemoryCache::new()))
+}
+
+async fn consumer_reports() -> ((), Arc<dyn ConsumerReports>) {
+    ((), Arc::new(MemoryConsumerReports::new()))
+}
+
+mod gate_memory {
+    use super::*;
+    contract_tests! { gate [] gate() }
+    contract_tests! { locks [] locks() }
+    contract_tests! { cache [] cache() }
+    contract_tests! { consumer_reports [] consumer_reports() }
+}
+
+#[test]
+fn memory_gate_agrees_with_the_rules() {
+    let memory = Arc::new(MemoryGate::new());
+    let store = property::Store {
+        gate: memory.clone(),
+        sessions: memory.clone(),
+        blacklist: memory,
+        forgets: true,
     };
-}
-
-in_memory! {
-    order_of_checks: |memory| gate::order_of_checks(&doors(&memory));
-    burst_and_rate: |memory| gate::burst_and_rate(&*memory);
-    exact_retry: |memory| gate::exact_retry(&*memory);
-    quota_under_contention: |memory| gate::quota_under_contention(memory);
-    charges_all_or_none: |memory| gate::charges_all_or_none(&*memory);
-    clock_set_back: |memory| gate::clock_set_back(&*memory);
-    strikes: |memory| gate::strikes(&doors(&memory));
-    sessions: |memory| gate::sessions(&doors(&memory));
-    many_sessions: |memory| gate::many_sessions(&doors(&memory));
-    session_roles: |memory| gate::session_roles(&doors(&memory));
-    blacklist: |memory| gate::blacklist(&doors(&memory));
-    bans_put_back: |memory| gate::bans_put_back(&doors(&memory));
-    failures: |memory| gate::failures(memory);
-    captchas: |memory| gate::captchas(memory);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gate_locks() {
-    gate::locks(&MemoryLocks::new()).await;
-    gate::lock_exclusion(Arc::new(MemoryLocks::new())).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gate_cache() {
-    gate::cache(Arc::new(MemoryCache::new())).await;
+    property::against_the_rules(&Runtime::new().unwrap(), &store, 500);
 }

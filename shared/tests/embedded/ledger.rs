@@ -10,57 +10,34 @@ use std::{
 
 use flashsale::{
     adapters::sqlite::{OpenError, Sqlite},
-    contract::{
-        self, START,
-        ledger::{self, Ledger},
-    },
+    contract_tests,
     domain::{OrderId, SaleChange},
-    ports::{Health as _, OrderLedger, Sales},
+    ports::{OrderLedger, Sales},
     private_files::Loose,
+    testing::{
+        self, START,
+        contract::ledger::{self, Ledger},
+    },
 };
 use sqlx::{ConnectOptions as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
-use crate::support::TempDir;
+use flashsale::testing::TempDir;
 
-macro_rules! suites {
-    ($($suite:ident),*) => {$(
-        #[tokio::test(flavor = "multi_thread")]
-        async fn $suite() {
-            let dir = TempDir::new();
-            ledger::$suite(&Ledger::of(dir.sqlite().await)).await;
-        }
-    )*};
-}
-suites!(
-    users,
-    kept_sessions,
-    session_races,
-    kept_bans,
-    sales,
-    signing_keys,
-    recording,
-    payment,
-    cancellation,
-    expiry,
-    expiry_by_sale,
-    stock_return,
-    tally,
-    paging,
-    recording_races,
-    ending_races
-);
-
-/// A connection of its own, as another tool would have it.
-pub async fn raw(dir: &TempDir) -> SqliteConnection {
-    SqliteConnectOptions::new().filename(dir.path().join("flashsale.sqlite")).connect().await.unwrap()
-}
-
-#[tokio::test]
-async fn health() {
+async fn ledger() -> (TempDir, Ledger) {
     let dir = TempDir::new();
     let store = dir.sqlite().await;
-    assert_eq!(store.name(), "database");
-    store.check().await.unwrap();
+    (dir, Ledger::of(store))
+}
+
+contract_tests! { ledger [] ledger() }
+
+/// A separate connection, as another tool would open it.
+pub async fn raw(dir: &TempDir) -> SqliteConnection {
+    SqliteConnectOptions::new()
+        .filename(dir.path().join("flashsale.sqlite"))
+        .connect()
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -69,7 +46,8 @@ async fn constraints_hold() {
     let forbidden = ledger::forbidden(&Ledger::of(dir.sqlite().await)).await;
     let mut raw = raw(&dir).await;
     for (what, sql) in &forbidden.statements {
-        let refused = sqlx::query(sqlx::AssertSqlSafe(sql.clone())).execute(&mut raw).await.expect_err(what);
+        let refused =
+            sqlx::query(sqlx::AssertSqlSafe(sql.clone())).execute(&mut raw).await.expect_err(what);
         assert!(refused.to_string().contains("constraint failed"), "{what}: {refused}");
     }
     forbidden.assert_unharmed().await;
@@ -82,12 +60,14 @@ async fn constraints_hold() {
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_reopening() {
     let dir = TempDir::new();
-    let sale = contract::sale(1_000);
+    let sale = testing::sale(1_000);
     let mut acknowledged = Vec::new();
     for _ in 0..5 {
         let store = dir.sqlite().await;
         store.create(&sale).await.unwrap();
-        let batches: Vec<Vec<_>> = (0..20).map(|_| (0..3).map(|_| contract::request(&sale, contract::user_id())).collect()).collect();
+        let batches: Vec<Vec<_>> = (0..20)
+            .map(|_| (0..3).map(|_| testing::request(&sale, testing::user_id())).collect())
+            .collect();
         let tasks: Vec<_> = batches
             .into_iter()
             .map(|batch| {
@@ -102,7 +82,10 @@ async fn what_was_acknowledged_is_there_after_reopening() {
     }
     let store = dir.sqlite().await;
     for recorded in &acknowledged {
-        assert_eq!(OrderLedger::get(&store, recorded.order.order_id).await.unwrap().as_ref(), Some(&recorded.order));
+        assert_eq!(
+            OrderLedger::get(&store, recorded.order.order_id).await.unwrap().as_ref(),
+            Some(&recorded.order)
+        );
     }
     assert_eq!(store.tally(sale.sale_id).await.unwrap().active, 300);
     assert_eq!(Sales::get(&store, sale.sale_id).await.unwrap().unwrap().sold, 300);
@@ -110,17 +93,18 @@ async fn what_was_acknowledged_is_there_after_reopening() {
 
 const CRASH_DIR: &str = "FLASHSALE_TEST_CRASH_DIR";
 
-/// Run as a process of its own by the test below; killed by it.
+/// The test below runs this as a separate process and kills it.
 #[tokio::test]
 #[ignore = "runs inside what_was_acknowledged_is_there_after_a_kill"]
 async fn crashing_process() {
     let Some(dir) = std::env::var_os(CRASH_DIR) else { return };
     let store = Sqlite::open(dir.as_ref(), Loose::Tighten).await.unwrap();
-    let sale = contract::sale(1_000_000);
+    let sale = testing::sale(1_000_000);
     store.create(&sale).await.unwrap();
     let workers = (0..4).map(|_| async {
         loop {
-            let batch: Vec<_> = (0..10).map(|_| contract::request(&sale, contract::user_id())).collect();
+            let batch: Vec<_> =
+                (0..10).map(|_| testing::request(&sale, testing::user_id())).collect();
             for recorded in store.record(&batch, START, 1).await.unwrap() {
                 println!("acknowledged {}", recorded.unwrap().order.order_id);
             }
@@ -141,7 +125,7 @@ async fn what_was_acknowledged_is_there_after_a_kill() {
     let mut acknowledged: Vec<OrderId> = Vec::new();
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let Ok(line) = line else { break };
-        // The last line may be cut off by the kill.
+        // The kill may truncate the last line.
         if let Some(id) = line.strip_prefix("acknowledged ").and_then(|id| id.parse().ok()) {
             acknowledged.push(id);
         }
@@ -165,7 +149,13 @@ async fn a_directory_has_one_owner() {
     assert!(matches!(refused, OpenError::InUse(_)), "{refused}");
     let clone = store.clone();
     drop(store);
-    assert!(matches!(Sqlite::open(dir.path(), Loose::Tighten).await.err().unwrap(), OpenError::InUse(_)), "a clone still has it open");
+    assert!(
+        matches!(
+            Sqlite::open(dir.path(), Loose::Tighten).await.err().unwrap(),
+            OpenError::InUse(_)
+        ),
+        "a clone still has it open"
+    );
     drop(clone);
     dir.sqlite().await;
 }
@@ -198,11 +188,11 @@ async fn only_its_user_can_read_the_store() {
     let dir = TempDir::new();
     let new = dir.path().join("above/data");
     let store = Sqlite::open(&new, Loose::Refuse).await.unwrap();
-    store.create(&contract::sale(1)).await.unwrap();
+    store.create(&testing::sale(1)).await.unwrap();
     let there = modes(&new);
     // The directory, the lock, the database, its log and the log's index.
     assert!(there.len() == 5 && only_ours(&there), "{there:?}");
-    assert_eq!(mode(&dir.path().join("above")), 0o700, "what was made on the way");
+    assert_eq!(mode(&dir.path().join("above")), 0o700, "the created parent directory");
     drop(store);
 }
 
@@ -210,28 +200,31 @@ async fn only_its_user_can_read_the_store() {
 async fn a_store_that_others_can_read_is_closed_to_them_or_refused() {
     let dir = TempDir::new();
     let store = dir.sqlite().await;
-    store.create(&contract::sale(1)).await.unwrap();
+    store.create(&testing::sale(1)).await.unwrap();
     drop(store);
     for (name, loose) in [(".", 0o755), ("lock", 0o644), ("flashsale.sqlite", 0o640)] {
         let path = dir.path().join(name);
         let opened = loop {
             set_mode(&path, loose);
             match Sqlite::open(dir.path(), Loose::Refuse).await {
-                // The one before is still closing.
+                // The previous process is still closing.
                 Err(OpenError::InUse(_)) => {}
                 other => break other,
             }
         };
         let shown = opened.err().unwrap().to_string();
-        assert!(shown.contains(&format!("(mode {loose:04o})")) && shown.contains("chmod"), "{shown}");
-        assert_eq!(mode(&path), loose, "nothing is changed where it is refused");
+        assert!(
+            shown.contains(&format!("(mode {loose:04o})")) && shown.contains("chmod"),
+            "{shown}"
+        );
+        assert_eq!(mode(&path), loose, "a refused path is left unchanged");
         let store = dir.sqlite().await;
         let there = modes(dir.path());
         assert!(only_ours(&there), "{there:?}");
         drop(store);
     }
 
-    // A directory that is somebody else's stays open to its users.
+    // A directory that contains other files keeps its permissions.
     let foreign = dir.path().join("srv");
     std::fs::create_dir(&foreign).unwrap();
     set_mode(&foreign, 0o755);
@@ -250,33 +243,50 @@ async fn a_store_that_others_can_read_is_closed_to_them_or_refused() {
 async fn a_price_of_a_process_that_kept_none_stays_good() {
     let dir = TempDir::new();
     let store = dir.sqlite().await;
-    let sale = contract::sale(1);
+    let sale = testing::sale(1);
     Sales::create(&store, &sale).await.unwrap();
-    let admitted = contract::request(&sale, contract::user_id());
-    // As a process of an earlier version leaves it during an upgrade.
+    let admitted = testing::request(&sale, testing::user_id());
+    // The state that a process of an earlier version leaves during an upgrade.
     sqlx::query("DELETE FROM sale_prices").execute(&mut raw(&dir).await).await.unwrap();
     let change = SaleChange { price: Some(sale.price + 1), ..SaleChange::default() };
     Sales::change(&store, sale.sale_id, &change).await.unwrap();
     let recorded = store.record(&[admitted], START, 10).await.unwrap();
-    assert!(recorded[0].as_ref().is_ok_and(|recorded| recorded.order.status.is_active()), "{recorded:?}");
+    assert!(
+        recorded[0].as_ref().is_ok_and(|recorded| recorded.order.status.is_active()),
+        "{recorded:?}"
+    );
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_a_directory_is_said() {
-    let open = async |path: &std::path::Path| Sqlite::open(path, Loose::Tighten).await.err().unwrap().to_string();
+    let open = async |path: &std::path::Path| {
+        Sqlite::open(path, Loose::Tighten).await.err().unwrap().to_string()
+    };
     let dir = TempDir::new();
     let file = dir.path().join("file");
     std::fs::write(&file, "x").unwrap();
     for path in [&file, &file.join("below")] {
         let shown = open(path).await;
-        assert!(shown.contains(&path.display().to_string()) && shown.contains("no directory"), "{shown}");
+        assert!(
+            shown.contains(&path.display().to_string()) && shown.contains("no directory"),
+            "{shown}"
+        );
     }
 
     let other = dir.path().join("other");
     std::fs::create_dir(&other).unwrap();
-    std::fs::write(other.join("flashsale.sqlite"), "this is no database, and long enough to be seen as none ".repeat(99)).unwrap();
+    std::fs::write(
+        other.join("flashsale.sqlite"),
+        "this is no database, and long enough to be seen as none ".repeat(99),
+    )
+    .unwrap();
     let shown = open(&other).await;
-    assert!(shown.contains("flashsale.sqlite") && shown.contains("no SQLite database") && shown.contains("--data-dir"), "{shown}");
+    assert!(
+        shown.contains("flashsale.sqlite")
+            && shown.contains("no SQLite database")
+            && shown.contains("--data-dir"),
+        "{shown}"
+    );
 
     let newer = TempDir::new();
     drop(newer.sqlite().await);
@@ -286,7 +296,8 @@ async fn what_is_wrong_with_a_directory_is_said() {
     assert!(shown.contains("newer release") && shown.contains("9999"), "{shown}");
 }
 
-/// Not a test: prints how fast batches are recorded. `cargo test --release -p flashsale --test embedded -- --ignored --nocapture rate`
+/// Not a test: prints how fast batches are recorded. `cargo test --release -p flashsale --test
+/// embedded -- --ignored --nocapture rate`
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
 async fn record_rate() {

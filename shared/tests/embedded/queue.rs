@@ -4,82 +4,22 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::sqlite::Sqlite,
-    contract::queue::{self, carried, gather, orders},
-    ports::{Backlog, Depth, OrderQueue as _, OrderSource as _},
+    contract_tests,
+    domain::{QueueBacklog, QueueDepth},
+    ports::{OrderQueue as _, OrderSource as _},
     private_files::Loose,
+    testing::contract::queue::{QueuePorts, carried, gather, orders},
 };
 
-use crate::support::TempDir;
+use flashsale::testing::TempDir;
 
-#[tokio::test]
-async fn published_is_received_once() {
+async fn queue() -> (TempDir, QueuePorts) {
     let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::published_is_received_once(&store, &store).await;
+    let store = Arc::new(dir.sqlite().await);
+    (dir, QueuePorts::of(&store))
 }
 
-#[tokio::test]
-async fn receive_is_bounded() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::receive_is_bounded(&store, &store).await;
-}
-
-#[tokio::test]
-async fn a_message_wakes_the_receiver() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::a_message_wakes_the_receiver(&store, Arc::new(store.clone())).await;
-}
-
-#[tokio::test]
-async fn a_receiver_may_go_away() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::a_receiver_may_go_away(&store, &store).await;
-}
-
-#[tokio::test]
-async fn handed_back_comes_again() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::handed_back_comes_again(&store, &store).await;
-}
-
-#[tokio::test]
-async fn handed_back_too_often_is_parked() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::handed_back_too_often_is_parked(&store, &store).await;
-}
-
-#[tokio::test]
-async fn parked_is_counted() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::parked_is_counted(&store, &store).await;
-}
-
-#[tokio::test]
-async fn parked_is_shown_retried_and_discarded() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::parked_is_shown_retried_and_discarded(&store, &store, &store).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn many_publish_at_once() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::many_publish_at_once(Arc::new(store.clone()), &store).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn two_consumers_share() {
-    let dir = TempDir::new();
-    let store = dir.sqlite().await;
-    queue::two_consumers_share(Arc::new(store.clone()), [Arc::new(store.clone()), Arc::new(store)]).await;
-}
+contract_tests! { queue [] queue() }
 
 #[tokio::test]
 async fn a_restart_makes_everything_visible_again() {
@@ -91,20 +31,23 @@ async fn a_restart_makes_everything_visible_again() {
     }
     let before = gather(&store, 3).await;
     store.ack(&[before[1].tag]).await.unwrap();
-    // A crash of the process looks the same to the file: nothing is written at the end.
+    // The file looks the same after a crash, because nothing is written at the end.
     drop(store);
     let store = reopened(&dir).await;
     store.ack(&[before[0].tag, before[2].tag]).await.unwrap();
     let after = gather(&store, 2).await;
-    assert_eq!(after.iter().map(carried).collect::<Vec<_>>(), [messages[0].clone(), messages[2].clone()]);
+    assert_eq!(
+        after.iter().map(carried).collect::<Vec<_>>(),
+        [messages[0].clone(), messages[2].clone()]
+    );
     assert!(after.iter().all(|delivery| delivery.redelivered));
     store.publish(&messages[1]).await.unwrap();
     let new = gather(&store, 1).await;
     assert!(!new[0].redelivered, "published by this run");
-    assert_eq!(store.depth().await.unwrap(), Depth { waiting: 3, parked: 0 });
+    assert_eq!(store.depth().await.unwrap(), QueueDepth { waiting: 3, parked: 0 });
 }
 
-/// Opens the store again as soon as the one before has let go of it.
+/// Opens the store again as soon as the previous process has released it.
 async fn reopened(dir: &TempDir) -> Sqlite {
     for _ in 0..200 {
         match Sqlite::open(dir.path(), Loose::Tighten).await {
@@ -116,19 +59,44 @@ async fn reopened(dir: &TempDir) -> Sqlite {
 }
 
 #[tokio::test]
-async fn memory_keeps_reports_of_consumers() {
-    flashsale::contract::holders(&flashsale::adapters::memory::MemoryHolders::new()).await;
+async fn what_an_earlier_process_left_is_counted_until_it_is_worked_off() {
+    let dir = TempDir::new();
+    let store = dir.sqlite().await;
+    store.publish(&orders(1)).await.unwrap();
+    store.publish(&orders(1)).await.unwrap();
+    assert_eq!(store.inherited().await.unwrap(), Some(0), "published by this process");
+    drop(store);
+    let store = reopened(&dir).await;
+    store.publish(&orders(1)).await.unwrap();
+    assert_eq!(store.inherited().await.unwrap(), Some(2));
+    let given = gather(&store, 3).await;
+    assert_eq!(
+        store.inherited().await.unwrap(),
+        Some(2),
+        "received messages are not yet processed"
+    );
+    store.hand_back(&[given[0].tag]).await.unwrap();
+    store.ack(&[given[1].tag]).await.unwrap();
+    assert_eq!(store.inherited().await.unwrap(), Some(1));
+    let again = gather(&store, 1).await;
+    store.ack(&[again[0].tag]).await.unwrap();
+    assert_eq!(store.inherited().await.unwrap(), Some(0));
+    assert_eq!(store.depth().await.unwrap().waiting, 1);
 }
 
 #[tokio::test]
 async fn what_a_consumer_holds_is_in_the_backlog() {
     let dir = TempDir::new();
     let store = dir.sqlite().await;
-    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
+    assert_eq!(store.backlog().await.unwrap(), QueueBacklog::default());
     store.publish(&orders(1)).await.unwrap();
     let given = store.receive(1, 1_000).await.unwrap();
-    assert_eq!(store.backlog().await.unwrap(), Backlog { ready: 1, consumers: 0 }, "nobody else needs to tell");
-    assert_eq!(store.held(), None);
+    assert_eq!(
+        store.backlog().await.unwrap(),
+        QueueBacklog { ready: 1, consumers: 0 },
+        "no consumer needs to report"
+    );
+    assert_eq!(store.progress(), None);
     store.ack(&[given[0].tag]).await.unwrap();
-    assert_eq!(store.backlog().await.unwrap(), Backlog::default());
+    assert_eq!(store.backlog().await.unwrap(), QueueBacklog::default());
 }

@@ -1,5 +1,5 @@
-//! Sessions, bans and sign-ins when one node of the fast store does not answer, the ledger fails in between, or the client
-//! goes away; and the sweep when a page of sales can't be read.
+//! Sessions, bans and sign-ins when one node of the fast store does not answer, the ledger fails
+//! midway, or the client disconnects; and the sweep when a page of sales can't be read.
 
 use std::{
     collections::HashSet,
@@ -13,11 +13,15 @@ use std::{
 use async_trait::async_trait;
 use flashsale::{
     adapters::memory::MemoryAdmission,
-    app::{Credentials, NewBan},
-    domain::{Ban, Phone, Role, Sale, SaleChange, SaleId, SessionId, Subject, Timestamp, UserId},
+    api::NewBan,
+    app::Credentials,
+    domain::{
+        AdmissionState, Ban, CreationKey, KeptSession, Opening, Phone, Role, Sale, SaleChange,
+        SaleChanged, SaleCreated, SaleId, Session, SessionId, Subject, Timestamp, UserId,
+    },
     ports::{
-        Admission as _, AdmissionState, BanLedger as _, Blacklist, Changed, CreatedOnce, CreationKey, Failures, KeptSession, Opening,
-        Sales, Session, SessionLedger, Sessions, StoreError, Stored,
+        Admission as _, BanLedger as _, Blacklist, Failures, Sales, SessionLedger, Sessions,
+        StoreError, Stored,
     },
 };
 use tokio::sync::Semaphore;
@@ -31,7 +35,7 @@ fn fault() -> StoreError {
     StoreError::Unavailable { store: "Redis", cause: "a test's fault".to_owned() }
 }
 
-/// A fast store whose node with some users and subjects does not answer.
+/// A fast store in which the node with some users and subjects does not answer.
 struct Nodes {
     sessions: Arc<dyn Sessions>,
     blacklist: Arc<dyn Blacklist>,
@@ -137,26 +141,37 @@ async fn with_nodes(settings: &[(&str, &str)]) -> (Shop, Arc<Nodes>) {
 async fn a_node_that_does_not_answer_holds_up_no_ends_of_others() {
     let (shop, nodes) = with_nodes(&[("SWEEPER__BATCH_MAX", "2")]).await;
     let shoppers = shop.shoppers(7).await;
-    // Those of the node that fails are due first, and more than are told in one tick.
+    // The ends on the failing node are due first, and are more than one tick copies.
     for (nth, who) in shoppers.iter().enumerate() {
         if nth < 5 {
-            nodes.fail(Subject::User(who.user_id));
+            nodes.fail(Subject::User(who.session.user_id));
         }
         shop.clock.advance_ms(1);
-        shop.app.ports.session_ledger.end(who.user_id, who.session_id, shop.app.now()).await.unwrap();
+        shop.app
+            .ports
+            .session_ledger
+            .end(who.session.user_id, who.session.session_id, shop.app.now())
+            .await
+            .unwrap();
     }
     for _ in 0..4 {
         assert!(shop.app.sweep().await.unwrap().leader);
         shop.clock.advance_ms(1_000);
     }
-    assert!(shoppers[5..].iter().all(|who| !nodes.is_open(who.session_id)), "the others' ends were told");
-    assert!(shoppers[..5].iter().all(|who| nodes.is_open(who.session_id)));
+    assert!(
+        shoppers[5..].iter().all(|who| !nodes.is_open(who.session.session_id)),
+        "the others' ends were copied"
+    );
+    assert!(shoppers[..5].iter().all(|who| nodes.is_open(who.session.session_id)));
     nodes.mend();
     for _ in 0..10 {
         shop.clock.advance_ms(1_000);
         assert_eq!(shop.sweep().await.failed, 0);
     }
-    assert!(shoppers.iter().all(|who| !nodes.is_open(who.session_id)), "and these when their node answered");
+    assert!(
+        shoppers.iter().all(|who| !nodes.is_open(who.session.session_id)),
+        "these were copied once their node answered"
+    );
 }
 
 fn address(n: u32) -> Subject {
@@ -175,7 +190,7 @@ async fn banned(shop: &Shop) -> HashSet<Subject> {
 #[tokio::test]
 async fn a_node_that_does_not_answer_holds_up_no_bans_of_others() {
     let (shop, nodes) = with_nodes(&[("SWEEPER__BATCH_MAX", "2")]).await;
-    // The fast store knows that no bans are to be loaded.
+    // The fast store has noted that no bans need loading.
     shop.sweep().await;
     for n in 0..7 {
         if n < 5 {
@@ -184,14 +199,15 @@ async fn a_node_that_does_not_answer_holds_up_no_bans_of_others() {
         shop.clock.advance_ms(1);
         shop.store.put(&ban(&address(n), shop.app.now())).await.unwrap();
     }
-    // All are put back page by page too: that they are told is seen when this fails.
+    // Restoring the bans page by page would store them too. Because the restore fails here, the
+    // test shows that each ban is copied.
     for _ in 0..4 {
         shop.app.sweep().await.unwrap();
         shop.clock.advance_ms(1_000);
     }
     assert_eq!(banned(&shop).await, HashSet::from([address(5), address(6)]));
     let due = shop.store.shares_due(shop.app.now().plus_ms(30_000), 100).await.unwrap();
-    assert_eq!(due.len(), 5, "the two were told and noted: {due:?}");
+    assert_eq!(due.len(), 5, "the two were copied and noted: {due:?}");
     nodes.mend();
     for _ in 0..10 {
         shop.clock.advance_ms(1_000);
@@ -210,11 +226,11 @@ async fn bans_of_a_node_that_does_not_answer_hold_up_no_page_of_others() {
     }
     nodes.fail(address(3));
     assert!(shop.app.sweep().await.unwrap().failed > 0);
-    assert_eq!(banned(&shop).await.len(), 129, "after a loss, all but the one");
+    assert_eq!(banned(&shop).await.len(), 129, "all except one are restored after the loss");
     nodes.mend();
     assert_eq!(shop.sweep().await.failed, 0);
-    assert_eq!(banned(&shop).await.len(), 130, "they were not taken as loaded");
-    // One on each of two pages is lost by its node, and the first can't be put back.
+    assert_eq!(banned(&shop).await.len(), 130, "loading was not noted as finished");
+    // One ban on each of two pages is lost by its node, and the first can't be restored.
     for n in [0, 129] {
         shop.app.ports.blacklist.lift(&address(n)).await.unwrap();
     }
@@ -224,16 +240,17 @@ async fn bans_of_a_node_that_does_not_answer_hold_up_no_page_of_others() {
     for _ in 0..3 {
         shop.app.sweep().await.unwrap();
     }
-    assert!(banned(&shop).await.contains(&address(129)), "the second page had its turn");
+    assert!(banned(&shop).await.contains(&address(129)), "the second page was restored");
 }
 
 #[tokio::test]
 async fn old_bans_are_looked_for_once_a_minute_and_then_page_by_page() {
     const KEPT_MS: u64 = 30 * 86_400_000;
     let (shop, _) = with_nodes(&[("SWEEPER__BATCH_MAX", "2")]).await;
-    let kept = async || shop.store.of(&(0..6).map(address).collect::<Vec<_>>()).await.unwrap().len();
+    let kept =
+        async || shop.store.of(&(0..6).map(address).collect::<Vec<_>>()).await.unwrap().len();
     for n in 0..6 {
-        // The last one a second later.
+        // The last ban is created a second later.
         let created_at = if n == 5 { shop.app.now().plus_ms(1_000) } else { shop.app.now() };
         let ban = Ban { expires_at: Some(created_at.plus_ms(1)), ..ban(&address(n), created_at) };
         shop.store.put(&ban).await.unwrap();
@@ -245,10 +262,10 @@ async fn old_bans_are_looked_for_once_a_minute_and_then_page_by_page() {
         shop.sweep().await;
         left.push(kept().await);
     }
-    assert_eq!(left, [4, 2, 1], "one page with each tick");
+    assert_eq!(left, [4, 2, 1], "one page per tick");
     shop.clock.advance_ms(59_999);
     shop.sweep().await;
-    assert_eq!(kept().await, 1, "looked for a moment ago");
+    assert_eq!(kept().await, 1, "the last search was less than a minute ago");
     shop.clock.advance_ms(1);
     shop.sweep().await;
     assert_eq!(kept().await, 0);
@@ -260,18 +277,23 @@ async fn what_an_administrator_has_done_is_logged_also_when_the_fast_store_fails
     let (shop, nodes) = with_nodes(&[]).await;
     let admin = shop.admin().await;
     nodes.fail(address(1));
-    let new = NewBan { kind: "address".to_owned(), value: address(1).value(), reason: "resale".to_owned(), expires_at: None };
-    refused(shop.app.put_ban(admin, new.clone()).await, "unavailable");
+    let new = NewBan {
+        kind: "address".to_owned(),
+        value: address(1).value(),
+        reason: "resale".to_owned(),
+        expires_at: None,
+    };
+    refused(shop.app.put_ban(&admin, new.clone()).await, "unavailable");
     assert_eq!(lines.of("ban-put").len(), 1);
-    refused(shop.app.lift_ban(admin, "address", &new.value).await, "unavailable");
+    refused(shop.app.lift_ban(&admin, "address", &new.value).await, "unavailable");
     assert_eq!(lines.of("ban-lifted").len(), 1);
-    // The ledger has done it already, and the fast store has nothing: it was done once.
+    // The ledger has the change already, and the fast store does not: the change happened once.
     nodes.mend();
-    refused(shop.app.lift_ban(admin, "address", &new.value).await, "not-found");
+    refused(shop.app.lift_ban(&admin, "address", &new.value).await, "not-found");
     assert_eq!(lines.of("ban-lifted").len(), 1);
-    // An automatic ban, of which only the fast store knows.
+    // An automatic ban, which is only in the fast store.
     nodes.ban(&ban(&address(2), shop.app.now())).await.unwrap();
-    shop.app.lift_ban(admin, "address", &address(2).value()).await.unwrap();
+    shop.app.lift_ban(&admin, "address", &address(2).value()).await.unwrap();
     assert_eq!(lines.of("ban-lifted").len(), 2);
 }
 
@@ -284,16 +306,19 @@ async fn a_lifting_that_is_told_again_leaves_a_ban_that_was_put_since() {
     shop.sweep().await;
     shop.clock.advance_ms(1_000);
     assert!(shop.store.lift(&address(1), shop.app.now()).await.unwrap());
-    // Before the sweeper has told of the lifting, and again before it tells of it a second time.
+    // Before the sweeper copies the lift, and again before it copies it a second time.
     for wait_ms in [1_000, 61_000] {
         shop.clock.advance_ms(1);
-        let automatic = Ban { reason: "too many refused requests".to_owned(), ..ban(&address(1), shop.app.now()) };
+        let automatic = Ban {
+            reason: "too many refused requests".to_owned(),
+            ..ban(&address(1), shop.app.now())
+        };
         shop.app.ports.blacklist.ban(&automatic).await.unwrap();
         shop.clock.advance_ms(wait_ms);
-        assert!(shop.sweep().await.shared > 0, "the lifting was told");
+        assert!(shop.sweep().await.shared > 0, "the lift was copied");
         assert_eq!(banned(&shop).await, HashSet::from([address(1)]));
     }
-    // A process that read the ban before it was lifted puts it back late: that one goes.
+    // A process that read the ban before the lift restores it late: this copy is removed.
     shop.store.put(&operators).await.unwrap();
     shop.clock.advance_ms(1);
     assert!(shop.store.lift(&address(1), shop.app.now()).await.unwrap());
@@ -307,12 +332,14 @@ async fn a_node_that_does_not_answer_fails_no_look_ups_of_others() {
     let (shop, nodes) = with_nodes(&[]).await;
     let shoppers = shop.shoppers(20).await;
     for (nth, who) in shoppers.iter().enumerate() {
-        nodes.sessions.end(who.user_id, who.session_id).await.unwrap();
+        nodes.sessions.end(who.session.user_id, who.session.session_id).await.unwrap();
         if nth % 2 == 0 {
-            nodes.fail(Subject::User(who.user_id));
+            nodes.fail(Subject::User(who.session.user_id));
         }
     }
-    let answers = futures_util::future::join_all(shoppers.iter().map(|who| shop.app.current_session(who, &shop.client))).await;
+    let answers =
+        futures_util::future::join_all(shoppers.iter().map(|who| shop.app.current_session(who)))
+            .await;
     for (nth, answer) in answers.into_iter().enumerate() {
         if nth % 2 == 0 {
             refused(answer, "unavailable");
@@ -322,14 +349,14 @@ async fn a_node_that_does_not_answer_fails_no_look_ups_of_others() {
     }
     nodes.mend();
     for who in &shoppers {
-        shop.app.current_session(who, &shop.client).await.unwrap();
+        shop.app.current_session(who).await.unwrap();
     }
 }
 
-/// The ledger's sessions, of which one read fails.
+/// The ledger's sessions, with one failing read.
 struct FailingReads {
     inner: Arc<dyn SessionLedger>,
-    /// Reads until the one that fails; 0: none does.
+    /// The number of reads until the failing one; 0: none fails.
     until: AtomicU32,
 }
 
@@ -353,7 +380,11 @@ impl SessionLedger for FailingReads {
         self.inner.ends_due(now, limit).await
     }
 
-    async fn note_ends(&self, session_ids: &[SessionId], again_at: Option<Timestamp>) -> Stored<()> {
+    async fn note_ends(
+        &self,
+        session_ids: &[SessionId],
+        again_at: Option<Timestamp>,
+    ) -> Stored<()> {
         self.inner.note_ends(session_ids, again_at).await
     }
 
@@ -364,21 +395,24 @@ impl SessionLedger for FailingReads {
 
 #[tokio::test]
 async fn a_session_whose_second_look_up_fails_is_not_left_open() {
-    let (mut shop, nodes) = with_nodes(&[]).await;
-    let ledger = Arc::new(FailingReads { inner: shop.app.ports.session_ledger.clone(), until: AtomicU32::new(0) });
+    let (shop, nodes) = with_nodes(&[]).await;
+    let ledger = Arc::new(FailingReads {
+        inner: shop.app.ports.session_ledger.clone(),
+        until: AtomicU32::new(0),
+    });
     let mut ports = shop.app.ports.clone();
     ports.session_ledger = ledger.clone();
-    shop.app = flashsale::app::App::new(shop.app.config.clone(), ports).await.unwrap();
+    let app = flashsale::app::App::new(shop.app.config.clone(), ports).unwrap();
     let who = shop.shoppers(1).await.remove(0);
-    nodes.end(who.user_id, who.session_id).await.unwrap();
+    nodes.end(who.session.user_id, who.session.session_id).await.unwrap();
     ledger.until.store(2, Ordering::SeqCst);
-    refused(shop.app.current_session(&who, &shop.client).await, "unavailable");
+    refused(app.current_session(&who).await, "unavailable");
     assert_eq!(ledger.until.load(Ordering::SeqCst), 0, "it was the second read that failed");
-    assert!(!nodes.is_open(who.session_id), "nobody knows whether it has ended meanwhile");
-    shop.app.current_session(&who, &shop.client).await.unwrap();
+    assert!(!nodes.is_open(who.session.session_id), "it may have ended meanwhile");
+    app.current_session(&who).await.unwrap();
 }
 
-/// Failures whose counting waits for the test.
+/// Failure counts whose increment waits for the test.
 struct PausedFailures {
     inner: Arc<dyn Failures>,
     reached: Semaphore,
@@ -406,7 +440,11 @@ impl Failures for PausedFailures {
 async fn a_failed_sign_in_is_counted_when_its_client_goes_away() {
     let mut failures = None;
     let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| {
-        let of = Arc::new(PausedFailures { inner: ports.failures.clone(), reached: Semaphore::new(0), go: Semaphore::new(0) });
+        let of = Arc::new(PausedFailures {
+            inner: ports.failures.clone(),
+            reached: Semaphore::new(0),
+            go: Semaphore::new(0),
+        });
         ports.failures = of.clone();
         failures = Some(of);
     })
@@ -416,10 +454,19 @@ async fn a_failed_sign_in_is_counted_when_its_client_goes_away() {
     shop.app.add_user(phone.clone(), "correct horse".to_owned(), Role::Shopper).await.unwrap();
     let request = tokio::spawn({
         let (app, client) = (shop.app.clone(), shop.client.clone());
-        let given = Credentials { phone: phone.as_str().to_owned(), country: None, password: "wrong horse".to_owned(), captcha: None };
+        let given = Credentials {
+            phone: phone.as_str().to_owned(),
+            country: None,
+            password: "wrong horse".to_owned(),
+            captcha: None,
+        };
         async move { app.sign_in(&client, given).await.map(drop) }
     });
-    tokio::time::timeout(Duration::from_secs(20), failures.reached.acquire()).await.expect("it is about to count").unwrap().forget();
+    tokio::time::timeout(Duration::from_secs(20), failures.reached.acquire())
+        .await
+        .expect("the use case is about to count")
+        .unwrap()
+        .forget();
     request.abort();
     assert!(request.await.unwrap_err().is_cancelled());
     failures.go.add_permits(2);
@@ -432,7 +479,7 @@ async fn a_failed_sign_in_is_counted_when_its_client_goes_away() {
     }
 }
 
-/// Sales of which one page can't be read.
+/// Sales with one unreadable page.
 struct FailingPages {
     inner: Arc<dyn Sales>,
     fails: AtomicU32,
@@ -444,7 +491,7 @@ impl Sales for FailingPages {
         self.inner.create(sale).await
     }
 
-    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<CreatedOnce> {
+    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<SaleCreated> {
         self.inner.create_once(sale, once).await
     }
 
@@ -456,7 +503,12 @@ impl Sales for FailingPages {
         self.inner.list(before, limit).await
     }
 
-    async fn ending_from(&self, ends_from: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
+    async fn ending_from(
+        &self,
+        ends_from: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<Sale>> {
         if self.fails.swap(0, Ordering::SeqCst) > 0 {
             return Err(fault());
         }
@@ -467,11 +519,16 @@ impl Sales for FailingPages {
         self.inner.ending_last(ends_from, limit).await
     }
 
-    async fn ended_before(&self, ends_before: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
+    async fn ended_before(
+        &self,
+        ends_before: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<Sale>> {
         self.inner.ended_before(ends_before, after, limit).await
     }
 
-    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed> {
+    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<SaleChanged> {
         self.inner.change(sale_id, change).await
     }
 
@@ -499,5 +556,8 @@ async fn a_page_of_sales_that_can_not_be_read_starts_no_wait_anew() {
     assert_eq!(shop.app.sweep().await.unwrap().failed, 1);
     shop.clock.advance_ms(5_000);
     shop.sweep().await;
-    assert!(matches!(memory.state(sale).await.unwrap(), AdmissionState::Open { .. }), "nine seconds have passed since it began");
+    assert!(
+        matches!(memory.state(sale).await.unwrap(), AdmissionState::Open { .. }),
+        "nine seconds have passed since it began"
+    );
 }

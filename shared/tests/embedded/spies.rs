@@ -1,7 +1,7 @@
-//! Ports that do what the real ones do, count it, and fail where a test wants them to.
+//! Ports that wrap real ones, count their calls, and fail where a test asks for it.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,20 +10,20 @@ use std::{
 
 use async_trait::async_trait;
 use flashsale::{
-    adapters::memory::MemoryCache,
-    domain::Order,
-    domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{
-        Admission, AdmissionState, Admitted, Cache, Claim, Look, OrderLedger, Recorded, Reservation, ReservationPage, StoreError, Stored,
-        Tally, Transition, Unrecordable,
+    adapters::memory::{MemoryAdmission, MemoryCache},
+    domain::{
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Order, OrderId,
+        QueueBacklog, QueueDepth, Recorded, Reservation, ReservationPage, SaleId, SaleTally,
+        SaleTerms, TicketClaims, Timestamp, Transition, Unrecordable, UserId,
     },
+    ports::{Admission, Cache, OrderLedger, OrderQueue, StoreError, Stored},
 };
 
 fn fault() -> StoreError {
     StoreError::Unavailable { store: "spy", cause: "a test's fault".to_owned() }
 }
 
-/// How often something was done, and the most that came of it at once.
+/// The number of calls, and the most items of one call.
 #[derive(Default)]
 pub struct Count {
     calls: AtomicUsize,
@@ -36,7 +36,7 @@ impl Count {
         self.most.fetch_max(items, Ordering::SeqCst);
     }
 
-    /// Calls since the last time this was asked.
+    /// The number of calls since this was last called.
     pub fn calls(&self) -> usize {
         self.calls.swap(0, Ordering::SeqCst)
     }
@@ -47,9 +47,36 @@ impl Count {
     }
 }
 
-/// An admission store whose calls and pages are counted, and which fails for some sales.
+/// A queue to which other processes may publish too, as to RabbitMQ.
+pub struct SharedQueue(pub Arc<dyn OrderQueue>);
+
+#[async_trait]
+impl OrderQueue for SharedQueue {
+    async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
+        self.0.publish(orders).await
+    }
+
+    async fn park(&self, body: &[u8], reason: &str) -> Stored<()> {
+        self.0.park(body, reason).await
+    }
+
+    async fn depth(&self) -> Stored<QueueDepth> {
+        self.0.depth().await
+    }
+
+    async fn backlog(&self) -> Stored<QueueBacklog> {
+        self.0.backlog().await
+    }
+
+    async fn inherited(&self) -> Stored<Option<u64>> {
+        Ok(None)
+    }
+}
+
+/// An admission store that counts calls and pages, and fails for some sales.
 pub struct SpiedAdmission {
     inner: Arc<dyn Admission>,
+    lost: Mutex<HashMap<SaleId, Arc<dyn Admission>>>,
     fails: Mutex<HashSet<SaleId>>,
     silent: Mutex<HashSet<SaleId>>,
     pub calls: Count,
@@ -59,16 +86,34 @@ pub struct SpiedAdmission {
 
 impl SpiedAdmission {
     pub fn new(inner: Arc<dyn Admission>) -> Self {
-        let (fails, silent) = (Mutex::default(), Mutex::default());
-        Self { inner, fails, silent, calls: Count::default(), pages: Count::default(), found: Count::default() }
+        let (lost, fails, silent) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self {
+            inner,
+            lost,
+            fails,
+            silent,
+            calls: Count::default(),
+            pages: Count::default(),
+            found: Count::default(),
+        }
     }
 
-    /// From now on it fails for this sale, as a cluster does of which one shard is down.
+    /// Loses all data of this sale, as an emptied Redis does.
+    pub fn lose(&self, sale_id: SaleId) {
+        self.lost.lock().unwrap().insert(sale_id, Arc::new(MemoryAdmission::default()));
+    }
+
+    fn of(&self, sale_id: SaleId) -> Arc<dyn Admission> {
+        let lost = self.lost.lock().unwrap();
+        Arc::clone(lost.get(&sale_id).unwrap_or(&self.inner))
+    }
+
+    /// Fails for this sale from now on, as a cluster with one failed shard does.
     pub fn fail(&self, sale_id: SaleId) {
         self.fails.lock().unwrap().insert(sale_id);
     }
 
-    /// From now on it never answers for this sale, as a cluster does of which one shard is silent.
+    /// Never answers for this sale from now on, as a cluster with one silent shard does.
     pub fn silence(&self, sale_id: SaleId) {
         self.silent.lock().unwrap().insert(sale_id);
     }
@@ -90,72 +135,83 @@ impl SpiedAdmission {
 
 #[async_trait]
 impl Admission for SpiedAdmission {
-    async fn reserve(&self, claim: &Claim) -> Stored<Admitted> {
-        self.works(claim.sale_id).await?;
-        self.inner.reserve(claim).await
+    async fn reserve(&self, ticket: &TicketClaims, now: Timestamp) -> Stored<AdmissionDecision> {
+        self.works(ticket.sale_id).await?;
+        self.of(ticket.sale_id).reserve(ticket, now).await
     }
 
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
+    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
         self.works(sale_id).await?;
-        self.inner.look(sale_id, user_id).await
+        self.of(sale_id).look(sale_id, user_id).await
     }
 
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {
         self.works(sale_id).await?;
-        self.inner.find(sale_id, order_id).await
+        self.of(sale_id).find(sale_id, order_id).await
     }
 
     async fn find_many(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<Vec<Reservation>> {
         self.works(sale_id).await?;
         self.found.note(order_ids.len());
-        self.inner.find_many(sale_id, order_ids).await
+        self.of(sale_id).find_many(sale_id, order_ids).await
     }
 
-    async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {
+    async fn settle(&self, sale_id: SaleId, active: &[AdmittedOrder]) -> Stored<()> {
         self.works(sale_id).await?;
-        self.inner.settle(sale_id, active).await
+        self.of(sale_id).settle(sale_id, active).await
     }
 
     async fn release(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()> {
         self.works(sale_id).await?;
-        self.inner.release(sale_id, order_ids).await
+        self.of(sale_id).release(sale_id, order_ids).await
     }
 
-    async fn claim_overdue(&self, sale_id: SaleId, before: Timestamp, now: Timestamp, limit: u32) -> Stored<Vec<Reservation>> {
+    async fn claim_overdue(
+        &self,
+        sale_id: SaleId,
+        before: Timestamp,
+        now: Timestamp,
+        limit: u32,
+    ) -> Stored<Vec<Reservation>> {
         self.works(sale_id).await?;
-        self.inner.claim_overdue(sale_id, before, now, limit).await
+        self.of(sale_id).claim_overdue(sale_id, before, now, limit).await
     }
 
-    async fn reservations(&self, sale_id: SaleId, cursor: u64, limit: u32) -> Stored<ReservationPage> {
+    async fn reservations(
+        &self,
+        sale_id: SaleId,
+        cursor: u64,
+        limit: u32,
+    ) -> Stored<ReservationPage> {
         self.works(sale_id).await?;
-        let page = self.inner.reservations(sale_id, cursor, limit).await?;
+        let page = self.of(sale_id).reservations(sale_id, cursor, limit).await?;
         self.pages.note(page.reservations.len());
         Ok(page)
     }
 
     async fn state(&self, sale_id: SaleId) -> Stored<AdmissionState> {
         self.works(sale_id).await?;
-        self.inner.state(sale_id).await
+        self.of(sale_id).state(sale_id).await
     }
 
     async fn begin_rebuild(&self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> Stored<bool> {
         self.works(terms.sale_id).await?;
-        self.inner.begin_rebuild(terms, epoch, now).await
+        self.of(terms.sale_id).begin_rebuild(terms, epoch, now).await
     }
 
-    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool> {
+    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[AdmittedOrder]) -> Stored<bool> {
         self.works(sale_id).await?;
-        self.inner.restore(sale_id, epoch, active).await
+        self.of(sale_id).restore(sale_id, epoch, active).await
     }
 
     async fn finish_rebuild(&self, sale_id: SaleId, epoch: u64) -> Stored<bool> {
         self.works(sale_id).await?;
-        self.inner.finish_rebuild(sale_id, epoch).await
+        self.of(sale_id).finish_rebuild(sale_id, epoch).await
     }
 
     async fn set_terms(&self, terms: &SaleTerms) -> Stored<bool> {
         self.works(terms.sale_id).await?;
-        self.inner.set_terms(terms).await
+        self.of(terms.sale_id).set_terms(terms).await
     }
 }
 
@@ -185,13 +241,20 @@ impl Cache for SilentCache {
         self.inner.get(key, now).await
     }
 
-    async fn put(&self, key: &str, version: u64, value: &[u8], ttl_ms: u64, now: Timestamp) -> Stored<()> {
+    async fn put(
+        &self,
+        key: &str,
+        version: u64,
+        value: &[u8],
+        ttl_ms: u64,
+        now: Timestamp,
+    ) -> Stored<()> {
         self.answers().await;
         self.inner.put(key, version, value, ttl_ms, now).await
     }
 }
 
-/// A cache whose reads are counted.
+/// A cache that counts reads.
 #[derive(Default)]
 pub struct CountedCache {
     inner: MemoryCache,
@@ -205,12 +268,19 @@ impl Cache for CountedCache {
         self.inner.get(key, now).await
     }
 
-    async fn put(&self, key: &str, version: u64, value: &[u8], ttl_ms: u64, now: Timestamp) -> Stored<()> {
+    async fn put(
+        &self,
+        key: &str,
+        version: u64,
+        value: &[u8],
+        ttl_ms: u64,
+        now: Timestamp,
+    ) -> Stored<()> {
         self.inner.put(key, version, value, ttl_ms, now).await
     }
 }
 
-/// A ledger of orders whose reads are counted, and which can't expire the orders of some sales.
+/// An order ledger that counts reads and can't expire the orders of some sales.
 pub struct SpiedOrders {
     inner: Arc<dyn OrderLedger>,
     unexpirable: Mutex<HashSet<SaleId>>,
@@ -236,7 +306,12 @@ impl SpiedOrders {
 
 #[async_trait]
 impl OrderLedger for SpiedOrders {
-    async fn record(&self, requests: &[OrderRequest], now: Timestamp, pay_within_ms: u64) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
+    async fn record(
+        &self,
+        requests: &[AdmittedOrder],
+        now: Timestamp,
+        pay_within_ms: u64,
+    ) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
         self.inner.record(requests, now, pay_within_ms).await
     }
 
@@ -250,7 +325,12 @@ impl OrderLedger for SpiedOrders {
         self.inner.get_many(order_ids).await
     }
 
-    async fn of_user(&self, user_id: UserId, before: Option<OrderId>, limit: u32) -> Stored<Vec<Order>> {
+    async fn of_user(
+        &self,
+        user_id: UserId,
+        before: Option<OrderId>,
+        limit: u32,
+    ) -> Stored<Vec<Order>> {
         self.inner.of_user(user_id, before, limit).await
     }
 
@@ -258,21 +338,45 @@ impl OrderLedger for SpiedOrders {
         self.inner.pay(order_id, user_id, now).await
     }
 
-    async fn cancel(&self, order_id: OrderId, user_id: UserId, queued: Option<&OrderRequest>, now: Timestamp) -> Stored<Transition> {
+    async fn cancel(
+        &self,
+        order_id: OrderId,
+        user_id: UserId,
+        queued: Option<&AdmittedOrder>,
+        now: Timestamp,
+    ) -> Stored<Transition> {
         self.inner.cancel(order_id, user_id, queued, now).await
     }
 
     async fn expire_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<Order>> {
         let due = self.inner.sales_with_due(now, None, 1_000).await?;
-        if due.into_iter().all(|sale_id| self.expires(sale_id)) { self.inner.expire_due(now, limit).await } else { Err(fault()) }
+        if due.into_iter().all(|sale_id| self.expires(sale_id)) {
+            self.inner.expire_due(now, limit).await
+        } else {
+            Err(fault())
+        }
     }
 
-    async fn sales_with_due(&self, now: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<SaleId>> {
+    async fn sales_with_due(
+        &self,
+        now: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<SaleId>> {
         self.inner.sales_with_due(now, after, limit).await
     }
 
-    async fn expire_due_of(&self, sale_id: SaleId, now: Timestamp, limit: u32) -> Stored<Vec<Order>> {
-        if self.expires(sale_id) { self.inner.expire_due_of(sale_id, now, limit).await } else { Err(fault()) }
+    async fn expire_due_of(
+        &self,
+        sale_id: SaleId,
+        now: Timestamp,
+        limit: u32,
+    ) -> Stored<Vec<Order>> {
+        if self.expires(sale_id) {
+            self.inner.expire_due_of(sale_id, now, limit).await
+        } else {
+            Err(fault())
+        }
     }
 
     async fn stock_to_return(&self, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>> {
@@ -283,13 +387,18 @@ impl OrderLedger for SpiedOrders {
         self.inner.mark_stock_returned(order_ids, now).await
     }
 
-    async fn active(&self, sale_id: SaleId, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>> {
+    async fn active(
+        &self,
+        sale_id: SaleId,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> Stored<Vec<Order>> {
         let page = self.inner.active(sale_id, after, limit).await?;
         self.active.note(page.len());
         Ok(page)
     }
 
-    async fn tally(&self, sale_id: SaleId) -> Stored<Tally> {
+    async fn tally(&self, sale_id: SaleId) -> Stored<SaleTally> {
         self.inner.tally(sale_id).await
     }
 }

@@ -1,12 +1,13 @@
-//! What the sweeper and the auditor do when one sale fails, when clocks differ, when sales are large or long over.
+//! The sweeper and the auditor when one sale fails, when clocks differ, and when sales are large or
+//! ended long ago.
 
 use std::sync::Arc;
 
 use flashsale::{
     adapters::memory::MemoryAdmission,
-    contract::{self, ManualClock, START, request, user_id},
-    domain::{OrderRequest, OrderStatus, SaleId},
-    ports::{Admission as _, AdmissionState, LedgerClock, OrderLedger as _, OrderQueue as _, OrderSource as _},
+    domain::{AdmissionState, AdmittedOrder, OrderStatus, SaleId},
+    ports::{Admission as _, LedgerClock, OrderLedger as _, OrderQueue as _, OrderSource as _},
+    testing::{self, ManualClock, START, request, user_id},
 };
 
 use crate::{
@@ -52,15 +53,15 @@ async fn a_sale_whose_store_fails_does_not_keep_the_units_of_others() {
     let mut ticks = 0;
     while available(&shop, healthy).await == 0 {
         let swept = shop.app.sweep().await.unwrap();
-        assert!(swept.failed > 0, "what fails is counted");
+        assert!(swept.failed > 0, "failures are counted");
         ticks += 1;
-        assert!(ticks <= 3, "two pages of orders stand in front of the other sale's");
+        assert!(ticks <= 3, "two pages of orders come before the other sale's");
     }
     shop.admission.mend();
     while available(&shop, broken).await < 23 {
         shop.sweep().await;
         ticks += 1;
-        assert!(ticks <= 9, "and those that failed have their turn again");
+        assert!(ticks <= 9, "the failed orders are tried again");
     }
 }
 
@@ -102,27 +103,34 @@ async fn a_sale_that_fails_does_not_hold_up_the_sweep_of_others() {
 #[tokio::test]
 async fn a_process_whose_clock_is_wrong_does_not_lead_and_expires_nothing() {
     let ledger_clock = Arc::new(ManualClock::at(START));
-    let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| ports.ledger_clock = ledger_clock.clone() as Arc<dyn LedgerClock>).await;
+    let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| {
+        ports.ledger_clock = ledger_clock.clone() as Arc<dyn LedgerClock>
+    })
+    .await;
     let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
     let order = shop.buy(who, sale).await;
     shop.work().await;
     assert!(shop.sweep().await.leader);
-    // Sixteen minutes ahead, all at once: by this clock the order is overdue.
+    // The clock jumps sixteen minutes ahead: by this clock the order is overdue.
     shop.clock.set_by_ms(960_000);
     let swept = shop.sweep().await;
     assert_eq!((swept.leader, swept.clock_wrong, swept.expired), (false, true, 0));
     assert_eq!(shop.app.clock_fault().await.unwrap(), Some(960_000));
-    let other = shop.another().await;
+    let other = shop.another();
     assert!(other.sweep().await.unwrap().clock_wrong, "also one that has just started");
     shop.clock.set_by_ms(-960_000 - 2_001);
     assert!(shop.sweep().await.clock_wrong, "behind by more than two seconds");
     shop.clock.set_by_ms(1);
-    // What was heard is believed for ten seconds, unless the clock was set by more than this.
+    // A comparison is reused for ten seconds, because the clock was set by only 1 ms since.
     for _ in 0..2 {
         shop.clock.advance_ms(10_000);
         ledger_clock.advance_ms(10_000);
         let swept = shop.sweep().await;
-        assert_eq!((swept.leader, swept.clock_wrong, swept.expired), (true, false, 0), "two seconds are borne");
+        assert_eq!(
+            (swept.leader, swept.clock_wrong, swept.expired),
+            (true, false, 0),
+            "two seconds are tolerated"
+        );
     }
     assert_eq!(shop.status(who, order).await, OrderStatus::Confirmed);
 }
@@ -130,15 +138,18 @@ async fn a_process_whose_clock_is_wrong_does_not_lead_and_expires_nothing() {
 #[tokio::test]
 async fn a_leader_whose_clock_goes_wrong_leaves_the_lead_to_another() {
     let ledger_clock = Arc::new(ManualClock::at(START));
-    let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| ports.ledger_clock = ledger_clock.clone() as Arc<dyn LedgerClock>).await;
+    let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| {
+        ports.ledger_clock = ledger_clock.clone() as Arc<dyn LedgerClock>
+    })
+    .await;
     let mut ports = shop.app.ports.clone();
     ports.clock = ledger_clock.clone();
-    let other = flashsale::app::App::new(shop.app.config.clone(), ports).await.unwrap();
+    let other = flashsale::app::App::new(shop.app.config.clone(), ports).unwrap();
     assert!(shop.sweep().await.leader);
     assert!(!other.sweep().await.unwrap().leader);
     shop.clock.set_by_ms(-60_000);
     assert!(!shop.sweep().await.leader);
-    assert!(other.sweep().await.unwrap().leader, "at once, not when the lease is over");
+    assert!(other.sweep().await.unwrap().leader, "at once, before the lease expires");
 }
 
 #[tokio::test]
@@ -148,9 +159,14 @@ async fn a_clock_set_back_does_not_put_off_reconciling() {
     shop.buy(who, sale).await;
     shop.work().await;
     assert_eq!(shop.sweep().await.reconciled, 0);
-    // An order that the admission store does not know of.
+    // An order that the admission store does not know.
     let row = shop.app.ports.sales.get(sale).await.unwrap().unwrap();
-    shop.app.ports.orders.record(&[request(&row, user_id())], shop.app.now(), 900_000).await.unwrap();
+    shop.app
+        .ports
+        .orders
+        .record(&[request(&row, user_id())], shop.app.now(), 900_000)
+        .await
+        .unwrap();
     shop.clock.set_by_ms(-600_000);
     let mut reconciled = 0;
     for _ in 0..3 {
@@ -161,7 +177,7 @@ async fn a_clock_set_back_does_not_put_off_reconciling() {
     shop.books_balance().await;
 }
 
-/// Records `count` orders of a sale behind the admission store's back.
+/// Records `count` orders of a sale without the admission store.
 async fn record_many(shop: &Shop, sale: SaleId, count: usize) {
     let row = shop.app.ports.sales.get(sale).await.unwrap().unwrap();
     let all: Vec<_> = (0..count).map(|_| request(&row, user_id())).collect();
@@ -177,7 +193,10 @@ async fn a_large_sale_is_compared_page_by_page_over_several_ticks() {
     let memory = Arc::new(MemoryAdmission::default());
     let mut spies = None;
     let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| {
-        let (admission, orders) = (Arc::new(SpiedAdmission::new(memory.clone())), Arc::new(SpiedOrders::new(ports.orders.clone())));
+        let (admission, orders) = (
+            Arc::new(SpiedAdmission::new(memory.clone())),
+            Arc::new(SpiedOrders::new(ports.orders.clone())),
+        );
         ports.admission = admission.clone();
         ports.orders = orders.clone();
         spies = Some((admission, orders));
@@ -196,15 +215,21 @@ async fn a_large_sale_is_compared_page_by_page_over_several_ticks() {
         ticks += 1;
         assert!(ticks < 20);
     }
-    assert!(compared >= 2, "it went on where it was: {compared}");
-    // The other direction: some of them end behind the store's back, and nobody gives their units back.
+    assert!(compared >= 2, "it continued where it stopped: {compared}");
+    // The other direction: some of them end without the admission store, and their units are not
+    // returned.
     let mut after = None;
     let mut ended = 0;
     while ended < ENDED {
         let page = orders.active(sale, after, 500).await.unwrap();
         after = page.last().map(|order| order.order_id);
         for order in &page {
-            shop.app.ports.orders.cancel(order.order_id, order.user_id, None, shop.app.now()).await.unwrap();
+            shop.app
+                .ports
+                .orders
+                .cancel(order.order_id, order.user_id, None, shop.app.now())
+                .await
+                .unwrap();
         }
         let ids: Vec<_> = page.iter().map(|order| order.order_id).collect();
         shop.app.ports.orders.mark_stock_returned(&ids, shop.app.now()).await.unwrap();
@@ -222,7 +247,12 @@ async fn a_large_sale_is_compared_page_by_page_over_several_ticks() {
     }
     let books = shop.app.audit().await.unwrap();
     assert!(books[0].findings.is_empty(), "{:?}", books[0].findings);
-    for most in [admission.pages.most(), admission.found.most(), orders.active.most(), orders.got_many.most()] {
+    for most in [
+        admission.pages.most(),
+        admission.found.most(),
+        orders.active.most(),
+        orders.got_many.most(),
+    ] {
         assert!((1..=500).contains(&most), "a page is all that is asked for at once: {most}");
     }
 }
@@ -234,9 +264,14 @@ async fn the_auditor_names_what_differs_and_counts_it() {
     record_many(&shop, sale, 30).await;
     let order = shop.buy(&shoppers[0], sale).await;
     shop.work().await;
-    // One that ended although its unit is held, and thirty whose units are not held.
-    shop.app.ports.orders.cancel(order, shoppers[0].user_id, None, shop.app.now()).await.unwrap();
-    let books = shop.app.sale_books(sale).await.unwrap();
+    // One ended order whose unit is still held, and thirty active orders without a held unit.
+    shop.app
+        .ports
+        .orders
+        .cancel(order, shoppers[0].session.user_id, None, shop.app.now())
+        .await
+        .unwrap();
+    let books = shop.app.sale_books(&shop.admin().await, sale).await.unwrap();
     let [unheld, leaked] = books.findings.as_slice() else { panic!("{:?}", books.findings) };
     assert_eq!((unheld.promise, unheld.ids.len()), (4, 20));
     assert!(unheld.what.starts_with("30 active orders"), "{}", unheld.what);
@@ -250,9 +285,10 @@ async fn the_auditor_looks_again_before_it_reports_what_moves() {
     let (who, sale) = (&shop.shoppers(1).await[0], shop.sale(1).await);
     let order = shop.buy(who, sale).await;
     shop.work().await;
-    // The unit of an order that has just ended is given back while the auditor looks.
-    shop.app.ports.orders.cancel(order, who.user_id, None, shop.app.now()).await.unwrap();
-    let (books, ()) = futures_util::join!(shop.app.sale_books(sale), async {
+    // The unit of an order that has just ended is returned during the audit.
+    shop.app.ports.orders.cancel(order, who.session.user_id, None, shop.app.now()).await.unwrap();
+    let admin = shop.admin().await;
+    let (books, ()) = futures_util::join!(shop.app.sale_books(&admin, sale), async {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         shop.sweep().await;
     });
@@ -262,7 +298,7 @@ async fn the_auditor_looks_again_before_it_reports_what_moves() {
 #[tokio::test]
 async fn a_reservation_of_a_sale_that_ended_long_ago_is_settled() {
     let shop = Shop::without_captchas().await;
-    // Enough sales that those that ended are looked at in several ticks.
+    // Enough sales that the ended ones take several ticks.
     let mut sales = Vec::new();
     for _ in 0..45 {
         sales.push(shop.sale(1).await);
@@ -270,12 +306,16 @@ async fn a_reservation_of_a_sale_that_ended_long_ago_is_settled() {
     let (first, last) = (sales[0], sales[44]);
     let shoppers = shop.shoppers(2).await;
     let orders = [shop.buy(&shoppers[0], first).await, shop.buy(&shoppers[1], last).await];
-    // Never published, and nobody sweeps for three days.
+    // The order is never published, and no sweep runs for three days.
     let lost = shop.store.receive(10, 10).await.unwrap();
     shop.store.ack(&lost.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
     shop.clock.advance_ms(3 * DAY_MS);
     let books = shop.app.audit().await.unwrap();
-    assert_eq!(books.iter().filter(|sale| !sale.findings.is_empty()).count(), 2, "the books do not balance");
+    assert_eq!(
+        books.iter().filter(|sale| !sale.findings.is_empty()).count(),
+        2,
+        "the books do not balance"
+    );
     let mut republished = 0;
     for _ in 0..3 {
         republished += shop.sweep().await.republished;
@@ -283,7 +323,10 @@ async fn a_reservation_of_a_sale_that_ended_long_ago_is_settled() {
     }
     assert_eq!(republished, 2);
     shop.work().await;
-    let [one, two] = [shop.app.ports.orders.get(orders[0]).await.unwrap(), shop.app.ports.orders.get(orders[1]).await.unwrap()];
+    let [one, two] = [
+        shop.app.ports.orders.get(orders[0]).await.unwrap(),
+        shop.app.ports.orders.get(orders[1]).await.unwrap(),
+    ];
     assert!(one.unwrap().status.is_active() && two.unwrap().status.is_active());
     shop.sweep().await;
     shop.books_balance().await;
@@ -292,7 +335,8 @@ async fn a_reservation_of_a_sale_that_ended_long_ago_is_settled() {
 #[tokio::test]
 async fn a_rebuild_waits_for_publishes_under_way_whoever_begins_and_ends_it() {
     let memory = Arc::new(MemoryAdmission::default());
-    let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| ports.admission = memory.clone()).await;
+    let shop =
+        Shop::open_with(&[("CAPTCHA", "off")], |ports| ports.admission = memory.clone()).await;
     let sale = shop.sale(1).await;
     let is_open = async || matches!(memory.state(sale).await.unwrap(), AdmissionState::Open { .. });
     memory.lose_everything();
@@ -301,23 +345,27 @@ async fn a_rebuild_waits_for_publishes_under_way_whoever_begins_and_ends_it() {
     shop.sweep().await;
     assert!(!is_open().await, "a publish may take longer");
     shop.app.stop_sweeping().await.unwrap();
-    // Another process goes on, which did not see when the rebuild began but by the other's clock.
-    let other = shop.another().await;
+    // Another process continues; it knows the start of the rebuild only by the first process's
+    // clock.
+    let other = shop.another();
     shop.clock.advance_ms(500);
     assert!(other.sweep().await.unwrap().leader);
     assert!(!is_open().await);
     shop.clock.advance_ms(8_500);
     assert!(other.sweep().await.unwrap().leader);
-    assert!(is_open().await, "an embedded queue knows at once that it is worked off");
-    // The longest wait counts from the beginning, whoever leads.
-    shop.store.publish(&[request(&shop.app.ports.sales.get(sale).await.unwrap().unwrap(), user_id())]).await.unwrap();
+    assert!(is_open().await, "an embedded queue knows at once that it is empty");
+    // The longest wait counts from the start of the rebuild, whichever process leads.
+    shop.store
+        .publish(&[request(&shop.app.ports.sales.get(sale).await.unwrap().unwrap(), user_id())])
+        .await
+        .unwrap();
     memory.lose_everything();
     other.sweep().await.unwrap();
     shop.clock.advance_ms(19_999);
     other.sweep().await.unwrap();
-    assert!(!is_open().await, "the order in the queue is waited for");
+    assert!(!is_open().await, "the rebuild waits for the order in the queue");
     shop.clock.advance_ms(1);
-    assert!(shop.another().await.sweep().await.is_ok_and(|swept| !swept.leader));
+    assert!(shop.another().sweep().await.is_ok_and(|swept| !swept.leader));
     other.sweep().await.unwrap();
     assert!(is_open().await);
 }
@@ -329,15 +377,19 @@ async fn a_silent_shard_of_the_stores_holds_a_batch_up_for_a_moment_only() {
     let who = shop.shoppers(3).await;
     let (silent, sound) = (shop.sale(1).await, shop.sale(1).await);
     let orders = [shop.buy(&who[0], silent).await, shop.buy(&who[1], sound).await];
-    // Refused by the ledger, because the unit is taken: to be released.
-    let late = OrderRequest { sale_id: silent, price: 100, ..request(&contract::sale(1), who[2].user_id) };
+    // The ledger rejects it because the unit is taken, so it must be released.
+    let late = AdmittedOrder {
+        sale_id: silent,
+        price: 100,
+        ..request(&testing::sale(1), who[2].session.user_id)
+    };
     shop.store.publish(std::slice::from_ref(&late)).await.unwrap();
     shop.admission.silence(silent);
     cache.silence(true);
     let work = tokio::time::timeout(std::time::Duration::from_secs(30), shop.work());
-    assert_eq!(work.await.expect("the batch is acknowledged though not everybody was told"), 3);
+    assert_eq!(work.await.expect("the batch is acknowledged although one shard is silent"), 3);
     cache.silence(false);
-    let settled = async |sale, order| shop.store.find(sale, order).await.unwrap().unwrap().settled;
+    let settled = async |sale, order| shop.memory.find(sale, order).await.unwrap().unwrap().settled;
     assert_eq!([settled(silent, orders[0]).await, settled(sound, orders[1]).await], [false, true]);
     shop.admission.mend();
     shop.clock.advance_ms(5_001);

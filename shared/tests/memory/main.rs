@@ -1,5 +1,6 @@
-//! A sale of three million orders is audited and reconciled in 64 MiB. The stores are made up page by page, because no
-//! database is that fast here. Alone in its binary: the peak of a process is everybody's.
+//! Audits and reconciles a sale of three million orders in 64 MiB. The stores generate their pages,
+//! because a database would be too slow. The test has a binary of its own, because peak memory is
+//! measured per process.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
@@ -16,17 +17,19 @@ use async_trait::async_trait;
 use flashsale::{
     app::App,
     config::Config,
-    contract::{self, ManualClock, START, user_id},
-    domain::{Order, OrderId, OrderRequest, OrderStatus, Sale, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{
-        Admission, AdmissionState, Admitted, Claim, Look, OrderLedger, Recorded, Reservation, ReservationPage, Stored, Tally, Transition,
-        Unrecordable,
+    domain::{
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Order, OrderId,
+        OrderStatus, Recorded, Reservation, ReservationPage, Sale, SaleId, SaleTally, SaleTerms,
+        TicketClaims, Timestamp, Transition, Unrecordable, UserId,
     },
+    ports::{Admission, OrderLedger, Stored},
+    testing::{self, ManualClock, START, user_id},
     wire,
 };
 
 const ORDERS: u32 = 3_000_000;
-/// An order of the ledger that the admission store does not hold, and one that it holds although it has ended.
+/// The positions of an order that the admission store lacks, and of an ended order whose unit it
+/// still holds.
 const FORGOTTEN: u32 = 1_000_001;
 const ENDED: u32 = 2_000_003;
 const MEMORY_MAX_KIB: u64 = 64 * 1_024;
@@ -50,8 +53,8 @@ struct Made {
 }
 
 impl Made {
-    fn request(&self, number: u32) -> OrderRequest {
-        OrderRequest { order_id: id(number), ..contract::request(&self.sale, self.user) }
+    fn request(&self, number: u32) -> AdmittedOrder {
+        AdmittedOrder { order_id: id(number), ..testing::request(&self.sale, self.user) }
     }
 
     fn reservation(&self, number: u32) -> Option<Reservation> {
@@ -60,7 +63,7 @@ impl Made {
             ENDED => self.released.load(Ordering::SeqCst) == 0,
             _ => number < ORDERS,
         };
-        held.then(|| Reservation { request: self.request(number), settled: true })
+        held.then(|| Reservation { order: self.request(number), settled: true })
     }
 
     fn order(&self, number: u32) -> Order {
@@ -71,11 +74,11 @@ impl Made {
 
 #[async_trait]
 impl Admission for Made {
-    async fn reserve(&self, _: &Claim) -> Stored<Admitted> {
+    async fn reserve(&self, _: &TicketClaims, _: Timestamp) -> Stored<AdmissionDecision> {
         unreachable!()
     }
 
-    async fn look(&self, _: SaleId, _: UserId) -> Stored<Option<Look>> {
+    async fn look(&self, _: SaleId, _: UserId) -> Stored<Option<Availability>> {
         unreachable!()
     }
 
@@ -87,8 +90,11 @@ impl Admission for Made {
         Ok(order_ids.iter().filter_map(|id| self.reservation(number(*id))).collect())
     }
 
-    async fn settle(&self, _: SaleId, active: &[OrderRequest]) -> Stored<()> {
-        assert_eq!(active.iter().map(|request| number(request.order_id)).collect::<Vec<_>>(), [FORGOTTEN]);
+    async fn settle(&self, _: SaleId, active: &[AdmittedOrder]) -> Stored<()> {
+        assert_eq!(
+            active.iter().map(|request| number(request.order_id)).collect::<Vec<_>>(),
+            [FORGOTTEN]
+        );
         self.settled.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
@@ -99,7 +105,13 @@ impl Admission for Made {
         Ok(())
     }
 
-    async fn claim_overdue(&self, _: SaleId, _: Timestamp, _: Timestamp, _: u32) -> Stored<Vec<Reservation>> {
+    async fn claim_overdue(
+        &self,
+        _: SaleId,
+        _: Timestamp,
+        _: Timestamp,
+        _: u32,
+    ) -> Stored<Vec<Reservation>> {
         Ok(Vec::new())
     }
 
@@ -111,15 +123,22 @@ impl Admission for Made {
     }
 
     async fn state(&self, _: SaleId) -> Stored<AdmissionState> {
-        // The figures differ from those of the ledger's row, and stand still: a reason to compare the orders.
-        Ok(AdmissionState::Open { epoch: 1, version: self.sale.version, stock: self.sale.stock, reserved: 0, settled: ORDERS - 1 })
+        // The figures differ from the ledger's row and do not change, so the sweeper compares the
+        // orders.
+        Ok(AdmissionState::Open {
+            epoch: 1,
+            version: self.sale.version,
+            stock: self.sale.stock,
+            reserved: 0,
+            settled: ORDERS - 1,
+        })
     }
 
     async fn begin_rebuild(&self, _: &SaleTerms, _: u64, _: Timestamp) -> Stored<bool> {
         unreachable!()
     }
 
-    async fn restore(&self, _: SaleId, _: u64, _: &[OrderRequest]) -> Stored<bool> {
+    async fn restore(&self, _: SaleId, _: u64, _: &[AdmittedOrder]) -> Stored<bool> {
         unreachable!()
     }
 
@@ -134,7 +153,12 @@ impl Admission for Made {
 
 #[async_trait]
 impl OrderLedger for Made {
-    async fn record(&self, _: &[OrderRequest], _: Timestamp, _: u64) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
+    async fn record(
+        &self,
+        _: &[AdmittedOrder],
+        _: Timestamp,
+        _: u64,
+    ) -> Stored<Vec<Result<Recorded, Unrecordable>>> {
         unreachable!()
     }
 
@@ -154,7 +178,13 @@ impl OrderLedger for Made {
         unreachable!()
     }
 
-    async fn cancel(&self, _: OrderId, _: UserId, _: Option<&OrderRequest>, _: Timestamp) -> Stored<Transition> {
+    async fn cancel(
+        &self,
+        _: OrderId,
+        _: UserId,
+        _: Option<&AdmittedOrder>,
+        _: Timestamp,
+    ) -> Stored<Transition> {
         unreachable!()
     }
 
@@ -180,11 +210,15 @@ impl OrderLedger for Made {
 
     async fn active(&self, _: SaleId, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>> {
         let from = after.map_or(0, |id| number(id) + 1);
-        Ok((from..ORDERS).filter(|number| *number != ENDED).take(limit as usize).map(|number| self.order(number)).collect())
+        Ok((from..ORDERS)
+            .filter(|number| *number != ENDED)
+            .take(limit as usize)
+            .map(|number| self.order(number))
+            .collect())
     }
 
-    async fn tally(&self, _: SaleId) -> Stored<Tally> {
-        Ok(Tally { active: u64::from(ORDERS) - 1, ..Tally::default() })
+    async fn tally(&self, _: SaleId) -> Stored<SaleTally> {
+        Ok(SaleTally { active: u64::from(ORDERS) - 1, ..SaleTally::default() })
     }
 }
 
@@ -197,22 +231,36 @@ fn status_kib(name: &str) -> u64 {
 
 #[tokio::test]
 async fn three_million_orders_are_checked_in_64_mib() {
-    let dir = std::env::temp_dir().join(format!("flashsale-memory-{}", contract::order_id()));
-    let config = Config::load(None, [("FLASHSALE_DATA_DIR".to_owned(), dir.display().to_string())], []).unwrap();
+    let dir = std::env::temp_dir().join(format!("flashsale-memory-{}", testing::order_id()));
+    let config =
+        Config::load(None, [("FLASHSALE_DATA_DIR".to_owned(), dir.display().to_string())], [])
+            .unwrap();
     let mut ports = wire::connect(&config).await.unwrap();
-    let sale = contract::sale(ORDERS);
+    let sale = testing::sale(ORDERS);
     ports.sales.create(&sale).await.unwrap();
-    let made = Arc::new(Made { sale: sale.clone(), user: user_id(), released: AtomicUsize::new(0), settled: AtomicUsize::new(0) });
+    let made = Arc::new(Made {
+        sale: sale.clone(),
+        user: user_id(),
+        released: AtomicUsize::new(0),
+        settled: AtomicUsize::new(0),
+    });
     let clock = Arc::new(ManualClock::at(START));
-    (ports.admission, ports.orders, ports.clock, ports.ledger_clock) = (made.clone(), made.clone(), clock.clone(), clock.clone());
-    let app = App::new(config, ports).await.unwrap();
+    (ports.admission, ports.orders, ports.clock, ports.ledger_clock) =
+        (made.clone(), made.clone(), clock.clone(), clock.clone());
+    let app = App::new(config, ports).unwrap();
     app.sweep().await.unwrap();
+    let admin = testing::admin(&app, &testing::client_at("192.0.2.7")).await;
 
     let before = status_kib("VmRSS");
-    // From here on the peak is counted anew.
+    // Reset the peak.
     fs::write("/proc/self/clear_refs", "5").unwrap();
-    let books = app.sale_books(sale.sale_id).await.unwrap();
-    let named: Vec<_> = books.findings.iter().filter(|finding| finding.promise == 4).flat_map(|finding| &finding.ids).collect();
+    let books = app.sale_books(&admin, sale.sale_id).await.unwrap();
+    let named: Vec<_> = books
+        .findings
+        .iter()
+        .filter(|finding| finding.promise == 4)
+        .flat_map(|finding| &finding.ids)
+        .collect();
     assert_eq!(named, [&id(FORGOTTEN).to_string(), &id(ENDED).to_string()]);
 
     let mut ticks = 0;
@@ -220,7 +268,7 @@ async fn three_million_orders_are_checked_in_64_mib() {
         clock.advance_ms(1_000);
         assert_eq!(app.sweep().await.unwrap().failed, 0);
         ticks += 1;
-        assert!(ticks < 1_000, "a sale is compared in some minutes");
+        assert!(ticks < 1_000, "the comparison takes less than 1,000 ticks");
     }
     assert!(ticks > 100, "and not all of it in one tick: {ticks}");
     let grown = status_kib("VmHWM").saturating_sub(before);

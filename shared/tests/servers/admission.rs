@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use flashsale::{
     adapters::{redis::Redis, system::SystemClock},
-    contract::{self, START, admission},
-    domain::{Sale, SaleId},
-    ports::{Admission, AdmissionState, Admitted, Claim, Clock as _},
+    contract_tests,
+    domain::{AdmissionDecision, AdmissionState, Sale, SaleId},
+    ports::{Admission, Clock as _},
+    testing::{self, Claim, START},
 };
 use futures_util::future::BoxFuture;
 use tokio::runtime::Runtime;
@@ -19,50 +20,36 @@ use tokio::runtime::Runtime;
 use crate::support::{servers, unique};
 use property::Subject;
 
-/// The single server and the cluster, as each test runs on both.
+/// The single server and the cluster; each test runs on both.
 fn redis_urls() -> [String; 2] {
-    [servers().redis_url().expect("a Redis was started"), servers().redis_cluster_url().expect("a Redis cluster was started")]
+    [
+        servers().redis_url().expect("a Redis was started"),
+        servers().redis_cluster_url().expect("a Redis cluster was started"),
+    ]
 }
 
-/// Stores of their own on the single server and on the cluster.
-fn stores() -> [Redis; 2] {
-    redis_urls().map(|url| Redis::new(&url, &format!("{}:", unique("admission"))).unwrap())
+/// A store of its own on the server at `url`.
+async fn admission(url: String) -> ((), Arc<dyn Admission>) {
+    ((), Arc::new(Redis::new(&url, &format!("{}:", unique("admission"))).unwrap()))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs servers: infra/test runs it"]
-async fn redis_reserves() {
-    for redis in stores() {
-        admission::reserve(&redis).await;
+mod admission_single {
+    use super::*;
+    contract_tests! {
+        admission [#[ignore = "needs servers: infra/test runs it"]]
+        admission(servers().redis_url().expect("a Redis was started"))
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs servers: infra/test runs it"]
-async fn redis_keeps_orders() {
-    for redis in stores() {
-        admission::orders(&redis).await;
+mod admission_cluster {
+    use super::*;
+    contract_tests! {
+        admission [#[ignore = "needs servers: infra/test runs it"]]
+        admission(servers().redis_cluster_url().expect("a Redis cluster was started"))
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs servers: infra/test runs it"]
-async fn redis_is_rebuilt() {
-    for redis in stores() {
-        admission::rebuild(&redis).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs servers: infra/test runs it"]
-async fn redis_bears_a_crowd() {
-    for redis in stores() {
-        let port: Arc<dyn Admission> = Arc::new(redis);
-        admission::crowd(&port).await;
-    }
-}
-
-/// A store and, behind its back, its server.
+/// A store, and direct access to its server.
 struct Behind {
     port: Arc<Redis>,
     client: redis::Client,
@@ -74,7 +61,7 @@ impl Behind {
         redis_urls().map(|url| {
             let prefix = format!("{}:", unique("admission"));
             let port = Arc::new(Redis::new(&url, &prefix).unwrap());
-            // The cluster has one node, which takes commands as a single server does.
+            // The cluster has one node, which accepts commands like a single server.
             let client = redis::Client::open(url.replace("redis+cluster://", "redis://")).unwrap();
             Self { port, client, prefix }
         })
@@ -82,7 +69,8 @@ impl Behind {
 
     /// The keys of a sale: sale, held, overdue.
     fn keys(&self, sale_id: SaleId) -> [String; 3] {
-        ["", ":held", ":overdue"].map(|part| format!("{}admission:{{{sale_id}}}{part}", self.prefix))
+        ["", ":held", ":overdue"]
+            .map(|part| format!("{}admission:{{{sale_id}}}{part}", self.prefix))
     }
 
     async fn command<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
@@ -90,12 +78,12 @@ impl Behind {
         command.query_async(&mut connection).await.unwrap()
     }
 
-    /// What FLUSHALL does to a sale; itself it would take the other tests' keys too.
+    /// Has the effect of FLUSHALL on one sale; FLUSHALL itself would delete other tests' keys too.
     async fn lose(&self, sale_id: SaleId) {
         let _: u32 = self.command(redis::cmd("DEL").arg(&self.keys(sale_id))).await;
     }
 
-    /// Which keys there are, and when they are collected, in ms of the server's time from its now on.
+    /// The keys that exist, and when they expire, in ms from now by the server's clock.
     async fn lives(&self, sale_id: SaleId) -> Vec<Option<i64>> {
         let mut lives = Vec::new();
         for key in self.keys(sale_id) {
@@ -139,7 +127,7 @@ fn redis_holds_when_tasks_interleave() {
 }
 
 const DAY_MS: i64 = 86_400_000;
-/// How far a test may run on between two looks at a life.
+/// Tolerance for the time that passes between two reads of a key's time to live.
 const SLACK_MS: i64 = DAY_MS / 24;
 
 #[tokio::test]
@@ -149,7 +137,7 @@ async fn redis_collects_every_key_in_the_end() {
         let port = &*behind.port;
         let now = SystemClock.now();
         let days = |days: i64| now.plus_ms((days * DAY_MS).unsigned_abs());
-        let mut sale = Sale { starts_at: now, ends_at: days(30), ..contract::sale(9) };
+        let mut sale = Sale { starts_at: now, ends_at: days(30), ..testing::sale(9) };
         let close = |lives: &[Option<i64>], expected: [Option<i64>; 3]| {
             for (life, days) in lives.iter().zip(expected) {
                 let agree = match (life, days) {
@@ -159,32 +147,45 @@ async fn redis_collects_every_key_in_the_end() {
                 assert!(agree, "{lives:?} ms, not {expected:?} days");
             }
         };
-        // What ended in a sale that is not loaded.
-        port.release(sale.sale_id, &[contract::order_id()]).await.unwrap();
+        // An order that ended in a sale that is not loaded.
+        port.release(sale.sale_id, &[testing::order_id()]).await.unwrap();
         close(&behind.lives(sale.sale_id).await, [Some(8), None, None]);
         assert!(port.begin_rebuild(&sale.terms(), 1, now).await.unwrap());
         close(&behind.lives(sale.sale_id).await, [Some(38), None, None]);
-        port.settle(sale.sale_id, &[contract::request(&sale, contract::user_id())]).await.unwrap();
+        port.settle(sale.sale_id, &[testing::request(&sale, testing::user_id())]).await.unwrap();
         close(&behind.lives(sale.sale_id).await, [Some(38), Some(38), None]);
         assert!(port.finish_rebuild(sale.sale_id, 1).await.unwrap());
         let reserve = async || {
-            let (order_id, user_id) = (contract::order_id(), contract::user_id());
-            let claim = Claim { sale_id: sale.sale_id, order_id, user_id, ticket_expired: false, now };
-            assert!(matches!(port.reserve(&claim).await.unwrap(), Admitted::Reserved(_)));
+            let (order_id, user_id) = (testing::order_id(), testing::user_id());
+            let claim =
+                Claim { sale_id: sale.sale_id, order_id, user_id, ticket_expired: false, now };
+            assert!(matches!(
+                port.reserve(&claim.ticket(), claim.now).await.unwrap(),
+                AdmissionDecision::Reserved(_)
+            ));
             order_id
         };
         let orders = [reserve().await, reserve().await];
         close(&behind.lives(sale.sale_id).await, [Some(38), Some(38), Some(38)]);
-        // Keys that were emptied come again with their life.
+        // Keys that became empty get their expiry again.
         let held = port.reservations(sale.sale_id, 0, 10).await.unwrap().reservations;
-        port.release(sale.sale_id, &held.iter().map(|held| held.request.order_id).collect::<Vec<_>>()).await.unwrap();
-        assert!(held.len() == 3 && orders.iter().all(|id| held.iter().any(|held| held.request.order_id == *id)));
+        port.release(
+            sale.sale_id,
+            &held.iter().map(|held| held.order.order_id).collect::<Vec<_>>(),
+        )
+        .await
+        .unwrap();
+        assert!(
+            held.len() == 3
+                && orders.iter().all(|id| held.iter().any(|held| held.order.order_id == *id))
+        );
         close(&behind.lives(sale.sale_id).await, [Some(38), None, None]);
         reserve().await;
         close(&behind.lives(sale.sale_id).await, [Some(38), Some(38), Some(38)]);
-        // New terms move it; a sale that is over keeps eight days from now on.
+        // New terms move the expiry; the keys of an ended sale expire eight days from now.
         for (ends, expected) in [(50, 58), (20, 28), (-20, 8)] {
-            (sale.ends_at, sale.version) = (if ends < 0 { now.minus_ms(1) } else { days(ends) }, sale.version + 1);
+            (sale.ends_at, sale.version) =
+                (if ends < 0 { now.minus_ms(1) } else { days(ends) }, sale.version + 1);
             assert!(port.set_terms(&sale.terms()).await.unwrap());
             close(&behind.lives(sale.sale_id).await, [Some(expected); 3]);
         }
@@ -195,8 +196,8 @@ async fn redis_collects_every_key_in_the_end() {
 #[ignore = "needs servers: infra/test runs it"]
 async fn redis_may_be_lost_at_any_moment_of_a_rebuild() {
     for behind in Behind::all() {
-        let (port, sale) = (&*behind.port, contract::sale(3));
-        let order = contract::request(&sale, contract::user_id());
+        let (port, sale) = (&*behind.port, testing::sale(3));
+        let order = testing::request(&sale, testing::user_id());
         let active = std::slice::from_ref(&order);
         assert!(port.begin_rebuild(&sale.terms(), 1, START).await.unwrap());
         behind.lose(sale.sale_id).await;
@@ -222,36 +223,49 @@ async fn redis_may_be_lost_at_any_moment_of_a_rebuild() {
 #[ignore = "needs servers: infra/test runs it"]
 async fn redis_may_fall_back_to_an_older_state() {
     for behind in Behind::all() {
-        let (port, sale) = (&*behind.port, contract::sale(2));
+        let (port, sale) = (&*behind.port, testing::sale(2));
         assert!(port.begin_rebuild(&sale.terms(), 1, START).await.unwrap());
         assert!(port.finish_rebuild(sale.sale_id, 1).await.unwrap());
         let claims = [(); 3].map(|()| {
-            let (order_id, user_id) = (contract::order_id(), contract::user_id());
+            let (order_id, user_id) = (testing::order_id(), testing::user_id());
             Claim { sale_id: sale.sale_id, order_id, user_id, ticket_expired: false, now: START }
         });
-        assert!(matches!(port.reserve(&claims[0]).await.unwrap(), Admitted::Reserved(_)));
+        assert!(matches!(
+            port.reserve(&claims[0].ticket(), claims[0].now).await.unwrap(),
+            AdmissionDecision::Reserved(_)
+        ));
         let mut older = Vec::new();
         for key in behind.keys(sale.sale_id) {
             let value: Vec<u8> = behind.command(redis::cmd("DUMP").arg(&key)).await;
             older.push((key, value));
         }
         // After this the replica takes over that has seen none of it.
-        let Admitted::Reserved(lost) = port.reserve(&claims[1]).await.unwrap() else {
+        let AdmissionDecision::Reserved(lost) =
+            port.reserve(&claims[1].ticket(), claims[1].now).await.unwrap()
+        else {
             panic!("a unit is left");
         };
         behind.lose(sale.sale_id).await;
         assert!(port.begin_rebuild(&sale.terms(), 2, START).await.unwrap());
         for (key, value) in &older {
-            let _: String = behind.command(redis::cmd("RESTORE").arg(key).arg(0).arg(value.as_slice()).arg("REPLACE")).await;
+            let _: String = behind
+                .command(redis::cmd("RESTORE").arg(key).arg(0).arg(value.as_slice()).arg("REPLACE"))
+                .await;
         }
-        assert!(!port.restore(sale.sale_id, 2, std::slice::from_ref(&lost.request)).await.unwrap());
+        assert!(!port.restore(sale.sale_id, 2, std::slice::from_ref(&lost)).await.unwrap());
         assert!(!port.finish_rebuild(sale.sale_id, 2).await.unwrap());
         // The gate lets one more in than there are units; the ledger will not. What the ledger holds comes back.
-        assert!(matches!(port.reserve(&claims[2]).await.unwrap(), Admitted::Reserved(_)));
-        port.settle(sale.sale_id, std::slice::from_ref(&lost.request)).await.unwrap();
+        assert!(matches!(
+            port.reserve(&claims[2].ticket(), claims[2].now).await.unwrap(),
+            AdmissionDecision::Reserved(_)
+        ));
+        port.settle(sale.sale_id, std::slice::from_ref(&lost)).await.unwrap();
         let open = AdmissionState::Open { epoch: 1, version: 1, stock: 2, reserved: 2, settled: 1 };
         assert_eq!(port.state(sale.sale_id).await.unwrap(), open);
-        assert!(matches!(port.reserve(&claims[1]).await.unwrap(), Admitted::Again(_)));
+        assert!(matches!(
+            port.reserve(&claims[1].ticket(), claims[1].now).await.unwrap(),
+            AdmissionDecision::Again(_)
+        ));
         port.release(sale.sale_id, &[claims[2].order_id]).await.unwrap();
         assert_eq!(port.look(sale.sale_id, claims[1].user_id).await.unwrap().unwrap().available, 0);
     }

@@ -1,17 +1,23 @@
 //! Suites of the gate ports on real servers: a single Redis and a cluster.
 
+#[path = "../property/gate.rs"]
+mod property;
+
 use std::sync::Arc;
 
 use flashsale::{
     adapters::redis::Redis,
-    contract::{
+    contract_tests,
+    domain::{Ban, Subject, Timestamp},
+    ports::{Blacklist, Cache, ConsumerReports, Health as _, Locks, StoreError},
+    testing::{
         START,
-        gate::{self, Doors},
+        contract::{self, gate::GatePorts},
         user_id,
     },
-    domain::{Ban, Subject, Timestamp},
-    ports::{Blacklist, Health as _, StoreError},
 };
+
+use tokio::runtime::Runtime;
 
 use crate::support::{servers, unique};
 
@@ -27,68 +33,81 @@ fn cluster() -> Arc<Redis> {
     Arc::new(Redis::new(&url, &format!("{}:", unique("gate"))).expect("the address is well-formed"))
 }
 
-fn doors(redis: &Arc<Redis>) -> Doors {
-    Doors { gate: redis.clone(), sessions: redis.clone(), blacklist: redis.clone() }
+async fn gate(redis: Arc<Redis>) -> ((), GatePorts) {
+    ((), GatePorts::of(&redis))
 }
 
-macro_rules! on_redis {
-    ($($name:ident: |$redis:ident| $call:expr;)*) => {
-        mod gate_single {
-            use super::*;
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                #[ignore = "needs servers: infra/test runs it"]
-                async fn $name() {
-                    let $redis = single();
-                    $call.await;
-                }
-            )*
-        }
-
-        mod gate_cluster {
-            use super::*;
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                #[ignore = "needs servers: infra/test runs it"]
-                async fn $name() {
-                    let $redis = cluster();
-                    $call.await;
-                }
-            )*
-        }
-    };
+async fn locks(redis: Arc<Redis>) -> ((), Arc<dyn Locks>) {
+    ((), redis)
 }
 
-on_redis! {
-    order_of_checks: |redis| gate::order_of_checks(&doors(&redis));
-    burst_and_rate: |redis| gate::burst_and_rate(&*redis);
-    exact_retry: |redis| gate::exact_retry(&*redis);
-    quota_under_contention: |redis| gate::quota_under_contention(redis);
-    charges_all_or_none: |redis| gate::charges_all_or_none(&*redis);
-    clock_set_back: |redis| gate::clock_set_back(&*redis);
-    strikes: |redis| gate::strikes(&doors(&redis));
-    sessions: |redis| gate::sessions(&doors(&redis));
-    many_sessions: |redis| gate::many_sessions(&doors(&redis));
-    session_roles: |redis| gate::session_roles(&doors(&redis));
-    blacklist: |redis| gate::blacklist(&doors(&redis));
-    bans_put_back: |redis| gate::bans_put_back(&doors(&redis));
-    failures: |redis| gate::failures(redis);
-    captchas: |redis| gate::captchas(redis);
-    locks: |redis| gate::locks(&*redis);
-    lock_exclusion: |redis| gate::lock_exclusion(redis);
-    cache: |redis| gate::cache(redis);
-    reports_of_consumers: |redis| async move { flashsale::contract::holders(&*redis).await };
-    long_list_of_bans: |redis| put_and_list_many_bans(&*redis);
-    health: |redis| async move {
+async fn cache(redis: Arc<Redis>) -> ((), Arc<dyn Cache>) {
+    ((), redis)
+}
+
+async fn consumer_reports(redis: Arc<Redis>) -> ((), Arc<dyn ConsumerReports>) {
+    ((), redis)
+}
+
+mod gate_single {
+    use super::*;
+    contract_tests! { gate [#[ignore = "needs servers: infra/test runs it"]] gate(single()) }
+    contract_tests! { locks [#[ignore = "needs servers: infra/test runs it"]] locks(single()) }
+    contract_tests! { cache [#[ignore = "needs servers: infra/test runs it"]] cache(single()) }
+    contract_tests! {
+        consumer_reports [#[ignore = "needs servers: infra/test runs it"]] consumer_reports(single())
+    }
+}
+
+mod gate_cluster {
+    use super::*;
+    contract_tests! { gate [#[ignore = "needs servers: infra/test runs it"]] gate(cluster()) }
+    contract_tests! { locks [#[ignore = "needs servers: infra/test runs it"]] locks(cluster()) }
+    contract_tests! { cache [#[ignore = "needs servers: infra/test runs it"]] cache(cluster()) }
+    contract_tests! {
+        consumer_reports [#[ignore = "needs servers: infra/test runs it"]] consumer_reports(cluster())
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn redis_is_healthy() {
+    for redis in [single(), cluster()] {
         assert_eq!(redis.name(), "redis");
         redis.check().await.unwrap();
-    };
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn gate_lists_many_bans() {
+    for redis in [single(), cluster()] {
+        put_and_list_many_bans(&*redis).await;
+    }
+}
+
+/// The script implements the domain's rules: who may enter, the order of the checks, and GCRA.
+#[test]
+#[ignore = "needs servers: infra/test runs it"]
+fn gate_script_agrees_with_the_rules() {
+    let runtime = Runtime::new().unwrap();
+    for (store, cases) in [(single as fn() -> Arc<Redis>, 150), (cluster, 60)] {
+        // Created inside the runtime, because its connections need it.
+        let redis = runtime.block_on(async { store() });
+        let store = property::Store {
+            gate: redis.clone(),
+            sessions: redis.clone(),
+            blacklist: redis,
+            forgets: false,
+        };
+        property::against_the_rules(&runtime, &store, cases);
+    }
 }
 
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]
 async fn gate_says_that_redis_is_down() {
-    // Nobody listens on port 1.
+    // Port 1 is closed.
     for url in ["redis://:secret@127.0.0.1:1", "redis+cluster://:secret@127.0.0.1:1"] {
         let error = Redis::new(url, "x:").unwrap().check().await.unwrap_err();
         assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
@@ -100,7 +119,7 @@ fn ban(created_at: Timestamp, expires_at: Option<Timestamp>) -> Ban {
     Ban { subject: Subject::User(user_id()), reason: "test".to_owned(), created_at, expires_at }
 }
 
-/// A list that is longer than what is read from Redis at a time.
+/// A list that is longer than one read from Redis.
 async fn put_and_list_many_bans(blacklist: &dyn Blacklist) {
     let mut subjects = Vec::new();
     for n in 0..450 {
@@ -111,13 +130,19 @@ async fn put_and_list_many_bans(blacklist: &dyn Blacklist) {
     let listed = blacklist.list(START.plus_ms(500), 0, 1_000).await.expect("bans are listed");
     let newest_first: Vec<_> = subjects.iter().rev().collect();
     assert_eq!(listed.iter().map(|ban| &ban.subject).collect::<Vec<_>>(), newest_first);
-    let holding: Vec<_> = subjects.iter().enumerate().filter(|(n, _)| n % 3 != 0).map(|(_, subject)| subject).rev().collect();
+    let holding: Vec<_> = subjects
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| n % 3 != 0)
+        .map(|(_, subject)| subject)
+        .rev()
+        .collect();
     let page = blacklist.list(START.plus_ms(1_000), 190, 60).await.expect("bans are listed");
     assert_eq!(page.iter().map(|ban| &ban.subject).collect::<Vec<_>>(), holding[190..250]);
 }
 
-/// What a crash between the two steps of a ban leaves behind is passed over, and dropped once it is old enough not to
-/// be a ban on its way; bans that ended long ago are dropped as others are put.
+/// A subject that a crash left listed without a ban is skipped, and removed once it is too old to
+/// be a ban in progress. Bans that ended long ago are removed when others are created.
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]
 async fn gate_bans_are_listed_as_they_hold() {
@@ -125,10 +150,17 @@ async fn gate_bans_are_listed_as_they_hold() {
     let url = servers.redis_url().unwrap();
     let prefix = format!("{}:", unique("gate"));
     let redis = Redis::new(&url, &prefix).unwrap();
-    let mut raw = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut raw =
+        redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
     let lists = raw.clone();
     let listed = async |key: &str| -> Vec<String> {
-        redis::cmd("ZRANGE").arg(format!("{prefix}{key}")).arg(0).arg(-1).query_async(&mut lists.clone()).await.unwrap()
+        redis::cmd("ZRANGE")
+            .arg(format!("{prefix}{key}"))
+            .arg(0)
+            .arg(-1)
+            .query_async(&mut lists.clone())
+            .await
+            .unwrap()
     };
     let member = |ban: &Ban| format!("user:{}", ban.subject.value());
 
@@ -149,7 +181,7 @@ async fn gate_bans_are_listed_as_they_hold() {
     assert_eq!(redis.list(now, 0, 100).await.unwrap().iter().collect::<Vec<_>>(), expected[1..]);
     assert_eq!(listed("bans:put:{bans}").await.len(), 20);
 
-    // The one that ended is dropped a day later, when another is put.
+    // The ended ban is removed a day later, when another is created.
     let ended = member(&bans[229]);
     assert_eq!(listed("bans:ending:{bans}").await, std::slice::from_ref(&ended));
     redis.ban(&ban(START.plus_ms(5_000 + 86_399_999), None)).await.unwrap();
@@ -159,7 +191,7 @@ async fn gate_bans_are_listed_as_they_hold() {
     assert_eq!(listed("bans:ending:{bans}").await, Vec::<String>::new());
 }
 
-/// Everything that ends has a key that goes by itself.
+/// Every key whose content ends has an expiry.
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]
 async fn gate_leaves_nothing_behind() {
@@ -167,15 +199,18 @@ async fn gate_leaves_nothing_behind() {
     let url = servers.redis_url().unwrap();
     let prefix = format!("{}:", unique("gate"));
     let redis = Arc::new(Redis::new(&url, &prefix).unwrap());
-    gate::sessions(&doors(&redis)).await;
-    gate::exact_retry(&*redis).await;
-    gate::strikes(&doors(&redis)).await;
-    gate::failures(redis.clone()).await;
-    gate::captchas(redis.clone()).await;
-    gate::locks(&*redis).await;
-    gate::cache(redis.clone()).await;
-    let mut raw = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
-    let keys: Vec<String> = redis::cmd("KEYS").arg(format!("{prefix}*")).query_async(&mut raw).await.unwrap();
+    let ports = GatePorts::of(&redis);
+    contract::gate::sessions(&ports).await;
+    contract::gate::exact_retry(&ports).await;
+    contract::gate::strikes(&ports).await;
+    contract::gate::failures(&ports).await;
+    contract::gate::captchas(&ports).await;
+    contract::locks::one_holder(&locks(redis.clone()).await.1).await;
+    contract::cache::newest_version(&cache(redis.clone()).await.1).await;
+    let mut raw =
+        redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let keys: Vec<String> =
+        redis::cmd("KEYS").arg(format!("{prefix}*")).query_async(&mut raw).await.unwrap();
     let mut kinds = std::collections::BTreeSet::new();
     for key in keys {
         let life_ms: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut raw).await.unwrap();
@@ -189,5 +224,8 @@ async fn gate_leaves_nothing_behind() {
         kinds.insert(kind);
     }
     let expected = ["ban", "bans", "cache", "failures", "fence", "limit", "sessions", "strikes"];
-    assert_eq!(kinds.into_iter().filter(|kind| kind != "lock" && kind != "captcha").collect::<Vec<_>>(), expected);
+    assert_eq!(
+        kinds.into_iter().filter(|kind| kind != "lock" && kind != "captcha").collect::<Vec<_>>(),
+        expected
+    );
 }

@@ -7,12 +7,13 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use flashsale::{
     adapters::{mysql::MySql, system::SystemClock},
     config::Config,
-    contract::{
+    contract_tests,
+    domain::{OrderStatus, Transition},
+    ports::{Clock as _, Health as _, LedgerClock as _, OrderLedger, Sales, StoreError, Users},
+    testing::{
         self, START,
-        ledger::{self, Ledger},
+        contract::ledger::{self, Ledger},
     },
-    domain::OrderStatus,
-    ports::{Clock as _, Health as _, LedgerClock as _, OrderLedger, Sales, StoreError, Transition, Users},
     wire,
 };
 use flashsale_servers::{ServerKind, Servers, StartError};
@@ -26,16 +27,18 @@ use tokio::{
 
 use crate::support::{servers, unique};
 
-/// A new database on the common server; its address.
+/// Creates a database on the shared server and returns its address.
 pub async fn database() -> String {
     let admin = servers().mysql_admin_url().unwrap();
     let name = unique("ledger");
-    // Tables must not depend on what the database's default happens to be.
-    execute(&mut raw(&admin).await, &format!("CREATE DATABASE {name} CHARACTER SET latin1")).await.unwrap();
+    // The tables must not depend on the database's default character set.
+    execute(&mut raw(&admin).await, &format!("CREATE DATABASE {name} CHARACTER SET latin1"))
+        .await
+        .unwrap();
     format!("{admin}/{name}")
 }
 
-/// A connection of its own, as another tool would have it.
+/// A separate connection, like that of another tool.
 pub async fn raw(url: &str) -> MySqlConnection {
     MySqlConnection::connect(url).await.unwrap()
 }
@@ -51,33 +54,11 @@ pub async fn migrated(url: &str) -> MySql {
     store
 }
 
-macro_rules! suites {
-    ($($suite:ident),*) => {$(
-        #[tokio::test(flavor = "multi_thread")]
-        #[ignore = "needs servers: infra/test runs it"]
-        async fn $suite() {
-            ledger::$suite(&Ledger::of(migrated(&database().await).await)).await;
-        }
-    )*};
+async fn ledger() -> ((), Ledger) {
+    ((), Ledger::of(migrated(&database().await).await))
 }
-suites!(
-    users,
-    kept_sessions,
-    session_races,
-    kept_bans,
-    sales,
-    signing_keys,
-    recording,
-    payment,
-    cancellation,
-    expiry,
-    expiry_by_sale,
-    stock_return,
-    tally,
-    paging,
-    recording_races,
-    ending_races
-);
+
+contract_tests! { ledger [#[ignore = "needs servers: infra/test runs it"]] ledger() }
 
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]
@@ -85,7 +66,7 @@ async fn the_servers_clock_is_told() {
     let store = migrated(&database().await).await;
     let before = SystemClock.now();
     let told = store.ask().await.unwrap();
-    // The server runs on this machine and tells milliseconds, cut off.
+    // The server runs on this machine and reports milliseconds, truncated.
     assert!(before.minus_ms(1) <= told && told <= SystemClock.now(), "{before} {told}");
 }
 
@@ -99,8 +80,10 @@ async fn several_instances_migrate_at_once() {
             outcome.unwrap();
         }
     }
-    let runs: i64 =
-        sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations WHERE success").fetch_one(&mut raw(&url).await).await.unwrap();
+    let runs: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM _sqlx_migrations WHERE success")
+        .fetch_one(&mut raw(&url).await)
+        .await
+        .unwrap();
     assert_eq!(runs, sqlx::migrate!("migrations/mysql").iter().count() as i64);
     MySql::new(&url).unwrap().check().await.unwrap();
 }
@@ -114,12 +97,14 @@ async fn a_migrator_waits_for_another() {
     execute(&mut other, lock).await.unwrap();
     let store = MySql::new(&url).unwrap();
     let migration = tokio::spawn(async move { store.migrate().await });
-    // Long enough that it would be done if it did not wait; that it did not is what is checked, not the time.
+    // Long enough to finish if it did not wait. The check is that it waited, not for how long.
     sleep(Duration::from_millis(500)).await;
-    let tables: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE()")
-        .fetch_one(&mut other)
-        .await
-        .unwrap();
+    let tables: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE()",
+    )
+    .fetch_one(&mut other)
+    .await
+    .unwrap();
     assert_eq!(tables, 0);
     other.close().await.unwrap();
     migration.await.unwrap().unwrap();
@@ -153,7 +138,8 @@ async fn constraints_hold() {
     forbidden.assert_falsehood_is_seen().await;
 }
 
-/// Waits until a transaction of the database waits for a row; returns its isolation level.
+/// Waits until a transaction of the database waits for a row. Returns the transaction's isolation
+/// level.
 async fn somebody_waits(raw: &mut MySqlConnection) -> String {
     loop {
         let waiting: Option<String> = sqlx::query_scalar(
@@ -177,41 +163,46 @@ async fn somebody_waits(raw: &mut MySqlConnection) -> String {
 async fn locks_of_one_sale_hold_up_no_other() {
     let url = database().await;
     let store = migrated(&url).await;
-    let (held, free) = (contract::sale(5), contract::sale(5));
+    let (held, free) = (testing::sale(5), testing::sale(5));
     store.create_sale(&held).await;
     store.create_sale(&free).await;
-    let old = contract::request(&held, contract::user_id());
+    let old = testing::request(&held, testing::user_id());
     store.record(std::slice::from_ref(&old), START, 10).await.unwrap();
 
-    // The table is young and small: a plan that scanned it would stumble over these locks.
+    // The table is young and small: a plan that scanned it would run into these locks.
     let mut holder = raw(&url).await;
     execute(&mut holder, "BEGIN").await.unwrap();
     let sale = format!("SELECT stock FROM sales WHERE sale_id = '{}' FOR UPDATE", held.sale_id);
     execute(&mut holder, &sale).await.unwrap();
-    execute(&mut holder, &format!("UPDATE orders SET version = version WHERE order_id = '{}'", old.order_id)).await.unwrap();
+    execute(
+        &mut holder,
+        &format!("UPDATE orders SET version = version WHERE order_id = '{}'", old.order_id),
+    )
+    .await
+    .unwrap();
 
-    let batch: Vec<_> = (0..50).map(|_| contract::request(&free, contract::user_id())).collect();
+    let batch: Vec<_> = (0..50).map(|_| testing::request(&free, testing::user_id())).collect();
     let recorded = store.record(&batch, START, 10_000).await.unwrap();
     assert_eq!(recorded[4].as_ref().unwrap().order.status, OrderStatus::Confirmed);
     let request = &batch[4];
     let cancelled = store.cancel(request.order_id, request.user_id, None, START).await.unwrap();
     assert!(matches!(cancelled, Transition::Done(_)));
-    let due = contract::request(&free, contract::user_id());
+    let due = testing::request(&free, testing::user_id());
     store.record(&[due], START, 5).await.unwrap();
     assert_eq!(store.expire_due(START.plus_ms(5), 10).await.unwrap().len(), 1);
     let ids: Vec<_> = batch.iter().map(|request| request.order_id).collect();
     store.mark_stock_returned(&ids, START).await.unwrap();
-    // Reads wait for nobody.
+    // Reads do not wait for locks.
     assert_eq!(store.tally(held.sale_id).await.unwrap().active, 1);
 
-    // The held sale itself: undone in time, and said so.
+    // The locked sale itself: the call rolls back in time and reports that.
     let begun = Instant::now();
-    let blocked = contract::request(&held, contract::user_id());
+    let blocked = testing::request(&held, testing::user_id());
     let refused = store.record(std::slice::from_ref(&blocked), START, 10).await.unwrap_err();
     assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused}");
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
 
-    // And tried again when the lock is given up while it waits.
+    // The call is retried when the lock is released while it waits.
     let waiting = tokio::spawn({
         let (store, blocked) = (store.clone(), blocked.clone());
         async move { store.record(&[blocked], START, 10).await }
@@ -227,17 +218,17 @@ async fn locks_of_one_sale_hold_up_no_other() {
 async fn a_deadlock_is_tried_again() {
     let url = database().await;
     let store = migrated(&url).await;
-    let sale = contract::sale(50);
+    let sale = testing::sale(50);
     store.create_sale(&sale).await;
-    let old = contract::request(&sale, contract::user_id());
+    let old = testing::request(&sale, testing::user_id());
     store.record(std::slice::from_ref(&old), START, 10).await.unwrap();
 
-    // A stranger that locks in the wrong order: the order first, then the sale.
+    // Another client locks in the wrong order: the order first, then the sale.
     let mut stranger = raw(&url).await;
     execute(&mut stranger, "BEGIN").await.unwrap();
-    // With changes to undo it is not the one that the server picks to give up.
+    // With changes to roll back, it is not the one that the server aborts.
     for _ in 0..20 {
-        let user = contract::user();
+        let user = testing::user();
         let insert = format!(
             "INSERT INTO users (user_id, phone, password_hash, role, created_at_ms) VALUES ('{}', '{}', '!', 'shopper', 1)",
             user.user_id,
@@ -245,10 +236,13 @@ async fn a_deadlock_is_tried_again() {
         );
         execute(&mut stranger, &insert).await.unwrap();
     }
-    let update = format!("UPDATE orders SET created_at_ms = created_at_ms + 1 WHERE order_id = '{}'", old.order_id);
+    let update = format!(
+        "UPDATE orders SET created_at_ms = created_at_ms + 1 WHERE order_id = '{}'",
+        old.order_id
+    );
     execute(&mut stranger, &update).await.unwrap();
 
-    let new = contract::request(&sale, contract::user_id());
+    let new = testing::request(&sale, testing::user_id());
     let batch = [old.clone(), new.clone()];
     let recording = tokio::spawn({
         let store = store.clone();
@@ -259,7 +253,10 @@ async fn a_deadlock_is_tried_again() {
     execute(&mut stranger, &lock).await.expect("the other side gave up");
     execute(&mut stranger, "COMMIT").await.unwrap();
     let recorded = recording.await.unwrap().unwrap();
-    assert_eq!(recorded.iter().map(|recorded| recorded.as_ref().unwrap().fresh).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(
+        recorded.iter().map(|recorded| recorded.as_ref().unwrap().fresh).collect::<Vec<_>>(),
+        [false, true]
+    );
     assert_eq!(store.tally(sale.sale_id).await.unwrap().active, 2);
 }
 
@@ -275,7 +272,7 @@ async fn nothing_deadlocks() {
             .fetch_one(&mut raw(&server.admin_url()).await)
             .await
             .unwrap();
-    assert_eq!(deadlocks, 0, "all lock in the same order");
+    assert_eq!(deadlocks, 0, "all transactions lock in the same order");
 }
 
 /// Both `Sales` and `Users` have a `create`.
@@ -305,24 +302,27 @@ async fn errors_keep_secrets() {
         assert!(!shown.contains("hunter2") && !shown.contains(host), "{shown}");
     }
 
-    // What the server says of a refused value would show a phone.
+    // The server's message about a refused value would contain a phone number.
     let store = migrated(&url).await;
-    let user = flashsale::domain::User { password_hash: "é".repeat(300), ..contract::user() };
+    let user = flashsale::domain::User { password_hash: "é".repeat(300), ..testing::user() };
     let refused = Users::create(&store, &user).await.unwrap_err();
     assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused}");
     let shown = refused.to_string();
     // MySQL does not name the column.
-    assert!(shown.contains("password_hash") || shown.contains("a character that its column can't hold"), "{shown}");
+    assert!(
+        shown.contains("password_hash") || shown.contains("a character that its column can't hold"),
+        "{shown}"
+    );
     assert!(!shown.contains("xC3") && !shown.contains('é'), "{shown}");
-    let long = flashsale::domain::Sale { title: "t".repeat(201), ..contract::sale(1) };
+    let long = flashsale::domain::Sale { title: "t".repeat(201), ..testing::sale(1) };
     let refused = Sales::create(&store, &long).await.unwrap_err();
     assert!(matches!(refused, StoreError::Corrupt { .. }), "not cut: {refused}");
     assert!(refused.to_string().contains("title"), "{refused}");
 }
 
-/// A server that nobody else uses: to be hurt, or to be measured.
+/// A private server, for tests that break it or measure it.
 struct OwnServer {
-    // Its calls block, its drop too.
+    // Its calls block, and so does its drop.
     server: Option<Arc<Servers>>,
     dir: PathBuf,
 }
@@ -331,7 +331,9 @@ impl OwnServer {
     async fn start() -> Self {
         let dir = std::env::temp_dir().join(unique("fs"));
         let its = dir.clone();
-        let server = tokio::task::spawn_blocking(|| Servers::builder(its).mysql().start().unwrap()).await.unwrap();
+        let server = tokio::task::spawn_blocking(|| Servers::builder(its).mysql().start().unwrap())
+            .await
+            .unwrap();
         Self { server: Some(Arc::new(server)), dir }
     }
 
@@ -345,7 +347,9 @@ impl OwnServer {
 
     async fn does(&self, what: fn(&Servers, ServerKind) -> Result<(), StartError>) {
         let server = self.server.clone().unwrap();
-        tokio::task::spawn_blocking(move || what(&server, ServerKind::MySql).unwrap()).await.unwrap();
+        tokio::task::spawn_blocking(move || what(&server, ServerKind::MySql).unwrap())
+            .await
+            .unwrap();
     }
 }
 
@@ -363,19 +367,22 @@ impl Drop for OwnServer {
 async fn a_server_that_fails_comes_back() {
     let server = OwnServer::start().await;
     let store = migrated(&server.url()).await;
-    let sale = contract::sale(1_000_000);
+    let sale = testing::sale(1_000_000);
     store.create_sale(&sale).await;
 
-    // Killed while it is worked with: what was acknowledged is there afterwards.
+    // The server is killed under load: acknowledged work is still there afterwards.
     let workers: Vec<_> = (0..4)
         .map(|_| {
             let (store, sale) = (store.clone(), sale.clone());
             tokio::spawn(async move {
                 let mut acknowledged = Vec::new();
                 loop {
-                    let batch: Vec<_> = (0..5).map(|_| contract::request(&sale, contract::user_id())).collect();
+                    let batch: Vec<_> =
+                        (0..5).map(|_| testing::request(&sale, testing::user_id())).collect();
                     match store.record(&batch, START, 10).await {
-                        Ok(recorded) => acknowledged.extend(recorded.into_iter().map(|recorded| recorded.unwrap().order.order_id)),
+                        Ok(recorded) => acknowledged.extend(
+                            recorded.into_iter().map(|recorded| recorded.unwrap().order.order_id),
+                        ),
                         Err(error @ StoreError::Corrupt { .. }) => panic!("{error}"),
                         Err(_) => return acknowledged,
                     }
@@ -387,7 +394,8 @@ async fn a_server_that_fails_comes_back() {
         sleep(Duration::from_millis(5)).await;
     }
     server.does(Servers::stop_hard).await;
-    let acknowledged: Vec<_> = join_all(workers).await.into_iter().flat_map(Result::unwrap).collect();
+    let acknowledged: Vec<_> =
+        join_all(workers).await.into_iter().flat_map(Result::unwrap).collect();
     assert!(acknowledged.len() >= 80, "{}", acknowledged.len());
     let down = store.check().await.unwrap_err();
     assert!(matches!(down, StoreError::Unavailable { .. }), "{down}");
@@ -397,23 +405,31 @@ async fn a_server_that_fails_comes_back() {
     let row = Sales::get(&store, sale.sale_id).await.unwrap().unwrap();
     assert_eq!(store.tally(sale.sale_id).await.unwrap().active, u64::from(row.sold));
 
-    // Connections that hang are found out, in time, and not used again.
+    // Hanging connections are detected in time, and not used again.
     server.does(Servers::pause).await;
-    let request = contract::request(&sale, contract::user_id());
+    let request = testing::request(&sale, testing::user_id());
     let begun = Instant::now();
-    let calls = join_all((0..20).map(|_| store.record(std::slice::from_ref(&request), START, 10))).await;
+    let calls =
+        join_all((0..20).map(|_| store.record(std::slice::from_ref(&request), START, 10))).await;
     assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
-    assert!(calls.iter().all(|call| matches!(call, Err(StoreError::Unknown { .. } | StoreError::Unavailable { .. }))));
+    assert!(calls.iter().all(|call| matches!(
+        call,
+        Err(StoreError::Unknown { .. } | StoreError::Unavailable { .. })
+    )));
     server.does(Servers::resume).await;
     let begun = Instant::now();
     while store.record(std::slice::from_ref(&request), START, 10).await.is_err() {
         assert!(begun.elapsed() < Duration::from_secs(10), "it did not recover");
     }
-    assert_eq!(store.tally(sale.sale_id).await.unwrap().active, u64::from(row.sold) + 1, "recorded once");
+    assert_eq!(
+        store.tally(sale.sale_id).await.unwrap().active,
+        u64::from(row.sold) + 1,
+        "recorded once"
+    );
 }
 
-/// Forwards to a server until `frozen`: then what is connected stays connected and nothing comes through, as when a
-/// network goes away. New connections work. Returns the port.
+/// Forwards to a server until `frozen`: then existing connections stay open without passing any
+/// data, like after a network failure. New connections work. Returns the port.
 async fn proxy(server: String, frozen: watch::Receiver<bool>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -443,19 +459,21 @@ async fn connections_that_lead_nowhere_are_replaced() {
     let (freeze, frozen) = watch::channel(false);
     let port = proxy(host.to_owned(), frozen).await;
     let store = migrated(&format!("{credentials}@127.0.0.1:{port}/{name}")).await;
-    let all_work = async || join_all((0..10).map(|_| store.check())).await.into_iter().all(|checked| checked.is_ok());
+    let all_work = async || {
+        join_all((0..10).map(|_| store.check())).await.into_iter().all(|checked| checked.is_ok())
+    };
     assert!(all_work().await);
 
-    // Caught in the middle of a call, all of them.
+    // All connections are frozen in the middle of a call.
     freeze.send_replace(true);
     assert!(!all_work().await);
-    // Nobody waits for what will never come, now or later.
+    // No call waits for an answer that can't come, now or later.
     let begun = Instant::now();
     while !all_work().await {
         assert!(begun.elapsed() < Duration::from_secs(20), "the pool is full of dead connections");
     }
 
-    // The same when they lay idle.
+    // The same for idle connections.
     sleep(Duration::from_millis(1_100)).await;
     freeze.send_replace(true);
     let begun = Instant::now();
@@ -464,7 +482,7 @@ async fn connections_that_lead_nowhere_are_replaced() {
     }
 }
 
-/// Not a test: prints how fast batches are recorded.
+/// Not a test: prints the speed of recording batches.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement: needs servers"]
 async fn record_rate() {
@@ -472,8 +490,8 @@ async fn record_rate() {
     ledger::record_rate(&Ledger::of(migrated(&server.url()).await), "MySQL").await;
 }
 
-/// Requests that hold every connection of theirs, as status polls do when the database is slow, do not keep the worker and
-/// the sweeper from theirs.
+/// Requests that hold all of their connections, like status polls on a slow database, do not block
+/// the worker and the sweeper, which have their own.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn mysql_records_while_requests_hold_every_connection() {
@@ -485,27 +503,39 @@ async fn mysql_records_while_requests_hold_every_connection() {
         ("AMQP_URL", servers().amqp_url().unwrap()),
     ];
     let settings = settings.map(|(name, value)| (format!("FLASHSALE_{name}"), value));
-    let ports = wire::connect(&Config::load(None, settings, []).unwrap()).await.unwrap();
-    let background = ports.background.clone().expect("the worker and the sweeper have connections of their own");
-    let sale = contract::sale(5);
+    let config = Config::load(None, settings, []).unwrap();
+    wire::migrate(&config).await.unwrap();
+    let ports = wire::connect(&config).await.unwrap();
+    let background =
+        ports.background.clone().expect("the worker and the sweeper have connections of their own");
+    let sale = testing::sale(5);
     ports.sales.create(&sale).await.unwrap();
 
-    // Whoever reads users waits; nothing else does.
+    // Calls that read users wait; the others do not.
     let mut locking = raw(&url).await;
     execute(&mut locking, "LOCK TABLES users WRITE").await.unwrap();
     let (reads, orders) = (ports.users.clone(), ports.orders.clone());
-    let busy = tokio::spawn(async move { join_all((0..30).map(|_| reads.by_id(contract::user_id()))).await });
+    let busy =
+        tokio::spawn(
+            async move { join_all((0..30).map(|_| reads.by_id(testing::user_id()))).await },
+        );
     let begun = Instant::now();
-    while let Ok(answer) = timeout(Duration::from_millis(300), orders.get(contract::order_id())).await {
+    while let Ok(answer) =
+        timeout(Duration::from_millis(300), orders.get(testing::order_id())).await
+    {
         answer.unwrap();
         assert!(begun.elapsed() < Duration::from_secs(3), "requests still get a connection");
     }
-    let request = contract::request(&sale, contract::user_id());
-    let recorded = timeout(Duration::from_secs(2), background.orders.record(std::slice::from_ref(&request), START, 900_000)).await;
+    let request = testing::request(&sale, testing::user_id());
+    let recorded = timeout(
+        Duration::from_secs(2),
+        background.orders.record(std::slice::from_ref(&request), START, 900_000),
+    )
+    .await;
     assert!(recorded.expect("at once").unwrap()[0].is_ok());
     assert_eq!(background.sales.get(sale.sale_id).await.unwrap().unwrap().sold, 1);
     background.ledger_clock.ask().await.unwrap();
-    assert!(!busy.is_finished(), "all that time");
+    assert!(!busy.is_finished(), "the blocked requests still wait");
     execute(&mut locking, "UNLOCK TABLES").await.unwrap();
     busy.await.unwrap();
 }

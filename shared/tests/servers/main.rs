@@ -1,5 +1,6 @@
-//! Every contract suite on real servers that this binary starts for itself. `infra/test` runs them all; they are
-//! `#[ignore]`d so that a plain `cargo test` needs no server, and they fail, never pass, where a server is missing.
+//! Every contract suite on real servers that this binary starts itself. `infra/test` runs them all.
+//! They are `#[ignore]`d so that a plain `cargo test` needs no server; if a server is missing they
+//! fail and never pass.
 
 mod admission;
 mod gate;

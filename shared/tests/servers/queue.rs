@@ -1,4 +1,4 @@
-//! Suites of the queue ports on RabbitMQ, and what its settings and an administrator may do to them.
+//! Suites of the queue ports on RabbitMQ, and the effects of its settings and of an administrator.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -11,9 +11,13 @@ use std::{
 
 use flashsale::{
     adapters::rabbitmq::RabbitMq,
-    contract::queue::{self, carried, gather, orders},
-    domain::{OrderId, OrderRequest},
-    ports::{Depth, Health as _, OrderQueue as _, OrderSource as _, PUBLISH_LIMIT_MS, StoreError},
+    contract_tests,
+    domain::{AdmittedOrder, OrderId, QueueDepth},
+    ports::{Health as _, OrderQueue as _, OrderSource as _, PUBLISH_LIMIT_MS, StoreError},
+    testing::contract::{
+        self,
+        queue::{QueuePorts, carried, gather, orders},
+    },
 };
 use tokio::{task::JoinSet, time::sleep};
 
@@ -23,95 +27,32 @@ fn shared_url() -> String {
     servers().amqp_url().unwrap()
 }
 
-/// A queue of its own on the server that all tests share.
-fn own() -> RabbitMq {
-    RabbitMq::new(&shared_url(), &unique("q")).unwrap()
-}
-
-#[tokio::test]
-#[ignore = "needs servers: infra/test runs it"]
-async fn published_is_received_once() {
-    let rabbit = own();
-    queue::published_is_received_once(&rabbit, &rabbit).await;
-}
-
-#[tokio::test]
-#[ignore = "needs servers: infra/test runs it"]
-async fn receive_is_bounded() {
-    let rabbit = own();
-    queue::receive_is_bounded(&rabbit, &rabbit).await;
-}
-
-#[tokio::test]
-#[ignore = "needs servers: infra/test runs it"]
-async fn a_message_wakes_the_receiver() {
-    let rabbit = own();
-    queue::a_message_wakes_the_receiver(&rabbit, Arc::new(rabbit.clone())).await;
-}
-
-#[tokio::test]
-#[ignore = "needs servers: infra/test runs it"]
-async fn a_receiver_may_go_away() {
-    let rabbit = own();
-    queue::a_receiver_may_go_away(&rabbit, &rabbit).await;
-}
-
-#[tokio::test]
-#[ignore = "needs servers: infra/test runs it"]
-async fn handed_back_comes_again() {
-    let rabbit = own();
-    queue::handed_back_comes_again(&rabbit, &rabbit).await;
-}
-
-#[tokio::test]
-#[ignore = "needs servers: infra/test runs it"]
-async fn handed_back_too_often_is_parked() {
-    let rabbit = own();
-    queue::handed_back_too_often_is_parked(&rabbit, &rabbit).await;
-}
-
-#[tokio::test]
-#[ignore = "needs servers: infra/test runs it"]
-async fn parked_is_counted() {
-    let rabbit = own();
-    queue::parked_is_counted(&rabbit, &rabbit).await;
-}
-
-#[tokio::test]
-#[ignore = "needs servers: infra/test runs it"]
-async fn parked_is_shown_retried_and_discarded() {
-    let rabbit = own();
-    queue::parked_is_shown_retried_and_discarded(&rabbit, &rabbit, &rabbit).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs servers: infra/test runs it"]
-async fn many_publish_at_once() {
-    let rabbit = own();
-    queue::many_publish_at_once(Arc::new(rabbit.clone()), &rabbit).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs servers: infra/test runs it"]
-async fn two_consumers_share() {
+/// A queue of its own on the shared server, with two connections.
+async fn queue() -> ((), QueuePorts) {
     let name = unique("q");
     let [one, two] = [(); 2].map(|()| Arc::new(RabbitMq::new(&shared_url(), &name).unwrap()));
-    queue::two_consumers_share(one.clone(), [one, two]).await;
+    ((), QueuePorts { queue: one.clone(), sources: [one.clone(), two], dead_letters: one })
 }
 
-/// The library's own connection, to do to a queue what an administrator would.
+contract_tests! { queue [#[ignore = "needs servers: infra/test runs it"]] queue() }
+
+/// A direct connection through the library, for an administrator's actions.
 async fn administrator(url: &str) -> (lapin::Connection, lapin::Channel) {
-    let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await.unwrap();
+    let connection =
+        lapin::Connection::connect(url, lapin::ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     (connection, channel)
 }
 
 async fn delete(url: &str, queue: &str) {
     let (_connection, channel) = administrator(url).await;
-    channel.queue_delete(queue.into(), lapin::options::QueueDeleteOptions::default()).await.unwrap();
+    channel
+        .queue_delete(queue.into(), lapin::options::QueueDeleteOptions::default())
+        .await
+        .unwrap();
 }
 
-/// Everything that waits in the queue, taken off it.
+/// Takes all waiting messages off the queue.
 async fn drain(url: &str, queue: &str) -> Vec<OrderId> {
     let rabbit = RabbitMq::new(url, queue).unwrap();
     let mut found = Vec::new();
@@ -127,11 +68,14 @@ async fn drain(url: &str, queue: &str) -> Vec<OrderId> {
     found
 }
 
-/// Publishes until it succeeds; what went before must not be worse than `Unavailable` or `Unknown`.
-async fn publish_in_the_end(rabbit: &RabbitMq, orders: &[OrderRequest], limit: Duration) {
+/// Publishes until it succeeds. Earlier failures must be `Unavailable` or `Unknown`.
+async fn publish_in_the_end(rabbit: &RabbitMq, orders: &[AdmittedOrder], limit: Duration) {
     let begun = Instant::now();
     while let Err(error) = rabbit.publish(orders).await {
-        assert!(matches!(error, StoreError::Unavailable { .. } | StoreError::Unknown { .. }), "{error:?}");
+        assert!(
+            matches!(error, StoreError::Unavailable { .. } | StoreError::Unknown { .. }),
+            "{error:?}"
+        );
         assert!(begun.elapsed() < limit, "still {error}");
         sleep(Duration::from_millis(50)).await;
     }
@@ -154,14 +98,16 @@ async fn unroutable_is_never_ok() {
     assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
 }
 
-/// With many in flight while the queue is deleted, each `Ok` is a message that was in the queue.
+/// While the queue is deleted with many publishes in flight, each `Ok` stands for a message that
+/// was in the queue.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn unroutable_among_many_is_never_ok() {
     let (url, name) = (shared_url(), unique("q"));
     let rabbit = RabbitMq::new(&url, &name).unwrap();
     rabbit.publish(&orders(1)).await.unwrap();
-    // Nothing listens on this name, so every message comes back, while those to the queue are confirmed.
+    // No queue has this name, so every message is returned, while those to the real queue are
+    // confirmed.
     delete(&url, &format!("{name}.parked")).await;
     let mut parking = JoinSet::new();
     let mut publishing = JoinSet::new();
@@ -173,7 +119,7 @@ async fn unroutable_among_many_is_never_ok() {
             publisher.publish(&message).await.map(|()| message[0].order_id)
         });
     }
-    // A refused one makes the connection anew, and with it the queue: then parking works.
+    // A refused publish renews the connection and declares the queue again; then parking works.
     let parked = parking.join_all().await.into_iter().filter(Result::is_ok).count() as u64;
     let published = publishing.join_all().await;
     let depth = rabbit.depth().await.unwrap();
@@ -184,19 +130,27 @@ async fn unroutable_among_many_is_never_ok() {
     }
 }
 
-/// Lets the queue hold one message.
+/// Limits the queue to one message.
 fn bound(queue: &str) {
-    rabbitmqctl(&["set_policy", queue, &format!("^{queue}$"), r#"{"max-length":1}"#, "--apply-to", "queues"]);
+    rabbitmqctl(&[
+        "set_policy",
+        queue,
+        &format!("^{queue}$"),
+        r#"{"max-length":1}"#,
+        "--apply-to",
+        "queues",
+    ]);
 }
 
-/// Quorum queues of RabbitMQ before 3.8.10 can't refuse.
+/// Quorum queues of RabbitMQ before 3.8.10 do not refuse messages.
 fn full_queues_refuse() -> bool {
     let version = rabbitmqctl(&["version"]);
-    let numbers: Vec<u32> = version.trim().split('.').map(|number| number.parse().unwrap()).collect();
+    let numbers: Vec<u32> =
+        version.trim().split('.').map(|number| number.parse().unwrap()).collect();
     numbers >= vec![3, 8, 10]
 }
 
-/// A queue that is full refuses what is published, as a young one does while it has no leader.
+/// A full queue refuses messages, like a new one without a leader.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn a_refused_message_is_published_again_until_there_is_room_or_no_time() {
@@ -208,14 +162,17 @@ async fn a_refused_message_is_published_again_until_there_is_room_or_no_time() {
         makes_room_by_parking(&rabbit).await;
         return;
     }
-    // The server lets some more in before it notices.
+    // The server accepts a few more before it enforces the limit.
     let (refused, took) = loop {
         let begun = Instant::now();
         if let Err(refused) = rabbit.publish(&orders(1)).await {
             break (refused, begun.elapsed());
         }
     };
-    assert!(matches!(&refused, StoreError::Unavailable { cause, .. } if cause.contains("refused")), "{refused:?}");
+    assert!(
+        matches!(&refused, StoreError::Unavailable { cause, .. } if cause.contains("refused")),
+        "{refused:?}"
+    );
     let limit = Duration::from_millis(PUBLISH_LIMIT_MS);
     assert!(took > limit / 2 && took < limit + Duration::from_secs(1), "{took:?}");
 
@@ -229,15 +186,19 @@ async fn a_refused_message_is_published_again_until_there_is_room_or_no_time() {
     let before = drain(&url, &name).await;
     publishing.await.unwrap().unwrap();
     let found = [before, drain(&url, &name).await].concat();
-    assert_eq!(found.iter().filter(|order_id| **order_id == kept[0].order_id).count(), 1, "it is there once");
+    assert_eq!(
+        found.iter().filter(|order_id| **order_id == kept[0].order_id).count(),
+        1,
+        "it is there once"
+    );
 }
 
-/// What a full queue that can't refuse does: nothing is lost.
+/// With a full queue that can't refuse, no message is lost.
 async fn makes_room_by_parking(rabbit: &RabbitMq) {
     for _ in 0..4 {
         rabbit.publish(&orders(1)).await.unwrap();
     }
-    let expected = Depth { waiting: 1, parked: 4 };
+    let expected = QueueDepth { waiting: 1, parked: 4 };
     let begun = Instant::now();
     while rabbit.depth().await.unwrap() != expected {
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", rabbit.depth().await);
@@ -245,7 +206,8 @@ async fn makes_room_by_parking(rabbit: &RabbitMq) {
     }
 }
 
-/// A server before 3.8.10 makes a queue with fewer settings, which is still there after its upgrade.
+/// A server before 3.8.10 declares a queue with fewer settings, which still exists after an
+/// upgrade.
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]
 async fn a_queue_of_an_old_server_is_used() {
@@ -257,9 +219,16 @@ async fn a_queue_of_an_old_server_is_used() {
     settings.insert("x-delivery-limit".into(), lapin::types::AMQPValue::LongInt(50));
     settings.insert("x-dead-letter-exchange".into(), text(""));
     settings.insert("x-dead-letter-routing-key".into(), text(&format!("{name}.parked")));
-    channel.queue_declare(name.as_str().into(), lapin::options::QueueDeclareOptions::durable(), settings).await.unwrap();
+    channel
+        .queue_declare(
+            name.as_str().into(),
+            lapin::options::QueueDeclareOptions::durable(),
+            settings,
+        )
+        .await
+        .unwrap();
     let rabbit = RabbitMq::new(&url, &name).unwrap();
-    queue::handed_back_too_often_is_parked(&rabbit, &rabbit).await;
+    contract::queue::handed_back_too_often_is_parked(&QueuePorts::of(&Arc::new(rabbit))).await;
 }
 
 #[tokio::test]
@@ -268,7 +237,11 @@ async fn a_queue_with_other_settings_is_refused() {
     let (url, name) = (shared_url(), unique("q"));
     let (_connection, channel) = administrator(&url).await;
     channel
-        .queue_declare(name.as_str().into(), lapin::options::QueueDeclareOptions::durable(), lapin::types::FieldTable::default())
+        .queue_declare(
+            name.as_str().into(),
+            lapin::options::QueueDeclareOptions::durable(),
+            lapin::types::FieldTable::default(),
+        )
         .await
         .unwrap();
     let rabbit = RabbitMq::new(&url, &name).unwrap();
@@ -277,7 +250,7 @@ async fn a_queue_with_other_settings_is_refused() {
     assert!(refused.to_string().contains("other settings"), "{refused}");
     assert!(rabbit.receive(1, 0).await.is_err());
     assert!(rabbit.check().await.is_err());
-    // An administrator deletes it, and the next attempt finds its way.
+    // An administrator deletes it, and the next attempt succeeds.
     delete(&url, &name).await;
     publish_in_the_end(&rabbit, &orders(1), Duration::from_secs(10)).await;
 }
@@ -313,7 +286,7 @@ async fn a_consumer_comes_back_after_its_queue_was_deleted() {
     rabbit.publish(&orders(1)).await.unwrap();
     assert_eq!(gather(&rabbit, 1).await.len(), 1);
     delete(&url, &name).await;
-    // Notices, makes the queue again and consumes from it.
+    // Detects the loss, declares the queue again and consumes from it.
     assert!(rabbit.receive(1, 1_000).await.unwrap().is_empty());
     let message = orders(1);
     publish_in_the_end(&rabbit, &message, Duration::from_secs(5)).await;
@@ -334,17 +307,25 @@ async fn closing_hands_back() {
     rabbit.ack(&[deliveries[0].tag]).await.unwrap();
     rabbit.close().await;
     let other = RabbitMq::new(&url, &name).unwrap();
-    assert_eq!(other.depth().await.unwrap(), Depth { waiting: 4, parked: 0 }, "at once");
+    assert_eq!(other.depth().await.unwrap(), QueueDepth { waiting: 4, parked: 0 }, "at once");
     let again = gather(&other, 4).await;
-    assert_eq!(again.iter().map(carried).collect::<Vec<_>>(), messages[1..], "also what was only fetched ahead");
-    for outcome in [rabbit.publish(&messages[0]).await, rabbit.receive(1, 0).await.map(drop), rabbit.check().await] {
+    assert_eq!(
+        again.iter().map(carried).collect::<Vec<_>>(),
+        messages[1..],
+        "also what was only fetched ahead"
+    );
+    for outcome in [
+        rabbit.publish(&messages[0]).await,
+        rabbit.receive(1, 0).await.map(drop),
+        rabbit.check().await,
+    ] {
         assert!(matches!(outcome, Err(StoreError::Unavailable { .. })), "{outcome:?}");
     }
     rabbit.ack(&[deliveries[1].tag]).await.unwrap();
     rabbit.close().await;
 }
 
-#[expect(clippy::print_stdout, reason = "the figures are what it is for")]
+#[expect(clippy::print_stdout, reason = "the benchmark prints its figures")]
 async fn rate<F: Future<Output = ()> + Send + 'static>(
     what: &str,
     in_flight: usize,
@@ -362,10 +343,14 @@ async fn rate<F: Future<Output = ()> + Send + 'static>(
         });
     }
     publishers.join_all().await;
-    println!("{what}, {in_flight} in flight: {:.0} confirmed publishes/s", (in_flight * each) as f64 / begun.elapsed().as_secs_f64());
+    println!(
+        "{what}, {in_flight} in flight: {:.0} confirmed publishes/s",
+        (in_flight * each) as f64 / begun.elapsed().as_secs_f64()
+    );
 }
 
-/// No assertion: prints how fast single confirmed publishes are, beside the library's own pace on one channel.
+/// No assertion: prints the speed of single confirmed publishes, beside the library's own speed on
+/// one channel.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn publish_rates() {
@@ -374,13 +359,20 @@ async fn publish_rates() {
     rabbit.publish(&orders(1)).await.unwrap();
     let (_connection, channel) = administrator(&url).await;
     channel.confirm_select(lapin::options::ConfirmSelectOptions::default()).await.unwrap();
-    let body = serde_json::to_vec(&flashsale::domain::QueueMessage { v: 1, orders: orders(1) }).unwrap();
+    let body =
+        serde_json::to_vec(&flashsale::domain::QueueMessage { v: 1, orders: orders(1) }).unwrap();
     let plain = move || {
         let (channel, name, body) = (channel.clone(), name.clone(), body.clone());
         async move {
-            let options = lapin::options::BasicPublishOptions { mandatory: true, ..Default::default() };
+            let options =
+                lapin::options::BasicPublishOptions { mandatory: true, ..Default::default() };
             let properties = lapin::BasicProperties::default().with_delivery_mode(2);
-            channel.basic_publish("".into(), name.into(), options, &body, properties).await.unwrap().await.unwrap();
+            channel
+                .basic_publish("".into(), name.into(), options, &body, properties)
+                .await
+                .unwrap()
+                .await
+                .unwrap();
         }
     };
     let message = orders(1);

@@ -1,5 +1,5 @@
-//! The rebuild of an admission store while other processes hold messages of a real RabbitMQ, with their reports in a real
-//! Redis.
+//! The rebuild of an admission store while other processes hold messages of a real RabbitMQ and
+//! report to a real Redis.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -18,10 +18,10 @@ use flashsale::{
     },
     app::App,
     config::Config,
-    contract::{ManualClock, START, request, sale, user_id},
-    domain::{OrderRequest, Sale},
-    ports::{Admission as _, AdmissionState, Clock, Delivery, LedgerClock, OrderSource as _, Ports, Sales as _},
+    domain::{AdmissionState, AdmittedOrder, Delivery, Sale},
+    ports::{Admission as _, Clock, LedgerClock, OrderSource as _, Ports, Sales as _},
     private_files::Loose,
+    testing::{ManualClock, START, request, sale, user_id},
 };
 use tokio::{task::JoinHandle, time::sleep};
 
@@ -29,7 +29,7 @@ use crate::support::{servers, unique};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Two processes on the same stores, one that sweeps and one that consumes, and what they share.
+/// Two processes on the same stores, one that sweeps and one that consumes, and their shared parts.
 struct Two {
     clock: Arc<ManualClock>,
     admission: Arc<MemoryAdmission>,
@@ -54,7 +54,10 @@ impl Two {
         let clock = Arc::new(ManualClock::at(START));
         let (admission, gate) = (Arc::new(MemoryAdmission::default()), Arc::new(MemoryGate::new()));
         let queue = unique("q");
-        let redis = Arc::new(Redis::new(&servers().redis_url().unwrap(), &format!("{}:", unique("rebuild"))).unwrap());
+        let redis = Arc::new(
+            Redis::new(&servers().redis_url().unwrap(), &format!("{}:", unique("rebuild")))
+                .unwrap(),
+        );
         let locks = Arc::new(MemoryLocks::new());
         let ports = || {
             let rabbit = Arc::new(RabbitMq::new(&servers().amqp_url().unwrap(), &queue).unwrap());
@@ -76,8 +79,8 @@ impl Two {
                 admission: admission.clone(),
                 queue: rabbit.clone(),
                 source: rabbit.clone(),
-                holders: redis.clone(),
-                parked: rabbit,
+                consumer_reports: redis.clone(),
+                dead_letters: rabbit,
                 locks: locks.clone(),
                 cache: Arc::new(MemoryCache::new()),
                 artist: Arc::new(Artist),
@@ -86,29 +89,34 @@ impl Two {
             }
         };
         let config = || {
-            // The longest wait is not to be the reason for anything here.
-            let env = [("FLASHSALE_CAPTCHA", "off"), ("FLASHSALE_SWEEPER__REBUILD_WAIT_MAX_MS", "600000")];
-            Config::load(None, env.map(|(name, value)| (name.to_owned(), value.to_owned())), []).unwrap()
+            // The longest wait must not affect these tests.
+            let env = [
+                ("FLASHSALE_CAPTCHA", "off"),
+                ("FLASHSALE_SWEEPER__REBUILD_WAIT_MAX_MS", "600000"),
+            ];
+            Config::load(None, env.map(|(name, value)| (name.to_owned(), value.to_owned())), [])
+                .unwrap()
         };
-        let (leader, worker) = (App::new(config(), ports()).await.unwrap(), App::new(config(), ports()).await.unwrap());
+        let (leader, worker) =
+            (App::new(config(), ports()).unwrap(), App::new(config(), ports()).unwrap());
         let sale = sale(5);
         ledger.create(&sale).await.unwrap();
         Self { clock, admission, queue, leader, worker, sale, dir }
     }
 
-    /// A consumer of its own, as another process has it.
+    /// A separate consumer, like that of another process.
     fn consumer(&self) -> RabbitMq {
         RabbitMq::new(&servers().amqp_url().unwrap(), &self.queue).unwrap()
     }
 
-    /// An order that was admitted and published.
-    async fn publish(&self) -> OrderRequest {
+    /// Admits and publishes an order.
+    async fn publish(&self) -> AdmittedOrder {
         let order = request(&self.sale, user_id());
         self.leader.ports.queue.publish(std::slice::from_ref(&order)).await.unwrap();
         order
     }
 
-    /// What the worker's process does about twice a second, here faster.
+    /// Does what the worker's process does about twice a second, but faster.
     fn reporting(&self) -> JoinHandle<()> {
         let worker = self.worker.clone();
         tokio::spawn(async move {
@@ -128,10 +136,16 @@ impl Two {
     async fn record(&self, given: &[Delivery]) {
         let bodies: Vec<_> = given.iter().map(|delivery| delivery.body.clone()).collect();
         self.worker.record_messages(&bodies).await.unwrap();
-        self.worker.ports.source.ack(&given.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
+        self.worker
+            .ports
+            .source
+            .ack(&given.iter().map(|delivery| delivery.tag).collect::<Vec<_>>())
+            .await
+            .unwrap();
     }
 
-    /// The admission store is empty, and the leader has seen it long enough ago for every publish to have ended.
+    /// Begins the rebuild of the empty admission store, and lets enough time pass for every publish
+    /// to have ended.
     async fn begin(&self) {
         self.leader.sweep().await.unwrap();
         assert!(matches!(self.state().await, AdmissionState::Rebuilding { .. }));
@@ -153,28 +167,50 @@ impl Two {
     async fn opens(&self) {
         let begun = Instant::now();
         while !matches!(self.state().await, AdmissionState::Open { .. }) {
-            assert!(begun.elapsed() < PATIENCE, "{:?}", self.leader.ports.holders.reports().await);
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{:?}",
+                self.leader.ports.consumer_reports.reports().await
+            );
             self.sweep().await;
         }
     }
 
-    /// Sweeps until the worker has reported often enough for every look, and checks that the store stays closed.
+    /// Sweeps until the worker has reported often enough for every look. Checks that the store
+    /// stays closed.
     async fn stays_closed(&self) {
-        let beat = async || self.leader.ports.holders.reports().await.unwrap().iter().map(|report| report.beat).max().unwrap_or(0);
+        let beat = async || {
+            self.leader
+                .ports
+                .consumer_reports
+                .reports()
+                .await
+                .unwrap()
+                .iter()
+                .map(|report| report.beat)
+                .max()
+                .unwrap_or(0)
+        };
         let (first, begun) = (beat().await, Instant::now());
         let mut sweeps = 0;
         while beat().await < first + 15 || sweeps < 15 {
             assert!(begun.elapsed() < PATIENCE, "the worker reports");
             self.sweep().await;
-            assert!(matches!(self.state().await, AdmissionState::Rebuilding { .. }), "after {sweeps} sweeps");
+            assert!(
+                matches!(self.state().await, AdmissionState::Rebuilding { .. }),
+                "after {sweeps} sweeps"
+            );
             sweeps += 1;
         }
     }
 
-    /// The store that was opened knows the order.
-    async fn knows(&self, order: &OrderRequest) {
+    /// Checks that the reopened store knows the order.
+    async fn knows(&self, order: &AdmittedOrder) {
         let found = self.admission.find(self.sale.sale_id, order.order_id).await.unwrap();
-        assert!(found.is_some_and(|reservation| reservation.settled), "the order's unit was not sold again");
+        assert!(
+            found.is_some_and(|reservation| reservation.settled),
+            "the order's unit was not sold again"
+        );
     }
 }
 
@@ -197,7 +233,8 @@ async fn a_rebuild_waits_for_what_another_process_holds() {
 #[ignore = "needs servers: infra/test runs it"]
 async fn a_rebuild_does_not_believe_a_consumer_that_says_nothing() {
     let two = Two::open().await;
-    // One process reports that it holds nothing; another, such as Lambda's own consumer, holds the order and is silent.
+    // One process reports that it holds no message; another, such as Lambda's own consumer, holds
+    // the order and sends no report.
     let silent = two.consumer();
     let order = two.publish().await;
     let held = silent.receive(10, 10_000).await.unwrap();
@@ -206,7 +243,7 @@ async fn a_rebuild_does_not_believe_a_consumer_that_says_nothing() {
     let reporting = two.reporting();
     two.begin().await;
     two.stays_closed().await;
-    // It goes, and the message comes to the one that reports.
+    // That consumer ends, and the message goes to the one that reports.
     silent.close().await;
     let held = two.receive().await;
     two.stays_closed().await;
@@ -225,8 +262,13 @@ async fn a_rebuild_looks_anew_when_a_message_is_handed_back() {
     let reporting = two.reporting();
     two.begin().await;
     two.sweep().await;
-    two.worker.ports.source.hand_back(&held.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
-    // It is with the consumer again, under another number.
+    two.worker
+        .ports
+        .source
+        .hand_back(&held.iter().map(|delivery| delivery.tag).collect::<Vec<_>>())
+        .await
+        .unwrap();
+    // The consumer holds it again, under another number.
     let held = two.receive().await;
     two.stays_closed().await;
     two.record(&held).await;

@@ -1,5 +1,5 @@
-//! What happens to calls when the network to Redis, or the server itself, fails: service is back within five seconds of
-//! the moment at which a good server can be reached again.
+//! Calls while the network to Redis, or the server itself, fails: service is back within five
+//! seconds of the moment at which a good server is reachable again.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -11,8 +11,8 @@ use std::{
 
 use flashsale::{
     adapters::redis::Redis,
-    contract::{Fault, FaultProxy, START},
     ports::{Cache as _, Health as _, StoreError},
+    testing::{Fault, FaultProxy, START},
 };
 use flashsale_servers::{ServerKind, Servers};
 use tokio::{task::JoinSet, time::sleep};
@@ -20,20 +20,20 @@ use tokio::{task::JoinSet, time::sleep};
 use crate::support::{servers, unique};
 
 const BACK_WITHIN: Duration = Duration::from_secs(5);
-/// A call that waits for a connection and then for its answer ends within this time.
+/// Longest time of a call that waits for a connection and then for its answer.
 const CALL_MAX: Duration = Duration::from_millis(4_500);
 
 fn address_of(url: &str) -> SocketAddr {
     url.rsplit_once('/').unwrap().1.parse().unwrap()
 }
 
-/// Servers that this test may spoil.
+/// Servers that this test may break.
 fn own() -> flashsale_servers::Builder {
     let dir: PathBuf = std::env::temp_dir().join(unique("fs-redis"));
     Servers::builder(dir)
 }
 
-/// Runs one command on a server, not through the adapter.
+/// Runs one command on a server, without the adapter.
 async fn tell(address: SocketAddr, words: &[&str]) {
     let client = redis::Client::open(format!("redis://{address}")).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -50,7 +50,8 @@ async fn announced(node: SocketAddr, address: &str) {
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let begun = Instant::now();
     loop {
-        let nodes: String = redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await.unwrap();
+        let nodes: String =
+            redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await.unwrap();
         if nodes.contains(&format!(" {address}@")) {
             return;
         }
@@ -63,7 +64,7 @@ async fn writes(redis: &Redis) -> Result<(), StoreError> {
     redis.put("k", 1, b"v", 60_000, START).await
 }
 
-/// Waits until a write succeeds, as callers who try again see it.
+/// Waits until a write succeeds, retrying as callers do.
 async fn comes_back(redis: &Redis, since: Instant) {
     while let Err(error) = writes(redis).await {
         assert!(since.elapsed() < BACK_WITHIN, "not back after {:?}: {error}", since.elapsed());
@@ -72,8 +73,8 @@ async fn comes_back(redis: &Redis, since: Instant) {
     assert!(since.elapsed() < BACK_WITHIN, "back only after {:?}", since.elapsed());
 }
 
-/// A cluster of one node that is reached through the proxy only: it announces the proxy's host. The port is the same,
-/// because Redis 6.0 takes another one only when it starts.
+/// A cluster of one node that is reached through the proxy only: it announces the proxy's host. The
+/// port is the same, because Redis 6.0 changes its announced port only at start.
 async fn cluster_behind_a_proxy() -> (Servers, FaultProxy, Redis) {
     let servers = own().redis_cluster().start().unwrap();
     let node = address_of(&servers.redis_cluster_url().unwrap());
@@ -91,24 +92,29 @@ async fn single_behind_a_proxy() -> (FaultProxy, Redis) {
     (proxy, redis)
 }
 
-/// The host vanishes, and another answers under the same name: again and again.
+/// The host vanishes and another answers under the same name, repeatedly.
 async fn a_silent_connection_is_replaced(proxy: &FaultProxy, redis: &Redis) {
     writes(redis).await.unwrap();
     for _ in 0..2 {
         let since = Instant::now();
         proxy.silence();
         let answer = writes(redis).await;
-        assert!(matches!(answer, Err(StoreError::Unknown { .. })), "the command may have arrived: {answer:?}");
+        assert!(
+            matches!(answer, Err(StoreError::Unknown { .. })),
+            "the command may have arrived: {answer:?}"
+        );
         comes_back(redis, since).await;
     }
 }
 
-/// The network is gone for a while: every call ends, none queues behind the others, and then service is back.
+/// The network fails for a while: every call ends, none queues behind others, and then service is
+/// back.
 async fn an_outage_is_borne(proxy: &FaultProxy, redis: &Redis) {
     writes(redis).await.unwrap();
     proxy.set(Fault::BlackHole).await;
     calls_end(redis).await;
-    // Connections that were cut, and then none for longer than an attempt to connect takes.
+    // Existing connections are cut; then connecting is impossible for longer than one attempt
+    // takes.
     proxy.cut();
     calls_end(redis).await;
     sleep(Duration::from_secs(3)).await;
@@ -126,12 +132,16 @@ async fn calls_end(redis: &Redis) {
         callers.spawn(async move { writes(&redis).await });
     }
     for answer in callers.join_all().await {
-        assert!(matches!(answer, Err(StoreError::Unavailable { .. } | StoreError::Unknown { .. })), "{answer:?}");
+        assert!(
+            matches!(answer, Err(StoreError::Unavailable { .. } | StoreError::Unknown { .. })),
+            "{answer:?}"
+        );
     }
     assert!(begun.elapsed() < CALL_MAX, "{:?}", begun.elapsed());
 }
 
-/// Nothing answers from the first call on: callers wait together for one attempt, and then none waits.
+/// The server does not answer from the first call on: callers share the wait for one attempt; after
+/// it no call waits.
 async fn an_unreachable_start_is_not_waited_for(proxy: &FaultProxy, redis: &Redis) {
     proxy.set(Fault::BlackHole).await;
     let begun = Instant::now();
@@ -141,7 +151,10 @@ async fn an_unreachable_start_is_not_waited_for(proxy: &FaultProxy, redis: &Redi
         callers.spawn(async move { writes(&redis).await });
     }
     for answer in callers.join_all().await {
-        assert!(matches!(answer, Err(StoreError::Unavailable { .. })), "nothing was sent: {answer:?}");
+        assert!(
+            matches!(answer, Err(StoreError::Unavailable { .. })),
+            "nothing was sent: {answer:?}"
+        );
     }
     assert!(begun.elapsed() < CALL_MAX, "{:?}", begun.elapsed());
     // Until the attempt itself has failed.
@@ -201,19 +214,25 @@ async fn redis_cluster_unreachable_at_start_is_not_waited_for() {
     an_unreachable_start_is_not_waited_for(&proxy, &redis).await;
 }
 
-/// The primary becomes a replica, and another server is promoted behind the same name. The connection stands all the time.
+/// The primary becomes a replica, and another server is promoted behind the same name. The
+/// connection stays open throughout.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn redis_leaves_a_demoted_primary() {
     let old = own().redis().start().unwrap();
     let demoted = address_of(&old.redis_url().unwrap());
     let proxy = FaultProxy::start(demoted).await;
-    let redis = Redis::new(&format!("redis://{}", proxy.address()), &format!("{}:", unique("demoted"))).unwrap();
+    let redis =
+        Redis::new(&format!("redis://{}", proxy.address()), &format!("{}:", unique("demoted")))
+            .unwrap();
     writes(&redis).await.unwrap();
     tell(demoted, &["REPLICAOF", "127.0.0.1", "1"]).await;
     let answer = writes(&redis).await;
-    assert!(matches!(answer, Err(StoreError::Unavailable { .. })), "nothing was written: {answer:?}");
-    // The name leads to the demoted server for a while.
+    assert!(
+        matches!(answer, Err(StoreError::Unavailable { .. })),
+        "nothing was written: {answer:?}"
+    );
+    // The name still leads to the demoted server for a while.
     let until = Instant::now() + Duration::from_secs(2);
     while Instant::now() < until {
         assert!(writes(&redis).await.is_err());
@@ -224,12 +243,16 @@ async fn redis_leaves_a_demoted_primary() {
     comes_back(&redis, since).await;
 }
 
-/// A password that is wrong for a while, as when it is being changed.
+/// The password is wrong for a while, as during a change of passwords.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn redis_tries_a_refused_handshake_again() {
     for cluster in [false, true] {
-        let (own, scheme) = if cluster { (own().redis_cluster(), "redis+cluster") } else { (own().redis(), "redis") };
+        let (own, scheme) = if cluster {
+            (own().redis_cluster(), "redis+cluster")
+        } else {
+            (own().redis(), "redis")
+        };
         let own = own.start().unwrap();
         let address = address_of(&own.redis_url().or_else(|| own.redis_cluster_url()).unwrap());
         let redis = Redis::new(&format!("{scheme}://:hunter2@{address}"), "x:").unwrap();
@@ -242,19 +265,22 @@ async fn redis_tries_a_refused_handshake_again() {
     }
 }
 
-/// A process that starts while a node of the cluster is down serves the keys of the others: what it has not sent yet, scripts
-/// among it, it sends where it is needed only.
+/// A process that starts while a node of the cluster is down serves the keys of the other nodes:
+/// commands and scripts it has not sent before go only to the node that needs them.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn redis_cluster_is_used_from_the_start_while_one_of_its_nodes_is_down() {
     const HALF: u16 = 8_192;
     let start = || tokio::task::spawn_blocking(|| own().redis_cluster().start().unwrap());
     let (low, high) = (start().await.unwrap(), start().await.unwrap());
-    let [low_address, high_address] = [&low, &high].map(|servers| address_of(&servers.redis_cluster_url().unwrap()));
-    // Two clusters of one node, with all slots each, become one with half of them each.
+    let [low_address, high_address] =
+        [&low, &high].map(|servers| address_of(&servers.redis_cluster_url().unwrap()));
+    // Two clusters of one node with all slots each become one cluster with half of the slots per
+    // node.
     for (address, given_up) in [(low_address, HALF..2 * HALF), (high_address, 0..HALF)] {
         let slots: Vec<String> = given_up.map(|slot| slot.to_string()).collect();
-        let words: Vec<&str> = ["CLUSTER", "DELSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect();
+        let words: Vec<&str> =
+            ["CLUSTER", "DELSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect();
         tell(address, &words).await;
         tell(address, &["CONFIG", "SET", "cluster-require-full-coverage", "no"]).await;
     }
@@ -265,7 +291,8 @@ async fn redis_cluster_is_used_from_the_start_while_one_of_its_nodes_is_down() {
         let mut writes = JoinSet::new();
         for key in 0..16 {
             let redis = redis.clone();
-            writes.spawn(async move { redis.put(&format!("k{key}"), 1, b"v", 60_000, START).await });
+            writes
+                .spawn(async move { redis.put(&format!("k{key}"), 1, b"v", 60_000, START).await });
         }
         writes.join_all().await.iter().filter(|answer| answer.is_ok()).count()
     };
@@ -279,5 +306,5 @@ async fn redis_cluster_is_used_from_the_start_while_one_of_its_nodes_is_down() {
     high.stop_hard(ServerKind::RedisCluster).unwrap();
     tell(low_address, &["SCRIPT", "FLUSH"]).await;
     let written = writes_of(&Redis::new(&url, "x:").unwrap()).await;
-    assert!((1..16).contains(&written), "the keys of the node that is left, and no other: {written} of 16");
+    assert!((1..16).contains(&written), "only the keys of the remaining node: {written} of 16");
 }

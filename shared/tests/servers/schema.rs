@@ -1,4 +1,4 @@
-//! The schema on MySQL or MariaDB between releases.
+//! The schema on MySQL or MariaDB across releases.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are test code too")]
 
@@ -6,18 +6,19 @@ use std::time::{Duration, Instant};
 
 use flashsale::{
     adapters::mysql::{MySql, MySqlMigrationError},
-    contract::{
-        ledger::{self, Ledger},
+    contract_tests,
+    domain::schema::{Migration, SchemaError, release},
+    testing::contract::{
+        ledger::Ledger,
         schema::{Column, Tables, breaches},
     },
-    domain::schema::{Migration, SchemaError, release},
 };
 use sqlx::{MySqlConnection, migrate::Migrate as _};
 use tokio::time::sleep;
 
 use crate::ledger::{database, execute, migrated, raw};
 
-/// What the server tells of its tables.
+/// The server's description of its tables.
 async fn tables(raw: &mut MySqlConnection) -> Tables {
     let mut tables = Tables::new();
     let columns: Vec<(String, String, String, String, Option<String>, String)> = sqlx::query_as(
@@ -29,9 +30,10 @@ async fn tables(raw: &mut MySqlConnection) -> Tables {
     .await
     .unwrap();
     for (table, column, kind, nullable, default, extra) in columns {
-        // MariaDB writes out the default of a nullable column.
-        let has_default =
-            default.is_some_and(|default| default != "NULL") || extra.contains("auto_increment") || extra.contains("GENERATED");
+        // MariaDB reports an explicit default for a nullable column.
+        let has_default = default.is_some_and(|default| default != "NULL")
+            || extra.contains("auto_increment")
+            || extra.contains("GENERATED");
         let column_is = Column { kind, nullable: nullable == "YES", has_default };
         tables.entry(table).or_default().columns.insert(column, column_is);
     }
@@ -43,7 +45,11 @@ async fn tables(raw: &mut MySqlConnection) -> Tables {
     .await
     .unwrap();
     for (table, columns) in keys {
-        tables.entry(table).or_default().unique.insert(columns.split(',').map(str::to_owned).collect());
+        tables
+            .entry(table)
+            .or_default()
+            .unique
+            .insert(columns.split(',').map(str::to_owned).collect());
     }
     let checks: Vec<(String, String, String)> = sqlx::query_as(
         "SELECT CAST(t.table_name AS CHAR), CAST(c.constraint_name AS CHAR), CAST(c.check_clause AS CHAR) \
@@ -96,13 +102,20 @@ async fn migrations_only_expand_the_schema() {
     for migration in sqlx::migrate!("migrations/mysql").iter() {
         let before = tables(&mut raw).await;
         raw.apply("_sqlx_migrations", migration).await.unwrap();
-        let named = Migration { number: migration.version, name: migration.description.to_string() };
+        let named =
+            Migration { number: migration.version, name: migration.description.to_string() };
         if named.oldest_release().unwrap().is_none() {
             assert_eq!(breaches(&before, &tables(&mut raw).await), [""; 0], "{named}");
         }
     }
     let tables = tables(&mut raw).await;
-    assert!(tables.len() >= 7 && tables["orders"].checks.len() == 9 && tables["orders"].unique.len() == 2, "{:?}", tables["orders"]);
+    assert!(
+        tables.len() >= 7
+            && tables["orders"].checks.len() == 9
+            && tables["orders"].unique.len() == 2,
+        "{:?}",
+        tables["orders"]
+    );
 }
 
 #[tokio::test]
@@ -114,25 +127,52 @@ async fn a_migration_that_does_not_only_expand_is_noticed() {
         ("ALTER TABLE t ADD COLUMN c BIGINT NOT NULL DEFAULT 1, ADD KEY t_by_c (c)", None),
         ("ALTER TABLE t ADD COLUMN c BIGINT NULL, ADD UNIQUE KEY t_once (c)", None),
         ("ALTER TABLE t ADD COLUMN c BIGINT NULL, ADD CONSTRAINT t_c CHECK (c > 1)", None),
-        ("ALTER TABLE t DROP CONSTRAINT t_kind, ADD CONSTRAINT t_kind CHECK (kind IN ('x', 'y', 'z'))", None),
+        (
+            "ALTER TABLE t DROP CONSTRAINT t_kind, ADD CONSTRAINT t_kind CHECK (kind IN ('x', 'y', 'z'))",
+            None,
+        ),
         ("CREATE TABLE u (id BIGINT PRIMARY KEY)", None),
         ("DROP TABLE t", Some("table t is gone")),
         ("RENAME TABLE t TO u", Some("table t is gone")),
         ("ALTER TABLE t DROP COLUMN b", Some("column t.b is gone")),
         ("ALTER TABLE t CHANGE COLUMN b c BIGINT NOT NULL", Some("column t.b is gone")),
-        ("ALTER TABLE t MODIFY COLUMN kind VARCHAR(3) NOT NULL DEFAULT 'x'", Some("column t.kind was varchar(9) and is varchar(3)")),
-        ("ALTER TABLE t MODIFY COLUMN a BIGINT NOT NULL DEFAULT 1", Some("column t.a may not be NULL any more")),
-        ("ALTER TABLE t MODIFY COLUMN kind VARCHAR(9) NOT NULL", Some("column t.kind has no default any more")),
-        ("ALTER TABLE t ADD COLUMN c BIGINT NOT NULL", Some("column t.c is NOT NULL without a default")),
+        (
+            "ALTER TABLE t MODIFY COLUMN kind VARCHAR(3) NOT NULL DEFAULT 'x'",
+            Some("column t.kind was varchar(9) and is varchar(3)"),
+        ),
+        (
+            "ALTER TABLE t MODIFY COLUMN a BIGINT NOT NULL DEFAULT 1",
+            Some("column t.a may not be NULL any more"),
+        ),
+        (
+            "ALTER TABLE t MODIFY COLUMN kind VARCHAR(9) NOT NULL",
+            Some("column t.kind has no default any more"),
+        ),
+        (
+            "ALTER TABLE t ADD COLUMN c BIGINT NOT NULL",
+            Some("column t.c is NOT NULL without a default"),
+        ),
         ("ALTER TABLE t ADD UNIQUE KEY t_once (a)", Some("table t is now unique by a")),
-        ("ALTER TABLE t ADD COLUMN c BIGINT NOT NULL DEFAULT 1, ADD UNIQUE KEY t_once (c)", Some("table t is now unique by c")),
-        ("ALTER TABLE t ADD CONSTRAINT t_b CHECK (b > 1)", Some("check t_b of table t is new or narrower")),
+        (
+            "ALTER TABLE t ADD COLUMN c BIGINT NOT NULL DEFAULT 1, ADD UNIQUE KEY t_once (c)",
+            Some("table t is now unique by c"),
+        ),
+        (
+            "ALTER TABLE t ADD CONSTRAINT t_b CHECK (b > 1)",
+            Some("check t_b of table t is new or narrower"),
+        ),
         (
             "ALTER TABLE t DROP CONSTRAINT t_kind, ADD CONSTRAINT t_kind CHECK (kind IN ('x'))",
             Some("check t_kind of table t is new or narrower"),
         ),
-        ("CREATE TRIGGER t_kept BEFORE DELETE ON t FOR EACH ROW SET @gone = 1", Some("table t has the new trigger t_kept")),
-        ("CREATE TABLE u (id BIGINT PRIMARY KEY, FOREIGN KEY (id) REFERENCES t (id))", Some("the new table u has a foreign key to t")),
+        (
+            "CREATE TRIGGER t_kept BEFORE DELETE ON t FOR EACH ROW SET @gone = 1",
+            Some("table t has the new trigger t_kept"),
+        ),
+        (
+            "CREATE TABLE u (id BIGINT PRIMARY KEY, FOREIGN KEY (id) REFERENCES t (id))",
+            Some("the new table u has a foreign key to t"),
+        ),
     ] {
         execute(&mut raw, "DROP TABLE IF EXISTS u").await.unwrap();
         execute(&mut raw, "DROP TABLE IF EXISTS t").await.unwrap();
@@ -140,18 +180,20 @@ async fn a_migration_that_does_not_only_expand_is_noticed() {
                      CONSTRAINT t_kind CHECK (kind IN ('x', 'y')))";
         execute(&mut raw, table).await.unwrap();
         let before = tables(&mut raw).await;
-        // Not as a prepared statement, which no trigger can be made with.
+        // Not as a prepared statement, because those can't create triggers.
         sqlx::raw_sql(change).execute(&mut raw).await.unwrap();
         let found = breaches(&before, &tables(&mut raw).await);
         match breach {
             None => assert!(found.is_empty(), "{change}: {found:?}"),
-            Some(breach) => assert!(found.iter().any(|found| found.starts_with(breach)), "{change}: {found:?}"),
+            Some(breach) => {
+                assert!(found.iter().any(|found| found.starts_with(breach)), "{change}: {found:?}")
+            }
         }
     }
 }
 
-/// The ledger, with the columns in every table that a newer release might have added: also before the others, and so for no
-/// release to be read by their place.
+/// The ledger works with columns that a newer release might have added to every table, including
+/// before the existing ones, so no release may read columns by position.
 async fn expanded(url: &str) -> MySql {
     migrated(url).await;
     let mut raw = raw(url).await;
@@ -167,28 +209,23 @@ async fn expanded(url: &str) -> MySql {
     migrated(url).await
 }
 
-/// A migration that a newer release has run, or has begun.
+/// Records a migration that a newer release has run or begun.
 async fn note(raw: &mut MySqlConnection, name: &str, complete: bool) {
     execute(raw, "DELETE FROM _sqlx_migrations WHERE version = 9999").await.unwrap();
-    let insert = format!("INSERT INTO _sqlx_migrations VALUES (9999, '{name}', CURRENT_TIMESTAMP, {complete}, '', 0)");
+    let insert = format!(
+        "INSERT INTO _sqlx_migrations VALUES (9999, '{name}', CURRENT_TIMESTAMP, {complete}, '', 0)"
+    );
     execute(raw, &insert).await.unwrap();
 }
 
-macro_rules! suites {
-    ($($suite:ident),*) => {
-        mod on_the_schema_of_a_newer_release {
-            use super::*;
-            $(
-                #[tokio::test(flavor = "multi_thread")]
-                #[ignore = "needs servers: infra/test runs it"]
-                async fn $suite() {
-                    ledger::$suite(&Ledger::of(expanded(&database().await).await)).await;
-                }
-            )*
-        }
-    };
+async fn ledger() -> ((), Ledger) {
+    ((), Ledger::of(expanded(&database().await).await))
 }
-suites!(users, kept_sessions, kept_bans, sales, signing_keys, recording, payment, expiry, paging);
+
+mod on_the_schema_of_a_newer_release {
+    use super::*;
+    contract_tests! { ledger [#[ignore = "needs servers: infra/test runs it"]] ledger() }
+}
 
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]
@@ -196,7 +233,7 @@ async fn a_schema_that_does_not_fit_is_named() {
     let url = database().await;
     let store = migrated(&url).await;
     let mut raw = raw(&url).await;
-    // What a newer release has added, or was adding when it was ended, does no harm to this one.
+    // A newer release's migration, complete or interrupted, does not affect this release.
     for complete in [true, false] {
         note(&mut raw, "from the future", complete).await;
         let migrated = store.migrate().await.unwrap();
@@ -204,23 +241,47 @@ async fn a_schema_that_does_not_fit_is_named() {
     }
     note(&mut raw, "contract 9.0.0 drop it", true).await;
     for refused in [store.migrate().await.unwrap_err(), store.schema().await.unwrap_err()] {
-        assert!(matches!(refused, MySqlMigrationError::Schema(SchemaError::TooOld { .. })), "{refused}");
+        assert!(
+            matches!(refused, MySqlMigrationError::Schema(SchemaError::TooOld { .. })),
+            "{refused}"
+        );
         assert!(refused.to_string().contains("use 9.0.0 or a newer one"), "{refused}");
     }
     note(&mut raw, &format!("contract {} drop it", release()), true).await;
     store.migrate().await.unwrap();
     execute(&mut raw, "DELETE FROM _sqlx_migrations WHERE version = 9999").await.unwrap();
-    execute(&mut raw, "UPDATE _sqlx_migrations SET success = FALSE WHERE version = 51").await.unwrap();
-    assert!(matches!(store.migrate().await, Err(MySqlMigrationError::Schema(SchemaError::Interrupted(_)))));
-    assert!(matches!(store.schema().await, Err(MySqlMigrationError::Schema(SchemaError::Interrupted(_)))));
-    // It is not interrupted while somebody is at it.
-    execute(&mut raw, "DO GET_LOCK(CONCAT('flashsale-migrate-', LEFT(SHA2(DATABASE(), 256), 32)), 0)").await.unwrap();
+    execute(&mut raw, "UPDATE _sqlx_migrations SET success = FALSE WHERE version = 51")
+        .await
+        .unwrap();
+    assert!(matches!(
+        store.migrate().await,
+        Err(MySqlMigrationError::Schema(SchemaError::Interrupted(_)))
+    ));
+    assert!(matches!(
+        store.schema().await,
+        Err(MySqlMigrationError::Schema(SchemaError::Interrupted(_)))
+    ));
+    // While a migration is running, it does not count as interrupted.
+    execute(
+        &mut raw,
+        "DO GET_LOCK(CONCAT('flashsale-migrate-', LEFT(SHA2(DATABASE(), 256), 32)), 0)",
+    )
+    .await
+    .unwrap();
     assert!(matches!(store.schema().await, Err(MySqlMigrationError::Changing)));
-    execute(&mut raw, "UPDATE _sqlx_migrations SET success = TRUE, checksum = 'x' WHERE version = 51").await.unwrap();
-    assert!(matches!(store.schema().await, Err(MySqlMigrationError::Schema(SchemaError::Altered(_)))));
+    execute(
+        &mut raw,
+        "UPDATE _sqlx_migrations SET success = TRUE, checksum = 'x' WHERE version = 51",
+    )
+    .await
+    .unwrap();
+    assert!(matches!(
+        store.schema().await,
+        Err(MySqlMigrationError::Schema(SchemaError::Altered(_)))
+    ));
 }
 
-/// As if the release with migration 20 were the next one.
+/// Makes the release with migration 20 the next one.
 async fn before_creation_keys(raw: &mut MySqlConnection) {
     execute(raw, "DELETE FROM _sqlx_migrations WHERE version = 20").await.unwrap();
     let drop = "ALTER TABLE sales DROP KEY sales_created_once, DROP COLUMN creation_key, DROP COLUMN creation_request";
@@ -232,13 +293,18 @@ async fn before_creation_keys(raw: &mut MySqlConnection) {
 async fn a_look_at_the_schema_changes_nothing() {
     let url = database().await;
     let store = MySql::new(&url).unwrap();
-    assert_eq!(store.schema().await.unwrap().pending.len(), sqlx::migrate!("migrations/mysql").iter().count());
+    assert_eq!(
+        store.schema().await.unwrap().pending.len(),
+        sqlx::migrate!("migrations/mysql").iter().count()
+    );
     let mut raw = raw(&url).await;
     assert!(tables(&mut raw).await.is_empty());
-    let tables: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE()")
-        .fetch_one(&mut raw)
-        .await
-        .unwrap();
+    let tables: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE()",
+    )
+    .fetch_one(&mut raw)
+    .await
+    .unwrap();
     assert_eq!(tables, 0, "not even one of its own");
     store.migrate().await.unwrap();
     before_creation_keys(&mut raw).await;
@@ -275,7 +341,7 @@ async fn a_migration_does_not_hold_up_the_shop() {
     let store = migrated(&url).await;
     let (mut reader, mut report) = (raw(&url).await, raw(&url).await);
     before_creation_keys(&mut reader).await;
-    // A long report: the table can't be changed while it has been read by a transaction that has not ended.
+    // A long report: the table can't be changed while an open transaction has read it.
     execute(&mut report, "BEGIN").await.unwrap();
     execute(&mut report, "SELECT sale_id FROM sales").await.unwrap();
     let migration = tokio::spawn(async move { store.migrate().await });
@@ -289,7 +355,7 @@ async fn a_migration_does_not_hold_up_the_shop() {
     let longest = waits.iter().max().unwrap();
     assert!(*longest > Duration::from_millis(300), "the migration did not try: {longest:?}");
     assert!(*longest < Duration::from_secs(3), "{longest:?}");
-    assert!(waits.len() > 30, "hardly anybody was served: {waits:?}");
+    assert!(waits.len() > 30, "too few calls were served: {waits:?}");
     execute(&mut report, "COMMIT").await.unwrap();
     assert_eq!(migration.await.unwrap().unwrap().run.len(), 1);
 }

@@ -1,11 +1,14 @@
-//! House rules that no compiler checks: who may use whom, and that the documents say what the code does.
+//! House rules that the compiler does not check: the allowed dependencies between modules, and the
+//! agreement of documents and code. Routes are compared in
+//! `local-emulator/src/documents/routes.rs`, which has access to all functions.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod documents;
 mod metrics;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -15,7 +18,8 @@ use flashsale::{
     problem::EXPLAINED,
 };
 
-const FUNCTIONS: [&str; 8] = ["admin", "captcha", "login", "order-status", "order-worker", "sales", "seckill", "sweeper"];
+const FUNCTIONS: [&str; 8] =
+    ["admin", "captcha", "login", "order-status", "order-worker", "sales", "seckill", "sweeper"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -31,7 +35,9 @@ fn sources(folder: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        for entry in
+            fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        {
             let path = entry.unwrap().path();
             if path.is_dir() && !path.ends_with("target") {
                 folders.push(path);
@@ -50,22 +56,31 @@ fn product(text: &str) -> &str {
     text.split("#[cfg(test)]").next().unwrap()
 }
 
-/// Whether `module` of this crate is used in the text, as `crate::module` or inside `use crate::{ … }`.
+/// Whether `module` of this crate is used in the text, as `crate::module` or inside `use crate::{ …
+/// }`.
 fn uses(text: &str, module: &str) -> bool {
     text.contains(&format!("crate::{module}")) || {
         let flat: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
         flat.split("use crate::{").skip(1).any(|rest| {
             let group = rest.split("};").next().unwrap();
-            format!(" {group}").contains(&format!(" {module}::")) || format!(" {group}").contains(&format!(" {module},"))
+            format!(" {group}").contains(&format!(" {module}::"))
+                || format!(" {group}").contains(&format!(" {module},"))
         })
     }
 }
 
 #[test]
 fn layers_depend_downwards_only() {
-    let layers: [(&str, &[&str]); 4] = [
-        ("shared/src/domain", &["ports", "adapters", "app", "http", "wire", "config", "problem", "lambda"]),
-        ("shared/src/adapters", &["app", "http", "wire", "config", "problem", "lambda"]),
+    let layers: [(&str, &[&str]); 5] = [
+        (
+            "shared/src/domain",
+            &["api", "ports", "adapters", "app", "http", "wire", "config", "problem", "lambda"],
+        ),
+        (
+            "shared/src/api",
+            &["ports", "adapters", "app", "http", "wire", "config", "problem", "lambda"],
+        ),
+        ("shared/src/adapters", &["api", "app", "http", "wire", "config", "problem", "lambda"]),
         ("shared/src/app", &["adapters", "http", "wire", "lambda"]),
         ("shared/src/http", &["adapters", "wire", "lambda"]),
     ];
@@ -77,19 +92,32 @@ fn layers_depend_downwards_only() {
         }
     }
     let ports = read("shared/src/ports.rs");
-    for module in ["adapters", "app", "http", "wire", "config", "problem"] {
+    for module in ["api", "adapters", "app", "http", "wire", "config", "problem"] {
         assert!(!uses(&ports, module), "ports.rs uses {module}");
     }
 }
 
 #[test]
+fn the_json_of_the_api_is_in_one_folder() {
+    for folder in ["shared/src/app", "functions"] {
+        for (name, text) in sources(folder) {
+            assert!(
+                !product(&text).contains("ToSchema"),
+                "{name}: its JSON belongs in shared/src/api"
+            );
+        }
+    }
+}
+
+#[test]
 fn adapters_never_use_each_other() {
-    // `sql` is no adapter but the statements that the two SQL adapters share.
+    // `sql` is not an adapter; it holds the statements that the two SQL adapters share.
     let adapters = ["memory", "mysql", "rabbitmq", "redis", "sqlite", "system"];
     for own in adapters {
         for (name, text) in sources(&format!("shared/src/adapters/{own}")) {
             for other in adapters.iter().filter(|other| **other != own) {
-                let used = product(&text).contains(&format!("adapters::{other}")) || product(&text).contains(&format!("super::{other}::"));
+                let used = product(&text).contains(&format!("adapters::{other}"))
+                    || product(&text).contains(&format!("super::{other}::"));
                 assert!(!used, "{name} uses the {other} adapter");
             }
         }
@@ -100,7 +128,9 @@ fn adapters_never_use_each_other() {
 fn only_wire_names_adapters() {
     for folder in ["shared/src", "functions", "local-emulator/src"] {
         for (name, text) in sources(folder) {
-            let exempt = name == "shared/src/wire.rs" || name.starts_with("shared/src/adapters") || name.starts_with("shared/src/contract");
+            let exempt = name == "shared/src/wire.rs"
+                || name.starts_with("shared/src/adapters")
+                || name.starts_with("shared/src/testing");
             assert!(exempt || !product(&text).contains("adapters::"), "{name} names an adapter");
         }
     }
@@ -111,27 +141,54 @@ fn functions_are_thin_and_know_nothing_of_each_other() {
     for function in FUNCTIONS {
         let manifest = read(format!("functions/{function}/Cargo.toml"));
         let dependencies = manifest.split("[dependencies]").nth(1).unwrap();
-        for other in FUNCTIONS.iter().chain(&["local-emulator", "flashsale-servers"]).filter(|other| **other != function) {
-            assert!(!dependencies.lines().any(|line| line.starts_with(other)), "{function} depends on {other}");
+        for other in FUNCTIONS
+            .iter()
+            .chain(&["local-emulator", "flashsale-servers"])
+            .filter(|other| **other != function)
+        {
+            assert!(
+                !dependencies.lines().any(|line| line.starts_with(other)),
+                "{function} depends on {other}"
+            );
         }
         let main = read(format!("functions/{function}/src/main.rs"));
         let code = main.lines().filter(|line| !line.is_empty() && !line.starts_with("//")).count();
         assert!(code <= 4, "functions/{function}/src/main.rs does more than start");
     }
-    for package in
-        ["shared", "infra/servers"].into_iter().map(str::to_owned).chain(FUNCTIONS.map(|function| format!("functions/{function}")))
+    for package in ["shared", "infra/servers"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(FUNCTIONS.map(|function| format!("functions/{function}")))
     {
-        assert!(!read(format!("{package}/Cargo.toml")).contains("local-emulator"), "{package} depends on the emulator");
+        assert!(
+            !read(format!("{package}/Cargo.toml")).contains("local-emulator"),
+            "{package} depends on the emulator"
+        );
     }
 }
 
 #[test]
 fn the_root_shows_the_architecture() {
-    let allowed =
-        ["API.md", "Cargo.lock", "Cargo.toml", "LICENSE", "README.md", "functions", "infra", "local-emulator", "shared", "target"];
+    let allowed = [
+        "API.md",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE",
+        "README.md",
+        "functions",
+        "infra",
+        "local-emulator",
+        // rustup looks for it under this name only.
+        "rust-toolchain.toml",
+        "shared",
+        "target",
+    ];
     for entry in fs::read_dir(root()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(name.starts_with('.') || allowed.contains(&name.as_str()), "{name} does not belong in the root");
+        assert!(
+            name.starts_with('.') || allowed.contains(&name.as_str()),
+            "{name} does not belong in the root"
+        );
     }
 }
 
@@ -143,7 +200,8 @@ fn exceptions_give_their_reason() {
                 let line = line.trim_start();
                 let at = format!("{name}:{}", number + 1);
                 assert!(
-                    !line.starts_with(concat!("#[", "allow(")) && !line.starts_with(concat!("#![", "allow(")),
+                    !line.starts_with(concat!("#[", "allow("))
+                        && !line.starts_with(concat!("#![", "allow(")),
                     "{at}: use #[expect(…, reason)]"
                 );
                 assert!(line != concat!("#[", "ignore]"), "{at}: say why the test is ignored");
@@ -152,10 +210,10 @@ fn exceptions_give_their_reason() {
     }
 }
 
-/// From this number on, migrations are those of `infra/deploy/upgrade`, which builds a release that does not exist.
+/// Numbers from here on are reserved for `infra/deploy/upgrade`, which builds a fictitious release.
 const REHEARSED_FROM: i64 = 9_000;
 
-/// What a migration's name promises is held against its statements by `migrations_only_expand_the_schema`.
+/// `migrations_only_expand_the_schema` compares a migration's statements with its name.
 #[test]
 fn migrations_are_named_for_what_they_do() {
     for database in ["mysql", "sqlite"] {
@@ -163,18 +221,45 @@ fn migrations_are_named_for_what_they_do() {
         for entry in fs::read_dir(root().join("shared/migrations").join(database)).unwrap() {
             let path = entry.unwrap().path();
             let file = path.file_name().unwrap().to_str().unwrap();
-            let (number, name) = file.strip_suffix(".sql").and_then(|stem| stem.split_once('_')).unwrap_or_else(|| panic!("{file}"));
-            assert!(number.len() == 4 && name.chars().all(|char| char.is_ascii_lowercase() || "0123456789_.".contains(char)), "{file}");
-            let migration = Migration { number: number.parse().unwrap(), name: name.replace('_', " ") };
+            let (number, name) = file
+                .strip_suffix(".sql")
+                .and_then(|stem| stem.split_once('_'))
+                .unwrap_or_else(|| panic!("{file}"));
+            assert!(
+                number.len() == 4
+                    && name
+                        .chars()
+                        .all(|char| char.is_ascii_lowercase() || "0123456789_.".contains(char)),
+                "{file}"
+            );
+            let migration =
+                Migration { number: number.parse().unwrap(), name: name.replace('_', " ") };
             assert!(numbers.insert(migration.number), "{file}: another one has this number");
-            assert!(migration.number < REHEARSED_FROM, "{file}: numbers from {REHEARSED_FROM} on belong to a test");
-            let oldest = migration.oldest_release().unwrap_or_else(|error| panic!("{file}: {error}"));
-            // An instance of the release before must still work, so that this one can replace it and be replaced by it.
-            assert!(oldest.is_none_or(|oldest| oldest < release()), "{file}: it shuts out the release before {}", release());
+            assert!(
+                migration.number < REHEARSED_FROM,
+                "{file}: numbers from {REHEARSED_FROM} on belong to a test"
+            );
+            let oldest =
+                migration.oldest_release().unwrap_or_else(|error| panic!("{file}: {error}"));
+            // Instances of the previous release must still work, so that an upgrade and a rollback
+            // are possible.
+            assert!(
+                oldest.is_none_or(|oldest| oldest < release()),
+                "{file}: it shuts out the release before {}",
+                release()
+            );
             let text = fs::read_to_string(&path).unwrap();
-            let statements = text.lines().filter(|line| !line.trim_start().starts_with("--")).collect::<Vec<_>>().join(" ");
-            let statements = statements.split(';').filter(|statement| !statement.trim().is_empty()).count();
-            assert!(database == "sqlite" || statements == 1, "{file}: the server undoes a refused statement, not the one before it");
+            let statements = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("--"))
+                .collect::<Vec<_>>()
+                .join(" ");
+            let statements =
+                statements.split(';').filter(|statement| !statement.trim().is_empty()).count();
+            assert!(
+                database == "sqlite" || statements == 1,
+                "{file}: the server undoes a refused statement, not the one before it"
+            );
         }
         assert!(!numbers.is_empty());
     }
@@ -183,166 +268,78 @@ fn migrations_are_named_for_what_they_do() {
 #[test]
 fn statements_name_the_columns_that_they_write() {
     for (name, text) in sources("shared/src/adapters") {
-        for statement in product(&text).split("INSERT INTO ").skip(1).chain(product(&text).split("INSERT OR IGNORE INTO ").skip(1)) {
-            let table = statement.trim_start_matches(|char: char| char.is_ascii_lowercase() || char == '_');
-            assert!(table.starts_with(" ("), "{name}: INSERT INTO {}", statement.lines().next().unwrap());
+        for statement in product(&text)
+            .split("INSERT INTO ")
+            .skip(1)
+            .chain(product(&text).split("INSERT OR IGNORE INTO ").skip(1))
+        {
+            let table =
+                statement.trim_start_matches(|char: char| char.is_ascii_lowercase() || char == '_');
+            assert!(
+                table.starts_with(" ("),
+                "{name}: INSERT INTO {}",
+                statement.lines().next().unwrap()
+            );
         }
     }
-}
-
-/// `METHOD /path` of every route in the code.
-fn routes() -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let files = FUNCTIONS
-        .map(|function| format!("functions/{function}/src/lib.rs"))
-        .into_iter()
-        .chain(["health", "invoke_api", "live", "metrics", "openapi", "pages/mod"].map(|file| format!("local-emulator/src/{file}.rs")));
-    for file in files {
-        found.extend(routes_of(&file));
-    }
-    assert!(found.len() > 20, "{found:?}");
-    found
-}
-
-/// `METHOD /path` of every route in one file.
-fn routes_of(file: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for call in read(file).split(".route(").skip(1) {
-        let mut depth = 1;
-        let end = call
-            .char_indices()
-            .find(|(_, char)| {
-                depth += i32::from(*char == '(') - i32::from(*char == ')');
-                depth == 0
-            })
-            .unwrap()
-            .0;
-        let call = &call[..end];
-        let path = call.split('"').nth(1).unwrap();
-        for method in ["get", "post", "put", "patch", "delete"] {
-            if call.contains(&format!("{method}(")) {
-                found.insert(format!("{} {path}", method.to_uppercase()));
-            }
-        }
-    }
-    found
-}
-
-/// What the SAM template says of one function.
-#[derive(Debug, Default)]
-struct Deployed {
-    paths: BTreeSet<String>,
-    memory: Option<i64>,
-    timeout: Option<i64>,
-}
-
-/// The functions of `infra/sam/template.yaml` by their names in the code, and what holds for all of them. The template is
-/// written so that its lines can be read one by one.
-fn template() -> (BTreeMap<String, Deployed>, Deployed) {
-    let (mut functions, mut all) = (BTreeMap::<String, Deployed>::new(), Deployed::default());
-    let mut name = None;
-    for line in read("infra/sam/template.yaml").lines() {
-        let text = line.trim();
-        if let Some(folder) = text.strip_prefix("CodeUri: ") {
-            let function = folder.strip_prefix("../../target/lambda/").and_then(|folder| folder.strip_suffix('/')).unwrap().to_owned();
-            assert!(functions.insert(function.clone(), Deployed::default()).is_none(), "{function} is in the template twice");
-            name = Some(function);
-        }
-        let here = name.as_ref().map_or(&mut all, |name| functions.get_mut(name).unwrap());
-        if let Some(memory) = text.strip_prefix("MemorySize: ") {
-            here.memory = Some(memory.parse().unwrap());
-        } else if let Some(timeout) = text.strip_prefix("Timeout: ") {
-            here.timeout = Some(timeout.parse().unwrap());
-        } else if text.contains("Type: HttpApi,") {
-            let path = text.split("Method: ANY, Path: \"").nth(1).and_then(|rest| rest.split('"').next());
-            let path = path.unwrap_or_else(|| panic!("not `Method: ANY, Path: \"…\"`: {text}")).to_owned();
-            assert!(here.paths.insert(path), "a route is there twice: {text}");
-        }
-    }
-    (functions, all)
-}
-
-#[test]
-fn functions_are_deployed_with_the_routes_of_their_code() {
-    let (functions, all) = template();
-    assert_eq!(functions.keys().map(String::as_str).collect::<Vec<_>>(), FUNCTIONS, "the functions of infra/sam/template.yaml");
-    let workspace: toml::Table = read("Cargo.toml").parse().unwrap();
-    let mut watched = BTreeMap::<&str, BTreeSet<String>>::new();
-    for (path, function) in workspace["workspace"]["metadata"]["lambda"]["watch"]["router"].as_table().unwrap() {
-        watched.entry(function.as_str().unwrap()).or_default().insert(path.clone());
-    }
-    let catalogue = read("local-emulator/src/lambda/catalogue.rs");
-    let catalogue = catalogue.split("EVENT_FUNCTIONS").next().unwrap();
-    for function in FUNCTIONS {
-        let code: BTreeSet<String> = routes_of(&format!("functions/{function}/src/lib.rs"))
-            .iter()
-            .map(|route| route.split_once(' ').unwrap().1.to_owned())
-            .collect();
-        let deployed = &functions[function];
-        assert_eq!(deployed.paths, code, "{function}: infra/sam/template.yaml and the code");
-        assert_eq!(watched.remove(function).unwrap_or_default(), code, "{function}: the router in Cargo.toml and the code");
-        let known = catalogue.split(&format!("\"{function}\"")).nth(1).map_or("", |rest| rest.split(']').next().unwrap());
-        let known: BTreeSet<String> = known.split('"').filter(|part| part.starts_with('/')).map(str::to_owned).collect();
-        assert_eq!(known, code, "{function}: local-emulator/src/lambda/catalogue.rs and the code");
-        // `cargo lambda deploy` reads these; the two ways must not differ.
-        let manifest: toml::Table = read(format!("functions/{function}/Cargo.toml")).parse().unwrap();
-        let deploy = &manifest["package"]["metadata"]["lambda"]["deploy"];
-        assert_eq!(deploy["memory"].as_integer(), deployed.memory.or(all.memory), "{function}: memory");
-        assert_eq!(deploy["timeout"].as_integer(), deployed.timeout.or(all.timeout), "{function}: timeout");
-    }
-    assert!(watched.is_empty(), "the router in Cargo.toml names functions that are not there: {watched:?}");
-}
-
-#[test]
-fn routes_of_the_configuration_can_not_hide_those_of_the_product() {
-    let reserved = read("local-emulator/src/lambda/fleet.rs");
-    for route in routes() {
-        let first = route.split('/').nth(1).unwrap();
-        assert!(reserved.contains(&format!("\"{first}\"")), "{route}: local-emulator/src/lambda/fleet.rs does not reserve it");
-    }
-}
-
-#[test]
-fn functions_describe_the_routes_of_their_code() {
-    // Those that take events have no routes, and nothing to describe.
-    for function in FUNCTIONS.into_iter().filter(|function| !["order-worker", "sweeper"].contains(function)) {
-        let text = read(format!("functions/{function}/src/docs.rs"));
-        let mut described = BTreeSet::new();
-        for method in ["get", "post", "put", "patch", "delete"] {
-            let call = format!(" {method}(");
-            let paths = text.split(&call).skip(1).filter_map(|call| call.trim_start().strip_prefix('"')?.split('"').next());
-            described.extend(paths.map(|path| format!("{} {path}", method.to_uppercase())));
-        }
-        assert_eq!(described, routes_of(&format!("functions/{function}/src/lib.rs")), "{function}: docs.rs and lib.rs");
-    }
-}
-
-#[test]
-fn api_md_names_every_endpoint_with_an_example() {
-    let document = read("API.md");
-    let mut described = BTreeSet::new();
-    for section in document.split("\n### ").skip(1) {
-        let title = section.lines().next().unwrap().trim().trim_matches('`');
-        if title.starts_with(|char: char| char.is_ascii_uppercase()) && title.contains(" /") {
-            assert!(section.contains("```"), "{title} has no example");
-            described.insert(title.to_owned());
-        }
-    }
-    let code = routes();
-    let missing: Vec<_> = code.difference(&described).collect();
-    let invented: Vec<_> = described.difference(&code).collect();
-    assert!(missing.is_empty() && invented.is_empty(), "not in API.md: {missing:?}; not in the code: {invented:?}");
 }
 
 #[test]
 fn api_md_names_every_problem() {
     let document = read("API.md");
     for line in EXPLAINED {
-        assert!(document.contains(&format!("| `{}` | {} |", line.slug, line.status)), "API.md lacks | `{}` | {} |", line.slug, line.status);
+        assert!(
+            document.contains(&format!("| `{}` | {} |", line.slug, line.status)),
+            "API.md lacks | `{}` | {} |",
+            line.slug,
+            line.status
+        );
     }
     let rows = document
         .lines()
-        .filter(|line| line.starts_with("| `") && line.split('|').nth(2).is_some_and(|status| status.trim().parse::<u16>().is_ok()))
+        .filter(|line| {
+            line.starts_with("| `")
+                && line.split('|').nth(2).is_some_and(|status| status.trim().parse::<u16>().is_ok())
+        })
         .count();
     assert_eq!(rows, EXPLAINED.len(), "API.md has rows for problems that do not exist");
+}
+
+/// A check that is in no list of `contract_tests!` would run on no adapter.
+#[test]
+fn every_port_has_a_contract_whose_checks_are_registered() {
+    // Each gives a value that no suite can predict.
+    const WITHOUT: [&str; 3] = ["Clock", "LedgerClock", "CaptchaArtist"];
+    let folder = "shared/src/testing/contract";
+    let registered = read(format!("{folder}/mod.rs"));
+    let registered: BTreeSet<&str> =
+        registered.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let files: Vec<_> = sources(folder)
+        .into_iter()
+        .filter(|(name, _)| !name.ends_with("contract/mod.rs"))
+        .collect();
+    let mut checks = 0;
+    for (name, text) in &files {
+        for declared in text.split("\npub async fn ").skip(1) {
+            let signature = declared.lines().next().unwrap();
+            // A function with more parameters or a result belongs to the tests of some adapters.
+            if signature.matches(": &").count() != 1 || signature.contains("->") {
+                continue;
+            }
+            let check = signature.split('(').next().unwrap();
+            let stem = Path::new(name).file_stem().unwrap().to_str().unwrap();
+            let check = if check == "suite" { stem } else { check };
+            assert!(registered.contains(check), "{name}: {check} is not in contract_tests!");
+            checks += 1;
+        }
+    }
+    assert!(checks > 30, "{checks}");
+    let ports = read("shared/src/ports.rs");
+    for declared in ports.split("\npub trait ").skip(1) {
+        let port = declared.split(|c: char| !c.is_alphanumeric()).next().unwrap();
+        assert!(
+            WITHOUT.contains(&port) || files.iter().any(|(_, text)| text.contains(port)),
+            "{port} has no contract suite"
+        );
+    }
 }

@@ -1,4 +1,4 @@
-//! Just enough of each protocol.
+//! Minimal clients: just enough of each protocol for the tests.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sha1::{Digest, Sha1};
 
-/// Splits `scheme://user:password@host:port/path` as far as there is.
+/// The parts of `scheme://user:password@host:port/path` that a url has.
 pub(crate) struct Url<'a> {
     user: &'a str,
     password: &'a str,
@@ -41,7 +41,8 @@ pub(crate) fn redis(url: &str, command: &str) -> io::Result<String> {
     Ok(line.trim_end().to_owned())
 }
 
-/// Logs in with mysql_native_password and runs statements; `Err` holds the first error packet's message.
+/// Logs in with mysql_native_password and runs statements; `Err` holds the first error packet's
+/// message.
 pub(crate) fn mysql(url: &str, statements: &[&str]) -> Result<Vec<Vec<u8>>, String> {
     const CAPABILITIES: u32 = 0x0008_8209 | 0x0000_0004; // 4.1, secure connection, plugin auth, with a database
     let login = parse(url);
@@ -111,7 +112,8 @@ fn mysql_packet(stream: &mut TcpStream) -> Result<Vec<u8>, String> {
 pub(crate) struct Amqp(TcpStream);
 
 impl Amqp {
-    /// Logs in with PLAIN; an error when the server hangs up, as it does on a wrong password.
+    /// Logs in with PLAIN; an error when the server closes the connection, as it does after a wrong
+    /// password.
     pub(crate) fn open(url: &str) -> io::Result<Self> {
         let login = parse(url);
         let mut amqp = Self(connect(url));
@@ -134,7 +136,7 @@ impl Amqp {
         Ok(amqp)
     }
 
-    /// Declares a durable quorum queue; with `passive` only asks whether it is there.
+    /// Declares a durable quorum queue; with `passive`, only checks that it exists.
     pub(crate) fn declare(&mut self, queue: &str, passive: bool) -> io::Result<()> {
         let mut arguments = short("x-queue-type");
         arguments.extend([b'S', 0, 0, 0, 6]);

@@ -1,4 +1,4 @@
-//! Faults on purpose: crash, restart, pause.
+//! Injected faults: crash, restart, pause.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -53,7 +53,7 @@ fn a_paused_server_answers_only_after_it_was_resumed() {
     stream.read_exact(&mut reply).unwrap();
     assert_eq!(&reply, b"+PONG\r\n");
 
-    // Neither a restart nor the end has to wait for a paused server.
+    // A restart and a stop do not wait for a paused server to continue.
     servers.pause(ServerKind::Redis).unwrap();
     let begin = Instant::now();
     servers.restart(ServerKind::Redis).unwrap();

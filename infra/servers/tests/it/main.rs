@@ -1,4 +1,4 @@
-//! Real servers, spoken to over plain sockets. A missing program fails these tests.
+//! Real servers, accessed over plain sockets. A missing program fails these tests.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod clients;
@@ -11,14 +11,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use flashsale_servers::{Builder, Servers};
 
-/// A directory that is removed when the test passes. Its path holds a space and is too long for a unix socket.
+/// A directory that is removed when the test passes. Its path contains a space and is too long for
+/// a unix socket.
 struct TestDir(PathBuf);
 
 impl TestDir {
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("flashsale servers {}-{number}", std::process::id())).join("a".repeat(100));
+        let path = std::env::temp_dir()
+            .join(format!("flashsale servers {}-{number}", std::process::id()))
+            .join("a".repeat(100));
         Self(path)
     }
 

@@ -1,4 +1,4 @@
-//! Who owns a directory, who may attach, and what is left when the owner dies.
+//! Ownership of a directory, attaching to it, and the cleanup after the owner's death.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,7 +15,7 @@ use crate::clients::{Amqp, mysql, parse, redis};
 
 const OWNED_DIR: &str = "FLASHSALE_SERVERS_TEST_OWNED_DIR";
 
-/// Not a test: the process that `start_owner` runs, and that the tests kill.
+/// Not a test: the owner process that `start_owner` runs and the tests kill.
 #[test]
 #[ignore = "run by other tests in a process of its own"]
 fn owner_process() {
@@ -42,7 +42,7 @@ fn await_ready(owner: &mut Child) {
     assert!(output.lines().any(|line| line.unwrap() == "ready"));
 }
 
-/// The living processes that have the lock of the servers open: the owner, the watchdog, the servers.
+/// The living processes that have the servers' lock open: the owner, the watchdog, the servers.
 fn holders(dir: &Path) -> Vec<u32> {
     let lock = dir.canonicalize().unwrap().join("servers.lock");
     fs::read_dir("/proc")
@@ -64,7 +64,8 @@ pub(crate) fn assert_nobody_holds(dir: &Path) {
     assert!(eventually(Duration::from_secs(10), || holders(dir).is_empty()), "{:?}", holders(dir));
 }
 
-/// Every living process whose environment or command line names the directory: helpers of the servers too.
+/// Every living process whose environment or command line names the directory, including helpers of
+/// the servers.
 fn processes_of(dir: &Path) -> Vec<String> {
     let name = dir.parent().unwrap().file_name().unwrap().to_str().unwrap();
     fs::read_dir("/proc")
@@ -120,7 +121,11 @@ fn all_servers_end_when_the_owner_is_killed_and_the_next_start_finds_the_data() 
     for url in [urls.redis, urls.redis_cluster, urls.mysql, urls.amqp] {
         TcpStream::connect(parse(&url.unwrap()).address).unwrap_err();
     }
-    assert!(eventually(Duration::from_secs(5), || processes_of(dir.path()).is_empty()), "{:#?}", processes_of(dir.path()));
+    assert!(
+        eventually(Duration::from_secs(5), || processes_of(dir.path()).is_empty()),
+        "{:#?}",
+        processes_of(dir.path())
+    );
     assert_nobody_holds(dir.path());
 }
 
@@ -134,12 +139,13 @@ fn nothing_is_left_of_an_owner_that_is_killed_while_it_starts() {
         owner.kill().unwrap();
         owner.wait().unwrap();
         assert!(
-            eventually(Duration::from_secs(10), || processes_of(dir.path()).is_empty() && holders(dir.path()).is_empty()),
+            eventually(Duration::from_secs(10), || processes_of(dir.path()).is_empty()
+                && holders(dir.path()).is_empty()),
             "{delay} ms: {:#?}",
             processes_of(dir.path())
         );
     }
-    // Half-made data directories do no harm.
+    // Half-made data directories are replaced.
     let servers = dir.builder().mysql().start().unwrap();
     mysql(&servers.mysql_url().unwrap(), &["CREATE TABLE t (a INT)"]).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Each server starts, and does what its clients need.
+//! Each server starts and serves its clients.
 
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
@@ -32,11 +32,11 @@ fn all_the_servers_start_and_keep_their_data_ports_and_passwords() {
     mysql(&mysql_url, &["CREATE DATABASE d1"]).unwrap_err();
     mysql(&format!("{admin_url}/mysql"), &["CREATE DATABASE d1"]).unwrap();
     mysql(&format!("{admin_url}/d1"), &["CREATE TABLE t (a INT)"]).unwrap();
-    // Passwords count.
+    // Wrong passwords are refused.
     mysql(&mysql_url.replace("Aa1-", "Aa2-"), &[]).unwrap_err();
     let wrong = servers.amqp_url().unwrap().replacen("@", "x@", 1);
     assert!(Amqp::open(&wrong).is_err());
-    // A value that MySQL refuses is not a broken server.
+    // A statement that MySQL refuses does not break the server.
     mysql(&mysql_url, &["INSERT INTO t VALUES (9)"]).unwrap_err();
 
     for secret in std::fs::read_dir(dir.path().join("secrets")).unwrap() {
@@ -90,7 +90,7 @@ fn a_port_that_was_taken_meanwhile_is_replaced() {
 #[test]
 #[ignore = "needs servers: infra/test runs it"]
 fn the_answer_of_a_thief_is_not_taken_for_that_of_our_server() {
-    // Another Redis sits on the port, and answers, while ours is still failing to listen there.
+    // Another Redis has the port and answers on it while ours is still failing to listen there.
     let (ours, theirs) = (TestDir::new(), TestDir::new());
     let servers = ours.builder().redis().start().unwrap();
     let url = servers.redis_url().unwrap();

@@ -1,4 +1,5 @@
-//! The admission store in memory: for unit tests, and the plainest reading of the port.
+//! The admission store in memory. The domain decides which orders get a unit; this module stores
+//! the result.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -8,8 +9,11 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{Admission, AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage, Stored},
+    domain::{
+        AdmissionDecision, AdmissionState, AdmissionView, AdmittedOrder, Availability, OrderId,
+        Reservation, ReservationPage, SaleId, SaleTerms, TicketClaims, Timestamp, UserId,
+    },
+    ports::{Admission, Stored},
 };
 
 /// [`Admission`] in the memory of this process.
@@ -18,24 +22,25 @@ pub struct MemoryAdmission {
     books: Mutex<HashMap<SaleId, Book>>,
 }
 
-/// All that is kept of one sale.
+/// The state of one sale.
 #[derive(Debug, Default)]
 struct Book {
-    /// `None` while the sale is `Missing`; orders that ended are remembered even then.
-    known: Option<Known>,
-    held: HashMap<OrderId, Held>,
-    /// Places of the reservations, for paging; a reservation keeps its place.
+    /// `None` while the sale is `Missing`. Ended orders are remembered even then.
+    loaded: Option<Loaded>,
+    held: HashMap<OrderId, HeldUnit>,
+    /// Positions of the reservations, for paging. A reservation keeps its position.
     places: BTreeMap<u64, OrderId>,
     last_place: u64,
-    /// Orders held by each user, the first admitted first; no entry for a user that holds none.
+    /// Ids of the orders that each user holds, in order of admission. A user without orders has no
+    /// entry.
     buyers: HashMap<UserId, Vec<OrderId>>,
-    /// The reservations that are not settled, by when they were admitted or last claimed.
+    /// The unsettled reservations, by their time of admission or last claim.
     overdue: BTreeSet<(Timestamp, OrderId)>,
     ended: HashSet<OrderId>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct Loaded {
     open: bool,
     epoch: u64,
     since: Timestamp,
@@ -43,91 +48,63 @@ struct Known {
 }
 
 #[derive(Debug)]
-struct Held {
-    request: OrderRequest,
+struct HeldUnit {
+    order: AdmittedOrder,
     /// Its time in `overdue`; `None` once settled.
     watched: Option<Timestamp>,
     place: u64,
 }
 
-impl Held {
+impl HeldUnit {
     fn reservation(&self) -> Reservation {
-        Reservation { request: self.request.clone(), settled: self.watched.is_none() }
+        Reservation { order: self.order.clone(), settled: self.watched.is_none() }
     }
 }
 
 impl Book {
-    fn open(&self) -> Option<&Known> {
-        self.known.as_ref().filter(|known| known.open)
+    /// The terms, while admission is open.
+    fn open(&self) -> Option<&SaleTerms> {
+        self.loaded.as_ref().filter(|loaded| loaded.open).map(|loaded| &loaded.terms)
     }
 
-    fn available(&self, terms: &SaleTerms) -> u32 {
-        terms.stock.saturating_sub(count(self.held.len()))
+    fn of_user(&self, user_id: UserId) -> &[OrderId] {
+        self.buyers.get(&user_id).map_or(&[], Vec::as_slice)
     }
 
-    /// The first order of a user that holds as many as the limit allows.
-    fn already_bought(&self, terms: &SaleTerms, user_id: UserId) -> Option<OrderId> {
-        let mine = self.buyers.get(&user_id)?;
-        (count(mine.len()) >= terms.per_user_limit).then(|| mine[0])
-    }
-
-    fn reserve(&mut self, claim: &Claim) -> Admitted {
-        if let Some(held) = self.held.get(&claim.order_id) {
-            return Admitted::Again(held.reservation());
-        }
-        if self.ended.contains(&claim.order_id) {
-            return Admitted::Ended;
-        }
-        let Some(Known { terms, .. }) = self.open() else {
-            return Admitted::Closed;
+    fn reserve(&mut self, ticket: &TicketClaims, now: Timestamp) -> AdmissionDecision {
+        let view = AdmissionView {
+            own: self.held.get(&ticket.order_id).map(HeldUnit::reservation),
+            ended: self.ended.contains(&ticket.order_id),
+            open: self.open(),
+            of_user: self.of_user(ticket.user_id),
+            held: count(self.held.len()),
         };
-        if claim.ticket_expired {
-            return Admitted::TicketExpired;
+        let decision = view.decide(ticket, now);
+        if let AdmissionDecision::Reserved(order) = &decision {
+            self.add(order.clone(), Some(now));
         }
-        if claim.now < terms.starts_at {
-            return Admitted::NotOpen { starts_at: terms.starts_at };
-        }
-        if claim.now >= terms.ends_at {
-            return Admitted::SaleEnded;
-        }
-        if let Some(order_id) = self.already_bought(terms, claim.user_id) {
-            return Admitted::AlreadyBought { order_id };
-        }
-        if self.available(terms) == 0 {
-            return Admitted::SoldOut;
-        }
-        let request = OrderRequest {
-            order_id: claim.order_id,
-            sale_id: claim.sale_id,
-            user_id: claim.user_id,
-            price: terms.price,
-            currency: terms.currency,
-            admitted_at: claim.now,
-            traceparent: None,
-        };
-        self.add(request.clone(), Some(claim.now));
-        Admitted::Reserved(Reservation { request, settled: false })
+        decision
     }
 
-    fn add(&mut self, request: OrderRequest, watched: Option<Timestamp>) {
-        let order_id = request.order_id;
+    fn add(&mut self, order: AdmittedOrder, watched: Option<Timestamp>) {
+        let order_id = order.order_id;
         self.last_place += 1;
         self.places.insert(self.last_place, order_id);
-        self.buyers.entry(request.user_id).or_default().push(order_id);
+        self.buyers.entry(order.user_id).or_default().push(order_id);
         if let Some(time) = watched {
             self.overdue.insert((time, order_id));
         }
-        self.held.insert(order_id, Held { request, watched, place: self.last_place });
+        self.held.insert(order_id, HeldUnit { order, watched, place: self.last_place });
     }
 
-    fn settle(&mut self, request: &OrderRequest) {
-        let order_id = request.order_id;
+    fn settle(&mut self, order: &AdmittedOrder) {
+        let order_id = order.order_id;
         if let Some(held) = self.held.get_mut(&order_id) {
             if let Some(time) = held.watched.take() {
                 self.overdue.remove(&(time, order_id));
             }
         } else if !self.ended.contains(&order_id) {
-            self.add(request.clone(), None);
+            self.add(order.clone(), None);
         }
     }
 
@@ -140,7 +117,7 @@ impl Book {
         if let Some(time) = held.watched {
             self.overdue.remove(&(time, order_id));
         }
-        let user_id = held.request.user_id;
+        let user_id = held.order.user_id;
         if let Some(mine) = self.buyers.get_mut(&user_id) {
             mine.retain(|id| *id != order_id);
             if mine.is_empty() {
@@ -150,12 +127,21 @@ impl Book {
     }
 
     fn claim_overdue(&mut self, before: Timestamp, now: Timestamp, limit: u32) -> Vec<Reservation> {
-        let due: Vec<_> = self.overdue.iter().take_while(|(time, _)| *time <= before).take(limit as usize).copied().collect();
+        let due: Vec<_> = self
+            .overdue
+            .iter()
+            .take_while(|(time, _)| *time <= before)
+            .take(limit as usize)
+            .copied()
+            .collect();
         due.into_iter()
             .map(|(time, order_id)| {
                 self.overdue.remove(&(time, order_id));
                 self.overdue.insert((now, order_id));
-                let held = self.held.get_mut(&order_id).expect("only held orders are in the overdue index");
+                let held = self
+                    .held
+                    .get_mut(&order_id)
+                    .expect("only held orders are in the overdue index");
                 held.watched = Some(now);
                 held.reservation()
             })
@@ -163,7 +149,7 @@ impl Book {
     }
 
     fn state(&self) -> AdmissionState {
-        let Some(Known { open, epoch, since, terms }) = &self.known else {
+        let Some(Loaded { open, epoch, since, terms }) = &self.loaded else {
             return AdmissionState::Missing;
         };
         let (epoch, since) = (*epoch, *since);
@@ -172,17 +158,23 @@ impl Book {
         }
         let reserved = count(self.overdue.len());
         let settled = count(self.held.len() - self.overdue.len());
-        AdmissionState::Open { epoch, version: terms.version, stock: terms.stock, reserved, settled }
+        AdmissionState::Open {
+            epoch,
+            version: terms.version,
+            stock: terms.stock,
+            reserved,
+            settled,
+        }
     }
 }
 
-/// So many reservations; a store that holds more than fit has other troubles than this number.
+/// A number of reservations as a `u32`. Saturates: no store holds more than that.
 fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 impl MemoryAdmission {
-    /// Loses everything, as a server does that starts empty.
+    /// Deletes all data, as if a server had restarted empty.
     pub fn lose_everything(&self) {
         self.books().clear();
     }
@@ -194,25 +186,32 @@ impl MemoryAdmission {
 
 #[async_trait]
 impl Admission for MemoryAdmission {
-    async fn reserve(&self, claim: &Claim) -> Stored<Admitted> {
+    async fn reserve(&self, ticket: &TicketClaims, now: Timestamp) -> Stored<AdmissionDecision> {
         // A sale that nobody loaded gets no entry: made-up ids must not fill the memory.
-        Ok(self.books().get_mut(&claim.sale_id).map_or(Admitted::Closed, |book| book.reserve(claim)))
+        Ok(self
+            .books()
+            .get_mut(&ticket.sale_id)
+            .map_or(AdmissionDecision::Closed, |book| book.reserve(ticket, now)))
     }
 
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
+    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
         let books = self.books();
         Ok(books.get(&sale_id).and_then(|book| {
-            let Known { terms, .. } = book.open()?;
-            Some(Look {
-                available: book.available(terms),
-                already_bought: book.already_bought(terms, user_id),
+            let terms = book.open()?;
+            Some(Availability {
+                available: terms.available(count(book.held.len())),
+                already_bought: terms.already_bought(book.of_user(user_id)),
                 admissions: book.last_place,
             })
         }))
     }
 
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {
-        Ok(self.books().get(&sale_id).and_then(|book| book.held.get(&order_id)).map(Held::reservation))
+        Ok(self
+            .books()
+            .get(&sale_id)
+            .and_then(|book| book.held.get(&order_id))
+            .map(HeldUnit::reservation))
     }
 
     async fn find_many(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<Vec<Reservation>> {
@@ -221,12 +220,16 @@ impl Admission for MemoryAdmission {
             return Ok(Vec::new());
         };
         let asked: BTreeSet<OrderId> = order_ids.iter().copied().collect();
-        Ok(asked.iter().filter_map(|order_id| book.held.get(order_id)).map(Held::reservation).collect())
+        Ok(asked
+            .iter()
+            .filter_map(|order_id| book.held.get(order_id))
+            .map(HeldUnit::reservation)
+            .collect())
     }
 
-    async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {
-        if let Some(book) = self.books().get_mut(&sale_id).filter(|book| book.known.is_some()) {
-            active.iter().for_each(|request| book.settle(request));
+    async fn settle(&self, sale_id: SaleId, active: &[AdmittedOrder]) -> Stored<()> {
+        if let Some(book) = self.books().get_mut(&sale_id).filter(|book| book.loaded.is_some()) {
+            active.iter().for_each(|order| book.settle(order));
         }
         Ok(())
     }
@@ -240,11 +243,25 @@ impl Admission for MemoryAdmission {
         Ok(())
     }
 
-    async fn claim_overdue(&self, sale_id: SaleId, before: Timestamp, now: Timestamp, limit: u32) -> Stored<Vec<Reservation>> {
-        Ok(self.books().get_mut(&sale_id).map_or_else(Vec::new, |book| book.claim_overdue(before, now, limit)))
+    async fn claim_overdue(
+        &self,
+        sale_id: SaleId,
+        before: Timestamp,
+        now: Timestamp,
+        limit: u32,
+    ) -> Stored<Vec<Reservation>> {
+        Ok(self
+            .books()
+            .get_mut(&sale_id)
+            .map_or_else(Vec::new, |book| book.claim_overdue(before, now, limit)))
     }
 
-    async fn reservations(&self, sale_id: SaleId, cursor: u64, limit: u32) -> Stored<ReservationPage> {
+    async fn reservations(
+        &self,
+        sale_id: SaleId,
+        cursor: u64,
+        limit: u32,
+    ) -> Stored<ReservationPage> {
         let books = self.books();
         let Some(book) = books.get(&sale_id) else {
             return Ok(ReservationPage { reservations: Vec::new(), next: None });
@@ -253,7 +270,13 @@ impl Admission for MemoryAdmission {
         let mut places = book.places.range(cursor + 1..);
         let page: Vec<_> = places.by_ref().take(limit).collect();
         let next = places.next().and_then(|_| page.last()).map(|(place, _)| **place);
-        Ok(ReservationPage { reservations: page.into_iter().map(|(_, order_id)| book.held[order_id].reservation()).collect(), next })
+        Ok(ReservationPage {
+            reservations: page
+                .into_iter()
+                .map(|(_, order_id)| book.held[order_id].reservation())
+                .collect(),
+            next,
+        })
     }
 
     async fn state(&self, sale_id: SaleId) -> Stored<AdmissionState> {
@@ -263,38 +286,44 @@ impl Admission for MemoryAdmission {
     async fn begin_rebuild(&self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> Stored<bool> {
         let mut books = self.books();
         let book = books.entry(terms.sale_id).or_default();
-        let terms = match &book.known {
-            Some(known) if known.open || known.epoch >= epoch => return Ok(false),
-            Some(known) if known.terms.version > terms.version => known.terms.clone(),
+        let terms = match &book.loaded {
+            Some(loaded) if loaded.open || loaded.epoch >= epoch => return Ok(false),
+            Some(loaded) if loaded.terms.version > terms.version => loaded.terms.clone(),
             _ => terms.clone(),
         };
-        book.known = Some(Known { open: false, epoch, since: now, terms });
+        book.loaded = Some(Loaded { open: false, epoch, since: now, terms });
         Ok(true)
     }
 
-    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool> {
+    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[AdmittedOrder]) -> Stored<bool> {
         let mut books = self.books();
-        let rebuilding = |book: &&mut Book| book.known.as_ref().is_some_and(|known| !known.open && known.epoch == epoch);
+        let rebuilding = |book: &&mut Book| {
+            book.loaded.as_ref().is_some_and(|loaded| !loaded.open && loaded.epoch == epoch)
+        };
         let Some(book) = books.get_mut(&sale_id).filter(rebuilding) else {
             return Ok(false);
         };
-        active.iter().for_each(|request| book.settle(request));
+        active.iter().for_each(|order| book.settle(order));
         Ok(true)
     }
 
     async fn finish_rebuild(&self, sale_id: SaleId, epoch: u64) -> Stored<bool> {
         let mut books = self.books();
-        let known = books.get_mut(&sale_id).and_then(|book| book.known.as_mut()).filter(|known| known.epoch == epoch);
-        Ok(known.map(|known| known.open = true).is_some())
+        let loaded = books
+            .get_mut(&sale_id)
+            .and_then(|book| book.loaded.as_mut())
+            .filter(|loaded| loaded.epoch == epoch);
+        Ok(loaded.map(|loaded| loaded.open = true).is_some())
     }
 
     async fn set_terms(&self, terms: &SaleTerms) -> Stored<bool> {
         let mut books = self.books();
-        let Some(known) = books.get_mut(&terms.sale_id).and_then(|book| book.known.as_mut()) else {
+        let Some(loaded) = books.get_mut(&terms.sale_id).and_then(|book| book.loaded.as_mut())
+        else {
             return Ok(false);
         };
-        if known.terms.version <= terms.version {
-            known.terms = terms.clone();
+        if loaded.terms.version <= terms.version {
+            loaded.terms = terms.clone();
         }
         Ok(true)
     }

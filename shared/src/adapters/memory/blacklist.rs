@@ -10,7 +10,7 @@ use crate::{
     ports::{Blacklist, Stored},
 };
 
-/// Whether the operators' bans were put back since the process started.
+/// Whether the operators' bans were restored since the process started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Loading {
     #[default]
@@ -41,18 +41,20 @@ impl Blacklist for MemoryGate {
         for shard in self.shards.each() {
             all.extend(shard.bans.values().filter(|ban| ban.holds(now)).cloned());
         }
-        all.sort_by_cached_key(|ban| Reverse((ban.created_at, ban.subject.kind(), ban.subject.value())));
+        all.sort_by_cached_key(|ban| {
+            Reverse((ban.created_at, ban.subject.kind(), ban.subject.value()))
+        });
         Ok(all.into_iter().skip(offset as usize).take(limit as usize).collect())
     }
 
     async fn restore(&self, bans: &[Ban]) -> Stored<()> {
         for ban in bans {
-            let lasts_as_long = |earlier: &Ban| match (earlier.expires_at, ban.expires_at) {
-                (None, _) => true,
-                (Some(_), None) => false,
-                (Some(earlier), Some(end)) => earlier >= end,
-            };
-            let known = self.shards.of(&ban.subject).bans.get(&ban.subject).is_some_and(lasts_as_long);
+            let known = self
+                .shards
+                .of(&ban.subject)
+                .bans
+                .get(&ban.subject)
+                .is_some_and(|earlier| earlier.lasts_as_long_as(ban));
             if !known {
                 self.keep_ban(ban);
             }
@@ -79,7 +81,7 @@ impl Blacklist for MemoryGate {
 }
 
 impl MemoryGate {
-    /// The subject's strikes are forgotten: it starts anew when the ban is over.
+    /// Clears the subject's strikes: counting starts anew when the ban ends.
     fn keep_ban(&self, ban: &Ban) {
         let mut shard = self.shards.of(&ban.subject);
         shard.strikes.remove(&ban.subject);

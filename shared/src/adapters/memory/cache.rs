@@ -1,18 +1,19 @@
-//! The second cache level where there is one process: as small as a map can be.
+//! The second cache level of a single process: a bounded map.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::swept::Swept;
+use super::expiring_map::ExpiringMap;
 use crate::{
     domain::Timestamp,
     ports::{Cache, Stored},
 };
 
-/// Most entries.
+/// Limit on the number of entries.
 const ENTRIES_MAX: usize = 4_096;
-/// Longest value kept, in bytes; so the whole never takes more than 256 MiB, and in practice a few.
+/// Longest value kept, in bytes. With the limit on entries this bounds the cache at 256 MiB; in
+/// practice it takes a few.
 const VALUE_BYTES_MAX: usize = 65_536;
 
 struct Kept {
@@ -28,17 +29,17 @@ impl Kept {
 }
 
 /// A bounded cache of one process.
-pub struct MemoryCache(Mutex<Swept<String, Kept>>);
+pub struct MemoryCache(Mutex<ExpiringMap<String, Kept>>);
 
 impl MemoryCache {
-    /// An empty cache.
+    /// Creates an empty cache.
     #[must_use]
     pub fn new() -> Self {
-        Self(Mutex::new(Swept::new(ENTRIES_MAX)))
+        Self(Mutex::new(ExpiringMap::new(ENTRIES_MAX)))
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Swept<String, Kept>> {
-        // A section only moves plain values, so one that panicked has not left them half-done.
+    fn kept(&self) -> std::sync::MutexGuard<'_, ExpiringMap<String, Kept>> {
+        // A critical section only moves plain values, so a panic leaves none of them half-changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -52,12 +53,23 @@ impl Default for MemoryCache {
 #[async_trait]
 impl Cache for MemoryCache {
     async fn get(&self, key: &str, now: Timestamp) -> Stored<Option<Vec<u8>>> {
-        // The copy is made after the section.
-        let value = self.kept().get(&key.to_owned()).filter(|kept| !kept.over(now)).map(|kept| Arc::clone(&kept.value));
+        // Copy after the lock is released.
+        let value = self
+            .kept()
+            .get(&key.to_owned())
+            .filter(|kept| !kept.over(now))
+            .map(|kept| Arc::clone(&kept.value));
         Ok(value.map(|value| value.to_vec()))
     }
 
-    async fn put(&self, key: &str, version: u64, value: &[u8], ttl_ms: u64, now: Timestamp) -> Stored<()> {
+    async fn put(
+        &self,
+        key: &str,
+        version: u64,
+        value: &[u8],
+        ttl_ms: u64,
+        now: Timestamp,
+    ) -> Stored<()> {
         let new = Kept { version, value: value.into(), expires_at: now.plus_ms(ttl_ms.max(1)) };
         let mut kept = self.kept();
         let key = key.to_owned();
@@ -65,7 +77,8 @@ impl Cache for MemoryCache {
             return Ok(());
         }
         if value.len() > VALUE_BYTES_MAX {
-            // Not kept; nor is the older one, which would be taken for this one.
+            // Too long to keep. Remove the older value too, because readers would take it for the
+            // new one.
             kept.remove(&key);
             return Ok(());
         }

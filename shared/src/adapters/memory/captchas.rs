@@ -1,11 +1,11 @@
-//! Captchas that wait for their answer. They do not survive a restart: the page asks for a new one.
+//! Captchas that wait for their answer. A restart loses them: the page requests a new one.
 
 use async_trait::async_trait;
 
 use super::{MemoryGate, shard::place_of_id};
 use crate::{
-    domain::{CaptchaId, Timestamp},
-    ports::{Captcha, Captchas, Stored},
+    domain::{Captcha, CaptchaId, Timestamp},
+    ports::{Captchas, Stored},
 };
 
 #[async_trait]

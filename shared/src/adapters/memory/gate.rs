@@ -1,108 +1,106 @@
-//! The gate: session, bans and limits, decided in one short section over the parts of all subjects concerned.
+//! The gate: decides session, bans and limits in one critical section over the shards of all
+//! subjects involved.
 
 use async_trait::async_trait;
 
-use super::shard::{Held, Window, place};
-use super::{MemoryGate, SLACK_MS};
+use super::MemoryGate;
+use super::shard::{LockedShards, place};
 use crate::{
-    domain::{Ban, Subject, Timestamp},
-    ports::{AbusePolicy, Entered, Entry, Gate, Stored},
+    domain::{AbusePolicy, GateDecision, GateRequest, GateView, Subject, Timestamp},
+    ports::{Gate, Stored},
     security,
 };
 
-/// Why a subject is banned that was refused too often.
-const AUTOMATIC_REASON: &str = "too many refused requests";
-
 #[async_trait]
 impl Gate for MemoryGate {
-    async fn enter(&self, entry: &Entry) -> Stored<Entered> {
-        let (entered, banned) = self.decide(entry);
+    async fn enter(&self, request: &GateRequest) -> Stored<GateDecision> {
+        let (decision, banned) = self.decide(request);
         if let Some(subject) = banned {
-            security::banned_automatically(entry, subject);
+            security::banned_automatically(request, subject);
         }
-        Ok(entered)
+        Ok(decision)
     }
 }
 
 impl MemoryGate {
-    /// The answer, and whom it has banned.
-    fn decide<'e>(&self, entry: &'e Entry) -> (Entered, Option<&'e Subject>) {
-        let session = entry.session.map(|(user_id, session_id)| (Subject::User(user_id), user_id, session_id));
-        let subjects = session.iter().map(|(subject, ..)| subject);
-        let subjects = subjects.chain(&entry.not_banned).chain(entry.limits.iter().map(|limit| &limit.subject));
-        let mut held = self.shards.all(subjects.fold(0, |places, subject| places | 1 << place(subject)));
-        let now = entry.now;
-
-        if let Some((subject, user_id, session_id)) = &session {
-            let sessions = held.of(subject).sessions.get(user_id);
-            let alive = sessions.and_then(|all| all.iter().find(|(end, id, _)| id == session_id && now < *end));
-            match (alive, entry.role) {
-                (None, _) => return (Entered::NoSession, None),
-                (Some((.., role)), Some(needed)) if *role != needed => return (Entered::WrongRole, None),
-                (Some(_), _) => {}
+    /// Returns the decision, and the subject that it banned.
+    fn decide<'r>(&self, request: &'r GateRequest) -> (GateDecision, Option<&'r Subject>) {
+        let user = request.session.map(|(user_id, _)| Subject::User(user_id));
+        let subjects = user
+            .iter()
+            .chain(&request.not_banned)
+            .chain(request.limits.iter().map(|limit| &limit.subject));
+        let mut locked =
+            self.shards.all(subjects.fold(0, |places, subject| places | 1 << place(subject)));
+        match request.decide(&view(&mut locked, request, user.as_ref())) {
+            Ok(tats_us) => {
+                charge(&mut locked, request, &tats_us);
+                (GateDecision::Entered, None)
             }
-        }
-
-        let mut ban_ends: Option<Option<Timestamp>> = None;
-        for subject in &entry.not_banned {
-            if let Some(ban) = held.of(subject).bans.get(subject).filter(|ban| ban.holds(now)) {
-                ban_ends = Some(match ban_ends {
-                    None => ban.expires_at,
-                    Some(known) => known.zip(ban.expires_at).map(|(a, b)| a.max(b)),
-                });
+            Err(refusal @ GateDecision::Limited { limit, .. }) => {
+                let limit = &request.limits[limit];
+                let banned = request
+                    .counting(limit)
+                    .is_some_and(|abuse| strike(&mut locked, &limit.subject, abuse, request.now));
+                (refusal, banned.then_some(&limit.subject))
             }
+            Err(refusal) => (refusal, None),
         }
-        if let Some(until) = ban_ends {
-            return (Entered::Banned { until }, None);
-        }
-
-        let mut refused: Option<(usize, u64)> = None;
-        for (index, limit) in entry.limits.iter().enumerate() {
-            let tat = held.of(&limit.subject).limit(limit.name).get(&limit.subject).copied();
-            if let Err(wait_us) = limit.quota.arrive(tat, now, SLACK_MS)
-                && refused.is_none_or(|(_, longest_us)| wait_us > longest_us)
-            {
-                refused = Some((index, wait_us));
-            }
-        }
-        if let Some((limit, wait_us)) = refused {
-            let subject = &entry.limits[limit].subject;
-            let banned = entry.abuse.is_some_and(|abuse| strike(&mut held, subject, abuse, now));
-            return (Entered::Limited { limit, retry_after_ms: wait_us.div_ceil(1_000) }, banned.then_some(subject));
-        }
-
-        for limit in &entry.limits {
-            let tats = held.of(&limit.subject).limit(limit.name);
-            if let Ok(tat) = limit.quota.arrive(tats.get(&limit.subject).copied(), now, SLACK_MS) {
-                match tats.get_mut(&limit.subject) {
-                    Some(known) => *known = tat,
-                    None => drop(tats.put(limit.subject.clone(), tat, |tat| *tat <= micros(now))),
-                }
-            }
-        }
-        (Entered::Entered, None)
     }
 }
 
-/// Counts a refusal against a user, and bans one that has been refused too often, unless a ban that lasts as long
-/// holds already. Whether it has banned.
-fn strike(held: &mut Held<'_>, subject: &Subject, abuse: AbusePolicy, now: Timestamp) -> bool {
-    if !matches!(subject, Subject::User(_)) {
-        return false;
+/// What is stored about the request's subjects.
+fn view(locked: &mut LockedShards<'_>, request: &GateRequest, user: Option<&Subject>) -> GateView {
+    let session = request.session.zip(user).and_then(|((user_id, session_id), user)| {
+        let sessions = locked.of(user).sessions.get(&user_id)?;
+        let (ends_at, _, role) = sessions.iter().find(|(_, id, _)| *id == session_id)?;
+        Some((*ends_at, *role))
+    });
+    let ban_ends = request
+        .not_banned
+        .iter()
+        .filter_map(|subject| locked.of(subject).bans.get(subject).map(|ban| ban.expires_at))
+        .collect();
+    let tats_us = request
+        .limits
+        .iter()
+        .map(|limit| locked.of(&limit.subject).limit(limit.name).get(&limit.subject).copied())
+        .collect();
+    GateView { session, ban_ends, tats_us }
+}
+
+/// Stores the limits' new theoretical arrival times.
+fn charge(locked: &mut LockedShards<'_>, request: &GateRequest, tats_us: &[u64]) {
+    for (limit, tat_us) in request.limits.iter().zip(tats_us) {
+        let kept = locked.of(&limit.subject).limit(limit.name);
+        match kept.get_mut(&limit.subject) {
+            Some(known) => *known = *tat_us,
+            None => {
+                kept.put(limit.subject.clone(), *tat_us, |tat_us| *tat_us <= micros(request.now));
+            }
+        }
     }
-    let shard = held.of(subject);
-    let mut strikes = Window::add(shard.strikes.get(subject).copied(), abuse.window_ms, now);
-    strikes.count = strikes.count.saturating_add(abuse.also_refused);
-    if strikes.count <= abuse.refusals_max {
+}
+
+/// Counts a refusal against a user. Bans the user after too many, unless an existing ban lasts at
+/// least as long. Returns whether it banned.
+fn strike(
+    locked: &mut LockedShards<'_>,
+    subject: &Subject,
+    abuse: AbusePolicy,
+    now: Timestamp,
+) -> bool {
+    let shard = locked.of(subject);
+    let (strikes, due) = abuse.strike(shard.strikes.get(subject).copied(), now);
+    if !due {
         shard.strikes.put(subject.clone(), strikes, |window| window.over(now));
         return false;
     }
-    let ends = now.plus_ms(abuse.ban_ms);
+    let ban = abuse.ban(subject, now);
     shard.strikes.remove(subject);
-    if shard.bans.get(subject).is_some_and(|earlier| earlier.expires_at.is_none_or(|earlier_ends| earlier_ends >= ends)) {
+    if shard.bans.get(subject).is_some_and(|earlier| earlier.lasts_as_long_as(&ban)) {
         return false;
     }
-    let ban = Ban { subject: subject.clone(), reason: AUTOMATIC_REASON.to_owned(), created_at: now, expires_at: Some(ends) };
     shard.bans.put(subject.clone(), ban, |ban| !ban.holds(now));
     true
 }

@@ -4,10 +4,10 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::swept::Swept;
+use super::expiring_map::ExpiringMap;
 use crate::{
-    domain::Timestamp,
-    ports::{Lease, Locks, Stored},
+    domain::{Lease, Timestamp},
+    ports::{Locks, Stored},
 };
 
 #[derive(Clone, Copy)]
@@ -28,23 +28,24 @@ impl Held {
 }
 
 struct State {
-    held: Swept<String, Held>,
-    /// The last one given out, of all names.
+    held: ExpiringMap<String, Held>,
+    /// The last fence given out, across all names.
     fence: u64,
 }
 
-/// Locks of one process. Fences begin with the time, so that they go on growing in the next process.
+/// Locks of one process. Fences start at the current time, so that they keep growing after a
+/// restart.
 pub struct MemoryLocks(Mutex<State>);
 
 impl MemoryLocks {
-    /// No lock is held.
+    /// Creates a store without locks.
     #[must_use]
     pub fn new() -> Self {
-        Self(Mutex::new(State { held: Swept::new(usize::MAX), fence: 0 }))
+        Self(Mutex::new(State { held: ExpiringMap::new(usize::MAX), fence: 0 }))
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        // A section only moves plain values, so one that panicked has not left them half-done.
+        // A critical section only moves plain values, so a panic leaves none of them half-changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -57,7 +58,13 @@ impl Default for MemoryLocks {
 
 #[async_trait]
 impl Locks for MemoryLocks {
-    async fn acquire(&self, name: &str, token: u128, lease_ms: u64, now: Timestamp) -> Stored<Option<Lease>> {
+    async fn acquire(
+        &self,
+        name: &str,
+        token: u128,
+        lease_ms: u64,
+        now: Timestamp,
+    ) -> Stored<Option<Lease>> {
         let mut state = self.state();
         let earlier = state.held.get(&name.to_owned()).copied().filter(|held| held.holds(now));
         let fence = match earlier {

@@ -1,27 +1,27 @@
-//! The embedded backend's fast parts, in the memory of the one process there is.
+//! The fast stores of the embedded backend, in the memory of its single process.
 //!
-//! All of it starts empty with the process, as a Redis that was emptied: sessions and the operators' bans come back from
-//! the ledger, limits, strikes, automatic bans, failures, captchas, locks and the cache start anew.
+//! All of them start empty, like a Redis that lost its data. Sessions and the operators' bans are
+//! restored from the ledger; limits, strikes, automatic bans, failures, captchas, locks and the
+//! cache start anew.
 //!
-//! Every map forgets what is over, a little at every insertion; no section is long or held across an await.
+//! Each insertion into a map also removes a few expired entries. Critical sections are short and
+//! never held across an await.
 mod admission;
 mod blacklist;
 mod cache;
 mod captchas;
+mod consumer_reports;
+mod expiring_map;
 mod failures;
 mod gate;
-mod holders;
 mod locks;
 mod sessions;
 mod shard;
-mod swept;
 pub use admission::MemoryAdmission;
 pub use cache::MemoryCache;
-pub use holders::MemoryHolders;
+pub use consumer_reports::MemoryConsumerReports;
 pub use locks::MemoryLocks;
 use std::sync::Mutex;
-/// A limit that is further ahead than it can be by this much is from a clock that was set back, in milliseconds.
-const SLACK_MS: u64 = 60_000;
 /// Gate, sessions, blacklist, failures and captchas of one process.
 #[derive(Default)]
 pub struct MemoryGate {
@@ -29,7 +29,7 @@ pub struct MemoryGate {
     loading: Mutex<blacklist::Loading>,
 }
 impl MemoryGate {
-    /// An empty gate.
+    /// Creates an empty gate.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -1,75 +1,55 @@
-//! The gate's state, cut into parts by subject, each under a lock of its own: a part that grows stops a fraction of
-//! the callers for a fraction of the time.
+//! The gate's state, sharded by subject with one lock per shard: when a map grows, only a fraction
+//! of the callers wait, for a fraction of the time.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::swept::Swept;
-use crate::{
-    domain::{Ban, CaptchaId, Role, SessionId, Subject, Timestamp, UserId},
-    ports::Captcha,
+use super::expiring_map::ExpiringMap;
+use crate::domain::{
+    Ban, Captcha, CaptchaId, CountWindow, Role, SessionId, Subject, Timestamp, UserId,
 };
 
-/// Parts; one bit each in a `u64`.
+/// Number of shards; one bit each in a `u64`.
 const SHARDS: usize = 64;
-/// Most entries kept of each limit, and of strikes, failures and captchas. With more subjects than that the oldest
-/// start anew. Sessions and bans are never forgotten before they are over: they are bounded by the users.
+/// Limit on the entries of each limit, and on strikes, failures and captchas. Beyond it the oldest
+/// are evicted and start anew. Sessions and bans are never evicted before they end: the number of
+/// users bounds them.
 const ENTRIES_MAX: usize = 262_144;
 
-/// A count in a window that starts with the first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Window {
-    pub(super) count: u32,
-    pub(super) ends: Timestamp,
-}
-
-impl Window {
-    /// One more than `earlier`, or the first of a new window.
-    pub(super) fn add(earlier: Option<Self>, window_ms: u64, now: Timestamp) -> Self {
-        let running = earlier.filter(|window| !window.over(now));
-        let window = running.unwrap_or(Self { count: 0, ends: now.plus_ms(window_ms) });
-        Self { count: window.count.saturating_add(1), ..window }
-    }
-
-    pub(super) fn over(&self, now: Timestamp) -> bool {
-        self.ends <= now
-    }
-}
-
-/// What is known of the subjects of one part.
+/// What is stored about the subjects of one shard.
 pub(super) struct Shard {
-    /// Per user, by end and id, the first to be over first.
-    pub(super) sessions: Swept<UserId, Vec<(Timestamp, SessionId, Role)>>,
-    pub(super) bans: Swept<Subject, Ban>,
-    /// By the limit's name, of which the code has a few: the theoretical arrival time, in microseconds.
-    limits: Vec<(&'static str, Swept<Subject, u64>)>,
-    pub(super) strikes: Swept<Subject, Window>,
-    pub(super) failures: Swept<Subject, Window>,
-    pub(super) captchas: Swept<CaptchaId, Captcha>,
+    /// Per user, ordered by end and id, the earliest end first.
+    pub(super) sessions: ExpiringMap<UserId, Vec<(Timestamp, SessionId, Role)>>,
+    pub(super) bans: ExpiringMap<Subject, Ban>,
+    /// By the limit's name (the code has a few): the theoretical arrival time, in microseconds.
+    limits: Vec<(&'static str, ExpiringMap<Subject, u64>)>,
+    pub(super) strikes: ExpiringMap<Subject, CountWindow>,
+    pub(super) failures: ExpiringMap<Subject, CountWindow>,
+    pub(super) captchas: ExpiringMap<CaptchaId, Captcha>,
 }
 
 impl Shard {
     fn new() -> Self {
         let most = ENTRIES_MAX / SHARDS;
         Self {
-            sessions: Swept::new(usize::MAX),
-            bans: Swept::new(usize::MAX),
+            sessions: ExpiringMap::new(usize::MAX),
+            bans: ExpiringMap::new(usize::MAX),
             limits: Vec::new(),
-            strikes: Swept::new(most),
-            failures: Swept::new(most),
-            captchas: Swept::new(most),
+            strikes: ExpiringMap::new(most),
+            failures: ExpiringMap::new(most),
+            captchas: ExpiringMap::new(most),
         }
     }
 
-    pub(super) fn limit(&mut self, name: &'static str) -> &mut Swept<Subject, u64> {
+    pub(super) fn limit(&mut self, name: &'static str) -> &mut ExpiringMap<Subject, u64> {
         let index = self.limits.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
-            self.limits.push((name, Swept::new(ENTRIES_MAX / SHARDS)));
+            self.limits.push((name, ExpiringMap::new(ENTRIES_MAX / SHARDS)));
             self.limits.len() - 1
         });
         &mut self.limits[index].1
     }
 }
 
-/// All parts.
+/// All shards.
 pub(super) struct Shards(Vec<Mutex<Shard>>);
 
 impl Default for Shards {
@@ -80,7 +60,7 @@ impl Default for Shards {
 
 impl Shards {
     pub(super) fn at(&self, place: usize) -> MutexGuard<'_, Shard> {
-        // A section only moves plain values, so one that panicked has not left them half-done.
+        // A critical section only moves plain values, so a panic leaves none of them half-changed.
         self.0[place].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -88,41 +68,44 @@ impl Shards {
         self.at(place(subject))
     }
 
-    /// Locks the parts whose bits are set, in ascending order, so that two callers never wait for each other.
-    pub(super) fn all(&self, places: u64) -> Held<'_> {
+    /// Locks the shards whose bits are set, in ascending order, so that two callers can't deadlock.
+    pub(super) fn all(&self, places: u64) -> LockedShards<'_> {
         let mut guards = Vec::with_capacity(places.count_ones() as usize);
         let mut left = places;
         while left != 0 {
             guards.push(self.at(left.trailing_zeros() as usize));
             left &= left - 1;
         }
-        Held { places, guards }
+        LockedShards { places, guards }
     }
 
-    /// Goes through all parts, one at a time.
+    /// Visits all shards, one at a time.
     pub(super) fn each(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
         (0..SHARDS).map(|place| self.at(place))
     }
 }
 
-/// Several parts, locked together.
-pub(super) struct Held<'s> {
+/// Several shards, locked together.
+pub(super) struct LockedShards<'s> {
     places: u64,
     guards: Vec<MutexGuard<'s, Shard>>,
 }
 
-impl Held<'_> {
-    /// The part of a subject whose bit was given.
+impl LockedShards<'_> {
+    /// The shard of a subject whose bit was set.
     pub(super) fn of(&mut self, subject: &Subject) -> &mut Shard {
         let below = self.places & ((1 << place(subject)) - 1);
         &mut self.guards[below.count_ones() as usize]
     }
 }
 
-/// Which part keeps a subject. Needs no secret: whoever makes all subjects fall into one part shares its bounds.
+/// The shard of a subject. Needs no secret: an attacker who directs all subjects to one shard only
+/// shares that shard's bounds.
 pub(super) fn place(subject: &Subject) -> usize {
     fn fold(bytes: &[u8]) -> usize {
-        bytes.iter().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte)))
+        bytes
+            .iter()
+            .fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte)))
     }
     fn ip(ip: &std::net::IpAddr) -> usize {
         match ip {
@@ -134,12 +117,14 @@ pub(super) fn place(subject: &Subject) -> usize {
         Subject::User(user_id) => return place_of_id(user_id.as_bytes()),
         Subject::Address(address) => ip(address),
         Subject::Phone(phone) => fold(phone.as_str().as_bytes()),
-        Subject::PhoneAt(phone, address) => fold(phone.as_str().as_bytes()).wrapping_add(ip(address)),
+        Subject::PhoneAt(phone, address) => {
+            fold(phone.as_str().as_bytes()).wrapping_add(ip(address))
+        }
     };
     hash % SHARDS
 }
 
-/// Which part keeps an id: its last byte is random.
+/// The shard of an id, from its last byte, which is random.
 pub(super) fn place_of_id(id: &[u8; 16]) -> usize {
     usize::from(id[15]) % SHARDS
 }
@@ -158,14 +143,5 @@ mod tests {
             }
         }
         assert!(per_part.iter().all(|count| (32..=128).contains(count)), "{per_part:?}");
-    }
-
-    #[test]
-    fn a_window_starts_with_the_first() {
-        let at = Timestamp::from_epoch_ms;
-        let first = Window::add(None, 100, at(1_000));
-        assert_eq!(first, Window { count: 1, ends: at(1_100) });
-        assert_eq!(Window::add(Some(first), 100, at(1_099)), Window { count: 2, ends: at(1_100) });
-        assert_eq!(Window::add(Some(first), 100, at(1_100)), Window { count: 1, ends: at(1_200) });
     }
 }

@@ -1,9 +1,10 @@
-//! The metrics of one pool of connections and of the calls that use it.
+//! The metrics of one connection pool and of the calls that use it.
 
 use metrics::{Gauge, Histogram};
 
 use crate::metrics::{
-    CONNECTS, DATABASE_ACQUIRE_SECONDS, DATABASE_CALL_SECONDS, DATABASE_IN_USE, DATABASE_MAX, DATABASE_OPEN, DATABASE_WAITING,
+    CONNECTS, DATABASE_ACQUIRE_SECONDS, DATABASE_CALL_SECONDS, DATABASE_IN_USE, DATABASE_MAX,
+    DATABASE_OPEN, DATABASE_WAITING,
 };
 
 pub(super) struct Measures {
@@ -29,12 +30,12 @@ impl Measures {
     }
 }
 
-/// Counts a connection that was made. sqlx does not say when making one failed.
+/// Counts a new connection. sqlx does not report failed attempts.
 pub(super) fn connected() {
     CONNECTS.counter(&["database", "connected"]).increment(1);
 }
 
-/// Raises a gauge by one for as long as it lives.
+/// Raises a gauge by one while it is alive.
 pub(super) struct Raised(Gauge);
 
 impl Raised {

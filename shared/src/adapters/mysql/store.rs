@@ -12,13 +12,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{CALL_TIMEOUT, Lost, MySql, STORE, errors, measures::Raised};
 use crate::{
-    adapters::sql::{Dialect, Failure, FromRow, Row, Session, Statement, Store, Value, Work},
+    adapters::sql::{Dialect, Failure, FromRow, Row, Statement, Store, Transaction, Value, Work},
     metrics::elapsed,
     ports::{StoreError, Stored},
 };
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(4);
-/// With less time than this left, another attempt would hardly end before the deadline.
+/// With less time than this left, another attempt would hardly finish before the deadline.
 const ATTEMPT_TIME: Duration = Duration::from_secs(2);
 
 impl Store for MySql {
@@ -43,7 +43,8 @@ impl Store for MySql {
             for attempt in 1.. {
                 match attempt_once(&mut call.connection, &work).await {
                     Err(Attempt::Undone(failure))
-                        if attempt < errors::attempts_max(&failure) && Instant::now() + backoff + ATTEMPT_TIME < deadline =>
+                        if attempt < errors::attempts_max(&failure)
+                            && Instant::now() + backoff + ATTEMPT_TIME < deadline =>
                     {
                         sleep(backoff).await;
                         backoff *= 2;
@@ -60,15 +61,16 @@ impl Store for MySql {
         match result {
             Ok(output) => call.end(Ok(output)),
             Err(Attempt::Undone(failure)) => call.end(Err(failure)),
-            // The call is dropped, and with it the connection.
+            // The call is dropped, and its connection with it.
             Err(Attempt::Torn(failure)) => Err(errors::undone(failure)),
             Err(Attempt::AtCommit(error)) => Err(errors::at_commit(&error)),
         }
     }
 }
 
-/// A connection that goes back to the pool only when its work has come to an end. When it has not (a time-out, or the
-/// caller went away) it is closed: the server undoes what was open, and no call waits behind a dead connection.
+/// A connection that returns to the pool only when its work has finished. When it has not (a
+/// timeout, or the caller was dropped), it is closed: the server rolls back what was open, and no
+/// later call waits on a dead connection.
 struct Call {
     connection: PoolConnection<sqlx::MySql>,
     lost: Lost,
@@ -86,7 +88,7 @@ impl Call {
         drop(waiting);
         store.measures.acquire_seconds.record(elapsed(begun.elapsed()));
         store.measures.open.set(f64::from(store.pool.size()));
-        let connection = acquired.map_err(|error| match error {
+        let mut connection = acquired.map_err(|error| match error {
             sqlx::Error::PoolTimedOut => {
                 let cause = "no connection within the time limit: the server does not answer, or all are busy".to_owned();
                 StoreError::Unavailable { store: STORE, cause }
@@ -94,6 +96,11 @@ impl Call {
             error => errors::before_commit(&error),
         })?;
         let _in_use = Raised::new(&store.measures.in_use);
+        let trusted = timeout_at(deadline, store.trust_schema(&mut connection)).await;
+        if let Err(error) = trusted.unwrap_or_else(|_| Err(timed_out())) {
+            connection.close_on_drop();
+            return Err(error);
+        }
         Ok(Self { connection, lost: store.lost.clone(), deadline, sound: false, _in_use })
     }
 
@@ -113,21 +120,28 @@ impl Drop for Call {
 }
 
 fn timed_out() -> StoreError {
-    StoreError::Unknown { store: STORE, cause: format!("no answer within {} s", CALL_TIMEOUT.as_secs()) }
+    StoreError::Unknown {
+        store: STORE,
+        cause: format!("no answer within {} s", CALL_TIMEOUT.as_secs()),
+    }
 }
 
 /// How a transaction failed.
 enum Attempt {
     /// Rolled back; the connection can be used again.
     Undone(Failure),
-    /// Not even rolling back worked: the server does so once it misses the connection.
+    /// The rollback failed too: the server rolls back once it notices that the connection is gone.
     Torn(Failure),
-    /// Nobody knows.
+    /// The outcome is not known.
     AtCommit(sqlx::Error),
 }
 
-async fn attempt_once<W: Work>(connection: &mut MySqlConnection, work: &W) -> Result<W::Output, Attempt> {
-    let mut transaction = connection.begin().await.map_err(|error| Attempt::Torn(Failure::Sql(error)))?;
+async fn attempt_once<W: Work>(
+    connection: &mut MySqlConnection,
+    work: &W,
+) -> Result<W::Output, Attempt> {
+    let mut transaction =
+        connection.begin().await.map_err(|error| Attempt::Torn(Failure::Sql(error)))?;
     match work.run(&mut transaction).await {
         Ok(output) => transaction.commit().await.map(|()| output).map_err(Attempt::AtCommit),
         Err(failure) => Err(match transaction.rollback().await {
@@ -137,7 +151,7 @@ async fn attempt_once<W: Work>(connection: &mut MySqlConnection, work: &W) -> Re
     }
 }
 
-impl Session for MySqlTransaction<'_> {
+impl Transaction for MySqlTransaction<'_> {
     const DIALECT: Dialect = Dialect::MySql;
 
     async fn fetch<T: FromRow>(&mut self, statement: &Statement) -> Result<Vec<T>, Failure> {
@@ -149,13 +163,17 @@ impl Session for MySqlTransaction<'_> {
     }
 }
 
-async fn fetch<T: FromRow>(connection: &mut MySqlConnection, statement: &Statement) -> Result<Vec<T>, Failure> {
+async fn fetch<T: FromRow>(
+    connection: &mut MySqlConnection,
+    statement: &Statement,
+) -> Result<Vec<T>, Failure> {
     let rows = query(statement).fetch_all(connection).await?;
     rows.iter().map(|row| T::from_row(row)).collect()
 }
 
 fn query(statement: &Statement) -> Query<'static, sqlx::MySql, MySqlArguments> {
-    let query = sqlx::query(AssertSqlSafe(statement.text().to_owned())).persistent(statement.is_reusable());
+    let query =
+        sqlx::query(AssertSqlSafe(statement.text().to_owned())).persistent(statement.is_reusable());
     statement.values().iter().fold(query, |query, value| match value {
         Value::Text(text) => query.bind(text),
         Value::Int(number) => query.bind(number),

@@ -1,8 +1,8 @@
-//! One connection, from dialling to its end, and the channels on it that publish.
+//! One connection, from the first packet to its end, and its publishing channels.
 
 use std::{
     io,
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::SocketAddr,
     os::fd::AsFd as _,
     sync::{
         Arc, Mutex, PoisonError,
@@ -24,21 +24,27 @@ use tokio::{
     time::timeout,
 };
 
-use super::{not_done, topology, unavailable};
+use super::{
+    errors::{not_done, unavailable},
+    socket::{SocketGuard, SocketHandle},
+    topology,
+};
 use crate::ports::Stored;
 
-/// Longest wait for a connection with its queues.
+/// Longest time to make a connection and declare its queues.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-/// Longest wait for a clean end.
+/// Longest wait for a free channel, and then for the server's answer to a call.
+pub(super) const CALL_LIMIT: Duration = Duration::from_secs(3);
+/// Longest wait for a clean close.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-/// A silent server is given up after twice this time.
+/// The heartbeat: a silent server is given up after twice this time.
 const HEARTBEAT_S: u16 = 5;
-/// Publishes that are in flight at once on one connection; others wait for their turn.
+/// Concurrent publishes on one connection; further ones wait for a permit.
 const CHANNELS_MAX: usize = 64;
 
-/// What is needed to make a connection.
+/// Everything needed to make a connection.
 #[derive(Clone)]
-pub(super) struct Dial {
+pub(super) struct Connector {
     uri: AMQPUri,
     purpose: &'static str,
     queue: ShortString,
@@ -46,8 +52,13 @@ pub(super) struct Dial {
     attempts: Arc<AtomicUsize>,
 }
 
-impl Dial {
-    pub(super) fn new(mut uri: AMQPUri, purpose: &'static str, queue: ShortString, parked: ShortString) -> Self {
+impl Connector {
+    pub(super) fn new(
+        mut uri: AMQPUri,
+        purpose: &'static str,
+        queue: ShortString,
+        parked: ShortString,
+    ) -> Self {
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
         Self { uri, purpose, queue, parked, attempts: Arc::default() }
     }
@@ -57,19 +68,20 @@ impl Dial {
         self.purpose
     }
 
-    /// Makes a connection and its queues. The error is for people.
-    pub(super) async fn connect(&self) -> Result<Live, String> {
+    /// Makes a connection and declares its queues. The error is a text for logs.
+    pub(super) async fn connect(&self) -> Result<BrokerConnection, String> {
         match timeout(CONNECT_LIMIT, self.attempt()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(format!("no connection within {} s", CONNECT_LIMIT.as_secs())),
         }
     }
 
-    async fn attempt(&self) -> Result<Live, String> {
-        let plug = Plug::default();
+    async fn attempt(&self) -> Result<BrokerConnection, String> {
+        let socket = SocketHandle::default();
         let turn = self.attempts.fetch_add(1, Ordering::Relaxed);
-        let wire = Wire(plug.clone());
-        let properties = ConnectionProperties::default().with_connection_name(format!("flashsale {}", self.purpose).into());
+        let guard = SocketGuard(socket.clone());
+        let properties = ConnectionProperties::default()
+            .with_connection_name(format!("flashsale {}", self.purpose).into());
         let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
         let connection = Connection::connector(
             self.uri.clone(),
@@ -77,163 +89,143 @@ impl Dial {
             async move |uri: AMQPUri, runtime| {
                 let connecting = async {
                     let mut addresses: Vec<SocketAddr> =
-                        tokio::net::lookup_host((uri.authority.host.as_str(), uri.authority.port)).await?.collect();
-                    // The nodes of a cluster under one name. Those behind the first are tried when it refuses; when its host
-                    // does not answer at all, this attempt ends, and the next begins with another.
+                        tokio::net::lookup_host((uri.authority.host.as_str(), uri.authority.port))
+                            .await?
+                            .collect();
+                    // The addresses of a cluster's nodes under one name. If the first refuses, the
+                    // next ones are tried. If its host does not answer at all, this attempt ends,
+                    // and the next attempt starts with another node.
                     let first = turn % addresses.len().max(1);
                     addresses.rotate_left(first);
                     let stream = AsyncTcpStream::connect(&runtime, addresses).await?;
                     if let AsyncTcpStream::Plain(tcp) = &stream {
-                        plug.put(tcp.get_ref().as_fd().try_clone_to_owned()?.into())?;
+                        socket.attach(tcp.get_ref().as_fd().try_clone_to_owned()?.into())?;
                     }
                     match uri.scheme {
                         AMQPScheme::AMQP => Ok(stream),
-                        AMQPScheme::AMQPS => stream.into_tls(&uri.authority.host, OwnedTLSConfig::default().as_ref()).await,
+                        AMQPScheme::AMQPS => {
+                            stream
+                                .into_tls(&uri.authority.host, OwnedTLSConfig::default().as_ref())
+                                .await
+                        }
                     }
                 };
-                // The library's thread waits here without hearing that its caller has given up.
-                let opened = timeout(CONNECT_LIMIT, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                // The timeout is needed here because the library's thread does not notice that its
+                // caller has given up.
+                let opened = timeout(CONNECT_LIMIT, connecting)
+                    .await
+                    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
                 Ok(opened?)
             },
             properties,
         )
         .await
         .map_err(|error| error.to_string())?;
-        let live = Live { connection: Arc::new(connection), wire: Some(wire), idle: Mutex::default(), slots: Semaphore::new(CHANNELS_MAX) };
-        topology::declare(&live, &self.queue, &self.parked).await?;
-        Ok(live)
+        let connection = BrokerConnection {
+            inner: Arc::new(connection),
+            socket: Some(guard),
+            idle_channels: Mutex::default(),
+            permits: Semaphore::new(CHANNELS_MAX),
+        };
+        topology::declare(&connection.inner, &self.queue, &self.parked).await?;
+        Ok(connection)
     }
 }
 
-/// A second handle to a connection's socket. lapin has a thread per connection, which a server that accepts and then
-/// stays silent would keep for ever; shutting the socket down is what ends it.
-#[derive(Clone, Default)]
-struct Plug(Arc<Mutex<Plugged>>);
-
-#[derive(Default)]
-enum Plugged {
-    #[default]
-    NotYet,
-    In(TcpStream),
-    Pulled,
+/// A connection whose queues exist. When the last reference is dropped it is closed, cleanly where
+/// possible.
+pub(super) struct BrokerConnection {
+    inner: Arc<Connection>,
+    socket: Option<SocketGuard>,
+    idle_channels: Mutex<Vec<Channel>>,
+    permits: Semaphore,
 }
 
-impl Plug {
-    fn put(&self, socket: TcpStream) -> io::Result<()> {
-        let mut plugged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*plugged, Plugged::Pulled) {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        *plugged = Plugged::In(socket);
-        Ok(())
-    }
-
-    fn pull(&self) {
-        let mut plugged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Plugged::In(socket) = std::mem::replace(&mut *plugged, Plugged::Pulled) {
-            // Fails only when the other side has ended it already.
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-/// Ends the socket, and with it the library's thread, when dropped.
-struct Wire(Plug);
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.0.pull();
-    }
-}
-
-/// A connection whose queues exist. Ends, cleanly where it can, when the last user lets go.
-pub(super) struct Live {
-    connection: Arc<Connection>,
-    wire: Option<Wire>,
-    idle: Mutex<Vec<Channel>>,
-    slots: Semaphore,
-}
-
-impl Live {
-    /// Whether the connection stands, as far as is known.
+impl BrokerConnection {
+    /// Whether the connection is up, as far as is known.
     pub(super) fn usable(&self) -> bool {
-        self.connection.status().connected()
+        self.inner.status().connected()
     }
 
-    /// Whether the server holds back what is published: its memory or disk is nearly full.
+    /// Whether the server blocks publishers because its memory or disk is nearly full.
     pub(super) fn blocked(&self) -> bool {
-        self.connection.status().blocked()
+        self.inner.status().blocked()
     }
 
     /// A new channel.
     pub(super) async fn channel(&self) -> lapin::Result<Channel> {
-        self.connection.create_channel().await
+        self.inner.create_channel().await
     }
 
-    /// A channel with publisher confirms for one call at a time, kept for the next when [`Slot::keep`] is called.
+    /// A channel with publisher confirms for one call at a time. [`ConfirmChannel::keep`] keeps it
+    /// for the next call.
     ///
-    /// One publish at a time, because with several in flight on one channel lapin can give a confirm to the wrong one:
-    /// it hands a returned (unroutable) message to whichever publish is confirmed next, and counts a publish before
-    /// its frames are queued.
-    pub(super) async fn slot(&self) -> Stored<Slot<'_>> {
-        let permit = self.slots.acquire().await.map_err(unavailable)?;
+    /// Only one publish is in flight per channel, because with several lapin can give a confirm to
+    /// the wrong one: it hands a returned (unroutable) message to the publish that is confirmed
+    /// next, and counts a publish before its frames are queued.
+    pub(super) async fn confirm_channel(&self) -> Stored<ConfirmChannel<'_>> {
+        let permit = self.permits.acquire().await.map_err(unavailable)?;
         loop {
-            let idle = self.idle().pop();
+            let idle = self.idle_channels().pop();
             let channel = match idle {
                 Some(channel) if !channel.status().connected() => continue,
                 Some(channel) => channel,
                 None => {
                     let channel = self.channel().await.map_err(|error| not_done(&error))?;
-                    channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(|error| not_done(&error))?;
+                    channel
+                        .confirm_select(ConfirmSelectOptions::default())
+                        .await
+                        .map_err(|error| not_done(&error))?;
                     channel
                 }
             };
-            return Ok(Slot { live: self, channel, _permit: permit });
+            return Ok(ConfirmChannel { connection: self, channel, _permit: permit });
         }
     }
 
-    /// Ends it now. What is on its way fails.
+    /// Closes the connection at once. Calls in flight fail.
     pub(super) async fn close(&self) {
-        farewell(&self.connection).await;
+        close(&self.inner).await;
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Channel>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn idle_channels(&self) -> std::sync::MutexGuard<'_, Vec<Channel>> {
+        self.idle_channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn farewell(connection: &Connection) {
-    // A server that does not answer is left; its side ends with the socket.
+async fn close(connection: &Connection) {
+    // Do not wait for a server that does not answer; its side ends with the socket.
     let _ = timeout(CLOSE_LIMIT, connection.close(200, "OK".into())).await;
 }
 
-impl Drop for Live {
+impl Drop for BrokerConnection {
     fn drop(&mut self) {
-        let wire = self.wire.take();
+        let socket = self.socket.take();
         if let Ok(runtime) = Handle::try_current() {
-            let connection = Arc::clone(&self.connection);
+            let connection = Arc::clone(&self.inner);
             runtime.spawn(async move {
-                farewell(&connection).await;
-                drop(wire);
+                close(&connection).await;
+                drop(socket);
             });
         }
     }
 }
 
-/// The use of a channel.
-pub(super) struct Slot<'l> {
-    live: &'l Live,
+/// A channel with publisher confirms, used by one call.
+pub(super) struct ConfirmChannel<'c> {
+    connection: &'c BrokerConnection,
     channel: Channel,
-    _permit: SemaphorePermit<'l>,
+    _permit: SemaphorePermit<'c>,
 }
 
-impl Slot<'_> {
+impl ConfirmChannel<'_> {
     pub(super) fn channel(&self) -> &Channel {
         &self.channel
     }
 
-    /// Leaves the channel, which has nothing in flight, to the next. Without this it is closed.
+    /// Keeps the channel, which has nothing in flight, for the next call. Without this call it is
+    /// closed.
     pub(super) fn keep(self) {
-        self.live.idle().push(self.channel);
+        self.connection.idle_channels().push(self.channel);
     }
 }

@@ -1,4 +1,4 @@
-//! Publishing: one message is one confirmed and routed publish.
+//! Publishing: each message is published once and must be confirmed and routed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,38 +11,41 @@ use lapin::{
 };
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::{Inner, RabbitMq, never_sent, not_done, unavailable, unknown};
+use super::{
+    client::{Inner, RabbitMq},
+    connection::CALL_LIMIT,
+    errors::{never_sent, not_done, unavailable, unknown},
+};
 use crate::{
-    domain::{OrderRequest, QueueMessage},
-    ports::{Backlog, Depth, Health, OrderQueue, PUBLISH_LIMIT_MS, StoreError, Stored},
+    domain::{AdmittedOrder, QueueBacklog, QueueDepth, QueueMessage},
+    ports::{Health, OrderQueue, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
-/// Longest wait for a free channel, and then for the confirm.
-pub(super) const CALL_LIMIT: Duration = Duration::from_secs(3);
-/// Longest time of one publish with everything that belongs to it: the connection, the channel, the confirm, and
-/// repetitions after a refusal.
+/// Longest time of one publish in all: connection, channel, confirm, and retries after a refusal.
 const PUBLISH_LIMIT: Duration = Duration::from_millis(PUBLISH_LIMIT_MS);
-/// Pauses before a refused message is published again: doubled from the first to the last.
+/// Pauses before a refused message is published again: doubled from the first value up to the last.
 const REFUSED_PAUSE_FIRST: Duration = Duration::from_millis(20);
 const REFUSED_PAUSE_LAST: Duration = Duration::from_millis(500);
-/// The header of a parked message that says why, beside `x-death` of those that the server parked.
+/// The header with the reason why a message was parked, beside the `x-death` of messages that the
+/// server parked.
 pub(super) const REASON: &str = "x-reason";
-/// Longest reason that is kept, in characters.
+/// Longest reason kept, in characters.
 const REASON_MAX: usize = 1_000;
-/// AMQP's mark of a message that is kept on disk.
+/// AMQP's delivery mode of a persistent message.
 const PERSISTENT: u8 = 2;
 
 #[async_trait]
 impl OrderQueue for RabbitMq {
-    /// Waits up to 3.5 s for a connection that is being made, and up to 3 s each for a free channel and a confirm. A message
-    /// that the queue refuses is published again, until [`PUBLISH_LIMIT_MS`] have passed in all.
-    async fn publish(&self, orders: &[OrderRequest]) -> Stored<()> {
+    /// Waits up to 3.5 s for a connection that is being made, and up to 3 s each for a free channel
+    /// and a confirm. A message that the queue refuses is published again until
+    /// [`PUBLISH_LIMIT_MS`] have passed in all.
+    async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
         let Some(first) = orders.first() else { return Ok(()) };
         let message = QueueMessage { v: QueueMessage::VERSION, orders: orders.to_vec() };
         let body = serde_json::to_vec(&message).map_err(unavailable)?;
         let properties = BasicProperties::default()
             .with_delivery_mode(PERSISTENT)
-            // Lambda's event for Amazon MQ has no room for a missing priority.
+            // Lambda's event for Amazon MQ can't express a missing priority.
             .with_priority(0)
             .with_content_type("application/json".into())
             .with_message_id(first.order_id.to_string().into());
@@ -53,22 +56,31 @@ impl OrderQueue for RabbitMq {
         let mut headers = FieldTable::default();
         let reason: String = reason.chars().take(REASON_MAX).collect();
         headers.insert(REASON.into(), AMQPValue::LongString(reason.into()));
-        let properties = BasicProperties::default().with_delivery_mode(PERSISTENT).with_headers(headers);
+        let properties =
+            BasicProperties::default().with_delivery_mode(PERSISTENT).with_headers(headers);
         self.send(self.inner.parked.clone(), body.to_vec(), properties).await
     }
 
-    /// `waiting` counts the messages that are ready in the queue and those that this object has received and not
-    /// acknowledged. What other processes hold at this moment is not counted: AMQP does not tell.
-    async fn depth(&self) -> Stored<Depth> {
-        let held = self.inner.consuming.unacknowledged();
+    /// `waiting` counts the messages ready in the queue and those that this object has received and
+    /// not acknowledged. Messages held by other processes are not counted: AMQP does not report
+    /// them.
+    async fn depth(&self) -> Stored<QueueDepth> {
+        let unacknowledged = self.inner.consumer.unacknowledged();
         let counted = self.inner.count();
-        let [orders, parked] = timeout(CALL_LIMIT, counted).await.map_err(|_| unavailable("no answer in time"))??;
-        Ok(Depth { waiting: orders.ready + held, parked: parked.ready })
+        let [orders, parked] =
+            timeout(CALL_LIMIT, counted).await.map_err(|_| unavailable("no answer in time"))??;
+        Ok(QueueDepth { waiting: orders.ready + unacknowledged, parked: parked.ready })
     }
 
-    async fn backlog(&self) -> Stored<Backlog> {
-        let [orders, _] = timeout(CALL_LIMIT, self.inner.count()).await.map_err(|_| unavailable("no answer in time"))??;
+    async fn backlog(&self) -> Stored<QueueBacklog> {
+        let [orders, _] = timeout(CALL_LIMIT, self.inner.count())
+            .await
+            .map_err(|_| unavailable("no answer in time"))??;
         Ok(orders)
+    }
+
+    async fn inherited(&self) -> Stored<Option<u64>> {
+        Ok(None)
     }
 }
 
@@ -84,25 +96,33 @@ impl Health for RabbitMq {
 }
 
 impl RabbitMq {
-    /// Publishes in a task of its own, so that a caller who goes away leaves no channel with half a message.
-    pub(super) async fn send(&self, to: ShortString, body: Vec<u8>, properties: BasicProperties) -> Stored<()> {
+    /// Publishes in its own task, so that a caller that is dropped leaves no channel with half a
+    /// message.
+    pub(super) async fn send(
+        &self,
+        to: ShortString,
+        body: Vec<u8>,
+        properties: BasicProperties,
+    ) -> Stored<()> {
         let inner = Arc::clone(&self.inner);
-        tokio::spawn(async move { inner.send(to, &body, properties).await }).await.unwrap_or_else(|error| Err(unknown(error)))
+        tokio::spawn(async move { inner.send(to, &body, properties).await })
+            .await
+            .unwrap_or_else(|error| Err(unknown(error)))
     }
 }
 
 impl Inner {
     async fn send(&self, to: ShortString, body: &[u8], properties: BasicProperties) -> Stored<()> {
         let deadline = Instant::now() + PUBLISH_LIMIT;
-        let live = self.publishing.live().await?;
-        if live.blocked() {
+        let connection = self.publishing.get().await?;
+        if connection.blocked() {
             return Err(blocked());
         }
         let call_deadline = || deadline.min(Instant::now() + CALL_LIMIT);
-        let slot = match timeout_at(call_deadline(), live.slot()).await {
-            Ok(slot) => slot?,
+        let channel = match timeout_at(call_deadline(), connection.confirm_channel()).await {
+            Ok(channel) => channel?,
             Err(_) => {
-                self.publishing.retire(&live);
+                self.publishing.retire(&connection);
                 return Err(unavailable("no free channel in time"));
             }
         };
@@ -114,43 +134,54 @@ impl Inner {
             .build();
         loop {
             let published = async {
-                let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-                let confirm = slot
+                let options =
+                    BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+                let confirm = channel
                     .channel()
-                    .basic_publish(ShortString::default(), to.clone(), options, body, properties.clone())
+                    .basic_publish(
+                        ShortString::default(),
+                        to.clone(),
+                        options,
+                        body,
+                        properties.clone(),
+                    )
                     .await
-                    .map_err(|error| if never_sent(&error) { not_done(&error) } else { unknown(error) })?;
+                    .map_err(
+                        |error| if never_sent(&error) { not_done(&error) } else { unknown(error) },
+                    )?;
                 confirm.await.map_err(unknown)
             };
             match timeout_at(call_deadline(), published).await {
                 Ok(Ok(Confirmation::Ack(None))) => {
-                    slot.keep();
+                    channel.keep();
                     return Ok(());
                 }
                 Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => {
-                    // The queue is gone; the next connection makes it again.
-                    self.publishing.retire(&live);
+                    // The queue is gone; the next connection declares it again.
+                    self.publishing.retire(&connection);
                     return Err(unavailable(format!("queue {to} does not exist")));
                 }
                 Ok(Ok(Confirmation::Nack(None))) => {
-                    // Nothing happened. A quorum queue refuses while it is full, and a young one on a busy machine while it
-                    // has no leader: both pass.
+                    // Nothing was stored. A quorum queue refuses while it is full, or, on a busy
+                    // machine, while it is new and has no leader yet. Both are temporary.
                     let pause = pauses.next().unwrap_or(REFUSED_PAUSE_LAST);
                     if Instant::now() + pause >= deadline {
-                        slot.keep();
+                        channel.keep();
                         return Err(unavailable(format!("queue {to} refused the message")));
                     }
                     sleep(pause).await;
                 }
-                Ok(Ok(Confirmation::NotRequested)) => return Err(unknown("the channel gives no confirms")),
+                Ok(Ok(Confirmation::NotRequested)) => {
+                    return Err(unknown("the channel gives no confirms"));
+                }
                 Ok(Err(error)) => {
-                    self.publishing.retire(&live);
+                    self.publishing.retire(&connection);
                     return Err(error);
                 }
                 Err(_) => {
-                    // While the server holds publishers back, a new connection would be held back too.
-                    if !live.blocked() {
-                        self.publishing.retire(&live);
+                    // While the server blocks publishers, it would block a new connection too.
+                    if !connection.blocked() {
+                        self.publishing.retire(&connection);
                     }
                     return Err(unknown("no confirm in time"));
                 }
@@ -158,26 +189,35 @@ impl Inner {
         }
     }
 
-    /// What the server says of the queue and of the parking queue.
-    async fn count(&self) -> Stored<[Backlog; 2]> {
-        let live = self.publishing.live().await?;
-        if live.blocked() {
+    /// Asks the server about the queue and the parking queue.
+    async fn count(&self) -> Stored<[QueueBacklog; 2]> {
+        let connection = self.publishing.get().await?;
+        if connection.blocked() {
             return Err(blocked());
         }
-        let slot = live.slot().await?;
-        let mut counts = [Backlog::default(); 2];
+        let channel = connection.confirm_channel().await?;
+        let mut counts = [QueueBacklog::default(); 2];
         for (name, count) in [&self.queue, &self.parked].into_iter().zip(&mut counts) {
-            let asked = slot.channel().queue_declare(name.clone(), QueueDeclareOptions::durable().passive(), FieldTable::default());
+            let asked = channel.channel().queue_declare(
+                name.clone(),
+                QueueDeclareOptions::durable().passive(),
+                FieldTable::default(),
+            );
             match asked.await {
-                Ok(queue) => *count = Backlog { ready: queue.message_count().into(), consumers: queue.consumer_count() },
+                Ok(queue) => {
+                    *count = QueueBacklog {
+                        ready: queue.message_count().into(),
+                        consumers: queue.consumer_count(),
+                    }
+                }
                 Err(error) => {
-                    // Most likely a queue is gone; the next connection makes it again.
-                    self.publishing.retire(&live);
+                    // Most likely a queue is gone; the next connection declares it again.
+                    self.publishing.retire(&connection);
                     return Err(not_done(&error));
                 }
             }
         }
-        slot.keep();
+        channel.keep();
         Ok(counts)
     }
 }

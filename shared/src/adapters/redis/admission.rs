@@ -1,15 +1,20 @@
 //! The admission store in Redis: three keys per sale, in one cluster slot.
 //!
-//! - `admission:{<sale>}`, a hash: the state and the terms by name; `admissions`, which counts the orders that got a unit; `u:<user>` -> the ids of the orders the user holds,
-//!   36 characters each, one after another; `e:<order>` for each order that has ended. So the terms and the memory of
-//!   what has ended are there together or lost together.
-//! - `admission:{<sale>}:held`, a hash: order id -> reservation, as [`encoded`] writes it. Available is the stock less its length.
-//! - `admission:{<sale>}:overdue`, a sorted set: the order ids that are not settled, by when they were admitted or last claimed.
+//! - `admission:{<sale>}`, a hash: the state and the terms by name; `admissions`, the number of
+//!   orders that got a unit; `u:<user>` -> the ids of the orders the user holds, 36 characters
+//!   each, concatenated; `e:<order>` for each ended order. So the terms and the memory of ended
+//!   orders exist together or are lost together.
+//! - `admission:{<sale>}:held`, a hash: order id -> reservation, as [`encoded`] writes it.
+//!   Available units are the stock minus its length.
+//! - `admission:{<sale>}:overdue`, a sorted set: the ids of unsettled orders, by their time of
+//!   admission or last claim.
 //!
-//! Every decision is one script, so a lost server or a stale replica leaves an older state, never half of one. While a
-//! cluster moves a sale's slot, scripts are refused (`TRYAGAIN`), not run on half of the keys.
+//! Every decision is one script, so a lost server or a stale replica leaves an older state, never
+//! half of one. While a cluster moves a sale's slot, it refuses scripts (`TRYAGAIN`) and never runs
+//! them on half of the keys.
 //!
-//! Deliberately absent: an answer for keys that are evicted one by one. The server must run with `noeviction`.
+//! Deliberately absent: handling of keys that are evicted one by one. The server must run with
+//! `noeviction`.
 
 use std::{collections::BTreeSet, fmt::Display, sync::LazyLock};
 
@@ -18,13 +23,17 @@ use redis::Cmd;
 
 use super::{Redis, script::Script};
 use crate::{
-    domain::{OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{Admission, AdmissionState, Admitted, Claim, Look, Reservation, ReservationPage, StoreError, Stored},
+    domain::{
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, OrderId, Reservation,
+        ReservationPage, SaleId, SaleTerms, TicketClaims, Timestamp, UserId,
+    },
+    ports::{Admission, StoreError, Stored},
 };
 
-/// Orders per script: a script holds up every other client, and Lua's `unpack` has its limits.
+/// Orders per script: a script blocks every other client, and Lua's `unpack` is limited.
 const BATCH_MAX: usize = 500;
-/// How long the orders that ended of a sale that is not loaded are remembered, in milliseconds: eight days.
+/// How long the ended orders of a sale that is not loaded are remembered, in milliseconds: eight
+/// days.
 const UNLOADED_LIFE_MS: u64 = 8 * 86_400_000;
 
 macro_rules! script {
@@ -39,7 +48,12 @@ script!(STATE, "admission_state", "lua/admission_state.lua");
 script!(SETTLE, "admission_settle", "lua/admission_settle.lua");
 script!(RELEASE, "admission_release", "lua/admission_release.lua");
 script!(CLAIM_OVERDUE, "admission_claim_overdue", "lua/admission_claim_overdue.lua");
-script!(BEGIN_REBUILD, "admission_begin_rebuild", "lua/admission_terms.lua", "lua/admission_begin_rebuild.lua");
+script!(
+    BEGIN_REBUILD,
+    "admission_begin_rebuild",
+    "lua/admission_terms.lua",
+    "lua/admission_begin_rebuild.lua"
+);
 script!(FINISH_REBUILD, "admission_finish_rebuild", "lua/admission_finish_rebuild.lua");
 script!(SET_TERMS, "admission_set_terms", "lua/admission_terms.lua", "lua/admission_set_terms.lua");
 
@@ -51,11 +65,24 @@ fn argument(value: impl Display) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
-/// A reservation as it is kept: `r` or, once settled, `s`; user, time of admission in ms, price, currency and, where
-/// there is one, the trace context, with spaces between. The scripts rely on the first character and on the place of the user.
-fn encoded(request: &OrderRequest, settled: bool) -> String {
-    let OrderRequest { order_id: _, sale_id: _, user_id, price, currency, admitted_at, traceparent } = request;
-    let mut text = format!("{} {user_id} {} {price} {currency}", if settled { 's' } else { 'r' }, admitted_at.epoch_ms());
+/// The stored form of a reservation: `r` or, once settled, `s`; user, time of admission in ms,
+/// price, currency and, where there is one, the trace context, separated by spaces. The scripts
+/// rely on the first character and on the position of the user.
+fn encoded(request: &AdmittedOrder, settled: bool) -> String {
+    let AdmittedOrder {
+        order_id: _,
+        sale_id: _,
+        user_id,
+        price,
+        currency,
+        admitted_at,
+        traceparent,
+    } = request;
+    let mut text = format!(
+        "{} {user_id} {} {price} {currency}",
+        if settled { 's' } else { 'r' },
+        admitted_at.epoch_ms()
+    );
     if let Some(trace) = traceparent {
         text.push(' ');
         text.push_str(trace);
@@ -63,7 +90,7 @@ fn encoded(request: &OrderRequest, settled: bool) -> String {
     text
 }
 
-/// Reads what [`encoded`] or the script for reserving wrote.
+/// Parses what [`encoded`] or the reserve script wrote.
 fn decoded(sale_id: SaleId, order_id: OrderId, text: &str) -> Stored<Reservation> {
     let read = || {
         let mut parts = text.splitn(6, ' ');
@@ -72,7 +99,7 @@ fn decoded(sale_id: SaleId, order_id: OrderId, text: &str) -> Stored<Reservation
             "r" => false,
             _ => return None,
         };
-        let request = OrderRequest {
+        let request = AdmittedOrder {
             order_id,
             sale_id,
             user_id: parts.next()?.parse().ok()?,
@@ -81,34 +108,51 @@ fn decoded(sale_id: SaleId, order_id: OrderId, text: &str) -> Stored<Reservation
             currency: parts.next()?.parse().ok()?,
             traceparent: parts.next().map(str::to_owned),
         };
-        Some(Reservation { request, settled })
+        Some(Reservation { order: request, settled })
     };
     read().ok_or_else(|| corrupt(format_args!("reservation of order {order_id} of sale {sale_id}")))
 }
 
 fn decoded_pairs(sale_id: SaleId, pairs: &[(String, String)]) -> Stored<Vec<Reservation>> {
-    pairs.iter().map(|(order_id, text)| decoded(sale_id, order_id.parse().map_err(corrupt)?, text)).collect()
+    pairs
+        .iter()
+        .map(|(order_id, text)| decoded(sale_id, order_id.parse().map_err(corrupt)?, text))
+        .collect()
 }
 
-fn admitted(claim: &Claim, reply: &[String]) -> Stored<Admitted> {
-    let carried = || reply.get(1).ok_or_else(|| corrupt("the answer to a reservation is too short"));
-    let reservation = || decoded(claim.sale_id, claim.order_id, carried()?);
+fn decision(ticket: &TicketClaims, reply: &[String]) -> Stored<AdmissionDecision> {
+    let carried =
+        || reply.get(1).ok_or_else(|| corrupt("the answer to a reservation is too short"));
+    let reservation = || decoded(ticket.sale_id, ticket.order_id, carried()?);
     Ok(match reply.first().map(String::as_str) {
-        Some("again") => Admitted::Again(reservation()?),
-        Some("ended") => Admitted::Ended,
-        Some("closed") => Admitted::Closed,
-        Some("ticket-expired") => Admitted::TicketExpired,
-        Some("not-open") => Admitted::NotOpen { starts_at: Timestamp::from_epoch_ms(carried()?.parse().map_err(corrupt)?) },
-        Some("sale-ended") => Admitted::SaleEnded,
-        Some("already-bought") => Admitted::AlreadyBought { order_id: carried()?.parse().map_err(corrupt)? },
-        Some("sold-out") => Admitted::SoldOut,
-        Some("reserved") => Admitted::Reserved(reservation()?),
+        Some("again") => AdmissionDecision::Again(reservation()?),
+        Some("ended") => AdmissionDecision::Ended,
+        Some("closed") => AdmissionDecision::Closed,
+        Some("ticket-expired") => AdmissionDecision::TicketExpired,
+        Some("not-open") => AdmissionDecision::NotOpen {
+            starts_at: Timestamp::from_epoch_ms(carried()?.parse().map_err(corrupt)?),
+        },
+        Some("sale-ended") => AdmissionDecision::SaleEnded,
+        Some("already-bought") => {
+            AdmissionDecision::AlreadyBought { order_id: carried()?.parse().map_err(corrupt)? }
+        }
+        Some("sold-out") => AdmissionDecision::SoldOut,
+        Some("reserved") => AdmissionDecision::Reserved(reservation()?.order),
         _ => return Err(corrupt("the answer to a reservation is none that is known")),
     })
 }
 
 fn terms_arguments(terms: &SaleTerms) -> impl Iterator<Item = Vec<u8>> {
-    let SaleTerms { sale_id: _, stock, per_user_limit, price, currency, starts_at, ends_at, version } = terms;
+    let SaleTerms {
+        sale_id: _,
+        stock,
+        per_user_limit,
+        price,
+        currency,
+        starts_at,
+        ends_at,
+        version,
+    } = terms;
     [
         argument(version),
         argument(stock),
@@ -124,15 +168,25 @@ fn terms_arguments(terms: &SaleTerms) -> impl Iterator<Item = Vec<u8>> {
 impl Redis {
     /// The keys of a sale: sale, held, overdue.
     fn admission_keys(&self, sale_id: SaleId) -> [String; 3] {
-        // The hash tag in braces puts all three into one slot.
+        // The hash tag in braces maps all three to one slot.
         ["", ":held", ":overdue"].map(|part| self.key(&format!("admission:{{{sale_id}}}{part}")))
     }
 
-    /// One batch of `settle` (epoch `None`) or `restore`; whether the state allowed it.
-    async fn settle_batch(&self, sale_id: SaleId, epoch: Option<u64>, active: &[OrderRequest]) -> Stored<bool> {
+    /// Runs one batch of `settle` (epoch `None`) or `restore`. Returns whether the state allowed
+    /// it.
+    async fn settle_batch(
+        &self,
+        sale_id: SaleId,
+        epoch: Option<u64>,
+        active: &[AdmittedOrder],
+    ) -> Stored<bool> {
         let mut arguments = vec![epoch.map_or_else(Vec::new, argument)];
         for request in active {
-            arguments.extend([argument(request.order_id), argument(request.user_id), encoded(request, true).into_bytes()]);
+            arguments.extend([
+                argument(request.order_id),
+                argument(request.user_id),
+                encoded(request, true).into_bytes(),
+            ]);
         }
         self.run(&SETTLE, &self.admission_keys(sale_id), &arguments).await
     }
@@ -140,21 +194,28 @@ impl Redis {
 
 #[async_trait]
 impl Admission for Redis {
-    async fn reserve(&self, claim: &Claim) -> Stored<Admitted> {
-        let arguments =
-            [argument(claim.order_id), argument(claim.user_id), argument(u8::from(claim.ticket_expired)), argument(claim.now.epoch_ms())];
-        let reply: Vec<String> = self.run(&RESERVE, &self.admission_keys(claim.sale_id), &arguments).await?;
-        admitted(claim, &reply)
+    async fn reserve(&self, ticket: &TicketClaims, now: Timestamp) -> Stored<AdmissionDecision> {
+        let arguments = [
+            argument(ticket.order_id),
+            argument(ticket.user_id),
+            argument(u8::from(ticket.expired(now))),
+            argument(now.epoch_ms()),
+        ];
+        let reply: Vec<String> =
+            self.run(&RESERVE, &self.admission_keys(ticket.sale_id), &arguments).await?;
+        decision(ticket, &reply)
     }
 
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Look>> {
+    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
         let [sale, held, _] = self.admission_keys(sale_id);
-        let seen: Option<(u32, String, u64)> = self.run(&LOOK, &[sale, held], &[argument(user_id)]).await?;
+        let seen: Option<(u32, String, u64)> =
+            self.run(&LOOK, &[sale, held], &[argument(user_id)]).await?;
         let Some((available, bought, admissions)) = seen else {
             return Ok(None);
         };
-        let already_bought = if bought.is_empty() { None } else { Some(bought.parse().map_err(corrupt)?) };
-        Ok(Some(Look { available, already_bought, admissions }))
+        let already_bought =
+            if bought.is_empty() { None } else { Some(bought.parse().map_err(corrupt)?) };
+        Ok(Some(Availability { available, already_bought, admissions }))
     }
 
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {
@@ -167,7 +228,8 @@ impl Admission for Redis {
 
     async fn find_many(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<Vec<Reservation>> {
         let [_, held, _] = self.admission_keys(sale_id);
-        let asked: Vec<OrderId> = order_ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let asked: Vec<OrderId> =
+            order_ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
         let mut found = Vec::with_capacity(asked.len());
         for batch in asked.chunks(BATCH_MAX) {
             let mut get = Cmd::new();
@@ -185,7 +247,7 @@ impl Admission for Redis {
         Ok(found)
     }
 
-    async fn settle(&self, sale_id: SaleId, active: &[OrderRequest]) -> Stored<()> {
+    async fn settle(&self, sale_id: SaleId, active: &[AdmittedOrder]) -> Stored<()> {
         for batch in active.chunks(BATCH_MAX) {
             if !self.settle_batch(sale_id, None, batch).await? {
                 break;
@@ -197,23 +259,32 @@ impl Admission for Redis {
     async fn release(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()> {
         let keys = self.admission_keys(sale_id);
         for batch in order_ids.chunks(BATCH_MAX) {
-            let arguments: Vec<_> = std::iter::once(argument(UNLOADED_LIFE_MS)).chain(batch.iter().map(argument)).collect();
+            let arguments: Vec<_> = std::iter::once(argument(UNLOADED_LIFE_MS))
+                .chain(batch.iter().map(argument))
+                .collect();
             let _: u8 = self.run(&RELEASE, &keys, &arguments).await?;
         }
         Ok(())
     }
 
-    async fn claim_overdue(&self, sale_id: SaleId, before: Timestamp, now: Timestamp, limit: u32) -> Stored<Vec<Reservation>> {
+    async fn claim_overdue(
+        &self,
+        sale_id: SaleId,
+        before: Timestamp,
+        now: Timestamp,
+        limit: u32,
+    ) -> Stored<Vec<Reservation>> {
         let [_, held, overdue] = self.admission_keys(sale_id);
         let keys = [held, overdue];
         let mut claimed = Vec::new();
         let mut left = limit as usize;
         while left > 0 {
             let batch = left.min(BATCH_MAX);
-            let arguments = [argument(before.epoch_ms()), argument(now.epoch_ms()), argument(batch)];
+            let arguments =
+                [argument(before.epoch_ms()), argument(now.epoch_ms()), argument(batch)];
             let pairs: Vec<(String, String)> = self.run(&CLAIM_OVERDUE, &keys, &arguments).await?;
             claimed.extend(decoded_pairs(sale_id, &pairs)?);
-            // Times put to a `now` that is itself overdue would be handed out again by the next batch.
+            // If `now` itself counted as overdue, the next batch would claim the same orders again.
             if pairs.len() < batch || now <= before {
                 break;
             }
@@ -222,13 +293,25 @@ impl Admission for Redis {
         Ok(claimed)
     }
 
-    /// A page may hold some more than `limit`, or none at all before the last page, as HSCAN pleases.
-    async fn reservations(&self, sale_id: SaleId, cursor: u64, limit: u32) -> Stored<ReservationPage> {
+    /// A page may hold a few more than `limit`, or be empty before the last page, as HSCAN chooses.
+    async fn reservations(
+        &self,
+        sale_id: SaleId,
+        cursor: u64,
+        limit: u32,
+    ) -> Stored<ReservationPage> {
         let [_, held, _] = self.admission_keys(sale_id);
         let mut scan = Cmd::new();
-        scan.arg("HSCAN").arg(held).arg(cursor).arg("COUNT").arg((limit as usize).clamp(1, BATCH_MAX));
+        scan.arg("HSCAN")
+            .arg(held)
+            .arg(cursor)
+            .arg("COUNT")
+            .arg((limit as usize).clamp(1, BATCH_MAX));
         let (next, pairs): (u64, Vec<(String, String)>) = self.command(&scan).await?;
-        Ok(ReservationPage { reservations: decoded_pairs(sale_id, &pairs)?, next: Some(next).filter(|cursor| *cursor != 0) })
+        Ok(ReservationPage {
+            reservations: decoded_pairs(sale_id, &pairs)?,
+            next: Some(next).filter(|cursor| *cursor != 0),
+        })
     }
 
     async fn state(&self, sale_id: SaleId) -> Stored<AdmissionState> {
@@ -238,9 +321,13 @@ impl Admission for Redis {
             return Ok(AdmissionState::Missing);
         };
         match state.as_str() {
-            "rebuilding" => Ok(AdmissionState::Rebuilding { epoch, since: Timestamp::from_epoch_ms(since) }),
+            "rebuilding" => {
+                Ok(AdmissionState::Rebuilding { epoch, since: Timestamp::from_epoch_ms(since) })
+            }
             "open" => {
-                let settled = held.checked_sub(reserved).ok_or_else(|| corrupt("more reservations are overdue than there are"))?;
+                let settled = held
+                    .checked_sub(reserved)
+                    .ok_or_else(|| corrupt("more reservations are overdue than there are"))?;
                 Ok(AdmissionState::Open { epoch, version, stock, reserved, settled })
             }
             _ => Err(corrupt(format_args!("state of sale {sale_id}"))),
@@ -248,12 +335,15 @@ impl Admission for Redis {
     }
 
     async fn begin_rebuild(&self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> Stored<bool> {
-        let arguments: Vec<_> = [argument(epoch), argument(now.epoch_ms())].into_iter().chain(terms_arguments(terms)).collect();
+        let arguments: Vec<_> = [argument(epoch), argument(now.epoch_ms())]
+            .into_iter()
+            .chain(terms_arguments(terms))
+            .collect();
         self.run(&BEGIN_REBUILD, &self.admission_keys(terms.sale_id), &arguments).await
     }
 
-    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[OrderRequest]) -> Stored<bool> {
-        // Also without orders the answer says whether the epoch holds.
+    async fn restore(&self, sale_id: SaleId, epoch: u64, active: &[AdmittedOrder]) -> Stored<bool> {
+        // Even without orders the answer says whether the epoch is current.
         let empty = active.is_empty().then_some(active);
         for batch in active.chunks(BATCH_MAX).chain(empty) {
             if !self.settle_batch(sale_id, Some(epoch), batch).await? {
@@ -281,10 +371,15 @@ mod tests {
 
     #[test]
     fn reservations_are_read_back() {
-        let (sale_id, order_id) = (SaleId::new(Timestamp::from_epoch_ms(1), &[1; 10]), OrderId::new(Timestamp::from_epoch_ms(2), &[2; 10]));
-        for (settled, traceparent) in [(false, None), (true, Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 x".to_owned()))]
-        {
-            let request = OrderRequest {
+        let (sale_id, order_id) = (
+            SaleId::new(Timestamp::from_epoch_ms(1), &[1; 10]),
+            OrderId::new(Timestamp::from_epoch_ms(2), &[2; 10]),
+        );
+        for (settled, traceparent) in [
+            (false, None),
+            (true, Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 x".to_owned())),
+        ] {
+            let request = AdmittedOrder {
                 order_id,
                 sale_id,
                 user_id: UserId::new(Timestamp::from_epoch_ms(3), &[3; 10]),
@@ -294,9 +389,12 @@ mod tests {
                 traceparent,
             };
             let text = encoded(&request, settled);
-            // The scripts cut the user out of this place.
+            // The scripts read the user at this position.
             assert_eq!(&text[2..38], request.user_id.to_string());
-            assert_eq!(decoded(sale_id, order_id, &text).unwrap(), Reservation { request, settled });
+            assert_eq!(
+                decoded(sale_id, order_id, &text).unwrap(),
+                Reservation { order: request, settled }
+            );
         }
         assert!(matches!(decoded(sale_id, order_id, "x"), Err(StoreError::Corrupt { .. })));
     }

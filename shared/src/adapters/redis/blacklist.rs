@@ -1,8 +1,10 @@
-//! Bans: a key beside the subject's other keys, where the gate sees it, and two lists of all banned subjects.
+//! Bans: a key beside the subject's other keys, which the gate reads, and two indexes of all banned
+//! subjects.
 //!
-//! In a cluster the two live apart, so a ban is put in two steps: it is listed first and holds second. A crash between
-//! them leaves a listed subject without a ban, which `list` passes over and drops; never a ban that nobody sees. What
-//! holds and for how long is decided by the ban's own key alone.
+//! In a cluster the two live on different nodes, so a ban is stored in two steps: first in the
+//! indexes, then under its own key. A crash in between leaves a listed subject without a ban, which
+//! `list` skips and removes; it never leaves a ban that no list shows. Only the ban's own key
+//! decides whether it holds, and for how long.
 
 use std::{collections::VecDeque, sync::LazyLock};
 
@@ -20,20 +22,27 @@ use crate::{
     ports::{Blacklist, StoreError, Stored},
 };
 
-static PUT: LazyLock<Script> = LazyLock::new(|| Script::new("ban_put", include_str!("lua/ban_put.lua")));
-static LIFT: LazyLock<Script> = LazyLock::new(|| Script::new("ban_lift", include_str!("lua/ban_lift.lua")));
-static INDEX_PUT: LazyLock<Script> = LazyLock::new(|| Script::new("ban_index_put", include_str!("lua/ban_index_put.lua")));
-static LOADING: LazyLock<Script> = LazyLock::new(|| Script::new("bans_loading", include_str!("lua/bans_loading.lua")));
-static LOADED: LazyLock<Script> = LazyLock::new(|| Script::new("bans_loaded", include_str!("lua/bans_loaded.lua")));
-static INDEX_REMOVE: LazyLock<Script> = LazyLock::new(|| Script::new("ban_index_remove", include_str!("lua/ban_index_remove.lua")));
+static PUT: LazyLock<Script> =
+    LazyLock::new(|| Script::new("ban_put", include_str!("lua/ban_put.lua")));
+static LIFT: LazyLock<Script> =
+    LazyLock::new(|| Script::new("ban_lift", include_str!("lua/ban_lift.lua")));
+static INDEX_PUT: LazyLock<Script> =
+    LazyLock::new(|| Script::new("ban_index_put", include_str!("lua/ban_index_put.lua")));
+static LOADING: LazyLock<Script> =
+    LazyLock::new(|| Script::new("bans_loading", include_str!("lua/bans_loading.lua")));
+static LOADED: LazyLock<Script> =
+    LazyLock::new(|| Script::new("bans_loaded", include_str!("lua/bans_loaded.lua")));
+static INDEX_REMOVE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("ban_index_remove", include_str!("lua/ban_index_remove.lua")));
 
-/// Listed subjects read at a time.
+/// Listed subjects read per call.
 const PAGE: usize = 200;
-/// Bans read at the same time.
+/// Bans read concurrently.
 const READS_MAX: usize = 64;
-/// A subject listed without a ban is dropped after this long: before, its ban may just be on its way.
+/// A subject listed without a ban is removed after this long. Until then its ban may still be in
+/// the process of being stored.
 const SETTLED_MS: u64 = 60_000;
-/// An ended ban is dropped from the lists after this long: more than clocks may differ.
+/// An ended ban is removed from the indexes after this long, which is more than clocks may differ.
 const ENDED_MS: u64 = 86_400_000;
 
 #[async_trait]
@@ -49,9 +58,10 @@ impl Blacklist for Redis {
     async fn lift_older(&self, subject: &Subject, put_until: Timestamp) -> Stored<bool> {
         let member = Tag(subject).to_string();
         let [put, _] = self.ban_index_keys();
-        // Read first: a ban that is put while this one is lifted stays listed.
+        // Read before lifting, so that a ban stored in the meantime stays listed.
         let seen: Option<f64> = self.command(redis::cmd("ZSCORE").arg(put).arg(&member)).await?;
-        let lifted: i32 = self.run(&LIFT, &[self.ban_key(subject)], &[arg(put_until.epoch_ms())]).await?;
+        let lifted: i32 =
+            self.run(&LIFT, &[self.ban_key(subject)], &[arg(put_until.epoch_ms())]).await?;
         if let Some(seen) = seen.filter(|_| lifted >= 0) {
             self.unlist(&member, seen).await?;
         }
@@ -83,9 +93,12 @@ impl Blacklist for Redis {
     }
 
     async fn restore(&self, bans: &[Ban]) -> Stored<()> {
-        // Owned, because a stream of borrowed work inside an async trait is beyond what the compiler can prove `Send`.
+        // Owned values, because the compiler can't prove `Send` for a stream of borrowed work in an
+        // async trait.
         let bans: Vec<Ban> = bans.to_vec();
-        let put = stream::iter(bans).map(|ban| async move { self.put_ban(&ban, true).await }).buffer_unordered(READS_MAX);
+        let put = stream::iter(bans)
+            .map(|ban| async move { self.put_ban(&ban, true).await })
+            .buffer_unordered(READS_MAX);
         put.collect::<Vec<Stored<()>>>().await.into_iter().collect()
     }
 
@@ -100,50 +113,48 @@ impl Blacklist for Redis {
 }
 
 impl Redis {
-    /// Puts a ban; an automatic one, and one that is put back, only in place of one that ends earlier.
+    /// Stores a ban. An automatic or restored ban only replaces one that ends earlier.
     pub(super) async fn put_ban(&self, ban: &Ban, automatic: bool) -> Stored<()> {
         let key = self.ban_key(&ban.subject);
         if automatic {
-            // The script decides; asking first only keeps the earlier ban's place in the list.
+            // The script decides; this check only keeps the earlier ban's position in the list.
             let earlier: Option<String> = self.command(&Cmd::get(&key)).await?;
             let earlier = earlier.map(|text| read(ban.subject.clone(), &text)).transpose()?;
-            if earlier.is_some_and(|earlier| lasts_as_long(&earlier, ban)) {
+            if earlier.is_some_and(|earlier| earlier.lasts_as_long_as(ban)) {
                 return Ok(());
             }
         }
-        let until = ban.expires_at.map_or_else(|| "never".to_owned(), |end| end.epoch_ms().to_string());
-        let index =
-            [arg(Tag(&ban.subject)), arg(ban.created_at.epoch_ms()), arg(&until), arg(ban.created_at.minus_ms(ENDED_MS).epoch_ms())];
+        let until =
+            ban.expires_at.map_or_else(|| "never".to_owned(), |end| end.epoch_ms().to_string());
+        let index = [
+            arg(Tag(&ban.subject)),
+            arg(ban.created_at.epoch_ms()),
+            arg(&until),
+            arg(ban.created_at.minus_ms(ENDED_MS).epoch_ms()),
+        ];
         let _: u32 = self.run(&INDEX_PUT, &self.ban_index_keys(), &index).await?;
         let kept = format!("{until} {} {}", ban.created_at.epoch_ms(), ban.reason);
         let life = ban.expires_at.map_or(0, |end| life_ms(end, ban.created_at));
-        let arguments = [arg(until), arg(kept), arg(life), arg(if automatic { "automatic" } else { "" })];
+        let arguments =
+            [arg(until), arg(kept), arg(life), arg(if automatic { "automatic" } else { "" })];
         let _: u32 = self.run(&PUT, &[key, self.strikes_key(&ban.subject)], &arguments).await?;
         Ok(())
     }
 
-    /// How many were dropped from the list.
+    /// Returns the number of entries removed from the list.
     async fn unlist(&self, member: &str, seen: f64) -> Stored<usize> {
         self.run(&INDEX_REMOVE, &self.ban_index_keys(), &[arg(member), arg(seen)]).await
     }
 }
 
-fn lasts_as_long(earlier: &Ban, ban: &Ban) -> bool {
-    match (earlier.expires_at, ban.expires_at) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(earlier), Some(end)) => earlier >= end,
-    }
-}
-
-/// Reads the listed subjects, newest first, with the bans that hold them.
+/// Reads the listed subjects, newest first, with their bans.
 struct Listed<'r> {
     redis: &'r Redis,
     read: usize,
-    /// Members that were dropped since: those behind them have moved up.
+    /// Entries removed meanwhile: later ones have moved up by this many.
     dropped: usize,
     ahead: VecDeque<(String, f64, Option<Ban>)>,
-    /// The last one given out: bans put meanwhile push it down into what is read next.
+    /// The last entry returned: new bans push it down into the range that is read next.
     last: Option<(f64, String)>,
 }
 
@@ -156,19 +167,30 @@ impl<'r> Listed<'r> {
         if self.ahead.is_empty() {
             let [put, _] = self.redis.ban_index_keys();
             let from = self.read - self.dropped;
-            let command = redis::cmd("ZREVRANGE").arg(put).arg(from).arg(from + PAGE - 1).arg("WITHSCORES").to_owned();
+            let command = redis::cmd("ZREVRANGE")
+                .arg(put)
+                .arg(from)
+                .arg(from + PAGE - 1)
+                .arg("WITHSCORES")
+                .to_owned();
             let members: Vec<(String, f64)> = self.redis.command(&command).await?;
             self.read += members.len();
             let last = self.last.take();
             self.last = members.last().map(|(member, put)| (*put, member.clone()));
             let members = members.into_iter().filter(move |(member, put)| {
-                last.as_ref().is_none_or(|(last_put, last_member)| put < last_put || (put == last_put && member < last_member))
+                last.as_ref().is_none_or(|(last_put, last_member)| {
+                    put < last_put || (put == last_put && member < last_member)
+                })
             });
             let redis = self.redis;
             let bans = stream::iter(members).map(|(member, put)| async move {
-                let subject = member.split_once(':').and_then(|(kind, value)| Subject::from_stored(kind, value).ok());
-                let subject = subject.ok_or_else(|| corrupt("the list of bans names what is no subject"))?;
-                let text: Option<String> = redis.command(&Cmd::get(redis.ban_key(&subject))).await?;
+                let subject = member
+                    .split_once(':')
+                    .and_then(|(kind, value)| Subject::from_stored(kind, value).ok());
+                let subject =
+                    subject.ok_or_else(|| corrupt("the list of bans names what is no subject"))?;
+                let text: Option<String> =
+                    redis.command(&Cmd::get(redis.ban_key(&subject))).await?;
                 Ok((member, put, text.map(|text| read(subject, &text)).transpose()?))
             });
             self.ahead = bans.buffered(READS_MAX).try_collect().await?;
@@ -177,7 +199,7 @@ impl<'r> Listed<'r> {
     }
 }
 
-/// A ban from `UNTIL CREATED REASON`.
+/// Parses a ban from `UNTIL CREATED REASON`.
 fn read(subject: Subject, text: &str) -> Stored<Ban> {
     let parse = || {
         let mut words = text.splitn(3, ' ');

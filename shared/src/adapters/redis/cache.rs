@@ -1,4 +1,4 @@
-//! The shared cache. Its times to live are the server's own: a cache may forget at any time.
+//! The shared cache. Redis itself counts the times to live: a cache may lose an entry at any time.
 
 use std::sync::LazyLock;
 
@@ -11,7 +11,8 @@ use crate::{
     ports::{Cache, Stored},
 };
 
-static PUT: LazyLock<Script> = LazyLock::new(|| Script::new("cache_put", include_str!("lua/cache_put.lua")));
+static PUT: LazyLock<Script> =
+    LazyLock::new(|| Script::new("cache_put", include_str!("lua/cache_put.lua")));
 
 #[async_trait]
 impl Cache for Redis {
@@ -19,7 +20,14 @@ impl Cache for Redis {
         self.command(&Cmd::hget(self.cache_key(key), "value")).await
     }
 
-    async fn put(&self, key: &str, version: u64, value: &[u8], ttl_ms: u64, _now: Timestamp) -> Stored<()> {
+    async fn put(
+        &self,
+        key: &str,
+        version: u64,
+        value: &[u8],
+        ttl_ms: u64,
+        _now: Timestamp,
+    ) -> Stored<()> {
         let arguments = [format!("{version:020}").into_bytes(), value.to_vec(), arg(ttl_ms.max(1))];
         self.run(&PUT, &[self.cache_key(key)], &arguments).await
     }

@@ -10,9 +10,9 @@ use crate::{
     ports::Stored,
 };
 
-/// Calls that are no script's.
+/// Calls that run no script.
 pub(super) static COMMANDS: LazyLock<Calls> = LazyLock::new(|| Calls::new("command"));
-/// Attempts to connect, by what came of them.
+/// Attempts to connect, by outcome.
 pub(super) static CONNECTED: LazyLock<[Counter; 2]> =
     LazyLock::new(|| ["connected", "failed"].map(|outcome| CONNECTS.counter(&["redis", outcome])));
 
@@ -24,7 +24,10 @@ pub(super) struct Calls {
 
 impl Calls {
     pub(super) fn new(name: &'static str) -> Self {
-        Self { seconds: REDIS_SECONDS.histogram(&[name]), failures: REDIS_FAILURES.counter(&[name]) }
+        Self {
+            seconds: REDIS_SECONDS.histogram(&[name]),
+            failures: REDIS_FAILURES.counter(&[name]),
+        }
     }
 
     /// Measures one call.

@@ -7,18 +7,31 @@ use redis::Cmd;
 
 use super::{Redis, keys::life_ms, script::Script};
 use crate::{
-    domain::{CaptchaId, Timestamp},
-    ports::{Captcha, Captchas, Purpose, StoreError, Stored},
+    domain::{Captcha, CaptchaId, CaptchaPurpose, Timestamp},
+    ports::{Captchas, StoreError, Stored},
 };
 
-static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new("captcha_take", include_str!("lua/captcha_take.lua")));
+static TAKE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("captcha_take", include_str!("lua/captcha_take.lua")));
 
 #[async_trait]
 impl Captchas for Redis {
     async fn put(&self, captcha: &Captcha, now: Timestamp) -> Stored<()> {
-        let text = format!("{} {} {}", captcha.purpose.as_str(), captcha.expires_at.epoch_ms(), captcha.answer);
+        let text = format!(
+            "{} {} {}",
+            captcha.purpose.as_str(),
+            captcha.expires_at.epoch_ms(),
+            captcha.answer
+        );
         let life = life_ms(captcha.expires_at, now);
-        self.command(redis::cmd("SET").arg(self.captcha_key(captcha.captcha_id)).arg(text).arg("PX").arg(life)).await
+        self.command(
+            redis::cmd("SET")
+                .arg(self.captcha_key(captcha.captcha_id))
+                .arg(text)
+                .arg("PX")
+                .arg(life),
+        )
+        .await
     }
 
     async fn peek(&self, captcha_id: CaptchaId, now: Timestamp) -> Stored<Option<Captcha>> {
@@ -32,20 +45,23 @@ impl Captchas for Redis {
     }
 }
 
-/// A captcha from `PURPOSE END ANSWER`, unless it is over.
+/// Parses a captcha from `PURPOSE END ANSWER`. `None` when it has expired.
 fn read(captcha_id: CaptchaId, text: Option<String>, now: Timestamp) -> Stored<Option<Captcha>> {
     let Some(text) = text else { return Ok(None) };
     let parse = || {
         let mut words = text.splitn(3, ' ');
         let purpose = match words.next()? {
-            "login" => Purpose::Login,
-            "purchase" => Purpose::Purchase,
+            "login" => CaptchaPurpose::Login,
+            "purchase" => CaptchaPurpose::Purchase,
             _ => return None,
         };
         let expires_at = Timestamp::from_epoch_ms(words.next()?.parse().ok()?);
         Some(Captcha { captcha_id, purpose, answer: words.next()?.to_owned(), expires_at })
     };
-    // The text holds the answer, so it is not repeated.
-    let captcha = parse().ok_or_else(|| StoreError::Corrupt { store: "Redis", cause: format!("captcha {captcha_id} can't be read") })?;
+    // The error does not repeat the text, because that holds the answer.
+    let captcha = parse().ok_or_else(|| StoreError::Corrupt {
+        store: "Redis",
+        cause: format!("captcha {captcha_id} can't be read"),
+    })?;
     Ok((now < captcha.expires_at).then_some(captcha))
 }

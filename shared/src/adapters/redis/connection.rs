@@ -1,9 +1,10 @@
-//! How the server or cluster is reached, and how commands are sent to it.
+//! How the server or cluster is reached, and how commands are sent.
 
 use std::{sync::Arc, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _, RedisError, RedisResult, ServerErrorKind,
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo as _,
+    RedisError, RedisResult, ServerErrorKind,
     aio::{ConnectionLike, MultiplexedConnection},
     cluster::{ClusterClient, ClusterClientBuilder},
     cluster_async::ClusterConnection,
@@ -19,16 +20,16 @@ use super::{
 };
 use crate::ports::{StoreError, Stored};
 
-/// Longest time to connect to one server, handshake included.
+/// Longest time to connect to one server, including the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The same for one node of a cluster: a node that is down must leave time to hear from the others.
+/// The same for one node of a cluster: a node that is down must leave time to reach the others.
 const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Longest wait for an answer. A command that timed out may still run: scripts are idempotent.
+/// Longest wait for an answer. A command that timed out may still run, so scripts are idempotent.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// An idle connection is probed after this time, and then at this interval, ...
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(3);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
-/// ... and given up by the system when probes, or what was sent, are not acknowledged for this long.
+/// ... and the system closes it when probes or sent data stay unacknowledged for this long.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(4);
 
 /// A Redis server or cluster. Cheap to clone.
@@ -53,13 +54,15 @@ impl Dial for Client {
     const KEEPS_FAILED: bool = false;
 
     async fn dial(&self) -> Result<MultiplexedConnection, String> {
-        self.get_multiplexed_async_connection_with_config(&limits()).await.map_err(|error| error.to_string())
+        self.get_multiplexed_async_connection_with_config(&limits())
+            .await
+            .map_err(|error| error.to_string())
     }
 }
 
 impl Dial for ClusterClient {
     type Connection = ClusterConnection;
-    // One node may have failed; the others go on serving their keys.
+    // One node may have failed while the others serve their keys.
     const KEEPS_FAILED: bool = true;
 
     async fn dial(&self) -> Result<ClusterConnection, String> {
@@ -67,12 +70,14 @@ impl Dial for ClusterClient {
     }
 }
 
-/// How long one server may take to be connected to, and to answer.
+/// The time limits for connecting to one server and for its answers.
 fn limits() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(Some(RESPONSE_TIMEOUT))
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT))
 }
 
-/// Makes the system notice a host that vanished without a word.
+/// Makes the system detect a host that vanished silently.
 fn tcp_settings() -> TcpSettings {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
     let settings = TcpSettings::default().set_keepalive(keepalive);
@@ -81,23 +86,27 @@ fn tcp_settings() -> TcpSettings {
     settings
 }
 
-/// The address can't be used.
+/// The address is invalid.
 #[derive(Debug, thiserror::Error)]
 #[error("redis-url: {0}")]
 pub struct RedisUrlError(String);
 
 impl Redis {
-    /// Prepares a connection to `redis://`, `rediss://` or `redis+cluster://` (`rediss+cluster://` with TLS; further
-    /// nodes of a cluster may follow after commas as `host:port`), or to the primary that the sentinels in
-    /// `redis+sentinel://[user:password@]host[:port],…/service` name. No connection is made before the first command.
-    /// Every key begins with `prefix`.
+    /// Prepares a connection to `redis://`, `rediss://` or `redis+cluster://` (`rediss+cluster://`
+    /// with TLS; further nodes of a cluster may follow after commas as `host:port`), or to the
+    /// primary that the sentinels in `redis+sentinel://[user:password@]host[:port],…/service` name.
+    /// No connection is made before the first command. Every key begins with `prefix`.
     ///
     /// # Errors
-    /// When the address can't be read.
+    /// When the address can't be parsed.
     pub fn new(url: &str, prefix: &str) -> Result<Self, RedisUrlError> {
         // The library's message may repeat the address, and with it the password.
-        let unreadable =
-            |_: RedisError| RedisUrlError("expected redis://[user:password@]host[:port][/db], rediss:// or redis+cluster://".to_owned());
+        let unreadable = |_: RedisError| {
+            RedisUrlError(
+                "expected redis://[user:password@]host[:port][/db], rediss:// or redis+cluster://"
+                    .to_owned(),
+            )
+        };
         let sentinels = [("redis+sentinel://", false), ("rediss+sentinel://", true)]
             .into_iter()
             .find_map(|(scheme, tls)| url.strip_prefix(scheme).map(|rest| (rest, tls)));
@@ -105,10 +114,18 @@ impl Redis {
             .into_iter()
             .find_map(|(scheme, plain)| url.strip_prefix(scheme).map(|rest| (plain, rest)));
         let target = if let Some((rest, tls)) = sentinels {
-            let wrong = || RedisUrlError("expected redis+sentinel://[user:password@]host[:port],…/service".to_owned());
-            Target::Sentinel(Slot::new(Sentinels::new(rest, tls, &tcp_settings(), limits()).ok_or_else(wrong)?))
+            let wrong = || {
+                RedisUrlError(
+                    "expected redis+sentinel://[user:password@]host[:port],…/service".to_owned(),
+                )
+            };
+            Target::Sentinel(Slot::new(
+                Sentinels::new(rest, tls, &tcp_settings(), limits()).ok_or_else(wrong)?,
+            ))
         } else if let Some((scheme, rest)) = cluster {
-            let (credentials, hosts) = rest.rsplit_once('@').map_or(("", rest), |(before, after)| (&rest[..=before.len()], after));
+            let (credentials, hosts) = rest
+                .rsplit_once('@')
+                .map_or(("", rest), |(before, after)| (&rest[..=before.len()], after));
             let nodes = hosts.split(',').map(|host| format!("{scheme}{credentials}{host}"));
             let client = ClusterClientBuilder::new(nodes)
                 .connection_timeout(NODE_CONNECT_TIMEOUT)
@@ -119,13 +136,14 @@ impl Redis {
                 .map_err(unreadable)?;
             Target::Cluster(Slot::new(client))
         } else {
-            let info = url.into_connection_info().map_err(unreadable)?.set_tcp_settings(tcp_settings());
+            let info =
+                url.into_connection_info().map_err(unreadable)?.set_tcp_settings(tcp_settings());
             Target::Single(Slot::new(Client::open(info).map_err(unreadable)?))
         };
         Ok(Self { inner: Arc::new(Inner { target, prefix: prefix.to_owned() }) })
     }
 
-    /// Whether keys of different hash tags may live on different servers.
+    /// Whether keys with different hash tags may live on different servers.
     pub(super) fn is_cluster(&self) -> bool {
         matches!(self.inner.target, Target::Cluster(_))
     }
@@ -136,14 +154,24 @@ impl Redis {
     }
 
     /// Runs a script with its keys and arguments already set.
-    pub(super) async fn run<T: FromRedisValue>(&self, script: &Script, keys: &[String], arguments: &[Vec<u8>]) -> Stored<T> {
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        keys: &[String],
+        arguments: &[Vec<u8>],
+    ) -> Stored<T> {
         script.calls.measure(self.run_or_send(script, keys, arguments)).await
     }
 
-    async fn run_or_send<T: FromRedisValue>(&self, script: &Script, keys: &[String], arguments: &[Vec<u8>]) -> Stored<T> {
+    async fn run_or_send<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        keys: &[String],
+        arguments: &[Vec<u8>],
+    ) -> Stored<T> {
         match self.query(&script.by_hash(keys, arguments)).await? {
-            // Sent with its text, the script is known to the server from then on. Only to this one: SCRIPT LOAD would go to
-            // every node of a cluster, and fail where one of them is down.
+            // Sending the text also stores the script on this server, and only there: SCRIPT LOAD
+            // would go to every node of a cluster, and fail while one of them is down.
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.query(&script.by_text(keys, arguments)).await?
             }
@@ -177,12 +205,16 @@ async fn query<D: Dial<Connection: ConnectionLike + Clone>, T: FromRedisValue>(
 }
 
 async fn connected<D: Dial>(slot: &Arc<Slot<D>>) -> Stored<Arc<Live<D::Connection>>> {
-    // Whatever goes wrong while a connection is made, no command has been sent.
+    // A failure to connect means that no command was sent.
     slot.get().await.map_err(|cause| StoreError::Unavailable { store: STORE, cause })
 }
 
-/// Has the connection replaced when the answer says that it is of no use.
-fn judge<D: Dial, T>(slot: &Arc<Slot<D>>, live: &Arc<Live<D::Connection>>, answer: &RedisResult<T>) {
+/// Replaces the connection when the error shows that it is unusable.
+fn judge<D: Dial, T>(
+    slot: &Arc<Slot<D>>,
+    live: &Arc<Live<D::Connection>>,
+    answer: &RedisResult<T>,
+) {
     if let Err(error) = answer
         && let Some(age) = replaced_from(error)
     {

@@ -1,4 +1,4 @@
-//! What Redis's errors mean: to a caller, and to the connection they came on.
+//! What Redis's errors mean to a caller, and to the connection they came on.
 
 use std::time::Duration;
 
@@ -6,24 +6,35 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::ports::StoreError;
 
-/// The store's name in errors.
+/// This store's name in errors.
 pub(super) const STORE: &str = "Redis";
 
-/// A connection that broke is replaced once it is this old, so that a server that accepts and then hangs up is not
-/// connected to in a tight loop.
+/// A broken connection is replaced once it is this old. The minimum age prevents a tight loop of
+/// connects to a server that accepts and then hangs up.
 const BROKEN_AGE: Duration = Duration::from_millis(200);
-/// A connection whose server refuses is replaced once it is this old: behind the same name there may be another server by
-/// now, which takes writes.
+/// A connection whose server refuses commands is replaced once it is this old: the same name may by
+/// now lead to another server, which accepts writes.
 const REFUSED_AGE: Duration = Duration::from_secs(1);
 
-/// Codes of a server that is not able to serve now; the command had no effect.
-const NOT_NOW: [&str; 10] =
-    ["BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOREPLICAS", "OOM", "READONLY", "TRYAGAIN"];
-/// Those of them that another server behind the same name may not answer.
+/// Error codes of a server that can't serve at the moment; the command had no effect.
+const NOT_NOW: [&str; 10] = [
+    "BUSY",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "NOAUTH",
+    "NOREPLICAS",
+    "OOM",
+    "READONLY",
+    "TRYAGAIN",
+];
+/// Those codes that another server behind the same name might not return.
 const WRONG_SERVER: [&str; 5] = ["CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOAUTH", "READONLY"];
 
-/// The code of the server's error. Redis 6 wraps the error of a command that a script called:
-/// `ERR Error running script (call to f_…): @user_script:15: @user_script: 15: -READONLY You can't write …`.
+/// The code of the server's error. Redis 6 wraps the error of a command that a script called: `ERR
+/// Error running script (call to f_…): @user_script:15: @user_script: 15: -READONLY You can't write
+/// …`.
 fn code(error: &RedisError) -> Option<&str> {
     let code = error.code()?;
     if code != "ERR" {
@@ -44,7 +55,7 @@ pub(super) fn stored(error: &RedisError) -> StoreError {
         | ErrorKind::ClusterConnectionNotFound
         | ErrorKind::AuthenticationFailed
         | ErrorKind::InvalidClientConfig
-        // A code that the library does not know: the server refused the command.
+        // The server refused the command with a code that the library does not know.
         | ErrorKind::Extension => StoreError::Unavailable { store: STORE, cause },
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType | ErrorKind::Server(_) => StoreError::Corrupt { store: STORE, cause },
         _ if error.is_connection_refusal() => StoreError::Unavailable { store: STORE, cause },
@@ -52,10 +63,12 @@ pub(super) fn stored(error: &RedisError) -> StoreError {
     }
 }
 
-/// From which age on a connection is to be replaced after the error; `None` when it is as good as any.
+/// The age from which a connection is to be replaced after this error; `None` when it is still
+/// usable.
 ///
-/// Also a time-out: its command was sent two seconds ago on this connection, and answers come in the order of their
-/// commands, so none of those that were sent since has been answered. Replacing it costs one connection in two seconds.
+/// A timeout counts too: its command was sent two seconds ago, and answers come in the order of the
+/// commands, so no command sent since has been answered either. Replacing it costs one connection
+/// in two seconds.
 pub(super) fn replaced_from(error: &RedisError) -> Option<Duration> {
     if error.is_io_error() || error.is_unrecoverable_error() {
         return Some(BROKEN_AGE);
@@ -68,7 +81,10 @@ mod tests {
     use super::*;
 
     fn said(line: &str) -> RedisError {
-        redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap().extract_error().unwrap_err()
+        redis::parse_redis_value(format!("-{line}\r\n").as_bytes())
+            .unwrap()
+            .extract_error()
+            .unwrap_err()
     }
 
     #[test]
@@ -78,13 +94,28 @@ mod tests {
         for (refusal, replaced) in [
             ("OOM command not allowed when used memory > 'maxmemory'.", None),
             ("READONLY You can't write against a read only replica.", Some(REFUSED_AGE)),
-            ("MISCONF Redis is configured to save RDB snapshots, but it is currently not able to persist on disk.", None),
-            ("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.", Some(REFUSED_AGE)),
+            (
+                "MISCONF Redis is configured to save RDB snapshots, but it is currently not able to persist on disk.",
+                None,
+            ),
+            (
+                "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+                Some(REFUSED_AGE),
+            ),
             ("NOREPLICAS Not enough good replicas to write.", None),
         ] {
-            for line in [refusal.to_owned(), format!("{wrapped}-{refusal}"), format!("{wrapped}{refusal}"), format!("{refusal}{on}")] {
+            for line in [
+                refusal.to_owned(),
+                format!("{wrapped}-{refusal}"),
+                format!("{wrapped}{refusal}"),
+                format!("{refusal}{on}"),
+            ] {
                 let error = said(&line);
-                assert!(matches!(stored(&error), StoreError::Unavailable { .. }), "{line}: {:?}", stored(&error));
+                assert!(
+                    matches!(stored(&error), StoreError::Unavailable { .. }),
+                    "{line}: {:?}",
+                    stored(&error)
+                );
                 assert_eq!(replaced_from(&error), replaced, "{line}");
             }
         }
@@ -98,7 +129,11 @@ mod tests {
             "ERR unknown command 'READONLY'",
         ] {
             let error = said(line);
-            assert!(matches!(stored(&error), StoreError::Corrupt { .. }), "{line}: {:?}", stored(&error));
+            assert!(
+                matches!(stored(&error), StoreError::Corrupt { .. }),
+                "{line}: {:?}",
+                stored(&error)
+            );
             assert_eq!(replaced_from(&error), None, "{line}");
         }
     }

@@ -1,11 +1,12 @@
 //! The gate: session, bans and limits in one round trip.
 //!
-//! A single server runs one script over all keys. A cluster runs a script only over keys of one hash tag, so an entry
-//! that concerns several (the user and an address) is checked in two steps: all tags at once, changing nothing; when
-//! all pass, one tag after another is checked again and charged, the user's last. Where a limit runs out between the
-//! two steps, those charged before it stay charged. So in a cluster "all or none" is weaker by this much: under
-//! contention for a shared limit a request that is refused may have used up another one. No limit ever lets in more
-//! than it allows.
+//! A single server runs one script over all keys. A cluster runs a script only over keys of one
+//! hash tag, so a request that involves several (the user and an address) is checked in two steps:
+//! first all tags at once, changing nothing; if all pass, one tag after another is checked again
+//! and charged, the user's last. If a limit runs out between the two steps, the limits charged
+//! before it stay charged. So "all or none" is weaker in a cluster: under contention for a shared
+//! limit, a refused request may have used up another limit. No limit ever admits more than it
+//! allows.
 
 use std::sync::LazyLock;
 
@@ -18,17 +19,20 @@ use super::{
     script::Script,
 };
 use crate::{
-    domain::{Ban, Role, SessionId, Subject, Timestamp, UserId},
-    ports::{AbusePolicy, Entered, Entry, Gate, Limit, StoreError, Stored},
+    domain::{
+        AbusePolicy, CLOCK_SLACK_MS, GateDecision, GateRequest, LimitCheck, Role, SessionId,
+        Subject, Timestamp, UserId,
+    },
+    ports::{Gate, StoreError, Stored},
     security,
 };
 
-/// Why a subject is banned that was refused too often.
-const AUTOMATIC_REASON: &str = "too many refused requests";
-/// Longest that a limit may run ahead, in microseconds (31 years): keeps times within what Lua's doubles hold exactly.
+/// Limit on how far a theoretical arrival time may lie ahead, in microseconds (31 years): keeps
+/// times within the range that Lua's doubles represent exactly.
 const TOLERANCE_US_MAX: u64 = 1_000_000_000_000_000;
 
-static SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new("gate", include_str!("lua/gate.lua")));
+static SCRIPT: LazyLock<Script> =
+    LazyLock::new(|| Script::new("gate", include_str!("lua/gate.lua")));
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -36,19 +40,19 @@ enum Mode {
     Enter,
 }
 
-/// What one call of the script is asked: the whole entry, or what concerns one hash tag.
+/// The input of one call of the script: the whole request, or its part with one hash tag.
 #[derive(Default)]
 struct Part<'e> {
     session: Option<(UserId, SessionId)>,
     role: Option<Role>,
     bans: Vec<&'e Subject>,
-    /// With their indices in the entry.
-    limits: Vec<(usize, &'e Limit)>,
+    /// With their indices in the request.
+    limits: Vec<(usize, &'e LimitCheck)>,
 }
 
-/// What one call answers.
+/// The answer of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+enum ScriptAnswer {
     Entered,
     NoSession,
     WrongRole,
@@ -58,79 +62,108 @@ enum Answer {
 
 #[async_trait]
 impl Gate for Redis {
-    async fn enter(&self, entry: &Entry) -> Stored<Entered> {
-        let answer = if self.is_cluster() { self.enter_by_tag(entry).await? } else { self.ask(entry, &whole(entry), Mode::Enter).await? };
-        if let Answer::Limited { limit, ban_due: true, .. } = answer
-            && let Some(abuse) = entry.abuse
+    async fn enter(&self, request: &GateRequest) -> Stored<GateDecision> {
+        let answer = if self.is_cluster() {
+            self.enter_by_tag(request).await?
+        } else {
+            self.ask(request, &whole(request), Mode::Enter).await?
+        };
+        if let ScriptAnswer::Limited { limit, ban_due: true, .. } = answer
+            && let Some(abuse) = request.abuse
         {
-            security::banned_automatically(entry, &entry.limits[limit].subject);
-            self.ban_automatically(&entry.limits[limit].subject, abuse, entry.now).await?;
+            security::banned_automatically(request, &request.limits[limit].subject);
+            self.ban_automatically(&request.limits[limit].subject, abuse, request.now).await?;
         }
         Ok(match answer {
-            Answer::Entered => Entered::Entered,
-            Answer::NoSession => Entered::NoSession,
-            Answer::WrongRole => Entered::WrongRole,
-            Answer::Banned { until } => Entered::Banned { until },
-            Answer::Limited { limit, retry_after_ms, .. } => Entered::Limited { limit, retry_after_ms },
+            ScriptAnswer::Entered => GateDecision::Entered,
+            ScriptAnswer::NoSession => GateDecision::NoSession,
+            ScriptAnswer::WrongRole => GateDecision::WrongRole,
+            ScriptAnswer::Banned { until } => GateDecision::Banned { until },
+            ScriptAnswer::Limited { limit, retry_after_ms, .. } => {
+                GateDecision::Limited { limit, retry_after_ms }
+            }
         })
     }
 }
 
 impl Redis {
-    async fn enter_by_tag(&self, entry: &Entry) -> Stored<Answer> {
-        let parts = by_tag(entry);
+    async fn enter_by_tag(&self, request: &GateRequest) -> Stored<ScriptAnswer> {
+        let parts = by_tag(request);
         if let [only] = parts.as_slice() {
-            return self.ask(entry, only, Mode::Enter).await;
+            return self.ask(request, only, Mode::Enter).await;
         }
-        let checks = parts.iter().map(|part| self.ask(entry, part, Mode::Check));
-        let checked = try_join_all(checks).await?.into_iter().fold(Answer::Entered, first);
+        let checks = parts.iter().map(|part| self.ask(request, part, Mode::Check));
+        let checked = try_join_all(checks).await?.into_iter().fold(ScriptAnswer::Entered, first);
         match checked {
-            Answer::Entered => {
+            ScriptAnswer::Entered => {
                 for part in parts.iter().filter(|part| !part.limits.is_empty()) {
-                    let answer = self.ask(entry, part, Mode::Enter).await?;
-                    if answer != Answer::Entered {
+                    let answer = self.ask(request, part, Mode::Enter).await?;
+                    if answer != ScriptAnswer::Entered {
                         return Ok(answer);
                     }
                 }
-                Ok(Answer::Entered)
+                Ok(ScriptAnswer::Entered)
             }
-            Answer::Limited { limit, retry_after_ms, .. } if counts_refusals(entry, &entry.limits[limit]) => {
-                // Nothing was counted yet. Asked again to enter, the same limit refuses and counts.
-                let counting = parts.iter().find(|part| part.limits.iter().any(|(index, _)| *index == limit));
+            ScriptAnswer::Limited { limit, retry_after_ms, .. }
+                if request.counting(&request.limits[limit]).is_some() =>
+            {
+                // Nothing was counted yet. Entering again lets the same limit refuse and count.
+                let counting =
+                    parts.iter().find(|part| part.limits.iter().any(|(index, _)| *index == limit));
                 let counted = match counting {
-                    Some(part) => self.ask(entry, part, Mode::Enter).await?,
+                    Some(part) => self.ask(request, part, Mode::Enter).await?,
                     None => checked,
                 };
-                let ban_due = matches!(counted, Answer::Limited { ban_due: true, .. });
-                Ok(Answer::Limited { limit, retry_after_ms, ban_due })
+                let ban_due = matches!(counted, ScriptAnswer::Limited { ban_due: true, .. });
+                Ok(ScriptAnswer::Limited { limit, retry_after_ms, ban_due })
             }
             refused => Ok(refused),
         }
     }
 
-    async fn ask(&self, entry: &Entry, part: &Part<'_>, mode: Mode) -> Stored<Answer> {
+    async fn ask(
+        &self,
+        request: &GateRequest,
+        part: &Part<'_>,
+        mode: Mode,
+    ) -> Stored<ScriptAnswer> {
         if part.session.is_none() && part.bans.is_empty() && part.limits.is_empty() {
-            return Ok(Answer::Entered);
+            return Ok(ScriptAnswer::Entered);
         }
-        let (keys, arguments) = self.call(entry, part, mode);
+        let (keys, arguments) = self.call(request, part, mode);
         let answer: Vec<i64> = self.run(&SCRIPT, &keys, &arguments).await?;
-        read(&answer, part).ok_or_else(|| StoreError::Corrupt { store: "Redis", cause: format!("the gate's script answered {answer:?}") })
+        read(&answer, part).ok_or_else(|| StoreError::Corrupt {
+            store: "Redis",
+            cause: format!("the gate's script answered {answer:?}"),
+        })
     }
 
-    /// Keys and arguments, as the script's head says.
-    fn call(&self, entry: &Entry, part: &Part<'_>, mode: Mode) -> (Vec<String>, Vec<Vec<u8>>) {
-        let abuse = entry.abuse.unwrap_or(AbusePolicy { refusals_max: 0, window_ms: 0, ban_ms: 0, also_refused: 0 });
+    /// Keys and arguments, as the script's head describes them.
+    fn call(
+        &self,
+        request: &GateRequest,
+        part: &Part<'_>,
+        mode: Mode,
+    ) -> (Vec<String>, Vec<Vec<u8>>) {
+        let abuse = request.abuse.unwrap_or(AbusePolicy {
+            refusals_max: 0,
+            window_ms: 0,
+            ban_ms: 0,
+            also_refused: 0,
+        });
         let mut keys = Vec::with_capacity(part.bans.len() + 2 * part.limits.len() + 1);
         keys.extend(part.bans.iter().map(|subject| self.ban_key(subject)));
-        keys.extend(part.limits.iter().map(|(_, limit)| self.limit_key(limit.name, &limit.subject)));
+        keys.extend(
+            part.limits.iter().map(|(_, limit)| self.limit_key(limit.name, &limit.subject)),
+        );
         let mut numbers = Numbers(Vec::with_capacity(8 * (8 + 3 * part.limits.len())));
         numbers.push(u64::from(mode == Mode::Enter));
-        numbers.push(entry.now.epoch_ms().unsigned_abs());
+        numbers.push(request.now.epoch_ms().unsigned_abs());
         numbers.push(part.bans.len() as u64);
         numbers.push(part.limits.len() as u64);
         numbers.push(u64::from(abuse.refusals_max));
         numbers.push(abuse.window_ms.min(TOLERANCE_US_MAX));
-        numbers.push(SLACK_MS);
+        numbers.push(CLOCK_SLACK_MS);
         numbers.push(u64::from(abuse.also_refused));
         let mut arguments = vec![
             Vec::new(),
@@ -139,10 +172,12 @@ impl Redis {
         ];
         for (_, limit) in &part.limits {
             let interval_us = limit.quota.interval_us().clamp(1, TOLERANCE_US_MAX);
-            let tolerance_us = interval_us.saturating_mul(u64::from(limit.quota.burst.max(1))).min(TOLERANCE_US_MAX);
+            let tolerance_us = interval_us
+                .saturating_mul(u64::from(limit.quota.burst.max(1)))
+                .min(TOLERANCE_US_MAX);
             numbers.push(interval_us);
             numbers.push(tolerance_us);
-            if counts_refusals(entry, limit) {
+            if request.counting(limit).is_some() {
                 keys.push(self.strikes_key(&limit.subject));
                 numbers.push(keys.len() as u64);
             } else {
@@ -155,18 +190,17 @@ impl Redis {
         (keys, arguments)
     }
 
-    async fn ban_automatically(&self, subject: &Subject, abuse: AbusePolicy, now: Timestamp) -> Stored<()> {
-        let ban = Ban {
-            subject: subject.clone(),
-            reason: AUTOMATIC_REASON.to_owned(),
-            created_at: now,
-            expires_at: Some(now.plus_ms(abuse.ban_ms)),
-        };
-        self.put_ban(&ban, true).await
+    async fn ban_automatically(
+        &self,
+        subject: &Subject,
+        abuse: AbusePolicy,
+        now: Timestamp,
+    ) -> Stored<()> {
+        self.put_ban(&abuse.ban(subject, now), true).await
     }
 }
 
-/// Numbers as the script unpacks them; all are below 2^53, up to which a double holds every whole number.
+/// Encodes numbers as the script unpacks them. All are below 2^53, up to which a double is exact.
 struct Numbers(Vec<u8>);
 
 impl Numbers {
@@ -175,22 +209,18 @@ impl Numbers {
     }
 }
 
-fn counts_refusals(entry: &Entry, limit: &Limit) -> bool {
-    entry.abuse.is_some() && matches!(limit.subject, Subject::User(_))
-}
-
-fn whole(entry: &Entry) -> Part<'_> {
+fn whole(request: &GateRequest) -> Part<'_> {
     Part {
-        session: entry.session,
-        role: entry.role,
-        bans: entry.not_banned.iter().collect(),
-        limits: entry.limits.iter().enumerate().collect(),
+        session: request.session,
+        role: request.role,
+        bans: request.not_banned.iter().collect(),
+        limits: request.limits.iter().enumerate().collect(),
     }
 }
 
-/// The entry, one part per hash tag: those of users last, because a limit that many share is more often the one that
-/// has run out.
-fn by_tag(entry: &Entry) -> Vec<Part<'_>> {
+/// Splits the request into one part per hash tag. Users come last, because a limit shared by many
+/// is more likely to have run out.
+fn by_tag(request: &GateRequest) -> Vec<Part<'_>> {
     fn of<'p, 'e>(parts: &'p mut Vec<(Subject, Part<'e>)>, subject: &Subject) -> &'p mut Part<'e> {
         let index = parts.iter().position(|(known, _)| known == subject).unwrap_or_else(|| {
             parts.push((subject.clone(), Part::default()));
@@ -199,44 +229,54 @@ fn by_tag(entry: &Entry) -> Vec<Part<'_>> {
         &mut parts[index].1
     }
     let mut parts = Vec::new();
-    if let Some(session) = entry.session {
+    if let Some(session) = request.session {
         let part = of(&mut parts, &Subject::User(session.0));
-        (part.session, part.role) = (Some(session), entry.role);
+        (part.session, part.role) = (Some(session), request.role);
     }
-    for subject in &entry.not_banned {
+    for subject in &request.not_banned {
         of(&mut parts, subject).bans.push(subject);
     }
-    for limit in entry.limits.iter().enumerate() {
+    for limit in request.limits.iter().enumerate() {
         of(&mut parts, &limit.1.subject).limits.push(limit);
     }
     parts.sort_by_key(|(subject, _)| matches!(subject, Subject::User(_)));
     parts.into_iter().map(|(_, part)| part).collect()
 }
 
-/// Which of two answers comes first in the contract; of two alike, the one that lasts longer.
-fn first(a: Answer, b: Answer) -> Answer {
+/// The answer that comes first in the contract; of two of the same kind, the one that lasts longer.
+fn first(a: ScriptAnswer, b: ScriptAnswer) -> ScriptAnswer {
     match (a, b) {
-        (Answer::NoSession, _) | (_, Answer::NoSession) => Answer::NoSession,
-        (Answer::WrongRole, _) | (_, Answer::WrongRole) => Answer::WrongRole,
-        (Answer::Banned { until: Some(a) }, Answer::Banned { until: Some(b) }) => Answer::Banned { until: Some(a.max(b)) },
-        (Answer::Banned { .. }, Answer::Banned { .. }) => Answer::Banned { until: None },
-        (banned @ Answer::Banned { .. }, _) | (_, banned @ Answer::Banned { .. }) => banned,
-        (Answer::Limited { limit, retry_after_ms, .. }, Answer::Limited { limit: other, retry_after_ms: other_ms, .. }) => {
+        (ScriptAnswer::NoSession, _) | (_, ScriptAnswer::NoSession) => ScriptAnswer::NoSession,
+        (ScriptAnswer::WrongRole, _) | (_, ScriptAnswer::WrongRole) => ScriptAnswer::WrongRole,
+        (ScriptAnswer::Banned { until: Some(a) }, ScriptAnswer::Banned { until: Some(b) }) => {
+            ScriptAnswer::Banned { until: Some(a.max(b)) }
+        }
+        (ScriptAnswer::Banned { .. }, ScriptAnswer::Banned { .. }) => {
+            ScriptAnswer::Banned { until: None }
+        }
+        (banned @ ScriptAnswer::Banned { .. }, _) | (_, banned @ ScriptAnswer::Banned { .. }) => {
+            banned
+        }
+        (
+            ScriptAnswer::Limited { limit, retry_after_ms, .. },
+            ScriptAnswer::Limited { limit: other, retry_after_ms: other_ms, .. },
+        ) => {
             let a_is_first = (retry_after_ms, other) > (other_ms, limit);
             if a_is_first { a } else { b }
         }
-        (limited @ Answer::Limited { .. }, Answer::Entered) | (Answer::Entered, limited) => limited,
+        (limited @ ScriptAnswer::Limited { .. }, ScriptAnswer::Entered)
+        | (ScriptAnswer::Entered, limited) => limited,
     }
 }
 
-fn read(answer: &[i64], part: &Part<'_>) -> Option<Answer> {
+fn read(answer: &[i64], part: &Part<'_>) -> Option<ScriptAnswer> {
     Some(match *answer {
-        [0] => Answer::Entered,
-        [1] => Answer::NoSession,
-        [4] => Answer::WrongRole,
-        [2, -1] => Answer::Banned { until: None },
-        [2, until] => Answer::Banned { until: Some(Timestamp::from_epoch_ms(until)) },
-        [3, limit, retry_after_ms, due] => Answer::Limited {
+        [0] => ScriptAnswer::Entered,
+        [1] => ScriptAnswer::NoSession,
+        [4] => ScriptAnswer::WrongRole,
+        [2, -1] => ScriptAnswer::Banned { until: None },
+        [2, until] => ScriptAnswer::Banned { until: Some(Timestamp::from_epoch_ms(until)) },
+        [3, limit, retry_after_ms, due] => ScriptAnswer::Limited {
             limit: part.limits.get(usize::try_from(limit).ok()?)?.0,
             retry_after_ms: u64::try_from(retry_after_ms).ok()?,
             ban_due: due == 1,

@@ -1,40 +1,42 @@
-//! Every key of the gate, the locks and the cache, in one place.
+//! All keys of the gate, the locks and the cache, in one place.
 //!
-//! All begin with the store's prefix. What stands in braces is the hash tag: a cluster keeps keys of the same tag
-//! together. `SUBJECT` is a [`Subject`]'s kind and value, such as `user:0190…`, `address:192.0.2.7`, `phone:+1201…`.
+//! Each begins with the store's prefix. The part in braces is the hash tag: a cluster keeps keys
+//! with the same tag together. `SUBJECT` is a [`Subject`]'s kind and value, such as `user:0190…`,
+//! `address:192.0.2.7`, `phone:+1201…`.
 //!
-//! | key | type | what is in it | its life |
+//! | key | type | content | expiry |
 //! |---|---|---|---|
-//! | `sessions:{user:ID}` | hash | session id -> `END` (epoch ms), or `END ROLE` when it is not a shopper's; at most 20 | last end |
-//! | `ban:{SUBJECT}` | string | `UNTIL CREATED REASON`: end (epoch ms or `never`), when it was put (epoch ms), text | end of the ban; `never`: none |
+//! | `sessions:{user:ID}` | hash | session id -> `END` (epoch ms), or `END ROLE` unless it is a shopper's; at most 20 | last end |
+//! | `ban:{SUBJECT}` | string | `UNTIL CREATED REASON`: end (epoch ms or `never`), creation (epoch ms), text | end of the ban; `never`: none |
 //! | `limit:NAME:{SUBJECT}` | string | GCRA's theoretical arrival time, epoch µs | a full burst's time, within which it lies in the past |
 //! | `strikes:{SUBJECT}` | string | `COUNT END`: refusals within the window, its end in epoch ms | end of the window |
 //! | `failures:{SUBJECT}` | string | `COUNT END`, likewise | end of the window |
 //! | `captcha:{ID}` | string | `PURPOSE END ANSWER` | end |
-//! | `bans:put:{bans}` | sorted set | `SUBJECT` by when its ban was put, epoch ms | none; ended bans are dropped as others are put |
+//! | `bans:put:{bans}` | sorted set | `SUBJECT` by its ban's creation, epoch ms | none; ended bans are removed when others are created |
 //! | `bans:ending:{bans}` | sorted set | `SUBJECT` by the end of its ban, epoch ms; none without end | likewise |
-//! | `bans:loaded:{bans}` | string | `loaded` once the operators' bans were put back, before that the token of who does | none |
+//! | `bans:loaded:{bans}` | string | `loaded` once the operators' bans are restored, before that the token of the process that restores them | none |
 //! | `lock:{NAME}` | string | `TOKEN:FENCE` of the holder | the lease: here time is the server's own |
 //! | `fence:{NAME}` | string | last fence given out | none; lock names are few |
 //! | `holders:{queue}` | hash | process -> `BEAT SESSION HANDED_BACK RECEIVED DONE REPORTED`: how far a consumer of the queue is | a minute, by the server's own time |
 //! | `cache:{KEY}` | hash | `version` (twenty digits), `value` | its time to live, by the server's own time |
 //!
-//! Except for locks and cache, a key outlives what is in it by [`SLACK_MS`]: its life is garbage collection, and
-//! whether what is in it still holds is decided with the caller's clock.
+//! Except for locks and cache, a key outlives its content by [`SLACK_MS`]: the key's expiry only
+//! collects garbage, and the caller's clock decides whether the content is still valid.
 
 use std::fmt::{self, Write as _};
 
 use super::Redis;
 use crate::domain::{CaptchaId, Subject, Timestamp, UserId};
 
-/// How much longer than needed a key is kept, in milliseconds: more than clocks of instances may differ.
+/// How much longer than needed a key is kept, in milliseconds: more than the clocks of instances
+/// may differ.
 pub(super) const SLACK_MS: u64 = 60_000;
 
-/// Room for the longest of the usual keys.
+/// Capacity for the longest of the usual keys.
 const KEY_BYTES: usize = 80;
 
-/// What a cluster keeps together: keys of one user, of one address, of one phone. Written without an allocation,
-/// because the gate writes several per request.
+/// A group of keys that a cluster keeps together: those of one user, one address or one phone.
+/// Written without an allocation, because the gate writes several per request.
 pub(super) struct Tag<'s>(pub(super) &'s Subject);
 
 impl fmt::Display for Tag<'_> {
@@ -79,7 +81,7 @@ impl Redis {
         self.named(format_args!("captcha:{{{captcha_id}}}"))
     }
 
-    /// The lists of bans: by when they were put, by when they end.
+    /// The indexes of bans: by creation time, and by end.
     pub(super) fn ban_index_keys(&self) -> [String; 2] {
         [self.key("bans:put:{bans}"), self.key("bans:ending:{bans}")]
     }
@@ -96,7 +98,7 @@ impl Redis {
         self.named(format_args!("fence:{{{name}}}"))
     }
 
-    pub(super) fn holders_key(&self) -> String {
+    pub(super) fn consumer_reports_key(&self) -> String {
         self.key("holders:{queue}")
     }
 
@@ -105,7 +107,7 @@ impl Redis {
     }
 }
 
-/// Life of a key whose content ends at `end`, in milliseconds.
+/// Time to live of a key whose content ends at `end`, in milliseconds.
 pub(super) fn life_ms(end: Timestamp, now: Timestamp) -> u64 {
     end.since_ms(now).saturating_add(SLACK_MS)
 }

@@ -1,8 +1,9 @@
 //! Redis 6.0 or newer, a single server or a cluster.
 //!
-//! All decisions are Lua scripts, so each is atomic and one round trip; their sources stand in `lua/` beside the code
-//! that loads them. The keys of one script share a hash tag, `{user}` or `{sale}`, so that a cluster can run it.
-//! [`keys`] lists every key of the gate, the locks and the cache.
+//! All decisions are Lua scripts, so each is atomic and takes one round trip. Their sources are in
+//! `lua/`, beside the code that loads them. The keys of one script share a hash tag, `{user}` or
+//! `{sale}`, so that a cluster can run it. [`keys`] lists every key of the gate, the locks and the
+//! cache.
 
 mod admission;
 mod blacklist;
@@ -10,11 +11,11 @@ mod cache;
 mod calls;
 mod captchas;
 mod connection;
+mod consumer_reports;
 mod errors;
 mod failures;
 mod gate;
 mod health;
-mod holders;
 mod keys;
 mod locks;
 mod script;

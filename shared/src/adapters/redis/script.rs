@@ -4,7 +4,7 @@ use redis::Cmd;
 
 use super::calls::Calls;
 
-/// A script, which is called by its hash where the server knows it, and else by its text.
+/// A script. It is called by its hash; a server that does not know the hash gets the text.
 pub(super) struct Script {
     text: &'static str,
     hash: String,
@@ -12,7 +12,7 @@ pub(super) struct Script {
 }
 
 impl Script {
-    /// `name` is that of its metrics.
+    /// `name` identifies the script in metrics.
     pub(super) fn new(name: &'static str, text: &'static str) -> Self {
         Self { text, hash: redis::Script::new(text).get_hash().to_owned(), calls: Calls::new(name) }
     }
@@ -26,8 +26,8 @@ impl Script {
     }
 }
 
-/// Not `redis::Script::invoke_async`: it copies every key and argument into a vector of its own first, and gives a script that
-/// is missing to every node of a cluster.
+/// Does not use `redis::Script::invoke_async`, which first copies every key and argument into a
+/// vector, and sends a missing script to every node of a cluster.
 fn call(command: &str, script: &str, keys: &[String], arguments: &[Vec<u8>]) -> Cmd {
     let bytes = keys.iter().map(String::len).chain(arguments.iter().map(Vec::len)).sum::<usize>();
     let mut call = Cmd::with_capacity(3 + keys.len() + arguments.len(), bytes + script.len() + 64);

@@ -1,4 +1,4 @@
-//! Sessions: one hash per user, so that the gate looks one up and "all devices" is one script.
+//! Sessions: one hash per user, so that the gate reads one field and "all devices" is one script.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -12,17 +12,19 @@ use super::{
     script::Script,
 };
 use crate::{
-    domain::{Role, SessionId, Timestamp, UserId},
-    ports::{SESSIONS_PER_USER_MAX, Session, Sessions, Stored},
+    domain::{Role, SESSIONS_PER_USER_MAX, Session, SessionId, Timestamp, UserId},
+    ports::{Sessions, Stored},
 };
 
-static OPEN: LazyLock<Script> = LazyLock::new(|| Script::new("sessions_open", include_str!("lua/sessions_open.lua")));
-static END_ALL: LazyLock<Script> = LazyLock::new(|| Script::new("sessions_end_all", include_str!("lua/sessions_end_all.lua")));
+static OPEN: LazyLock<Script> =
+    LazyLock::new(|| Script::new("sessions_open", include_str!("lua/sessions_open.lua")));
+static END_ALL: LazyLock<Script> =
+    LazyLock::new(|| Script::new("sessions_end_all", include_str!("lua/sessions_end_all.lua")));
 
-/// Users whose sessions are on the way at the same time when many are opened at once.
+/// Users whose sessions are stored concurrently when many are opened at once.
 const USERS_IN_FLIGHT: usize = 256;
 
-/// What is kept of a session: its end, and its role when it is not a shopper's.
+/// The stored form of a session: its end, and its role unless it is a shopper's.
 fn record(session: &Session) -> Vec<u8> {
     let ends = session.expires_at.epoch_ms();
     match session.role {
@@ -38,11 +40,13 @@ impl Sessions for Redis {
         for session in sessions {
             by_user.entry(session.user_id).or_default().push(session);
         }
-        // Owned, because a stream of borrowed work inside an async trait is beyond what the compiler can prove `Send`.
+        // Owned values, because the compiler can't prove `Send` for a stream of borrowed work in an
+        // async trait.
         let calls: Vec<(String, Vec<Vec<u8>>)> = by_user
             .into_iter()
             .map(|(user_id, sessions)| {
-                let mut arguments = vec![arg(SESSIONS_PER_USER_MAX), arg(now.epoch_ms()), arg(SLACK_MS)];
+                let mut arguments =
+                    vec![arg(SESSIONS_PER_USER_MAX), arg(now.epoch_ms()), arg(SLACK_MS)];
                 for session in sessions {
                     arguments.extend([arg(session.session_id), record(session)]);
                 }

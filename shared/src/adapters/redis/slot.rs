@@ -1,7 +1,8 @@
-//! Holds the connection that every call uses, and replaces it once it is of no use.
+//! Holds the connection that every call uses, and replaces it when it has become unusable.
 //!
-//! The library reconnects only when the socket itself reports an error. A host that vanished without a word, a primary
-//! that became a replica and a refused handshake report none, so the decision is made here, from the outcome of calls.
+//! The library reconnects only when the socket itself reports an error. A host that vanished
+//! silently, a primary that became a replica and a refused handshake cause none, so the outcome of
+//! calls decides here.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,24 +21,25 @@ use tokio::{
 
 use super::calls::CONNECTED;
 
-/// Longest time that one attempt to connect takes.
+/// Longest time of one attempt to connect.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(3);
 /// Longest time that a call waits for an attempt.
 const WAIT_LIMIT: Duration = Duration::from_secs(2);
 /// Shortest time between a failed attempt and the next.
 const BACKOFF: Duration = Duration::from_millis(200);
-/// For this long after a failed attempt calls fail at once, while the next attempts are made in the background.
+/// For this long after a failed attempt calls fail at once, while further attempts run in the
+/// background.
 const DOWN: Duration = Duration::from_secs(5);
 
 /// Makes connections.
 pub(super) trait Dial: Send + Sync + 'static {
-    /// What is made.
+    /// The type of the connections.
     type Connection: Send + Sync + 'static;
-    /// Whether a connection that failed stays in use until its successor is made. Right where one connection stands for
-    /// many servers, of which only one may have failed.
+    /// Whether a failed connection stays in use until its successor is made. True where one
+    /// connection stands for many servers, of which only one may have failed.
     const KEEPS_FAILED: bool;
 
-    /// Makes one, resolving names again. The error is for people.
+    /// Makes a connection, resolving names again. The error is a text for logs.
     fn dial(&self) -> impl Future<Output = Result<Self::Connection, String>> + Send;
 }
 
@@ -57,19 +59,24 @@ pub(super) struct Slot<D: Dial> {
 }
 
 struct Making<C> {
-    /// The attempt that runs, for all who wait.
+    /// The running attempt, shared by all callers that wait for it.
     attempt: Option<Attempt<C>>,
-    /// When and why the last attempt failed; `None` after one that did not.
+    /// When and why the last attempt failed; `None` after a success.
     failed: Option<(Instant, String)>,
 }
 
 impl<D: Dial> Slot<D> {
     /// An empty slot: the first call connects.
     pub(super) fn new(dial: D) -> Arc<Self> {
-        Arc::new(Self { dial, live: ArcSwapOption::empty(), making: Mutex::new(Making { attempt: None, failed: None }) })
+        Arc::new(Self {
+            dial,
+            live: ArcSwapOption::empty(),
+            making: Mutex::new(Making { attempt: None, failed: None }),
+        })
     }
 
-    /// The connection, made first where there is none. The error is for people; no command has been sent then.
+    /// Returns the connection, connecting first if there is none. The error is a text for logs; it
+    /// means that no command was sent.
     pub(super) async fn get(self: &Arc<Self>) -> Result<Arc<Live<D::Connection>>, String> {
         if let Some(live) = self.live.load_full() {
             return Ok(live);
@@ -79,7 +86,11 @@ impl<D: Dial> Slot<D> {
             if let Some(live) = self.live.load_full() {
                 return Ok(live);
             }
-            let down = making.failed.as_ref().filter(|(at, _)| at.elapsed() < DOWN).map(|(_, cause)| cause.clone());
+            let down = making
+                .failed
+                .as_ref()
+                .filter(|(at, _)| at.elapsed() < DOWN)
+                .map(|(_, cause)| cause.clone());
             let attempt = self.attempt(&mut making);
             match (down, attempt) {
                 (Some(cause), _) | (None, Err(cause)) => return Err(cause),
@@ -92,8 +103,8 @@ impl<D: Dial> Slot<D> {
         }
     }
 
-    /// Replaces `live` when it is still the one in use and older than `age`. However many calls say so, one successor is
-    /// made.
+    /// Replaces `live` if it is still in use and older than `age`. Any number of such calls makes
+    /// one successor.
     pub(super) fn replace(self: &Arc<Self>, live: &Arc<Live<D::Connection>>, age: Duration) {
         if live.made_at.elapsed() < age {
             return;
@@ -105,12 +116,16 @@ impl<D: Dial> Slot<D> {
         if !D::KEEPS_FAILED {
             self.live.store(None);
         }
-        // An attempt that has just failed is repeated by a later call.
+        // A later call repeats an attempt that has just failed.
         let _ = self.attempt(&mut making);
     }
 
-    /// The attempt that runs, or a new one; the cause of the last failure when that was only just now.
-    fn attempt(self: &Arc<Self>, making: &mut Making<D::Connection>) -> Result<Attempt<D::Connection>, String> {
+    /// Returns the running attempt or starts one; fails with the last cause if an attempt failed
+    /// only just now.
+    fn attempt(
+        self: &Arc<Self>,
+        making: &mut Making<D::Connection>,
+    ) -> Result<Attempt<D::Connection>, String> {
         if let Some(attempt) = &making.attempt {
             return Ok(attempt.clone());
         }
@@ -118,9 +133,11 @@ impl<D: Dial> Slot<D> {
             return Err(cause.clone());
         }
         let (sender, receiver) = oneshot::channel();
-        // A task, so that the attempt goes on when the call that began it is given up.
+        // A separate task, so that the attempt continues when the call that started it is dropped.
         tokio::spawn(Running { slot: Arc::clone(self), ended: false }.run(sender));
-        let attempt = async { receiver.await.unwrap_or_else(|_| Err("the attempt to connect was given up".to_owned())) };
+        let attempt = async {
+            receiver.await.unwrap_or_else(|_| Err("the attempt to connect was given up".to_owned()))
+        };
         let attempt = attempt.boxed().shared();
         making.attempt = Some(attempt.clone());
         Ok(attempt)
@@ -131,7 +148,7 @@ impl<D: Dial> Slot<D> {
     }
 }
 
-/// A running attempt. However it ends, also with its runtime, the next one can begin.
+/// A running attempt. However it ends, even by the end of its runtime, the next one can start.
 struct Running<D: Dial> {
     slot: Arc<Slot<D>>,
     ended: bool,
@@ -153,7 +170,7 @@ impl<D: Dial> Running<D> {
             }
         }
         self.ended = true;
-        // Fails only when nobody waits any more.
+        // Fails only when no caller is waiting any more.
         let _ = sender.send(outcome);
     }
 }

@@ -2,13 +2,14 @@
 
 use async_trait::async_trait;
 
-use super::{CHUNK, Failure, FromRow, Row, Session, Statement, Store, Work, rows::signed};
+use super::{CHUNK, Failure, FromRow, Row, Statement, Store, Transaction, Work, rows::signed};
 use crate::{
-    domain::{Ban, Subject, Timestamp},
-    ports::{BanLedger, KeptBan, Stored},
+    domain::{Ban, KeptBan, Subject, Timestamp},
+    ports::{BanLedger, Stored},
 };
 
-const COLUMNS: &str = "kind, value, reason, created_at_ms, expires_at_ms, lifted_at_ms, changed_at_ms, version";
+const COLUMNS: &str =
+    "kind, value, reason, created_at_ms, expires_at_ms, lifted_at_ms, changed_at_ms, version";
 
 #[async_trait]
 impl<S: Store> BanLedger for S {
@@ -26,20 +27,32 @@ impl<S: Store> BanLedger for S {
         kinds.dedup();
         let mut found = Vec::new();
         for kind in kinds {
-            let values: Vec<String> = subjects.iter().filter(|subject| subject.kind() == kind).map(Subject::value).collect();
+            let values: Vec<String> = subjects
+                .iter()
+                .filter(|subject| subject.kind() == kind)
+                .map(Subject::value)
+                .collect();
             for chunk in values.chunks(CHUNK) {
-                let select = Statement::new(format!("SELECT {COLUMNS} FROM bans WHERE kind = ? AND value IN "))
-                    .bind(kind)
-                    .list(chunk.iter().map(String::as_str));
+                let select = Statement::new(format!(
+                    "SELECT {COLUMNS} FROM bans WHERE kind = ? AND value IN "
+                ))
+                .bind(kind)
+                .list(chunk.iter().map(String::as_str));
                 found.extend(self.fetch(select).await?);
             }
         }
         Ok(found)
     }
 
-    async fn page(&self, now: Timestamp, after: Option<&Subject>, limit: u32) -> Stored<Vec<KeptBan>> {
+    async fn page(
+        &self,
+        now: Timestamp,
+        after: Option<&Subject>,
+        limit: u32,
+    ) -> Stored<Vec<KeptBan>> {
         // Sorts before every kind.
-        let (kind, value) = after.map_or(("", String::new()), |subject| (subject.kind(), subject.value()));
+        let (kind, value) =
+            after.map_or(("", String::new()), |subject| (subject.kind(), subject.value()));
         let select = Statement::new(format!(
             "SELECT {COLUMNS} FROM bans WHERE (kind > ? OR (kind = ? AND value > ?)) AND lifted_at_ms IS NULL \
              AND (expires_at_ms IS NULL OR expires_at_ms > ?) ORDER BY kind, value LIMIT ?"
@@ -53,13 +66,20 @@ impl<S: Store> BanLedger for S {
     }
 
     async fn shares_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<KeptBan>> {
-        let select = Statement::new(format!("SELECT {COLUMNS} FROM bans WHERE share_due_at_ms <= ? ORDER BY share_due_at_ms LIMIT ?"))
-            .bind(now)
-            .bind(limit);
+        let select = Statement::new(format!(
+            "SELECT {COLUMNS} FROM bans WHERE share_due_at_ms <= ? ORDER BY share_due_at_ms LIMIT ?"
+        ))
+        .bind(now)
+        .bind(limit);
         self.fetch(select).await
     }
 
-    async fn note_shared(&self, subject: &Subject, version: u64, again_at: Option<Timestamp>) -> Stored<()> {
+    async fn note_shared(
+        &self,
+        subject: &Subject,
+        version: u64,
+        again_at: Option<Timestamp>,
+    ) -> Stored<()> {
         self.transact(NoteShared { subject: subject.clone(), version, again_at }).await
     }
 
@@ -89,7 +109,10 @@ impl FromRow for KeptBan {
 
 /// The row of a subject.
 fn of_subject(statement: Statement, subject: &Subject) -> Statement {
-    statement.sql(" WHERE kind = ? AND value = ?").bind(subject.kind()).bind(subject.value().as_str())
+    statement
+        .sql(" WHERE kind = ? AND value = ?")
+        .bind(subject.kind())
+        .bind(subject.value().as_str())
 }
 
 /// See [`BanLedger::put`].
@@ -100,7 +123,7 @@ struct Put {
 impl Work for Put {
     type Output = ();
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<(), Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<(), Failure> {
         let Ban { subject, reason, created_at, expires_at } = &self.ban;
         let update = Statement::new(
             "UPDATE bans SET reason = ?, created_at_ms = ?, expires_at_ms = ?, lifted_at_ms = NULL, changed_at_ms = ?, \
@@ -111,10 +134,11 @@ impl Work for Put {
         .bind(*expires_at)
         .bind(*created_at)
         .bind(*created_at);
-        if session.execute(&of_subject(update, subject)).await? > 0 {
+        if transaction.execute(&of_subject(update, subject)).await? > 0 {
             return Ok(());
         }
-        // When another transaction inserts it first, this one is refused by the key and run again.
+        // If another transaction inserts it first, the key refuses this insert and the transaction
+        // runs again.
         let insert = Statement::new(
             "INSERT INTO bans (kind, value, reason, created_at_ms, expires_at_ms, changed_at_ms, version, share_due_at_ms) VALUES ",
         )
@@ -128,7 +152,7 @@ impl Work for Put {
             1_i64.into(),
             (*created_at).into(),
         ]]);
-        session.execute(&insert).await.map(drop)
+        transaction.execute(&insert).await.map(drop)
     }
 }
 
@@ -141,7 +165,7 @@ struct Lift {
 impl Work for Lift {
     type Output = bool;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<bool, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<bool, Failure> {
         let update = Statement::new("UPDATE bans SET lifted_at_ms = ?, changed_at_ms = ?, version = version + 1, share_due_at_ms = ?")
             .bind(self.now)
             .bind(self.now)
@@ -149,7 +173,7 @@ impl Work for Lift {
         let update = of_subject(update, &self.subject)
             .sql(" AND lifted_at_ms IS NULL AND (expires_at_ms IS NULL OR expires_at_ms > ?)")
             .bind(self.now);
-        Ok(session.execute(&update).await? > 0)
+        Ok(transaction.execute(&update).await? > 0)
     }
 }
 
@@ -163,10 +187,12 @@ struct NoteShared {
 impl Work for NoteShared {
     type Output = ();
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<(), Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<(), Failure> {
         let update = Statement::new("UPDATE bans SET share_due_at_ms = ?").bind(self.again_at);
-        let update = of_subject(update, &self.subject).sql(" AND version = ?").bind(signed("version", self.version)?);
-        session.execute(&update).await.map(drop)
+        let update = of_subject(update, &self.subject)
+            .sql(" AND version = ?")
+            .bind(signed("version", self.version)?);
+        transaction.execute(&update).await.map(drop)
     }
 }
 
@@ -179,7 +205,7 @@ struct DeleteOver {
 impl Work for DeleteOver {
     type Output = u32;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<u32, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<u32, Failure> {
         let select = Statement::new(format!(
             "SELECT {COLUMNS} FROM bans WHERE share_due_at_ms IS NULL AND (expires_at_ms <= ? OR lifted_at_ms <= ?) LIMIT ?"
         ))
@@ -187,11 +213,11 @@ impl Work for DeleteOver {
         .bind(self.before)
         .bind(self.limit);
         let mut deleted = 0;
-        for over in session.fetch::<KeptBan>(&select).await? {
+        for over in transaction.fetch::<KeptBan>(&select).await? {
             let delete = of_subject(Statement::new("DELETE FROM bans"), &over.ban.subject)
                 .sql(" AND version = ?")
                 .bind(signed("version", over.version)?);
-            deleted += session.execute(&delete).await?;
+            deleted += transaction.execute(&delete).await?;
         }
         Ok(u32::try_from(deleted).unwrap_or(u32::MAX))
     }

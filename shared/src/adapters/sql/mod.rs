@@ -1,18 +1,20 @@
 //! The ledger in SQL, written once for every database that can run it.
 //!
-//! `SQLite` and `MySQL` differ in how they connect, begin and commit, and in a few words of their dialect. They say so by
-//! implementing [`Store`]; whatever does gets the ledger's ports (`Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`,
-//! `SigningKeys`) from here.
+//! `SQLite` and `MySQL` differ in how they connect, begin and commit, and in a few words of their
+//! dialect. Each implements [`Store`] for that; every implementation gets the ledger's ports
+//! (`Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`, `SigningKeys`) from here.
 //!
-//! The rules that keep the books right under concurrency:
-//! - What changes how many units are held is one transaction that locks the sales' rows first, in id order, so that two
-//!   of them can't wait for each other in a circle.
-//! - Decisions are taken from rows that the transaction has locked, or by the condition of the one `UPDATE`. A plain
-//!   read only finds out what to lock.
-//! - Rows are locked through the primary key or the slot's key, never by a scan that would lock rows of others.
+//! These rules keep the books right under concurrency:
+//! - A change of how many units are held is one transaction, which locks the sales' rows first, in
+//!   id order, so that two of them can't deadlock.
+//! - Decisions use rows that the transaction has locked, or the condition of a single `UPDATE`. A
+//!   plain read only finds out what to lock.
+//! - Rows are locked through the primary key or the slot's key, never by a scan, which would lock
+//!   other rows too.
 
 mod bans;
 mod keys;
+mod locking;
 mod orders;
 mod recording;
 mod rows;
@@ -30,8 +32,8 @@ pub(super) use statement::{Statement, Value};
 
 use crate::ports::Stored;
 
-/// Values in one `IN` list, and rows in one `INSERT`: well below what the databases take in one statement, and a power
-/// of two, as lists are padded to.
+/// Values in one `IN` list, and rows in one `INSERT`: well below the databases' limits per
+/// statement, and a power of two, because lists are padded to one.
 const CHUNK: usize = 512;
 
 /// Sorts before every id.
@@ -39,7 +41,7 @@ const BEFORE_ALL_IDS: &str = "";
 /// Sorts after every id.
 const AFTER_ALL_IDS: &str = "~";
 
-/// Where the databases' SQL differs.
+/// The differences between the databases' SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// MySQL 8.0 and MariaDB 10.6 or newer.
@@ -49,7 +51,7 @@ pub(super) enum Dialect {
 }
 
 impl Dialect {
-    /// At the end of a `SELECT`: keeps the rows it read locked until the transaction ends.
+    /// At the end of a `SELECT`: keeps the rows locked until the transaction ends.
     const fn for_update(self) -> &'static str {
         match self {
             Self::MySql => " FOR UPDATE",
@@ -57,8 +59,8 @@ impl Dialect {
         }
     }
 
-    /// After a table's name: goes through that index (`PRIMARY`: the primary key), whatever the statistics of a young
-    /// table say.
+    /// After a table's name: forces that index (`PRIMARY`: the primary key), whatever the
+    /// statistics of a young table suggest.
     fn through(self, index: &str) -> String {
         match self {
             Self::MySql => format!(" FORCE INDEX ({index})"),
@@ -66,8 +68,9 @@ impl Dialect {
         }
     }
 
-    /// At the end of an `INSERT`: leaves out rows that would break a unique key, and only those. `column` is any of
-    /// the table. (`INSERT IGNORE` would also swallow what the other constraints refuse.)
+    /// At the end of an `INSERT`: skips rows that would violate a unique key, and only those.
+    /// `column` is any column of the table. (`INSERT IGNORE` would also hide violations of the
+    /// other constraints.)
     fn skip_duplicates(self, column: &str) -> String {
         match self {
             Self::MySql => format!(" ON DUPLICATE KEY UPDATE {column} = {column}"),
@@ -76,12 +79,12 @@ impl Dialect {
     }
 }
 
-/// What went wrong inside a transaction, before anyone has decided what it means to the caller.
+/// A failure inside a transaction, before it is decided what it means to the caller.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The library or the database.
+    /// An error of the library or the database.
     Sql(sqlx::Error),
-    /// What was read, or should be stored, can't be.
+    /// A value that was read or is to be stored is invalid.
     Corrupt(String),
 }
 
@@ -92,35 +95,48 @@ impl From<sqlx::Error> for Failure {
 }
 
 /// A running transaction.
-pub(super) trait Session: Send {
-    /// Which SQL it takes.
+pub(super) trait Transaction: Send {
+    /// Its SQL dialect.
     const DIALECT: Dialect;
 
     /// Runs a query.
-    fn fetch<T: FromRow>(&mut self, statement: &Statement) -> impl Future<Output = Result<Vec<T>, Failure>> + Send;
+    fn fetch<T: FromRow>(
+        &mut self,
+        statement: &Statement,
+    ) -> impl Future<Output = Result<Vec<T>, Failure>> + Send;
 
-    /// Runs a change; returns how many rows met its condition.
-    fn execute(&mut self, statement: &Statement) -> impl Future<Output = Result<u64, Failure>> + Send;
+    /// Runs a change. Returns how many rows met its condition.
+    fn execute(
+        &mut self,
+        statement: &Statement,
+    ) -> impl Future<Output = Result<u64, Failure>> + Send;
 }
 
-/// What is done in one transaction. It may be run again when the database gives up on it (a deadlock).
+/// The work of one transaction. It may run again when the database aborts the transaction (a
+/// deadlock).
 pub(super) trait Work: Send + Sync + 'static {
-    /// What comes out of it.
+    /// The work's result.
     type Output: Send + 'static;
 
-    /// Does it; an error undoes all of it.
-    fn run<S: Session>(&self, session: &mut S) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
+    /// Runs the work; an error rolls all of it back.
+    fn run<S: Transaction>(
+        &self,
+        transaction: &mut S,
+    ) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
 }
 
 /// A database that can hold the ledger.
 pub(super) trait Store: Send + Sync {
-    /// Which SQL it takes.
+    /// Its SQL dialect.
     const DIALECT: Dialect;
 
     /// Runs one query on committed data.
-    fn fetch<T: FromRow>(&self, statement: Statement) -> impl Future<Output = Stored<Vec<T>>> + Send;
+    fn fetch<T: FromRow>(
+        &self,
+        statement: Statement,
+    ) -> impl Future<Output = Stored<Vec<T>>> + Send;
 
-    /// Runs work in a transaction: all of it is durable when this returns `Ok`.
+    /// Runs work in a transaction. Everything is durable when this returns `Ok`.
     fn transact<W: Work>(&self, work: W) -> impl Future<Output = Stored<W::Output>> + Send;
 }
 

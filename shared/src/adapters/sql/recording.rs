@@ -1,281 +1,135 @@
-//! How admitted orders become confirmed or rejected, decided from locked rows and without any I/O.
+//! Recording a batch of admitted orders: one transaction that locks the rows, lets the domain
+//! decide and stores the decisions.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::{
-    domain::{Currency, Order, OrderId, OrderRequest, OrderStatus, RejectReason, SaleId, Timestamp, UserId},
-    ports::{Recorded, Unrecordable},
+use super::{
+    CHUNK, Failure, FromRow, Row, Statement, Transaction, Work,
+    locking::{add_to_sold, insert, lock_orders, lock_sales},
+};
+use crate::domain::{
+    AdmittedOrder, LedgerSlot, Recorded, RecordingView, SaleId, Timestamp, Unrecordable, UserId,
 };
 
-/// A sale whose row is locked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct HeldSale {
-    pub(super) sale_id: SaleId,
-    pub(super) stock: u32,
-    pub(super) sold: u32,
-    pub(super) per_user_limit: u32,
-    pub(super) price: i64,
-    pub(super) currency: Currency,
+/// See [`crate::ports::OrderLedger::record`].
+pub(super) struct Record {
+    pub(super) requests: Vec<AdmittedOrder>,
+    pub(super) now: Timestamp,
+    pub(super) pay_by: Timestamp,
 }
 
-/// A unit that a user holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct HeldSlot {
-    pub(super) sale_id: SaleId,
-    pub(super) user_id: UserId,
-    pub(super) slot: u32,
-}
+impl Work for Record {
+    type Output = Vec<Result<Recorded, Unrecordable>>;
 
-/// A row to be inserted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NewOrder {
-    pub(super) order: Order,
-    /// Set exactly when the order is active.
-    pub(super) slot: Option<u32>,
-}
-
-/// What the locked rows say, kept up to date while the batch is decided order by order.
-#[derive(Debug)]
-pub(super) struct Book {
-    sales: HashMap<SaleId, HeldSale>,
-    /// Other prices that sales have had.
-    earlier_prices: HashSet<(SaleId, i64)>,
-    slots: HashMap<(SaleId, UserId), BTreeSet<u32>>,
-    existing: HashMap<OrderId, Order>,
-}
-
-/// What became of one request.
-pub(super) type Outcome = Result<Recorded, Unrecordable>;
-
-/// What is to be written, and what the caller is told once it is.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Decided {
-    pub(super) outcomes: Vec<Outcome>,
-    pub(super) inserts: Vec<NewOrder>,
-    /// Units newly held, by sale.
-    pub(super) taken: BTreeMap<SaleId, u32>,
-}
-
-impl Book {
-    pub(super) fn new(
-        sales: HashMap<SaleId, HeldSale>,
-        earlier_prices: HashSet<(SaleId, i64)>,
-        slots: Vec<HeldSlot>,
-        existing: HashMap<OrderId, Order>,
-    ) -> Self {
-        let mut held = HashMap::<_, BTreeSet<u32>>::new();
-        for slot in slots {
-            held.entry((slot.sale_id, slot.user_id)).or_default().insert(slot.slot);
-        }
-        Self { sales, earlier_prices, slots: held, existing }
-    }
-
-    /// Decides a batch in its order: who comes first gets the unit.
-    pub(super) fn decide(mut self, requests: &[OrderRequest], now: Timestamp, pay_by: Timestamp) -> Decided {
-        let mut decided = Decided::default();
-        for request in requests {
-            if let Some(order) = self.existing.get(&request.order_id) {
-                decided.outcomes.push(Ok(Recorded { order: order.clone(), fresh: false }));
-                continue;
-            }
-            if let Err(wrong) = storable(request).and_then(|()| self.priced(request)) {
-                decided.outcomes.push(Err(wrong));
-                continue;
-            }
-            let new = match self.take(request.sale_id, request.user_id) {
-                Ok(slot) => {
-                    *decided.taken.entry(request.sale_id).or_default() += 1;
-                    let order = recorded(request, OrderStatus::Confirmed, now);
-                    NewOrder { order: Order { pay_by: Some(pay_by), ..order }, slot: Some(slot) }
-                }
-                Err(reason) => {
-                    let order = recorded(request, OrderStatus::Rejected, now);
-                    NewOrder { order: Order { reason: Some(reason), ..order }, slot: None }
-                }
-            };
-            // The same id once more in this batch finds it here.
-            self.existing.insert(request.order_id, new.order.clone());
-            decided.outcomes.push(Ok(Recorded { order: new.order.clone(), fresh: true }));
-            decided.inserts.push(new);
-        }
-        decided
-    }
-
-    /// Whether the sale has, or once had, the price of the request. Nobody can have been admitted at another: the message was
-    /// not made by us.
-    fn priced(&self, request: &OrderRequest) -> Result<(), Unrecordable> {
-        let OrderRequest { order_id, sale_id, price, currency, .. } = request;
-        let Some(sale) = self.sales.get(sale_id) else {
-            return Ok(());
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Self::Output, Failure> {
+        let sales =
+            lock_sales(transaction, self.requests.iter().map(|request| request.sale_id).collect())
+                .await?;
+        let sales: HashMap<_, _> = sales.into_iter().map(|sale| (sale.sale_id, sale)).collect();
+        let existing = lock_orders(
+            transaction,
+            self.requests.iter().map(|request| request.order_id).collect(),
+        )
+        .await?;
+        let existing: HashMap<_, _> =
+            existing.into_iter().map(|order| (order.order_id, order)).collect();
+        // Lock slots only for orders that may be confirmed; other rows stay unlocked.
+        let is_open = |request: &&AdmittedOrder| {
+            sales.contains_key(&request.sale_id) && !existing.contains_key(&request.order_id)
         };
-        if *currency == sale.currency && (*price == sale.price || self.earlier_prices.contains(&(*sale_id, *price))) {
-            return Ok(());
-        }
-        Err(Unrecordable(format!("order {order_id} has the price {price} {}, which its sale never had", currency.as_str())))
-    }
-
-    /// Takes a unit for the user and says in which slot; the reasons are tried in the order of the admission store.
-    fn take(&mut self, sale_id: SaleId, user_id: UserId) -> Result<u32, RejectReason> {
-        let sale = self.sales.get_mut(&sale_id).ok_or(RejectReason::UnknownSale)?;
-        let slots = self.slots.entry((sale_id, user_id)).or_default();
-        if slots.len() >= sale.per_user_limit as usize {
-            return Err(RejectReason::AlreadyBought);
-        }
-        if sale.sold >= sale.stock {
-            return Err(RejectReason::SoldOut);
-        }
-        // The smallest free one: the unique key then refuses a slot that was somehow given twice.
-        let slot = (1..).find(|slot| !slots.contains(slot)).expect("a user holds fewer slots than there are numbers");
-        slots.insert(slot);
-        sale.sold += 1;
-        Ok(slot)
-    }
-}
-
-/// Whether a request can ever be stored.
-pub(super) fn storable(request: &OrderRequest) -> Result<(), Unrecordable> {
-    if request.price < 0 {
-        return Err(Unrecordable(format!("order {} has a price below zero", request.order_id)));
-    }
-    Ok(())
-}
-
-/// The row of a request that the ledger sees for the first time.
-pub(super) fn recorded(request: &OrderRequest, status: OrderStatus, now: Timestamp) -> Order {
-    Order { status, updated_at: now, version: 1, ..Order::queued(request) }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const NOW: Timestamp = Timestamp::from_epoch_ms(1_000);
-    const PAY_BY: Timestamp = Timestamp::from_epoch_ms(2_000);
-
-    fn nth(n: u8) -> [u8; 10] {
-        [n; 10]
-    }
-
-    fn sale(n: u8) -> SaleId {
-        SaleId::new(NOW, &nth(n))
-    }
-
-    fn user(n: u8) -> UserId {
-        UserId::new(NOW, &nth(n))
-    }
-
-    fn request(order: u8, sale_n: u8, user_n: u8) -> OrderRequest {
-        OrderRequest {
-            order_id: OrderId::new(NOW, &nth(order)),
-            sale_id: sale(sale_n),
-            user_id: user(user_n),
-            price: 1,
-            currency: Currency::USD,
-            admitted_at: NOW,
-            traceparent: None,
-        }
-    }
-
-    fn held(n: u8, stock: u32, sold: u32, per_user_limit: u32) -> (SaleId, HeldSale) {
-        (sale(n), HeldSale { sale_id: sale(n), stock, sold, per_user_limit, price: 1, currency: Currency::USD })
-    }
-
-    fn book<const N: usize>(sales: [(SaleId, HeldSale); N], slots: Vec<HeldSlot>) -> Book {
-        Book::new(HashMap::from(sales), HashSet::new(), slots, HashMap::new())
-    }
-
-    fn verdicts(decided: &Decided) -> Vec<(Option<RejectReason>, bool)> {
-        decided.outcomes.iter().map(|outcome| outcome.as_ref().map(|recorded| (recorded.order.reason, recorded.fresh)).unwrap()).collect()
-    }
-
-    #[test]
-    fn reasons_come_in_order() {
-        use RejectReason::{AlreadyBought, SoldOut, UnknownSale};
-        let slots = vec![HeldSlot { sale_id: sale(1), user_id: user(1), slot: 1 }];
-        let book = book([held(1, 2, 1, 1)], slots);
-        let batch = [request(1, 1, 1), request(2, 1, 2), request(3, 1, 3), request(2, 1, 2), request(4, 9, 1), request(5, 1, 2)];
-        let decided = book.decide(&batch, NOW, PAY_BY);
-        assert_eq!(
-            verdicts(&decided),
-            [
-                (Some(AlreadyBought), true),
-                (None, true),
-                (Some(SoldOut), true),
-                (None, false),
-                (Some(UnknownSale), true),
-                (Some(AlreadyBought), true)
-            ]
+        let buyers = self
+            .requests
+            .iter()
+            .filter(is_open)
+            .map(|request| (request.sale_id, request.user_id))
+            .collect();
+        let slots = lock_slots(transaction, buyers).await?;
+        // Rarely any: the price has changed since the order was admitted.
+        let differs = |request: &&AdmittedOrder| {
+            sales.get(&request.sale_id).is_some_and(|sale| sale.price != request.price)
+        };
+        let earlier_prices = earlier_prices(
+            transaction,
+            self.requests.iter().filter(differs).map(|request| request.sale_id).collect(),
+        )
+        .await?;
+        let decided = RecordingView::new(sales, earlier_prices, slots, existing).decide(
+            &self.requests,
+            self.now,
+            self.pay_by,
         );
-        assert_eq!(decided.taken, BTreeMap::from([(sale(1), 1)]));
-        assert_eq!(decided.inserts.len(), 5);
-    }
-
-    #[test]
-    fn only_prices_that_the_sale_had_are_recorded() {
-        let earlier = HashSet::from([(sale(1), 7), (sale(2), 9)]);
-        let book = Book::new(HashMap::from([held(1, 9, 0, 9)]), earlier, Vec::new(), HashMap::new());
-        let at = |order, price, currency| OrderRequest { price, currency, ..request(order, 1, 1) };
-        let batch = [
-            at(1, 1, Currency::USD),
-            at(2, 7, Currency::USD),
-            at(3, 0, Currency::USD),
-            at(4, 1, Currency::CNY),
-            at(5, 9, Currency::USD),
-            OrderRequest { price: 0, ..request(6, 9, 1) },
-        ];
-        let decided = book.decide(&batch, NOW, PAY_BY);
-        let told: Vec<_> = decided.outcomes.iter().map(|outcome| outcome.as_ref().map(|recorded| recorded.order.reason)).collect();
-        assert!(matches!(told[..], [Ok(None), Ok(None), Err(_), Err(_), Err(_), Ok(Some(RejectReason::UnknownSale))]), "{told:?}");
-        assert!(told[2].unwrap_err().0.contains("the price 0 USD"), "{told:?}");
-        assert_eq!((decided.inserts.len(), &decided.taken), (3, &BTreeMap::from([(sale(1), 2)])), "they hold no unit");
-    }
-
-    #[test]
-    fn the_smallest_free_slot_is_given() {
-        let slots = [1, 3].map(|slot| HeldSlot { sale_id: sale(1), user_id: user(1), slot }).to_vec();
-        let decided = book([held(1, 9, 2, 4)], slots).decide(&[request(1, 1, 1), request(2, 1, 1), request(3, 1, 1)], NOW, PAY_BY);
-        assert_eq!(decided.inserts.iter().map(|new| new.slot).collect::<Vec<_>>(), [Some(2), Some(4), None]);
-    }
-
-    proptest! {
-        #[test]
-        fn neither_stock_nor_limit_is_ever_passed(
-            batch in prop::collection::vec((0_u8..40, 0_u8..3, 0_u8..5), 0..60),
-            stock in 0_u32..12,
-            sold in 0_u32..12,
-            limit in 1_u32..4,
-        ) {
-            let sold = sold.min(stock);
-            let sales = [held(0, stock, sold, limit), held(1, 3, 0, 1)];
-            let requests: Vec<_> = batch.iter().map(|&(order, sale, user)| request(order, sale, user)).collect();
-            let decided = book(sales, Vec::new()).decide(&requests, NOW, PAY_BY);
-
-            prop_assert_eq!(decided.outcomes.len(), requests.len());
-            for (request, outcome) in requests.iter().zip(&decided.outcomes) {
-                prop_assert_eq!(request.order_id, outcome.as_ref().unwrap().order.order_id);
-            }
-            let ids: BTreeSet<_> = decided.inserts.iter().map(|new| new.order.order_id).collect();
-            prop_assert_eq!(ids.len(), decided.inserts.len());
-            prop_assert_eq!(decided.outcomes.iter().filter(|outcome| outcome.as_ref().unwrap().fresh).count(), ids.len());
-
-            let active: Vec<_> = decided.inserts.iter().filter(|new| new.order.status.is_active()).collect();
-            prop_assert!(active.iter().filter(|new| new.order.sale_id == sale(0)).count() <= (stock - sold) as usize);
-            let slots: BTreeSet<_> = active.iter().map(|new| (new.order.sale_id, new.order.user_id, new.slot)).collect();
-            prop_assert_eq!(slots.len(), active.len());
-            for user_n in 0..5 {
-                let count = active.iter().filter(|new| new.order.sale_id == sale(0) && new.order.user_id == user(user_n)).count();
-                prop_assert!(count <= limit as usize);
-            }
-            for new in &decided.inserts {
-                prop_assert_eq!(new.slot.is_some(), new.order.status.is_active());
-                prop_assert_eq!(new.order.reason.is_some(), new.order.status == OrderStatus::Rejected);
-                prop_assert_eq!(new.order.pay_by.is_some(), new.order.status.is_active());
-            }
-            for (&sale_id, &taken) in &decided.taken {
-                prop_assert_eq!(taken as usize, active.iter().filter(|new| new.order.sale_id == sale_id).count());
-            }
+        insert(transaction, &decided.inserts).await?;
+        for (&sale_id, &units) in &decided.taken {
+            add_to_sold(transaction, sale_id, units.into()).await?;
         }
+        Ok(decided.outcomes)
+    }
+}
+
+/// All prices that the sales have had.
+async fn earlier_prices<S: Transaction>(
+    transaction: &mut S,
+    sale_ids: BTreeSet<SaleId>,
+) -> Result<HashSet<(SaleId, i64)>, Failure> {
+    let mut prices = HashSet::new();
+    for chunk in sale_ids.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
+        let select = Statement::new("SELECT sale_id, price FROM sale_prices WHERE sale_id IN ")
+            .list(chunk.iter().copied());
+        prices.extend(
+            transaction
+                .fetch::<Price>(&select)
+                .await?
+                .into_iter()
+                .map(|Price(sale_id, price)| (sale_id, price)),
+        );
+    }
+    Ok(prices)
+}
+
+struct Price(SaleId, i64);
+
+impl FromRow for Price {
+    fn from_row(row: &impl Row) -> Result<Self, Failure> {
+        Ok(Self(row.parsed("sale_id")?, row.int("price")?))
+    }
+}
+
+/// Locks the units that the users hold in the sales.
+async fn lock_slots<S: Transaction>(
+    transaction: &mut S,
+    buyers: BTreeSet<(SaleId, UserId)>,
+) -> Result<Vec<LedgerSlot>, Failure> {
+    let mut slots = Vec::new();
+    for chunk in buyers.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
+        // `version` is selected only because the index does not contain it. If an index covers all
+        // columns, MySQL scans it while the table is small, and so meets the locked orders of other
+        // sales.
+        let mut select = Statement::new(format!(
+            "SELECT sale_id, user_id, active_slot, version FROM orders{} WHERE active_slot IS NOT NULL AND (",
+            S::DIALECT.through("orders_slot_held_once")
+        ));
+        let mut separator = "";
+        for of_sale in chunk.chunk_by(|(a, _), (b, _)| a == b) {
+            select = select.sql(separator).sql("(sale_id = ? AND user_id IN ").bind(of_sale[0].0);
+            select = select.list(of_sale.iter().map(|&(_, user_id)| user_id)).sql(")");
+            if !separator.is_empty() {
+                select = select.once();
+            }
+            separator = " OR ";
+        }
+        slots.extend(
+            transaction.fetch::<LedgerSlot>(&select.sql(")").sql(S::DIALECT.for_update())).await?,
+        );
+    }
+    Ok(slots)
+}
+
+impl FromRow for LedgerSlot {
+    fn from_row(row: &impl Row) -> Result<Self, Failure> {
+        Ok(Self {
+            sale_id: row.parsed("sale_id")?,
+            user_id: row.parsed("user_id")?,
+            slot: row.number("active_slot")?,
+        })
     }
 }

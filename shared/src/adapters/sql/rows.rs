@@ -1,11 +1,11 @@
-//! Rows and what they mean.
+//! Database rows and the values read from them.
 
 use std::str::FromStr;
 
 use super::{Failure, Value};
 use crate::domain::{Order, Phone, Sale, Timestamp, User};
 
-/// A row of some database. The errors of these methods name the column.
+/// A row of either database. The errors of these methods name the column.
 pub(in crate::adapters) trait Row {
     fn text(&self, column: &'static str) -> Result<String, Failure>;
     fn text_or_null(&self, column: &'static str) -> Result<Option<String>, Failure>;
@@ -13,38 +13,45 @@ pub(in crate::adapters) trait Row {
     fn int_or_null(&self, column: &'static str) -> Result<Option<i64>, Failure>;
     fn bytes(&self, column: &'static str) -> Result<Vec<u8>, Failure>;
 
-    /// Text that means something; the error does not repeat it.
+    /// A text that is parsed. The error does not repeat it.
     fn parsed<T: FromStr>(&self, column: &'static str) -> Result<T, Failure> {
         parse(column, &self.text(column)?)
     }
 
-    /// A number that fits.
+    /// A number as a `T`. An error if it is out of range.
     fn number<T: TryFrom<i64>>(&self, column: &'static str) -> Result<T, Failure> {
         let number = self.int(column)?;
-        T::try_from(number).map_err(|_| Failure::Corrupt(format!("column {column} holds {number}, which is out of range")))
+        T::try_from(number).map_err(|_| {
+            Failure::Corrupt(format!("column {column} holds {number}, which is out of range"))
+        })
     }
 
-    /// Milliseconds since the epoch.
+    /// A time, stored as milliseconds since the epoch.
     fn time(&self, column: &'static str) -> Result<Timestamp, Failure> {
         self.int(column).map(Timestamp::from_epoch_ms)
     }
 }
 
 fn parse<T: FromStr>(column: &'static str, text: &str) -> Result<T, Failure> {
-    text.parse().map_err(|_| Failure::Corrupt(format!("column {column} holds text that has no meaning there")))
+    text.parse().map_err(|_| {
+        Failure::Corrupt(format!("column {column} holds text that has no meaning there"))
+    })
 }
 
-/// A `u64` as the databases keep it.
+/// A `u64` as the databases store it.
 pub(super) fn signed(what: &'static str, number: u64) -> Result<Value, Failure> {
-    i64::try_from(number).map(Value::Int).map_err(|_| Failure::Corrupt(format!("{what} is {number}, which is out of range")))
+    i64::try_from(number)
+        .map(Value::Int)
+        .map_err(|_| Failure::Corrupt(format!("{what} is {number}, which is out of range")))
 }
 
-/// What can be made of a row.
+/// A value that can be read from a row.
 pub(in crate::adapters) trait FromRow: Sized + Send + Unpin {
     fn from_row(row: &impl Row) -> Result<Self, Failure>;
 }
 
-pub(super) const USER_COLUMNS: &str = "user_id, phone, password_hash, role, created_at_ms, generation";
+pub(super) const USER_COLUMNS: &str =
+    "user_id, phone, password_hash, role, created_at_ms, generation";
 
 impl FromRow for User {
     fn from_row(row: &impl Row) -> Result<Self, Failure> {
@@ -84,8 +91,7 @@ impl FromRow for Sale {
     }
 }
 
-pub(super) const ORDER_COLUMNS: &str =
-    "order_id, sale_id, user_id, status, reason, price, currency, created_at_ms, pay_by_ms, updated_at_ms, version";
+pub(super) const ORDER_COLUMNS: &str = "order_id, sale_id, user_id, status, reason, price, currency, created_at_ms, pay_by_ms, updated_at_ms, version";
 
 impl FromRow for Order {
     fn from_row(row: &impl Row) -> Result<Self, Failure> {

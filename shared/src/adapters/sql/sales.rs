@@ -3,12 +3,13 @@
 use async_trait::async_trait;
 
 use super::{
-    AFTER_ALL_IDS, BEFORE_ALL_IDS, Failure, FromRow, Row, Session, Statement, Store, Value, Work,
+    AFTER_ALL_IDS, BEFORE_ALL_IDS, Failure, FromRow, Row, Statement, Store, Transaction, Value,
+    Work,
     rows::{SALE_COLUMNS, signed},
 };
 use crate::{
-    domain::{Sale, SaleChange, SaleId, Timestamp},
-    ports::{Changed, CreatedOnce, CreationKey, Sales, Stored},
+    domain::{CreationKey, Sale, SaleChange, SaleChanged, SaleCreated, SaleId, Timestamp},
+    ports::{Sales, Stored},
 };
 
 #[async_trait]
@@ -17,23 +18,31 @@ impl<S: Store> Sales for S {
         self.transact(CreateSale { sale: sale.clone() }).await
     }
 
-    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<CreatedOnce> {
+    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<SaleCreated> {
         self.transact(CreateSaleOnce { sale: sale.clone(), once: once.clone() }).await
     }
 
     async fn get(&self, sale_id: SaleId) -> Stored<Option<Sale>> {
-        let select = Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE sale_id = ?")).bind(sale_id);
+        let select = Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE sale_id = ?"))
+            .bind(sale_id);
         Ok(self.fetch(select).await?.pop())
     }
 
     async fn list(&self, before: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
-        let select = Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE sale_id < ? ORDER BY sale_id DESC LIMIT ?"))
-            .bind(before.map_or_else(|| Value::from(AFTER_ALL_IDS), Value::from))
-            .bind(limit);
+        let select = Statement::new(format!(
+            "SELECT {SALE_COLUMNS} FROM sales WHERE sale_id < ? ORDER BY sale_id DESC LIMIT ?"
+        ))
+        .bind(before.map_or_else(|| Value::from(AFTER_ALL_IDS), Value::from))
+        .bind(limit);
         self.fetch(select).await
     }
 
-    async fn ending_from(&self, ends_from: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
+    async fn ending_from(
+        &self,
+        ends_from: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<Sale>> {
         let select =
             Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE ends_at_ms >= ? AND sale_id > ? ORDER BY sale_id LIMIT ?"))
                 .bind(ends_from)
@@ -51,7 +60,12 @@ impl<S: Store> Sales for S {
         self.fetch(select).await
     }
 
-    async fn ended_before(&self, ends_before: Timestamp, after: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
+    async fn ended_before(
+        &self,
+        ends_before: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<Sale>> {
         let select =
             Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE ends_at_ms < ? AND sale_id > ? ORDER BY sale_id LIMIT ?"))
                 .bind(ends_before)
@@ -60,7 +74,7 @@ impl<S: Store> Sales for S {
         self.fetch(select).await
     }
 
-    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<Changed> {
+    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<SaleChanged> {
         self.transact(ChangeSale { sale_id, change: change.clone() }).await
     }
 
@@ -77,8 +91,8 @@ struct CreateSale {
 impl Work for CreateSale {
     type Output = ();
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<(), Failure> {
-        insert(session, &self.sale, None).await
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<(), Failure> {
+        insert(transaction, &self.sale, None).await
     }
 }
 
@@ -89,21 +103,26 @@ struct CreateSaleOnce {
 }
 
 impl Work for CreateSaleOnce {
-    type Output = CreatedOnce;
+    type Output = SaleCreated;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<CreatedOnce, Failure> {
-        insert(session, &self.sale, Some(&self.once)).await?;
-        // Whichever insert was first has won; another one waited for it.
-        let select = Statement::new("SELECT sale_id, created_at_ms, creation_request FROM sales WHERE creation_key = ?")
-            .bind(self.once.key.as_str())
-            .sql(S::DIALECT.for_update());
-        let Some(found) = session.fetch::<ByKey>(&select).await?.pop() else {
-            return Err(Failure::Corrupt(format!("sale {} is there without its key", self.sale.sale_id)));
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<SaleCreated, Failure> {
+        insert(transaction, &self.sale, Some(&self.once)).await?;
+        // The first insert won; a concurrent one waited for it.
+        let select = Statement::new(
+            "SELECT sale_id, created_at_ms, creation_request FROM sales WHERE creation_key = ?",
+        )
+        .bind(self.once.key.as_str())
+        .sql(S::DIALECT.for_update());
+        let Some(found) = transaction.fetch::<ByKey>(&select).await?.pop() else {
+            return Err(Failure::Corrupt(format!(
+                "sale {} is there without its key",
+                self.sale.sale_id
+            )));
         };
         if found.request != self.once.request {
-            return Ok(CreatedOnce::OtherRequest);
+            return Ok(SaleCreated::OtherRequest);
         }
-        Ok(CreatedOnce::Created { sale_id: found.sale_id, created_at: found.created_at })
+        Ok(SaleCreated::Created { sale_id: found.sale_id, created_at: found.created_at })
     }
 }
 
@@ -115,12 +134,20 @@ struct ByKey {
 
 impl FromRow for ByKey {
     fn from_row(row: &impl Row) -> Result<Self, Failure> {
-        Ok(Self { sale_id: row.parsed("sale_id")?, created_at: row.time("created_at_ms")?, request: row.text("creation_request")? })
+        Ok(Self {
+            sale_id: row.parsed("sale_id")?,
+            created_at: row.time("created_at_ms")?,
+            request: row.text("creation_request")?,
+        })
     }
 }
 
-/// Inserts a sale unless its id or its key is there already.
-async fn insert<S: Session>(session: &mut S, sale: &Sale, once: Option<&CreationKey>) -> Result<(), Failure> {
+/// Inserts a sale unless its id or its key exists already.
+async fn insert<S: Transaction>(
+    transaction: &mut S,
+    sale: &Sale,
+    once: Option<&CreationKey>,
+) -> Result<(), Failure> {
     let row = [
         sale.sale_id.into(),
         sale.title.as_str().into(),
@@ -130,7 +157,7 @@ async fn insert<S: Session>(session: &mut S, sale: &Sale, once: Option<&Creation
         sale.original_price.into(),
         sale.currency.as_str().into(),
         sale.stock.into(),
-        // A new sale has no orders, whatever the caller says.
+        // A new sale has no orders, whatever `sold` the caller passes.
         Value::Int(0),
         sale.per_user_limit.into(),
         sale.starts_at.into(),
@@ -141,21 +168,24 @@ async fn insert<S: Session>(session: &mut S, sale: &Sale, once: Option<&Creation
         once.map(|once| once.key.as_str()).into(),
         once.map(|once| once.request.as_str()).into(),
     ];
-    let insert = Statement::new(format!("INSERT INTO sales ({SALE_COLUMNS}, creation_key, creation_request) VALUES "))
-        .rows([row])
-        .sql(S::DIALECT.skip_duplicates("sale_id"));
-    session.execute(&insert).await?;
-    keep_price(session, sale.sale_id).await
+    let insert = Statement::new(format!(
+        "INSERT INTO sales ({SALE_COLUMNS}, creation_key, creation_request) VALUES "
+    ))
+    .rows([row])
+    .sql(S::DIALECT.skip_duplicates("sale_id"));
+    transaction.execute(&insert).await?;
+    keep_price(transaction, sale.sale_id).await
 }
 
-/// Keeps the price that the sale's row has, so that orders admitted at it can be recorded after it has changed.
-async fn keep_price<S: Session>(session: &mut S, sale_id: SaleId) -> Result<(), Failure> {
+/// Stores the price in the sale's row, so that orders admitted at it can still be recorded after it
+/// changes.
+async fn keep_price<S: Transaction>(transaction: &mut S, sale_id: SaleId) -> Result<(), Failure> {
     let insert = Statement::new(
         "INSERT INTO sale_prices (sale_id, price) SELECT sales.sale_id, sales.price FROM sales WHERE sales.sale_id = ? AND NOT EXISTS \
          (SELECT 1 FROM sale_prices AS kept WHERE kept.sale_id = sales.sale_id AND kept.price = sales.price)",
     )
     .bind(sale_id);
-    session.execute(&insert).await.map(drop)
+    transaction.execute(&insert).await.map(drop)
 }
 
 /// See [`Sales::change`].
@@ -165,22 +195,24 @@ struct ChangeSale {
 }
 
 impl Work for ChangeSale {
-    type Output = Changed;
+    type Output = SaleChanged;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<Changed, Failure> {
-        let select =
-            Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE sale_id = ?")).bind(self.sale_id).sql(S::DIALECT.for_update());
-        let Some(before) = session.fetch::<Sale>(&select).await?.pop() else {
-            return Ok(Changed::NotFound);
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<SaleChanged, Failure> {
+        let select = Statement::new(format!("SELECT {SALE_COLUMNS} FROM sales WHERE sale_id = ?"))
+            .bind(self.sale_id)
+            .sql(S::DIALECT.for_update());
+        let Some(before) = transaction.fetch::<Sale>(&select).await?.pop() else {
+            return Ok(SaleChanged::NotFound);
         };
         let sale = match before.changed(&self.change) {
             Ok(sale) => sale,
-            Err(error) => return Ok(Changed::Refused(error)),
+            Err(error) => return Ok(SaleChanged::Refused(error)),
         };
         let price_changes = sale.price != before.price;
         if price_changes {
-            // A process of an earlier version, which keeps no prices, may have set this one.
-            keep_price(session, sale.sale_id).await?;
+            // The current price may come from a process of an earlier version, which stores no
+            // prices.
+            keep_price(transaction, sale.sale_id).await?;
         }
         let update = Statement::new(
             "UPDATE sales SET title = ?, description = ?, image_url = ?, price = ?, original_price = ?, stock = ?, \
@@ -197,11 +229,11 @@ impl Work for ChangeSale {
         .bind(sale.ends_at)
         .bind(signed("version", sale.version)?)
         .bind(sale.sale_id);
-        session.execute(&update).await?;
+        transaction.execute(&update).await?;
         if price_changes {
-            keep_price(session, sale.sale_id).await?;
+            keep_price(transaction, sale.sale_id).await?;
         }
-        Ok(Changed::Changed(sale))
+        Ok(SaleChanged::Changed(sale))
     }
 }
 
@@ -213,14 +245,15 @@ struct RaiseEpoch {
 impl Work for RaiseEpoch {
     type Output = Option<u64>;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<Option<u64>, Failure> {
-        // The update locks the row, so the read sees this epoch and no later one.
-        let update = Statement::new("UPDATE sales SET epoch = epoch + 1 WHERE sale_id = ?").bind(self.sale_id);
-        if session.execute(&update).await? == 0 {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Option<u64>, Failure> {
+        // The update locks the row, so the read returns this epoch and no later one.
+        let update = Statement::new("UPDATE sales SET epoch = epoch + 1 WHERE sale_id = ?")
+            .bind(self.sale_id);
+        if transaction.execute(&update).await? == 0 {
             return Ok(None);
         }
         let select = Statement::new("SELECT epoch FROM sales WHERE sale_id = ?").bind(self.sale_id);
-        Ok(session.fetch::<Epoch>(&select).await?.pop().map(|Epoch(epoch)| epoch))
+        Ok(transaction.fetch::<Epoch>(&select).await?.pop().map(|Epoch(epoch)| epoch))
     }
 }
 

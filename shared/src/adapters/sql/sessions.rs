@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use async_trait::async_trait;
 
-use super::{CHUNK, Failure, FromRow, Row, Session as Transaction, Statement, Store, Work};
+use super::{CHUNK, Failure, FromRow, Row, Statement, Store, Transaction, Work};
 use crate::{
-    domain::{SessionId, Timestamp, UserId},
-    ports::{KeptSession, Opening, SESSIONS_PER_USER_MAX, Session, SessionLedger, Stored},
+    domain::{KeptSession, Opening, SESSIONS_PER_USER_MAX, Session, SessionId, Timestamp, UserId},
+    ports::{SessionLedger, Stored},
 };
 
 const COLUMNS: &str = "session_id, user_id, role, expires_at_ms, ended_at_ms";
-/// As many as are stored well within the time limit of one transaction.
+/// As many as one transaction stores well within its time limit.
 const SESSIONS_PER_TRANSACTION: usize = 10 * CHUNK;
 
 #[async_trait]
@@ -27,7 +27,9 @@ impl<S: Store> SessionLedger for S {
     async fn get_many(&self, session_ids: &[SessionId]) -> Stored<Vec<KeptSession>> {
         let mut found = Vec::with_capacity(session_ids.len());
         for chunk in session_ids.chunks(CHUNK) {
-            let select = Statement::new(format!("SELECT {COLUMNS} FROM sessions WHERE session_id IN ")).list(chunk.iter().copied());
+            let select =
+                Statement::new(format!("SELECT {COLUMNS} FROM sessions WHERE session_id IN "))
+                    .list(chunk.iter().copied());
             found.extend(self.fetch(select).await?);
         }
         Ok(found)
@@ -38,13 +40,19 @@ impl<S: Store> SessionLedger for S {
     }
 
     async fn ends_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<KeptSession>> {
-        let select = Statement::new(format!("SELECT {COLUMNS} FROM sessions WHERE end_due_at_ms <= ? ORDER BY end_due_at_ms LIMIT ?"))
-            .bind(now)
-            .bind(limit);
+        let select = Statement::new(format!(
+            "SELECT {COLUMNS} FROM sessions WHERE end_due_at_ms <= ? ORDER BY end_due_at_ms LIMIT ?"
+        ))
+        .bind(now)
+        .bind(limit);
         self.fetch(select).await
     }
 
-    async fn note_ends(&self, session_ids: &[SessionId], again_at: Option<Timestamp>) -> Stored<()> {
+    async fn note_ends(
+        &self,
+        session_ids: &[SessionId],
+        again_at: Option<Timestamp>,
+    ) -> Stored<()> {
         self.transact(NoteEnds { session_ids: session_ids.to_vec(), again_at }).await
     }
 
@@ -61,7 +69,10 @@ impl FromRow for KeptSession {
             role: row.parsed("role")?,
             expires_at: row.time("expires_at_ms")?,
         };
-        Ok(Self { session, ended_at: row.int_or_null("ended_at_ms")?.map(Timestamp::from_epoch_ms) })
+        Ok(Self {
+            session,
+            ended_at: row.int_or_null("ended_at_ms")?.map(Timestamp::from_epoch_ms),
+        })
     }
 }
 
@@ -74,9 +85,9 @@ struct Open {
 impl Work for Open {
     type Output = Vec<SessionId>;
 
-    async fn run<S: Transaction>(&self, session: &mut S) -> Result<Vec<SessionId>, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Vec<SessionId>, Failure> {
         let mut opened = Vec::with_capacity(self.openings.len());
-        // Users in the order of their ids, so that two transactions can't wait for each other in a circle.
+        // Users in order of their ids, so that two transactions can't deadlock.
         let mut by_user: BTreeMap<UserId, Vec<&Opening>> = BTreeMap::new();
         for opening in &self.openings {
             by_user.entry(opening.session.user_id).or_default().push(opening);
@@ -84,48 +95,79 @@ impl Work for Open {
         let users: Vec<UserId> = by_user.keys().copied().collect();
         let mut alive: HashSet<SessionId> = HashSet::new();
         for chunk in users.chunks(CHUNK) {
-            let lock = Statement::new(format!("SELECT user_id, generation FROM users{} WHERE user_id IN ", S::DIALECT.through("PRIMARY")))
-                .list(chunk.iter().copied())
-                .sql(" ORDER BY user_id")
-                .sql(S::DIALECT.for_update());
-            let generations: HashMap<UserId, u64> =
-                session.fetch::<Generation>(&lock).await?.into_iter().map(|user| (user.user_id, user.generation)).collect();
+            let lock = Statement::new(format!(
+                "SELECT user_id, generation FROM users{} WHERE user_id IN ",
+                S::DIALECT.through("PRIMARY")
+            ))
+            .list(chunk.iter().copied())
+            .sql(" ORDER BY user_id")
+            .sql(S::DIALECT.for_update());
+            let generations: HashMap<UserId, u64> = transaction
+                .fetch::<Generation>(&lock)
+                .await?
+                .into_iter()
+                .map(|user| (user.user_id, user.generation))
+                .collect();
             let current: Vec<&Session> = chunk
                 .iter()
                 .flat_map(|user_id| &by_user[user_id])
-                .filter(|opening| generations.get(&opening.session.user_id) == Some(&opening.generation))
+                .filter(|opening| {
+                    generations.get(&opening.session.user_id) == Some(&opening.generation)
+                })
                 .map(|opening| &opening.session)
                 .collect();
-            insert(session, &current).await?;
-            alive.extend(bounded(session, &current, self.now).await?);
+            insert(transaction, &current).await?;
+            alive.extend(bounded(transaction, &current, self.now).await?);
         }
-        opened.extend(self.openings.iter().map(|opening| opening.session.session_id).filter(|session_id| alive.contains(session_id)));
+        opened.extend(
+            self.openings
+                .iter()
+                .map(|opening| opening.session.session_id)
+                .filter(|session_id| alive.contains(session_id)),
+        );
         Ok(opened)
     }
 }
 
-async fn insert<S: Transaction>(session: &mut S, new: &[&Session]) -> Result<(), Failure> {
+async fn insert<S: Transaction>(transaction: &mut S, new: &[&Session]) -> Result<(), Failure> {
     for chunk in new.chunks(CHUNK) {
-        let rows = chunk.iter().map(|new| [new.session_id.into(), new.user_id.into(), new.role.as_str().into(), new.expires_at.into()]);
-        let insert = Statement::new("INSERT INTO sessions (session_id, user_id, role, expires_at_ms) VALUES ")
-            .rows(rows)
-            .sql(S::DIALECT.skip_duplicates("session_id"));
-        session.execute(&insert).await?;
+        let rows = chunk.iter().map(|new| {
+            [
+                new.session_id.into(),
+                new.user_id.into(),
+                new.role.as_str().into(),
+                new.expires_at.into(),
+            ]
+        });
+        let insert = Statement::new(
+            "INSERT INTO sessions (session_id, user_id, role, expires_at_ms) VALUES ",
+        )
+        .rows(rows)
+        .sql(S::DIALECT.skip_duplicates("session_id"));
+        transaction.execute(&insert).await?;
     }
     Ok(())
 }
 
-/// The living sessions of the users of `new`, after those that are too many were ended.
-async fn bounded<S: Transaction>(session: &mut S, new: &[&Session], now: Timestamp) -> Result<Vec<SessionId>, Failure> {
-    let users: Vec<UserId> = new.iter().map(|new| new.user_id).collect::<HashSet<_>>().into_iter().collect();
+/// The live sessions of the users in `new`, after ending those above the limit.
+async fn bounded<S: Transaction>(
+    transaction: &mut S,
+    new: &[&Session],
+    now: Timestamp,
+) -> Result<Vec<SessionId>, Failure> {
+    let users: Vec<UserId> =
+        new.iter().map(|new| new.user_id).collect::<HashSet<_>>().into_iter().collect();
     let mut living: HashMap<UserId, Vec<(Timestamp, SessionId)>> = HashMap::new();
     for chunk in users.chunks(CHUNK) {
         let select =
             Statement::new(format!("SELECT {COLUMNS} FROM sessions WHERE ended_at_ms IS NULL AND expires_at_ms > ? AND user_id IN "))
                 .bind(now)
                 .list(chunk.iter().copied());
-        for kept in session.fetch::<KeptSession>(&select).await? {
-            living.entry(kept.session.user_id).or_default().push((kept.session.expires_at, kept.session.session_id));
+        for kept in transaction.fetch::<KeptSession>(&select).await? {
+            living
+                .entry(kept.session.user_id)
+                .or_default()
+                .push((kept.session.expires_at, kept.session.session_id));
         }
     }
     let (mut alive, mut too_many) = (Vec::new(), Vec::new());
@@ -137,19 +179,24 @@ async fn bounded<S: Transaction>(session: &mut S, new: &[&Session], now: Timesta
     }
     for chunk in too_many.chunks(CHUNK) {
         let update = ending(now).sql("session_id IN ").list(chunk.iter().copied());
-        session.execute(&update).await?;
+        transaction.execute(&update).await?;
     }
     Ok(alive)
 }
 
-/// The beginning of a statement that ends sessions. The fast store is to be told at once.
+/// The beginning of a statement that ends sessions. Marks them so that the fast store is updated at
+/// once.
 fn ending(now: Timestamp) -> Statement {
-    Statement::new("UPDATE sessions SET ended_at_ms = ?, end_due_at_ms = ? WHERE ended_at_ms IS NULL AND ").bind(now).bind(now)
+    Statement::new(
+        "UPDATE sessions SET ended_at_ms = ?, end_due_at_ms = ? WHERE ended_at_ms IS NULL AND ",
+    )
+    .bind(now)
+    .bind(now)
 }
 
-/// Ends all sessions of a user but one.
+/// Ends all sessions of a user except one.
 pub(super) async fn end_all<S: Transaction>(
-    session: &mut S,
+    transaction: &mut S,
     user_id: UserId,
     keep: Option<SessionId>,
     now: Timestamp,
@@ -158,7 +205,7 @@ pub(super) async fn end_all<S: Transaction>(
     if let Some(keep) = keep {
         update = update.sql(" AND session_id <> ?").bind(keep);
     }
-    session.execute(&update).await.map(drop)
+    transaction.execute(&update).await.map(drop)
 }
 
 struct Generation {
@@ -182,9 +229,12 @@ struct End {
 impl Work for End {
     type Output = ();
 
-    async fn run<S: Transaction>(&self, session: &mut S) -> Result<(), Failure> {
-        let update = ending(self.now).sql("session_id = ? AND user_id = ?").bind(self.session_id).bind(self.user_id);
-        session.execute(&update).await.map(drop)
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<(), Failure> {
+        let update = ending(self.now)
+            .sql("session_id = ? AND user_id = ?")
+            .bind(self.session_id)
+            .bind(self.user_id);
+        transaction.execute(&update).await.map(drop)
     }
 }
 
@@ -197,12 +247,12 @@ struct NoteEnds {
 impl Work for NoteEnds {
     type Output = ();
 
-    async fn run<S: Transaction>(&self, session: &mut S) -> Result<(), Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<(), Failure> {
         for chunk in self.session_ids.chunks(CHUNK) {
             let update = Statement::new("UPDATE sessions SET end_due_at_ms = ? WHERE ended_at_ms IS NOT NULL AND session_id IN ")
                 .bind(self.again_at)
                 .list(chunk.iter().copied());
-            session.execute(&update).await?;
+            transaction.execute(&update).await?;
         }
         Ok(())
     }
@@ -217,15 +267,23 @@ struct DeleteOver {
 impl Work for DeleteOver {
     type Output = u32;
 
-    async fn run<S: Transaction>(&self, session: &mut S) -> Result<u32, Failure> {
-        let select = Statement::new(format!("SELECT {COLUMNS} FROM sessions WHERE expires_at_ms <= ? ORDER BY expires_at_ms LIMIT ?"))
-            .bind(self.before)
-            .bind(self.limit);
-        let over: Vec<SessionId> = session.fetch::<KeptSession>(&select).await?.into_iter().map(|kept| kept.session.session_id).collect();
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<u32, Failure> {
+        let select = Statement::new(format!(
+            "SELECT {COLUMNS} FROM sessions WHERE expires_at_ms <= ? ORDER BY expires_at_ms LIMIT ?"
+        ))
+        .bind(self.before)
+        .bind(self.limit);
+        let over: Vec<SessionId> = transaction
+            .fetch::<KeptSession>(&select)
+            .await?
+            .into_iter()
+            .map(|kept| kept.session.session_id)
+            .collect();
         let mut deleted = 0;
         for chunk in over.chunks(CHUNK) {
-            let delete = Statement::new("DELETE FROM sessions WHERE session_id IN ").list(chunk.iter().copied());
-            deleted += session.execute(&delete).await?;
+            let delete = Statement::new("DELETE FROM sessions WHERE session_id IN ")
+                .list(chunk.iter().copied());
+            deleted += transaction.execute(&delete).await?;
         }
         Ok(u32::try_from(deleted).unwrap_or(u32::MAX))
     }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use crate::domain::{OrderId, SaleId, SessionId, Timestamp, UserId};
 
-/// A value for a placeholder. Text is never logged: it may be a phone or a hash.
+/// A value for a placeholder. Text is never logged: it may be a phone number or a hash.
 #[derive(Clone, PartialEq, Eq)]
 pub(in crate::adapters) enum Value {
     Text(String),
@@ -60,7 +60,7 @@ macro_rules! from_id {
 }
 from_id!(SaleId, OrderId, UserId, SessionId);
 
-/// A statement and its values, in the order of its placeholders.
+/// A statement, and its values in the order of the placeholders.
 #[derive(Clone)]
 pub(in crate::adapters) struct Statement {
     sql: String,
@@ -69,33 +69,34 @@ pub(in crate::adapters) struct Statement {
 }
 
 impl Statement {
-    /// Begins with `sql`.
+    /// Starts a statement with `sql`.
     pub(in crate::adapters) fn new(sql: impl Into<String>) -> Self {
         Self { sql: sql.into(), values: Vec::new(), reusable: true }
     }
 
-    /// Gives the next placeholder its value.
+    /// Binds the next placeholder.
     pub(super) fn bind(mut self, value: impl Into<Value>) -> Self {
         self.values.push(value.into());
         self
     }
 
-    /// Says that the same text will hardly come again.
+    /// Marks the text as unlikely to be used again.
     pub(super) fn once(mut self) -> Self {
         self.reusable = false;
         self
     }
 
-    /// Goes on with `sql`.
+    /// Appends `sql`.
     pub(super) fn sql(mut self, sql: impl Display) -> Self {
         self.sql.push_str(&sql.to_string());
         self
     }
 
-    /// Writes `(?, ?, …)` for an `IN` with its values. `values` must not be empty: SQL has no empty list.
+    /// Appends `(?, ?, …)` for an `IN`, with its values. `values` must not be empty: SQL has no
+    /// empty list.
     ///
-    /// The last value is repeated up to the next power of two, which changes nothing for `IN`: so the text comes in few
-    /// lengths, and most statements are prepared already.
+    /// Repeats the last value up to the next power of two, which changes nothing for `IN`: so there
+    /// are few different texts, and most statements are already prepared.
     pub(super) fn list<V: Into<Value>>(self, values: impl IntoIterator<Item = V>) -> Self {
         let mut values: Vec<Value> = values.into_iter().map(Into::into).collect();
         if let Some(last) = values.last() {
@@ -117,8 +118,11 @@ impl Statement {
         self
     }
 
-    /// Writes `(?, …), (?, …), …`, one list per row.
-    pub(super) fn rows<const N: usize>(mut self, rows: impl IntoIterator<Item = [Value; N]>) -> Self {
+    /// Appends `(?, …), (?, …), …`, one list per row.
+    pub(super) fn rows<const N: usize>(
+        mut self,
+        rows: impl IntoIterator<Item = [Value; N]>,
+    ) -> Self {
         for (index, row) in rows.into_iter().enumerate() {
             if index > 0 {
                 self.sql.push_str(", ");
@@ -139,7 +143,7 @@ impl Statement {
         &self.values
     }
 
-    /// Whether the same text will come again, so that its preparation is worth keeping.
+    /// Whether the same text will be used again, so that it is worth keeping prepared.
     pub(in crate::adapters) fn is_reusable(&self) -> bool {
         self.reusable
     }
@@ -151,14 +155,19 @@ mod tests {
 
     #[test]
     fn placeholders_and_values_agree() {
-        let statement =
-            Statement::new("SELECT 1 FROM t WHERE a = ?").bind("x").sql(" AND b IN ").list([1_i64, 2, 3]).sql(" LIMIT ?").bind(4_u32);
+        let statement = Statement::new("SELECT 1 FROM t WHERE a = ?")
+            .bind("x")
+            .sql(" AND b IN ")
+            .list([1_i64, 2, 3])
+            .sql(" LIMIT ?")
+            .bind(4_u32);
         assert_eq!(statement.text(), "SELECT 1 FROM t WHERE a = ? AND b IN (?, ?, ?, ?) LIMIT ?");
         let [x, rest @ ..] = statement.values() else { panic!("it has values") };
         assert!(*x == Value::from("x") && *rest == [1, 2, 3, 3, 4].map(Value::Int));
         assert!(statement.is_reusable());
 
-        let rows = Statement::new("INSERT INTO t VALUES ").rows([[Value::Int(1), Value::Null], [Value::Int(2), Value::from("y")]]);
+        let rows = Statement::new("INSERT INTO t VALUES ")
+            .rows([[Value::Int(1), Value::Null], [Value::Int(2), Value::from("y")]]);
         assert_eq!(rows.text(), "INSERT INTO t VALUES (?, ?), (?, ?)");
         assert_eq!(rows.values().len(), 4);
         assert!(!rows.is_reusable());

@@ -1,16 +1,15 @@
-//! Payment, cancellation and expiry: each order leaves `Confirmed` once, for one of them.
+//! Payment, cancellation and expiry: each order leaves `Confirmed` once, by one of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    CHUNK, Failure, FromRow, Row, Session, Statement, Work,
-    orders::{add_to_sold, insert, lock_orders, lock_sales},
-    recording::{NewOrder, recorded, storable},
+    CHUNK, Failure, FromRow, Row, Statement, Transaction, Work,
+    locking::{add_to_sold, insert, lock_orders, lock_sales},
     rows::ORDER_COLUMNS,
 };
-use crate::{
-    domain::{Order, OrderId, OrderRequest, OrderStatus, SaleId, Timestamp, UserId},
-    ports::{Transition, Unrecordable},
+use crate::domain::{
+    AdmittedOrder, NewOrder, Order, OrderId, OrderStatus, SaleId, Timestamp, Transition,
+    Unrecordable, UserId,
 };
 
 /// See [`crate::ports::OrderLedger::pay`].
@@ -23,7 +22,7 @@ pub(super) struct Pay {
 impl Work for Pay {
     type Output = Transition;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<Transition, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Transition, Failure> {
         let update = Statement::new(format!(
             "UPDATE orders{} SET status = 'paid', version = version + 1, updated_at_ms = ? \
              WHERE order_id = ? AND user_id = ? AND status = 'confirmed' AND pay_by_ms > ?",
@@ -33,59 +32,69 @@ impl Work for Pay {
         .bind(self.order_id)
         .bind(self.user_id)
         .bind(self.now);
-        let select = Statement::new(format!("SELECT {ORDER_COLUMNS} FROM orders WHERE order_id = ? AND user_id = ?"))
-            .bind(self.order_id)
-            .bind(self.user_id);
+        let select = Statement::new(format!(
+            "SELECT {ORDER_COLUMNS} FROM orders WHERE order_id = ? AND user_id = ?"
+        ))
+        .bind(self.order_id)
+        .bind(self.user_id);
         for _ in 0..2 {
-            session.execute(&update).await?;
-            let Some(order) = session.fetch::<Order>(&select).await?.pop() else {
+            transaction.execute(&update).await?;
+            let Some(order) = transaction.fetch::<Order>(&select).await?.pop() else {
                 return Ok(Transition::NotFound);
             };
             match order.status {
                 OrderStatus::Paid => return Ok(Transition::Done(order)),
-                // It was recorded between the two statements. It is there now, so the second update finds it.
+                // It was recorded between the two statements. Its row exists now, so the second
+                // update finds it.
                 OrderStatus::Confirmed if order.pay_by.is_some_and(|pay_by| self.now < pay_by) => {}
                 _ => return Ok(Transition::Refused(order)),
             }
         }
-        Err(Failure::Corrupt(format!("order {} can be paid, but no update finds it so", self.order_id)))
+        Err(Failure::Corrupt(format!(
+            "order {} can be paid, but no update finds it so",
+            self.order_id
+        )))
     }
 }
 
-/// See [`crate::ports::OrderLedger::cancel`]; `queued` is of this order and user.
+/// See [`crate::ports::OrderLedger::cancel`]. `queued` belongs to this order and user.
 pub(super) struct Cancel {
     pub(super) order_id: OrderId,
     pub(super) user_id: UserId,
-    pub(super) queued: Option<OrderRequest>,
+    pub(super) queued: Option<AdmittedOrder>,
     pub(super) now: Timestamp,
 }
 
 impl Work for Cancel {
     type Output = Transition;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<Transition, Failure> {
-        // An order's sale never changes, so a plain read is enough to know what to lock.
-        let select = Statement::new("SELECT order_id, sale_id FROM orders WHERE order_id = ?").bind(self.order_id);
-        let found = session.fetch::<OfSale>(&select).await?.pop().map(|found| found.sale_id);
-        let Some(sale_id) = found.or_else(|| self.queued.as_ref().map(|request| request.sale_id)) else {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Transition, Failure> {
+        // An order's sale never changes, so a plain read is enough to find out what to lock.
+        let select = Statement::new("SELECT order_id, sale_id FROM orders WHERE order_id = ?")
+            .bind(self.order_id);
+        let found = transaction.fetch::<OfSale>(&select).await?.pop().map(|found| found.sale_id);
+        let Some(sale_id) = found.or_else(|| self.queued.as_ref().map(|request| request.sale_id))
+        else {
             return Ok(Transition::NotFound);
         };
-        lock_sales(session, BTreeSet::from([sale_id])).await?;
-        let Some(order) = lock_orders(session, BTreeSet::from([self.order_id])).await?.pop() else {
+        lock_sales(transaction, BTreeSet::from([sale_id])).await?;
+        let Some(order) = lock_orders(transaction, BTreeSet::from([self.order_id])).await?.pop()
+        else {
             let Some(request) = &self.queued else {
                 return Ok(Transition::NotFound);
             };
-            storable(request).map_err(|Unrecordable(cause)| Failure::Corrupt(cause))?;
-            let order = recorded(request, OrderStatus::Cancelled, self.now);
-            insert(session, &[NewOrder { order: order.clone(), slot: None }]).await?;
+            request.storable().map_err(|Unrecordable(cause)| Failure::Corrupt(cause))?;
+            let order = Order::recorded(request, OrderStatus::Cancelled, self.now);
+            insert(transaction, &[NewOrder { order: order.clone(), slot: None }]).await?;
             return Ok(Transition::Done(order));
         };
         match order.status {
             _ if order.user_id != self.user_id => Ok(Transition::NotFound),
             OrderStatus::Cancelled => Ok(Transition::Done(order)),
             OrderStatus::Confirmed => {
-                end(session, std::slice::from_ref(&order), OrderStatus::Cancelled, self.now).await?;
-                Ok(Transition::Done(ended(order, OrderStatus::Cancelled, self.now)))
+                end(transaction, std::slice::from_ref(&order), OrderStatus::Cancelled, self.now)
+                    .await?;
+                Ok(Transition::Done(order.turned(OrderStatus::Cancelled, self.now)))
             }
             _ => Ok(Transition::Refused(order)),
         }
@@ -102,7 +111,7 @@ pub(super) struct ExpireDue {
 impl Work for ExpireDue {
     type Output = Vec<Order>;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<Vec<Order>, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Vec<Order>, Failure> {
         let mut select = Statement::new(format!(
             "SELECT order_id, sale_id FROM orders{} WHERE status = 'confirmed' AND pay_by_ms <= ?",
             S::DIALECT.through("orders_due")
@@ -112,31 +121,48 @@ impl Work for ExpireDue {
             select = select.sql(" AND sale_id = ?").bind(sale_id);
         }
         let select = select.sql(" ORDER BY pay_by_ms, order_id LIMIT ?").bind(self.limit);
-        let candidates = session.fetch::<OfSale>(&select).await?;
+        let candidates = transaction.fetch::<OfSale>(&select).await?;
         if candidates.is_empty() {
             return Ok(Vec::new());
         }
-        lock_sales(session, candidates.iter().map(|candidate| candidate.sale_id).collect()).await?;
-        // Some may have been paid or cancelled since; their locked rows say so.
-        let mut due = lock_orders(session, candidates.iter().map(|candidate| candidate.order_id).collect()).await?;
-        due.retain(|order| order.status == OrderStatus::Confirmed && order.pay_by.is_some_and(|pay_by| pay_by <= self.now));
-        end(session, &due, OrderStatus::Expired, self.now).await?;
-        Ok(due.into_iter().map(|order| ended(order, OrderStatus::Expired, self.now)).collect())
+        lock_sales(transaction, candidates.iter().map(|candidate| candidate.sale_id).collect())
+            .await?;
+        // Some may have been paid or cancelled since the read; the locked rows tell.
+        let mut due = lock_orders(
+            transaction,
+            candidates.iter().map(|candidate| candidate.order_id).collect(),
+        )
+        .await?;
+        due.retain(|order| {
+            order.status == OrderStatus::Confirmed
+                && order.pay_by.is_some_and(|pay_by| pay_by <= self.now)
+        });
+        end(transaction, &due, OrderStatus::Expired, self.now).await?;
+        Ok(due.into_iter().map(|order| order.turned(OrderStatus::Expired, self.now)).collect())
     }
 }
 
-/// Ends confirmed orders whose rows, and whose sales' rows, are locked: they give up their slots and units.
-async fn end<S: Session>(session: &mut S, orders: &[Order], status: OrderStatus, now: Timestamp) -> Result<(), Failure> {
+/// Ends confirmed orders whose rows and whose sales' rows are locked. Frees their slots and units.
+async fn end<S: Transaction>(
+    transaction: &mut S,
+    orders: &[Order],
+    status: OrderStatus,
+    now: Timestamp,
+) -> Result<(), Failure> {
     for chunk in orders.chunks(CHUNK) {
-        // With a condition on the status SQLite would go through an index of it, over all that have it.
+        // With a condition on the status, SQLite would use the status index and visit every row
+        // with that status.
         let update = Statement::new(format!("UPDATE orders{} SET status = ?", S::DIALECT.through("PRIMARY")))
             .bind(status.as_str())
             .sql(", active_slot = NULL, version = version + 1, updated_at_ms = ? WHERE active_slot IS NOT NULL AND order_id IN ")
             .bind(now)
             .list(chunk.iter().map(|order| order.order_id));
-        let changed = session.execute(&update).await?;
+        let changed = transaction.execute(&update).await?;
         if changed != chunk.len() as u64 {
-            return Err(Failure::Corrupt(format!("{changed} of {} locked orders could be changed", chunk.len())));
+            return Err(Failure::Corrupt(format!(
+                "{changed} of {} locked orders could be changed",
+                chunk.len()
+            )));
         }
     }
     let mut units = BTreeMap::<SaleId, i64>::new();
@@ -144,13 +170,9 @@ async fn end<S: Session>(session: &mut S, orders: &[Order], status: OrderStatus,
         *units.entry(order.sale_id).or_default() += 1;
     }
     for (sale_id, units) in units {
-        add_to_sold(session, sale_id, -units).await?;
+        add_to_sold(transaction, sale_id, -units).await?;
     }
     Ok(())
-}
-
-fn ended(order: Order, status: OrderStatus, now: Timestamp) -> Order {
-    Order { status, updated_at: now, version: order.version + 1, ..order }
 }
 
 struct OfSale {

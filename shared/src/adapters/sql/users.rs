@@ -5,41 +5,46 @@ use std::collections::HashSet;
 use async_trait::async_trait;
 
 use super::{
-    CHUNK, Failure, FromRow, Row, Session, Statement, Store, Work,
+    CHUNK, Failure, FromRow, Row, Statement, Store, Transaction, Work,
     rows::{USER_COLUMNS, signed},
     sessions::end_all,
 };
 use crate::{
-    domain::{Phone, Timestamp, User, UserId},
-    ports::{Created, StoreError, Stored, UserChange, Users},
+    domain::{Phone, Timestamp, User, UserChange, UserCreated, UserId},
+    ports::{StoreError, Stored, Users},
 };
 
-/// As many as are stored well within the time limit of one transaction.
+/// As many as one transaction stores well within its time limit.
 const USERS_PER_TRANSACTION: usize = 10 * CHUNK;
 
 #[async_trait]
 impl<S: Store> Users for S {
-    async fn create(&self, user: &User) -> Stored<Created> {
+    async fn create(&self, user: &User) -> Stored<UserCreated> {
         let stored = self.create_many(std::slice::from_ref(user)).await?;
-        Ok(if stored.is_empty() { Created::PhoneTaken } else { Created::Created })
+        Ok(if stored.is_empty() { UserCreated::PhoneTaken } else { UserCreated::Created })
     }
 
     async fn create_many(&self, users: &[User]) -> Stored<Vec<UserId>> {
         let mut stored = Vec::with_capacity(users.len());
         for users in users.chunks(USERS_PER_TRANSACTION) {
-            let ids = self.transact(CreateUsers { users: users.to_vec() }).await.map_err(|error| partly(error, &stored))?;
+            let ids = self
+                .transact(CreateUsers { users: users.to_vec() })
+                .await
+                .map_err(|error| partly(error, &stored))?;
             stored.extend(ids);
         }
         Ok(stored)
     }
 
     async fn by_phone(&self, phone: &Phone) -> Stored<Option<User>> {
-        let select = Statement::new(format!("SELECT {USER_COLUMNS} FROM users WHERE phone = ?")).bind(phone.as_str());
+        let select = Statement::new(format!("SELECT {USER_COLUMNS} FROM users WHERE phone = ?"))
+            .bind(phone.as_str());
         Ok(self.fetch(select).await?.pop())
     }
 
     async fn by_id(&self, user_id: UserId) -> Stored<Option<User>> {
-        let select = Statement::new(format!("SELECT {USER_COLUMNS} FROM users WHERE user_id = ?")).bind(user_id);
+        let select = Statement::new(format!("SELECT {USER_COLUMNS} FROM users WHERE user_id = ?"))
+            .bind(user_id);
         Ok(self.fetch(select).await?.pop())
     }
 
@@ -48,10 +53,12 @@ impl<S: Store> Users for S {
     }
 }
 
-/// What is sure after `done`: not that nothing happened.
+/// Once some users are stored, `Unavailable` would be untrue: report `Unknown`.
 fn partly(error: StoreError, done: &[UserId]) -> StoreError {
     match error {
-        StoreError::Unavailable { store, cause } if !done.is_empty() => StoreError::Unknown { store, cause },
+        StoreError::Unavailable { store, cause } if !done.is_empty() => {
+            StoreError::Unknown { store, cause }
+        }
         error => error,
     }
 }
@@ -64,7 +71,7 @@ struct CreateUsers {
 impl Work for CreateUsers {
     type Output = Vec<UserId>;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<Vec<UserId>, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<Vec<UserId>, Failure> {
         let mut stored = HashSet::with_capacity(self.users.len());
         for chunk in self.users.chunks(CHUNK) {
             let rows = chunk.iter().map(|user| {
@@ -80,11 +87,23 @@ impl Work for CreateUsers {
             let insert = Statement::new(format!("INSERT INTO users ({USER_COLUMNS}) VALUES "))
                 .rows(rows.collect::<Result<Vec<_>, Failure>>()?)
                 .sql(S::DIALECT.skip_duplicates("user_id"));
-            session.execute(&insert).await?;
-            let select = Statement::new("SELECT user_id FROM users WHERE user_id IN ").list(chunk.iter().map(|user| user.user_id));
-            stored.extend(session.fetch::<StoredId>(&select).await?.into_iter().map(|StoredId(user_id)| user_id));
+            transaction.execute(&insert).await?;
+            let select = Statement::new("SELECT user_id FROM users WHERE user_id IN ")
+                .list(chunk.iter().map(|user| user.user_id));
+            stored.extend(
+                transaction
+                    .fetch::<StoredId>(&select)
+                    .await?
+                    .into_iter()
+                    .map(|StoredId(user_id)| user_id),
+            );
         }
-        Ok(self.users.iter().map(|user| user.user_id).filter(|user_id| stored.contains(user_id)).collect())
+        Ok(self
+            .users
+            .iter()
+            .map(|user| user.user_id)
+            .filter(|user_id| stored.contains(user_id))
+            .collect())
     }
 }
 
@@ -106,7 +125,7 @@ struct Change {
 impl Work for Change {
     type Output = bool;
 
-    async fn run<S: Session>(&self, session: &mut S) -> Result<bool, Failure> {
+    async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<bool, Failure> {
         let UserChange { only_generation, password_hash, role, keep } = &self.change;
         let mut update = Statement::new("UPDATE users SET generation = generation + 1");
         if let Some(hash) = password_hash {
@@ -119,11 +138,12 @@ impl Work for Change {
         if let Some(generation) = only_generation {
             update = update.sql(" AND generation = ?").bind(signed("generation", *generation)?);
         }
-        if session.execute(&update).await? == 0 {
+        if transaction.execute(&update).await? == 0 {
             return Ok(false);
         }
-        // Under the lock of the user's row: a session that is being opened is either seen here or finds the generation raised.
-        end_all(session, self.user_id, *keep, self.now).await?;
+        // The user's row is locked: a session that is being opened either is seen here or finds the
+        // generation raised.
+        end_all(transaction, self.user_id, *keep, self.now).await?;
         Ok(true)
     }
 }

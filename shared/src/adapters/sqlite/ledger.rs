@@ -1,4 +1,5 @@
-//! How the ledger's statements and transactions are run on the embedded store; what they are is in `adapters/sql`.
+//! How the embedded store runs the ledger's statements and transactions, which are in
+//! `adapters/sql`.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::time::timeout;
 
 use super::{STORE, Sqlite, stored};
 use crate::{
-    adapters::sql::{self, Dialect, Failure, FromRow, Row, Session, Statement, Store, Value, Work},
+    adapters::sql::{self, Dialect, Failure, FromRow, Row, Statement, Store, Value, Work},
     ports::{Health, StoreError, Stored},
 };
 
@@ -25,13 +26,19 @@ impl Store for Sqlite {
     async fn fetch<T: FromRow>(&self, statement: Statement) -> Stored<Vec<T>> {
         let rows = timeout(READ_TIMEOUT, query(&statement).fetch_all(self.readers()))
             .await
-            .map_err(|_| StoreError::Unavailable { store: STORE, cause: format!("no answer within {} s", READ_TIMEOUT.as_secs()) })?
+            .map_err(|_| StoreError::Unavailable {
+                store: STORE,
+                cause: format!("no answer within {} s", READ_TIMEOUT.as_secs()),
+            })?
             .map_err(stored)?;
         rows.iter().map(|row| T::from_row(row)).collect::<Result<_, _>>().map_err(undone)
     }
 
     async fn transact<W: Work>(&self, work: W) -> Stored<W::Output> {
-        self.write(move |connection| Box::pin(async move { work.run(&mut Transaction(connection)).await.map_err(undone) })).await
+        self.write(move |connection| {
+            Box::pin(async move { work.run(&mut Transaction(connection)).await.map_err(undone) })
+        })
+        .await
     }
 }
 
@@ -41,7 +48,7 @@ impl Health for Sqlite {
         "database"
     }
 
-    /// Asks the writer too, without changing anything.
+    /// Also checks that the writer answers, without changing anything.
     async fn check(&self) -> Stored<()> {
         sql::answers(self).await?;
         self.write(|_| Box::pin(async { Ok(()) })).await
@@ -58,7 +65,7 @@ fn undone(failure: Failure) -> StoreError {
 /// This work's part of the writer's transaction.
 struct Transaction<'c>(&'c mut SqliteConnection);
 
-impl Session for Transaction<'_> {
+impl sql::Transaction for Transaction<'_> {
     const DIALECT: Dialect = Dialect::Sqlite;
 
     async fn fetch<T: FromRow>(&mut self, statement: &Statement) -> Result<Vec<T>, Failure> {
@@ -72,7 +79,8 @@ impl Session for Transaction<'_> {
 }
 
 fn query(statement: &Statement) -> Query<'static, Db, SqliteArguments> {
-    let query = sqlx::query(AssertSqlSafe(statement.text().to_owned())).persistent(statement.is_reusable());
+    let query =
+        sqlx::query(AssertSqlSafe(statement.text().to_owned())).persistent(statement.is_reusable());
     statement.values().iter().fold(query, |query, value| match value {
         Value::Text(text) => query.bind(text.clone()),
         Value::Int(number) => query.bind(*number),

@@ -1,11 +1,11 @@
 //! The embedded store: one SQLite file, opened by one process.
 //!
-//! Writes go through one writer with group commit ([`writer`]): whatever waits while a transaction is being synced
-//! goes into the next one together. Reads use a small pool of their own and see committed data only (WAL).
+//! All writes go through one writer with group commit ([`writer`]): work that arrives while a
+//! transaction is being synced shares the next one. Reads use a small pool of their own and see
+//! committed data only (WAL).
 
-mod admission;
+mod dead_letters;
 mod ledger;
-mod parked;
 mod queue;
 mod writer;
 
@@ -37,9 +37,10 @@ const STORE: &str = "SQLite";
 
 static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| sqlx::migrate!("migrations/sqlite"));
 
-/// The name of the file inside the data directory.
+/// The file's name inside the data directory.
 const FILE: &str = "flashsale.sqlite";
-/// How long a data directory may stay locked before it counts as in use: a store that was just dropped is still closing.
+/// How long a data directory may stay locked before it counts as in use: a store that was just
+/// dropped may still be closing.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The embedded store. Cheap to clone.
@@ -58,18 +59,20 @@ struct Inner {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process holds it.
-    #[error("data directory {0} is in use by another process: stop that one, or give another --data-dir")]
+    #[error(
+        "data directory {0} is in use by another process: stop that one, or give another --data-dir"
+    )]
     InUse(String),
-    /// Others may read it.
+    /// Other users may read it.
     #[error("data directory: {0}")]
     NotPrivate(PrivateError),
-    /// The file system refuses.
+    /// An error of the file system.
     #[error("data directory {0} can't be used: {hint}", hint = directory_hint(.1))]
     Directory(String, std::io::Error),
-    /// SQLite refuses.
+    /// An error of SQLite.
     #[error("database {FILE} in {0} can't be opened: {hint}", hint = database_hint(.1))]
     Database(String, sqlx::Error),
-    /// The schema can't be brought up to date.
+    /// The schema can't be migrated.
     #[error("database {FILE} in {0} can't be brought up to date: {hint}", hint = migration_hint(.1))]
     Migration(String, MigrateError),
     /// This release must not work on this schema.
@@ -80,7 +83,9 @@ pub enum OpenError {
 fn directory_hint(error: &std::io::Error) -> String {
     use std::io::ErrorKind;
     match error.kind() {
-        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => "it is, or lies below, a file that is no directory".to_owned(),
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+            "it is, or lies below, a file that is no directory".to_owned()
+        }
         ErrorKind::PermissionDenied => "this user may not write there".to_owned(),
         ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "the disk is full".to_owned(),
@@ -90,9 +95,15 @@ fn directory_hint(error: &std::io::Error) -> String {
 
 fn database_hint(error: &sqlx::Error) -> String {
     match primary_code(error) {
-        Some(code::NOT_A_DATABASE) => "it is no SQLite database; move it away, or give another --data-dir".to_owned(),
-        Some(code::CORRUPT) => "it is damaged; restore a copy, or give another --data-dir".to_owned(),
-        Some(code::CANNOT_OPEN | code::READ_ONLY | code::NO_PERMISSION) => "this user may not read and write it".to_owned(),
+        Some(code::NOT_A_DATABASE) => {
+            "it is no SQLite database; move it away, or give another --data-dir".to_owned()
+        }
+        Some(code::CORRUPT) => {
+            "it is damaged; restore a copy, or give another --data-dir".to_owned()
+        }
+        Some(code::CANNOT_OPEN | code::READ_ONLY | code::NO_PERMISSION) => {
+            "this user may not read and write it".to_owned()
+        }
         Some(code::FULL) => "the disk is full".to_owned(),
         Some(code::BUSY) => "another program has it locked".to_owned(),
         _ => error.to_string(),
@@ -101,25 +112,28 @@ fn database_hint(error: &sqlx::Error) -> String {
 
 fn migration_hint(error: &MigrateError) -> String {
     match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => database_hint(error),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+            database_hint(error)
+        }
         other => other.to_string(),
     }
 }
 
 impl Sqlite {
-    /// Opens the store in `data_dir`, creating both where missing, and brings its schema up to date. Must be called
-    /// inside a Tokio runtime.
+    /// Opens the store in `data_dir`, creating both where missing, and brings its schema up to
+    /// date. Must be called inside a Tokio runtime.
     ///
-    /// Only this user may read what is in it. `loose` says what is done when others could.
+    /// Only this user may read the directory. `loose` says what to do if others could.
     ///
-    /// The directory stays locked until the last clone is dropped and what was being written then is on disk.
+    /// The directory stays locked until the last clone is dropped and pending writes are on disk.
     ///
     /// # Errors
     /// When another process has it open, or it can't be read or written.
     pub async fn open(data_dir: &Path, loose: Loose) -> Result<Self, OpenError> {
         let opened = Opened::open(data_dir, loose).await?;
         let Opened { mut writer, lock, shown, .. } = opened;
-        let queue = Queue::load(&mut writer).await.map_err(|error| OpenError::Database(shown, error))?;
+        let queue =
+            Queue::load(&mut writer).await.map_err(|error| OpenError::Database(shown, error))?;
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
             .acquire_timeout(Duration::from_secs(5))
@@ -127,7 +141,8 @@ impl Sqlite {
         Ok(Self { inner: Arc::new(Inner { readers, writer: Writer::spawn(writer, lock), queue }) })
     }
 
-    /// Brings the schema of the store in `data_dir` up to date, as [`Self::open`] does, and says what that took.
+    /// Brings the schema of the store in `data_dir` up to date, as [`Self::open`] does, and reports
+    /// which migrations ran.
     ///
     /// # Errors
     /// When another process has it open, or it can't be read or written.
@@ -138,7 +153,8 @@ impl Sqlite {
         Ok(migrated)
     }
 
-    /// How the schema of the store in `data_dir` stands to this release. Changes nothing, and needs no lock.
+    /// How this release and the schema of the store in `data_dir` compare. Changes nothing, and
+    /// needs no lock.
     ///
     /// # Errors
     /// When it can't be read, or this release must not work on it.
@@ -150,7 +166,12 @@ impl Sqlite {
             Ok(false) => schema::compared(&MIGRATOR, Vec::new()),
             Ok(true) => {
                 let failed = |error| OpenError::Database(shown.clone(), error);
-                let mut reader = SqliteConnectOptions::new().filename(file).read_only(true).connect().await.map_err(failed)?;
+                let mut reader = SqliteConnectOptions::new()
+                    .filename(file)
+                    .read_only(true)
+                    .connect()
+                    .await
+                    .map_err(failed)?;
                 let rows = noted(&mut reader).await.map_err(failed)?;
                 reader.close().await.map_err(failed)?;
                 schema::compared(&MIGRATOR, rows)
@@ -159,18 +180,18 @@ impl Sqlite {
         standing.map_err(|error| OpenError::Schema(shown, error))
     }
 
-    /// For reading committed data.
+    /// The pool for reading committed data.
     fn readers(&self) -> &SqlitePool {
         &self.inner.readers
     }
 
-    /// What the order queue knows in memory.
+    /// The order queue's state in memory.
     fn queue(&self) -> &Queue {
         &self.inner.queue
     }
 
-    /// Runs `work` in the writer's next transaction and returns after that has been synced. When `work` fails, only
-    /// its own changes are undone.
+    /// Runs `work` in the writer's next transaction and returns after that is synced. When `work`
+    /// fails, only its own changes are rolled back.
     async fn write<T, F>(&self, work: F) -> Stored<T>
     where
         T: Send + 'static,
@@ -180,16 +201,16 @@ impl Sqlite {
     }
 }
 
-/// What every connection to the store's file has in common.
+/// The options of every connection to the store's file.
 fn options(file: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(file)
         .journal_mode(SqliteJournalMode::Wal)
-        // FULL syncs the log at every commit: what was committed survives a power cut.
+        // FULL syncs the log at every commit, so committed data survives a power failure.
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(Duration::from_secs(5))
-        // Its log would hold a line of many kilobytes for each batch.
+        // sqlx's log would write a line of many kilobytes for each batch.
         .disable_statement_logging()
 }
 
@@ -205,15 +226,18 @@ impl Opened {
     async fn open(data_dir: &Path, loose: Loose) -> Result<Self, OpenError> {
         let shown = data_dir.display().to_string();
         let lock = lock(data_dir, &shown, loose).await?;
-        // SQLite gives the files beside the database the permissions that the database has.
+        // SQLite gives the files beside the database the same permissions as the database.
         let refused = |error| not_private(&shown, error);
         drop(private_files::file(&data_dir.join(FILE), loose).map_err(refused)?);
         for beside in ["-wal", "-shm"] {
-            private_files::file_if_any(&data_dir.join(format!("{FILE}{beside}")), loose).map_err(refused)?;
+            private_files::file_if_any(&data_dir.join(format!("{FILE}{beside}")), loose)
+                .map_err(refused)?;
         }
         let failed = |error| OpenError::Database(shown.clone(), error);
-        // As much as the indexes of a busy sale need; taken only when there is so much to keep.
-        let options = options(&data_dir.join(FILE)).create_if_missing(true).pragma("cache_size", "-16000");
+        // Enough for the indexes of a busy sale. The memory is used only when there is that much to
+        // cache.
+        let options =
+            options(&data_dir.join(FILE)).create_if_missing(true).pragma("cache_size", "-16000");
         let mut writer = options.connect().await.map_err(failed)?;
         let migrated = migrate(&mut writer, &shown).await?;
         Ok(Self { writer, migrated, shown, lock })
@@ -240,16 +264,18 @@ async fn migrate(writer: &mut SqliteConnection, shown: &str) -> Result<Migrated,
     Ok(Migrated { run, schema: schema::compared(&MIGRATOR, rows).map_err(refused)? })
 }
 
-/// The migrations that the store has noted.
+/// The migrations recorded in the store.
 async fn noted(connection: &mut SqliteConnection) -> Result<Vec<schema::Row>, sqlx::Error> {
-    let is_there = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = ?");
+    let is_there = sqlx::query_scalar::<_, i64>(
+        "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = ?",
+    );
     if is_there.bind(schema::TABLE).fetch_one(&mut *connection).await? == 0 {
         return Ok(Vec::new());
     }
     sqlx::query_as(schema::SELECT).fetch_all(connection).await
 }
 
-/// Takes the data directory for this process.
+/// Locks the data directory for this process.
 async fn lock(data_dir: &Path, shown: &str, loose: Loose) -> Result<File, OpenError> {
     let refused = |error| not_private(shown, error);
     private_files::directory(data_dir, loose).map_err(refused)?;
@@ -258,9 +284,15 @@ async fn lock(data_dir: &Path, shown: &str, loose: Loose) -> Result<File, OpenEr
     loop {
         match lock.try_lock() {
             Ok(()) => return Ok(lock),
-            Err(std::fs::TryLockError::Error(error)) => return Err(OpenError::Directory(shown.to_owned(), error)),
-            Err(std::fs::TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => sleep(Duration::from_millis(10)).await,
-            Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::InUse(shown.to_owned())),
+            Err(std::fs::TryLockError::Error(error)) => {
+                return Err(OpenError::Directory(shown.to_owned(), error));
+            }
+            Err(std::fs::TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => {
+                sleep(Duration::from_millis(10)).await
+            }
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(OpenError::InUse(shown.to_owned()));
+            }
         }
     }
 }
@@ -272,7 +304,7 @@ fn not_private(shown: &str, error: PrivateError) -> OpenError {
     }
 }
 
-/// SQLite's primary result codes, as far as they are told apart here.
+/// The SQLite primary result codes that are handled separately.
 mod code {
     pub(super) const NO_PERMISSION: u32 = 3;
     pub(super) const BUSY: u32 = 5;
@@ -291,17 +323,32 @@ fn primary_code(error: &sqlx::Error) -> Option<u32> {
     Some(extended & 0xff)
 }
 
-/// What SQLite's errors mean to a caller: nothing was committed, so each is `Unavailable` unless the data is bad.
+/// What SQLite's errors mean to a caller: nothing was committed, so each is `Unavailable` unless
+/// the data is bad.
 fn stored(error: sqlx::Error) -> StoreError {
     let is_corrupt = match primary_code(&error) {
         Some(primary) => {
-            matches!(primary, code::CONSTRAINT | code::MISMATCH | code::TOO_BIG | code::CORRUPT | code::NOT_A_DATABASE)
+            matches!(
+                primary,
+                code::CONSTRAINT
+                    | code::MISMATCH
+                    | code::TOO_BIG
+                    | code::CORRUPT
+                    | code::NOT_A_DATABASE
+            )
         }
         None => matches!(
             error,
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Encode(_)
+            sqlx::Error::ColumnDecode { .. }
+                | sqlx::Error::Decode(_)
+                | sqlx::Error::ColumnNotFound(_)
+                | sqlx::Error::Encode(_)
         ),
     };
     let cause = error.to_string();
-    if is_corrupt { StoreError::Corrupt { store: STORE, cause } } else { StoreError::Unavailable { store: STORE, cause } }
+    if is_corrupt {
+        StoreError::Corrupt { store: STORE, cause }
+    } else {
+        StoreError::Unavailable { store: STORE, cause }
+    }
 }

@@ -1,5 +1,5 @@
-//! The order queue as a table. Who holds which message is kept in memory: one process owns the file, so after its
-//! restart nobody holds anything, and every message is there again.
+//! The order queue as a table. Memory holds which message was delivered to whom: a single process
+//! owns the file, so after its restart no message is held and all are visible again.
 
 use std::{
     collections::BTreeMap,
@@ -19,24 +19,25 @@ use tokio::{
 
 use super::{Sqlite, stored};
 use crate::{
-    domain::{OrderRequest, QueueMessage},
-    ports::{Backlog, Delivery, Depth, Held, OrderQueue, OrderSource, PUBLISH_LIMIT_MS, StoreError, Stored},
+    domain::{AdmittedOrder, ConsumerProgress, Delivery, QueueBacklog, QueueDepth, QueueMessage},
+    ports::{OrderQueue, OrderSource, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
-/// How often a message is handed back before it is parked.
+/// How many times a message may be handed back before it is parked.
 const ATTEMPTS_MAX: i64 = 50;
-/// Most messages that are given out at once.
+/// Limit on the messages that one call of `receive` returns.
 const RECEIVE_MAX: u32 = 2_000;
-/// Longest wait for a first message, whatever the caller says.
+/// Longest wait for a first message; a caller's longer wait is cut to this.
 const WAIT_MAX: Duration = Duration::from_secs(3_600);
 
-/// What the queue knows in memory.
+/// The queue's state in memory.
 pub(super) struct Queue {
-    /// Rings when a message may have become visible.
+    /// Notified when a message may have become visible.
     visible: Notify,
-    /// One look for visible messages at a time, so that none is given out twice.
+    /// Lets one task at a time look for visible messages, so that none is delivered twice.
     looking: tokio::sync::Mutex<()>,
-    /// What was given out, by the tag of the delivery. A tag is used once: an old one says nothing about a new delivery.
+    /// Messages in delivery, by tag. A tag is used once, so an old tag never affects a new
+    /// delivery.
     held: Mutex<BTreeMap<u64, GivenOut>>,
     tags: AtomicU64,
     /// The last message of earlier runs.
@@ -45,22 +46,30 @@ pub(super) struct Queue {
 
 struct GivenOut {
     message_id: i64,
-    /// Whether its verdict is being written; another is ignored.
+    /// Whether its outcome is being written; a second outcome is ignored.
     settling: bool,
 }
 
 impl Queue {
     /// Reads what earlier runs have left.
     pub(super) async fn load(connection: &mut SqliteConnection) -> sqlx::Result<Self> {
-        let before = sqlx::query_scalar("SELECT coalesce(max(message_id), 0) FROM queue_messages").fetch_one(connection).await?;
-        Ok(Self { visible: Notify::new(), looking: tokio::sync::Mutex::default(), held: Mutex::default(), tags: AtomicU64::new(0), before })
+        let before = sqlx::query_scalar("SELECT coalesce(max(message_id), 0) FROM queue_messages")
+            .fetch_one(connection)
+            .await?;
+        Ok(Self {
+            visible: Notify::new(),
+            looking: tokio::sync::Mutex::default(),
+            held: Mutex::default(),
+            tags: AtomicU64::new(0),
+            before,
+        })
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<u64, GivenOut>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The messages of those tags that are held and have no verdict yet.
+    /// Selects the messages that these tags hold and that have no outcome yet.
     fn verdict(&self, tags: &[u64]) -> Verdict<'_> {
         let mut held = self.held();
         let mut verdict = Verdict { queue: self, tags: Vec::new(), ids: Vec::new(), off: false };
@@ -75,13 +84,13 @@ impl Queue {
     }
 }
 
-/// Messages that are being taken off or handed back. Whatever comes of it, they are not held afterwards: what is still
-/// in the table is visible again.
+/// Messages that are being acknowledged or handed back. Whether or not that succeeds, they are not
+/// held afterwards: rows that are still in the table become visible again.
 struct Verdict<'q> {
     queue: &'q Queue,
     tags: Vec<u64>,
     ids: Vec<i64>,
-    /// Whether they are known to be off the table.
+    /// Whether their rows are known to be deleted.
     off: bool,
 }
 
@@ -105,22 +114,33 @@ fn json(ids: &[i64]) -> String {
 
 #[async_trait]
 impl OrderQueue for Sqlite {
-    async fn publish(&self, orders: &[OrderRequest]) -> Stored<()> {
+    async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
         if orders.is_empty() {
             return Ok(());
         }
         let message = QueueMessage { v: QueueMessage::VERSION, orders: orders.to_vec() };
-        let body = serde_json::to_vec(&message).map_err(|error| StoreError::Unavailable { store: "SQLite", cause: error.to_string() })?;
+        let body = serde_json::to_vec(&message).map_err(|error| StoreError::Unavailable {
+            store: "SQLite",
+            cause: error.to_string(),
+        })?;
         let written = self.write(move |connection| {
             Box::pin(async move {
-                sqlx::query("INSERT INTO queue_messages (body) VALUES (?)").bind(body).execute(connection).await.map_err(stored)?;
+                sqlx::query("INSERT INTO queue_messages (body) VALUES (?)")
+                    .bind(body)
+                    .execute(connection)
+                    .await
+                    .map_err(stored)?;
                 Ok(())
             })
         });
-        let outcome = timeout(Duration::from_millis(PUBLISH_LIMIT_MS), written)
-            .await
-            .unwrap_or_else(|_| Err(StoreError::Unknown { store: "SQLite", cause: format!("no answer within {PUBLISH_LIMIT_MS} ms") }));
-        // Also after an error: the message may be there all the same.
+        let outcome =
+            timeout(Duration::from_millis(PUBLISH_LIMIT_MS), written).await.unwrap_or_else(|_| {
+                Err(StoreError::Unknown {
+                    store: "SQLite",
+                    cause: format!("no answer within {PUBLISH_LIMIT_MS} ms"),
+                })
+            });
+        // Also after an error: the message may have been stored nevertheless.
         self.queue().visible.notify_one();
         outcome
     }
@@ -141,30 +161,49 @@ impl OrderQueue for Sqlite {
         .await
     }
 
-    async fn depth(&self) -> Stored<Depth> {
-        let row = sqlx::query("SELECT (SELECT count(*) FROM queue_messages), (SELECT count(*) FROM queue_parked)")
+    async fn depth(&self) -> Stored<QueueDepth> {
+        let row = sqlx::query(
+            "SELECT (SELECT count(*) FROM queue_messages), (SELECT count(*) FROM queue_parked)",
+        )
+        .fetch_one(self.readers())
+        .await
+        .map_err(stored)?;
+        let count = |column: usize| -> Stored<u64> {
+            Ok(row.try_get::<i64, _>(column).map_err(stored)?.unsigned_abs())
+        };
+        Ok(QueueDepth { waiting: count(0)?, parked: count(1)? })
+    }
+
+    /// A message stays in the table until its work is done, so this counts every message that a
+    /// consumer holds.
+    async fn backlog(&self) -> Stored<QueueBacklog> {
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM queue_messages")
             .fetch_one(self.readers())
             .await
             .map_err(stored)?;
-        let count = |column: usize| -> Stored<u64> { Ok(row.try_get::<i64, _>(column).map_err(stored)?.unsigned_abs()) };
-        Ok(Depth { waiting: count(0)?, parked: count(1)? })
+        Ok(QueueBacklog { ready: count.unsigned_abs(), consumers: 0 })
     }
 
-    /// A message stays in the table until its work is done, so nothing is with a consumer that is not counted here.
-    async fn backlog(&self) -> Stored<Backlog> {
-        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM queue_messages").fetch_one(self.readers()).await.map_err(stored)?;
-        Ok(Backlog { ready: count.unsigned_abs(), consumers: 0 })
+    /// The directory's lock excludes other processes.
+    async fn inherited(&self) -> Stored<Option<u64>> {
+        let count: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM queue_messages WHERE message_id <= ?")
+                .bind(self.queue().before)
+                .fetch_one(self.readers())
+                .await
+                .map_err(stored)?;
+        Ok(Some(count.unsigned_abs()))
     }
 }
 
 #[async_trait]
 impl OrderSource for Sqlite {
-    fn held(&self) -> Option<Held> {
+    fn progress(&self) -> Option<ConsumerProgress> {
         None
     }
 
-    /// At most 2,000 messages at once. All clones of the store are one consumer. A message of an earlier run is said to
-    /// be redelivered, because it may have been given out then.
+    /// Returns at most 2,000 messages per call. All clones of the store are one consumer. A message
+    /// of an earlier run is marked as redelivered, because it may have been delivered then.
     async fn receive(&self, limit: u32, wait_ms: u64) -> Stored<Vec<Delivery>> {
         let deadline = Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX);
         loop {
@@ -172,7 +211,8 @@ impl OrderSource for Sqlite {
             tokio::pin!(visible);
             visible.as_mut().enable();
             let deliveries = self.give_out(limit.min(RECEIVE_MAX)).await?;
-            if !deliveries.is_empty() || limit == 0 || timeout_at(deadline, visible).await.is_err() {
+            if !deliveries.is_empty() || limit == 0 || timeout_at(deadline, visible).await.is_err()
+            {
                 return Ok(deliveries);
             }
         }
@@ -208,22 +248,23 @@ impl OrderSource for Sqlite {
         self.write(move |connection| Box::pin(hand_back(connection, ids))).await
     }
 
-    /// Nothing to do: what this process held is visible again to the next one that opens the file.
+    /// Nothing to do: the messages that this process holds are visible to the next process that
+    /// opens the file.
     async fn close(&self) {}
 }
 
 impl Sqlite {
-    /// A message may have become visible.
+    /// Signals that a message may have become visible.
     pub(super) fn wake(&self) {
         self.queue().visible.notify_one();
     }
 
-    /// The oldest visible messages, held from now on.
+    /// The oldest visible messages; they are held from now on.
     async fn give_out(&self, limit: u32) -> Stored<Vec<Delivery>> {
         let queue = self.queue();
         let looking = queue.looking.lock().await;
-        // What is held now may be gone from the table a moment later, but nothing else may: only held messages are
-        // taken off. So whatever the query finds beside them is really there.
+        // Only held messages are ever deleted. One that is held now may be gone from the table a
+        // moment later, but all other rows that the query finds remain.
         let held: Vec<i64> = queue.held().values().map(|delivery| delivery.message_id).collect();
         let rows = sqlx::query(
             "SELECT message_id, body, attempts FROM queue_messages
@@ -247,18 +288,18 @@ impl Sqlite {
                 redelivered: attempts > 0 || message_id <= queue.before,
             });
         }
-        // Nothing can interrupt between this and the caller's having them.
+        // No await follows, so the caller is certain to receive them.
         queue.held().extend(ids);
         drop(looking);
         if deliveries.len() == limit as usize {
-            // There may be more, for another receiver.
+            // There may be more for another receiver.
             queue.visible.notify_one();
         }
         Ok(deliveries)
     }
 }
 
-/// Counts an attempt, and parks what has used up its attempts.
+/// Counts a failed attempt, and parks messages that have used up their attempts.
 async fn hand_back(connection: &mut SqliteConnection, ids: String) -> Stored<()> {
     let statements = [
         "UPDATE queue_messages SET attempts = attempts + 1 WHERE message_id IN (SELECT value FROM json_each(?1))",
@@ -277,26 +318,33 @@ async fn hand_back(connection: &mut SqliteConnection, ids: String) -> Stored<()>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{contract, ports::OrderLedger as _, private_files::Loose};
+    use crate::{ports::OrderLedger as _, private_files::Loose, testing};
 
     async fn pages_max(store: &Sqlite, pages: u32) {
         let pragma = format!("PRAGMA max_page_count = {pages}");
         let set = store.write(move |connection| {
-            Box::pin(async move { sqlx::query(sqlx::AssertSqlSafe(pragma)).execute(connection).await.map(drop).map_err(stored) })
+            Box::pin(async move {
+                sqlx::query(sqlx::AssertSqlSafe(pragma))
+                    .execute(connection)
+                    .await
+                    .map(drop)
+                    .map_err(stored)
+            })
         });
         set.await.unwrap();
     }
 
     #[tokio::test]
     async fn a_full_disk_refuses_what_is_new_and_loses_nothing() {
-        let dir = std::env::temp_dir().join(format!("flashsale-full-{}", contract::order_id()));
+        let dir = std::env::temp_dir().join(format!("flashsale-full-{}", testing::order_id()));
         let store = Sqlite::open(&dir, Loose::Tighten).await.unwrap();
-        let sale = contract::sale(10_000);
-        // SQLite takes the file's present size for a limit below it.
+        let sale = testing::sale(10_000);
+        // SQLite raises a limit below the file's present size to that size.
         pages_max(&store, 1).await;
         let mut published = Vec::new();
         let refused = loop {
-            let orders: Vec<_> = (0..20).map(|_| contract::request(&sale, contract::user_id())).collect();
+            let orders: Vec<_> =
+                (0..20).map(|_| testing::request(&sale, testing::user_id())).collect();
             match store.publish(&orders).await {
                 Ok(()) => published.push(orders),
                 Err(refused) => break refused,
@@ -305,9 +353,10 @@ mod tests {
         };
         let full = |error: &StoreError| matches!(error, StoreError::Unavailable { cause, .. } if cause.contains("full"));
         assert!(full(&refused), "{refused:?}");
-        let many: Vec<_> = (0..2_000).map(|_| contract::request(&sale, contract::user_id())).collect();
-        let refused = store.record(&many, contract::START, 1).await.unwrap_err();
-        assert!(full(&refused), "no poison: it can be recorded once there is room: {refused:?}");
+        let many: Vec<_> =
+            (0..2_000).map(|_| testing::request(&sale, testing::user_id())).collect();
+        let refused = store.record(&many, testing::START, 1).await.unwrap_err();
+        assert!(full(&refused), "a full disk is not corrupt data: {refused:?}");
 
         pages_max(&store, 1_000_000).await;
         store.publish(&many).await.unwrap();
@@ -317,7 +366,9 @@ mod tests {
             let some = store.receive(100, 0).await.unwrap();
             assert!(!some.is_empty(), "{} are missing", published.len() - received.len());
             store.ack(&some.iter().map(|delivery| delivery.tag).collect::<Vec<_>>()).await.unwrap();
-            received.extend(some.into_iter().map(|delivery| serde_json::from_slice::<QueueMessage>(&delivery.body).unwrap().orders));
+            received.extend(some.into_iter().map(|delivery| {
+                serde_json::from_slice::<QueueMessage>(&delivery.body).unwrap().orders
+            }));
         }
         assert_eq!(received, published);
         drop(store);

@@ -1,8 +1,8 @@
-//! The one writer, with group commit: a sync of the disk costs the same for one order as for a thousand, so all work
-//! that waits while one transaction is being synced shares the next.
+//! The only writer, with group commit: a disk sync costs the same for one order as for a thousand,
+//! so all work that arrives while a transaction is being synced shares the next one.
 //!
-//! A caller is told `Ok` only after the commit of the transaction that holds its work. Each piece of work runs inside a
-//! savepoint, so that one which fails takes nothing of the others with it.
+//! A caller gets `Ok` only after the commit of the transaction with its work. Each piece of work
+//! runs inside a savepoint, so that a failure rolls back nothing of the others.
 
 use std::{fs::File, panic::AssertUnwindSafe, time::Duration};
 
@@ -19,22 +19,22 @@ use crate::{
     ports::{StoreError, Stored},
 };
 
-/// Work that may share one transaction.
+/// Limit on the pieces of work in one transaction.
 const GROUP_MAX: usize = 1_024;
-/// Work that may wait; beyond it callers wait for room.
+/// Limit on queued work; beyond it callers wait for room.
 const WAITING_MAX: usize = 16_384;
-/// Longest time of one call, waiting included.
+/// Longest time of one call, including the wait.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Tells the caller, once the transaction's fate is known.
+/// Answers the caller, once the transaction's outcome is known.
 type Answer = Box<dyn FnOnce(Stored<()>) + Send>;
 
 /// A piece of work and its caller.
 trait Job: Send {
-    /// Runs the work; says whether its changes are to be kept, and whom to tell.
+    /// Runs the work. Returns whether to keep its changes, and how to answer the caller.
     fn run(self: Box<Self>, connection: &mut SqliteConnection) -> BoxFuture<'_, (bool, Answer)>;
 
-    /// Tells the caller that the work was not run.
+    /// Answers the caller that the work was not run.
     fn refuse(self: Box<Self>, error: StoreError);
 }
 
@@ -51,14 +51,20 @@ where
     fn run(self: Box<Self>, connection: &mut SqliteConnection) -> BoxFuture<'_, (bool, Answer)> {
         Box::pin(async move {
             let Self { work, reply } = *self;
-            // The writer outlives a mistake in one piece of work. What it had changed is rolled back like any failure's.
+            // A panic in one piece of work must not end the writer. Its changes are rolled back
+            // like those of any failure.
             let result = AssertUnwindSafe(async { work(connection).await })
                 .catch_unwind()
                 .await
-                .unwrap_or_else(|_| Err(StoreError::Unavailable { store: STORE, cause: "the work panicked and was undone".to_owned() }));
+                .unwrap_or_else(|_| {
+                    Err(StoreError::Unavailable {
+                        store: STORE,
+                        cause: "the work panicked and was undone".to_owned(),
+                    })
+                });
             let kept = result.is_ok();
             let answer: Answer = Box::new(move |fate| {
-                // A caller that has gone away does not want the answer any more.
+                // Fails only when the caller is gone and needs no answer.
                 let _ = reply.send(result.and_then(|value| fate.map(|()| value)));
             });
             (kept, answer)
@@ -76,8 +82,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer. When the last handle is dropped it does what still waits, closes the connection and only then
-    /// gives up `lock`.
+    /// Starts the writer. When the last handle is dropped, the writer finishes the queued work,
+    /// closes the connection and only then releases `lock`.
     pub(super) fn spawn(connection: SqliteConnection, lock: File) -> Self {
         let (queue, jobs) = mpsc::channel(WAITING_MAX);
         tokio::spawn(async move {
@@ -96,13 +102,29 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         match timeout_at(deadline, self.queue.send(Box::new(Pending { work, reply }))).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(StoreError::Unavailable { store: STORE, cause: "the writer has stopped".to_owned() }),
-            Err(_) => return Err(StoreError::Unavailable { store: STORE, cause: "too much is waiting to be written".to_owned() }),
+            Ok(Err(_)) => {
+                return Err(StoreError::Unavailable {
+                    store: STORE,
+                    cause: "the writer has stopped".to_owned(),
+                });
+            }
+            Err(_) => {
+                return Err(StoreError::Unavailable {
+                    store: STORE,
+                    cause: "too much is waiting to be written".to_owned(),
+                });
+            }
         }
         match timeout_at(deadline, answer).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(StoreError::Unknown { store: STORE, cause: "the writer has stopped".to_owned() }),
-            Err(_) => Err(StoreError::Unknown { store: STORE, cause: format!("no answer within {} s", CALL_TIMEOUT.as_secs()) }),
+            Ok(Err(_)) => Err(StoreError::Unknown {
+                store: STORE,
+                cause: "the writer has stopped".to_owned(),
+            }),
+            Err(_) => Err(StoreError::Unknown {
+                store: STORE,
+                cause: format!("no answer within {} s", CALL_TIMEOUT.as_secs()),
+            }),
         }
     }
 }
@@ -117,8 +139,9 @@ async fn run(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Box<dyn
         let fate = commit(&mut connection, group.drain(..), &mut answers).await;
         seconds.record(elapsed(begun.elapsed()));
         if fate.is_err() {
-            // Before anybody is told: an answer that says "undone" must find it undone. Fails when the transaction has
-            // already ended by itself; should it fail otherwise, the next BEGIN does too and says so to its callers.
+            // Roll back before answering: an answer that says "undone" must be true. The rollback
+            // fails when the transaction has already ended by itself; if it fails otherwise, the
+            // next BEGIN fails too and its callers get that error.
             if let Err(error) = connection.execute("ROLLBACK").await {
                 tracing::debug!(%error, "nothing to roll back");
             }
@@ -132,9 +155,15 @@ async fn run(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Box<dyn
     }
 }
 
-/// Runs a group in one transaction. `answers` get those whose work was run; the others are told here.
-async fn commit(connection: &mut SqliteConnection, group: impl Iterator<Item = Box<dyn Job>>, answers: &mut Vec<Answer>) -> Stored<()> {
-    // The whole group must be answered even when the transaction breaks, so failures are carried to the end.
+/// Runs a group in one transaction. `answers` collects the callers whose work was run; the others
+/// are answered here.
+async fn commit(
+    connection: &mut SqliteConnection,
+    group: impl Iterator<Item = Box<dyn Job>>,
+    answers: &mut Vec<Answer>,
+) -> Stored<()> {
+    // The whole group must be answered even when the transaction breaks, so failures are carried to
+    // the end.
     let mut outcome = execute(connection, "BEGIN IMMEDIATE").await;
     for job in group {
         if outcome.is_ok() {
@@ -146,17 +175,21 @@ async fn commit(connection: &mut SqliteConnection, group: impl Iterator<Item = B
         }
         let (kept, answer) = job.run(connection).await;
         answers.push(answer);
-        // Some errors (a full disk) make SQLite roll back the whole transaction by itself. The savepoint is gone then,
-        // and this fails: the earlier work of the group is not mistaken for kept.
-        outcome = execute(connection, if kept { "RELEASE work" } else { "ROLLBACK TO work; RELEASE work" }).await;
+        // Some errors (a full disk) make SQLite roll back the whole transaction by itself. Then the
+        // savepoint is gone and this statement fails, so earlier work of the group is not mistaken
+        // for kept.
+        outcome = execute(
+            connection,
+            if kept { "RELEASE work" } else { "ROLLBACK TO work; RELEASE work" },
+        )
+        .await;
     }
     outcome?;
     // A commit whose sync failed may still be found in the log after a crash.
-    connection
-        .execute("COMMIT")
-        .await
-        .map(drop)
-        .map_err(|error| StoreError::Unknown { store: STORE, cause: format!("the commit failed: {error}") })
+    connection.execute("COMMIT").await.map(drop).map_err(|error| StoreError::Unknown {
+        store: STORE,
+        cause: format!("the commit failed: {error}"),
+    })
 }
 
 async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> Stored<()> {
@@ -169,10 +202,15 @@ mod tests {
 
     use super::*;
 
-    /// A writer on a database of its own, and a way to look into it.
+    /// A writer on a database of its own, with a connection to inspect it.
     async fn writer() -> Writer {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        connection.execute("PRAGMA foreign_keys = ON; CREATE TABLE t (n INTEGER PRIMARY KEY CHECK (n > 0))").await.unwrap();
+        connection
+            .execute(
+                "PRAGMA foreign_keys = ON; CREATE TABLE t (n INTEGER PRIMARY KEY CHECK (n > 0))",
+            )
+            .await
+            .unwrap();
         let child = "CREATE TABLE child (n INTEGER REFERENCES t (n) DEFERRABLE INITIALLY DEFERRED)";
         connection.execute(child).await.unwrap();
         Writer::spawn(connection, File::open("/dev/null").unwrap())
@@ -185,7 +223,12 @@ mod tests {
     async fn numbers(writer: &Writer) -> Vec<i64> {
         writer
             .run(|connection| {
-                Box::pin(async { sqlx::query_scalar("SELECT n FROM t ORDER BY n").fetch_all(connection).await.map_err(stored) })
+                Box::pin(async {
+                    sqlx::query_scalar("SELECT n FROM t ORDER BY n")
+                        .fetch_all(connection)
+                        .await
+                        .map_err(stored)
+                })
             })
             .await
             .unwrap()
@@ -205,7 +248,7 @@ mod tests {
         let group = async {
             has_started.await.unwrap();
             let mut all = Box::pin(join_all(sql.iter().map(|sql| run_sql(writer, sql))));
-            // Polled once, each has put its work into the queue, which has room.
+            // Polling each once has put its work into the queue, which has room.
             assert!(futures_util::poll!(&mut all).is_pending());
             go.send(()).unwrap();
             all.await
@@ -220,20 +263,42 @@ mod tests {
         let writer = writer().await;
         let outcomes = together(
             &writer,
-            &["INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2); INSERT INTO t VALUES (-2)", "INSERT INTO t VALUES (3)"],
+            &[
+                "INSERT INTO t VALUES (1)",
+                "INSERT INTO t VALUES (2); INSERT INTO t VALUES (-2)",
+                "INSERT INTO t VALUES (3)",
+            ],
         )
         .await;
-        assert!(matches!(outcomes[..], [Ok(()), Err(StoreError::Corrupt { .. }), Ok(())]), "{outcomes:?}");
+        assert!(
+            matches!(outcomes[..], [Ok(()), Err(StoreError::Corrupt { .. }), Ok(())]),
+            "{outcomes:?}"
+        );
         assert_eq!(numbers(&writer).await, [1, 3]);
     }
 
     #[tokio::test]
     async fn nobody_is_told_ok_when_the_commit_fails() {
         let writer = writer().await;
-        // The foreign key is looked at when the transaction is committed, and not before.
-        let outcomes = together(&writer, &["INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (-1)", "INSERT INTO child VALUES (9)"]).await;
+        // The foreign key is checked only when the transaction commits.
+        let outcomes = together(
+            &writer,
+            &[
+                "INSERT INTO t VALUES (1)",
+                "INSERT INTO t VALUES (-1)",
+                "INSERT INTO child VALUES (9)",
+            ],
+        )
+        .await;
         assert!(
-            matches!(outcomes[..], [Err(StoreError::Unknown { .. }), Err(StoreError::Corrupt { .. }), Err(StoreError::Unknown { .. })]),
+            matches!(
+                outcomes[..],
+                [
+                    Err(StoreError::Unknown { .. }),
+                    Err(StoreError::Corrupt { .. }),
+                    Err(StoreError::Unknown { .. })
+                ]
+            ),
             "{outcomes:?}"
         );
         assert_eq!(numbers(&writer).await, [0; 0]);
@@ -244,13 +309,27 @@ mod tests {
     #[tokio::test]
     async fn a_transaction_that_ends_by_itself_is_noticed() {
         let writer = writer().await;
-        let lost = ["INSERT INTO t VALUES (1)", "ROLLBACK; SELECT no_such_column", "INSERT INTO t VALUES (3)"];
+        let lost = [
+            "INSERT INTO t VALUES (1)",
+            "ROLLBACK; SELECT no_such_column",
+            "INSERT INTO t VALUES (3)",
+        ];
         let outcomes = together(&writer, &lost).await;
-        assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(StoreError::Unavailable { .. }))), "{outcomes:?}");
+        assert!(
+            outcomes.iter().all(|outcome| matches!(outcome, Err(StoreError::Unavailable { .. }))),
+            "{outcomes:?}"
+        );
         assert_eq!(numbers(&writer).await, [0; 0]);
-        // The same when the work hides it.
-        let outcomes = together(&writer, &["INSERT INTO t VALUES (1)", "ROLLBACK", "INSERT INTO t VALUES (3)"]).await;
-        assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(StoreError::Unavailable { .. }))), "{outcomes:?}");
+        // The same when the work hides the error.
+        let outcomes = together(
+            &writer,
+            &["INSERT INTO t VALUES (1)", "ROLLBACK", "INSERT INTO t VALUES (3)"],
+        )
+        .await;
+        assert!(
+            outcomes.iter().all(|outcome| matches!(outcome, Err(StoreError::Unavailable { .. }))),
+            "{outcomes:?}"
+        );
         assert_eq!(numbers(&writer).await, [0; 0]);
         run_sql(&writer, "INSERT INTO t VALUES (4)").await.unwrap();
         assert_eq!(numbers(&writer).await, [4]);
@@ -265,7 +344,8 @@ mod tests {
                 panic!("on purpose");
             })
         });
-        let (panicked, beside) = tokio::join!(panicking, run_sql(&writer, "INSERT INTO t VALUES (2)"));
+        let (panicked, beside) =
+            tokio::join!(panicking, run_sql(&writer, "INSERT INTO t VALUES (2)"));
         assert!(matches!(panicked, Err(StoreError::Unavailable { .. })), "{panicked:?}");
         beside.unwrap();
         assert_eq!(numbers(&writer).await, [2]);

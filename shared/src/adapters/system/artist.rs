@@ -1,7 +1,8 @@
-//! Captchas, drawn and spoken by the `captcha` crate.
+//! Captchas, drawn and spoken with the `captcha` crate.
 //!
-//! The crate reads its table of sounds (4 MB of JSON) anew for every captcha that is spoken; here each character's sound
-//! is taken out once per process. Its table of characters (49 KB) is private and read by every drawing.
+//! The crate parses its table of sounds (4 MB of JSON) again for every spoken captcha; this module
+//! extracts each character's sound once per process. The crate's table of characters (49 KB) is
+//! private, and every drawing parses it.
 
 use std::sync::LazyLock;
 
@@ -15,7 +16,7 @@ use crate::ports::{CaptchaArtist, Random, StoreError, Stored};
 
 /// Length of an answer.
 const ANSWER_CHARS: usize = 5;
-/// Characters that look different from each other in every font and can be spoken.
+/// Characters that look different in every font and can be spoken.
 const ALPHABET: &[u8; 16] = b"acdefhkmnprstwxy";
 
 /// Draws a PNG of about 200 by 80 points and speaks a WAV, character by character.
@@ -26,13 +27,16 @@ impl CaptchaArtist for Artist {
     fn answer(&self, random: &dyn Random) -> String {
         let mut bytes = [0; ANSWER_CHARS];
         random.fill(&mut bytes);
-        // Sixteen characters divide 256 evenly, so each is as likely as the others.
+        // 256 is a multiple of the sixteen characters, so each is equally likely.
         bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 16)])).collect()
     }
 
     fn draw(&self, answer: &str) -> Stored<Vec<u8>> {
         let mut captcha = spelled(answer);
-        captcha.apply_filter(Noise::new(0.2)).apply_filter(Wave::new(2.0, 8.0).horizontal()).apply_filter(Wave::new(2.0, 10.0).vertical());
+        captcha
+            .apply_filter(Noise::new(0.2))
+            .apply_filter(Wave::new(2.0, 8.0).horizontal())
+            .apply_filter(Wave::new(2.0, 10.0).vertical());
         captcha.view(220, 100).as_png().ok_or_else(|| corrupt("no picture could be drawn"))
     }
 
@@ -55,12 +59,13 @@ static SOUNDS: LazyLock<Vec<Option<Vec<u8>>>> = LazyLock::new(|| {
     spelled(&alphabet).as_wav()
 });
 
-/// Changes each sample a little, so that no two sounds of a character are the same bytes.
+/// Adds noise to each sample, so that no two sounds of a character have the same bytes.
 fn add_noise(samples: &mut [u8]) {
     let mut noise = vec![0; samples.len() / 2];
     SystemRandom.fill(&mut noise);
     for (sample, noise) in samples.chunks_exact_mut(2).zip(noise) {
-        let loud = i16::from_le_bytes([sample[0], sample[1]]).saturating_add((i16::from(noise) - 128) * 16);
+        let loud = i16::from_le_bytes([sample[0], sample[1]])
+            .saturating_add((i16::from(noise) - 128) * 16);
         sample.copy_from_slice(&loud.to_le_bytes());
     }
 }
@@ -93,8 +98,8 @@ fn samples(wav: &[u8]) -> Option<std::ops::Range<usize>> {
     }
 }
 
-/// One WAV with the samples of all, under the first one's header (the crate's sounds share one format), and where its
-/// samples begin.
+/// Joins the samples of all sounds into one WAV under the first one's header (the crate's sounds
+/// share one format). Also returns where the samples begin.
 fn join_wav(parts: &[&[u8]]) -> Option<(Vec<u8>, usize)> {
     let first = parts.first()?;
     let start = samples(first)?.start;

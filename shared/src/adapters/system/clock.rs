@@ -12,13 +12,16 @@ use crate::{
     ports::{Clock, LedgerClock, Stored},
 };
 
-/// The machine's wall clock. Instances of one sale need theirs kept together (NTP or chrony): the window of a sale, a
-/// ticket's life and the limits are judged by them, though never stock.
+/// The machine's wall clock. The clocks of a sale's instances must be synchronized (NTP or chrony):
+/// they decide the window of a sale, a ticket's life and the limits, though never stock.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the wall clock"
+    )]
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_epoch_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))

@@ -1,4 +1,4 @@
-//! The machine's own clock, randomness and drawing: the only place that reads them.
+//! The machine's own clock, random numbers and drawing: the only module that reads them.
 
 mod artist;
 mod clock;

@@ -10,6 +10,8 @@ pub struct SystemRandom;
 
 impl Random for SystemRandom {
     fn fill(&self, bytes: &mut [u8]) {
-        Os::new().fill(bytes).expect("the kernel's generator does not fail once the machine has started");
+        Os::new()
+            .fill(bytes)
+            .expect("the kernel's generator does not fail once the machine has started");
     }
 }

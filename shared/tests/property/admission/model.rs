@@ -1,8 +1,11 @@
-//! The rules of the admission port, told as plainly as they can be: lists, and counting them.
+//! The rules of the admission port in their simplest form: lists and their lengths.
 
 use flashsale::{
-    domain::{OrderId, OrderRequest, SaleTerms, Timestamp, UserId},
-    ports::{AdmissionState, Admitted, Claim, Reservation},
+    domain::{
+        AdmissionDecision, AdmissionState, AdmissionView, AdmittedOrder, OrderId, Reservation,
+        SaleTerms, Timestamp, UserId,
+    },
+    testing::Claim,
 };
 
 /// One sale in the store.
@@ -36,12 +39,16 @@ impl Model {
     }
 
     pub fn of_user(&self, user_id: UserId) -> Vec<OrderId> {
-        let mine = self.orders.iter().filter(|order| order.reservation.request.user_id == user_id);
-        mine.map(|order| order.reservation.request.order_id).collect()
+        let mine = self.orders.iter().filter(|order| order.reservation.order.user_id == user_id);
+        mine.map(|order| order.reservation.order.order_id).collect()
     }
 
     pub fn find(&self, order_id: OrderId) -> Option<Reservation> {
-        self.orders.iter().map(|order| &order.reservation).find(|held| held.request.order_id == order_id).cloned()
+        self.orders
+            .iter()
+            .map(|order| &order.reservation)
+            .find(|held| held.order.order_id == order_id)
+            .cloned()
     }
 
     fn settled(&self) -> usize {
@@ -57,34 +64,45 @@ impl Model {
         Some(((terms.stock as usize).saturating_sub(self.orders.len()), limit_reached))
     }
 
+    /// The input of the domain's rules for a claim; `of_user` lists orders of the claim's user.
+    pub fn view<'a>(&'a self, claim: &Claim, of_user: &'a [OrderId]) -> AdmissionView<'a> {
+        AdmissionView {
+            own: self.find(claim.order_id),
+            ended: self.ended.contains(&claim.order_id),
+            open: self.loaded.as_ref().filter(|loaded| loaded.open).map(|loaded| &loaded.terms),
+            of_user,
+            held: self.orders.len() as u32,
+        }
+    }
+
     /// For `AlreadyBought`, any of the user's orders is as good as the one given here.
-    pub fn reserve(&mut self, claim: &Claim) -> Admitted {
+    pub fn reserve(&mut self, claim: &Claim) -> AdmissionDecision {
         if let Some(held) = self.find(claim.order_id) {
-            return Admitted::Again(held);
+            return AdmissionDecision::Again(held);
         }
         if self.ended.contains(&claim.order_id) {
-            return Admitted::Ended;
+            return AdmissionDecision::Ended;
         }
         let Some((available, limit_reached)) = self.look(claim.user_id) else {
-            return Admitted::Closed;
+            return AdmissionDecision::Closed;
         };
         let terms = &self.loaded.as_ref().unwrap().terms;
         if claim.ticket_expired {
-            return Admitted::TicketExpired;
+            return AdmissionDecision::TicketExpired;
         }
         if claim.now < terms.starts_at {
-            return Admitted::NotOpen { starts_at: terms.starts_at };
+            return AdmissionDecision::NotOpen { starts_at: terms.starts_at };
         }
         if claim.now >= terms.ends_at {
-            return Admitted::SaleEnded;
+            return AdmissionDecision::SaleEnded;
         }
         if limit_reached {
-            return Admitted::AlreadyBought { order_id: self.of_user(claim.user_id)[0] };
+            return AdmissionDecision::AlreadyBought { order_id: self.of_user(claim.user_id)[0] };
         }
         if available == 0 {
-            return Admitted::SoldOut;
+            return AdmissionDecision::SoldOut;
         }
-        let request = OrderRequest {
+        let request = AdmittedOrder {
             order_id: claim.order_id,
             sale_id: claim.sale_id,
             user_id: claim.user_id,
@@ -93,33 +111,46 @@ impl Model {
             admitted_at: claim.now,
             traceparent: None,
         };
-        let reservation = Reservation { request, settled: false };
-        self.orders.push(Order { reservation: reservation.clone(), time: claim.now });
-        Admitted::Reserved(reservation)
+        let reservation = Reservation { order: request.clone(), settled: false };
+        self.orders.push(Order { reservation, time: claim.now });
+        AdmissionDecision::Reserved(request)
     }
 
-    pub fn settle(&mut self, active: &[OrderRequest]) {
+    pub fn settle(&mut self, active: &[AdmittedOrder]) {
         if self.loaded.is_none() {
             return;
         }
         for request in active {
-            if let Some(order) = self.orders.iter_mut().find(|order| order.reservation.request.order_id == request.order_id) {
+            if let Some(order) = self
+                .orders
+                .iter_mut()
+                .find(|order| order.reservation.order.order_id == request.order_id)
+            {
                 order.reservation.settled = true;
             } else if !self.ended.contains(&request.order_id) {
-                let reservation = Reservation { request: request.clone(), settled: true };
+                let reservation = Reservation { order: request.clone(), settled: true };
                 self.orders.push(Order { reservation, time: request.admitted_at });
             }
         }
     }
 
     pub fn release(&mut self, order_ids: &[OrderId]) {
-        self.orders.retain(|order| !order_ids.contains(&order.reservation.request.order_id));
+        self.orders.retain(|order| !order_ids.contains(&order.reservation.order.order_id));
         self.ended.extend(order_ids);
     }
 
-    pub fn claim_overdue(&mut self, before: Timestamp, now: Timestamp, limit: u32) -> Vec<Reservation> {
-        let mut due: Vec<_> = self.orders.iter_mut().filter(|order| !order.reservation.settled && order.time <= before).collect();
-        due.sort_by_key(|order| (order.time, order.reservation.request.order_id));
+    pub fn claim_overdue(
+        &mut self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: u32,
+    ) -> Vec<Reservation> {
+        let mut due: Vec<_> = self
+            .orders
+            .iter_mut()
+            .filter(|order| !order.reservation.settled && order.time <= before)
+            .collect();
+        due.sort_by_key(|order| (order.time, order.reservation.order.order_id));
         due.truncate(limit as usize);
         due.iter_mut().for_each(|order| order.time = now);
         due.into_iter().map(|order| order.reservation.clone()).collect()
@@ -133,7 +164,13 @@ impl Model {
             return AdmissionState::Rebuilding { epoch: *epoch, since: *since };
         }
         let (all, settled) = (self.orders.len() as u32, self.settled() as u32);
-        AdmissionState::Open { epoch: *epoch, version: terms.version, stock: terms.stock, reserved: all - settled, settled }
+        AdmissionState::Open {
+            epoch: *epoch,
+            version: terms.version,
+            stock: terms.stock,
+            reserved: all - settled,
+            settled,
+        }
     }
 
     pub fn begin_rebuild(&mut self, terms: &SaleTerms, epoch: u64, now: Timestamp) -> bool {
@@ -150,8 +187,9 @@ impl Model {
         true
     }
 
-    pub fn restore(&mut self, epoch: u64, active: &[OrderRequest]) -> bool {
-        let allowed = self.loaded.as_ref().is_some_and(|loaded| !loaded.open && loaded.epoch == epoch);
+    pub fn restore(&mut self, epoch: u64, active: &[AdmittedOrder]) -> bool {
+        let allowed =
+            self.loaded.as_ref().is_some_and(|loaded| !loaded.open && loaded.epoch == epoch);
         if allowed {
             self.settle(active);
         }

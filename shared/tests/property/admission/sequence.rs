@@ -6,15 +6,17 @@ use std::{
 };
 
 use flashsale::{
-    contract::{self, START},
-    domain::{Currency, OrderId, OrderRequest, SaleId, SaleTerms, Timestamp, UserId},
-    ports::{Admission, Admitted, Claim},
+    domain::{
+        AdmissionDecision, AdmittedOrder, Currency, OrderId, SaleId, SaleTerms, Timestamp, UserId,
+    },
+    ports::Admission,
+    testing::{self, Claim, START},
 };
 use proptest::{collection::vec, prelude::*};
 
 use super::{Subject, model::Model};
 
-/// So few of each that calls meet.
+/// Few of each, so that calls interact.
 const USERS: usize = 3;
 const ORDERS: usize = 8;
 
@@ -63,14 +65,16 @@ pub struct Terms {
 }
 
 fn terms() -> impl Strategy<Value = Terms> {
-    (0..7_u32, 1..4_u32, 0..3_i64, 0..15_u64, 40..60_u64, 0..3_u64).prop_map(|(stock, limit, price, starts, ends, version)| Terms {
-        stock,
-        limit,
-        price,
-        starts,
-        ends,
-        version,
-    })
+    (0..7_u32, 1..4_u32, 0..3_i64, 0..15_u64, 40..60_u64, 0..3_u64).prop_map(
+        |(stock, limit, price, starts, ends, version)| Terms {
+            stock,
+            limit,
+            price,
+            starts,
+            ends,
+            version,
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -107,15 +111,16 @@ fn at(ms: u64) -> Timestamp {
 }
 
 impl World<'_> {
-    fn requests(&self, orders: &[(usize, usize)]) -> Vec<OrderRequest> {
-        let request = |(order, user): &(usize, usize)| OrderRequest {
+    fn requests(&self, orders: &[(usize, usize)]) -> Vec<AdmittedOrder> {
+        let request = |(order, user): &(usize, usize)| AdmittedOrder {
             order_id: self.orders[*order],
             sale_id: self.sale_id,
             user_id: self.users[*user],
             price: 99,
             currency: Currency::USD,
             admitted_at: at(5),
-            traceparent: (*user == 0).then(|| "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+            traceparent: (*user == 0)
+                .then(|| "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
         };
         orders.iter().map(request).collect()
     }
@@ -142,14 +147,29 @@ impl World<'_> {
         match step {
             Step::Reserve { order, user, expired, now } => {
                 let (order_id, user_id) = (self.orders[*order], self.users[*user]);
-                let claim = Claim { sale_id, order_id, user_id, ticket_expired: *expired, now: at(*now) };
-                let (actual, expected) = (port.reserve(&claim).await.unwrap(), self.model.reserve(&claim));
+                let claim =
+                    Claim { sale_id, order_id, user_id, ticket_expired: *expired, now: at(*now) };
+                // The domain's rules, which a script copies, and the model, which restates them.
+                let ruled = self
+                    .model
+                    .view(&claim, &self.model.of_user(user_id))
+                    .decide(&claim.ticket(), claim.now);
+                let (actual, expected) = (
+                    port.reserve(&claim.ticket(), claim.now).await.unwrap(),
+                    self.model.reserve(&claim),
+                );
                 seen.lock().unwrap().insert(word(&expected));
-                match (&actual, &expected) {
-                    (Admitted::AlreadyBought { order_id }, Admitted::AlreadyBought { .. }) => {
-                        assert!(self.model.of_user(user_id).contains(order_id), "the order named is the user's");
+                for expected in [ruled, expected] {
+                    match (&actual, &expected) {
+                        (
+                            AdmissionDecision::AlreadyBought { order_id },
+                            AdmissionDecision::AlreadyBought { .. },
+                        ) => assert!(
+                            self.model.of_user(user_id).contains(order_id),
+                            "the order named is the user's"
+                        ),
+                        _ => assert_eq!(actual, expected),
                     }
-                    _ => assert_eq!(actual, expected),
                 }
             }
             Step::Settle(orders) => {
@@ -163,7 +183,8 @@ impl World<'_> {
                 self.model.release(&ids);
             }
             Step::ClaimOverdue { before, now, limit } => {
-                let actual = port.claim_overdue(sale_id, at(*before), at(*now), *limit).await.unwrap();
+                let actual =
+                    port.claim_overdue(sale_id, at(*before), at(*now), *limit).await.unwrap();
                 assert_eq!(actual, self.model.claim_overdue(at(*before), at(*now), *limit));
             }
             Step::BeginRebuild { epoch, terms, now } => {
@@ -173,11 +194,17 @@ impl World<'_> {
             }
             Step::Restore { epoch, orders } => {
                 let (epoch, active) = (self.epoch(*epoch), self.requests(orders));
-                assert_eq!(port.restore(sale_id, epoch, &active).await.unwrap(), self.model.restore(epoch, &active));
+                assert_eq!(
+                    port.restore(sale_id, epoch, &active).await.unwrap(),
+                    self.model.restore(epoch, &active)
+                );
             }
             Step::FinishRebuild { epoch } => {
                 let epoch = self.epoch(*epoch);
-                assert_eq!(port.finish_rebuild(sale_id, epoch).await.unwrap(), self.model.finish_rebuild(epoch));
+                assert_eq!(
+                    port.finish_rebuild(sale_id, epoch).await.unwrap(),
+                    self.model.finish_rebuild(epoch)
+                );
             }
             Step::SetTerms(terms) => {
                 let terms = self.terms(terms);
@@ -190,45 +217,61 @@ impl World<'_> {
         }
     }
 
-    /// Compares all that can be seen.
+    /// Compares all visible state.
     async fn compare(&self) {
         assert_eq!(self.port.state(self.sale_id).await.unwrap(), self.model.state());
         let (mut actual, mut cursor) = (BTreeMap::new(), 0);
         loop {
             let page = self.port.reservations(self.sale_id, cursor, 2).await.unwrap();
-            actual.extend(page.reservations.into_iter().map(|held| (held.request.order_id, held)));
+            actual.extend(page.reservations.into_iter().map(|held| (held.order.order_id, held)));
             match page.next {
                 Some(next) => cursor = next,
                 None => break,
             }
         }
-        let expected = self.model.orders.iter().map(|order| (order.reservation.request.order_id, order.reservation.clone())).collect();
+        let expected = self
+            .model
+            .orders
+            .iter()
+            .map(|order| (order.reservation.order.order_id, order.reservation.clone()))
+            .collect();
         assert_eq!(actual, expected);
         for user_id in self.users {
             let look = self.port.look(self.sale_id, user_id).await.unwrap();
-            let seen = look.as_ref().map(|look| (look.available as usize, look.already_bought.is_some()));
+            let seen =
+                look.as_ref().map(|look| (look.available as usize, look.already_bought.is_some()));
             assert_eq!(seen, self.model.look(user_id));
             if let Some(order_id) = look.and_then(|look| look.already_bought) {
-                assert!(self.model.of_user(user_id).contains(&order_id), "the order named is the user's");
+                assert!(
+                    self.model.of_user(user_id).contains(&order_id),
+                    "the order named is the user's"
+                );
             }
         }
     }
 }
 
-/// Takes the steps in a new sale.
-pub async fn run(subject: &Subject, loaded: bool, steps: &[Step], seen: &Mutex<BTreeSet<&'static str>>) {
-    let mut orders = [(); ORDERS].map(|()| contract::order_id());
+/// Runs the steps on a new sale.
+pub async fn run(
+    subject: &Subject,
+    loaded: bool,
+    steps: &[Step],
+    seen: &Mutex<BTreeSet<&'static str>>,
+) {
+    let mut orders = [(); ORDERS].map(|()| testing::order_id());
     orders.sort();
     let mut world = World {
         port: &*subject.port,
         model: Model::default(),
-        sale_id: contract::sale_id(),
-        users: [(); USERS].map(|()| contract::user_id()),
+        sale_id: testing::sale_id(),
+        users: [(); USERS].map(|()| testing::user_id()),
         orders,
     };
     if loaded {
         let terms = Terms { stock: 4, limit: 2, price: 2, starts: 10, ends: 50, version: 2 };
-        for step in [Step::BeginRebuild { epoch: 2, terms, now: 0 }, Step::FinishRebuild { epoch: 1 }] {
+        for step in
+            [Step::BeginRebuild { epoch: 2, terms, now: 0 }, Step::FinishRebuild { epoch: 1 }]
+        {
             world.take(&step, subject, seen).await;
         }
     }
@@ -237,27 +280,42 @@ pub async fn run(subject: &Subject, loaded: bool, steps: &[Step], seen: &Mutex<B
         world.compare().await;
     }
     for order_id in world.orders {
-        assert_eq!(world.port.find(world.sale_id, order_id).await.unwrap(), world.model.find(order_id));
+        assert_eq!(
+            world.port.find(world.sale_id, order_id).await.unwrap(),
+            world.model.find(order_id)
+        );
     }
-    // The overdue index: everything that is not settled, once, oldest first.
-    let (expected, actual) = (world.model.claim_overdue(at(99), at(100), 99), world.port.claim_overdue(world.sale_id, at(99), at(100), 99));
+    // The overdue index: every unsettled reservation once, oldest first.
+    let (expected, actual) = (
+        world.model.claim_overdue(at(99), at(100), 99),
+        world.port.claim_overdue(world.sale_id, at(99), at(100), 99),
+    );
     assert_eq!(actual.await.unwrap(), expected);
 }
 
 /// Every answer to `reserve`.
-pub const ANSWERS: [&str; 9] =
-    ["again", "already bought", "closed", "ended", "not open", "reserved", "sale ended", "sold out", "ticket expired"];
+pub const ANSWERS: [&str; 9] = [
+    "again",
+    "already bought",
+    "closed",
+    "ended",
+    "not open",
+    "reserved",
+    "sale ended",
+    "sold out",
+    "ticket expired",
+];
 
-fn word(admitted: &Admitted) -> &'static str {
+fn word(admitted: &AdmissionDecision) -> &'static str {
     match admitted {
-        Admitted::Again(_) => "again",
-        Admitted::Ended => "ended",
-        Admitted::Closed => "closed",
-        Admitted::TicketExpired => "ticket expired",
-        Admitted::NotOpen { .. } => "not open",
-        Admitted::SaleEnded => "sale ended",
-        Admitted::AlreadyBought { .. } => "already bought",
-        Admitted::SoldOut => "sold out",
-        Admitted::Reserved(_) => "reserved",
+        AdmissionDecision::Again(_) => "again",
+        AdmissionDecision::Ended => "ended",
+        AdmissionDecision::Closed => "closed",
+        AdmissionDecision::TicketExpired => "ticket expired",
+        AdmissionDecision::NotOpen { .. } => "not open",
+        AdmissionDecision::SaleEnded => "sale ended",
+        AdmissionDecision::AlreadyBought { .. } => "already bought",
+        AdmissionDecision::SoldOut => "sold out",
+        AdmissionDecision::Reserved(_) => "reserved",
     }
 }

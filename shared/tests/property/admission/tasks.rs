@@ -1,5 +1,5 @@
-//! Several tasks that call at once, on the same few orders and users. Which call comes first is open, so what is
-//! checked is what must hold in every order of them.
+//! Several concurrent tasks on the same few orders and users. The order of their calls is open, so
+//! the test checks what must hold for every order.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,9 +10,9 @@ use std::{
 };
 
 use flashsale::{
-    contract::{self, START},
-    domain::{OrderId, OrderRequest, Sale, UserId},
-    ports::{Admission, AdmissionState, Admitted, Claim},
+    domain::{AdmissionDecision, AdmissionState, AdmittedOrder, OrderId, Sale, UserId},
+    ports::Admission,
+    testing::{self, Claim, START},
 };
 use proptest::{collection::vec, prelude::*};
 use tokio::task::JoinSet;
@@ -24,11 +24,12 @@ const ORDERS: usize = 10;
 #[derive(Debug, Clone)]
 pub enum Step {
     Reserve(usize),
-    /// Of an order that the task has seen admitted; the ledger knows no others.
+    /// An order that the task has seen admitted; the ledger knows no others.
     Settle(usize),
     Release(usize),
     ClaimOverdue,
-    /// A rebuild with the orders that the task has seen admitted, under the next epoch: refused, for the sale is open.
+    /// A rebuild with the orders that the task has seen admitted, under the next epoch. It is
+    /// refused, because the sale is open.
     Rebuild,
 }
 
@@ -47,7 +48,11 @@ pub fn strategy() -> impl Strategy<Value = Plan> {
         1 => Just(Step::ClaimOverdue),
         1 => Just(Step::Rebuild),
     ];
-    (1..6_u32, 1..4_u32, vec(vec(step, 1..25), 2..6)).prop_map(|(stock, limit, tasks)| Plan { stock, limit, tasks })
+    (1..6_u32, 1..4_u32, vec(vec(step, 1..25), 2..6)).prop_map(|(stock, limit, tasks)| Plan {
+        stock,
+        limit,
+        tasks,
+    })
 }
 
 struct World {
@@ -58,11 +63,11 @@ struct World {
     epoch: AtomicU64,
 }
 
-/// What a task was told.
+/// The answers to a task.
 #[derive(Default)]
 struct Log {
     reserved: Vec<OrderId>,
-    admitted: BTreeMap<OrderId, OrderRequest>,
+    admitted: BTreeMap<OrderId, AdmittedOrder>,
     released: BTreeSet<OrderId>,
 }
 
@@ -72,7 +77,7 @@ impl World {
         Claim { sale_id: self.sale.sale_id, order_id, user_id, ticket_expired: false, now: START }
     }
 
-    async fn rebuild(&self, active: &[OrderRequest]) -> bool {
+    async fn rebuild(&self, active: &[AdmittedOrder]) -> bool {
         let epoch = self.epoch.fetch_add(1, Ordering::SeqCst) + 1;
         let (port, sale_id) = (&self.port, self.sale.sale_id);
         port.begin_rebuild(&self.sale.terms(), epoch, START).await.unwrap()
@@ -87,23 +92,28 @@ impl World {
             match step {
                 Step::Reserve(order) => {
                     let claim = self.claim(order);
-                    match port.reserve(&claim).await.unwrap() {
-                        Admitted::Reserved(held) => {
-                            assert_eq!((held.request.user_id, held.settled), (claim.user_id, false));
+                    match port.reserve(&claim.ticket(), claim.now).await.unwrap() {
+                        AdmissionDecision::Reserved(order) => {
+                            assert_eq!(order.user_id, claim.user_id);
                             log.reserved.push(claim.order_id);
-                            log.admitted.insert(claim.order_id, held.request);
+                            log.admitted.insert(claim.order_id, order);
                         }
-                        Admitted::Again(held) => {
-                            assert_eq!(held.request.user_id, claim.user_id);
-                            assert!(!log.released.contains(&claim.order_id), "it had ended before the call");
-                            log.admitted.insert(claim.order_id, held.request);
+                        AdmissionDecision::Again(held) => {
+                            assert_eq!(held.order.user_id, claim.user_id);
+                            assert!(
+                                !log.released.contains(&claim.order_id),
+                                "it had ended before the call"
+                            );
+                            log.admitted.insert(claim.order_id, held.order);
                         }
-                        Admitted::AlreadyBought { order_id } => {
+                        AdmissionDecision::AlreadyBought { order_id } => {
                             let index = self.orders.iter().position(|id| *id == order_id).unwrap();
                             assert_eq!(self.users[index % USERS], claim.user_id);
                             assert_ne!(order_id, claim.order_id);
                         }
-                        Admitted::Ended | Admitted::Closed | Admitted::SoldOut => {}
+                        AdmissionDecision::Ended
+                        | AdmissionDecision::Closed
+                        | AdmissionDecision::SoldOut => {}
                         other => panic!("nothing in the plan leads to {other:?}"),
                     }
                 }
@@ -129,11 +139,13 @@ impl World {
     }
 }
 
-/// Runs the plan in a new sale.
+/// Runs the plan on a new sale.
 pub async fn run(port: &Arc<dyn Admission>, plan: &Plan) {
-    let sale = Sale { per_user_limit: plan.limit, ..contract::sale(plan.stock) };
-    let (users, orders) = ([(); USERS].map(|()| contract::user_id()), [(); ORDERS].map(|()| contract::order_id()));
-    let world = Arc::new(World { port: Arc::clone(port), sale, users, orders, epoch: AtomicU64::new(0) });
+    let sale = Sale { per_user_limit: plan.limit, ..testing::sale(plan.stock) };
+    let (users, orders) =
+        ([(); USERS].map(|()| testing::user_id()), [(); ORDERS].map(|()| testing::order_id()));
+    let world =
+        Arc::new(World { port: Arc::clone(port), sale, users, orders, epoch: AtomicU64::new(0) });
     assert!(world.rebuild(&[]).await);
 
     let done = Arc::new(AtomicBool::new(false));
@@ -148,10 +160,13 @@ pub async fn run(port: &Arc<dyn Admission>, plan: &Plan) {
     check(&world, &logs).await;
 }
 
-/// No moment shows more units held than there are: nothing in the plan lets the ledger know of more.
+/// At no time are more units held than the stock, because the plan never settles orders beyond the
+/// stock.
 async fn observe(world: Arc<World>, done: Arc<AtomicBool>) {
     while !done.load(Ordering::SeqCst) {
-        if let AdmissionState::Open { stock, reserved, settled, .. } = world.port.state(world.sale.sale_id).await.unwrap() {
+        if let AdmissionState::Open { stock, reserved, settled, .. } =
+            world.port.state(world.sale.sale_id).await.unwrap()
+        {
             assert!(reserved + settled <= stock, "{reserved} + {settled} of {stock}");
         }
         tokio::task::yield_now().await;
@@ -166,35 +181,52 @@ async fn check(world: &World, logs: &[Log]) {
     assert_eq!(won.len(), reserved.len(), "an order is reserved once");
     let page = port.reservations(sale_id, 0, 100).await.unwrap();
     assert_eq!(page.next, None);
-    let held: BTreeMap<_, _> = page.reservations.into_iter().map(|held| (held.request.order_id, held)).collect();
-    assert_eq!(held.keys().copied().collect::<BTreeSet<_>>(), &won - &released, "what was reserved and not given back, and nothing else");
+    let held: BTreeMap<_, _> =
+        page.reservations.into_iter().map(|held| (held.order.order_id, held)).collect();
+    assert_eq!(
+        held.keys().copied().collect::<BTreeSet<_>>(),
+        &won - &released,
+        "exactly the orders that were reserved and not released"
+    );
 
     let settled = held.values().filter(|held| held.settled).count() as u32;
     let reserved = held.len() as u32 - settled;
-    let expected = AdmissionState::Open { epoch: 1, version: sale.version, stock: sale.stock, reserved, settled };
+    let expected = AdmissionState::Open {
+        epoch: 1,
+        version: sale.version,
+        stock: sale.stock,
+        reserved,
+        settled,
+    };
     assert_eq!(port.state(sale_id).await.unwrap(), expected);
     assert!(reserved + settled <= sale.stock);
 
     for user_id in world.users {
-        let mine = held.values().filter(|held| held.request.user_id == user_id).count() as u32;
+        let mine = held.values().filter(|held| held.order.user_id == user_id).count() as u32;
         assert!(mine <= sale.per_user_limit);
         let look = port.look(sale_id, user_id).await.unwrap().unwrap();
         assert_eq!(look.already_bought.is_some(), mine == sale.per_user_limit);
         assert_eq!(look.available, sale.stock - reserved - settled);
     }
     let overdue = port.claim_overdue(sale_id, START, START.plus_ms(1), 100).await.unwrap();
-    let overdue: BTreeSet<_> = overdue.into_iter().map(|held| held.request.order_id).collect();
-    assert_eq!(overdue, held.values().filter(|held| !held.settled).map(|held| held.request.order_id).collect());
+    let overdue: BTreeSet<_> = overdue.into_iter().map(|held| held.order.order_id).collect();
+    assert_eq!(
+        overdue,
+        held.values().filter(|held| !held.settled).map(|held| held.order.order_id).collect()
+    );
 
     for (index, order_id) in world.orders.iter().enumerate() {
         if released.contains(order_id) {
-            assert_eq!(port.reserve(&world.claim(index)).await.unwrap(), Admitted::Ended);
+            let claim = world.claim(index);
+            let answer = port.reserve(&claim.ticket(), claim.now).await.unwrap();
+            assert_eq!(answer, AdmissionDecision::Ended);
         }
     }
-    // Exactly what is left can still be had.
+    // Exactly the remaining units can still be reserved.
     for left in (0..=sale.stock - reserved - settled).rev() {
-        let claim = Claim { order_id: contract::order_id(), user_id: contract::user_id(), ..world.claim(0) };
-        let answer = port.reserve(&claim).await.unwrap();
-        assert_eq!(matches!(answer, Admitted::Reserved(_)), left > 0, "{answer:?}");
+        let claim =
+            Claim { order_id: testing::order_id(), user_id: testing::user_id(), ..world.claim(0) };
+        let answer = port.reserve(&claim.ticket(), claim.now).await.unwrap();
+        assert_eq!(matches!(answer, AdmissionDecision::Reserved(_)), left > 0, "{answer:?}");
     }
 }

@@ -12,11 +12,11 @@ use std::{
 
 use flashsale::{
     adapters::rabbitmq::RabbitMq,
-    contract::{
-        Fault, FaultProxy,
-        queue::{carried, gather, orders},
-    },
     ports::{Health as _, OrderQueue as _, OrderSource as _, PUBLISH_LIMIT_MS, StoreError},
+    testing::{
+        Fault, FaultProxy,
+        contract::queue::{carried, gather, orders},
+    },
 };
 use flashsale_servers::{ServerKind, Servers};
 use tokio::{
@@ -28,7 +28,7 @@ use tokio::{
 use super::{drain, publish_in_the_end, shared_url};
 use crate::support::unique;
 
-/// The contract's limit, and a second for a busy machine to notice.
+/// The contract's limit, plus a second for a busy machine to notice.
 const IN_TIME: Duration = Duration::from_millis(PUBLISH_LIMIT_MS + 1_000);
 
 fn address_of(url: &str) -> SocketAddr {
@@ -36,7 +36,7 @@ fn address_of(url: &str) -> SocketAddr {
     host.split('/').next().unwrap().parse().unwrap()
 }
 
-/// A queue of its own behind a proxy, the proxy, and the straight way to the server.
+/// A queue behind a proxy, the proxy, and a direct connection to the server.
 async fn behind_a_proxy() -> (RabbitMq, FaultProxy, String, String) {
     let (url, name) = (shared_url(), unique("q"));
     let proxy = FaultProxy::start(address_of(&url)).await;
@@ -76,7 +76,8 @@ async fn a_message_that_did_not_arrive_is_never_ok() {
     assert_eq!(drain(&url, &name).await.len(), 1);
 }
 
-/// While nothing answers, callers wait together for one attempt, and then none waits.
+/// While the server does not answer, callers share the wait for one attempt; after it no call
+/// waits.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn a_dead_server_is_not_waited_for() {
@@ -98,7 +99,7 @@ async fn a_dead_server_is_not_waited_for() {
         assert!(rabbit.park(b"x", "test").await.is_err());
         assert!(rabbit.depth().await.is_err());
         assert!(rabbit.check().await.is_err());
-        // One attempt to connect would take three.
+        // One attempt to connect would take three seconds.
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
         assert!(rabbit.receive(1, 0).await.is_err());
         proxy.set(Fault::None).await;
@@ -109,7 +110,8 @@ async fn a_dead_server_is_not_waited_for() {
     }
 }
 
-/// The room left in a batch is not what a consumer is opened with that was lost while the batch was filled.
+/// A consumer that is lost while a batch is being filled is reopened with the full limit, not with
+/// the room left in the batch.
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]
 async fn a_consumer_opened_again_for_the_rest_of_a_batch_fetches_as_much_ahead_as_before() {
@@ -119,7 +121,8 @@ async fn a_consumer_opened_again_for_the_rest_of_a_batch_fetches_as_much_ahead_a
     for _ in 0..MESSAGES {
         straight.publish(&orders(1)).await.unwrap();
     }
-    // What is ready in the queue is what the consumer has not fetched: twice its limit.
+    // The messages ready in the queue are those that the consumer has not prefetched; it prefetches
+    // twice its limit.
     let fetched = async |wanted: u64| {
         let begun = Instant::now();
         loop {
@@ -127,7 +130,10 @@ async fn a_consumer_opened_again_for_the_rest_of_a_batch_fetches_as_much_ahead_a
             if fetched == wanted {
                 return;
             }
-            assert!(begun.elapsed() < Duration::from_secs(20), "{fetched} are fetched, not {wanted}");
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "{fetched} are fetched, not {wanted}"
+            );
             sleep(Duration::from_millis(50)).await;
         }
     };
@@ -162,7 +168,7 @@ async fn a_consumer_comes_back_after_a_cut() {
     }
     let before = gather(&rabbit, 4).await;
     rabbit.ack(&[before[0].tag]).await.unwrap();
-    // The acknowledgement has arrived when it is no longer counted.
+    // Once the acknowledgement has arrived, the message is no longer counted.
     while rabbit.depth().await.unwrap().waiting > 3 {
         sleep(Duration::from_millis(10)).await;
     }
@@ -170,7 +176,7 @@ async fn a_consumer_comes_back_after_a_cut() {
     let after = gather(&rabbit, 3).await;
     assert_eq!(after.iter().map(carried).collect::<Vec<_>>(), messages[1..]);
     assert!(after.iter().all(|delivery| delivery.redelivered));
-    // Old tags, which carry the server's same small numbers, do nothing to the new deliveries.
+    // Old tags, with the same small server numbers, have no effect on the new deliveries.
     let stale: Vec<_> = before.iter().map(|delivery| delivery.tag).collect();
     rabbit.ack(&stale).await.unwrap();
     rabbit.hand_back(&stale).await.unwrap();
@@ -179,7 +185,7 @@ async fn a_consumer_comes_back_after_a_cut() {
     assert_eq!(drain(&url, &name).await.len(), 3, "not acknowledged");
 }
 
-/// A receiver that waits when the connection is cut goes on waiting on a new one.
+/// A receiver that waits while the connection is cut continues on a new connection.
 #[tokio::test]
 #[ignore = "needs servers: infra/test runs it"]
 async fn a_waiting_receiver_survives_a_cut() {
@@ -195,11 +201,12 @@ async fn a_waiting_receiver_survives_a_cut() {
     assert_eq!(carried(&deliveries[0]), message);
 }
 
-/// RabbitMQ 3.10 writes the directory of its quorum queues up to a second late: a queue whose server is killed right
-/// after it was made for the first time never gets a leader again. This is not about such queues.
+/// RabbitMQ 3.10 writes the directory of its quorum queues up to a second late: if the server is
+/// killed right after a queue was first declared, that queue never gets a leader again. These tests
+/// avoid such queues.
 const QUEUE_IS_KNOWN_MS: u64 = 3_000;
 
-/// A server for tests that break it, one at a time.
+/// A server for tests that break it, used by one test at a time.
 async fn breakable() -> (&'static Servers, MutexGuard<'static, ()>) {
     static SERVERS: OnceLock<Servers> = OnceLock::new();
     static TURN: Mutex<()> = Mutex::const_new(());
@@ -242,7 +249,7 @@ async fn confirmed_messages_survive_a_killed_server() {
     }
     sleep(Duration::from_millis(QUEUE_IS_KNOWN_MS)).await;
     tokio::task::block_in_place(|| servers.stop_hard(ServerKind::RabbitMq)).unwrap();
-    // What was sent ahead may still be given out.
+    // Messages that were sent ahead may still be received.
     let killed = Instant::now();
     while rabbit.receive(1, 100).await.is_ok() {
         assert!(killed.elapsed() < Duration::from_secs(10), "the receiver does not notice");
@@ -261,8 +268,14 @@ async fn confirmed_messages_survive_a_killed_server() {
     let confirmed: Vec<_> = confirmed.into_iter().flatten().collect();
     println!("{} confirmed, {} found", confirmed.len(), found.len());
     assert!(confirmed.len() > 10);
-    assert!(confirmed.iter().all(|order_id| found.contains(order_id)), "every confirmed message is there");
-    assert!(refused.iter().flatten().all(|order_id| !found.contains(order_id)), "nothing that was refused is there");
+    assert!(
+        confirmed.iter().all(|order_id| found.contains(order_id)),
+        "every confirmed message is there"
+    );
+    assert!(
+        refused.iter().flatten().all(|order_id| !found.contains(order_id)),
+        "nothing that was refused is there"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

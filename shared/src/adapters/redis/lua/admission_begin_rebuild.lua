@@ -1,5 +1,5 @@
--- Begins a rebuild of a sale that is not open: closes admission under a new epoch; reservations and orders that ended
--- stay.
+-- Begins a rebuild of a sale that is not open: closes admission under a new epoch. Keeps the
+-- reservations and the ended orders.
 --
 -- KEYS[1] sale   KEYS[2] held   KEYS[3] overdue
 -- ARGV[1] epoch   ARGV[2] now, ms   ARGV[3...9] the terms, see admission_terms.lua

@@ -1,4 +1,5 @@
--- Hands out unsettled reservations whose time is at or before a given one, oldest first, and puts their time to now.
+-- Returns unsettled reservations whose time is at or before a given one, oldest first, and sets
+-- their time to now.
 --
 -- KEYS[1] held   KEYS[2] overdue
 -- ARGV[1] the latest time to be handed out, ms   ARGV[2] now, ms   ARGV[3] how many at most
@@ -15,7 +16,8 @@ for i, id in ipairs(ids) do
     claimed[#claimed + 1] = id
     claimed[#claimed + 1] = held[i]
   else
-    -- Only when a key was lost by itself: without its reservation there is nothing to hand out, now or later.
+    -- Happens only when one key was lost alone: without its reservation the order can't be claimed,
+    -- now or later.
     redis.call('ZREM', KEYS[2], id)
   end
 end

@@ -1,10 +1,10 @@
--- What a ticket request needs to know; changes nothing.
+-- Reads what a ticket request needs. Changes nothing.
 --
 -- KEYS[1] sale   KEYS[2] held
 -- ARGV[1] user id
 --
--- Returns nothing when the sale is not open, else {units available, an order id when the user's limit is reached or '',
--- orders that ever got a unit}.
+-- Returns nothing when the sale is not open, else {units available, an order id when the user's
+-- limit is reached or '', orders that ever got a unit}.
 local sale = redis.call('HMGET', KEYS[1], 'state', 'stock', 'limit', 'u:' .. ARGV[1], 'admissions')
 if sale[1] ~= 'open' then return false end
 local mine = sale[4] or ''

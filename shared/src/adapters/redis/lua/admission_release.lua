@@ -1,4 +1,5 @@
--- Gives back the units of orders that have ended and remembers each as ended, whatever the state of the sale.
+-- Gives back the units of ended orders and remembers each order as ended, whatever the state of the
+-- sale.
 --
 -- KEYS[1] sale   KEYS[2] held   KEYS[3] overdue
 -- ARGV[1] life of the marks of a sale that is not loaded, ms
@@ -13,7 +14,8 @@ for i, value in ipairs(redis.call('HMGET', KEYS[2], unpack(ids))) do
   if value then
     local user = 'u:' .. string.sub(value, 3, 38)
     local mine = redis.call('HGET', KEYS[1], user) or ''
-    -- Ids are of one length, with hyphens where no shift of them has hyphens: a match is always a whole id.
+    -- All ids have the same length and have hyphens at the same places, and no shift of an id
+    -- matches those places, so a match is always a whole id.
     local from, to = string.find(mine, ids[i], 1, true)
     if from then mine = string.sub(mine, 1, from - 1) .. string.sub(mine, to + 1) end
     if mine == '' then

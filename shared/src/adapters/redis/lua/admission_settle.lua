@@ -1,5 +1,5 @@
--- Marks reservations as settled and adds those that are not there, except for orders that have ended. Serves
--- `settle` (any state but missing) and `restore` (rebuilding under exactly the given epoch).
+-- Marks reservations as settled and adds missing ones, except for ended orders. Serves `settle`
+-- (any state but missing) and `restore` (rebuilding under exactly the given epoch).
 --
 -- KEYS[1] sale   KEYS[2] held   KEYS[3] overdue
 -- ARGV[1] the epoch of the rebuild, or '' for `settle`
@@ -20,7 +20,7 @@ end
 local held = redis.call('HMGET', KEYS[2], unpack(ids))
 local known = redis.call('HMGET', KEYS[1], unpack(marks))
 
--- What is to be written; the tables also make an order or a user that comes twice in a batch count once.
+-- What to write. The tables also make an order or a user that appears twice in a batch count once.
 local values, buyers, settled = {}, {}, {}
 for i, id in ipairs(ids) do
   local value = held[i]

@@ -1,18 +1,19 @@
--- Put in front of the scripts that write terms. Their KEYS are sale, held and overdue.
+-- Prepended to the scripts that write terms. Their KEYS are sale, held and overdue.
 
--- Whether one decimal number is below another, for every u64: a double has only 53 bits for it.
+-- Compares two decimal numbers over the whole range of u64: a double has only 53 bits.
 local function below(a, b)
   if #a ~= #b then return #a < #b end
   return a < b
 end
 
--- Writes the terms in ARGV[first...], unless the store has newer ones: version, stock, limit, price, currency,
--- starts_at, ends_at (both ms).
+-- Writes the terms in ARGV[first...], unless the store has newer ones: version, stock, limit,
+-- price, currency, starts_at, ends_at (both ms).
 local function put_terms(first)
   local version = redis.call('HGET', KEYS[1], 'version')
   if version and below(ARGV[first], version) then return end
-  -- Garbage collection only, by the server's clock: eight days after the end, or after this call when that is later,
-  -- so that what was just written never vanishes at once. Validity is never decided by it.
+  -- For garbage collection only, by the server's clock: eight days after the end, or after this
+  -- call if that is later, so that what was just written does not vanish at once. Never decides
+  -- validity.
   local time = redis.call('TIME')
   local from = math.max(tonumber(ARGV[first + 6]), tonumber(time[1]) * 1000)
   local gc_at = string.format('%.0f', from + 8 * 86400000)

@@ -1,7 +1,9 @@
--- Lists a ban, and drops some that ended long ago, so that the lists stay in proportion even when nobody reads them.
+-- Lists a ban, and removes some that ended long ago, so that the indexes stay small even if they
+-- are never read.
 --
--- KEYS  1 subjects by the time their ban was put, 2 subjects by the time it ends
--- ARGV  1 subject; 2 put at; 3 ends at, or 'never'; 4 bans that ended at or before this are dropped; all milliseconds
+-- KEYS  1 subjects by their ban's creation, 2 subjects by its end
+-- ARGV  1 subject; 2 created at; 3 ends at, or 'never';
+--       4 bans that ended at or before this are removed; all milliseconds
 
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
 if ARGV[3] == 'never' then

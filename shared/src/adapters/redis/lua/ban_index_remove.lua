@@ -1,7 +1,7 @@
--- Drops a subject from the lists unless it has been banned again since it was seen there.
+-- Removes a subject from the indexes unless it has been banned again since the caller read it.
 --
--- KEYS  1 subjects by the time their ban was put, 2 subjects by the time it ends
--- ARGV  1 subject; 2 the time it was seen with, milliseconds
+-- KEYS  1 subjects by their ban's creation, 2 subjects by its end
+-- ARGV  1 subject; 2 its ban's creation as the caller read it, milliseconds
 
 local put = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if put and tonumber(put) == tonumber(ARGV[2]) then

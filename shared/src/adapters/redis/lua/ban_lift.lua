@@ -1,9 +1,9 @@
--- Lifts a ban that was put early enough.
+-- Lifts a ban unless it is too new.
 --
 -- KEYS  1 ban
--- ARGV  1 lift a ban that was put at or before this, milliseconds
+-- ARGV  1 lift a ban that was created at or before this, milliseconds
 --
--- Returns 1, 0 when there was none, or -1 when one was put later.
+-- Returns 1, 0 when there was none, or -1 when it was created later.
 
 local ban = redis.call('GET', KEYS[1])
 if not ban then

@@ -1,11 +1,11 @@
--- Puts a ban and forgets the subject's strikes.
+-- Stores a ban and clears the subject's strikes.
 --
 -- KEYS  1 ban, 2 strikes
--- ARGV  1 until, milliseconds, or 'never'; 2 the ban as kept, beginning with that; 3 life of the key in milliseconds, 0
---       without end; 4 'automatic' (or put back after a loss): leave a ban that
---       lasts at least as long
+-- ARGV  1 until, milliseconds, or 'never'; 2 the ban as stored, starting with `until`;
+--       3 time to live of the key in milliseconds, 0 for none;
+--       4 'automatic' (also when restored after a loss): keep a ban that lasts at least as long
 --
--- Returns 1, or 0 when an earlier ban was left.
+-- Returns 1, or 0 when the earlier ban was kept.
 
 if ARGV[4] == 'automatic' then
   local earlier = redis.call('GET', KEYS[1])

@@ -1,6 +1,7 @@
--- Says that the operators' bans are all there, unless the data was lost since the caller began, or another has begun.
+-- Records that all of the operators' bans are restored, unless the data was lost since the caller
+-- began or another caller has begun.
 --
--- KEYS  1 whether they are there
+-- KEYS  1 state of the restoration
 -- ARGV  1 token of the caller
 
 if redis.call('GET', KEYS[1]) == ARGV[1] then

@@ -1,7 +1,7 @@
--- Keeps a value unless one of a higher version is kept.
+-- Stores a value unless the cache has one with a higher version.
 --
 -- KEYS  1 entry
--- ARGV  1 version, twenty digits, so that texts compare as the numbers do; 2 value; 3 life, milliseconds
+-- ARGV  1 version, twenty digits, so that they compare as text; 2 value; 3 life, milliseconds
 
 local kept = redis.call('HGET', KEYS[1], 'version')
 if kept and kept > ARGV[1] then

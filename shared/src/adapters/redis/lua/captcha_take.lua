@@ -1,4 +1,4 @@
--- Reads and deletes: of all callers one gets the value. (GETDEL is newer than Redis 6.0.)
+-- Reads and deletes, so that only one caller gets the value. (GETDEL is newer than Redis 6.0.)
 --
 -- KEYS  1 captcha
 

@@ -1,4 +1,4 @@
--- Adds one to a count whose window starts with the first.
+-- Increments a counter whose window starts at the first failure.
 --
 -- KEYS  1 counter: "count end"
 -- ARGV  1 now; 2 window; 3 slack; all milliseconds

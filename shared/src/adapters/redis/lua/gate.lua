@@ -1,21 +1,26 @@
 -- Checks a session, bans and limits in one step, and charges the limits when all pass.
 --
--- KEYS  bans, then limits, then one strike counter per limit whose refusals count, then the sessions of the user
--- ARGV  1 numbers, as little-endian doubles (each argument of its own would cost as much as reading a key):
---         whether to enter (1), or to check and change nothing (0); now; number of bans; number of limits; refusals that
---         are borne; their window; slack: how much further ahead than possible a limit may be; refusals that were
---         answered without this script and are counted along with the next one; times in milliseconds
---         then per limit: interval and tolerance (burst * interval), microseconds; index of its strike counter in KEYS, or 0
---       2 session id, or '' when none is asked for
+-- KEYS  bans, then limits, then one strike counter per limit whose refusals count, then the
+--       user's sessions
+-- ARGV  1 numbers, as little-endian doubles (a separate argument would cost as much as reading a
+--         key):
+--         whether to enter (1), or to check and change nothing (0); now; number of bans;
+--         number of limits; refusals allowed; their window; slack: how much further ahead than
+--         possible a limit may be; refusals that were answered without this script and are
+--         counted along with the next one; times in milliseconds
+--         then per limit: interval and tolerance (burst * interval), microseconds; index of its
+--         strike counter in KEYS, or 0
+--       2 session id, or '' to skip its check
 --       3 the role that the session must have, or '' for any
 --       then per limit: life of its key, milliseconds
 --
--- Returns {0} entered; {1} no session; {2, until} banned, -1 without end; {3, limit, retry_after_ms, due} limited, where
--- `limit` (the one with the longest wait) counts from 0 and `due` is 1 when the user is to be banned; {4} the session has
--- another role.
+-- Returns {0} entered; {1} no session; {2, until} banned, -1 without end; {3, limit,
+-- retry_after_ms, due} limited, where `limit` (the one with the longest wait) counts from 0 and
+-- `due` is 1 when the user is to be banned; {4} the session has another role.
 --
--- Lua's numbers are doubles: microseconds since 1970 stay below 2^53 until the year 2255. As an argument of redis.call
--- they are written with 17 digits, exactly; Lua's own text of a number would be rounded to 14.
+-- Lua's numbers are doubles: microseconds since 1970 stay below 2^53 until the year 2255. As an
+-- argument of redis.call they are written with 17 digits, exactly; Lua's own conversion to text
+-- would round to 14.
 
 local changing, now, bans, limits, refusals_max, window, slack, also_refused = struct.unpack('<dddddddd', ARGV[1])
 local session = ARGV[2]
@@ -56,13 +61,14 @@ if banned then
   return {2, banned}
 end
 
--- GCRA as virtual scheduling (ITU-T I.371): a limit is the theoretical arrival time (TAT) of its next request.
+-- GCRA as virtual scheduling (ITU-T I.371): a limit's state is the theoretical arrival time (TAT)
+-- of its next request.
 local now_us = now * 1000
 local refused, wait_us, tats = nil, 0, {}
 for i = 1, limits do
   local interval, tolerance = struct.unpack('<dd', ARGV[1], 41 + 24 * i)
   local tat = tonumber(values[bans + i] or 0)
-  -- Further ahead than a full burst and the slack: from a clock that has been set back since.
+  -- More than a full burst and the slack ahead: the clock has been set back since.
   if tat < now_us or tat > now_us + tolerance + slack * 1000 then
     tat = now_us
   end

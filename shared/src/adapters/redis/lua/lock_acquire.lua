@@ -1,10 +1,10 @@
--- Takes a lock, or renews it for the token that holds it.
+-- Acquires a lock, or renews it for the token that holds it.
 --
 -- KEYS  1 lock: "token:fence", 2 last fence given out
 -- ARGV  1 token; 2 lease, milliseconds; 3 now, milliseconds
 --
--- Returns the fence, or nothing when another token holds the lock. A fence is at least `now`, so that it still grows
--- after the server has lost its data.
+-- Returns the fence, or nothing when another token holds the lock. A fence is at least `now`, so
+-- that it still grows after the server has lost its data.
 
 local held = redis.call('GET', KEYS[1])
 if held then

@@ -1,4 +1,4 @@
--- Gives a lock up that is still held under the same token and fence.
+-- Releases a lock that is still held under the same token and fence.
 --
 -- KEYS  1 lock
 -- ARGV  1 "token:fence"

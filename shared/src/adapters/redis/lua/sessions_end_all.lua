@@ -1,4 +1,4 @@
--- Ends all sessions of one user but one.
+-- Ends all sessions of a user except one.
 --
 -- KEYS  1 sessions
 -- ARGV  1 id of the session to be kept, or ''

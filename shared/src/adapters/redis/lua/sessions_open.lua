@@ -1,7 +1,7 @@
--- Adds sessions of one user; above the most a user may hold, those that are over first end.
+-- Adds sessions of one user. Above the limit per user, the sessions that expire first are ended.
 --
--- KEYS  1 sessions: id -> end, milliseconds, and behind a space the role unless it is a shopper's
--- ARGV  1 most; 2 now; 3 slack, milliseconds; then pairs of session id and what is kept of it
+-- KEYS  1 sessions: id -> end, milliseconds, and after a space the role unless it is a shopper's
+-- ARGV  1 limit; 2 now; 3 slack, milliseconds; then pairs of session id and its stored form
 
 for i = 4, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])

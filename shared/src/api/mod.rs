@@ -1,0 +1,23 @@
+//! The JSON of requests and answers, one file per noun. Fields that API.md explains are not
+//! documented again here.
+//!
+//! Ids, times, money and the types that the API shares with the domain ([`crate::domain::Sale`],
+//! [`crate::domain::SaleChange`]) are defined in the domain; refusals are in `problem.rs`.
+
+mod accounts;
+mod bans;
+mod books;
+mod captchas;
+mod dead_letters;
+mod orders;
+mod sales;
+mod tickets;
+
+pub use accounts::{Account, CurrentSession, PasswordChange, Registered, SignedIn, UserView};
+pub use bans::{BanOffset, BanPage, BanView, LiftBan, NewBan};
+pub use books::{Finding, SaleBooks};
+pub use captchas::{DrawCaptcha, DrawnCaptcha, PurposeWord};
+pub use dead_letters::{ParkedList, ParkedView};
+pub use orders::{OrderAccepted, OrderPage, OrderView, PlaceOrder};
+pub use sales::{ListedSale, NewSale, SaleList, SaleStats, SaleView};
+pub use tickets::{Ticket, TicketRequest};

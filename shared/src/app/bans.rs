@@ -1,0 +1,102 @@
+//! Bans, as an administrator creates, lifts and lists them.
+
+use super::{Admin, App, finish};
+use crate::{
+    api::{BanView, NewBan},
+    domain::{Ban, Subject},
+    metrics::BANS,
+    problem::Problem,
+    security,
+};
+
+impl App {
+    /// Creates a ban. A banned user's sessions remain, but their requests are refused.
+    ///
+    /// # Errors
+    /// `invalid`, `unavailable`.
+    pub async fn put_ban(&self, admin: &Admin, new: NewBan) -> Result<BanView, Problem> {
+        const REASON_CHARS_MAX: usize = 500;
+        let invalid = |field: &str, expected: &str| Problem::Invalid {
+            field: field.to_owned(),
+            expected: expected.to_owned(),
+        };
+        let subject = read_subject(&new.kind, &new.value)?;
+        if new.reason.trim().is_empty() || new.reason.chars().count() > REASON_CHARS_MAX {
+            return Err(invalid("reason", "1 to 500 characters"));
+        }
+        let now = self.now();
+        if new.expires_at.is_some_and(|end| end <= now) {
+            return Err(invalid("expires_at", "a time to come, or left out for a ban without end"));
+        }
+        let ban = Ban { subject, reason: new.reason, created_at: now, expires_at: new.expires_at };
+        let (app, admin) = (self.clone(), *admin);
+        finish(async move {
+            app.ports.ban_ledger.put(&ban).await?;
+            BANS.counter(&["operator"]).increment(1);
+            admin.did("ban-put", &security::loggable(&ban.subject));
+            // If a later step fails, the sweeper does the rest.
+            app.ports.blacklist.ban(&ban).await?;
+            app.refusals.forget_bans();
+            app.end_sessions_of(&ban.subject).await?;
+            Ok(BanView::from(&ban))
+        })
+        .await
+    }
+
+    /// Lifts a ban.
+    ///
+    /// # Errors
+    /// `invalid`, `not-found`, `unavailable`.
+    pub async fn lift_ban(&self, admin: &Admin, kind: &str, value: &str) -> Result<(), Problem> {
+        let subject = read_subject(kind, value)?;
+        let (app, admin) = (self.clone(), *admin);
+        finish(async move {
+            let lifted = app.ports.ban_ledger.lift(&subject, app.now()).await?;
+            if lifted {
+                admin.did("ban-lifted", &security::loggable(&subject));
+            }
+            // This also lifts an automatic ban, which is not in the ledger.
+            let lifted_here = app.ports.blacklist.lift(&subject).await?;
+            if !lifted {
+                if !lifted_here {
+                    return Err(Problem::NotFound);
+                }
+                admin.did("ban-lifted", &security::loggable(&subject));
+            }
+            app.refusals.forget_bans();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Bans in force, newest first.
+    ///
+    /// # Errors
+    /// `unavailable`.
+    pub async fn bans(&self, _: &Admin, offset: u32, limit: u32) -> Result<Vec<BanView>, Problem> {
+        Ok(self
+            .ports
+            .blacklist
+            .list(self.now(), offset, limit)
+            .await?
+            .iter()
+            .map(BanView::from)
+            .collect())
+    }
+}
+
+fn read_subject(kind: &str, value: &str) -> Result<Subject, Problem> {
+    let invalid = |field: &str, expected: &str| Problem::Invalid {
+        field: field.to_owned(),
+        expected: expected.to_owned(),
+    };
+    if !["user", "address", "phone"].contains(&kind) {
+        return Err(invalid("kind", "user, address or phone"));
+    }
+    Subject::parse(kind, value).map_err(|_| {
+        invalid(
+            "value",
+            "a user's id, an IP address, or a phone number with its country code, as kind says",
+        )
+    })
+}

@@ -1,0 +1,236 @@
+//! The buy path: a ticket, then an order. The cheapest checks come first.
+
+use std::time::Duration;
+
+use tracing::Instrument as _;
+
+use super::{App, Caller, CaptchaAnswer, limits::RateLimit};
+use crate::{
+    api::{OrderAccepted, Ticket},
+    domain::{
+        AdmissionDecision, AdmittedOrder, CaptchaPurpose, Order, OrderId, OrderStatus, Reservation,
+        Sale, SaleId, TicketClaims,
+    },
+    logging::OncePerSecond,
+    metrics::{self, Outcomes},
+    problem::Problem,
+    trace::{self, STEP, TraceContext},
+};
+
+/// Delay before a buyer retries an order that could not be made durable.
+const RETRY_MS: u64 = 1_000;
+/// Longest time that a refused ticket waits for its look-up in the ledger to begin.
+const LOOKUP_WAIT: Duration = Duration::from_millis(250);
+
+static TICKETS: Outcomes = Outcomes::new(metrics::TICKETS);
+static ORDERS: Outcomes = Outcomes::new(metrics::ORDERS);
+
+impl App {
+    /// Issues a ticket.
+    ///
+    /// # Errors
+    /// `not-found`, `sale-not-open`, `sale-ended`, `sold-out`, `already-bought`, `captcha-*`,
+    /// `unauthenticated`, `rate-limited`, `banned`, `unavailable`.
+    pub async fn issue_ticket(
+        &self,
+        caller: &Caller,
+        sale_id: SaleId,
+        captcha: Option<CaptchaAnswer>,
+    ) -> Result<Ticket, Problem> {
+        TICKETS.note("issued", self.make_ticket(caller, sale_id, captcha).await)
+    }
+
+    async fn make_ticket(
+        &self,
+        caller: &Caller,
+        sale_id: SaleId,
+        captcha: Option<CaptchaAnswer>,
+    ) -> Result<Ticket, Problem> {
+        let Caller { session: who, client } = caller;
+        // From memory, so that a request that can't win calls no store. Requests for a sale that is
+        // not in memory are limited by address.
+        if !self.catalog.knows(sale_id) {
+            self.enter_reader(client).await?;
+        }
+        let sale = self.sale(sale_id).await?;
+        let now = self.now();
+        if now < sale.starts_at {
+            return Err(Problem::SaleNotOpen { starts_at: sale.starts_at });
+        }
+        if now >= sale.ends_at {
+            return Err(Problem::SaleEnded);
+        }
+        // Memory refuses only users who were seen to hold no order. Each user's first refusal comes
+        // from the store, after the gate, because another process may have taken a winner's order.
+        if let Some(flag) = self.sold_out_flag(sale_id, who.user_id).await?
+            && self.catalog.is_without(sale_id, who.user_id, flag, self.monotonic_ms()).await
+        {
+            self.enter_memory(client, Some(who.user_id), RateLimit::Ticket).await?;
+            return Err(Problem::SoldOut);
+        }
+        self.enter(caller, RateLimit::Ticket).await?;
+        let step = tracing::info_span!(target: STEP, "admission.look", otel.kind = "client");
+        let look = self.ports.admission.look(sale_id, who.user_id).instrument(step).await?;
+        let look = look.ok_or(Problem::Unavailable { retry_after_ms: RETRY_MS })?;
+        if let Some(order_id) = look.already_bought {
+            return Err(Problem::AlreadyBought { order_id });
+        }
+        if look.available == 0 {
+            let flag = self.note_sold_out(sale_id, &look);
+            self.catalog.note_without(sale_id, who.user_id, flag, self.monotonic_ms()).await;
+            return Err(Problem::SoldOut);
+        }
+        // Last, because it uses the captcha up.
+        self.check_captcha(CaptchaPurpose::Purchase, captcha).await?;
+        let order_id = OrderId::for_sale(now, sale_id, &self.ten());
+        let expires_at = now.plus_ms(self.config.tickets.ms());
+        let claims = TicketClaims {
+            order_id,
+            user_id: who.user_id,
+            session_id: who.session_id,
+            sale_id,
+            exp_ms: expires_at.epoch_ms(),
+        };
+        let ticket = self.ticket_keys.ring(&self.ports).await?.sign(&claims);
+        Ok(Ticket { ticket, order_id, expires_at })
+    }
+
+    /// Turns a ticket into an order and returns once the order is durable. The same ticket gives
+    /// the same order. `request` is the trace context that is stored with the order.
+    ///
+    /// # Errors
+    /// `bad-ticket`, `ticket-expired`, `not-durable-yet`, and those of [`App::issue_ticket`].
+    pub async fn place_order(
+        &self,
+        caller: &Caller,
+        sale_id: SaleId,
+        ticket: &str,
+        request: Option<TraceContext>,
+    ) -> Result<OrderAccepted, Problem> {
+        ORDERS.note("accepted", self.make_order(caller, sale_id, ticket, request).await)
+    }
+
+    async fn make_order(
+        &self,
+        caller: &Caller,
+        sale_id: SaleId,
+        ticket: &str,
+        request: Option<TraceContext>,
+    ) -> Result<OrderAccepted, Problem> {
+        let who = &caller.session;
+        let keys = self.ticket_keys.ring(&self.ports).await?;
+        let ticket: TicketClaims = keys.verify(ticket).ok_or(Problem::BadTicket)?;
+        if ticket.user_id != who.user_id
+            || ticket.session_id != who.session_id
+            || ticket.sale_id != sale_id
+        {
+            return Err(Problem::BadTicket);
+        }
+        self.enter(caller, RateLimit::Order).await?;
+        let accepted = OrderAccepted { order_id: ticket.order_id, status: OrderStatus::Queued };
+        match self.reserve(&ticket).await? {
+            AdmissionDecision::Again(Reservation { settled: true, .. })
+            | AdmissionDecision::Ended => Ok(accepted),
+            // `Again` is published too: the first publish may not have been confirmed, and a second
+            // one is harmless.
+            AdmissionDecision::Reserved(order)
+            | AdmissionDecision::Again(Reservation { order, settled: false }) => {
+                self.hand_over(order, request).await?;
+                self.catalog.note_winner(sale_id, who.user_id).await;
+                Ok(accepted)
+            }
+            AdmissionDecision::Closed if self.stays_closed(&ticket).await? => {
+                self.recorded_or(Problem::TicketExpired, &ticket, accepted).await
+            }
+            AdmissionDecision::Closed => Err(Problem::NotDurableYet { retry_after_ms: RETRY_MS }),
+            AdmissionDecision::TicketExpired => {
+                self.recorded_or(Problem::TicketExpired, &ticket, accepted).await
+            }
+            AdmissionDecision::NotOpen { starts_at } => {
+                self.recorded_or(Problem::SaleNotOpen { starts_at }, &ticket, accepted).await
+            }
+            AdmissionDecision::SaleEnded => {
+                self.recorded_or(Problem::SaleEnded, &ticket, accepted).await
+            }
+            AdmissionDecision::AlreadyBought { order_id } => {
+                self.recorded_or(Problem::AlreadyBought { order_id }, &ticket, accepted).await
+            }
+            AdmissionDecision::SoldOut => {
+                self.recorded_or(Problem::SoldOut, &ticket, accepted).await
+            }
+        }
+    }
+
+    /// Whether the ticket is of a sale that ended so long ago that its admission is not rebuilt any more: only the ledger
+    /// knows its orders.
+    async fn stays_closed(&self, ticket: &TicketClaims) -> Result<bool, Problem> {
+        let tail_ms = self.config.sweeper.tail_seconds * 1_000;
+        let now = self.now();
+        Ok(ticket.expired(now) && self.sale(ticket.sale_id).await?.ends_at.plus_ms(tail_ms) < now)
+    }
+
+    async fn reserve(&self, ticket: &TicketClaims) -> Result<AdmissionDecision, Problem> {
+        let step = tracing::info_span!(target: STEP, "admission.reserve", otel.kind = "client");
+        self.ports.admission.reserve(ticket, self.now()).instrument(step).await.map_err(|error| {
+            static LINES: OncePerSecond = OncePerSecond::new();
+            if let Some(left_out) = LINES.pass() {
+                tracing::warn!(%error, order_id = %ticket.order_id, left_out, "reserve");
+            }
+            // A unit may have been reserved; a retry with the same ticket finds it.
+            Problem::NotDurableYet { retry_after_ms: RETRY_MS }
+        })
+    }
+
+    /// Publishes the order, and stores it where status requests find it.
+    async fn hand_over(
+        &self,
+        order: AdmittedOrder,
+        request: Option<TraceContext>,
+    ) -> Result<(), Problem> {
+        let step = tracing::info_span!(target: STEP, "orders.publish", otel.kind = "producer", flashsale.order_id = %order.order_id);
+        let publishing = AdmittedOrder { traceparent: trace::carried(&step, request), ..order };
+        let order = Order::queued(&publishing);
+        let (published, ()) = futures_util::join!(
+            self.publisher.publish(publishing).instrument(step),
+            self.share_order(&order)
+        );
+        published.map_err(|error| {
+            // The unit stays reserved: the retry or the sweeper finds it.
+            tracing::debug!(%error, order_id = %order.order_id, "publish");
+            Problem::NotDurableYet { retry_after_ms: RETRY_MS }
+        })
+    }
+
+    /// Looks for the order of a refused ticket in the ledger. An order that ended before the
+    /// admission store lost its data is known only there, so the ledger is asked only if the sale
+    /// was rebuilt or the ticket has expired. A miss is cached for some seconds, few look-ups run
+    /// at once, and the wait for one is short, so that a crowd of late requests neither reaches the
+    /// ledger nor waits for it.
+    async fn recorded_or(
+        &self,
+        refusal: Problem,
+        ticket: &TicketClaims,
+        accepted: OrderAccepted,
+    ) -> Result<OrderAccepted, Problem> {
+        let order_id = ticket.order_id;
+        let rebuilt = self.sale(ticket.sale_id).await?.epoch > Sale::FIRST_EPOCH;
+        if !rebuilt && !matches!(refusal, Problem::TicketExpired) {
+            return Err(refusal);
+        }
+        if self.catalog.is_unrecorded(order_id, self.monotonic_ms()).await {
+            return Err(refusal);
+        }
+        let Ok(turn) = tokio::time::timeout(LOOKUP_WAIT, self.catalog.lookups.acquire()).await
+        else {
+            return Err(Problem::Unavailable { retry_after_ms: RETRY_MS });
+        };
+        let _turn = turn.expect("the semaphore is never closed");
+        match self.ports.orders.get(order_id).await? {
+            Some(order) if order.user_id == ticket.user_id => Ok(accepted),
+            _ => {
+                self.catalog.note_unrecorded(order_id, self.monotonic_ms()).await;
+                Err(refusal)
+            }
+        }
+    }
+}

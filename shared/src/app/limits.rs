@@ -1,0 +1,52 @@
+//! The limits that the configuration sets.
+
+use super::App;
+use crate::domain::{LimitCheck, Quota, Subject};
+
+/// A configured limit, with its quota and its name in headers, metrics and logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RateLimit {
+    /// Requests of an address that are not answered from memory.
+    Address,
+    /// Tickets of a user.
+    Ticket,
+    /// Orders of a user.
+    Order,
+    /// A user's requests about orders.
+    OrderStatus,
+    /// A user's requests about the account and its sessions.
+    Account,
+    /// An administrator's requests.
+    Admin,
+    /// Captchas of an address.
+    Captcha,
+    /// Registrations from an address.
+    Register,
+    /// Sign-ins from an address.
+    Login,
+    /// Sign-ins with one phone from one address.
+    LoginPhone,
+    /// An address's requests with sessions that the fast store does not know.
+    SessionLookup,
+}
+
+impl App {
+    /// The limit applied to a subject.
+    pub(super) fn limit(&self, limit: RateLimit, subject: Subject) -> LimitCheck {
+        let quotas = &self.config.limits;
+        let (name, quota): (_, Quota) = match limit {
+            RateLimit::Address => ("address", quotas.address),
+            RateLimit::Ticket => ("ticket", quotas.ticket),
+            RateLimit::Order => ("order", quotas.order),
+            RateLimit::OrderStatus => ("order-status", quotas.order_status),
+            RateLimit::Account => ("account", quotas.account),
+            RateLimit::Admin => ("admin", quotas.admin),
+            RateLimit::Captcha => ("captcha", quotas.captcha),
+            RateLimit::Register => ("register", quotas.register),
+            RateLimit::Login => ("login", quotas.login),
+            RateLimit::LoginPhone => ("login-phone", quotas.login_phone),
+            RateLimit::SessionLookup => ("session-lookup", quotas.address),
+        };
+        LimitCheck { name, subject, quota }
+    }
+}

@@ -1,0 +1,65 @@
+//! Captchas.
+
+use std::sync::Arc;
+
+use super::GatePorts;
+use crate::{
+    domain::{Captcha, CaptchaPurpose},
+    testing::{START, captcha_id},
+};
+
+fn captcha(purpose: CaptchaPurpose) -> Captcha {
+    Captcha {
+        captcha_id: captcha_id(),
+        purpose,
+        answer: "k3 m".to_owned(),
+        expires_at: START.plus_ms(1_000),
+    }
+}
+
+/// Until it expires, a captcha can be read often and taken once.
+pub async fn captchas(GatePorts { captchas, .. }: &GatePorts) {
+    let peek = async |captcha: &Captcha, now| {
+        captchas.peek(captcha.captcha_id, now).await.expect("a captcha is read")
+    };
+    let take = async |captcha: &Captcha, now| {
+        captchas.take(captcha.captcha_id, now).await.expect("a captcha is taken")
+    };
+    let last = START.plus_ms(999);
+    for purpose in [CaptchaPurpose::Login, CaptchaPurpose::Purchase] {
+        let drawn = captcha(purpose);
+        assert_eq!(peek(&drawn, START).await, None);
+        assert_eq!(take(&drawn, START).await, None);
+        for _ in 0..2 {
+            captchas.put(&drawn, START).await.expect("a captcha is kept");
+        }
+        for _ in 0..2 {
+            assert_eq!(peek(&drawn, last).await.as_ref(), Some(&drawn));
+        }
+        assert_eq!(peek(&drawn, drawn.expires_at).await, None);
+        assert_eq!(take(&drawn, last).await.as_ref(), Some(&drawn));
+        assert_eq!(take(&drawn, last).await, None);
+        assert_eq!(peek(&drawn, START).await, None);
+    }
+    let over = captcha(CaptchaPurpose::Login);
+    captchas.put(&over, START).await.expect("a captcha is kept");
+    assert_eq!(take(&over, over.expires_at).await, None);
+
+    for _ in 0..5 {
+        let drawn = captcha(CaptchaPurpose::Purchase);
+        captchas.put(&drawn, START).await.expect("a captcha is kept");
+        let tasks: Vec<_> = (0..50)
+            .map(|_| {
+                let (captchas, id) = (Arc::clone(captchas), drawn.captcha_id);
+                tokio::spawn(
+                    async move { captchas.take(id, START).await.expect("a captcha is taken") },
+                )
+            })
+            .collect();
+        let mut taken = Vec::new();
+        for task in tasks {
+            taken.extend(task.await.expect("the task ends"));
+        }
+        assert_eq!(taken, [drawn], "only one taker gets it");
+    }
+}

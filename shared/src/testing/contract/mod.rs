@@ -1,0 +1,65 @@
+//! The contract of each port as a list of checks. [`contract_tests!`](crate::contract_tests) makes
+//! a test of each check, so that a check that is added to the list runs on every adapter.
+
+pub mod admission;
+pub mod cache;
+pub mod consumer_reports;
+pub mod gate;
+pub mod ledger;
+pub mod locks;
+pub mod queue;
+pub mod schema;
+
+/// Makes a test of each check of one contract.
+///
+/// `contract_tests! { ledger [#[ignore = "needs servers"]] new_ledger() }`: the contract, attributes
+/// of each test, and a future of a new store for each test. The future gives a guard, which is
+/// dropped after the check, and the ports: `Ledger`, `GatePorts`, `QueuePorts` or `Arc<dyn …>`.
+#[macro_export]
+macro_rules! contract_tests {
+    (admission $attributes:tt $new:expr) => {
+        $crate::contract_tests! { @each admission $attributes $new; reserve orders rebuild crowd }
+    };
+    (ledger $attributes:tt $new:expr) => {
+        $crate::contract_tests! { @each ledger $attributes $new;
+            users kept_sessions session_races kept_bans sales signing_keys recording payment
+            cancellation expiry expiry_by_sale stock_return tally paging recording_races ending_races
+            health
+        }
+    };
+    (queue $attributes:tt $new:expr) => {
+        $crate::contract_tests! { @each queue $attributes $new;
+            published_is_received_once receive_is_bounded a_message_wakes_the_receiver
+            a_receiver_may_go_away handed_back_comes_again handed_back_too_often_is_parked
+            parked_is_counted parked_is_shown_retried_and_discarded many_publish_at_once
+            two_consumers_share
+        }
+    };
+    (gate $attributes:tt $new:expr) => {
+        $crate::contract_tests! { @each gate $attributes $new;
+            order_of_checks burst_and_rate exact_retry quota_under_contention charges_all_or_none
+            clock_set_back strikes sessions many_sessions session_roles blacklist bans_put_back
+            failures captchas
+        }
+    };
+    (locks $attributes:tt $new:expr) => {
+        $crate::contract_tests! { @each locks $attributes $new; one_holder exclusion }
+    };
+    (cache $attributes:tt $new:expr) => {
+        $crate::contract_tests! { @each cache $attributes $new; newest_version }
+    };
+    (consumer_reports $attributes:tt $new:expr) => {
+        $crate::contract_tests! { @each consumer_reports $attributes $new; last_report_of_each }
+    };
+    (@each $contract:ident $attributes:tt $new:expr; $($check:ident)*) => {
+        $($crate::contract_tests! { @one $contract $attributes $new; $check })*
+    };
+    (@one $contract:ident [$($attribute:tt)*] $new:expr; $check:ident) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        $($attribute)*
+        async fn $check() {
+            let (_guard, ports) = $new.await;
+            $crate::testing::contract::$contract::$check(&ports).await;
+        }
+    };
+}

@@ -1,0 +1,60 @@
+//! Which servers each program uses.
+//!
+//! Each connection is opened at first use. So a program starts while all servers are down, and
+//! answers every request that needs only the servers that are up:
+//!
+//! | program | Redis | database | RabbitMQ | answers while only these are up |
+//! |---|---|---|---|---|
+//! | `captcha` | gate, captchas | - | - | Redis: everything |
+//! | `login` | gate, sessions, captchas | users, sessions, bans | - | Redis, database: everything |
+//! | `sales` | gate, cache, figures | sales | - | Redis: pages that are in its cache; Redis, database: everything |
+//! | `seckill` | gate, admission, cache | data that Redis lacks: sessions, sales, orders after a rebuild | orders | Redis: tickets; Redis, RabbitMQ: orders, of sales and sessions that are in Redis |
+//! | `order-status` | gate, cache, admission | orders | - | Redis: orders that are in its cache; Redis, database: everything |
+//! | `admin` | gate, admission | sales, bans | figures, dead letters | Redis, database: everything but those two |
+//! | `order-worker` | admission, cache | orders | messages that can't be used | database: records; the sweeper updates Redis later |
+//! | `sweeper` | leadership, admission | all due work | overdue orders | Redis, database: all but publishing and rebuilding |
+//! | emulator | everything | everything | everything | sales in memory |
+//!
+//! In the development profile without configured signing keys, `login`, `seckill`, `order-status`
+//! and `admin` also need the database, which stores the keys.
+
+/// A program, for [`super::connect_for`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// The function `captcha`.
+    Captcha,
+    /// The function `login`.
+    Login,
+    /// The function `sales`.
+    Sales,
+    /// The function `seckill`.
+    Seckill,
+    /// The function `order-status`.
+    OrderStatus,
+    /// The function `admin`.
+    Admin,
+    /// The function `order-worker`.
+    OrderWorker,
+    /// The function `sweeper`.
+    Sweeper,
+    /// All functions in one process, with the gateway and the triggers that call them.
+    Emulator,
+}
+
+impl Program {
+    /// Whether the program uses the order queue.
+    pub(super) const fn uses_queue(self) -> bool {
+        match self {
+            Self::Captcha | Self::Login | Self::Sales | Self::OrderStatus => false,
+            Self::Seckill | Self::Admin | Self::OrderWorker | Self::Sweeper | Self::Emulator => {
+                true
+            }
+        }
+    }
+
+    /// Whether the order worker and the sweeper share the process with requests. If so, they have
+    /// database connections of their own, so that requests can't keep them waiting.
+    pub(super) const fn has_background(self) -> bool {
+        matches!(self, Self::Emulator)
+    }
+}
