@@ -86,10 +86,10 @@ problems! {
         "A header that says where the request comes from can't be read; `detail` names it. A proxy between the client and the service writes it.";
     Invalid { field: String, expected: String }:
         "invalid", 422, "The request is not valid",
-        "A field of the body, the path or the query can't be. `field` names it, `detail` says what would be right. Sending the same again does not help.";
+        "A field of the body, the path or the query is invalid. `field` names it, `detail` says what is expected. Repeating the request does not help.";
     InvalidPhone(PhoneError):
         "invalid-phone", 422, "The phone number is not valid",
-        "The number can't be read, can't exist, or is of a country other than the United States or mainland China.";
+        "The number has a wrong form, can't exist, or belongs to a country other than the United States or mainland China.";
     WeakPassword { field: &'static str, rule: &'static str }:
         "weak-password", 422, "The password is too weak",
         "`detail` names the rule that it breaks.";
@@ -104,13 +104,13 @@ problems! {
         "Each captcha can be answered once: ask for a new one.";
     CaptchaGone:
         "captcha-gone", 410, "The captcha is gone",
-        "It was answered before, its life is over, or it was made for another purpose: ask for a new one.";
+        "It has been answered before, has expired, or was made for another purpose: ask for a new one.";
     BadCredentials:
         "bad-credentials", 401, "Phone number or password is wrong",
-        "Which of the two is not told.";
+        "The answer does not say which.";
     Unauthenticated:
         "unauthenticated", 401, "Not signed in",
-        "There is no session token, or its session is over: sign in.";
+        "There is no session token, or its session has ended: sign in.";
     Forbidden(&'static str):
         "forbidden", 403, "Not allowed",
         "The signed-in user may not do this, or the request came from another site with only a cookie.";
@@ -125,7 +125,7 @@ problems! {
         "There is no such thing, or it belongs to somebody else.";
     MethodNotAllowed:
         "method-not-allowed", 405, "Method not allowed",
-        "The address exists, but not with this method; `Allow` lists those it has.";
+        "The address exists, but does not support this method; `Allow` lists the supported ones.";
     BodyTooLarge:
         "body-too-large", 413, "The body is too large",
         "A request body has at most 16 KiB.";
@@ -158,16 +158,16 @@ problems! {
         "It has not been recorded yet, which takes a moment: try again after `Retry-After` seconds.";
     OrderFinal { status: OrderStatus }:
         "order-final", 409, "The order is final",
-        "It is paid, cancelled, expired or rejected (`order_status` says which) and changes no more, or the time to pay it is over.";
+        "It is paid, cancelled, expired or rejected (`order_status` says which) and no longer changes, or it was not paid in time.";
     Unavailable { retry_after_ms: u64 }:
         "unavailable", 503, "Unavailable for the moment",
         "A part of the service does not answer. Try again after `Retry-After` seconds.";
     FunctionFailed:
         "function-failed", 502, "A function has failed",
-        "The function behind this address ended or gave no usable answer while it worked on the request, which may have been carried out or not. Try again: what is in danger of being done twice (an order, a payment) is safe to repeat.";
+        "The function behind this address ended, or gave an unusable answer, while it processed the request. The request may or may not have had its effect. Try again: requests that must not take effect twice (an order, a payment) are safe to repeat.";
     FunctionTimeout:
         "function-timeout", 504, "A function took too long",
-        "The function behind this address did not answer in time; the request may have been carried out or not. Try again: what is in danger of being done twice is safe to repeat.";
+        "The function behind this address did not answer in time. The request may or may not have had its effect. Try again: requests that must not take effect twice (an order, a payment) are safe to repeat.";
     Internal:
         "internal", 500, "Something is broken",
         "The fault is ours and has been logged under the request id.";

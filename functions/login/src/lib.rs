@@ -82,7 +82,7 @@ fn get_current_session() -> Endpoint {
     get("/api/sessions/current", current)
         .called("current_session", "Whose session this is.")
         .signed_in()
-        .gives::<CurrentSession>(200, "The user, and when the session is over.")
+        .gives::<CurrentSession>(200, "The user, and when the session ends.")
 }
 
 async fn current(State(app): State<App>, caller: Caller) -> HandlerResult<Json<CurrentSession>> {
@@ -94,7 +94,7 @@ fn delete_current_session() -> Endpoint {
     delete("/api/sessions/current", sign_out)
         .called("sign_out", "Signs out.")
         .signed_in()
-        .gives_nothing("The session is over.")
+        .gives_nothing("The session has ended.")
         .with_header("Set-Cookie", "Clears the cookie.")
 }
 

@@ -130,7 +130,7 @@ async fn the_embedded_emulator_is_killed_and_started_again() {
     assert!(books.contains("stock 400 = available 0 + reserved 0 + sold 400"), "{books}");
 }
 
-/// As after a failover: whoever audits at that moment waits for the store instead of learning nothing.
+/// As after a failover: an audit at that moment waits for the store instead of failing.
 #[test]
 #[ignore = "needs servers: infra/test runs it"]
 fn an_audit_waits_for_a_store_that_does_not_answer() {

@@ -161,8 +161,8 @@ impl App {
         }
     }
 
-    /// Whether the ticket is of a sale that ended so long ago that its admission is not rebuilt any more: only the ledger
-    /// knows its orders.
+    /// Whether the ticket's sale ended too long ago for its admission to be rebuilt. Only the
+    /// ledger knows such a sale's orders.
     async fn stays_closed(&self, ticket: &TicketClaims) -> Result<bool, Problem> {
         let tail_ms = self.config.sweeper.tail_seconds * 1_000;
         let now = self.now();
