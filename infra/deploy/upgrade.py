@@ -82,9 +82,9 @@ def main():
             shop.start(port, OLD)
         nginx = Nginx("upgrade", ports)
         site.EMULATOR = OLD
-        shop.run("users", "seed", "--count", "10000", "--out", str(WORK / "users.csv"))
+        shop.run("users", "seed", "--count", "20000", "--out", str(WORK / "users.csv"))
         tokens = [line.rsplit(",", 1)[1] for line in (WORK / "users.csv").read_text().split()[1:]]
-        sale = re.search(r'"sale_id":\s*"([^"]+)"', shop.run("sales", "create", "--title", "Phone", "--stock", "10000", "--price", "1999"))[1]
+        sale = re.search(r'"sale_id":\s*"([^"]+)"', shop.run("sales", "create", "--title", "Phone", "--stock", "20000", "--price", "1999"))[1]
         knows_newer = shop.ask(OLD, "migrate", "--check")[0] == 0
         tables = servers.sql("SHOW TABLES")
         # No captchas, because drawing them takes most of the processor time of a debug build.
