@@ -213,7 +213,8 @@ impl App {
         accepted: OrderAccepted,
     ) -> Result<OrderAccepted, Problem> {
         let order_id = ticket.order_id;
-        let rebuilt = self.sale(ticket.sale_id).await?.epoch > Sale::FIRST_EPOCH;
+        let rebuilt = self.sale(ticket.sale_id).await?.epoch > Sale::FIRST_EPOCH
+            || self.catalog.may_be_old(self.monotonic_ms());
         if !rebuilt && !matches!(refusal, Problem::TicketExpired) {
             return Err(refusal);
         }

@@ -1,7 +1,7 @@
 //! The answers to buyers from a process that did not accept their order, and from one whose
 //! admission store has lost it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use flashsale::{
     adapters::memory::MemoryAdmission,
@@ -14,7 +14,7 @@ use flashsale::{
 
 use crate::{
     app::{Shop, refused},
-    spies::SpiedOrders,
+    spies::{Outage, SpiedOrders, SpiedSales},
 };
 
 async fn ticket(app: &App, who: &Caller, sale: SaleId) -> Result<String, Problem> {
@@ -198,4 +198,47 @@ async fn a_refused_ticket_costs_the_ledger_nothing_and_after_a_loss_one_look_in_
     shop.clock.advance_ms(1_000);
     refused(shop.order(&shoppers[1], sale, &late).await, "sold-out");
     assert_eq!(orders.got.calls(), 1);
+}
+
+#[tokio::test]
+async fn buying_goes_on_while_the_ledger_does_not_answer() {
+    let settings =
+        [("CAPTCHA", "off"), ("CACHE__SALE_LOCAL_MS", "1"), ("CACHE__SALE_SHARED_MS", "1")];
+    for outage in [Outage::Error, Outage::Silence] {
+        let mut sales = None;
+        let shop = Shop::open_with(&settings, |ports| {
+            let spied = Arc::new(SpiedSales::new(ports.sales.clone()));
+            ports.sales = spied.clone();
+            sales = Some(spied);
+        })
+        .await;
+        let sales = sales.unwrap();
+        let (shoppers, sale) = (shop.shoppers(4).await, shop.sale(3).await);
+        // The copies in memory and in the shared cache expire.
+        let expire = async |ms| {
+            shop.clock.advance_ms(ms);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        shop.buy(&shoppers[0], sale).await;
+        sales.set_outage(Some(outage));
+        for who in &shoppers[1..3] {
+            expire(10).await;
+            shop.buy(who, sale).await;
+        }
+        expire(10).await;
+        sales.got.calls();
+        let page = shop.app.sale_page(&shop.client, sale).await.unwrap();
+        assert_eq!((page.sale_id, page.available), (sale, 0));
+        assert_eq!(sales.got.calls(), 0, "not asked again at once");
+        if matches!(outage, Outage::Error) {
+            // A process that has never read the sale has no copy.
+            refused(ticket(&shop.another(), &shoppers[3], sale).await, "unavailable");
+        }
+        sales.set_outage(None);
+        let more = SaleChange { title: Some("Phones".to_owned()), ..SaleChange::default() };
+        shop.app.ports.sales.change(sale, &more).await.unwrap();
+        expire(2_000).await;
+        let page = shop.app.sale_page(&shop.client, sale).await.unwrap();
+        assert_eq!(page.title, "Phones", "SQL is asked again");
+    }
 }

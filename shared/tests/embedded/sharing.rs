@@ -16,12 +16,12 @@ use flashsale::{
     api::NewBan,
     app::Credentials,
     domain::{
-        AdmissionState, Ban, CreationKey, KeptSession, Opening, Phone, Role, Sale, SaleChange,
-        SaleChanged, SaleCreated, SaleId, Session, SessionId, Subject, Timestamp, UserId,
+        AdmissionState, Ban, KeptSession, Opening, Phone, Role, Session, SessionId, Subject,
+        Timestamp, UserId,
     },
     ports::{
-        Admission as _, BanLedger as _, Blacklist, Failures, Sales, SessionLedger, Sessions,
-        StoreError, Stored,
+        Admission as _, BanLedger as _, Blacklist, Failures, SessionLedger, Sessions, StoreError,
+        Stored,
     },
 };
 use tokio::sync::Semaphore;
@@ -29,6 +29,7 @@ use tokio::sync::Semaphore;
 use crate::{
     app::{Shop, refused},
     flood::Lines,
+    spies::SpiedSales,
 };
 
 fn fault() -> StoreError {
@@ -479,70 +480,12 @@ async fn a_failed_sign_in_is_counted_when_its_client_goes_away() {
     }
 }
 
-/// Sales with one unreadable page.
-struct FailingPages {
-    inner: Arc<dyn Sales>,
-    fails: AtomicU32,
-}
-
-#[async_trait]
-impl Sales for FailingPages {
-    async fn create(&self, sale: &Sale) -> Stored<()> {
-        self.inner.create(sale).await
-    }
-
-    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<SaleCreated> {
-        self.inner.create_once(sale, once).await
-    }
-
-    async fn get(&self, sale_id: SaleId) -> Stored<Option<Sale>> {
-        self.inner.get(sale_id).await
-    }
-
-    async fn list(&self, before: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
-        self.inner.list(before, limit).await
-    }
-
-    async fn ending_from(
-        &self,
-        ends_from: Timestamp,
-        after: Option<SaleId>,
-        limit: u32,
-    ) -> Stored<Vec<Sale>> {
-        if self.fails.swap(0, Ordering::SeqCst) > 0 {
-            return Err(fault());
-        }
-        self.inner.ending_from(ends_from, after, limit).await
-    }
-
-    async fn ending_last(&self, ends_from: Timestamp, limit: u32) -> Stored<Vec<Sale>> {
-        self.inner.ending_last(ends_from, limit).await
-    }
-
-    async fn ended_before(
-        &self,
-        ends_before: Timestamp,
-        after: Option<SaleId>,
-        limit: u32,
-    ) -> Stored<Vec<Sale>> {
-        self.inner.ended_before(ends_before, after, limit).await
-    }
-
-    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<SaleChanged> {
-        self.inner.change(sale_id, change).await
-    }
-
-    async fn raise_epoch(&self, sale_id: SaleId) -> Stored<Option<u64>> {
-        self.inner.raise_epoch(sale_id).await
-    }
-}
-
 #[tokio::test]
 async fn a_page_of_sales_that_can_not_be_read_starts_no_wait_anew() {
     let memory = Arc::new(MemoryAdmission::default());
     let mut sales = None;
     let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| {
-        let of = Arc::new(FailingPages { inner: ports.sales.clone(), fails: AtomicU32::new(0) });
+        let of = Arc::new(SpiedSales::new(ports.sales.clone()));
         ports.admission = memory.clone();
         ports.sales = of.clone();
         sales = Some(of);
@@ -552,7 +495,7 @@ async fn a_page_of_sales_that_can_not_be_read_starts_no_wait_anew() {
     memory.lose_everything();
     shop.sweep().await;
     shop.clock.advance_ms(4_000);
-    sales.unwrap().fails.store(1, Ordering::SeqCst);
+    sales.unwrap().fail_next_page();
     assert_eq!(shop.app.sweep().await.unwrap().failed, 1);
     shop.clock.advance_ms(5_000);
     shop.sweep().await;

@@ -12,11 +12,12 @@ use async_trait::async_trait;
 use flashsale::{
     adapters::memory::{MemoryAdmission, MemoryCache},
     domain::{
-        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Order, OrderId,
-        QueueBacklog, QueueDepth, Recorded, Reservation, ReservationPage, SaleId, SaleTally,
-        SaleTerms, TicketClaims, Timestamp, Transition, Unrecordable, UserId,
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, CreationKey, Order,
+        OrderId, QueueBacklog, QueueDepth, Recorded, Reservation, ReservationPage, Sale,
+        SaleChange, SaleChanged, SaleCreated, SaleId, SaleTally, SaleTerms, TicketClaims,
+        Timestamp, Transition, Unrecordable, UserId,
     },
-    ports::{Admission, Cache, OrderLedger, OrderQueue, StoreError, Stored},
+    ports::{Admission, Cache, OrderLedger, OrderQueue, Sales, StoreError, Stored},
 };
 
 fn fault() -> StoreError {
@@ -400,5 +401,98 @@ impl OrderLedger for SpiedOrders {
 
     async fn tally(&self, sale_id: SaleId) -> Stored<SaleTally> {
         self.inner.tally(sale_id).await
+    }
+}
+
+/// Sales of which a page, or each single sale, can't be read.
+pub struct SpiedSales {
+    inner: Arc<dyn Sales>,
+    page_fails: AtomicBool,
+    outage: Mutex<Option<Outage>>,
+    pub got: Count,
+}
+
+/// How a store does not answer.
+#[derive(Debug, Clone, Copy)]
+pub enum Outage {
+    Error,
+    Silence,
+}
+
+impl SpiedSales {
+    pub fn new(inner: Arc<dyn Sales>) -> Self {
+        Self {
+            inner,
+            page_fails: AtomicBool::new(false),
+            outage: Mutex::default(),
+            got: Count::default(),
+        }
+    }
+
+    pub fn fail_next_page(&self) {
+        self.page_fails.store(true, Ordering::SeqCst);
+    }
+
+    pub fn set_outage(&self, outage: Option<Outage>) {
+        *self.outage.lock().unwrap() = outage;
+    }
+}
+
+#[async_trait]
+impl Sales for SpiedSales {
+    async fn create(&self, sale: &Sale) -> Stored<()> {
+        self.inner.create(sale).await
+    }
+
+    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<SaleCreated> {
+        self.inner.create_once(sale, once).await
+    }
+
+    async fn get(&self, sale_id: SaleId) -> Stored<Option<Sale>> {
+        self.got.note(1);
+        let outage = *self.outage.lock().unwrap();
+        match outage {
+            Some(Outage::Error) => return Err(fault()),
+            Some(Outage::Silence) => std::future::pending().await,
+            None => {}
+        }
+        self.inner.get(sale_id).await
+    }
+
+    async fn list(&self, before: Option<SaleId>, limit: u32) -> Stored<Vec<Sale>> {
+        self.inner.list(before, limit).await
+    }
+
+    async fn ending_from(
+        &self,
+        ends_from: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<Sale>> {
+        if self.page_fails.swap(false, Ordering::SeqCst) {
+            return Err(fault());
+        }
+        self.inner.ending_from(ends_from, after, limit).await
+    }
+
+    async fn ending_last(&self, ends_from: Timestamp, limit: u32) -> Stored<Vec<Sale>> {
+        self.inner.ending_last(ends_from, limit).await
+    }
+
+    async fn ended_before(
+        &self,
+        ends_before: Timestamp,
+        after: Option<SaleId>,
+        limit: u32,
+    ) -> Stored<Vec<Sale>> {
+        self.inner.ended_before(ends_before, after, limit).await
+    }
+
+    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<SaleChanged> {
+        self.inner.change(sale_id, change).await
+    }
+
+    async fn raise_epoch(&self, sale_id: SaleId) -> Stored<Option<u64>> {
+        self.inner.raise_epoch(sale_id).await
     }
 }

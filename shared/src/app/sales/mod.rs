@@ -3,6 +3,10 @@
 //!
 //! Single flight: concurrent callers share one read of a page, so that a sale's first second costs
 //! one query per process and not ten thousand.
+//!
+//! While SQL does not answer, a process works with its last copy of a sale, so that tickets are
+//! issued during an outage of the ledger. The admission store has the window, the limit and the
+//! price that count for an order.
 
 use std::{
     collections::HashMap,
@@ -16,8 +20,10 @@ use std::{
 use moka::future::Cache as LocalCache;
 use tokio::sync::Semaphore;
 
+mod last_copies;
 mod list;
 
+use last_copies::LastCopies;
 pub use list::CachedJson;
 use list::SaleLists;
 
@@ -47,6 +53,7 @@ const LOCAL_SALES_MAX: u64 = 10_000;
 
 pub(super) struct Catalog {
     sales: LocalCache<SaleId, Option<Arc<Sale>>>,
+    last_copies: LastCopies,
     available: LocalCache<SaleId, u32>,
     sold_out: SoldOutFlags,
     /// Users who were seen to hold no order of a sale while it was sold out, with the flag of that
@@ -72,6 +79,7 @@ impl Catalog {
                 .max_capacity(LOCAL_SALES_MAX)
                 .time_to_live(sale_life)
                 .build(),
+            last_copies: LastCopies::new(times.sale_local_ms),
             available: LocalCache::builder()
                 .max_capacity(LOCAL_SALES_MAX)
                 .time_to_live(figure_life)
@@ -142,9 +150,15 @@ impl Catalog {
             .await;
     }
 
+    /// Whether sales in memory may be older than their time to live, because SQL does not answer.
+    pub(super) fn may_be_old(&self, now_ms: u64) -> bool {
+        self.last_copies.are_in_use(now_ms)
+    }
+
     /// Forgets a sale that has changed.
     pub(super) async fn forget(&self, sale_id: SaleId) {
         self.sales.invalidate(&sale_id).await;
+        self.last_copies.forget(sale_id).await;
         self.available.invalidate(&sale_id).await;
         self.sold_out.clear(sale_id);
         self.lists.forget();
@@ -288,6 +302,14 @@ impl App {
     }
 
     async fn read_sale(&self, sale_id: SaleId) -> Result<Option<Arc<Sale>>, StoreError> {
+        let sale = self.read_caches(sale_id).await?;
+        if let Some(sale) = &sale {
+            self.catalog.last_copies.keep(sale).await;
+        }
+        Ok(sale)
+    }
+
+    async fn read_caches(&self, sale_id: SaleId) -> Result<Option<Arc<Sale>>, StoreError> {
         SALE.misses.increment(1);
         SHARED_SALE.lookups.increment(1);
         let key = cache_key(sale_id);
@@ -302,11 +324,14 @@ impl App {
             Err(error) => tracing::warn!(%error, "shared cache"),
         }
         SHARED_SALE.misses.increment(1);
-        let Some(sale) = self.ports.sales.get(sale_id).await? else {
-            return Ok(None);
+        let from_sql = async {
+            let found = self.ports.sales.get(sale_id).await?;
+            if let Some(sale) = &found {
+                self.share_sale(sale, now).await;
+            }
+            Ok(found.map(Arc::new))
         };
-        self.share_sale(&sale, now).await;
-        Ok(Some(Arc::new(sale)))
+        self.catalog.last_copies.or_last(sale_id, from_sql, || self.monotonic_ms()).await
     }
 
     /// Stores a sale in the shared cache. A failure is only logged.
