@@ -1,6 +1,24 @@
-//! Has the crate compiled again when a migration is added: `sqlx::migrate!` reads the directory at compile time, and
-//! Cargo does not know.
+//! Lists the migrations for the crate, so that it is compiled again when one is added. `sqlx::migrate!` would do it too, but
+//! its crate compiles sqlx and SQLite a second time, for the compiler's own process.
+
+use std::{env, fmt::Write as _, fs, path::Path};
 
 fn main() {
     println!("cargo::rerun-if-changed=migrations");
+    let root = env::var("CARGO_MANIFEST_DIR").expect("Cargo sets CARGO_MANIFEST_DIR");
+    let out = env::var("OUT_DIR").expect("Cargo sets OUT_DIR");
+    for database in ["mysql", "sqlite"] {
+        let folder = Path::new(&root).join("migrations").join(database);
+        let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
+        let mut list = String::from("&[");
+        for file in files {
+            let file = file.unwrap_or_else(|error| panic!("{folder:?}: {error}"));
+            let (name, path) = (file.file_name(), file.path());
+            let name = name.to_str().expect("a migration's file name is ASCII");
+            write!(list, "({name:?}, include_str!({path:?})),").expect("a String takes any text");
+        }
+        list.push(']');
+        let path = Path::new(&out).join(format!("{database}_migrations.rs"));
+        fs::write(&path, list).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     fmt,
+    io::IsTerminal as _,
     sync::{
         OnceLock,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -14,7 +15,8 @@ use std::{
 
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
+    Layer, Registry,
+    filter::Targets,
     fmt::{
         FmtContext, FormatEvent, FormatFields, FormattedFields,
         format::{Format, Json, JsonFields, Writer},
@@ -46,29 +48,13 @@ pub fn start(config: &Config) -> Result<(), ConfigError> {
 /// As [`start`].
 pub fn start_with(config: &Config, spans: Option<SpanLayer>) -> Result<(), ConfigError> {
     let filter = filter(&config.log)?;
-    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr);
-    // Without a layer for spans the filter applies to the whole process, so the log layer never
-    // sees what it rejects.
-    let started = match (config.log_format, spans) {
-        (LogFormat::Text, None) => {
-            lines.with_ansi(is_terminal()).with_env_filter(filter).finish().try_init()
-        }
-        (LogFormat::Json, None) => lines
-            .fmt_fields(JsonFields::new())
-            .event_format(JsonLine::new())
-            .with_env_filter(filter)
-            .finish()
-            .try_init(),
-        (LogFormat::Text, Some(spans)) => {
-            let lines = tracing_subscriber::fmt::layer()
-                .with_writer(std::io::stderr)
-                .with_ansi(is_terminal());
-            Registry::default().with(spans).with(lines.with_filter(filter)).try_init()
-        }
-        (LogFormat::Json, Some(spans)) => {
-            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-            let lines = lines.fmt_fields(JsonFields::new()).event_format(JsonLine::new());
-            Registry::default().with(spans).with(lines.with_filter(filter)).try_init()
+    // Without a layer for spans the filter applies to the whole process, so that a rejected span or
+    // event costs one comparison.
+    let started = match spans {
+        None => Registry::default().with(lines(config.log_format)).with(filter).try_init(),
+        Some(spans) => {
+            let lines = lines(config.log_format).with_filter(filter);
+            Registry::default().with(spans).with(lines).try_init()
         }
     };
     // An error only says that logging was started before.
@@ -78,8 +64,17 @@ pub fn start_with(config: &Config, spans: Option<SpanLayer>) -> Result<(), Confi
     Ok(())
 }
 
-fn is_terminal() -> bool {
-    std::io::IsTerminal::is_terminal(&std::io::stderr())
+fn lines<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'lookup> LookupSpan<'lookup>,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => {
+            lines.fmt_fields(JsonFields::new()).event_format(JsonLine::new()).boxed()
+        }
+    }
 }
 
 /// One JSON object per line: the library's, with the fields of the event's span added.
@@ -130,17 +125,18 @@ where
 /// the end of the stream arrive together. Our adapter logs what matters of it.
 const SILENT: &str = "lapin";
 
-fn filter(log: &str) -> Result<EnvFilter, ConfigError> {
+fn filter(log: &str) -> Result<Targets, ConfigError> {
     let silent = if log.contains(SILENT) { String::new() } else { format!(",{SILENT}=off") };
     // Of the spans made for an exporter, log lines show only the requests, which have the highest
     // level. The others are switched off here, so that they cost nothing without an exporter.
-    EnvFilter::try_new(format!("{log}{silent},{}=error,{}=off", trace::TARGET, trace::STEP))
-        .map_err(|error| ConfigError::Value {
+    format!("{log}{silent},{}=error,{}=off", trace::TARGET, trace::STEP).parse().map_err(|error| {
+        ConfigError::Value {
             key: "log".to_owned(),
             expected: format!(
                 "a level such as info, or a filter such as info,flashsale=debug ({error})"
             ),
-        })
+        }
+    })
 }
 
 /// Passes one line per second: an outage fails thousands of requests, all for the same reason.

@@ -186,18 +186,28 @@ impl Problem {
         self.kind().explained()
     }
 
-    /// The text about this occurrence.
+    /// The text about this occurrence: its own, or the table's meaning.
     #[must_use]
     pub fn detail(&self) -> String {
-        match self {
+        self.own_detail().unwrap_or_else(|| self.explained().meaning.to_owned())
+    }
+
+    fn own_detail(&self) -> Option<String> {
+        Some(match self {
             Self::Invalid { field, expected } => format!("{field}: {expected}"),
             Self::InvalidPhone(error) => error.to_string(),
             Self::WeakPassword { rule, .. } => (*rule).to_owned(),
             Self::BadHeader(why) | Self::Forbidden(why) => (*why).to_owned(),
             Self::RateLimited { name, .. } => format!("limit {name:?} is used up"),
             Self::SaleNotOpen { starts_at } => format!("opens at {starts_at}"),
-            _ => self.explained().meaning.to_owned(),
-        }
+            _ => return None,
+        })
+    }
+
+    /// Whether the answer's body differs between occurrences of the same kind.
+    #[must_use]
+    pub fn varies(&self) -> bool {
+        self.own_detail().is_some() || !self.members().is_empty()
     }
 
     /// Members beside the standard ones.

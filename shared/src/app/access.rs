@@ -67,7 +67,8 @@ impl App {
     /// ledger, which does not answer.
     pub async fn read_session(&self, token: &str) -> Result<SessionClaims, Problem> {
         let keys = self.session_keys.ring(&self.ports).await?;
-        let claims: SessionClaims = keys.verify(token).ok_or(Problem::Unauthenticated)?;
+        let claims =
+            self.verified_sessions.verify(keys, token).await.ok_or(Problem::Unauthenticated)?;
         (self.now().epoch_ms() / 1_000 < claims.exp)
             .then_some(claims)
             .ok_or(Problem::Unauthenticated)

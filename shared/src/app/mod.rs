@@ -56,7 +56,7 @@ use refusal_cache::Refusals;
 use sales::Catalog;
 use sessions::Lookups;
 use sweeper::{SharingMemory, SweepMemory};
-use tokens::Keys;
+use tokens::{Keys, VerifiedSessions};
 
 /// The state of one process: its configuration, its ports and its caches. Cheap to clone.
 #[derive(Clone)]
@@ -70,6 +70,7 @@ pub struct Inner {
     /// The ports.
     pub ports: Ports,
     session_keys: Arc<Keys>,
+    verified_sessions: Arc<VerifiedSessions>,
     ticket_keys: Arc<Keys>,
     passwords: Arc<Passwords>,
     studio: Studio,
@@ -124,6 +125,7 @@ impl App {
             config,
             ports,
             session_keys: Arc::new(session_keys),
+            verified_sessions: Arc::new(VerifiedSessions::new()),
             ticket_keys: Arc::new(ticket_keys),
             passwords: Arc::new(passwords),
             studio,

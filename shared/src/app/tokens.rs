@@ -1,9 +1,13 @@
 //! Signed tokens: sessions and tickets, as JWT with HMAC-SHA256 (RFC 7515, RFC 7519).
 //!
 //! A token's signature is checked here, without a store. The caller checks the expiry, because an
-//! expired ticket still names an order that may have been made from it.
+//! expired ticket still names an order that may have been made from it. Verified session tokens are
+//! kept, because a shopper sends the same one with every request.
+
+use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use moka::future::Cache;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::OnceCell;
 
@@ -79,6 +83,31 @@ impl Keyring {
     }
 }
 
+/// Most verified session tokens that are kept; each needs about half a kilobyte.
+const VERIFIED_MAX: u64 = 50_000;
+/// How long a verified session token is kept after its last use.
+const VERIFIED_IDLE: Duration = Duration::from_secs(60);
+
+/// Session tokens that were verified lately, with their claims. The key is the whole token, so only
+/// a token that has been verified is found.
+pub(super) struct VerifiedSessions(Cache<Box<str>, SessionClaims>);
+
+impl VerifiedSessions {
+    pub(super) fn new() -> Self {
+        Self(Cache::builder().max_capacity(VERIFIED_MAX).time_to_idle(VERIFIED_IDLE).build())
+    }
+
+    /// The token's claims, if one of the keys signed it.
+    pub(super) async fn verify(&self, keys: &Keyring, token: &str) -> Option<SessionClaims> {
+        if let Some(claims) = self.0.get(token).await {
+            return Some(claims);
+        }
+        let claims: SessionClaims = keys.verify(token)?;
+        self.0.insert(token.into(), claims.clone()).await;
+        Some(claims)
+    }
+}
+
 /// The keys of one purpose. Configured keys are available at once. The development profile may have
 /// none: then a key is made and stored in the ledger, which is asked only when a token is first
 /// signed or verified.
@@ -138,6 +167,33 @@ mod tests {
         assert!(ring.verify::<TicketClaims>(&format!("{signed}x.{mac}")).is_none());
         for garbage in ["", ".", "..", "a.b.c", "eyJhbGciOiJub25lIn0.e30."] {
             assert!(ring.verify::<TicketClaims>(garbage).is_none(), "{garbage}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kept_token_is_found_only_unchanged() {
+        crate::crypto::install();
+        let ring = Keyring::new(&[key("a", 1)]);
+        let claims = |user_id| SessionClaims {
+            user_id,
+            session_id: testing::session_id(),
+            role: Role::Shopper,
+            iat: 1,
+            exp: 2,
+        };
+        let (one, other) = (claims(testing::user_id()), claims(testing::user_id()));
+        let (first, second) = (ring.sign(&one), ring.sign(&other));
+        let verified = VerifiedSessions::new();
+        for _ in 0..2 {
+            let found = verified.verify(&ring, &first).await.unwrap();
+            assert_eq!((found.user_id, found.session_id), (one.user_id, one.session_id));
+            assert_eq!(verified.verify(&ring, &second).await.unwrap().user_id, other.user_id);
+            let (signed, mac) = first.rsplit_once('.').unwrap();
+            for forged in [format!("{signed}x.{mac}"), signed.to_owned(), format!("{first}x")] {
+                assert!(verified.verify(&ring, &forged).await.is_none());
+            }
+            let foreign = Keyring::new(&[key("a", 2)]).sign(&one);
+            assert!(verified.verify(&ring, &foreign).await.is_none());
         }
     }
 

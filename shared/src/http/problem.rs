@@ -1,11 +1,16 @@
 //! Problems as `application/problem+json` (RFC 9457), with `Retry-After` and the `RateLimit`
 //! headers.
 
-use axum::response::{IntoResponse, Response};
+use std::sync::OnceLock;
+
+use axum::{
+    body::Bytes,
+    response::{IntoResponse, Response},
+};
 use lambda_http::http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::problem::Problem;
+use crate::problem::{EXPLAINED, Problem};
 
 /// The result of a handler.
 pub type HandlerResult<T> = Result<T, Problem>;
@@ -14,17 +19,8 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         self.log_cause();
         let line = self.explained();
-        let mut body = self.members();
-        for (name, value) in [
-            ("type", json!(format!("/problems/{}", line.slug))),
-            ("title", json!(line.title)),
-            ("status", json!(line.status)),
-            ("detail", json!(self.detail())),
-        ] {
-            body.insert(name.to_owned(), value);
-        }
         let status = StatusCode::from_u16(line.status).expect("the table holds valid statuses");
-        let mut response = (status, Value::Object(body).to_string()).into_response();
+        let mut response = (status, body(&self)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(ms) = self.retry_after_ms() {
@@ -51,6 +47,29 @@ impl IntoResponse for Problem {
         }
         response
     }
+}
+
+/// The body. Most refusals of a crowd do not vary; their bodies are made once.
+fn body(problem: &Problem) -> Bytes {
+    static MADE: [OnceLock<Bytes>; EXPLAINED.len()] = [const { OnceLock::new() }; EXPLAINED.len()];
+    if problem.varies() {
+        return make_body(problem);
+    }
+    MADE[problem.kind() as usize].get_or_init(|| make_body(problem)).clone()
+}
+
+fn make_body(problem: &Problem) -> Bytes {
+    let line = problem.explained();
+    let mut body = problem.members();
+    for (name, value) in [
+        ("type", json!(format!("/problems/{}", line.slug))),
+        ("title", json!(line.title)),
+        ("status", json!(line.status)),
+        ("detail", json!(problem.detail())),
+    ] {
+        body.insert(name.to_owned(), value);
+    }
+    Value::Object(body).to_string().into()
 }
 
 #[cfg(test)]
@@ -96,6 +115,26 @@ mod tests {
         let error = StoreError::Unknown { store: "ledger", cause: "no answer".to_owned() };
         let problem = Problem::from(error);
         assert_eq!((problem.slug(), problem.retry_after_ms()), ("unavailable", Some(1_000)));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_kept_is_no_other_occurrence_s() {
+        async fn body_of(problem: Problem) -> Value {
+            let body = problem.into_response().into_body();
+            let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+            serde_json::from_slice(&bytes).unwrap()
+        }
+        for _ in 0..2 {
+            assert_eq!(body_of(Problem::SoldOut).await["type"], "/problems/sold-out");
+            assert_eq!(body_of(Problem::SaleEnded).await["type"], "/problems/sale-ended");
+            for text in ["one reason", "another reason"] {
+                assert_eq!(body_of(Problem::Forbidden(text)).await["detail"], text);
+            }
+            for until in [None, Some(crate::testing::START)] {
+                let said = body_of(Problem::Banned { until }).await;
+                assert_eq!(said.get("until").is_some(), until.is_some());
+            }
+        }
     }
 
     #[test]

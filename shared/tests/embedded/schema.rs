@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are test code too")]
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use flashsale::{
     adapters::sqlite::{OpenError, Sqlite},
@@ -15,7 +15,10 @@ use flashsale::{
         schema::{Column, Table, Tables, breaches},
     },
 };
-use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection, migrate::Migrate as _};
+use sqlx::{
+    AssertSqlSafe, Connection as _, Row as _, SqliteConnection,
+    migrate::{Migrate as _, Migrator},
+};
 
 use flashsale::testing::TempDir;
 
@@ -81,11 +84,15 @@ async fn tables(connection: &mut SqliteConnection) -> Tables {
     tables
 }
 
+async fn migrations() -> Migrator {
+    Migrator::new(Path::new("migrations/sqlite")).await.unwrap()
+}
+
 #[tokio::test]
 async fn migrations_only_expand_the_schema() {
     let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
     connection.ensure_migrations_table("_sqlx_migrations").await.unwrap();
-    for migration in sqlx::migrate!("migrations/sqlite").iter() {
+    for migration in migrations().await.iter() {
         let before = tables(&mut connection).await;
         connection.apply("_sqlx_migrations", migration).await.unwrap();
         let named =
@@ -214,7 +221,7 @@ async fn a_release_is_refused_on_a_schema_that_no_longer_holds_what_it_needs() {
 async fn a_look_at_the_schema_changes_nothing() {
     let dir = TempDir::new();
     let absent = dir.path().join("absent");
-    let known = sqlx::migrate!("migrations/sqlite").iter().count();
+    let known = migrations().await.iter().count();
     assert_eq!(Sqlite::schema(&absent).await.unwrap().pending.len(), known);
     assert!(!absent.exists());
     // The same while another process has it open.

@@ -84,7 +84,7 @@ async fn several_instances_migrate_at_once() {
         .fetch_one(&mut raw(&url).await)
         .await
         .unwrap();
-    assert_eq!(runs, sqlx::migrate!("migrations/mysql").iter().count() as i64);
+    assert_eq!(runs, std::fs::read_dir("migrations/mysql").unwrap().count() as i64);
     MySql::new(&url).unwrap().check().await.unwrap();
 }
 

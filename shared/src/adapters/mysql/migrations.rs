@@ -22,7 +22,8 @@ use crate::{
     ports::StoreError,
 };
 
-static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| sqlx::migrate!("migrations/mysql"));
+static MIGRATOR: LazyLock<Migrator> =
+    LazyLock::new(|| schema::migrator(include!(concat!(env!("OUT_DIR"), "/mysql_migrations.rs"))));
 
 /// Longest wait for another instance that is migrating the schema.
 const MIGRATION_WAIT: Duration = Duration::from_secs(60);

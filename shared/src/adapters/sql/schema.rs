@@ -1,6 +1,11 @@
 //! The schema's migrations, as the library records them.
 
-use sqlx::migrate::{self, Migrator};
+use std::borrow::Cow;
+
+use sqlx::{
+    SqlSafeStr as _,
+    migrate::{self, MigrationType, Migrator},
+};
 
 use crate::domain::schema::{Known, Migration, Noted, Schema, SchemaError, release};
 
@@ -12,6 +17,19 @@ pub(in crate::adapters) const SELECT: &str =
 
 /// Number, name, checksum and whether it is complete.
 pub(in crate::adapters) type Row = (i64, String, Vec<u8>, bool);
+
+/// The migrations of these files, each its name and its text.
+pub(in crate::adapters) fn migrator(files: &[(&'static str, &'static str)]) -> Migrator {
+    let read = |&(name, sql): &(&'static str, &'static str)| {
+        let (number, title) =
+            name.strip_suffix(".sql")?.split_once('_').filter(|(_, title)| !title.is_empty())?;
+        let title = Cow::Owned(title.replace('_', " "));
+        let kind = MigrationType::Simple;
+        Some(migrate::Migration::new(number.parse().ok()?, title, kind, sql.into_sql_str(), false))
+    };
+    let migrations = files.iter().map(read).collect::<Option<Vec<_>>>();
+    Migrator::with_migrations(migrations.expect("the tests read every migration's name"))
+}
 
 /// Compares the schema that these rows describe with this release.
 pub(in crate::adapters) fn compared(

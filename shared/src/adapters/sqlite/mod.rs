@@ -35,7 +35,8 @@ use writer::Writer;
 
 const STORE: &str = "SQLite";
 
-static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| sqlx::migrate!("migrations/sqlite"));
+static MIGRATOR: LazyLock<Migrator> =
+    LazyLock::new(|| schema::migrator(include!(concat!(env!("OUT_DIR"), "/sqlite_migrations.rs"))));
 
 /// The file's name inside the data directory.
 const FILE: &str = "flashsale.sqlite";
