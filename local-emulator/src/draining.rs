@@ -7,10 +7,8 @@
 //! served.
 
 use axum::{
-    Router,
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderValue, StatusCode, header},
-    middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
 };
 use tokio::sync::watch;
@@ -19,21 +17,17 @@ use tokio::sync::watch;
 /// supported.
 const RETRY: &str = "flashsale-retry";
 
-/// The router, whose answers close their connections once `draining` is true.
-pub fn watched(router: Router, draining: &watch::Receiver<bool>) -> Router {
-    router.layer(from_fn_with_state(draining.clone(), leave))
-}
-
-async fn leave(
-    State(draining): State<watch::Receiver<bool>>,
+/// Answers a request with `next`; the answer closes its connection once `draining` is true.
+pub async fn answer<F: Future<Output = Response>>(
+    draining: &watch::Receiver<bool>,
     request: Request,
-    next: Next,
+    next: impl FnOnce(Request) -> F,
 ) -> Response {
     let repeatable = request.headers().get(RETRY).is_some_and(|status| status == "502");
     let mut response = if repeatable && *draining.borrow() {
         StatusCode::BAD_GATEWAY.into_response()
     } else {
-        next.run(request).await
+        next(request).await
     };
     // Checked after the answer, so that it includes requests that began before the drain.
     if *draining.borrow() {

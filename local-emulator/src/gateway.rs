@@ -2,16 +2,17 @@
 //!
 //! [`Host`] decides how a request reaches its function.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
-
-use axum::{
-    Router,
-    extract::ConnectInfo,
-    middleware::{from_fn, from_fn_with_state},
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
 };
+
+use axum::{Router, body::Body, extract::ConnectInfo, response::Response};
 use flashsale::{
-    http::{self, TraceSource},
-    trace,
+    http::{self, Found, Routes, TraceSource},
+    trace::{self, TraceContext},
 };
 use hyper::{Request, body::Incoming};
 use hyper_util::{
@@ -30,39 +31,101 @@ use crate::{
     health::{self, Health},
     host::Host,
     live, openapi, pages,
-    requests::{self, Requests},
-    traces,
+    requests::Requests,
 };
+
+/// A request, its body read as it comes.
+type HttpRequest = Request<Body>;
 
 /// The buffer of a connection in each direction, for a request's head and for unread answers.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// How long requests in progress may take to end at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(3_500);
 
-/// Everything the public port answers.
-pub fn public(host: &Host, health: &Health, draining: &watch::Receiver<bool>) -> Router {
-    let mut functions =
-        host.router().layer(from_fn_with_state(Requests::new(host), requests::count));
-    if trace::exporter().is_some() {
-        // Only if needed, because a layer costs each request an allocation.
-        functions = functions.layer(from_fn(traces::name));
+/// What a listener answers.
+pub trait Answers: Send + Sync + 'static {
+    /// Answers a request.
+    fn answer(&self, request: HttpRequest) -> impl Future<Output = Response> + Send;
+}
+
+impl Answers for Router {
+    async fn answer(&self, request: HttpRequest) -> Response {
+        let Ok(response) = self.clone().oneshot(request).await;
+        response
     }
-    let config = &host.app().config;
-    let pages =
-        pages::router(config).merge(openapi::router()).merge(live::router(host.app(), draining));
-    let all = functions.merge(pages).merge(health::router(health));
-    draining::watched(http::finish(all, TraceSource::of_gateway(config)), draining)
+}
+
+/// Everything the public port answers: the functions, and beside them pages, documents and health.
+///
+/// What is done for every request is called here as functions. Layers of a router would box a
+/// future each.
+pub struct Gateway {
+    functions: Routes,
+    requests: Requests,
+    others: Router,
+    source: TraceSource,
+    draining: watch::Receiver<bool>,
+}
+
+impl Gateway {
+    /// The gateway of a host's functions.
+    pub fn new(host: &Host, health: &Health, draining: &watch::Receiver<bool>) -> Self {
+        let config = &host.app().config;
+        let others = pages::router(config)
+            .merge(openapi::router())
+            .merge(live::router(host.app(), draining))
+            .merge(health::router(health));
+        Self {
+            functions: host.http_routes(),
+            requests: Requests::new(host),
+            others: http::problems(others),
+            source: TraceSource::of_gateway(config),
+            draining: draining.clone(),
+        }
+    }
+
+    async fn route(&self, request: HttpRequest) -> Response {
+        match self.functions.find(request.uri().path()) {
+            Some(found) => self.call(found, request).await,
+            // Boxed, because it is larger than a call of a function and every connection has room
+            // for the larger of the two.
+            None => Box::pin(self.others.answer(request)).await,
+        }
+    }
+
+    /// Calls a function and counts the request.
+    async fn call(&self, found: Found<'_>, request: HttpRequest) -> Response {
+        let (begun, route, method) = (Instant::now(), found.index(), request.method().clone());
+        let traced = trace::exporter().is_some()
+            && request.extensions().get::<TraceContext>().is_some_and(|context| context.sampled);
+        let mut response = found.answer(request).await;
+        self.requests.count(route, &method, &response, begun.elapsed());
+        if traced && let Some((function, pattern)) = self.requests.names(route) {
+            let (function, pattern) = (function.to_owned(), pattern.to_owned());
+            response.extensions_mut().insert(trace::Route { function, pattern });
+        }
+        response
+    }
+}
+
+impl Answers for Gateway {
+    async fn answer(&self, request: HttpRequest) -> Response {
+        draining::answer(&self.draining, request, |request| {
+            http::answer(&self.source, request, |request| self.route(request))
+        })
+        .await
+    }
 }
 
 /// Serves until `stop` turns true, then lets requests in progress end.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    answers: impl Answers,
     connections: Arc<Connections>,
     idle_timeout: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
-    let graceful = GracefulShutdown::new();
+    let (graceful, answers) = (GracefulShutdown::new(), Arc::new(answers));
     let mut builder = hyper::server::conn::http1::Builder::new();
     // The timeout for a request's head starts with the connection or the end of the last answer, so
     // it is the idle timeout too.
@@ -81,13 +144,16 @@ pub async fn serve(
             _ = stop.wait_for(|stop| *stop) => break,
         };
         let Some(permit) = permit else { continue };
-        let (router, requests) = (router.clone(), permit.requests());
+        let (answers, requests) = (Arc::clone(&answers), permit.requests());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let active = requests();
             let mut request = request.map(|body| active.request_body(body));
             request.extensions_mut().insert(ConnectInfo(peer));
-            let answer = router.clone().oneshot(request);
-            async move { answer.await.map(|answer| answer.map(|body| active.response_body(body))) }
+            let answers = Arc::clone(&answers);
+            async move {
+                let answer = answers.answer(request).await;
+                Ok::<_, Infallible>(answer.map(|body| active.response_body(body)))
+            }
         });
         let connection = graceful
             .watch(builder.serve_connection(TokioIo::new(permit.with_timeout(stream)), service));

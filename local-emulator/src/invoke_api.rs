@@ -17,13 +17,12 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::{ConnectInfo, Extension, FromRequestParts as _, Path, Query, Request},
+    extract::{ConnectInfo, Path, Query, Request},
     middleware::{Next, from_fn},
     response::{IntoResponse as _, Response},
     routing::{any, post},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use flashsale::http::RequestId;
 use hyper::{
     HeaderMap, StatusCode,
     body::Bytes,
@@ -321,20 +320,6 @@ async fn call_url(host: Host, request: Request) -> Response {
     let path = request.uri().path().to_owned();
     let rest = path.strip_prefix("/lambda-url/").unwrap_or_default();
     let (function, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
-    let (mut parts, body) = request.into_parts();
-    let Ok(extra) =
-        <(Extension<ConnectInfo<SocketAddr>>, Extension<RequestId>)>::from_request_parts(
-            &mut parts,
-            &(),
-        )
-        .await
-    else {
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    };
-    let request = Request::from_parts(parts, body);
-    http(
-        &host,
-        Http { function, path, route: None, path_parameters: BTreeMap::new(), extra, request },
-    )
-    .await
+    let path_parameters = BTreeMap::new();
+    http(&host, Http { function, path, route: None, path_parameters, request }).await
 }

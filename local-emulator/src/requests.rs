@@ -1,19 +1,17 @@
 //! Measures the requests for functions: their number and duration by function, route, method and
 //! status.
 //!
-//! The cost per request is a look-up of its route and two atomic additions: the handles for each
+//! The cost per request is two atomic additions: the handles for each
 //! combination of method and status are made at its first request, and kept.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::Instant,
+    collections::BTreeSet,
+    sync::{Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use axum::{
-    extract::{MatchedPath, Request, State},
     http::{Method, StatusCode},
-    middleware::Next,
     response::Response,
 };
 use flashsale::metrics::{HTTP_REQUESTS, HTTP_SECONDS, LIMITED};
@@ -27,13 +25,8 @@ const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OP
 /// up each time.
 const KEPT_MAX: usize = 32;
 
-/// The routes of all functions.
-pub struct Requests {
-    routes: HashMap<String, Route>,
-    /// The default of the look-up. No request uses it, because the layer is only on routes of
-    /// functions.
-    other: Route,
-}
+/// The routes of all functions, in the order of the host's routes.
+pub struct Requests(Vec<Route>);
 
 /// One route.
 struct Route {
@@ -52,12 +45,28 @@ struct Handles {
 
 impl Requests {
     /// The metrics for the routes of the host's functions.
-    pub fn new(host: &Host) -> Arc<Self> {
-        let routes = host
-            .routes()
-            .into_iter()
-            .map(|(function, route)| (route.to_owned(), Route::new(function, route)));
-        Arc::new(Self { routes: routes.collect(), other: Route::new("other", "other") })
+    pub fn new(host: &Host) -> Self {
+        Self(
+            host.routes()
+                .into_iter()
+                .map(|(function, route)| Route::new(function, route))
+                .collect(),
+        )
+    }
+
+    /// The function and the pattern of a route, by the route's number.
+    pub fn names(&self, route: usize) -> Option<(&str, &str)> {
+        self.0.get(route).map(|route| (route.function.as_str(), route.route.as_str()))
+    }
+
+    /// Counts an answered request and its duration.
+    pub fn count(&self, route: usize, method: &Method, response: &Response, took: Duration) {
+        let (Some(route), status) = (self.0.get(route), response.status()) else { return };
+        REQUEST_COUNTERS.count(&route.route, status, took);
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            LIMITS.count(response);
+        }
+        route.count(number_of(method), status, took.as_secs_f64());
     }
 }
 
@@ -97,29 +106,6 @@ impl Handles {
         self.requests.increment(1);
         self.seconds.record(seconds);
     }
-}
-
-/// Counts a request and records its duration.
-pub async fn count(
-    State(requests): State<Arc<Requests>>,
-    route: MatchedPath,
-    request: Request,
-    next: Next,
-) -> Response {
-    let begun = Instant::now();
-    let method = number_of(request.method());
-    let response = next.run(request).await;
-    let took = begun.elapsed();
-    REQUEST_COUNTERS.count(route.as_str(), response.status(), took);
-    if response.status() == StatusCode::TOO_MANY_REQUESTS {
-        LIMITS.count(&response);
-    }
-    requests.routes.get(route.as_str()).unwrap_or(&requests.other).count(
-        method,
-        response.status(),
-        took.as_secs_f64(),
-    );
-    response
 }
 
 /// A method from a bounded set, whatever the client sends.

@@ -19,7 +19,8 @@ use crate::{
     backend::Backend,
     cli,
     connections::{Connections, raise_descriptors},
-    demo, gateway,
+    demo,
+    gateway::{self, Gateway},
     health::{self, Health},
     host::Host,
     invoke_api,
@@ -74,9 +75,6 @@ pub async fn run(
 
     let connections = Connections::new(&app.config, raise_descriptors());
     let idle_timeout = Duration::from_millis(app.config.gateway.idle_timeout_ms);
-    let serve = |listener, router, connections| {
-        gateway::serve(listener, router, connections, idle_timeout, stopping.clone())
-    };
 
     let host = Host::start(&app, None)?;
     let listener = bind(&app.config.listen, "--listen").await?;
@@ -90,26 +88,23 @@ pub async fn run(
         let router =
             metrics::router(figures, health.clone(), oldest.clone()).merge(health::router(&health));
         cli::say(&format!("metrics and health on http://{}", admin.local_addr()?))?;
-        tasks.spawn(serve(
-            admin,
-            http::finish(router, TraceSource::Nobody),
-            Connections::aside(&app.config),
-        ));
+        let router = http::finish(router, TraceSource::Nobody);
+        let connections = Connections::aside(&app.config);
+        tasks.spawn(gateway::serve(admin, router, connections, idle_timeout, stopping.clone()));
     }
     if !app.config.invoke_listen.is_empty() {
         let invoke = bind(&app.config.invoke_listen, "--invoke-listen").await?;
         let address = invoke.local_addr()?;
         cli::say(&format!("Invoke API on http://{address}"))?;
-        tasks.spawn(serve(
-            invoke,
-            http::finish(invoke_api::router(&host, address), TraceSource::Nobody),
-            Connections::aside(&app.config),
-        ));
+        let router = http::finish(invoke_api::router(&host, address), TraceSource::Nobody);
+        let connections = Connections::aside(&app.config);
+        tasks.spawn(gateway::serve(invoke, router, connections, idle_timeout, stopping.clone()));
     }
     tasks.spawn(poller::run(host.clone(), oldest, stopping.clone()));
     opening::wait(&app).await;
     demo::prepare(&app, demo).await?;
-    tasks.spawn(serve(listener, gateway::public(&host, &health, &draining), connections));
+    let public = Gateway::new(&host, &health, &draining);
+    tasks.spawn(gateway::serve(listener, public, connections, idle_timeout, stopping.clone()));
     tasks.spawn(reporter::run(app.clone(), stopping.clone()));
     tasks.spawn(supervisor::run(health::router(&health), stopping.clone()));
     tasks.spawn(scheduler::run(host.clone(), stopping.clone()));

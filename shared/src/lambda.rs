@@ -1,13 +1,15 @@
 //! The `main` of every function: reads the environment, connects, and handles Lambda's events.
 
-use axum::{Router, body::Body as AxumBody, response::Response};
-use lambda_http::{Body, Request, lambda_runtime, service_fn, tower::ServiceExt as _};
+use std::sync::Arc;
+
+use axum::body::Body as AxumBody;
+use lambda_http::{Body, Request, lambda_runtime, service_fn};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     app::App,
     config::Config,
-    http::{self, TraceSource, endpoints::Endpoints},
+    http::{self, Routes, TraceSource, endpoints::Endpoints},
     logging,
     wire::{self, Program},
 };
@@ -21,9 +23,9 @@ pub type Error = lambda_http::Error;
 /// When the configuration is bad or the Runtime API fails.
 pub async fn serve(program: Program, endpoints: Endpoints) -> Result<(), Error> {
     let app = start(program).await?;
-    let router = http::finish(endpoints.router(app.clone()), TraceSource::Gateway);
+    let routes = Arc::new(endpoints.routes(&app));
     let ended = lambda_http::run_concurrent(service_fn(move |request: Request| {
-        answer(router.clone(), request)
+        answer(Arc::clone(&routes), request)
     }))
     .await;
     app.ports.source.close().await;
@@ -64,13 +66,17 @@ async fn start(program: Program) -> Result<App, Error> {
 
 /// The whole body is read first: a Lambda response must be `Sync`, which axum's streaming body is
 /// not.
-async fn answer(router: Router, request: Request) -> Result<lambda_http::Response<Body>, Error> {
+async fn answer(
+    routes: Arc<Routes>,
+    request: Request,
+) -> Result<lambda_http::Response<Body>, Error> {
     let request = request.map(|body| match body {
         Body::Text(text) => AxumBody::from(text),
         Body::Binary(bytes) => AxumBody::from(bytes),
         _ => AxumBody::empty(),
     });
-    let response: Response = router.oneshot(request).await?;
+    let answering = http::answer(&TraceSource::Gateway, request, |request| routes.answer(request));
+    let response = answering.await;
     let (parts, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, usize::MAX).await?;
     let body = match String::from_utf8(bytes.into()) {

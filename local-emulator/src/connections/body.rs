@@ -22,6 +22,9 @@ impl ActiveRequest {
 
     /// The body of the request.
     pub fn request_body(&self, body: Incoming) -> Body {
+        if body.is_end_stream() {
+            return Body::empty();
+        }
         Body::new(RequestBody { body, activity: Arc::clone(&self.0) })
     }
 

@@ -1,24 +1,23 @@
 //! The functions called in this process.
 
-use axum::{Router, body::Body};
+use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use flashsale::{
     app::App,
-    http::{self, TraceSource},
+    http::{self, Routes, TraceSource},
     lambda::Error,
 };
 use hyper::{HeaderMap, body::Bytes};
 use lambda_http::request;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
-use tower::ServiceExt as _;
 
 use crate::lambda::{FunctionError, HTTP_FUNCTIONS, Refusal, http_function};
 
 /// The routes of all HTTP functions.
-pub fn router(app: &App) -> Router {
-    let routers = HTTP_FUNCTIONS.iter().map(|function| (function.endpoints)().router(app.clone()));
-    routers.fold(Router::new(), Router::merge)
+pub fn http_routes(app: &App) -> Routes {
+    let endpoints = HTTP_FUNCTIONS.iter().map(|function| (function.endpoints)());
+    endpoints.fold(Routes::default(), |routes, endpoints| routes.with(endpoints, app))
 }
 
 /// Runs a function's work in its own task, so that a panic fails the function and not the emulator.
@@ -49,7 +48,7 @@ pub async fn invoke(
         },
         _ => {
             let function = http_function(name).ok_or(Refusal::NoSuchFunction)?;
-            http_event((function.endpoints)().router(app), &payload).await
+            http_event((function.endpoints)().routes(&app), &payload).await
         }
     })
 }
@@ -70,7 +69,7 @@ fn failed(kind: &str, message: &str) -> FunctionError {
     ))
 }
 
-async fn http_event(router: Router, payload: &[u8]) -> Result<Bytes, FunctionError> {
+async fn http_event(routes: Routes, payload: &[u8]) -> Result<Bytes, FunctionError> {
     let text = String::from_utf8_lossy(payload).into_owned();
     // In its own task, as above: an event may make even the code that reads it panic.
     let answering = tokio::spawn(async move {
@@ -81,7 +80,8 @@ async fn http_event(router: Router, payload: &[u8]) -> Result<Bytes, FunctionErr
             )
         })?;
         let request = request.map(|body| Body::from(body.to_vec()));
-        let Ok(response) = http::finish(router, TraceSource::Gateway).oneshot(request).await;
+        let next = |request| routes.answer(request);
+        let response = http::answer(&TraceSource::Gateway, request, next).await;
         let (parts, body) = response.into_parts();
         Ok((parts, axum::body::to_bytes(body, usize::MAX).await))
     });

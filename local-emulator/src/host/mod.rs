@@ -8,10 +8,10 @@ mod processes;
 use std::sync::Arc;
 
 use aws_lambda_events::event::{eventbridge::EventBridgeEvent, rabbitmq::RabbitMqEvent};
-use axum::Router;
 use flashsale::{
     app::{App, Swept},
     config::HostMode,
+    http::Routes,
 };
 use hyper::body::Bytes;
 use serde::Serialize;
@@ -40,11 +40,11 @@ impl Host {
     }
 
     /// The routes of all HTTP functions.
-    pub fn router(&self) -> Router {
+    pub fn http_routes(&self) -> Routes {
         match self {
             // Requests go straight to the handlers, without events.
-            Self::InProcess(app) => in_process::router(app),
-            Self::Processes(_, fleet) => processes::router(self, fleet),
+            Self::InProcess(app) => in_process::http_routes(app),
+            Self::Processes(_, fleet) => processes::http_routes(self, fleet),
         }
     }
 

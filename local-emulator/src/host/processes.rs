@@ -1,16 +1,14 @@
 //! HTTP for functions that run as processes: requests become events, and answers responses.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
     body::Body,
-    extract::{ConnectInfo, Extension, MatchedPath, RawPathParams, Request},
+    extract::{ConnectInfo, Request},
     response::{IntoResponse as _, Response},
-    routing::any,
 };
 use flashsale::{
-    http::{BODY_BYTES_MAX, RequestId},
+    http::{BODY_BYTES_MAX, Matched, RequestId, Routes},
     logging::OncePerSecond,
     problem::Problem,
 };
@@ -37,39 +35,36 @@ static LINES: OncePerSecond = OncePerSecond::new();
 const THROTTLED_MS: u64 = 1_000;
 
 /// The routes of all HTTP functions, the product's and those of the configuration.
-pub fn router(host: &Host, fleet: &Fleet) -> Router {
-    let mut router = Router::new();
-    for (name, path) in routes().chain(fleet.foreign_routes()) {
-        let (host, name) = (host.clone(), name.to_owned());
-        let handler = move |route: MatchedPath,
-                            parameters: RawPathParams,
-                            extra: Extra,
-                            request: Request| async move {
-            let path_parameters = parameters
-                .iter()
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect();
-            let path = request.uri().path().to_owned();
-            http(
-                &host,
-                Http {
-                    function: &name,
-                    path: &path,
-                    route: Some(route.as_str()),
-                    path_parameters,
-                    extra,
-                    request,
-                },
-            )
-            .await
-        };
-        router = router.route(path, any(handler));
-    }
-    router
+pub fn http_routes(host: &Host, fleet: &Fleet) -> Routes {
+    let all = routes().chain(fleet.foreign_routes());
+    all.fold(Routes::default(), |routes, (function, path)| {
+        let (host, function): (Host, Arc<str>) = (host.clone(), function.into());
+        routes.with_any(path, move |request| {
+            let (host, function) = (host.clone(), Arc::clone(&function));
+            Box::pin(async move { routed(&host, &function, request).await })
+        })
+    })
 }
 
-/// What the gateway adds to every request.
-pub type Extra = (Extension<ConnectInfo<SocketAddr>>, Extension<RequestId>);
+/// Calls the function of a route.
+async fn routed(host: &Host, function: &str, mut request: Request) -> Response {
+    let Some(matched) = request.extensions_mut().remove::<Matched>() else {
+        return Problem::NotFound.into_response();
+    };
+    let path = request.uri().path().to_owned();
+    let Some(parameters) = matched.parameters(&path) else {
+        return Problem::NotFound.into_response();
+    };
+    let parameters = parameters.into_iter().map(|(name, value)| (name.to_owned(), value));
+    let call = Http {
+        function,
+        path: &path,
+        route: Some(matched.pattern()),
+        path_parameters: parameters.collect(),
+        request,
+    };
+    http(host, call).await
+}
 
 /// A request for a function.
 pub struct Http<'a> {
@@ -77,7 +72,6 @@ pub struct Http<'a> {
     pub path: &'a str,
     pub route: Option<&'a str>,
     pub path_parameters: BTreeMap<String, String>,
-    pub extra: Extra,
     pub request: Request,
 }
 
@@ -94,9 +88,14 @@ pub async fn http(host: &Host, call: Http<'_>) -> Response {
 }
 
 async fn answer(host: &Host, call: Http<'_>) -> Result<Response, Problem> {
-    let Http { function, path, route, path_parameters, extra, request } = call;
-    let (Extension(ConnectInfo(peer)), Extension(RequestId(id))) = extra;
+    let Http { function, path, route, path_parameters, request } = call;
     let (parts, body) = request.into_parts();
+    let (peer, id) =
+        (parts.extensions.get::<ConnectInfo<SocketAddr>>(), parts.extensions.get::<RequestId>());
+    let (Some(ConnectInfo(peer)), Some(RequestId(id))) = (peer.copied(), id.cloned()) else {
+        tracing::error!("a request came without the address of its sender, or without its id");
+        return Err(Problem::Internal);
+    };
     let trace_id = trace(&parts.headers);
     let authority = authority(&parts)?;
     // The product's functions refuse bodies over `BODY_BYTES_MAX` themselves; here they are refused

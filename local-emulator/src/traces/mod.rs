@@ -4,20 +4,7 @@
 #[cfg(feature = "otlp")]
 mod otlp;
 
-use std::{collections::HashMap, sync::LazyLock};
-
-use axum::{
-    extract::{MatchedPath, Request},
-    middleware::Next,
-    response::Response,
-};
-use flashsale::{
-    config::Config,
-    logging,
-    trace::{Route, TraceContext},
-};
-
-use crate::lambda::routes;
+use flashsale::{config::Config, logging};
 
 /// Variables from which other programs take a collector's address.
 const OTEL_ENDPOINTS: [&str; 2] =
@@ -71,23 +58,6 @@ impl Traces {
             sender.close().await;
         }
     }
-}
-
-/// The product's function of each path.
-static FUNCTIONS_OF_PATHS: LazyLock<HashMap<&str, &str>> =
-    LazyLock::new(|| routes().map(|(name, path)| (path, name)).collect());
-
-/// Adds the function's name to the request's span, if that is exported.
-pub async fn name(route: MatchedPath, request: Request, next: Next) -> Response {
-    let sampled = request.extensions().get::<TraceContext>().is_some_and(|context| context.sampled);
-    let mut response = next.run(request).await;
-    if sampled {
-        let pattern = route.as_str();
-        let ours = FUNCTIONS_OF_PATHS.get(pattern);
-        let function = ours.map_or("other", |name| *name).to_owned();
-        response.extensions_mut().insert(Route { function, pattern: pattern.to_owned() });
-    }
-    response
 }
 
 #[cfg(test)]

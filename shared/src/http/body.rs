@@ -1,9 +1,10 @@
-//! Reads request bodies, path and query parameters strictly; a refusal names the field.
+//! Reads request bodies and query parameters strictly; a refusal names the field.
 
 use std::time::Duration;
 
 use axum::{
-    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    body::{Bytes, HttpBody as _},
+    extract::{FromRequest, FromRequestParts, Query, Request},
     http::request::Parts,
 };
 use lambda_http::http::header;
@@ -35,11 +36,15 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
                 value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
             essence.eq_ignore_ascii_case("application/json")
         });
-        let reading = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX);
-        let bytes = tokio::time::timeout(BODY_TIMEOUT, reading)
-            .await
-            .map_err(|_| invalid("body", "all of it within 10 seconds"))?
-            .map_err(|_| Problem::BodyTooLarge)?;
+        let bytes = if request.body().is_end_stream() {
+            Bytes::new()
+        } else {
+            let reading = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX);
+            tokio::time::timeout(BODY_TIMEOUT, reading)
+                .await
+                .map_err(|_| invalid("body", "all of it within 10 seconds"))?
+                .map_err(|_| Problem::BodyTooLarge)?
+        };
         if !bytes.is_empty() && !json {
             return Err(Problem::UnsupportedMediaType);
         }
@@ -75,20 +80,6 @@ fn refusal(path: &str, message: &str) -> Problem {
         Some((_, expected)) if repeats => invalid(field, format!("expected {expected}")),
         _ if repeats => invalid(field, "another value"),
         _ => invalid(field, message),
-    }
-}
-
-/// Path parameters. A parameter that can't be parsed names nothing that exists: `not-found`.
-pub struct Params<T>(pub T);
-
-impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Params<T> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        Path::from_request_parts(parts, state)
-            .await
-            .map(|Path(params)| Self(params))
-            .map_err(|_| Problem::NotFound)
     }
 }
 

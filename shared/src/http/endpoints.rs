@@ -9,16 +9,14 @@
 //! so the description does not slow a function's start. The document itself adds the parts that all
 //! endpoints share, and those that follow from an endpoint's input and access.
 
-use axum::{
-    Router,
-    handler::Handler,
-    routing::{self, MethodRouter},
-};
+use axum::handler::Handler;
+use lambda_http::http::Method;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{HttpMethod, RefOr, Schema, path::ParameterIn},
 };
 
+use super::routes::{Answer, Routes, WithApp, erased};
 use crate::{app::App, problem::ProblemKind};
 
 /// The endpoints of one HTTP function.
@@ -39,13 +37,16 @@ impl Endpoints {
         Self { group, about, endpoints: endpoints.into() }
     }
 
-    /// The function's router.
-    pub fn router(self, app: App) -> Router {
-        let routes = self
-            .endpoints
-            .into_iter()
-            .fold(Router::new(), |router, endpoint| router.route(endpoint.path, endpoint.handler));
-        routes.with_state(app)
+    /// The function's routes.
+    #[must_use]
+    pub fn routes(self, app: &App) -> Routes {
+        Routes::default().with(self, app)
+    }
+
+    /// Path, method and handler of each endpoint.
+    pub(super) fn handlers(self) -> impl Iterator<Item = (&'static str, Method, WithApp)> {
+        let parts = |endpoint: Endpoint| (endpoint.path, endpoint.method, endpoint.handler);
+        self.endpoints.into_iter().map(parts)
     }
 
     /// The paths, each once. All methods of a path belong to one function, so that the function
@@ -69,9 +70,9 @@ impl Endpoints {
 
 /// One endpoint: a method of a path.
 pub struct Endpoint {
-    method: &'static str,
+    method: Method,
     path: &'static str,
-    handler: MethodRouter<App>,
+    handler: WithApp,
     pub(super) operation: Operation,
 }
 
@@ -145,42 +146,42 @@ pub(super) enum Content {
     Bytes(&'static str),
 }
 
+/// An async function that axum can call with a request and the app.
+pub trait HandlerFn<T>: Handler<T, App, Future = Answer> {}
+
+impl<T, H: Handler<T, App, Future = Answer>> HandlerFn<T> for H {}
+
 /// Answers `GET`.
-pub fn get<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Endpoint {
-    Endpoint::new("GET", HttpMethod::Get, path, routing::get(handler))
+pub fn get<H: HandlerFn<T>, T: 'static>(path: &'static str, handler: H) -> Endpoint {
+    Endpoint::new(Method::GET, HttpMethod::Get, path, erased(handler))
 }
 
 /// Answers `POST`.
-pub fn post<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Endpoint {
-    Endpoint::new("POST", HttpMethod::Post, path, routing::post(handler))
+pub fn post<H: HandlerFn<T>, T: 'static>(path: &'static str, handler: H) -> Endpoint {
+    Endpoint::new(Method::POST, HttpMethod::Post, path, erased(handler))
 }
 
 /// Answers `PUT`.
-pub fn put<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Endpoint {
-    Endpoint::new("PUT", HttpMethod::Put, path, routing::put(handler))
+pub fn put<H: HandlerFn<T>, T: 'static>(path: &'static str, handler: H) -> Endpoint {
+    Endpoint::new(Method::PUT, HttpMethod::Put, path, erased(handler))
 }
 
 /// Answers `PATCH`.
-pub fn patch<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Endpoint {
-    Endpoint::new("PATCH", HttpMethod::Patch, path, routing::patch(handler))
+pub fn patch<H: HandlerFn<T>, T: 'static>(path: &'static str, handler: H) -> Endpoint {
+    Endpoint::new(Method::PATCH, HttpMethod::Patch, path, erased(handler))
 }
 
 /// Answers `DELETE`.
-pub fn delete<H: Handler<T, App>, T: 'static>(path: &'static str, handler: H) -> Endpoint {
-    Endpoint::new("DELETE", HttpMethod::Delete, path, routing::delete(handler))
+pub fn delete<H: HandlerFn<T>, T: 'static>(path: &'static str, handler: H) -> Endpoint {
+    Endpoint::new(Method::DELETE, HttpMethod::Delete, path, erased(handler))
 }
 
 impl Endpoint {
-    fn new(
-        name: &'static str,
-        method: HttpMethod,
-        path: &'static str,
-        handler: MethodRouter<App>,
-    ) -> Self {
+    fn new(method: Method, described: HttpMethod, path: &'static str, handler: WithApp) -> Self {
         let success =
             Success { status: 204, about: "", content: Content::Nothing, headers: Vec::new() };
         let operation = Operation {
-            method,
+            method: described,
             id: "",
             summary: "",
             about: None,
@@ -190,13 +191,13 @@ impl Endpoint {
             success,
             refusals: Vec::new(),
         };
-        Self { method: name, path, handler, operation }
+        Self { method, path, handler, operation }
     }
 
     /// `GET`, `POST` and so on.
     #[must_use]
-    pub const fn method(&self) -> &'static str {
-        self.method
+    pub fn method(&self) -> &str {
+        self.method.as_str()
     }
 
     /// The path, with `{parameters}`.

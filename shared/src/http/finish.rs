@@ -35,13 +35,26 @@ pub struct RequestId(pub HeaderValue);
 
 /// Adds the last layer to a router. `source` says whose trace context is trusted.
 pub fn finish(router: Router, source: TraceSource) -> Router {
+    let layer = async |State(source): State<TraceSource>, request: Request, next: Next| {
+        answer(&source, request, |request| next.run(request)).await
+    };
+    problems(router).layer(from_fn_with_state(source, layer))
+}
+
+/// A router whose requests without a route are answered with problems.
+pub fn problems(router: Router) -> Router {
     router
         .fallback(|| async { Problem::NotFound })
         .method_not_allowed_fallback(|| async { Problem::MethodNotAllowed })
-        .layer(from_fn_with_state(source, common))
 }
 
-async fn common(State(source): State<TraceSource>, mut request: Request, next: Next) -> Response {
+/// The last layer as a function: answers a request with `next`. `source` says whose trace context
+/// is trusted.
+pub async fn answer<F: Future<Output = Response> + Send>(
+    source: &TraceSource,
+    mut request: Request,
+    next: impl FnOnce(Request) -> F + Send,
+) -> Response {
     let id = request
         .headers()
         .get(&REQUEST_ID)
@@ -49,22 +62,23 @@ async fn common(State(source): State<TraceSource>, mut request: Request, next: N
         .cloned()
         .unwrap_or_else(new_id);
     request.extensions_mut().insert(RequestId(id.clone()));
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     let RequestSpan { span, context, exporter } =
-        RequestSpan::begin(&request, id.to_str().unwrap_or_default(), &source);
+        RequestSpan::begin(&request, id.to_str().unwrap_or_default(), source);
     if let Some(context) = context {
         request.extensions_mut().insert(context);
     }
     // Also without a session: a page of another site must not sign its visitor in to another
     // account.
-    let foreign =
-        path.starts_with("/api/") && !method.is_safe() && is_from_another_site(request.headers());
+    let foreign = uri.path().starts_with("/api/")
+        && !method.is_safe()
+        && is_from_another_site(request.headers());
     let mut response = match foreign {
         true => Problem::Forbidden(
             "a request that changes something must not come from a page of another site",
         )
         .into_response(),
-        false => next.run(request).instrument(span.clone()).await,
+        false => next(request).instrument(span.clone()).await,
     };
     let _entered = span.enter();
     let status = response.status();
@@ -77,11 +91,12 @@ async fn common(State(source): State<TraceSource>, mut request: Request, next: N
     }
     // An outage causes thousands of 503s; the code that meets it logs it once a second.
     if status == StatusCode::INTERNAL_SERVER_ERROR {
-        tracing::warn!(%method, path, status = status.as_u16(), "answered");
+        tracing::warn!(%method, path = uri.path(), status = status.as_u16(), "answered");
     } else {
-        tracing::debug!(%method, path, status = status.as_u16(), "answered");
+        tracing::debug!(%method, path = uri.path(), status = status.as_u16(), "answered");
     }
     let headers = response.headers_mut();
+    headers.reserve(8);
     headers.insert(REQUEST_ID, id);
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

@@ -11,12 +11,10 @@ use std::{
 };
 
 use axum::{
-    Router,
     body::{Body, Bytes, to_bytes},
     extract::{ConnectInfo, Request},
     http::{HeaderMap, StatusCode, header},
 };
-use lambda_http::tower::ServiceExt as _;
 use serde_json::Value;
 
 use super::{ManualClock, START, order_id, session_id, user_id};
@@ -30,7 +28,7 @@ use crate::{
     app::{Admin, App, Caller, CaptchaAnswer, Client, Credentials, SessionClaims, Swept},
     config::Config,
     domain::{CaptchaPurpose, OrderId, OrderStatus, Phone, Role, SaleId, Session, Timestamp},
-    http::{TraceSource, endpoints::Endpoints, finish},
+    http::{Routes, TraceSource, answer, endpoints::Endpoints},
     ports::{CaptchaArtist, OrderSource as _, Ports, Random, Stored},
     private_files::Loose,
     problem::Problem,
@@ -358,15 +356,14 @@ impl Shop {
 
     /// A function of the shop, called by its HTTP interface.
     pub fn serve(&self, endpoints: Endpoints) -> Site {
-        let router = finish(endpoints.router(self.app.clone()), TraceSource::Gateway);
-        Site { router, client: self.client.clone() }
+        Site { routes: Arc::new(endpoints.routes(&self.app)), client: self.client.clone() }
     }
 }
 
 /// A function that accepts test requests.
 #[derive(Clone)]
 pub struct Site {
-    router: Router,
+    routes: Arc<Routes>,
     client: Client,
 }
 
@@ -381,7 +378,8 @@ impl Site {
     pub async fn send(&self, mut request: Request) -> Reply {
         let peer = SocketAddr::new(self.client.address, 1);
         request.extensions_mut().insert(ConnectInfo(peer));
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let next = |request| self.routes.answer(request);
+        let response = answer(&TraceSource::Gateway, request, next).await;
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.unwrap();
         Reply { status: parts.status, headers: parts.headers, body }
