@@ -67,8 +67,7 @@ impl App {
     /// ledger, which does not answer.
     pub async fn read_session(&self, token: &str) -> Result<SessionClaims, Problem> {
         let keys = self.session_keys.ring(&self.ports).await?;
-        let claims =
-            self.verified_sessions.verify(keys, token).await.ok_or(Problem::Unauthenticated)?;
+        let claims = self.verified_sessions.verify(keys, token).ok_or(Problem::Unauthenticated)?;
         (self.now().epoch_ms() / 1_000 < claims.exp)
             .then_some(claims)
             .ok_or(Problem::Unauthenticated)
@@ -115,7 +114,7 @@ impl App {
             abuse: Some(self.abuse_policy()),
             now: self.now(),
         };
-        let entered = match self.refusals.recall(&entry, self.monotonic_ms()).await {
+        let entered = match self.refusals.recall(&entry, self.monotonic_ms()) {
             Recalled::Refused(problem) => Err(problem),
             Recalled::Nothing => self.enter_session(caller, &mut entry).await,
         };
@@ -212,7 +211,7 @@ impl App {
     ) -> Result<(), Problem> {
         let subject = user_id.map_or_else(|| Subject::address(client.address), Subject::User);
         let limit = self.limit(limit, subject);
-        let counted = self.refusals.count(&limit, self.now()).await;
+        let counted = self.refusals.count(&limit, self.now());
         counted.map_err(|retry_after_ms| {
             let problem =
                 Problem::RateLimited { name: limit.name, quota: Some(limit.quota), retry_after_ms };
@@ -242,7 +241,7 @@ impl App {
     /// As [`App::pass`], without a line in the security log: the caller logs the refusal of the
     /// whole request.
     pub(super) async fn pass_unnoted(&self, mut entry: GateRequest) -> Result<(), Problem> {
-        match self.refusals.recall(&entry, self.monotonic_ms()).await {
+        match self.refusals.recall(&entry, self.monotonic_ms()) {
             Recalled::Refused(problem) => Err(problem),
             Recalled::Nothing => {
                 self.ask_gate(&mut entry).await.and_then(|entered| told(entered, &entry))
@@ -253,7 +252,7 @@ impl App {
     /// Asks the gate, reports to it the refusals that were answered from memory, and remembers its
     /// refusal.
     async fn ask_gate(&self, entry: &mut GateRequest) -> Result<GateDecision, Problem> {
-        let unreported = self.refusals.take_unreported(entry).await;
+        let unreported = self.refusals.take_unreported(entry);
         if let Some(abuse) = &mut entry.abuse {
             abuse.also_refused = unreported;
         }
@@ -262,16 +261,20 @@ impl App {
         let step = tracing::info_span!(target: STEP, "gate.enter", otel.kind = "client");
         let entered = self.ports.gate.enter(entry).instrument(step).await;
         if !matches!(entered, Ok(GateDecision::Limited { .. })) {
-            self.refusals.keep_unreported(entry, unreported).await;
+            self.refusals.keep_unreported(entry, unreported);
         }
         let entered = entered?;
         match entered {
             GateDecision::Banned { until } => self.remember_ban(entry, until, asked_at_ms).await?,
             GateDecision::Limited { limit, retry_after_ms } => {
                 if let Some(limit) = entry.limits.get(limit) {
-                    self.refusals
-                        .note_limited(entry, limit, retry_after_ms, unreported, asked_at_ms)
-                        .await;
+                    self.refusals.note_limited(
+                        entry,
+                        limit,
+                        retry_after_ms,
+                        unreported,
+                        asked_at_ms,
+                    );
                 }
             }
             GateDecision::Entered | GateDecision::NoSession | GateDecision::WrongRole => {}
@@ -288,7 +291,7 @@ impl App {
         until: Option<Timestamp>,
         asked_at_ms: u64,
     ) -> Result<(), Problem> {
-        self.refusals.note_banned(&entry.not_banned, until, asked_at_ms).await;
+        self.refusals.note_banned(&entry.not_banned, until, asked_at_ms);
         let address =
             entry.not_banned.iter().find(|subject| matches!(subject, Subject::Address(_)));
         let Some(address) = address.filter(|_| entry.not_banned.len() > 1) else { return Ok(()) };
@@ -301,7 +304,7 @@ impl App {
             now: entry.now,
         };
         if let GateDecision::Banned { until } = self.ports.gate.enter(&alone).await? {
-            self.refusals.note_banned(&alone.not_banned, until, asked_at_ms).await;
+            self.refusals.note_banned(&alone.not_banned, until, asked_at_ms);
         }
         Ok(())
     }

@@ -101,7 +101,7 @@ impl App {
         if let Err(error) = self.preheat(sale).await {
             tracing::warn!(%error, sale_id = %sale.sale_id, "the sale is not loaded yet; the sweeper will do it");
         }
-        self.catalog.forget(sale.sale_id).await;
+        self.catalog.forget(sale.sale_id);
     }
 
     /// Changes a sale, in the ledger first.
@@ -133,7 +133,7 @@ impl App {
                     tracing::warn!(%error, %sale_id, "the new terms are not loaded yet; the sweeper will do it");
                 }
                 self.share_sale(&sale, self.now()).await;
-                self.catalog.forget(sale_id).await;
+                self.catalog.forget(sale_id);
                 Ok(sale)
             }
         }

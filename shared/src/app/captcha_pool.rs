@@ -14,9 +14,11 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use moka::future::Cache;
 
-use super::fair_queue::{FairTurns, Turn};
+use super::{
+    fair_queue::{FairTurns, Turn},
+    local_cache::LocalCache,
+};
 use crate::{
     config,
     domain::{AddressPrefix, CaptchaId},
@@ -26,8 +28,8 @@ use crate::{
 
 /// The studio's only queue.
 const QUEUE: usize = 0;
-/// Memory for cached sounds; one takes about 360 KB.
-const SOUND_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Most cached sounds; one takes about 360 KB.
+const SOUNDS_MAX: usize = 45;
 
 /// A picture that belongs to no captcha yet.
 pub(super) struct Drawing {
@@ -49,7 +51,7 @@ struct Inner {
     ahead_max: usize,
     /// Whether a task is drawing ahead.
     drawing_ahead: AtomicBool,
-    sounds: Cache<CaptchaId, Arc<Vec<u8>>>,
+    sounds: LocalCache<CaptchaId, Arc<Vec<u8>>, Problem>,
 }
 
 impl Studio {
@@ -59,11 +61,7 @@ impl Studio {
         at_once: usize,
         config: &config::Captchas,
     ) -> Self {
-        let sounds = Cache::builder()
-            .weigher(|_, sound: &Arc<Vec<u8>>| u32::try_from(sound.len()).unwrap_or(u32::MAX))
-            .max_capacity(SOUND_BYTES_MAX)
-            .time_to_live(Duration::from_millis(config.ms()))
-            .build();
+        let sounds = LocalCache::new(SOUNDS_MAX, Duration::from_millis(config.ms()));
         Self(Arc::new(Inner {
             artist,
             random,
@@ -106,7 +104,7 @@ impl Studio {
         let sound = self
             .0
             .sounds
-            .try_get_with(captcha_id, make)
+            .load(captcha_id, make)
             .await
             .map_err(|problem: Arc<Problem>| (*problem).clone())?;
         Ok(sound.to_vec())

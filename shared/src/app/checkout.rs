@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::TryFutureExt as _;
 use tracing::Instrument as _;
 
 use super::{App, Caller, CaptchaAnswer, limits::RateLimit};
@@ -63,21 +64,26 @@ impl App {
         // Memory refuses only users who were seen to hold no order. Each user's first refusal comes
         // from the store, after the gate, because another process may have taken a winner's order.
         if let Some(flag) = self.sold_out_flag(sale_id, who.user_id).await?
-            && self.catalog.is_without(sale_id, who.user_id, flag, self.monotonic_ms()).await
+            && self.catalog.is_without(sale_id, who.user_id, flag, self.monotonic_ms())
         {
             self.enter_memory(client, Some(who.user_id), RateLimit::Ticket).await?;
             return Err(Problem::SoldOut);
         }
-        self.enter(caller, RateLimit::Ticket).await?;
+        // Both at once, because the look changes nothing. The gate is asked first: a refusal from
+        // memory ends this before the look is sent.
         let step = tracing::info_span!(target: STEP, "admission.look", otel.kind = "client");
-        let look = self.ports.admission.look(sale_id, who.user_id).instrument(step).await?;
+        let looking = self.ports.admission.look(sale_id, who.user_id).instrument(step);
+        let ((), look) = futures_util::try_join!(
+            self.enter(caller, RateLimit::Ticket),
+            looking.map_err(Problem::from)
+        )?;
         let look = look.ok_or(Problem::Unavailable { retry_after_ms: RETRY_MS })?;
         if let Some(order_id) = look.already_bought {
             return Err(Problem::AlreadyBought { order_id });
         }
         if look.available == 0 {
             let flag = self.note_sold_out(sale_id, &look);
-            self.catalog.note_without(sale_id, who.user_id, flag, self.monotonic_ms()).await;
+            self.catalog.note_without(sale_id, who.user_id, flag, self.monotonic_ms());
             return Err(Problem::SoldOut);
         }
         // Last, because it uses the captcha up.
@@ -136,7 +142,7 @@ impl App {
             AdmissionDecision::Reserved(order)
             | AdmissionDecision::Again(Reservation { order, settled: false }) => {
                 self.hand_over(order, request).await?;
-                self.catalog.note_winner(sale_id, who.user_id).await;
+                self.catalog.note_winner(sale_id, who.user_id);
                 Ok(accepted)
             }
             AdmissionDecision::Closed if self.stays_closed(&ticket).await? => {
@@ -218,7 +224,7 @@ impl App {
         if !rebuilt && !matches!(refusal, Problem::TicketExpired) {
             return Err(refusal);
         }
-        if self.catalog.is_unrecorded(order_id, self.monotonic_ms()).await {
+        if self.catalog.is_unrecorded(order_id, self.monotonic_ms()) {
             return Err(refusal);
         }
         let Ok(turn) = tokio::time::timeout(LOOKUP_WAIT, self.catalog.lookups.acquire()).await
@@ -229,7 +235,7 @@ impl App {
         match self.ports.orders.get(order_id).await? {
             Some(order) if order.user_id == ticket.user_id => Ok(accepted),
             _ => {
-                self.catalog.note_unrecorded(order_id, self.monotonic_ms()).await;
+                self.catalog.note_unrecorded(order_id, self.monotonic_ms());
                 Err(refusal)
             }
         }

@@ -6,17 +6,16 @@ use std::{
     time::Duration,
 };
 
-use moka::future::Cache as LocalCache;
 use ring::digest::{SHA256, digest};
 
-use super::{Admin, App, finish};
+use super::{Admin, App, finish, local_cache::LocalCache};
 use crate::{
     api::ParkedView, domain::QueueMessage, metrics::MESSAGES_PARKED, ports::Stored,
     problem::Problem,
 };
 
 /// Parked messages that this process remembers, and for how long.
-const REMEMBERED_MAX: u64 = 1_000;
+const REMEMBERED_MAX: usize = 1_000;
 const REMEMBERED_FOR: Duration = Duration::from_secs(3_600);
 /// Most parked messages that are searched for an id.
 const SEARCHED_MAX: u32 = 1_000;
@@ -31,9 +30,7 @@ pub(super) struct ParkedLately(LocalCache<[u8; 32], ()>);
 
 impl Default for ParkedLately {
     fn default() -> Self {
-        Self(
-            LocalCache::builder().max_capacity(REMEMBERED_MAX).time_to_live(REMEMBERED_FOR).build(),
-        )
+        Self(LocalCache::new(REMEMBERED_MAX, REMEMBERED_FOR))
     }
 }
 
@@ -54,7 +51,7 @@ impl App {
             // Memory alone can't decide: the operator may have put the message back into the queue.
             // The list of parked messages is read only for a message that memory knows, because a
             // list of thousands is slow to read.
-            if self.parked_lately.0.contains_key(&hash) {
+            if self.parked_lately.0.has(&hash) {
                 if still_parked.is_none() {
                     still_parked = Some(self.parked_hashes().await);
                 }
@@ -65,7 +62,7 @@ impl App {
             tracing::error!(reason, bytes = body.len(), "a message can't be used and is parked");
             self.ports.queue.park(&body, &reason).await?;
             MESSAGES_PARKED.counter(&[]).increment(1);
-            self.parked_lately.0.insert(hash, ()).await;
+            self.parked_lately.0.insert(hash, ());
         }
         Ok(())
     }

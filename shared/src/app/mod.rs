@@ -15,6 +15,7 @@ mod clock_check;
 mod dead_letters;
 mod fair_queue;
 mod limits;
+mod local_cache;
 mod order_lookup;
 mod orders;
 mod passwords;

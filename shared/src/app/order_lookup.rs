@@ -6,9 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use moka::future::Cache as LocalCache;
-
-use super::App;
+use super::{App, local_cache::LocalCache};
 use crate::{
     domain::{AdmissionState, Order, OrderId, OrderStatus, Reservation, SaleId, Timestamp, UserId},
     ports::StoreError,
@@ -25,7 +23,7 @@ const RECORDED_TRUSTED_MS: u64 = 2_000;
 const MISS_REMEMBERED: Duration = Duration::from_millis(500);
 /// Most misses of each kind in memory, and when they are evicted. The app's clock decides whether a
 /// miss is still valid.
-const MISSES_MAX: u64 = 100_000;
+const MISSES_MAX: usize = 100_000;
 const MISSES_DROPPED: Duration = Duration::from_secs(10);
 /// Sales read at a time.
 const SALES_PAGE: u32 = 100;
@@ -42,7 +40,7 @@ pub(super) struct OrderMemory {
     /// Orders that are in no store, or are not the user's, and when that was found.
     absent: LocalCache<(OrderId, UserId), Timestamp>,
     /// The sales that may have queued orders.
-    live_sales: LocalCache<(), Arc<Vec<SaleId>>>,
+    live_sales: LocalCache<(), Arc<Vec<SaleId>>, StoreError>,
     /// The time up to which the queue is worked off, by the half second in which it was read.
     worked_off: LocalCache<u64, Option<Timestamp>>,
 }
@@ -50,16 +48,10 @@ pub(super) struct OrderMemory {
 impl Default for OrderMemory {
     fn default() -> Self {
         Self {
-            asked: LocalCache::builder()
-                .max_capacity(MISSES_MAX)
-                .time_to_live(MISSES_DROPPED)
-                .build(),
-            absent: LocalCache::builder()
-                .max_capacity(MISSES_MAX)
-                .time_to_live(MISSES_DROPPED)
-                .build(),
-            live_sales: LocalCache::builder().max_capacity(1).time_to_live(MISS_REMEMBERED).build(),
-            worked_off: LocalCache::builder().max_capacity(2).time_to_live(MISSES_DROPPED).build(),
+            asked: LocalCache::new(MISSES_MAX, MISSES_DROPPED),
+            absent: LocalCache::new(MISSES_MAX, MISSES_DROPPED),
+            live_sales: LocalCache::new(1, MISS_REMEMBERED),
+            worked_off: LocalCache::new(2, MISSES_DROPPED),
         }
     }
 }
@@ -93,7 +85,7 @@ impl App {
         // Checked after the shared cache, in which every instance stores an order before it sends
         // the 202.
         if cached.is_none()
-            && memory.absent.get(&(order_id, user_id)).await.is_some_and(|at| lately(at, now))
+            && memory.absent.get(&(order_id, user_id)).is_some_and(|at| lately(at, now))
         {
             return Ok(None);
         }
@@ -109,10 +101,10 @@ impl App {
             }
             Some(_) => {
                 // Noted before the ledger is asked, so that concurrent requests ask it only once.
-                if memory.asked.get(&order_id).await.is_some_and(|at| lately(at, now)) {
+                if memory.asked.get(&order_id).is_some_and(|at| lately(at, now)) {
                     return Ok(cached);
                 }
-                memory.asked.insert(order_id, now).await;
+                memory.asked.insert(order_id, now);
                 None
             }
             None => Some(self.held(order_id).await),
@@ -130,7 +122,7 @@ impl App {
                 .filter(|held| held.order.user_id == user_id)
                 .map(|held| Order::queued(&held.order))),
             Some(Held::No) => {
-                memory.absent.insert((order_id, user_id), now).await;
+                memory.absent.insert((order_id, user_id), now);
                 Ok(None)
             }
             Some(Held::Unsure(problem)) => Err(problem),
@@ -187,8 +179,9 @@ impl App {
     async fn is_queue_worked_off(&self) -> bool {
         let half_second =
             self.monotonic_ms() / u64::try_from(MISS_REMEMBERED.as_millis()).unwrap_or(u64::MAX);
-        let until =
-            self.order_memory.worked_off.get_with(half_second, self.read_worked_off()).await;
+        let read = async { Ok(self.read_worked_off().await) };
+        let until = self.order_memory.worked_off.load(half_second, read).await;
+        let until = until.unwrap_or_else(|never| match *never {});
         // Half of the time that the cache keeps an order; the other half allows for differing
         // clocks.
         until.is_some_and(|until| {
@@ -236,7 +229,7 @@ impl App {
         };
         self.order_memory
             .live_sales
-            .try_get_with((), read)
+            .load((), read)
             .await
             .map_err(|error: Arc<StoreError>| (*error).clone())
     }

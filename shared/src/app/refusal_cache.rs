@@ -20,8 +20,7 @@ use std::{
     time::Duration,
 };
 
-use moka::future::Cache;
-
+use super::local_cache::LocalCache;
 use crate::{
     config::Abuse,
     domain::{GateRequest, LimitCheck, Subject, Timestamp},
@@ -35,13 +34,11 @@ const BAN_MS_MAX: u64 = 1_000;
 /// When either is evicted. Its own end and the app's clock decide whether it is still valid.
 const DROPPED: Duration = Duration::from_secs(60);
 /// Most entries of each kind.
-const ENTRIES_MAX: u64 = 50_000;
-/// A local count that has not been used for this long starts anew.
-const COUNT_IDLE: Duration = Duration::from_secs(600);
+const ENTRIES_MAX: usize = 50_000;
 
 /// When each refusal ends, by the monotonic clock; the key is the limit's name and the refused
 /// subject.
-type Limited = Cache<(&'static str, Subject), u64>;
+type Limited = LocalCache<(&'static str, Subject), u64>;
 
 /// The end of a ban as the client sees it, and how long this entry is trusted.
 #[derive(Debug, Clone, Copy)]
@@ -74,38 +71,34 @@ pub(super) struct Refusals {
     limited: Limited,
     /// Keyed by all subjects of a request that must not be banned: the store does not say which of
     /// them is.
-    banned: Cache<Vec<Subject>, Banned>,
-    strikes: Cache<Subject, Arc<Strikes>>,
+    banned: LocalCache<Vec<Subject>, Banned>,
+    strikes: LocalCache<Subject, Arc<Strikes>>,
     /// Limits counted in this process: the theoretical arrival time, in microseconds.
-    counts: Cache<(&'static str, Subject), Arc<AtomicU64>>,
+    counts: LocalCache<(&'static str, Subject), Arc<AtomicU64>>,
 }
 
 impl Refusals {
     pub(super) fn new(abuse: Abuse) -> Self {
-        let lived = |life: Duration| Cache::builder().max_capacity(ENTRIES_MAX).time_to_live(life);
         Self {
             abuse,
-            limited: lived(DROPPED).build(),
-            banned: Cache::builder().max_capacity(ENTRIES_MAX).time_to_live(DROPPED).build(),
-            strikes: Cache::builder()
-                .max_capacity(ENTRIES_MAX)
-                .time_to_live(Duration::from_secs(abuse.window_seconds))
-                .build(),
-            counts: Cache::builder().max_capacity(ENTRIES_MAX).time_to_idle(COUNT_IDLE).build(),
+            limited: LocalCache::new(ENTRIES_MAX, DROPPED),
+            banned: LocalCache::new(ENTRIES_MAX, DROPPED),
+            strikes: LocalCache::new(ENTRIES_MAX, Duration::from_secs(abuse.window_seconds)),
+            counts: LocalCache::lasting(ENTRIES_MAX),
         }
     }
 
     /// Whether memory refuses the request at this time of the monotonic clock.
-    pub(super) async fn recall(&self, entry: &GateRequest, monotonic_ms: u64) -> Recalled {
-        if let Some(until) = self.recall_ban(entry, monotonic_ms).await {
+    pub(super) fn recall(&self, entry: &GateRequest, monotonic_ms: u64) -> Recalled {
+        if let Some(until) = self.recall_ban(entry, monotonic_ms) {
             return Recalled::Refused(Problem::Banned { until });
         }
         for limit in &entry.limits {
-            let until_ms = self.limited.get(&(limit.name, limit.subject.clone())).await;
+            let until_ms = self.limited.get(&(limit.name, limit.subject.clone()));
             let Some(until_ms) = until_ms.filter(|until_ms| monotonic_ms < *until_ms) else {
                 continue;
             };
-            if entry.abuse.is_some() && self.strike(&limit.subject).await {
+            if entry.abuse.is_some() && self.strike(&limit.subject) {
                 return Recalled::Nothing;
             }
             let retry_after_ms = until_ms - monotonic_ms;
@@ -118,15 +111,11 @@ impl Refusals {
         Recalled::Nothing
     }
 
-    async fn recall_ban(
-        &self,
-        entry: &GateRequest,
-        monotonic_ms: u64,
-    ) -> Option<Option<Timestamp>> {
+    fn recall_ban(&self, entry: &GateRequest, monotonic_ms: u64) -> Option<Option<Timestamp>> {
         let subjects = entry.not_banned.as_slice();
         let each = subjects.iter().map(std::slice::from_ref).filter(|_| subjects.len() > 1);
         for key in std::iter::once(subjects).chain(each) {
-            if let Some(banned) = self.banned.get(key).await
+            if let Some(banned) = self.banned.get(key)
                 && monotonic_ms < banned.believed_until_ms
                 && banned.until.is_none_or(|until| entry.now < until)
             {
@@ -138,11 +127,11 @@ impl Refusals {
 
     /// Counts a refusal from memory; `true` when it must be reported to the store now, because it
     /// may reach the number that bans.
-    async fn strike(&self, subject: &Subject) -> bool {
+    fn strike(&self, subject: &Subject) -> bool {
         if !matches!(subject, Subject::User(_)) {
             return false;
         }
-        let strikes = self.strikes_of(subject).await;
+        let strikes = self.strikes_of(subject);
         let unreported = strikes.unreported.load(Ordering::Relaxed);
         if strikes.reported.load(Ordering::Relaxed).saturating_add(unreported)
             >= self.abuse.refusals_max
@@ -153,37 +142,33 @@ impl Refusals {
         false
     }
 
-    async fn strikes_of(&self, subject: &Subject) -> Arc<Strikes> {
-        if let Some(strikes) = self.strikes.get(subject).await {
-            return strikes;
-        }
-        self.strikes.get_with(subject.clone(), async { Arc::default() }).await
+    fn strikes_of(&self, subject: &Subject) -> Arc<Strikes> {
+        self.strikes.get_or_insert(subject, Arc::default)
     }
 
     /// Takes out the refusals of the entry's user that were not reported to the store yet.
-    pub(super) async fn take_unreported(&self, entry: &GateRequest) -> u32 {
+    pub(super) fn take_unreported(&self, entry: &GateRequest) -> u32 {
         match user_of(entry) {
             Some(subject) => self
                 .strikes
                 .get(subject)
-                .await
                 .map_or(0, |strikes| strikes.unreported.swap(0, Ordering::Relaxed)),
             None => 0,
         }
     }
 
     /// Puts back refusals that the store has not counted.
-    pub(super) async fn keep_unreported(&self, entry: &GateRequest, unreported: u32) {
+    pub(super) fn keep_unreported(&self, entry: &GateRequest, unreported: u32) {
         if unreported > 0
             && let Some(subject) = user_of(entry)
         {
-            self.strikes_of(subject).await.unreported.fetch_add(unreported, Ordering::Relaxed);
+            self.strikes_of(subject).unreported.fetch_add(unreported, Ordering::Relaxed);
         }
     }
 
     /// Notes a refusal by the store. If it comes from a limit of a user, the store has also counted
     /// `also_refused`.
-    pub(super) async fn note_limited(
+    pub(super) fn note_limited(
         &self,
         entry: &GateRequest,
         limit: &LimitCheck,
@@ -193,49 +178,44 @@ impl Refusals {
     ) {
         let key = (limit.name, limit.subject.clone());
         if entry.abuse.is_some() && matches!(limit.subject, Subject::User(_)) {
-            let strikes = self.strikes_of(&limit.subject).await;
+            let strikes = self.strikes_of(&limit.subject);
             let reported =
                 strikes.reported.fetch_add(also_refused.saturating_add(1), Ordering::Relaxed);
             if reported.saturating_add(also_refused) >= self.abuse.refusals_max {
                 // Either the store has banned the user, and the next request must learn that from
                 // the store, or its window has begun anew: count from zero here too.
                 strikes.reported.store(0, Ordering::Relaxed);
-                self.limited.invalidate(&key).await;
+                self.limited.remove(&key);
                 return;
             }
         } else {
-            self.keep_unreported(entry, also_refused).await;
+            self.keep_unreported(entry, also_refused);
         }
-        self.limited
-            .insert(key, monotonic_ms.saturating_add(retry_after_ms.min(LIMIT_MS_MAX)))
-            .await;
+        self.limited.insert(key, monotonic_ms.saturating_add(retry_after_ms.min(LIMIT_MS_MAX)));
     }
 
     /// Notes that the store has refused these subjects because one of them is banned.
-    pub(super) async fn note_banned(
+    pub(super) fn note_banned(
         &self,
         subjects: &[Subject],
         until: Option<Timestamp>,
         monotonic_ms: u64,
     ) {
         let believed_until_ms = monotonic_ms.saturating_add(BAN_MS_MAX);
-        self.banned.insert(subjects.to_vec(), Banned { until, believed_until_ms }).await;
+        self.banned.insert(subjects.to_vec(), Banned { until, believed_until_ms });
     }
 
     /// Must be called after a ban was created or lifted in this process; other processes notice it
     /// after [`BAN_MS_MAX`].
     pub(super) fn forget_bans(&self) {
-        self.banned.invalidate_all();
+        self.banned.clear();
     }
 
     /// Counts a request that is answered from memory; the error is the number of milliseconds until
     /// the next one is admitted.
-    pub(super) async fn count(&self, limit: &LimitCheck, now: Timestamp) -> Result<(), u64> {
+    pub(super) fn count(&self, limit: &LimitCheck, now: Timestamp) -> Result<(), u64> {
         let key = (limit.name, limit.subject.clone());
-        let tat = match self.counts.get(&key).await {
-            Some(tat) => tat,
-            None => self.counts.get_with(key, async { Arc::default() }).await,
-        };
+        let tat = self.counts.get_or_insert(&key, Arc::default);
         let mut seen = tat.load(Ordering::Relaxed);
         loop {
             let next =

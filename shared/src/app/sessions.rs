@@ -18,10 +18,9 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
-use moka::future::Cache as LocalCache;
 use tokio::sync::oneshot;
 
-use super::{App, Caller, limits::RateLimit};
+use super::{App, Caller, limits::RateLimit, local_cache::LocalCache};
 use crate::{
     domain::{GateRequest, Session, SessionId, Subject, UserId},
     ports::{StoreError, Stored},
@@ -34,7 +33,7 @@ const TOGETHER_MAX: usize = 256;
 const ADDRESSES_MAX: usize = 8;
 /// Most sessions that are remembered as ended, and for how long. An ended session never becomes
 /// alive again: the time only bounds the memory.
-const GONE_MAX: u64 = 100_000;
+const GONE_MAX: usize = 100_000;
 const GONE_LIFE: Duration = Duration::from_secs(60);
 
 /// Totals of the look-ups so far, for the figures of the process.
@@ -86,7 +85,7 @@ struct Place {
 
 impl Lookups {
     pub(super) fn new(at_once: usize, waiting_max: usize) -> Self {
-        let gone = LocalCache::builder().max_capacity(GONE_MAX).time_to_live(GONE_LIFE).build();
+        let gone = LocalCache::new(GONE_MAX, GONE_LIFE);
         Self { state: Mutex::default(), gone, at_once, waiting_max }
     }
 
@@ -150,7 +149,7 @@ impl Lookups {
                 Err(error) => Err(error.clone()),
             };
             if let Ok(false) = alive {
-                self.gone.insert(session_id, ()).await;
+                self.gone.insert(session_id, ());
             }
             let asked = self.state().asked.remove(&session_id);
             for reply in asked.into_iter().flat_map(|asked| asked.replies) {
@@ -179,7 +178,7 @@ impl App {
     /// or too many sessions wait.
     pub(super) async fn look_up_session(&self, caller: &Caller) -> Result<bool, Problem> {
         let who = &caller.session;
-        if self.lookups.gone.contains_key(&who.session_id) {
+        if self.lookups.gone.has(&who.session_id) {
             return Ok(false);
         }
         // The gate has not counted a request whose session it does not know. Without this limit, a
@@ -398,7 +397,7 @@ mod tests {
         for (id, place) in places {
             assert_eq!(place.answer.await.unwrap().unwrap(), id == alive);
         }
-        assert!(lookups.gone.contains_key(&ended) && !lookups.gone.contains_key(&alive));
+        assert!(lookups.gone.has(&ended) && !lookups.gone.has(&alive));
 
         let unknown = testing::session_id();
         let place = lookups.ask(user, unknown, address()).unwrap();
@@ -407,10 +406,7 @@ mod tests {
             .answer(ids, &Err(StoreError::Unavailable { store: "test", cause: String::new() }))
             .await;
         assert!(place.answer.await.unwrap().is_err());
-        assert!(
-            !lookups.gone.contains_key(&unknown),
-            "a ledger that does not answer ends no session"
-        );
+        assert!(!lookups.gone.has(&unknown), "a ledger that does not answer ends no session");
     }
 
     impl Lookups {

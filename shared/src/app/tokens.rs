@@ -7,10 +7,10 @@
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use moka::future::Cache;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::OnceCell;
 
+use super::local_cache::LocalCache;
 use crate::{
     config::SigningKey,
     domain::{Role, SessionId, UserId},
@@ -84,26 +84,26 @@ impl Keyring {
 }
 
 /// Most verified session tokens that are kept; each needs about half a kilobyte.
-const VERIFIED_MAX: u64 = 50_000;
-/// How long a verified session token is kept after its last use.
-const VERIFIED_IDLE: Duration = Duration::from_secs(60);
+const VERIFIED_MAX: usize = 50_000;
+/// How long a verified session token is kept.
+const VERIFIED_LIFE: Duration = Duration::from_secs(600);
 
 /// Session tokens that were verified lately, with their claims. The key is the whole token, so only
 /// a token that has been verified is found.
-pub(super) struct VerifiedSessions(Cache<Box<str>, SessionClaims>);
+pub(super) struct VerifiedSessions(LocalCache<Box<str>, SessionClaims>);
 
 impl VerifiedSessions {
     pub(super) fn new() -> Self {
-        Self(Cache::builder().max_capacity(VERIFIED_MAX).time_to_idle(VERIFIED_IDLE).build())
+        Self(LocalCache::new(VERIFIED_MAX, VERIFIED_LIFE))
     }
 
     /// The token's claims, if one of the keys signed it.
-    pub(super) async fn verify(&self, keys: &Keyring, token: &str) -> Option<SessionClaims> {
-        if let Some(claims) = self.0.get(token).await {
+    pub(super) fn verify(&self, keys: &Keyring, token: &str) -> Option<SessionClaims> {
+        if let Some(claims) = self.0.get(token) {
             return Some(claims);
         }
         let claims: SessionClaims = keys.verify(token)?;
-        self.0.insert(token.into(), claims.clone()).await;
+        self.0.insert(token.into(), claims.clone());
         Some(claims)
     }
 }
@@ -170,8 +170,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_kept_token_is_found_only_unchanged() {
+    #[test]
+    fn a_kept_token_is_found_only_unchanged() {
         crate::crypto::install();
         let ring = Keyring::new(&[key("a", 1)]);
         let claims = |user_id| SessionClaims {
@@ -185,15 +185,15 @@ mod tests {
         let (first, second) = (ring.sign(&one), ring.sign(&other));
         let verified = VerifiedSessions::new();
         for _ in 0..2 {
-            let found = verified.verify(&ring, &first).await.unwrap();
+            let found = verified.verify(&ring, &first).unwrap();
             assert_eq!((found.user_id, found.session_id), (one.user_id, one.session_id));
-            assert_eq!(verified.verify(&ring, &second).await.unwrap().user_id, other.user_id);
+            assert_eq!(verified.verify(&ring, &second).unwrap().user_id, other.user_id);
             let (signed, mac) = first.rsplit_once('.').unwrap();
             for forged in [format!("{signed}x.{mac}"), signed.to_owned(), format!("{first}x")] {
-                assert!(verified.verify(&ring, &forged).await.is_none());
+                assert!(verified.verify(&ring, &forged).is_none());
             }
             let foreign = Keyring::new(&[key("a", 2)]).sign(&one);
-            assert!(verified.verify(&ring, &foreign).await.is_none());
+            assert!(verified.verify(&ring, &foreign).is_none());
         }
     }
 

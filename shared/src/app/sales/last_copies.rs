@@ -8,10 +8,9 @@ use std::{
     time::Duration,
 };
 
-use moka::future::Cache;
 use tokio::time::timeout;
 
-use super::LOCAL_SALES_MAX;
+use super::{super::local_cache::LocalCache, LOCAL_SALES_MAX};
 use crate::{
     domain::{Sale, SaleId},
     logging::OncePerSecond,
@@ -26,7 +25,7 @@ const SQL_WAIT: Duration = Duration::from_millis(500);
 const PAUSE_MS: u64 = 2_000;
 
 pub(super) struct LastCopies {
-    copies: Cache<SaleId, Arc<Sale>>,
+    copies: LocalCache<SaleId, Arc<Sale>>,
     /// How long a copy that was handed out may be kept by the caller's cache.
     life_ms: u64,
     /// When the pause after the last failure ends, by the monotonic clock.
@@ -35,16 +34,16 @@ pub(super) struct LastCopies {
 
 impl LastCopies {
     pub(super) fn new(life_ms: u64) -> Self {
-        let copies = Cache::builder().max_capacity(LOCAL_SALES_MAX).time_to_live(KEPT).build();
+        let copies = LocalCache::new(LOCAL_SALES_MAX, KEPT);
         Self { copies, life_ms, pause_until_ms: AtomicU64::new(0) }
     }
 
-    pub(super) async fn keep(&self, sale: &Arc<Sale>) {
-        self.copies.insert(sale.sale_id, Arc::clone(sale)).await;
+    pub(super) fn keep(&self, sale: &Arc<Sale>) {
+        self.copies.insert(sale.sale_id, Arc::clone(sale));
     }
 
-    pub(super) async fn forget(&self, sale_id: SaleId) {
-        self.copies.invalidate(&sale_id).await;
+    pub(super) fn forget(&self, sale_id: SaleId) {
+        self.copies.remove(&sale_id);
     }
 
     /// Whether a copy handed out during an outage may still be in the caller's cache.
@@ -60,7 +59,7 @@ impl LastCopies {
         from_sql: impl Future<Output = Stored<Option<Arc<Sale>>>>,
         now_ms: impl Fn() -> u64,
     ) -> Stored<Option<Arc<Sale>>> {
-        let Some(last) = self.copies.get(&sale_id).await else {
+        let Some(last) = self.copies.get(&sale_id) else {
             return from_sql.await;
         };
         if now_ms() < self.pause_until_ms.load(Ordering::Relaxed) {

@@ -8,12 +8,11 @@ use std::{
 };
 
 use flate2::{Compression, write::GzEncoder};
-use moka::future::Cache;
 use ring::digest;
 
 use crate::{
     api::{ListedSale, SaleList},
-    app::{App, Client, limits::RateLimit},
+    app::{App, Client, limits::RateLimit, local_cache::LocalCache},
     config::CacheTimes,
     domain::{Sale, SaleId, Timestamp},
     metrics::CacheCounts,
@@ -24,7 +23,7 @@ use crate::{
 static LIST: LazyLock<CacheCounts> = LazyLock::new(|| CacheCounts::new("sale_list"));
 
 /// Most pages kept in memory.
-const PAGES_MAX: u64 = 100;
+const PAGES_MAX: usize = 100;
 
 /// Where a page begins, and how many sales it has at most.
 type Key = (Option<SaleId>, u32);
@@ -80,29 +79,23 @@ impl SaleList {
 /// The pages in this process's memory.
 pub(in crate::app) struct SaleLists {
     /// The sales of a page, kept for the lifetime of a sale's text.
-    sales: Cache<Key, Arc<Vec<Sale>>>,
+    sales: LocalCache<Key, Arc<Vec<Sale>>, StoreError>,
     /// The page as it is sent, kept for the lifetime of its figures.
-    pages: Cache<Key, Arc<CachedJson>>,
+    pages: LocalCache<Key, Arc<CachedJson>, Problem>,
 }
 
 impl SaleLists {
     pub(in crate::app) fn new(times: &CacheTimes) -> Self {
         let page_ms = times.sold_out_ms.min(times.sale_local_ms);
         Self {
-            sales: Cache::builder()
-                .max_capacity(PAGES_MAX)
-                .time_to_live(Duration::from_millis(times.sale_local_ms))
-                .build(),
-            pages: Cache::builder()
-                .max_capacity(PAGES_MAX)
-                .time_to_live(Duration::from_millis(page_ms))
-                .build(),
+            sales: LocalCache::new(PAGES_MAX, Duration::from_millis(times.sale_local_ms)),
+            pages: LocalCache::new(PAGES_MAX, Duration::from_millis(page_ms)),
         }
     }
 
     pub(in crate::app) fn forget(&self) {
-        self.sales.invalidate_all();
-        self.pages.invalidate_all();
+        self.sales.clear();
+        self.pages.clear();
     }
 }
 
@@ -118,7 +111,7 @@ impl App {
         limit: u32,
     ) -> Result<Arc<CachedJson>, Problem> {
         let (key, lists) = ((before, limit), self.catalog.lists());
-        if lists.sales.contains_key(&key) {
+        if lists.sales.has(&key) {
             self.enter_memory(client, None, RateLimit::Address).await?;
         } else {
             self.enter_reader(client).await?;
@@ -126,9 +119,7 @@ impl App {
         LIST.lookups.increment(1);
         let page = lists
             .pages
-            .try_get_with(key, async {
-                self.make_list(key).await.map(|list| Arc::new(list.cached()))
-            })
+            .load(key, async { self.make_list(key).await.map(|list| Arc::new(list.cached())) })
             .await;
         page.map_err(|problem: Arc<Problem>| (*problem).clone())
     }
@@ -140,7 +131,7 @@ impl App {
             .catalog
             .lists()
             .sales
-            .try_get_with(key, async { self.ports.sales.list(before, limit).await.map(Arc::new) })
+            .load(key, async { self.ports.sales.list(before, limit).await.map(Arc::new) })
             .await;
         let sales = read.map_err(|error: Arc<StoreError>| Problem::from((*error).clone()))?;
         let mut listed = Vec::with_capacity(sales.len());

@@ -17,7 +17,6 @@ use std::{
     time::Duration,
 };
 
-use moka::future::Cache as LocalCache;
 use tokio::sync::Semaphore;
 
 mod last_copies;
@@ -27,7 +26,7 @@ use last_copies::LastCopies;
 pub use list::CachedJson;
 use list::SaleLists;
 
-use super::{App, Client};
+use super::{App, Client, local_cache::LocalCache};
 use crate::{
     api::SaleView,
     config::CacheTimes,
@@ -43,18 +42,18 @@ static SHARED_SALE: LazyLock<CacheCounts> = LazyLock::new(|| CacheCounts::new("s
 
 /// Most users known to hold no order of a sale, and most orders known not to be recorded, in a
 /// process's memory.
-const NONE_MAX: u64 = 100_000;
+const NONE_MAX: usize = 100_000;
 /// Most look-ups of refused tickets in the ledger at the same time.
 const LOOKUPS_MAX: usize = 8;
 /// Most sold-out flags in a process's memory.
 const FLAGS_MAX: usize = 10_000;
 /// Most sales in a process's memory.
-const LOCAL_SALES_MAX: u64 = 10_000;
+const LOCAL_SALES_MAX: usize = 10_000;
 
 pub(super) struct Catalog {
-    sales: LocalCache<SaleId, Option<Arc<Sale>>>,
+    sales: LocalCache<SaleId, Option<Arc<Sale>>, StoreError>,
     last_copies: LastCopies,
-    available: LocalCache<SaleId, u32>,
+    available: LocalCache<SaleId, u32, StoreError>,
     sold_out: SoldOutFlags,
     /// Users who were seen to hold no order of a sale while it was sold out, with the flag of that
     /// time. Only they receive `sold-out` from memory: any other user may be a winner.
@@ -75,20 +74,11 @@ impl Catalog {
         // valid.
         let none_life = Duration::from_millis(times.no_order_ms) + Duration::from_secs(60);
         Self {
-            sales: LocalCache::builder()
-                .max_capacity(LOCAL_SALES_MAX)
-                .time_to_live(sale_life)
-                .build(),
+            sales: LocalCache::new(LOCAL_SALES_MAX, sale_life),
             last_copies: LastCopies::new(times.sale_local_ms),
-            available: LocalCache::builder()
-                .max_capacity(LOCAL_SALES_MAX)
-                .time_to_live(figure_life)
-                .build(),
-            without: LocalCache::builder().max_capacity(NONE_MAX).time_to_live(none_life).build(),
-            unrecorded: LocalCache::builder()
-                .max_capacity(NONE_MAX)
-                .time_to_live(none_life)
-                .build(),
+            available: LocalCache::new(LOCAL_SALES_MAX, figure_life),
+            without: LocalCache::new(NONE_MAX, none_life),
+            unrecorded: LocalCache::new(NONE_MAX, none_life),
             lookups: Semaphore::new(LOOKUPS_MAX),
             none_life_ms: times.no_order_ms,
             sold_out: SoldOutFlags {
@@ -106,23 +96,23 @@ impl Catalog {
 
     /// Whether the sale's page is in memory.
     pub(super) fn knows(&self, sale_id: SaleId) -> bool {
-        self.sales.contains_key(&sale_id)
+        self.sales.has(&sale_id)
     }
 
     /// Whether the user is known to hold no order (or fewer than the limit), since the sale was
     /// last seen to be sold out.
-    pub(super) async fn is_without(
+    pub(super) fn is_without(
         &self,
         sale_id: SaleId,
         user_id: UserId,
         flag: FlagNumber,
         now_ms: u64,
     ) -> bool {
-        let known = self.without.get(&(sale_id, user_id)).await;
+        let known = self.without.get(&(sale_id, user_id));
         known.is_some_and(|known| known.flag == flag && now_ms < known.until_ms)
     }
 
-    pub(super) async fn note_without(
+    pub(super) fn note_without(
         &self,
         sale_id: SaleId,
         user_id: UserId,
@@ -130,24 +120,22 @@ impl Catalog {
         now_ms: u64,
     ) {
         self.without
-            .insert((sale_id, user_id), Known { flag, until_ms: now_ms + self.none_life_ms })
-            .await;
+            .insert((sale_id, user_id), Known { flag, until_ms: now_ms + self.none_life_ms });
     }
 
     /// Forgets what [`Catalog::note_without`] noted: the user has an order now.
-    pub(super) async fn note_winner(&self, sale_id: SaleId, user_id: UserId) {
-        self.without.invalidate(&(sale_id, user_id)).await;
+    pub(super) fn note_winner(&self, sale_id: SaleId, user_id: UserId) {
+        self.without.remove(&(sale_id, user_id));
     }
 
     /// Whether a recent look-up did not find the order in the ledger.
-    pub(super) async fn is_unrecorded(&self, order_id: OrderId, now_ms: u64) -> bool {
-        self.unrecorded.get(&order_id).await.is_some_and(|known| now_ms < known.until_ms)
+    pub(super) fn is_unrecorded(&self, order_id: OrderId, now_ms: u64) -> bool {
+        self.unrecorded.get(&order_id).is_some_and(|known| now_ms < known.until_ms)
     }
 
-    pub(super) async fn note_unrecorded(&self, order_id: OrderId, now_ms: u64) {
+    pub(super) fn note_unrecorded(&self, order_id: OrderId, now_ms: u64) {
         self.unrecorded
-            .insert(order_id, Known { flag: FlagNumber(0), until_ms: now_ms + self.none_life_ms })
-            .await;
+            .insert(order_id, Known { flag: FlagNumber(0), until_ms: now_ms + self.none_life_ms });
     }
 
     /// Whether sales in memory may be older than their time to live, because SQL does not answer.
@@ -156,10 +144,10 @@ impl Catalog {
     }
 
     /// Forgets a sale that has changed.
-    pub(super) async fn forget(&self, sale_id: SaleId) {
-        self.sales.invalidate(&sale_id).await;
-        self.last_copies.forget(sale_id).await;
-        self.available.invalidate(&sale_id).await;
+    pub(super) fn forget(&self, sale_id: SaleId) {
+        self.sales.remove(&sale_id);
+        self.last_copies.forget(sale_id);
+        self.available.remove(&sale_id);
         self.sold_out.clear(sale_id);
         self.lists.forget();
     }
@@ -295,7 +283,7 @@ impl App {
         let found = self
             .catalog
             .sales
-            .try_get_with(sale_id, self.read_sale(sale_id))
+            .load(sale_id, self.read_sale(sale_id))
             .await
             .map_err(|error: Arc<StoreError>| Problem::from((*error).clone()))?;
         found.ok_or(Problem::NotFound)
@@ -304,7 +292,7 @@ impl App {
     async fn read_sale(&self, sale_id: SaleId) -> Result<Option<Arc<Sale>>, StoreError> {
         let sale = self.read_caches(sale_id).await?;
         if let Some(sale) = &sale {
-            self.catalog.last_copies.keep(sale).await;
+            self.catalog.last_copies.keep(sale);
         }
         Ok(sale)
     }
@@ -350,7 +338,7 @@ impl App {
         let available = self
             .catalog
             .available
-            .try_get_with(sale.sale_id, async {
+            .load(sale.sale_id, async {
                 AVAILABLE.misses.increment(1);
                 Ok(match self.ports.admission.state(sale.sale_id).await? {
                     AdmissionState::Open { stock, reserved, settled, .. } => {

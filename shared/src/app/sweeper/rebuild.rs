@@ -169,7 +169,7 @@ impl App {
         if open {
             // The epoch tells every instance that the store has lost data.
             self.share_sale(&Sale { epoch, ..sale.clone() }, self.now()).await;
-            self.catalog.forget(sale.sale_id).await;
+            self.catalog.forget(sale.sale_id);
             tracing::info!(sale_id = %sale.sale_id, epoch, "the admission store is open again");
         }
         Ok(open)
