@@ -262,18 +262,20 @@ def nice(most):
 
 
 class Panel:
-    def __init__(self, number, title, top_value, log=False):
+    def __init__(self, number, title, top_value, logarithmic_from=None):
         self.top, self.bottom = number * HEIGHT + 45, (number + 1) * HEIGHT - 35
-        self.log = log
+        self.log = log = logarithmic_from is not None
+        # Powers of ten; below a millisecond no clock here is exact.
+        self.low = math.floor(math.log10(max(logarithmic_from, 1))) if log else 0
         self.step = nice(top_value)
-        self.most = 10 ** max(1, math.ceil(math.log10(max(top_value, 1)))) if log else self.step * math.ceil(max(top_value, 1) / self.step)
+        self.most = 10 ** max(self.low + 1, math.ceil(math.log10(max(top_value, 1)))) if log else self.step * math.ceil(max(top_value, 1) / self.step)
         self.parts = [text(LEFT, self.top - 18, title, size=15)]
-        ticks = [10 ** n for n in range(int(math.log10(self.most)) + 1)] if log else [self.step * n for n in range(round(self.most / self.step) + 1)]
+        ticks = [10 ** n for n in range(self.low, round(math.log10(self.most)) + 1)] if log else [self.step * n for n in range(round(self.most / self.step) + 1)]
         for tick in ticks:
             self.parts += [line(LEFT, self.y(tick), WIDTH - RIGHT, self.y(tick)), text(LEFT - 8, self.y(tick) + 4, f"{tick:,.0f}", anchor="end", size=12)]
 
     def y(self, value):
-        share = math.log10(max(value, 1)) / math.log10(self.most) if self.log else value / self.most
+        share = (math.log10(max(value, 10 ** self.low)) - self.low) / (math.log10(self.most) - self.low) if self.log else value / self.most
         return self.bottom - share * (self.bottom - self.top)
 
     def x(self, share):
@@ -293,7 +295,8 @@ def picture(known, records):
     shown = {name: values for name, values in latencies(records).items() if values}
     chosen = {"final answer, all": ("final answer", BLUE), "order confirmed in the ledger": ("confirmed in the ledger", GREEN)}
     curves = [(words, color, shown[name]) for name, (words, color) in chosen.items() if name in shown]
-    first = Panel(0, "Milliseconds from the planned press, by percentile", max([max(values) for _, _, values in curves], default=1), log=True)
+    every = [value for _, _, values in curves for value in values] or [1]
+    first = Panel(0, "Milliseconds from the planned press, by percentile", max(every), logarithmic_from=min(every))
     nines = [0.0, 0.5, 0.9, 0.99, 0.999]
     def place(share):
         return min(-math.log10(max(1 - share, 1e-9)) / 4, 1)
