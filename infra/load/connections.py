@@ -84,7 +84,9 @@ def main(count, path, targets):
     begun = time.monotonic()
     holders = []
     for n, ((_, address), share) in enumerate(zip(targets, shares)):
-        holder = multiprocessing.Process(target=hold, args=(share, f"127.0.0.{n + 2}", address, path, answers, leave), daemon=True)
+        holder = multiprocessing.Process(
+            target=hold, args=(share, f"127.0.0.{n + 2}", address, path, answers, leave), daemon=True
+        )
         holder.start()
         holders.append(holder)
     if faults := [fault for _ in holders if (fault := answers.get())]:
@@ -96,7 +98,10 @@ def main(count, path, targets):
     faults = [fault for _ in holders if (fault := answers.get())]
     print(f"{count:,} connections opened within {took:.0f} s, then idle for {WAIT_SECONDS} s")
     for n, (share, old, new) in enumerate(zip(shares, before, after), 1):
-        print(f"emulator {n}: {share:6,} connections, memory {old / 2**20:5.0f} MiB before, {new / 2**20:5.0f} MiB with them: {(new - old) / share:6,.0f} bytes each")
+        print(
+            f"emulator {n}: {share:6,} connections, memory {old / 2**20:5.0f} MiB before, "
+            f"{new / 2**20:5.0f} MiB with them: {(new - old) / share:6,.0f} bytes each"
+        )
     if len(targets) > 1:
         print(f"together: {(sum(after) - sum(before)) / count:,.0f} bytes for each connection")
     if faults:

@@ -40,6 +40,7 @@ SERVERS = {"redis-server": "Redis", "mariadbd": "MariaDB", "mysqld": "MySQL", "b
 
 # -- processes
 
+
 def processor_seconds(pid):
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -72,14 +73,26 @@ def spent(work, pids):
 
 def children_seconds(path):
     """The second line of bash's `times`: user and system time of processes that have ended."""
-    return sum(int(minutes) * 60 + float(seconds) for minutes, seconds in re.findall(r"(\d+)m([\d.]+)s", path.read_text().splitlines()[1]))
+    return sum(
+        int(minutes) * 60 + float(seconds)
+        for minutes, seconds in re.findall(r"(\d+)m([\d.]+)s", path.read_text().splitlines()[1])
+    )
 
 
 def versions(work):
     sys.path.insert(0, str(HERE.parent / "deploy"))
     import versions as servers
-    urls = dict(line.split("=", 1) for line in pathlib.Path(work, "data/servers/functions.env").read_text().splitlines())
-    return ", ".join([servers.redis(urls["FLASHSALE_REDIS_URL"]), servers.mysql(urls["FLASHSALE_DATABASE_URL"]), servers.rabbitmq(urls["FLASHSALE_AMQP_URL"])])
+
+    urls = dict(
+        line.split("=", 1) for line in pathlib.Path(work, "data/servers/functions.env").read_text().splitlines()
+    )
+    return ", ".join(
+        [
+            servers.redis(urls["FLASHSALE_REDIS_URL"]),
+            servers.mysql(urls["FLASHSALE_DATABASE_URL"]),
+            servers.rabbitmq(urls["FLASHSALE_AMQP_URL"]),
+        ]
+    )
 
 
 def run(*command):
@@ -91,7 +104,9 @@ def facts(work, generator, emulator, *pids):
     yield "processor", f"{cpu[1] if cpu else 'unknown'}, {os.cpu_count()} cores"
     yield "servers", versions(work)
     yield "emulator", f"{len(pids)} x {run(emulator, '--version')}"
-    yield "generator_name", " ".join(run("k6", "version").split()[:2]) if generator == "k6" else "local-emulator/examples/shoppers.rs"
+    yield "generator_name", (
+        " ".join(run("k6", "version").split()[:2]) if generator == "k6" else "local-emulator/examples/shoppers.rs"
+    )
     yield "when", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     for name, seconds in spent(work, pids).items():
         yield f"before {name}", f"{seconds:.2f}"
@@ -109,6 +124,7 @@ def use(work, *pids):
 
 
 # -- results
+
 
 def percentile(values, share):
     """The nearest rank; of no values, None."""
@@ -169,14 +185,19 @@ def judge(known, records, audit):
 
 # -- report
 
+
 def ms(value):
     return "-" if value is None else f"{value:,.0f} ms" if value >= 10 else f"{value:.1f} ms"
 
 
 def latencies(records):
     """Name and values: milliseconds from the planned press."""
+
     def since(name, wanted):
-        return [record[name] - record["pressed_ms"] for record in records if record[name] is not None and wanted(record)]
+        return [
+            record[name] - record["pressed_ms"] for record in records if record[name] is not None and wanted(record)
+        ]
+
     return {
         "final answer, all": since("final_ms", lambda record: True),
         "final answer, order accepted": since("final_ms", lambda record: record["outcome"] == "ordered"),
@@ -194,7 +215,10 @@ def tables(known, records, audit):
         ("when", known["when"]),
         ("shoppers", f"{int(known['shoppers']):,}, each with its own connection"),
         ("units", f"{int(known['units']):,}"),
-        ("arrived", f"{-min(arrivals) / 1000:.1f} to {-max(arrivals) / 1000:.1f} s before the opening" if arrivals else "-"),
+        (
+            "arrived",
+            f"{-min(arrivals) / 1000:.1f} to {-max(arrivals) / 1000:.1f} s before the opening" if arrivals else "-",
+        ),
         ("pressed", f"within {int(known['window']):,} ms after the opening, at random moments"),
         ("processor", f"{known['processor']}, for servers, emulators and generator together"),
         ("servers", known["servers"]),
@@ -206,19 +230,30 @@ def tables(known, records, audit):
     ]
     yield "Latency, from the planned press", ("", "count", "p50", "p90", "p99", "max"), [
         (name, f"{len(values):,}", *(ms(percentile(values, share)) for share in (0.5, 0.9, 0.99, 1)))
-        for name, values in latencies(records).items()]
-    yield "Outcomes", ("final answer", "shoppers"), [(str(name), f"{count:,}") for name, count in outcomes.most_common()]
+        for name, values in latencies(records).items()
+    ]
+    yield "Outcomes", ("final answer", "shoppers"), [
+        (str(name), f"{count:,}") for name, count in outcomes.most_common()
+    ]
     yield "Answers", ("request", "answer", "count"), [(*name, f"{count:,}") for name, count in sorted(answers.items())]
     names = [name[6:] for name in known if name.startswith("after ")]
     rows = [(name, f"{float(known[f'after {name}']) - float(known.get(f'before {name}', 0)):.2f} s") for name in names]
     yield "Processor time, from the generator's start to its end", ("", "time"), rows
     count = sum(name.startswith("VmRSS") for name in known)
     yield "Memory of the emulators", ("", "after the run", "at most"), [
-        (f"emulator {n}", *(f"{int(known[f'{name} {n}']) / 1024:.0f} MiB" for name in ("VmRSS", "VmHWM"))) for n in range(1, count + 1)]
+        (f"emulator {n}", *(f"{int(known[f'{name} {n}']) / 1024:.0f} MiB" for name in ("VmRSS", "VmHWM")))
+        for n in range(1, count + 1)
+    ]
 
 
 def markdown(title, verdict, parts):
-    lines = [f"# {title}", "", verdict, "", "![Latency by percentile, answers per 100 ms, units over time](picture.svg)"]
+    lines = [
+        f"# {title}",
+        "",
+        verdict,
+        "",
+        "![Latency by percentile, answers per 100 ms, units over time](picture.svg)",
+    ]
     for heading, head, rows in parts:
         head = head or ("", "")
         lines += ["", f"## {heading}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -229,11 +264,24 @@ def markdown(title, verdict, parts):
 def page(title, verdict, parts, drawing):
     def row(cells, tag):
         return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
     body = [f"<h1>{html.escape(title)}</h1><p>{html.escape(verdict)}</p>", drawing]
     for heading, head, rows in parts:
-        body.append(f"<h2>{html.escape(heading)}</h2><table>" + (row(head, "th") if head else "") + "".join(row(cells, "td") for cells in rows) + "</table>")
-    style = "body{font:16px/1.5 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em}svg{width:100%;height:auto}td,th{padding:.2em 1em .2em 0;text-align:left}"
-    return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>' + "\n".join(body) + "</html>\n"
+        body.append(
+            f"<h2>{html.escape(heading)}</h2><table>"
+            + (row(head, "th") if head else "")
+            + "".join(row(cells, "td") for cells in rows)
+            + "</table>"
+        )
+    style = (
+        "body{font:16px/1.5 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em}"
+        "svg{width:100%;height:auto}td,th{padding:.2em 1em .2em 0;text-align:left}"
+    )
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>'
+        + "\n".join(body)
+        + "</html>\n"
+    )
 
 
 # -- picture
@@ -252,7 +300,9 @@ def line(x1, y1, x2, y2, color=FAINT):
 
 
 def curve(points, color):
-    return f'<path d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in points)}" stroke="{color}" stroke-width="2" fill="none"/>'
+    return (
+        f'<path d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in points)}" stroke="{color}" stroke-width="2" fill="none"/>'
+    )
 
 
 def nice(most):
@@ -268,52 +318,98 @@ class Panel:
         # Powers of ten; below a millisecond no clock here is exact.
         self.low = math.floor(math.log10(max(logarithmic_from, 1))) if log else 0
         self.step = nice(top_value)
-        self.most = 10 ** max(self.low + 1, math.ceil(math.log10(max(top_value, 1)))) if log else self.step * math.ceil(max(top_value, 1) / self.step)
+        self.most = (
+            10 ** max(self.low + 1, math.ceil(math.log10(max(top_value, 1))))
+            if log
+            else self.step * math.ceil(max(top_value, 1) / self.step)
+        )
         self.parts = [text(LEFT, self.top - 18, title, size=15)]
-        ticks = [10 ** n for n in range(self.low, round(math.log10(self.most)) + 1)] if log else [self.step * n for n in range(round(self.most / self.step) + 1)]
+        ticks = (
+            [10**n for n in range(self.low, round(math.log10(self.most)) + 1)]
+            if log
+            else [self.step * n for n in range(round(self.most / self.step) + 1)]
+        )
         for tick in ticks:
-            self.parts += [line(LEFT, self.y(tick), WIDTH - RIGHT, self.y(tick)), text(LEFT - 8, self.y(tick) + 4, f"{tick:,.0f}", anchor="end", size=12)]
+            self.parts += [
+                line(LEFT, self.y(tick), WIDTH - RIGHT, self.y(tick)),
+                text(LEFT - 8, self.y(tick) + 4, f"{tick:,.0f}", anchor="end", size=12),
+            ]
 
     def y(self, value):
-        share = (math.log10(max(value, 10 ** self.low)) - self.low) / (math.log10(self.most) - self.low) if self.log else value / self.most
+        share = (
+            (math.log10(max(value, 10**self.low)) - self.low) / (math.log10(self.most) - self.low)
+            if self.log
+            else value / self.most
+        )
         return self.bottom - share * (self.bottom - self.top)
 
     def x(self, share):
         return LEFT + share * (WIDTH - RIGHT - LEFT)
 
     def tick(self, share, words):
-        self.parts += [line(self.x(share), self.bottom, self.x(share), self.bottom + 5), text(self.x(share), self.bottom + 19, words, anchor="middle", size=12)]
+        self.parts += [
+            line(self.x(share), self.bottom, self.x(share), self.bottom + 5),
+            text(self.x(share), self.bottom + 19, words, anchor="middle", size=12),
+        ]
 
     def legend(self, entries):
         for n, (words, color) in enumerate(entries):
             y = self.top + 8 + n * 20
-            self.parts += [f'<rect x="{WIDTH - RIGHT + 14}" y="{y - 9}" width="11" height="11" fill="{color}"/>', text(WIDTH - RIGHT + 31, y, words, size=12)]
+            self.parts += [
+                f'<rect x="{WIDTH - RIGHT + 14}" y="{y - 9}" width="11" height="11" fill="{color}"/>',
+                text(WIDTH - RIGHT + 31, y, words, size=12),
+            ]
 
 
 def picture(known, records):
     units = int(known["units"])
     shown = {name: values for name, values in latencies(records).items() if values}
-    chosen = {"final answer, all": ("final answer", BLUE), "order confirmed in the ledger": ("confirmed in the ledger", GREEN)}
+    chosen = {
+        "final answer, all": ("final answer", BLUE),
+        "order confirmed in the ledger": ("confirmed in the ledger", GREEN),
+    }
     curves = [(words, color, shown[name]) for name, (words, color) in chosen.items() if name in shown]
     every = [value for _, _, values in curves for value in values] or [1]
     first = Panel(0, "Milliseconds from the planned press, by percentile", max(every), logarithmic_from=min(every))
     nines = [0.0, 0.5, 0.9, 0.99, 0.999]
+
     def place(share):
         return min(-math.log10(max(1 - share, 1e-9)) / 4, 1)
+
     for share in nines:
         first.tick(place(share), "min" if share == 0 else f"p{share * 100:g}")
     first.tick(1, "max")
     for words, color, values in curves:
         shares = [n / 400 * 4 for n in range(401)]
-        first.parts.append(curve([(first.x(share / 4), first.y(percentile(values, 1 if share >= 4 else 1 - 10 ** -share))) for share in shares], color))
+        first.parts.append(
+            curve(
+                [
+                    (first.x(share / 4), first.y(percentile(values, 1 if share >= 4 else 1 - 10**-share)))
+                    for share in shares
+                ],
+                color,
+            )
+        )
     first.legend([(words, color) for words, color, _ in curves])
 
-    kinds = [("order accepted (202)", GREEN), ("ticket issued (201)", BLUE), ("sold out (409)", GREY), ("to be repeated (429, early)", ORANGE), ("error", RED)]
+    kinds = [
+        ("order accepted (202)", GREEN),
+        ("ticket issued (201)", BLUE),
+        ("sold out (409)", GREY),
+        ("to be repeated (429, early)", ORANGE),
+        ("error", RED),
+    ]
+
     def kind(request, status, label):
         if request not in ("ticket", "order"):
             return None
-        return 0 if status == 202 else 1 if status == 201 else 2 if label == "sold-out" else 3 if label in REPEATED else 4
-    found = [(at, kind(request, status, label)) for record in records for request, at, status, label in record["answers"]]
+        return (
+            0 if status == 202 else 1 if status == 201 else 2 if label == "sold-out" else 3 if label in REPEATED else 4
+        )
+
+    found = [
+        (at, kind(request, status, label)) for record in records for request, at, status, label in record["answers"]
+    ]
     found = [(max(at, 0), what) for at, what in found if what is not None]
     end = max([at for at, _ in found] + [record["recorded_ms"] or 0 for record in records] + [int(known["window"])])
     buckets = min(math.ceil(end / 100) + 1, 600)
@@ -326,12 +422,16 @@ def picture(known, records):
         for what, count in enumerate(bar):
             if count:
                 top, bottom = second.y(below + count), second.y(below)
-                second.parts.append(f'<rect x="{second.x(n / buckets) + 0.5:.1f}" y="{top:.1f}" width="{max(second.x(1 / buckets) - LEFT - 1, 1):.1f}" height="{bottom - top:.1f}" fill="{kinds[what][1]}"/>')
+                x, width = second.x(n / buckets) + 0.5, max(second.x(1 / buckets) - LEFT - 1, 1)
+                second.parts.append(
+                    f'<rect x="{x:.1f}" y="{top:.1f}" width="{width:.1f}" height="{bottom - top:.1f}" fill="{kinds[what][1]}"/>'
+                )
                 below += count
     used = {what for _, what in found}
     second.legend([entry for n, entry in enumerate(kinds) if n in used])
 
     third = Panel(2, "Units", units)
+
     def left(times):
         points, remaining = [(third.x(0), third.y(units))], units
         for at in sorted(times):
@@ -339,16 +439,24 @@ def picture(known, records):
             points += [(x, third.y(max(remaining, 0))), (x, third.y(max(remaining - 1, 0)))]
             remaining -= 1
         return points + [(third.x(1), third.y(max(remaining, 0)))]
+
     third.parts.append(curve(left(record["final_ms"] for record in records if record["outcome"] == "ordered"), BLUE))
-    third.parts.append(curve(left(record["recorded_ms"] for record in records if record["recorded_ms"] is not None), GREEN))
+    third.parts.append(
+        curve(left(record["recorded_ms"] for record in records if record["recorded_ms"] is not None), GREEN)
+    )
     third.legend([("without an accepted order", BLUE), ("without a row in the ledger", GREEN)])
     step = nice(buckets * 100)
     for panel in (second, third):
         for n in range(int(buckets * 100 // step) + 1):
             panel.tick(n * step / (buckets * 100), f"{n * step / 1000:g} s")
     parts = [part for panel in (first, second, third) for part in panel.parts]
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {3 * HEIGHT}" width="{WIDTH}" height="{3 * HEIGHT}" font-family="system-ui,sans-serif" role="img">'
-            f'<title>Latency by percentile, answers per 100 ms, units over time</title><rect width="100%" height="100%" fill="#fff"/>' + "\n".join(parts) + "</svg>\n")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {3 * HEIGHT}" width="{WIDTH}" height="{3 * HEIGHT}" '
+        f'font-family="system-ui,sans-serif" role="img">'
+        f'<title>Latency by percentile, answers per 100 ms, units over time</title><rect width="100%" height="100%" fill="#fff"/>'
+        + "\n".join(parts)
+        + "</svg>\n"
+    )
 
 
 def write(work, out):
@@ -359,9 +467,14 @@ def write(work, out):
     out = pathlib.Path(out)
     all_final = latencies(records)["final answer, all"]
     title = f"{int(known['shoppers']):,} shoppers, {int(known['units']):,} units"
-    verdict = "FAILED: " + "; ".join(reasons) + "." if reasons else (
-        f"Every shopper has a final answer, no request failed, the books balance. Final answer: p50 {ms(percentile(all_final, 0.5))}, "
-        f"p99 {ms(percentile(all_final, 0.99))}, at most {ms(max(all_final))} after pressing.")
+    verdict = (
+        "FAILED: " + "; ".join(reasons) + "."
+        if reasons
+        else (
+            f"Every shopper has a final answer, no request failed, the books balance. Final answer: p50 {ms(percentile(all_final, 0.5))}, "
+            f"p99 {ms(percentile(all_final, 0.99))}, at most {ms(max(all_final))} after pressing."
+        )
+    )
     drawing = picture(known, records)
     parts = list(tables(known, records, audit))
     (out / "picture.svg").write_text(drawing)

@@ -46,7 +46,9 @@ export function setup() {
   const now = Date.now();
   const opens = Date.parse(sale.starts_at) - Date.parse(sale.server_time) + (sent + now) / 2;
   const arrivals = opens - QUIET_MS - now;
-  if (arrivals < shoppers) exec.test.abort(`only ${Math.round(arrivals)} ms are left for ${shoppers} shoppers to arrive before the sale opens`);
+  if (arrivals < shoppers) {
+    exec.test.abort(`only ${Math.round(arrivals)} ms are left for ${shoppers} shoppers to arrive before the sale opens`);
+  }
   return { opens, begun: now, arrivals };
 }
 
@@ -55,7 +57,10 @@ export default function ({ opens, begun, arrivals }) {
   const base = bases[shopper % bases.length];
   const headers = { Authorization: `Bearer ${tokens[shopper]}`, "Content-Type": "application/json" };
   const pressed = chance(shopper) * windowMs;
-  const record = { shopper, pressed_ms: pressed, final_ms: null, outcome: null, order_id: null, status: null, seen_ms: null, recorded_ms: null, answers: [] };
+  const record = {
+    shopper, pressed_ms: pressed, final_ms: null, outcome: null, order_id: null, status: null,
+    seen_ms: null, recorded_ms: null, answers: [],
+  };
   const clock = () => Date.now() + 1 - opens;
   const until = (at) => sleep(Math.max(0, at - (Date.now() - opens)) / 1000);
 

@@ -12,13 +12,22 @@ REPORT = pathlib.Path(__file__).with_name("report.py")
 
 
 def shopper(number, won):
-    answers = [["page", -3000.0, 200, "200"], ["ticket", 110.0, 201, "201"] if won else ["ticket", 110.0, 409, "sold-out"]]
+    answers = [
+        ["page", -3000.0, 200, "200"],
+        ["ticket", 110.0, 201, "201"] if won else ["ticket", 110.0, 409, "sold-out"],
+    ]
     if won:
         answers += [["order", 120.0, 202, "202"], ["order-status", 640.0, 200, "200"]]
     return {
-        "shopper": number, "pressed_ms": 100.5, "final_ms": 120.0 if won else 110.0, "outcome": "ordered" if won else "sold-out",
-        "order_id": f"order-{number}" if won else None, "status": "confirmed" if won else None,
-        "seen_ms": 640.0 if won else None, "recorded_ms": 130.0 if won else None, "answers": answers,
+        "shopper": number,
+        "pressed_ms": 100.5,
+        "final_ms": 120.0 if won else 110.0,
+        "outcome": "ordered" if won else "sold-out",
+        "order_id": f"order-{number}" if won else None,
+        "status": "confirmed" if won else None,
+        "seen_ms": 640.0 if won else None,
+        "recorded_ms": 130.0 if won else None,
+        "answers": answers,
     }
 
 
@@ -28,14 +37,27 @@ class Judge(unittest.TestCase):
         self.addCleanup(directory.cleanup)
         self.work = pathlib.Path(directory.name)
         self.shoppers = [shopper(number, number < 3) for number in range(10)]
-        self.facts = {"shoppers": 10, "units": 3, "window": 1000, "generator": 0, "audit": 0, "when": "now", "processor": "some", "servers": "some", "emulator": "some", "generator_name": "some"}
+        self.facts = {
+            "shoppers": 10,
+            "units": 3,
+            "window": 1000,
+            "generator": 0,
+            "audit": 0,
+            "when": "now",
+            "processor": "some",
+            "servers": "some",
+            "emulator": "some",
+            "generator_name": "some",
+        }
         self.audit = "stock 3 = available 0 + reserved 0 + sold 3\nthe books of 1 sales balance"
 
     def report(self):
         (self.work / "results").write_text("".join(f"{json.dumps(one)}\n" for one in self.shoppers))
         (self.work / "facts").write_text("".join(f"{name}={value}\n" for name, value in self.facts.items()))
         (self.work / "audit").write_text(self.audit)
-        return subprocess.run([sys.executable, REPORT, "write", self.work, self.work], capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [sys.executable, REPORT, "write", self.work, self.work], capture_output=True, text=True, check=False
+        )
 
     def refuses(self, reason):
         ran = self.report()
