@@ -15,6 +15,7 @@ mod gateway;
 mod idempotency;
 mod keys;
 mod lambda;
+mod load;
 mod metrics;
 mod needs;
 mod openapi;
