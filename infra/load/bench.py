@@ -5,6 +5,7 @@ that two binaries (EMULATOR and BEFORE) never share the processors.
 """
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -166,7 +167,7 @@ class Bench:
         self.options, self.work = options, work
         self.env = environment()
         self.data = work / "data"
-        self.users = work / "users.csv"
+        self.users, self.shoppers = work / "users.csv", work / "shoppers.csv"
         self.results = {measure.key: [] for measure in MEASURES[self.name]}
         self.sides = {"product": options.emulator} | ({"before": options.before} if options.before else {})
         self.needed = {}
@@ -186,6 +187,8 @@ class Bench:
         begun = time.monotonic()
         self.command("users", "add-admin", "--phone", ADMIN[0], text=ADMIN[1] + "\n")
         self.command("users", "seed", "--count", self.options.users, "--out", self.users)
+        with open(self.users) as users:
+            self.shoppers.write_text("".join(itertools.islice(users, self.options.shoppers + 1)))
         print(f"{self.options.users:,} users in {time.monotonic() - begun:.0f} s", flush=True)
 
     def sell_out(self, base, sale):
@@ -217,7 +220,7 @@ class Bench:
         """Requests per second, 99th percentile in ms, and the share of answers that are errors."""
         command = ["wrk", "-t", str(THREADS), "-c", str(connections), "-d", f"{seconds or self.options.seconds}s", "--latency"]
         command += ["-s", str(HERE / script)] if script else []
-        env = os.environ | {"THREADS": str(THREADS), "TOKENS": str(self.users)} | variables
+        env = os.environ | {"THREADS": str(THREADS), "TOKENS": str(self.shoppers)} | variables
         done = subprocess.run(command + [url], env=env, capture_output=True, text=True)
         rate = re.search(r"^Requests/sec:\s*([\d.]+)", done.stdout, re.M)
         if done.returncode or not rate:
@@ -291,13 +294,14 @@ class Bench:
         before = self.consumption(emulator)
         begun = time.monotonic()
         result = self.wrk(emulator.base, script="orders.lua", seconds=seconds, TICKETS=str(path))
+        pressed = time.monotonic() - begun
         sold = sum(self.rows(emulator.base, sale, admin) for sale, _ in sales)
         took = time.monotonic() - begun
         after = self.consumption(emulator)
         path.unlink()
         if result["refused"] > 0.001:
             raise Failed(f"{result['refused']:.1%} of the orders were refused")
-        return {"sold": sold, "rate": sold / took, "p99_ms": result["p99_ms"]} | {
+        return {"sold": sold, "rate": sold / took, "p99_ms": result["p99_ms"], "drain_s": took - pressed} | {
             key: (after[key] - before[key]) / max(sold, 1) for key in after
         }
 
@@ -315,7 +319,8 @@ class Bench:
             for side, binary in self.sides.items():
                 result = self.enough_buyers(side, binary)
                 round_[side], sizes[side], redis[side] = result["rate"], result["memory"], result.get("redis_memory")
-                round_[f"{side}_p99_ms"] = result["p99_ms"]
+                round_[f"{side}_p99_ms"], round_[f"{side}_drain_s"] = result["p99_ms"], result["drain_s"]
+                print(f"  {side}: {result['sold']:,} orders, all of them rows {result['drain_s']:.2f} s after the last request", flush=True)
             self.record(key, round_)
             self.record(memory, sizes)
             if self.name == "local":
@@ -565,6 +570,7 @@ def setup_of(options):
         "rounds": options.rounds,
         "seconds": options.seconds,
         "users": options.users,
+        "shoppers": options.shoppers,
         "processors": os.cpu_count(),
         "machine": platform.machine(),
         "day": time.strftime("%Y-%m-%d"),
@@ -572,20 +578,22 @@ def setup_of(options):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(prog="infra/bench", description="Measures the product beside baselines, in turns within one run.")
+    parser = argparse.ArgumentParser(prog="infra/bench", description="Measures the product beside baselines, in turns within one run.",
+                                     epilog="Keys: " + " ".join(measure.key for measures in MEASURES.values() for measure in measures))
     parser.add_argument("backends", nargs="*", choices=["embedded", "local"], default="embedded", metavar="embedded|local|hosts",
                         help="embedded: SQLite and memory (the default); local: private servers; both may be given; hosts: see infra/load/hosts")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of each measure (5)")
     parser.add_argument("--seconds", type=int, default=4, help="of each measurement (4)")
     parser.add_argument("--users", type=int, default=200_000, help="seeded shoppers; orders need one each (200,000)")
-    parser.add_argument("--only", action="append", metavar="WORD", help="only measures with this word in their key, such as orders")
+    parser.add_argument("--shoppers", type=int, default=10_000, help="how many of them ask for tickets, again and again (10,000)")
+    parser.add_argument("--only", action="append", metavar="WORD", help="only measures with this word in their key")
     parser.add_argument("--save", metavar="FILE", help="keep the rounds as JSON; measures that this run leaves out stay in it")
     parser.add_argument("--compare", metavar="FILE", help="compare with saved results; exit with 1 if something is worse by more than a tenth")
     parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.backends = [options.backends] if isinstance(options.backends, str) else options.backends
-    if options.rounds < 1 or options.seconds < 1 or options.users < SMALL_STOCK:
-        parser.error(f"at least 1 round, 1 second and {SMALL_STOCK:,} users")
+    if options.rounds < 1 or options.seconds < 1 or options.users < SMALL_STOCK or options.shoppers < THREADS:
+        parser.error(f"at least 1 round, 1 second, {THREADS} shoppers and {SMALL_STOCK:,} users")
     return options
 
 
@@ -606,7 +614,7 @@ def main():
     # So that servers are stopped and files removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
-    measures, results = [], {}
+    measures, results, failure = [], {}, None
     with tempfile.TemporaryDirectory(prefix="flashsale-bench-") as work:
         try:
             for backend in options.backends:
@@ -616,13 +624,16 @@ def main():
                     results |= bench.results
                     bench.prepare()
                     bench.run(hello.base)
-        except Failed as failure:
-            sys.exit(f"infra/bench: {failure}")
+        except Failed as failed:
+            # What was measured before is printed and saved all the same.
+            failure = failed
 
     print(f"\nMedians of {options.rounds} rounds of {options.seconds} s:\n")
     print(figures.table(measures, results, bool(options.before)))
     if options.save:
         figures.save(options.save, results, setup_of(options))
+    if failure:
+        sys.exit(f"infra/bench: {failure}")
     if earlier is not None:
         text, worse = figures.compare(measures, earlier, results)
         print(f"\nCompared with {options.compare}:\n\n{text}")

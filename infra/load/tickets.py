@@ -2,6 +2,7 @@
 
 Usage: tickets.py BASE_URL SALE_ID USERS.csv OUT
 """
+import contextlib
 import re
 import socket
 import sys
@@ -30,21 +31,18 @@ def fetch(base, sale, tokens):
     """A ticket for each token, in the same order."""
     host = urllib.parse.urlparse(base).netloc
     name, port = host.rsplit(":", 1)
-    connections = [socket.create_connection((name, int(port))) for _ in range(CONNECTIONS)]
-    for connection in connections:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     tickets = []
-    for at in range(0, len(tokens), CONNECTIONS * PIPELINED):
-        shares = []
-        for number, connection in enumerate(connections):
-            share = tokens[at + number * PIPELINED : at + (number + 1) * PIPELINED]
-            if share:
-                connection.sendall(b"".join(request(host, sale, token) for token in share))
-                shares.append((connection, len(share)))
-        for connection, count in shares:
-            tickets.extend(answers(connection, count))
-    for connection in connections:
-        connection.close()
+    with contextlib.ExitStack() as opened:
+        connections = [opened.enter_context(socket.create_connection((name, int(port)))) for _ in range(CONNECTIONS)]
+        for at in range(0, len(tokens), CONNECTIONS * PIPELINED):
+            shares = []
+            for number, connection in enumerate(connections):
+                share = tokens[at + number * PIPELINED : at + (number + 1) * PIPELINED]
+                if share:
+                    connection.sendall(b"".join(request(host, sale, token) for token in share))
+                    shares.append((connection, len(share)))
+            for connection, count in shares:
+                tickets.extend(answers(connection, count))
     return tickets
 
 
@@ -57,9 +55,9 @@ def answers(connection, count):
     while text.count(b'"expires_at"') < count:
         more = connection.recv(1 << 18)
         text += more
-        refused = re.search(rb"HTTP/1\.1 (?!201)(\d+)", text)
+        refused = re.search(rb"HTTP/1\.1 (?!201)\d{3}", text)
         if refused or not more:
-            raise SystemExit(f"no ticket: {text[refused.start() if refused else 0:][-600:]!r}")
+            raise SystemExit(f"no ticket: {text[refused.start() if refused else 0:][:600]!r}")
     found = re.findall(rb'"ticket":"([^"]+)"', text)
     if len(found) != count:
         raise SystemExit(f"{len(found)} tickets in {count} answers")
