@@ -18,6 +18,7 @@ mod lambda;
 mod metrics;
 mod needs;
 mod openapi;
+mod progress;
 mod sessions;
 mod shop;
 mod stopping;
