@@ -366,9 +366,10 @@ class Bench:
         """Sells to all buyers, again with more time if it was not enough."""
         while True:
             stock = SMALL_STOCK if kind == "Small" else LARGE_STOCK
-            sales = [(self.sale(f"{kind} {at}", stock), SMALL_STOCK) for at in range(count)]
             if kind == "One":
                 sales = [(self.sale(kind, stock), SMALL_STOCK * count)]
+            else:
+                sales = [(self.sale(f"{kind} {at}", stock), SMALL_STOCK) for at in range(count)]
             with self.emulator(binary) as emulator:
                 result = self.sell(emulator, sales, self.seconds_to_sell)
             # Requests that run when wrk stops are cut off.
