@@ -1,10 +1,21 @@
--- wrk: asks for tickets, each request with the next token of $TOKENS (user_id,phone,token), for the sale $SALE.
-local tokens = {}
-for line in io.lines(os.getenv("TOKENS")) do
-  local token = line:match("^[^,]+,[^,]+,(%S+)$")
-  if token and token ~= "token" then tokens[#tokens + 1] = token end
+-- wrk: asks for tickets for the sale $SALE, each request with the next token of $TOKENS (user_id,phone,token). Threads share
+-- the users out.
+local counter, threads = 0, tonumber(os.getenv("THREADS"))
+function setup(thread)
+  thread:set("number", counter)
+  counter = counter + 1
 end
-local path, at = "/api/sales/" .. os.getenv("SALE") .. "/tickets", 0
+function init()
+  tokens, at, path = {}, 0, "/api/sales/" .. os.getenv("SALE") .. "/tickets"
+  local row = 0
+  for line in io.lines(os.getenv("TOKENS")) do
+    local token = line:match("^[^,]+,[^,]+,(%S+)$")
+    if token ~= "token" then
+      if row % threads == number then tokens[#tokens + 1] = token end
+      row = row + 1
+    end
+  end
+end
 function request()
   at = at % #tokens + 1
   return wrk.format("POST", path, { Authorization = "Bearer " .. tokens[at] })

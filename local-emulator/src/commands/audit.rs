@@ -5,6 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use flashsale::{api::SaleBooks, app::App, config::ServersMode};
 use tokio::time::Instant;
 
+use super::progress::Progress;
 use crate::cli;
 
 /// Reads the books and prints them. If they do not balance or a store does not answer, as right
@@ -43,7 +44,10 @@ pub async fn run(app: &App, within_ms: u64) -> anyhow::Result<ExitCode> {
 
 /// The books, and the number of parked messages.
 async fn read(app: &App) -> anyhow::Result<(Vec<SaleBooks>, u64)> {
-    Ok((app.audit().await?, app.ports.queue.depth().await?.parked))
+    let progress = Progress::open_ended("reservations and orders compared");
+    let books = app.audit_watched(&|compared| progress.advance(compared)).await?;
+    progress.end();
+    Ok((books, app.ports.queue.depth().await?.parked))
 }
 
 fn print(sale: &SaleBooks) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@ mod audit;
 mod health;
 mod invoke;
 mod migrate;
+mod progress;
 mod sales;
 mod users;
 

@@ -15,8 +15,12 @@ use flashsale::{
     problem::Problem,
 };
 
-use super::refused;
+use super::{progress::Progress, refused};
 use crate::cli;
+
+/// Users stored before the next ones are made: memory does not grow with the number of users, and
+/// progress is shown this often.
+const SEEDED_AT_ONCE: u32 = 1_000;
 
 /// Makes shoppers with sessions and writes them as CSV. Only the file's owner may read it, because
 /// it contains session tokens.
@@ -35,16 +39,20 @@ pub async fn seed(app: &App, count: u32, out: &Path) -> anyhow::Result<ExitCode>
     }
     let mut lines = std::io::BufWriter::new(file);
     writeln!(lines, "user_id,phone,token").with_context(shown)?;
+    let progress = Progress::of(count.into(), "users");
     let mut left = count;
     while left > 0 {
-        let seeded = app.seed_users(left).await.map_err(|problem| refused(&problem))?;
+        let seeded =
+            app.seed_users(left.min(SEEDED_AT_ONCE)).await.map_err(|problem| refused(&problem))?;
         for (user, token) in &seeded {
             writeln!(lines, "{},{},{token}", user.user_id, user.phone.as_str())
                 .with_context(shown)?;
         }
         // Fewer than requested if a random phone number was already taken.
         left -= u32::try_from(seeded.len())?;
+        progress.advance(seeded.len());
     }
+    progress.end();
     lines.flush().with_context(shown)?;
     cli::complain(&format!("{count} users written to {}", out.display()));
     Ok(ExitCode::SUCCESS)

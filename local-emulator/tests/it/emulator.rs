@@ -216,6 +216,35 @@ impl Place {
         child.wait_with_output().unwrap()
     }
 
+    /// Runs another command to its end, with a terminal as its standard error: what that shows.
+    pub fn run_on_terminal(&self, arguments: &[&str]) -> String {
+        use rustix::pty;
+        use std::io::Read as _;
+        let flags = pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY;
+        let terminal = pty::openpt(flags).unwrap();
+        pty::grantpt(&terminal).unwrap();
+        pty::unlockpt(&terminal).unwrap();
+        let name = pty::ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+        let stderr = std::fs::File::options().read(true).write(true).open(name).unwrap();
+        let mut command = self.command(arguments);
+        let mut child = command
+            .env("TERM", "xterm")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        // It has a copy of the terminal, and reading ends when the last one is closed.
+        drop(command);
+        let mut shown = Vec::new();
+        // Linux reports that end as an error.
+        let _ = std::fs::File::from(terminal).read_to_end(&mut shown);
+        let status = child.wait().unwrap();
+        let shown = String::from_utf8_lossy(&shown).into_owned();
+        assert!(status.success(), "{shown}");
+        shown
+    }
+
     #[track_caller]
     fn run_well(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);

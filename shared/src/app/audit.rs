@@ -28,19 +28,31 @@ const LOOKS_AGAIN: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(200);
 const PAUSES_MAX: u32 = 15;
 
+/// Is called with the number of reservations or orders that were just compared.
+pub type Compared<'a> = &'a (dyn Fn(usize) + Sync);
+
 impl App {
     /// The books of all sales, newest first.
     ///
     /// # Errors
     /// When a store does not answer.
     pub async fn audit(&self) -> Stored<Vec<SaleBooks>> {
+        self.audit_watched(&|_| {}).await
+    }
+
+    /// As [`App::audit`]. Calls `compared` after each page, with the number of its reservations or
+    /// orders.
+    ///
+    /// # Errors
+    /// When a store does not answer.
+    pub async fn audit_watched(&self, compared: Compared<'_>) -> Stored<Vec<SaleBooks>> {
         let mut books = Vec::new();
         let mut before = None;
         loop {
             let page = self.ports.sales.list(before, PAGE).await?;
             before = page.last().map(|sale| sale.sale_id);
             for sale in &page {
-                books.push(self.audit_sale(sale.sale_id).await?);
+                books.push(self.audit_sale(sale.sale_id, compared).await?);
             }
             if page.len() < PAGE as usize {
                 return Ok(books.into_iter().flatten().collect());
@@ -53,10 +65,14 @@ impl App {
     /// # Errors
     /// `NotFound` when there is no such sale, and when a store does not answer.
     pub async fn sale_books(&self, _: &Admin, sale_id: SaleId) -> Result<SaleBooks, Problem> {
-        self.audit_sale(sale_id).await?.ok_or(Problem::NotFound)
+        self.audit_sale(sale_id, &|_| {}).await?.ok_or(Problem::NotFound)
     }
 
-    async fn audit_sale(&self, sale_id: SaleId) -> Stored<Option<SaleBooks>> {
+    async fn audit_sale(
+        &self,
+        sale_id: SaleId,
+        compared: Compared<'_>,
+    ) -> Stored<Option<SaleBooks>> {
         let state = self.ports.admission.state(sale_id).await?;
         let Some((sale, tally)) = self.tallied(sale_id).await? else {
             return Ok(None);
@@ -68,7 +84,7 @@ impl App {
         if let AdmissionState::Open { stock, reserved: unsettled, settled, .. } = state {
             available = stock.saturating_sub(unsettled + settled);
             reserved = unsettled;
-            findings.extend(self.audit_admission(&sale).await?);
+            findings.extend(self.audit_admission(&sale, compared).await?);
             if stock != sale.stock {
                 findings.push(finding(
                     4,
@@ -135,13 +151,14 @@ impl App {
     /// Promises 3 to 5: every unit that is held belongs to an order, and every order holds its
     /// unit. Both stores are read page by page, and each page is compared with the other store's
     /// state of the same orders; only the ids to report are kept.
-    async fn audit_admission(&self, sale: &Sale) -> Stored<Vec<Finding>> {
+    async fn audit_admission(&self, sale: &Sale, compared: Compared<'_>) -> Stored<Vec<Finding>> {
         let mut pauses = PAUSES_MAX;
         let (mut leaked, mut open, mut unheld) =
             (Suspects::default(), Suspects::default(), Suspects::default());
         let mut cursor = 0;
         loop {
             let page = self.ports.admission.reservations(sale.sale_id, cursor, PAGE).await?;
+            let read = page.reservations.len();
             let (settled, waiting): (Vec<_>, Vec<_>) =
                 page.reservations.into_iter().partition(|reservation| reservation.settled);
             leaked.extend(self.leaked(sale.sale_id, &ids(&settled), &mut pauses).await?);
@@ -150,6 +167,7 @@ impl App {
                 now.since_ms(reservation.order.admitted_at) > FINAL_WITHIN_MS
             };
             open.extend(waiting.iter().filter(late).map(|reservation| reservation.order.order_id));
+            compared(read);
             match page.next {
                 Some(next) => cursor = next,
                 None => break,
@@ -161,6 +179,7 @@ impl App {
             after = page.last().map(|order| order.order_id);
             let active: Vec<OrderId> = page.iter().map(|order| order.order_id).collect();
             unheld.extend(self.unheld(sale.sale_id, &active, &mut pauses).await?);
+            compared(page.len());
             if page.len() < PAGE as usize {
                 break;
             }
