@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod ports;
 pub mod private_files;
 pub mod problem;
+mod request_context;
 pub mod security;
 pub mod trace;
 pub mod wire;

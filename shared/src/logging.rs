@@ -4,7 +4,7 @@
 //! `trace_id`, `span_id`.
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     io::IsTerminal as _,
     sync::{
         OnceLock,
@@ -16,10 +16,11 @@ use std::{
 use tracing::{Event, Subscriber};
 use tracing_subscriber::{
     Layer, Registry,
+    field::RecordFields,
     filter::Targets,
     fmt::{
         FmtContext, FormatEvent, FormatFields, FormattedFields,
-        format::{Format, Json, JsonFields, Writer},
+        format::{DefaultFields, Format, Json, JsonFields, Writer},
     },
     layer::SubscriberExt as _,
     registry::LookupSpan,
@@ -28,6 +29,7 @@ use tracing_subscriber::{
 
 use crate::{
     config::{Config, ConfigError, LogFormat},
+    request_context::RequestContext,
     trace,
 };
 
@@ -70,14 +72,34 @@ where
 {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Text => {
+            lines.with_ansi(std::io::stderr().is_terminal()).fmt_fields(TextFields).boxed()
+        }
         LogFormat::Json => {
             lines.fmt_fields(JsonFields::new()).event_format(JsonLine::new()).boxed()
         }
     }
 }
 
-/// One JSON object per line: the library's, with the fields of the event's span added.
+/// The fields of a line of text, followed by the request's.
+struct TextFields;
+
+impl<'writer> FormatFields<'writer> for TextFields {
+    fn format_fields<R: RecordFields>(
+        &self,
+        mut writer: Writer<'writer>,
+        fields: R,
+    ) -> fmt::Result {
+        DefaultFields::new().format_fields(writer.by_ref(), fields)?;
+        for (name, value) in RequestContext::current().iter().flat_map(RequestContext::fields) {
+            write!(writer, " {name}={value}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One JSON object per line: the library's, with the fields of the event's span or of its request
+/// added.
 struct JsonLine(Format<Json>);
 
 impl JsonLine {
@@ -113,8 +135,13 @@ where
         let fields = fields
             .and_then(|fields| fields.strip_prefix('{')?.strip_suffix('}'))
             .filter(|fields| !fields.is_empty());
-        match (fields, line.trim_end().strip_suffix('}')) {
-            (Some(fields), Some(line)) => writeln!(writer, "{line},{fields}}}"),
+        let mut more = fields.map(str::to_owned).unwrap_or_default();
+        for (name, value) in RequestContext::current().iter().flat_map(RequestContext::fields) {
+            let comma = if more.is_empty() { "" } else { "," };
+            write!(more, "{comma}\"{name}\":{}", serde_json::Value::from(value))?;
+        }
+        match line.trim_end().strip_suffix('}') {
+            Some(line) if !more.is_empty() => writeln!(writer, "{line},{more}}}"),
             _ => writer.write_str(&line),
         }
     }

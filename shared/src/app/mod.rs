@@ -45,6 +45,7 @@ use crate::{
     domain::Timestamp,
     ports::{Background, Ports, Stored},
     problem::Problem,
+    request_context::RequestContext,
     security,
 };
 use captcha_pool::Studio;
@@ -207,7 +208,11 @@ async fn finish<T: Send + 'static>(
             problem.log_cause();
         }
     };
-    let task = tokio::spawn(task.in_current_span());
+    let task = task.in_current_span();
+    let task = match RequestContext::current() {
+        Some(context) => tokio::spawn(context.scope(task)),
+        None => tokio::spawn(task),
+    };
     if let Ok(outcome) = outcome.await {
         return outcome;
     }

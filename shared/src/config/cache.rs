@@ -13,6 +13,7 @@ pub struct CacheTimes {
     pub sale_shared_ms: u64,
     pub sold_out_ms: u64,
     pub no_order_ms: u64,
+    pub no_record_ms: u64,
     pub order_ms: u64,
 }
 
@@ -25,6 +26,7 @@ impl CacheTimes {
                 ("sale_shared_ms", self.sale_shared_ms, 1, 600_000),
                 ("sold_out_ms", self.sold_out_ms, 1, 10_000),
                 ("no_order_ms", self.no_order_ms, 1, 60_000),
+                ("no_record_ms", self.no_record_ms, 1, 60_000),
                 ("order_ms", self.order_ms, 20_000, 86_400_000),
             ],
         )

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     problem::Problem,
+    request_context::RequestContext,
     trace::{Answered, Route},
 };
 
@@ -73,14 +74,18 @@ pub async fn answer<F: Future<Output = Response> + Send>(
     let foreign = uri.path().starts_with("/api/")
         && !method.is_safe()
         && is_from_another_site(request.headers());
-    let mut response = match foreign {
-        true => Problem::Forbidden(
-            "a request that changes something must not come from a page of another site",
-        )
-        .into_response(),
-        false => next(request).instrument(span.clone()).await,
+    let answering = async {
+        if foreign {
+            let why = "a request that changes something must not come from a page of another site";
+            return Problem::Forbidden(why).into_response();
+        }
+        next(request).await
     };
-    let _entered = span.enter();
+    let unexported = exporter.is_none().then(|| RequestContext { id: id.clone(), trace: context });
+    let mut response = match unexported.clone() {
+        Some(context) => context.scope(answering).await,
+        None => answering.instrument(span.clone()).await,
+    };
     let status = response.status();
     if let Some(exporter) = exporter {
         let route = response.extensions_mut().remove::<Route>();
@@ -89,11 +94,17 @@ pub async fn answer<F: Future<Output = Response> + Send>(
             &Answered { method: &method, status: status.as_u16(), route: route.as_ref() },
         );
     }
-    // An outage causes thousands of 503s; the code that meets it logs it once a second.
-    if status == StatusCode::INTERNAL_SERVER_ERROR {
-        tracing::warn!(%method, path = uri.path(), status = status.as_u16(), "answered");
-    } else {
-        tracing::debug!(%method, path = uri.path(), status = status.as_u16(), "answered");
+    let log = || {
+        // An outage causes thousands of 503s; the code that meets it logs it once a second.
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::warn!(%method, path = uri.path(), status = status.as_u16(), "answered");
+        } else {
+            tracing::debug!(%method, path = uri.path(), status = status.as_u16(), "answered");
+        }
+    };
+    match unexported {
+        Some(context) => context.enter(log),
+        None => span.in_scope(log),
     }
     let headers = response.headers_mut();
     headers.reserve(8);

@@ -62,9 +62,10 @@ impl TraceSource {
     }
 }
 
-/// The span of a request's log lines. It has the highest level, so that lines of every level carry
-/// it.
+/// A request's span and trace.
 pub(super) struct RequestSpan {
+    /// The span of the request's log lines, if it is exported. It has the highest level, so that
+    /// lines of every level carry it.
     pub(super) span: Span,
     /// `None` when traces are neither logged nor exported.
     pub(super) context: Option<TraceContext>,
@@ -75,11 +76,7 @@ pub(super) struct RequestSpan {
 impl RequestSpan {
     pub(super) fn begin(request: &Request, request_id: &str, source: &TraceSource) -> Self {
         if !trace::wanted() {
-            return Self {
-                span: tracing::error_span!("request", request_id),
-                context: None,
-                exporter: None,
-            };
+            return Self { span: Span::none(), context: None, exporter: None };
         }
         let incoming = source.believed(request);
         let decided =
@@ -102,9 +99,7 @@ impl RequestSpan {
             }
         }
         let context = trace::unexported(incoming);
-        let (trace_id, span_id) = (context.trace_id_text(), context.span_id_text());
-        let span = tracing::error_span!("request", request_id, trace_id, span_id);
-        Self { span, context: Some(context), exporter: None }
+        Self { span: Span::none(), context: Some(context), exporter: None }
     }
 }
 

@@ -62,7 +62,8 @@ pub(super) struct Catalog {
     /// looked up there only once in a while.
     unrecorded: LocalCache<OrderId, Known>,
     pub(super) lookups: Semaphore,
-    none_life_ms: u64,
+    no_order_ms: u64,
+    no_record_ms: u64,
     lists: SaleLists,
 }
 
@@ -72,15 +73,16 @@ impl Catalog {
             (Duration::from_millis(times.sale_local_ms), Duration::from_millis(times.sold_out_ms));
         // When an entry is evicted. Its own end and the app's clock decide whether it is still
         // valid.
-        let none_life = Duration::from_millis(times.no_order_ms) + Duration::from_secs(60);
+        let kept = |life_ms| Duration::from_millis(life_ms) + Duration::from_secs(60);
         Self {
             sales: LocalCache::new(LOCAL_SALES_MAX, sale_life),
             last_copies: LastCopies::new(times.sale_local_ms),
             available: LocalCache::new(LOCAL_SALES_MAX, figure_life),
-            without: LocalCache::new(NONE_MAX, none_life),
-            unrecorded: LocalCache::new(NONE_MAX, none_life),
+            without: LocalCache::new(NONE_MAX, kept(times.no_order_ms)),
+            unrecorded: LocalCache::new(NONE_MAX, kept(times.no_record_ms)),
             lookups: Semaphore::new(LOOKUPS_MAX),
-            none_life_ms: times.no_order_ms,
+            no_order_ms: times.no_order_ms,
+            no_record_ms: times.no_record_ms,
             sold_out: SoldOutFlags {
                 flags: RwLock::default(),
                 number: AtomicU64::new(0),
@@ -120,7 +122,7 @@ impl Catalog {
         now_ms: u64,
     ) {
         self.without
-            .insert((sale_id, user_id), Known { flag, until_ms: now_ms + self.none_life_ms });
+            .insert((sale_id, user_id), Known { flag, until_ms: now_ms + self.no_order_ms });
     }
 
     /// Forgets what [`Catalog::note_without`] noted: the user has an order now.
@@ -135,7 +137,7 @@ impl Catalog {
 
     pub(super) fn note_unrecorded(&self, order_id: OrderId, now_ms: u64) {
         self.unrecorded
-            .insert(order_id, Known { flag: FlagNumber(0), until_ms: now_ms + self.none_life_ms });
+            .insert(order_id, Known { flag: FlagNumber(0), until_ms: now_ms + self.no_record_ms });
     }
 
     /// Whether sales in memory may be older than their time to live, because SQL does not answer.
