@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -73,40 +74,65 @@ pub async fn follow_all(emulators: &[Client], ends: &[(String, Bought)]) -> usiz
     orders.len()
 }
 
-async fn storm(place: &Place) {
+async fn storm(place: &Place, emulators: usize, connections: usize) {
     let tokens = place.seed(2_000);
     let sale = place.sale(500);
     add_admin(place);
-    let emulator = place.start(&["--no-demo"]);
-    let clients = [emulator.client.clone()];
-    let ends = rush(&clients, &sale, &tokens, 64).await;
+    let mut emulators: Vec<_> = (0..emulators).map(|_| place.start(&["--no-demo"])).collect();
+    let clients: Vec<_> = emulators.iter().map(|emulator| emulator.client.clone()).collect();
+    let ends = rush(&clients, &sale, &tokens, connections).await;
     let losers = ends.iter().filter(|(_, end)| *end == Bought::SoldOut).count();
     let surprises: Vec<_> =
         ends.iter().filter(|(_, end)| matches!(end, Bought::Surprise(_))).collect();
     assert!(surprises.is_empty(), "{surprises:?}");
     assert_eq!(follow_all(&clients, &ends).await, 500);
     assert_eq!(losers, 1_500);
-    let page = emulator.client.get(&format!("/api/sales/{sale}"), None).await.expect(200).json();
-    assert_eq!((&page["available"], &page["state"]), (&0.into(), &"sold_out".into()));
-    assert_eq!(balanced_books(&emulator.client, &sale).await["sold"], 500);
-    emulator.stop();
+    for client in &clients {
+        let page = client.get(&format!("/api/sales/{sale}"), None).await.expect(200).json();
+        assert_eq!((&page["available"], &page["state"]), (&0.into(), &"sold_out".into()));
+    }
+    assert_eq!(balanced_books(&clients[0], &sale).await["sold"], 500);
+    for emulator in emulators.drain(..) {
+        emulator.stop();
+    }
     let books = place.audit();
     assert!(books.contains("stock 500 = available 0 + reserved 0 + sold 500"), "{books}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn storm_on_embedded_stores() {
-    storm(&Place::embedded()).await;
+    storm(&Place::embedded(), 1, 64).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn storm_on_servers() {
-    storm(&Place::servers()).await;
+    storm(&Place::servers(), 1, 64).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs servers: infra/test runs it"]
 async fn storm_in_processes() {
-    storm(&Place::processes()).await;
+    storm(&Place::processes(), 1, 64).await;
+}
+
+/// Every shopper at once, each with a connection of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn storm_of_2000_connections_on_embedded_stores() {
+    allow_connections();
+    storm(&Place::embedded(), 1, 2_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs servers: infra/test runs it"]
+async fn storm_of_2000_connections_on_servers() {
+    allow_connections();
+    storm(&Place::servers(), 2, 2_000).await;
+}
+
+/// The test's own process needs a descriptor for each connection.
+fn allow_connections() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    assert!(maximum.is_none_or(|maximum| maximum >= 4_096), "ulimit -Hn must be 4096 at least");
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }
