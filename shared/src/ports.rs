@@ -436,6 +436,9 @@ pub trait OrderQueue: Send + Sync {
     /// and the queue confirmed it (a majority of a quorum queue, or a synced commit). Returns
     /// within [`PUBLISH_LIMIT_MS`].
     async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()>;
+    /// How many publishes may run at once so that they are faster than one after the other: 1 where
+    /// each waits for the one before.
+    fn publishes_at_once(&self) -> usize;
     /// Parks an unusable message with the reason, as durably as [`OrderQueue::publish`].
     async fn park(&self, body: &[u8], reason: &str) -> Stored<()>;
     /// The number of waiting and of parked messages.

@@ -132,6 +132,10 @@ struct NoPark {
 
 #[async_trait]
 impl OrderQueue for NoPark {
+    fn publishes_at_once(&self) -> usize {
+        1
+    }
+
     async fn publish(&self, _: &[AdmittedOrder]) -> Stored<()> {
         Ok(())
     }

@@ -18,6 +18,10 @@ fn absent<T>() -> Stored<T> {
 
 #[async_trait]
 impl OrderQueue for NoQueue {
+    fn publishes_at_once(&self) -> usize {
+        1
+    }
+
     async fn publish(&self, _: &[AdmittedOrder]) -> Stored<()> {
         absent()
     }

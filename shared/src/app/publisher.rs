@@ -1,8 +1,10 @@
-//! Group commit for publishing: orders that arrive while one publish is being confirmed share the
-//! next one, so the wait for a confirm is paid once per group instead of once per order.
+//! Group commit for publishing: orders that arrive while as many publishes as pay are being confirmed
+//! share the next one, so the wait for a confirm is paid once per group instead of once per order.
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use metrics::Histogram;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -33,46 +35,22 @@ impl Publisher {
         wait_max: Duration,
     ) -> Self {
         let (waiting, mut orders) = mpsc::channel::<Waiting>(waiting_max);
+        let (at_once, groups) = (queue.publishes_at_once().max(1), Groups::new(queue, wait_max));
         tokio::spawn(async move {
             let mut group = Vec::with_capacity(group_max);
-            let [confirmed, unavailable, unknown] = ["confirmed", "unavailable", "unknown"]
-                .map(|outcome| PUBLISH_SECONDS.histogram(&[outcome]));
-            let orders_of_a_group = PUBLISH_GROUP.histogram(&[]);
-            while orders.recv_many(&mut group, group_max).await > 0 {
-                let (mut requests, mut replies) =
-                    (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
-                for (request, since, reply) in group.drain(..) {
-                    if since.elapsed() < wait_max {
-                        requests.push(request);
-                        replies.push(reply);
-                    } else {
-                        let cause = "the order waited too long to be published".to_owned();
-                        let _ = reply
-                            .send(Err(StoreError::Unavailable { store: "order queue", cause }));
+            let mut publishing = FuturesUnordered::new();
+            loop {
+                tokio::select! {
+                    received = orders.recv_many(&mut group, group_max), if publishing.len() < at_once => {
+                        if received == 0 {
+                            break;
+                        }
+                        publishing.push(groups.publish(std::mem::take(&mut group)));
                     }
-                }
-                if requests.is_empty() {
-                    continue;
-                }
-                orders_of_a_group.record(number(requests.len() as u64));
-                let begun = Instant::now();
-                let outcome = queue.publish(&requests).await;
-                let seconds = match &outcome {
-                    Ok(()) => &confirmed,
-                    Err(StoreError::Unavailable { .. }) => &unavailable,
-                    Err(StoreError::Unknown { .. } | StoreError::Corrupt { .. }) => &unknown,
-                };
-                seconds.record(elapsed(begun.elapsed()));
-                if let Err(error) = &outcome
-                    && let Some(left_out) = LINES.pass()
-                {
-                    tracing::warn!(%error, orders = requests.len(), left_out, "orders were not published");
-                }
-                for reply in replies {
-                    // A buyer who has disconnected retries with the same ticket; ignore the error.
-                    let _ = reply.send(outcome.clone());
+                    Some(()) = publishing.next() => {}
                 }
             }
+            while publishing.next().await.is_some() {}
         });
         Self { waiting }
     }
@@ -93,9 +71,66 @@ impl Publisher {
     }
 }
 
+/// Publishes groups and measures them.
+struct Groups {
+    queue: Arc<dyn OrderQueue>,
+    wait_max: Duration,
+    confirmed: Histogram,
+    unavailable: Histogram,
+    unknown: Histogram,
+    orders: Histogram,
+}
+
+impl Groups {
+    fn new(queue: Arc<dyn OrderQueue>, wait_max: Duration) -> Self {
+        let [confirmed, unavailable, unknown] = ["confirmed", "unavailable", "unknown"]
+            .map(|outcome| PUBLISH_SECONDS.histogram(&[outcome]));
+        let orders = PUBLISH_GROUP.histogram(&[]);
+        Self { queue, wait_max, confirmed, unavailable, unknown, orders }
+    }
+
+    async fn publish(&self, group: Vec<Waiting>) {
+        let (mut requests, mut replies) =
+            (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
+        for (request, since, reply) in group {
+            if since.elapsed() < self.wait_max {
+                requests.push(request);
+                replies.push(reply);
+            } else {
+                let cause = "the order waited too long to be published".to_owned();
+                let _ = reply.send(Err(StoreError::Unavailable { store: "order queue", cause }));
+            }
+        }
+        if requests.is_empty() {
+            return;
+        }
+        self.orders.record(number(requests.len() as u64));
+        let begun = Instant::now();
+        let outcome = self.queue.publish(&requests).await;
+        let seconds = match &outcome {
+            Ok(()) => &self.confirmed,
+            Err(StoreError::Unavailable { .. }) => &self.unavailable,
+            Err(StoreError::Unknown { .. } | StoreError::Corrupt { .. }) => &self.unknown,
+        };
+        seconds.record(elapsed(begun.elapsed()));
+        if let Err(error) = &outcome
+            && let Some(left_out) = LINES.pass()
+        {
+            tracing::warn!(%error, orders = requests.len(), left_out, "orders were not published");
+        }
+        for reply in replies {
+            // A buyer who has disconnected retries with the same ticket; ignore the error.
+            let _ = reply.send(outcome.clone());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    };
 
     use async_trait::async_trait;
     use tokio::sync::Semaphore;
@@ -108,13 +143,20 @@ mod tests {
 
     struct Slow {
         turns: Semaphore,
+        begun: AtomicUsize,
         groups: Mutex<Vec<usize>>,
         fails: bool,
+        at_once: usize,
     }
 
     #[async_trait]
     impl OrderQueue for Slow {
+        fn publishes_at_once(&self) -> usize {
+            self.at_once
+        }
+
         async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
+            self.begun.fetch_add(1, Ordering::SeqCst);
             self.turns.acquire().await.unwrap().forget();
             self.groups.lock().unwrap().push(orders.len());
             if self.fails {
@@ -142,7 +184,13 @@ mod tests {
     }
 
     async fn run(fails: bool) -> (Vec<usize>, usize) {
-        let queue = Arc::new(Slow { turns: Semaphore::new(0), groups: Mutex::default(), fails });
+        let queue = Arc::new(Slow {
+            turns: Semaphore::new(0),
+            begun: AtomicUsize::new(0),
+            groups: Mutex::default(),
+            fails,
+            at_once: 1,
+        });
         let publisher = Arc::new(Publisher::spawn(queue.clone(), 8, 100, Duration::from_secs(60)));
         let sale = testing::sale(100);
         let calls: Vec<_> = (0..20)
@@ -178,8 +226,13 @@ mod tests {
     #[tokio::test]
     async fn an_order_that_waited_too_long_is_refused_and_not_published() {
         const WAIT: Duration = Duration::from_millis(100);
-        let queue =
-            Arc::new(Slow { turns: Semaphore::new(0), groups: Mutex::default(), fails: false });
+        let queue = Arc::new(Slow {
+            turns: Semaphore::new(0),
+            begun: AtomicUsize::new(0),
+            groups: Mutex::default(),
+            fails: false,
+            at_once: 1,
+        });
         let publisher = Arc::new(Publisher::spawn(queue.clone(), 1, 100, WAIT));
         let sale = testing::sale(100);
         let publish = || {
@@ -205,5 +258,32 @@ mod tests {
             2 + begun,
             "and refused orders are not published"
         );
+    }
+
+    #[tokio::test]
+    async fn as_many_publishes_run_at_once_as_the_queue_says() {
+        let queue = Arc::new(Slow {
+            turns: Semaphore::new(0),
+            begun: AtomicUsize::new(0),
+            groups: Mutex::default(),
+            fails: false,
+            at_once: 3,
+        });
+        let publisher = Arc::new(Publisher::spawn(queue.clone(), 1, 100, Duration::from_secs(60)));
+        let sale = testing::sale(100);
+        let calls: Vec<_> = (0..5)
+            .map(|_| {
+                let (publisher, request) =
+                    (Arc::clone(&publisher), testing::request(&sale, testing::user_id()));
+                tokio::spawn(async move { publisher.publish(request).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(queue.begun.load(Ordering::SeqCst), 3, "two wait");
+        queue.turns.add_permits(5);
+        for call in calls {
+            call.await.unwrap().unwrap();
+        }
+        assert_eq!(queue.groups.lock().unwrap().len(), 5);
     }
 }

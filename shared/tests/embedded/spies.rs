@@ -53,6 +53,10 @@ pub struct SharedQueue(pub Arc<dyn OrderQueue>);
 
 #[async_trait]
 impl OrderQueue for SharedQueue {
+    fn publishes_at_once(&self) -> usize {
+        self.0.publishes_at_once()
+    }
+
     async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
         self.0.publish(orders).await
     }

@@ -21,6 +21,8 @@ use crate::{
     ports::{Health, OrderQueue, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
+/// Publishes of one process at once. The server writes those of several channels with one sync.
+const PUBLISHES_AT_ONCE: usize = 4;
 /// Longest time of one publish in all: connection, channel, confirm, and retries after a refusal.
 const PUBLISH_LIMIT: Duration = Duration::from_millis(PUBLISH_LIMIT_MS);
 /// Pauses before a refused message is published again: doubled from the first value up to the last.
@@ -36,6 +38,10 @@ const PERSISTENT: u8 = 2;
 
 #[async_trait]
 impl OrderQueue for RabbitMq {
+    fn publishes_at_once(&self) -> usize {
+        PUBLISHES_AT_ONCE
+    }
+
     /// Waits up to 3.5 s for a connection that is being made, and up to 3 s each for a free channel
     /// and a confirm. A message that the queue refuses is published again until
     /// [`PUBLISH_LIMIT_MS`] have passed in all.

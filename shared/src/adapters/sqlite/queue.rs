@@ -114,6 +114,11 @@ fn json(ids: &[i64]) -> String {
 
 #[async_trait]
 impl OrderQueue for Sqlite {
+    fn publishes_at_once(&self) -> usize {
+        // There is one writer, and a larger group shares its commit.
+        1
+    }
+
     async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
         if orders.is_empty() {
             return Ok(());
