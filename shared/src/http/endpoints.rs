@@ -10,7 +10,6 @@
 //! endpoints share, and those that follow from an endpoint's input and access.
 
 use axum::handler::Handler;
-use lambda_http::http::Method;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{HttpMethod, RefOr, Schema, path::ParameterIn},
@@ -44,7 +43,7 @@ impl Endpoints {
     }
 
     /// Path, method and handler of each endpoint.
-    pub(super) fn handlers(self) -> impl Iterator<Item = (&'static str, Method, WithApp)> {
+    pub(super) fn handlers(self) -> impl Iterator<Item = (&'static str, &'static str, WithApp)> {
         let parts = |endpoint: Endpoint| (endpoint.path, endpoint.method, endpoint.handler);
         self.endpoints.into_iter().map(parts)
     }
@@ -70,7 +69,7 @@ impl Endpoints {
 
 /// One endpoint: a method of a path.
 pub struct Endpoint {
-    method: Method,
+    method: &'static str,
     path: &'static str,
     handler: WithApp,
     pub(super) operation: Operation,
@@ -153,27 +152,27 @@ impl<T, H: Handler<T, App, Future = Answer>> HandlerFn<T> for H {}
 
 /// Answers `GET`.
 pub fn get<H: HandlerFn<T>, T: 'static>(path: &'static str, handler: H) -> Endpoint {
-    Endpoint::new(Method::GET, HttpMethod::Get, path, erased(handler))
+    Endpoint::new("GET", HttpMethod::Get, path, erased(handler))
 }
 
 /// Answers `POST`.
 pub fn post<H: HandlerFn<T>, T: 'static>(path: &'static str, handler: H) -> Endpoint {
-    Endpoint::new(Method::POST, HttpMethod::Post, path, erased(handler))
+    Endpoint::new("POST", HttpMethod::Post, path, erased(handler))
 }
 
 /// Answers `PUT`.
 pub fn put<H: HandlerFn<T>, T: 'static>(path: &'static str, handler: H) -> Endpoint {
-    Endpoint::new(Method::PUT, HttpMethod::Put, path, erased(handler))
+    Endpoint::new("PUT", HttpMethod::Put, path, erased(handler))
 }
 
 /// Answers `PATCH`.
 pub fn patch<H: HandlerFn<T>, T: 'static>(path: &'static str, handler: H) -> Endpoint {
-    Endpoint::new(Method::PATCH, HttpMethod::Patch, path, erased(handler))
+    Endpoint::new("PATCH", HttpMethod::Patch, path, erased(handler))
 }
 
 /// Answers `DELETE`.
 pub fn delete<H: HandlerFn<T>, T: 'static>(path: &'static str, handler: H) -> Endpoint {
-    Endpoint::new(Method::DELETE, HttpMethod::Delete, path, erased(handler))
+    Endpoint::new("DELETE", HttpMethod::Delete, path, erased(handler))
 }
 
 impl Endpoint {
@@ -196,8 +195,8 @@ impl Endpoint {
 
     /// `GET`, `POST` and so on.
     #[must_use]
-    pub fn method(&self) -> &str {
-        self.method.as_str()
+    pub const fn method(&self) -> &'static str {
+        self.method
     }
 
     /// The path, with `{parameters}`.

@@ -117,6 +117,7 @@ impl Routes {
     pub fn with(mut self, endpoints: Endpoints, app: &App) -> Self {
         let mut paths: Vec<(&str, Vec<(Method, Answering)>)> = Vec::new();
         for (path, method, handler) in endpoints.handlers() {
+            let method = Method::from_bytes(method.as_bytes()).expect("a method's name is letters");
             let handler = (method, handler(app.clone()));
             match paths.iter_mut().find(|(known, _)| *known == path) {
                 Some((_, handlers)) => handlers.push(handler),
