@@ -176,7 +176,12 @@ pub fn delete<H: HandlerFn<T>, T: 'static>(path: &'static str, handler: H) -> En
 }
 
 impl Endpoint {
-    fn new(method: Method, described: HttpMethod, path: &'static str, handler: WithApp) -> Self {
+    fn new(
+        method: &'static str,
+        described: HttpMethod,
+        path: &'static str,
+        handler: WithApp,
+    ) -> Self {
         let success =
             Success { status: 204, about: "", content: Content::Nothing, headers: Vec::new() };
         let operation = Operation {
