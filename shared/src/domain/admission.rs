@@ -126,9 +126,11 @@ pub struct Availability {
     pub available: u32,
     /// An order of the user, when the user holds as many units as the limit allows.
     pub already_bought: Option<OrderId>,
-    /// Grows with every order that gets a unit. While it is unchanged and the store keeps its data,
-    /// no unit was reserved.
+    /// Grows with every order that gets a unit.
     pub admissions: u64,
+    /// The epoch under which admission was opened. While this and `admissions` are unchanged, no
+    /// unit was reserved: a store that lost its data counts anew, under a new epoch.
+    pub epoch: u64,
 }
 
 /// The state of a sale in the admission store.

@@ -202,6 +202,7 @@ impl Admission for MemoryAdmission {
                 available: terms.available(count(book.held.len())),
                 already_bought: terms.already_bought(book.of_user(user_id)),
                 admissions: book.last_place,
+                epoch: book.loaded.as_ref()?.epoch,
             })
         }))
     }

@@ -208,14 +208,14 @@ impl Admission for Redis {
 
     async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
         let [sale, held, _] = self.admission_keys(sale_id);
-        let seen: Option<(u32, String, u64)> =
+        let seen: Option<(u32, String, u64, u64)> =
             self.run(&LOOK, &[sale, held], &[argument(user_id)]).await?;
-        let Some((available, bought, admissions)) = seen else {
+        let Some((available, bought, admissions, epoch)) = seen else {
             return Ok(None);
         };
         let already_bought =
             if bought.is_empty() { None } else { Some(bought.parse().map_err(corrupt)?) };
-        Ok(Some(Availability { available, already_bought, admissions }))
+        Ok(Some(Availability { available, already_bought, admissions, epoch }))
     }
 
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {

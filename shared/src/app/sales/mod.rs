@@ -178,9 +178,10 @@ struct SoldOutFlags {
 
 struct SoldOut {
     number: FlagNumber,
-    /// [`Availability::admissions`] when no unit was left: a different number means that a unit was
-    /// bought since, perhaps by a user who was seen to hold no order.
-    admissions: u64,
+    /// [`Availability::epoch`] and [`Availability::admissions`] when no unit was left: other numbers
+    /// mean that a unit may have been bought since, perhaps by a user who was seen to hold no
+    /// order.
+    seen: (u64, u64),
     /// When the store must be asked again.
     until_ms: AtomicU64,
 }
@@ -215,21 +216,18 @@ impl SoldOutFlags {
         }
     }
 
-    fn set(&self, sale_id: SaleId, admissions: u64, now_ms: u64) -> FlagNumber {
+    fn set(&self, sale_id: SaleId, seen: (u64, u64), now_ms: u64) -> FlagNumber {
         let mut flags = self.flags.write().unwrap_or_else(PoisonError::into_inner);
         if flags.len() >= FLAGS_MAX {
             // Drop the flags of sales that are no longer requested.
             flags.retain(|_, flag| now_ms < flag.until_ms.load(Ordering::Relaxed));
         }
-        let known = flags
-            .get(&sale_id)
-            .filter(|flag| flag.admissions == admissions)
-            .map(|flag| flag.number);
+        let known = flags.get(&sale_id).filter(|flag| flag.seen == seen).map(|flag| flag.number);
         let number =
             known.unwrap_or_else(|| FlagNumber(self.number.fetch_add(1, Ordering::Relaxed) + 1));
         flags.insert(
             sale_id,
-            SoldOut { number, admissions, until_ms: AtomicU64::new(now_ms + self.life_ms) },
+            SoldOut { number, seen, until_ms: AtomicU64::new(now_ms + self.life_ms) },
         );
         number
     }
@@ -262,7 +260,7 @@ impl App {
 
     /// Notes that the admission store had no unit left.
     pub(super) fn note_sold_out(&self, sale_id: SaleId, look: &Availability) -> FlagNumber {
-        self.catalog.sold_out.set(sale_id, look.admissions, self.monotonic_ms())
+        self.catalog.sold_out.set(sale_id, (look.epoch, look.admissions), self.monotonic_ms())
     }
 
     /// A sale page.
@@ -389,17 +387,23 @@ mod tests {
             SoldOutFlags { flags: RwLock::default(), number: AtomicU64::new(0), life_ms: 250 };
         let sale = testing::sale_id();
         assert_eq!(flags.ask(sale, 1_000), Flag::Unset);
-        let first = flags.set(sale, 7, 1_000);
+        let first = flags.set(sale, (1, 7), 1_000);
         assert_eq!(flags.ask(sale, 1_249), Flag::SoldOut(first));
         assert_eq!(flags.ask(sale, 1_250), Flag::LookAgain);
         assert_eq!(flags.ask(sale, 1_250), Flag::SoldOut(first));
-        assert_eq!(flags.set(sale, 7, 1_300), first, "the same flag lives on");
-        let second = flags.set(sale, 8, 1_310);
+        assert_eq!(flags.set(sale, (1, 7), 1_300), first, "the same flag lives on");
+        let second = flags.set(sale, (1, 8), 1_310);
         assert_ne!(second, first, "a unit was bought since");
         assert_eq!(flags.ask(sale, 1_320), Flag::SoldOut(second));
+        let rebuilt = flags.set(sale, (2, 8), 1_320);
+        assert_ne!(rebuilt, second, "the store was rebuilt since");
         flags.clear(sale);
         assert_eq!(flags.ask(sale, 1_320), Flag::Unset);
-        assert_ne!(flags.set(sale, 8, 1_320), second, "a new flag after the old one was cleared");
+        assert_ne!(
+            flags.set(sale, (2, 8), 1_320),
+            rebuilt,
+            "a new flag after the old one was cleared"
+        );
     }
 
     #[test]
@@ -408,7 +412,7 @@ mod tests {
             SoldOutFlags { flags: RwLock::default(), number: AtomicU64::new(0), life_ms: 250 };
         for turn in 0..3 {
             for _ in 0..FLAGS_MAX {
-                flags.set(testing::sale_id(), 0, turn * 1_000);
+                flags.set(testing::sale_id(), (1, 0), turn * 1_000);
             }
         }
         assert!(flags.flags.read().unwrap().len() <= FLAGS_MAX);

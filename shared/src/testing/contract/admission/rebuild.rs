@@ -50,6 +50,8 @@ async fn a_rebuild_closes_and_opens(port: &dyn Admission) {
     assert!(!port.restore(sale.sale_id, 4, &[]).await.expect("store"));
     assert_held(port, sale.sale_id, 0, 1).await;
     assert_eq!(look(port, sale.sale_id, order.user_id).await, Some((2, Some(order.order_id))));
+    let seen = port.look(sale.sale_id, user_id()).await.expect("store").expect("open");
+    assert_eq!(seen.epoch, 4, "a rebuilt store shows that it counts anew");
     assert!(!port.begin_rebuild(&sale.terms(), 4, at(11)).await.expect("store"));
     assert_eq!(available(port, &sale).await, 2, "a refused rebuild closes nothing");
 }
