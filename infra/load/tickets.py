@@ -55,7 +55,7 @@ def answers(connection, count):
     while text.count(b'"expires_at"') < count:
         more = connection.recv(1 << 18)
         text += more
-        refused = re.search(rb"HTTP/1\.1 (?!201)\d{3}", text)
+        refused = re.search(rb"HTTP/1\.1 (?!201)\d{3}[^\r]*\r\n", text)
         if refused or not more:
             raise SystemExit(f"no ticket: {text[refused.start() if refused else 0:][:600]!r}")
     found = re.findall(rb'"ticket":"([^"]+)"', text)
