@@ -287,14 +287,40 @@ impl<'s> World<'s> {
 /// Random sequences of calls: each of the gate's answers equals the rules' answer, and the
 /// sequences reach every answer.
 pub fn against_the_rules(runtime: &Runtime, store: &Store, cases: u32) {
+    let expected = BTreeSet::from([
+        "banned",
+        "banned for refusals",
+        "entered",
+        "limited",
+        "no session",
+        "wrong role",
+    ]);
     let seen = Mutex::default();
+    // A few hundred sequences may happen to miss the rarest answer.
+    for _ in 0..ROUNDS_MAX {
+        random_calls(runtime, store, cases, &seen);
+        if *seen.lock().unwrap() == expected {
+            return;
+        }
+    }
+    assert_eq!(seen.into_inner().unwrap(), expected);
+}
+
+const ROUNDS_MAX: usize = 10;
+
+fn random_calls(
+    runtime: &Runtime,
+    store: &Store,
+    cases: u32,
+    seen: &Mutex<BTreeSet<&'static str>>,
+) {
     let config =
         Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     let outcome = TestRunner::new(config).run(&vec(timed(), 1..60), |steps| {
         runtime.block_on(async {
             let mut world = World::new(store);
             for step in &steps {
-                world.take(step, &seen).await;
+                world.take(step, seen).await;
             }
         });
         Ok(())
@@ -302,7 +328,4 @@ pub fn against_the_rules(runtime: &Runtime, store: &Store, cases: u32) {
     if let Err(error) = outcome {
         panic!("{error}");
     }
-    let expected =
-        ["banned", "banned for refusals", "entered", "limited", "no session", "wrong role"];
-    assert_eq!(seen.into_inner().unwrap(), BTreeSet::from(expected));
 }
