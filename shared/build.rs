@@ -10,11 +10,15 @@ fn main() {
     for database in ["mysql", "sqlite"] {
         let folder = Path::new(&root).join("migrations").join(database);
         let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
+        let paths =
+            files.map(|file| file.unwrap_or_else(|error| panic!("{folder:?}: {error}")).path());
+        let mut paths: Vec<_> =
+            paths.filter(|path| path.extension().is_some_and(|kind| kind == "sql")).collect();
+        paths.sort();
         let mut list = String::from("&[");
-        for file in files {
-            let file = file.unwrap_or_else(|error| panic!("{folder:?}: {error}"));
-            let (name, path) = (file.file_name(), file.path());
-            let name = name.to_str().expect("a migration's file name is ASCII");
+        for path in paths {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let name = name.expect("a migration's file name is ASCII");
             write!(list, "({name:?}, include_str!({path:?})),").expect("a String takes any text");
         }
         list.push(']');

@@ -156,6 +156,8 @@ fn filter(log: &str) -> Result<Targets, ConfigError> {
     let silent = if log.contains(SILENT) { String::new() } else { format!(",{SILENT}=off") };
     // Of the spans made for an exporter, log lines show only the requests, which have the highest
     // level. The others are switched off here, so that they cost nothing without an exporter.
+    let log: Vec<_> = log.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let log = log.join(",");
     format!("{log}{silent},{}=error,{}=off", trace::TARGET, trace::STEP).parse().map_err(|error| {
         ConfigError::Value {
             key: "log".to_owned(),
@@ -231,6 +233,7 @@ mod tests {
             filter("info,lapin=trace").unwrap().to_string(),
             "flashsale::trace::step=off,flashsale::trace=error,lapin=trace,info"
         );
+        assert_eq!(filter("info, ").unwrap().to_string(), filter("info").unwrap().to_string());
         assert!(filter("info,flashsale=loud").is_err());
     }
 

@@ -1,16 +1,15 @@
 //! The buy path: a ticket, then an order. The cheapest checks come first.
 
-use std::time::Duration;
+use std::{pin::pin, task::Poll, time::Duration};
 
-use futures_util::TryFutureExt as _;
 use tracing::Instrument as _;
 
 use super::{App, Caller, CaptchaAnswer, limits::RateLimit};
 use crate::{
     api::{OrderAccepted, Ticket},
     domain::{
-        AdmissionDecision, AdmittedOrder, CaptchaPurpose, Order, OrderId, OrderStatus, Reservation,
-        Sale, SaleId, TicketClaims,
+        AdmissionDecision, AdmittedOrder, Availability, CaptchaPurpose, Order, OrderId,
+        OrderStatus, Reservation, Sale, SaleId, TicketClaims,
     },
     logging::OncePerSecond,
     metrics::{self, Outcomes},
@@ -20,6 +19,8 @@ use crate::{
 
 /// Delay before a buyer retries an order that could not be made durable.
 const RETRY_MS: u64 = 1_000;
+/// How long a look at a sale may wait for the gate's answer.
+const LOOK_LIFE_MS: u64 = 50;
 /// Longest time that a refused ticket waits for its look-up in the ledger to begin.
 const LOOKUP_WAIT: Duration = Duration::from_millis(250);
 
@@ -62,21 +63,14 @@ impl App {
             return Err(Problem::SaleEnded);
         }
         // Memory refuses only users who were seen to hold no order. Each user's first refusal comes
-        // from the store, after the gate, because another process may have taken a winner's order.
+        // from the store, because another process may have taken a winner's order.
         if let Some(flag) = self.sold_out_flag(sale_id, who.user_id).await?
             && self.catalog.is_without(sale_id, who.user_id, flag, self.monotonic_ms())
         {
             self.enter_memory(client, Some(who.user_id), RateLimit::Ticket).await?;
             return Err(Problem::SoldOut);
         }
-        // Both at once, because the look changes nothing. The gate is asked first: a refusal from
-        // memory ends this before the look is sent.
-        let step = tracing::info_span!(target: STEP, "admission.look", otel.kind = "client");
-        let looking = self.ports.admission.look(sale_id, who.user_id).instrument(step);
-        let ((), look) = futures_util::try_join!(
-            self.enter(caller, RateLimit::Ticket),
-            looking.map_err(Problem::from)
-        )?;
+        let look = self.enter_and_look(caller, sale_id).await?;
         let look = look.ok_or(Problem::Unavailable { retry_after_ms: RETRY_MS })?;
         if let Some(order_id) = look.already_bought {
             return Err(Problem::AlreadyBought { order_id });
@@ -99,6 +93,36 @@ impl App {
         };
         let ticket = self.ticket_keys.ring(&self.ports).await?.sign(&claims);
         Ok(Ticket { ticket, order_id, expires_at })
+    }
+
+    /// Admits the caller and looks at the sale. Both are asked at once, because the look changes
+    /// nothing; a refusal from memory comes before the look is sent, and the gate's refusal counts
+    /// before the look's.
+    async fn enter_and_look(
+        &self,
+        caller: &Caller,
+        sale_id: SaleId,
+    ) -> Result<Option<Availability>, Problem> {
+        let look = async || {
+            let step = tracing::info_span!(target: STEP, "admission.look", otel.kind = "client");
+            let look = self.ports.admission.look(sale_id, caller.session.user_id);
+            (look.instrument(step).await, self.monotonic_ms())
+        };
+        let mut entering = pin!(self.enter(caller, RateLimit::Ticket));
+        let (entered, (seen, seen_at_ms)) = match futures_util::poll!(entering.as_mut()) {
+            Poll::Ready(entered) => {
+                entered?;
+                return Ok(look().await.0?);
+            }
+            Poll::Pending => futures_util::join!(entering, look()),
+        };
+        entered?;
+        // The gate may have taken long, for a session that only the ledger knew. The caller may have
+        // bought a unit since.
+        if self.monotonic_ms() > seen_at_ms + LOOK_LIFE_MS {
+            return Ok(look().await.0?);
+        }
+        Ok(seen?)
     }
 
     /// Turns a ticket into an order and returns once the order is durable. The same ticket gives

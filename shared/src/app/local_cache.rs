@@ -110,7 +110,7 @@ impl<K: Hash + Eq + Clone, V: Clone, E> LocalCache<K, V, E> {
             return Ok(value);
         }
         let turn = self.turn(key);
-        let mut outcome = turn.load.lock().await;
+        let mut outcome = turn.load().lock().await;
         if let Some(outcome) = outcome.as_ref() {
             return outcome.clone();
         }
@@ -131,7 +131,7 @@ impl<K: Hash + Eq + Clone, V: Clone, E> LocalCache<K, V, E> {
     fn turn(&self, key: K) -> Turn<'_, K, V, E> {
         let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
         let load = Arc::clone(loads.entry(key.clone()).or_default());
-        Turn { loads: &self.loads, key, load }
+        Turn { loads: &self.loads, key, load: Some(load) }
     }
 }
 
@@ -139,15 +139,25 @@ impl<K: Hash + Eq + Clone, V: Clone, E> LocalCache<K, V, E> {
 struct Turn<'c, K: Hash + Eq, V, E> {
     loads: &'c Mutex<HashMap<K, Arc<Load<V, E>>>>,
     key: K,
-    load: Arc<Load<V, E>>,
+    /// `None` once the turn is dropped.
+    load: Option<Arc<Load<V, E>>>,
 }
 
 impl<K: Hash + Eq, V, E> Turn<'_, K, V, E> {
     fn end(&self) {
         let mut loads = self.loads();
-        if loads.get(&self.key).is_some_and(|load| Arc::ptr_eq(load, &self.load)) {
+        if self.is_in(&loads) {
             loads.remove(&self.key);
         }
+    }
+
+    fn load(&self) -> &Load<V, E> {
+        self.load.as_ref().expect("taken only when the turn is dropped")
+    }
+
+    fn is_in(&self, loads: &HashMap<K, Arc<Load<V, E>>>) -> bool {
+        let own = self.load.as_ref();
+        loads.get(&self.key).zip(own).is_some_and(|(load, own)| Arc::ptr_eq(load, own))
     }
 
     fn loads(&self) -> MutexGuard<'_, HashMap<K, Arc<Load<V, E>>>> {
@@ -158,11 +168,11 @@ impl<K: Hash + Eq, V, E> Turn<'_, K, V, E> {
 /// The last caller of a load that nobody finished removes it.
 impl<K: Hash + Eq, V, E> Drop for Turn<'_, K, V, E> {
     fn drop(&mut self) {
-        // Counted under the lock, which a new caller needs: this turn's and the map's.
-        let mut loads = self.loads();
-        if Arc::strong_count(&self.load) == 2
-            && loads.get(&self.key).is_some_and(|load| Arc::ptr_eq(load, &self.load))
-        {
+        // Counted and given up under the lock, which every caller needs: this turn's and the map's.
+        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_map = self.is_in(&loads);
+        let last = self.load.take().is_some_and(|load| Arc::strong_count(&load) == 2);
+        if in_map && last {
             loads.remove(&self.key);
         }
     }

@@ -155,10 +155,8 @@ impl Routes {
 
     fn insert(&mut self, path: &str, methods: Methods) {
         self.table.insert(path, self.routes.len()).expect("each path is declared once");
-        let names = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-        let names = names.map(|name| name.trim_start_matches('*').to_owned()).collect();
-        self.routes
-            .push(Route { pattern: Arc::new(Pattern { path: path.to_owned(), names }), methods });
+        let pattern = Pattern { path: path.to_owned(), names: names(path) };
+        self.routes.push(Route { pattern: Arc::new(pattern), methods });
     }
 
     /// The patterns of all routes; [`Found::index`] counts in this order.
@@ -188,6 +186,22 @@ impl Routes {
     }
 }
 
+/// The names of a pattern's parameters. Doubled braces stand for braces.
+fn names(pattern: &str) -> Vec<String> {
+    let (mut names, mut rest) = (Vec::new(), pattern);
+    while let Some((_, after)) = rest.split_once('{') {
+        rest = match after.strip_prefix('{') {
+            Some(escaped) => escaped,
+            None => {
+                let (name, after) = after.split_once('}').unwrap_or((after, ""));
+                names.push(name.trim_start_matches('*').to_owned());
+                after
+            }
+        };
+    }
+    names
+}
+
 /// The route that a request's path matches.
 pub struct Found<'r> {
     route: &'r Route,
@@ -214,7 +228,8 @@ impl Found<'_> {
                 let Some((_, handler)) = handlers.iter().find(|(known, _)| known == method) else {
                     let mut refused = Problem::MethodNotAllowed.into_response();
                     refused.headers_mut().insert(header::ALLOW, allowed.clone());
-                    return refused;
+                    let head = request.method() == Method::HEAD;
+                    return if head { without_body(refused) } else { refused };
                 };
                 handler
             }
@@ -247,7 +262,9 @@ mod tests {
                 format!("{} {parameters:?}", matched.pattern()).into_response()
             })
         };
-        Routes::default().with_any("/a/{one}/b/{two}", echo).with_any("/files/{*rest}", echo)
+        ["/a/{one}/b/{two}", "/files/{*rest}", "/x/user_{name}/{id}", "/y/{{z}}/{id}"]
+            .into_iter()
+            .fold(Routes::default(), |routes, path| routes.with_any(path, echo))
     }
 
     async fn asked(path: &str) -> (u16, String) {
@@ -264,10 +281,12 @@ mod tests {
             ("/a/1/b/2", r#"/a/{one}/b/{two} Some([("one", "1"), ("two", "2")])"#),
             ("/a/%31%20/b/%C3%A9", r#"/a/{one}/b/{two} Some([("one", "1 "), ("two", "é")])"#),
             ("/a/%ff/b/2", "/a/{one}/b/{two} None"),
+            ("/x/user_7/8", r#"/x/user_{name}/{id} Some([("name", "7"), ("id", "8")])"#),
             ("/files/a/b?c=d", r#"/files/{*rest} Some([("rest", "a/b")])"#),
         ] {
             assert_eq!(asked(path).await, (200, told.to_owned()), "{path}");
         }
+        assert_eq!(names("/y/{{z}}/{id}/{*rest}"), ["id", "rest"]);
         for path in ["/", "/a/1/b", "/a/1/b/2/", "/files/"] {
             assert_eq!(asked(path).await.0, 404, "{path}");
         }

@@ -61,7 +61,12 @@ async fn who_holds_no_order_is_refused_from_memory_for_five_seconds() {
     let late = &shoppers[1];
     refused(shop.ticket(late, sale).await, "sold-out");
     refused(shop.ticket(&signed_out(late), sale).await, "sold-out");
-    shop.clock.advance_ms(4_999);
+    // As long as looks confirm the flag.
+    for _ in 0..5 {
+        shop.clock.advance_ms(990);
+        refused(shop.ticket(&signed_out(late), sale).await, "sold-out");
+    }
+    shop.clock.advance_ms(49);
     refused(shop.ticket(&signed_out(late), sale).await, "sold-out");
     shop.clock.advance_ms(1);
     refused(shop.ticket(&signed_out(late), sale).await, "unauthenticated");

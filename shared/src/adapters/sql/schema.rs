@@ -25,7 +25,8 @@ pub(in crate::adapters) fn migrator(files: &[(&'static str, &'static str)]) -> M
             name.strip_suffix(".sql")?.split_once('_').filter(|(_, title)| !title.is_empty())?;
         let title = Cow::Owned(title.replace('_', " "));
         let kind = MigrationType::Simple;
-        Some(migrate::Migration::new(number.parse().ok()?, title, kind, sql.into_sql_str(), false))
+        let alone = sql.starts_with("-- no-transaction");
+        Some(migrate::Migration::new(number.parse().ok()?, title, kind, sql.into_sql_str(), alone))
     };
     let migrations = files.iter().map(read).collect::<Option<Vec<_>>>();
     Migrator::with_migrations(migrations.expect("the tests read every migration's name"))

@@ -45,6 +45,9 @@ static SHARED_SALE: LazyLock<CacheCounts> = LazyLock::new(|| CacheCounts::new("s
 const NONE_MAX: usize = 100_000;
 /// Most look-ups of refused tickets in the ledger at the same time.
 const LOOKUPS_MAX: usize = 8;
+/// A flag is no longer trusted when this many of its lives have passed since the last look that
+/// succeeded.
+const LIVES_UNSEEN_MAX: u64 = 4;
 /// Most sold-out flags in a process's memory.
 const FLAGS_MAX: usize = 10_000;
 /// Most sales in a process's memory.
@@ -182,6 +185,8 @@ struct SoldOut {
     /// mean that a unit may have been bought since, perhaps by a user who was seen to hold no
     /// order.
     seen: (u64, u64),
+    /// When the store last said so.
+    seen_at_ms: u64,
     /// When the store must be asked again.
     until_ms: AtomicU64,
 }
@@ -201,6 +206,11 @@ impl SoldOutFlags {
         let Some(flag) = flags.get(&sale_id) else {
             return Flag::Unset;
         };
+        // The caller that was to look again has failed or is gone: nobody is refused from memory
+        // until a look succeeds.
+        if now_ms >= flag.seen_at_ms + LIVES_UNSEEN_MAX * self.life_ms {
+            return Flag::Unset;
+        }
         let seen = flag.until_ms.load(Ordering::Relaxed);
         if now_ms < seen {
             return Flag::SoldOut(flag.number);
@@ -227,7 +237,12 @@ impl SoldOutFlags {
             known.unwrap_or_else(|| FlagNumber(self.number.fetch_add(1, Ordering::Relaxed) + 1));
         flags.insert(
             sale_id,
-            SoldOut { number, seen, until_ms: AtomicU64::new(now_ms + self.life_ms) },
+            SoldOut {
+                number,
+                seen,
+                seen_at_ms: now_ms,
+                until_ms: AtomicU64::new(now_ms + self.life_ms),
+            },
         );
         number
     }
@@ -397,6 +412,10 @@ mod tests {
         assert_eq!(flags.ask(sale, 1_320), Flag::SoldOut(second));
         let rebuilt = flags.set(sale, (2, 8), 1_320);
         assert_ne!(rebuilt, second, "the store was rebuilt since");
+        assert_eq!(flags.ask(sale, 2_319), Flag::LookAgain);
+        assert_eq!(flags.ask(sale, 2_319), Flag::SoldOut(rebuilt));
+        assert_eq!(flags.ask(sale, 2_320), Flag::Unset, "no look has succeeded for a second");
+        assert_eq!(flags.set(sale, (2, 8), 2_330), rebuilt, "and nothing was bought meanwhile");
         flags.clear(sale);
         assert_eq!(flags.ask(sale, 1_320), Flag::Unset);
         assert_ne!(
