@@ -32,6 +32,12 @@ struct Kept<V> {
     expires_at: Option<Instant>,
 }
 
+impl<V> Kept<V> {
+    fn is_over(&self) -> bool {
+        self.expires_at.is_some_and(|expires_at| expires_at <= Instant::now())
+    }
+}
+
 /// A load in progress. The caller that loads holds the lock, the others wait for it.
 type Load<V, E> = tokio::sync::Mutex<Option<Result<V, Arc<E>>>>;
 
@@ -59,8 +65,7 @@ impl<K: Hash + Eq + Clone, V: Clone, E> LocalCache<K, V, E> {
 
     /// The value, unless it has expired.
     pub(super) fn get<Q: Hash + Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<V> {
-        let Kept { value, expires_at } = self.entries.get(key)?;
-        expires_at.is_none_or(|expires_at| Instant::now() < expires_at).then_some(value)
+        self.entries.get(key).filter(|kept| !kept.is_over()).map(|kept| kept.value)
     }
 
     /// Whether the cache has a value that has not expired.
@@ -70,11 +75,10 @@ impl<K: Hash + Eq + Clone, V: Clone, E> LocalCache<K, V, E> {
 
     /// The value; inserts one if there is none.
     pub(super) fn get_or_insert(&self, key: &K, make: impl FnOnce() -> V) -> V {
-        let is_over = |kept: &Kept<V>| kept.expires_at.is_some_and(|end| end <= Instant::now());
-        if let Some(Kept { value, .. }) = self.entries.get(key).filter(|kept| !is_over(kept)) {
+        if let Some(value) = self.get(key) {
             return value;
         }
-        self.entries.remove_if(key, is_over);
+        self.entries.remove_if(key, Kept::is_over);
         let made = || Ok::<_, Infallible>(self.kept(make()));
         let Ok(Kept { value, .. }) = self.entries.get_or_insert_with(key, made);
         value
