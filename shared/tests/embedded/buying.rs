@@ -1,16 +1,24 @@
 //! The answers to buyers from a process that did not accept their order, and from one whose
 //! admission store has lost it.
 
-use std::{sync::Arc, time::Duration};
-
-use flashsale::{
-    adapters::memory::MemoryAdmission,
-    app::{App, Caller, SessionClaims},
-    domain::{AdmissionState, OrderId, SaleChange, SaleId},
-    ports::Admission,
-    problem::Problem,
-    testing::session_id,
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
 };
+
+use async_trait::async_trait;
+use flashsale::{
+    adapters::memory::{MemoryAdmission, MemoryGate},
+    app::{App, Caller, SessionClaims},
+    domain::{AdmissionState, GateDecision, GateRequest, OrderId, SaleChange, SaleId},
+    ports::{Admission, Gate, Stored},
+    problem::Problem,
+    testing::{self, session_id},
+};
+use tokio::sync::Semaphore;
 
 use crate::{
     app::{Shop, refused},
@@ -246,4 +254,61 @@ async fn buying_goes_on_while_the_ledger_does_not_answer() {
         let page = shop.app.sale_page(&shop.client, sale).await.unwrap();
         assert_eq!(page.title, "Phones", "SQL is asked again");
     }
+}
+
+/// A gate whose next call, once `slow` is set, waits for a permit.
+struct SlowGate {
+    gate: Arc<MemoryGate>,
+    slow: AtomicBool,
+    waits: AtomicBool,
+    turns: Semaphore,
+}
+
+#[async_trait]
+impl Gate for SlowGate {
+    async fn enter(&self, entry: &GateRequest) -> Stored<GateDecision> {
+        if self.slow.swap(false, SeqCst) {
+            self.waits.store(true, SeqCst);
+            self.turns.acquire().await.unwrap().forget();
+        }
+        self.gate.enter(entry).await
+    }
+}
+
+#[tokio::test]
+async fn who_buys_while_the_gate_is_slow_is_not_refused_by_the_look_of_before() {
+    let ([slow, waits], memory) = ([false; 2].map(AtomicBool::new), Arc::new(MemoryGate::new()));
+    let gate = Arc::new(SlowGate { gate: memory.clone(), slow, waits, turns: Semaphore::new(0) });
+    let shop = testing::Shop::open_with(&[("CAPTCHA", "off")], |ports| {
+        ports.gate = gate.clone();
+        ports.sessions = memory.clone();
+        ports.blacklist = memory.clone();
+        ports.failures = memory.clone();
+        ports.captchas = memory;
+    })
+    .await;
+    let (shoppers, sale) = (shop.shoppers(2).await, shop.sale(1).await);
+    let first = shop.buy(&shoppers[0], sale).await;
+    shop.work().await;
+    let (other, late) = (shop.another(), &shoppers[1]);
+    let elsewhere = async {
+        gate.slow.store(true, SeqCst);
+        while !gate.waits.load(SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        other.cancel_order(&shoppers[0], first).await.unwrap();
+        let bought = ticket(&other, late, sale).await.unwrap();
+        let order = other.place_order(late, sale, &bought, None).await.unwrap().order_id;
+        shop.clock.advance_ms(51);
+        gate.turns.add_permits(1);
+        order
+    };
+    let asked = async {
+        while !gate.slow.load(SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        ticket(&shop.app, late, sale).await
+    };
+    let (order, answer) = tokio::join!(elsewhere, asked);
+    already_bought(answer, order);
 }
