@@ -11,11 +11,11 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::domain::{
-    AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Ban, Captcha, CaptchaId,
-    ConsumerProgress, ConsumerReport, CreationKey, DeadLetter, Delivery, GateDecision, GateRequest,
-    KeptBan, KeptSession, Lease, Opening, Order, OrderId, Phone, QueueBacklog, QueueDepth,
-    Recorded, Reservation, ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated, SaleId,
-    SaleTally, SaleTerms, Session, SessionId, Subject, TicketClaims, Timestamp, Transition,
+    AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Ban, CacheEntry, Captcha,
+    CaptchaId, ConsumerProgress, ConsumerReport, CreationKey, DeadLetter, Delivery, GateDecision,
+    GateRequest, KeptBan, KeptSession, Lease, Opening, Order, OrderId, Phone, QueueBacklog,
+    QueueDepth, Recorded, Reservation, ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated,
+    SaleId, SaleTally, SaleTerms, Session, SessionId, Subject, TicketClaims, Timestamp, Transition,
     Unrecordable, User, UserChange, UserCreated, UserId,
 };
 
@@ -422,6 +422,22 @@ pub trait Admission: Send + Sync {
     async fn set_terms(&self, terms: &SaleTerms) -> Stored<bool>;
 }
 
+/// The gate and the admission store, asked together.
+#[async_trait]
+pub trait Checkout: Send + Sync {
+    /// [`Gate::enter`], and if the request enters, [`Admission::reserve`] for the ticket at the
+    /// request's time. `Err`: why the gate refuses the request; nothing was reserved.
+    ///
+    /// # Errors
+    /// `Unknown`: the limits may have been charged and a unit may have been reserved. Asked again
+    /// with the same ticket, the store answers `Again`.
+    async fn enter_and_reserve(
+        &self,
+        request: &GateRequest,
+        ticket: &TicketClaims,
+    ) -> Stored<Result<AdmissionDecision, GateDecision>>;
+}
+
 // -------------------------------------------------------------------------------------------------
 // Hand-off: the order queue
 // -------------------------------------------------------------------------------------------------
@@ -524,15 +540,9 @@ pub trait Locks: Send + Sync {
 pub trait Cache: Send + Sync {
     /// The value stored under the key.
     async fn get(&self, key: &str, now: Timestamp) -> Stored<Option<Vec<u8>>>;
-    /// Stores `value` for `ttl_ms`, unless a value with a higher `version` is stored.
-    async fn put(
-        &self,
-        key: &str,
-        version: u64,
-        value: &[u8],
-        ttl_ms: u64,
-        now: Timestamp,
-    ) -> Stored<()>;
+    /// Stores each value for its `ttl_ms`, unless a value with a higher `version` is stored under
+    /// its key. Entries are independent: after an error some may have been stored.
+    async fn put(&self, entries: &[CacheEntry], now: Timestamp) -> Stored<()>;
 }
 
 // -------------------------------------------------------------------------------------------------
@@ -589,6 +599,9 @@ pub struct Ports {
     pub failures: Arc<dyn Failures>,
     pub captchas: Arc<dyn Captchas>,
     pub admission: Arc<dyn Admission>,
+    /// Asks the gate and the admission store in one trip. `None`: no server has the data of both,
+    /// and [`Ports`] asks one after the other.
+    pub checkout: Option<Arc<dyn Checkout>>,
     pub queue: Arc<dyn OrderQueue>,
     pub source: Arc<dyn OrderSource>,
     pub consumer_reports: Arc<dyn ConsumerReports>,
@@ -600,4 +613,21 @@ pub struct Ports {
     /// Replaces the ports of the same names for the worker and the sweeper. `None`: these share the
     /// request ports.
     pub background: Option<Background>,
+}
+
+#[async_trait]
+impl Checkout for Ports {
+    async fn enter_and_reserve(
+        &self,
+        request: &GateRequest,
+        ticket: &TicketClaims,
+    ) -> Stored<Result<AdmissionDecision, GateDecision>> {
+        if let Some(checkout) = &self.checkout {
+            return checkout.enter_and_reserve(request, ticket).await;
+        }
+        match self.gate.enter(request).await? {
+            GateDecision::Entered => Ok(Ok(self.admission.reserve(ticket, request.now).await?)),
+            refusal => Ok(Err(refusal)),
+        }
+    }
 }

@@ -22,9 +22,9 @@ use crate::{
     config::{Config, ServersMode},
     domain::schema::{Migrated, Schema},
     ports::{
-        Admission, Background, BanLedger, Blacklist, Cache, Captchas, ConsumerReports, DeadLetters,
-        Failures, Gate, Health, LedgerClock, Locks, OrderLedger, OrderQueue, OrderSource, Ports,
-        Sales, SessionLedger, Sessions, SigningKeys, Users,
+        Admission, Background, BanLedger, Blacklist, Cache, Captchas, Checkout, ConsumerReports,
+        DeadLetters, Failures, Gate, Health, LedgerClock, Locks, OrderLedger, OrderQueue,
+        OrderSource, Ports, Sales, SessionLedger, Sessions, SigningKeys, Users,
     },
 };
 
@@ -86,6 +86,7 @@ struct Front {
     failures: Arc<dyn Failures>,
     captchas: Arc<dyn Captchas>,
     admission: Arc<dyn Admission>,
+    checkout: Option<Arc<dyn Checkout>>,
     locks: Arc<dyn Locks>,
     cache: Arc<dyn Cache>,
     consumer_reports: Arc<dyn ConsumerReports>,
@@ -144,6 +145,7 @@ pub async fn connect_for(config: &Config, program: Program) -> Result<Ports, Wir
         failures: front.failures,
         captchas: front.captchas,
         admission: front.admission,
+        checkout: front.checkout,
         queue: queue.queue,
         source: queue.source,
         consumer_reports: front.consumer_reports,
@@ -189,6 +191,7 @@ async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> 
         captchas: gate,
         // Starts empty and is rebuilt from the ledger and the queue, as after a loss of Redis.
         admission: Arc::new(MemoryAdmission::default()),
+        checkout: None,
         locks: Arc::new(MemoryLocks::new()),
         cache: Arc::new(MemoryCache::new()),
         consumer_reports: Arc::new(MemoryConsumerReports::new()),
@@ -240,6 +243,7 @@ fn front(url: &str, prefix: &str) -> Result<Front, WireError> {
                 failures: Arc::clone(&store) as _,
                 captchas: Arc::clone(&store) as _,
                 admission: Arc::clone(&store) as _,
+                checkout: store.single().map(|single| Arc::new(single) as _),
                 locks: Arc::clone(&store) as _,
                 cache: Arc::clone(&store) as _,
                 consumer_reports: Arc::clone(&store) as _,

@@ -232,7 +232,7 @@ async fn every_declared_metric_is_shown_on_servers_too() {
     check_the_purchase(&reading);
     reading.check(&[Shown::Always, Shown::Servers]);
     for line in [
-        "flashsale_redis_call_seconds_count{call=\"admission_reserve\"}",
+        "flashsale_redis_call_seconds_count{call=\"checkout\"}",
         "flashsale_redis_call_seconds_count{call=\"gate\"}",
         "flashsale_database_acquire_seconds_count{pool=\"background\"}",
         "flashsale_database_call_seconds_count{pool=\"background\",kind=\"transaction\"}",

@@ -250,11 +250,9 @@ mod exported {
         ] {
             assert_eq!(attribute(request, key), value);
         }
-        for (name, kind) in [
-            ("gate.enter", SpanKind::Client),
-            ("admission.reserve", SpanKind::Client),
-            ("orders.publish", SpanKind::Producer),
-        ] {
+        for (name, kind) in
+            [("checkout.reserve", SpanKind::Client), ("orders.publish", SpanKind::Producer)]
+        {
             let step = named(name, trace);
             assert_eq!((step.kind(), &step.parent_span_id), (kind, &request.span_id), "{step:?}");
             assert!(

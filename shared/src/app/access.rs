@@ -6,12 +6,19 @@ use tracing::Instrument as _;
 
 use super::{App, SessionClaims, limits::RateLimit, refusal_cache::Recalled};
 use crate::{
-    domain::{AbusePolicy, GateDecision, GateRequest, Phone, Role, Subject, Timestamp, UserId},
-    ports::StoreError,
+    domain::{
+        AbusePolicy, AdmissionDecision, GateDecision, GateRequest, Phone, Role, Subject,
+        TicketClaims, Timestamp, UserId,
+    },
+    logging::OncePerSecond,
+    ports::{Checkout as _, Ports, StoreError, Stored},
     problem::Problem,
     security,
     trace::STEP,
 };
+
+/// Delay before a buyer retries when it is unknown whether the order got a unit.
+const RETRY_MS: u64 = 1_000;
 
 /// The sender of a request.
 #[derive(Debug, Clone)]
@@ -58,6 +65,62 @@ impl Admin {
     }
 }
 
+/// What the stores are asked about a request.
+trait Question: Sync {
+    /// What they answer when the request enters.
+    type Answer: Send;
+    /// Asks in one trip where the stores allow it. `Ok(Err(_))`: the gate refuses the request.
+    fn ask(
+        &self,
+        ports: &Ports,
+        entry: &GateRequest,
+    ) -> impl Future<Output = Stored<Result<Self::Answer, GateDecision>>> + Send;
+    /// The answer to the client when a store failed.
+    fn failed(&self, error: StoreError) -> Problem {
+        error.into()
+    }
+}
+
+/// May the request enter?
+struct Enter;
+
+impl Question for Enter {
+    type Answer = ();
+
+    async fn ask(&self, ports: &Ports, entry: &GateRequest) -> Stored<Result<(), GateDecision>> {
+        let step = tracing::info_span!(target: STEP, "gate.enter", otel.kind = "client");
+        Ok(match ports.gate.enter(entry).instrument(step).await? {
+            GateDecision::Entered => Ok(()),
+            refusal => Err(refusal),
+        })
+    }
+}
+
+/// May the request enter, and does its ticket's order get a unit?
+struct Reserve<'t>(&'t TicketClaims);
+
+impl Question for Reserve<'_> {
+    type Answer = AdmissionDecision;
+
+    async fn ask(
+        &self,
+        ports: &Ports,
+        entry: &GateRequest,
+    ) -> Stored<Result<AdmissionDecision, GateDecision>> {
+        let step = tracing::info_span!(target: STEP, "checkout.reserve", otel.kind = "client");
+        ports.enter_and_reserve(entry, self.0).instrument(step).await
+    }
+
+    fn failed(&self, error: StoreError) -> Problem {
+        static LINES: OncePerSecond = OncePerSecond::new();
+        if let Some(left_out) = LINES.pass() {
+            tracing::warn!(%error, order_id = %self.0.order_id, left_out, "reserve");
+        }
+        // A unit may have been reserved; a retry with the same ticket finds it.
+        Problem::NotDurableYet { retry_after_ms: RETRY_MS }
+    }
+}
+
 impl App {
     /// The claims of a session token, if its signature is ours and it has not expired. No store is
     /// asked about the session: [`App::enter`] checks whether it is alive.
@@ -86,23 +149,34 @@ impl App {
         if caller.session.role != Role::Admin {
             return Err(Problem::Forbidden("only an administrator may do this"));
         }
-        self.enter_as(caller, RateLimit::Admin, Some(Role::Admin)).await?;
+        self.enter_as(caller, RateLimit::Admin, Some(Role::Admin), Enter).await?;
         Ok(Admin { user_id: caller.session.user_id, address })
     }
 
     /// Admits a signed-in user, or returns why not.
     pub(super) async fn enter(&self, caller: &Caller, limit: RateLimit) -> Result<(), Problem> {
-        self.enter_as(caller, limit, None).await
+        self.enter_as(caller, limit, None, Enter).await
     }
 
-    /// As [`App::enter`], for sessions of one role. The role in the session's record counts; the
-    /// token's is older.
-    async fn enter_as(
+    /// As [`App::enter`], and reserves a unit for the order of the caller's ticket.
+    pub(super) async fn enter_and_reserve(
+        &self,
+        caller: &Caller,
+        limit: RateLimit,
+        ticket: &TicketClaims,
+    ) -> Result<AdmissionDecision, Problem> {
+        self.enter_as(caller, limit, None, Reserve(ticket)).await
+    }
+
+    /// Admits a signed-in user, whose session must have the role, and answers the question. The
+    /// role in the session's record counts; the token's is older.
+    async fn enter_as<Q: Question>(
         &self,
         caller: &Caller,
         limit: RateLimit,
         role: Option<Role>,
-    ) -> Result<(), Problem> {
+        question: Q,
+    ) -> Result<Q::Answer, Problem> {
         let Caller { session: SessionClaims { user_id, session_id, .. }, client } = caller;
         let user = Subject::User(*user_id);
         let address = Subject::address(client.address);
@@ -116,29 +190,35 @@ impl App {
         };
         let entered = match self.refusals.recall(&entry, self.monotonic_ms()) {
             Recalled::Refused(problem) => Err(problem),
-            Recalled::Nothing => self.enter_session(caller, &mut entry).await,
+            Recalled::Nothing => self.enter_session(caller, &mut entry, &question).await,
         };
         entered.inspect_err(|problem| self.note_refused(problem, client, Some(*user_id)))
     }
 
     /// Asks the gate, and the ledger when the gate does not know the session.
-    async fn enter_session(&self, caller: &Caller, entry: &mut GateRequest) -> Result<(), Problem> {
+    async fn enter_session<Q: Question>(
+        &self,
+        caller: &Caller,
+        entry: &mut GateRequest,
+        question: &Q,
+    ) -> Result<Q::Answer, Problem> {
         for _ in 0..LOOKUPS_MAX {
-            match self.ask_gate(entry).await? {
-                GateDecision::NoSession => {}
-                entered => return told(entered, entry),
+            match self.ask_gate(entry, question).await? {
+                Ok(answer) => return Ok(answer),
+                Err(GateDecision::NoSession) => {}
+                Err(refusal) => return Err(told(refusal, entry)),
             }
             if !self.look_up_session(caller).await? {
                 return Err(Problem::Unauthenticated);
             }
             entry.now = self.now();
         }
-        match self.ask_gate(entry).await? {
+        self.ask_gate(entry, question).await?.map_err(|refusal| match refusal {
             // The ledger has just confirmed that the session is alive, so `unauthenticated` would
             // be wrong.
-            GateDecision::NoSession => Err(Problem::Unavailable { retry_after_ms: 1_000 }),
-            entered => told(entered, entry),
-        }
+            GateDecision::NoSession => Problem::Unavailable { retry_after_ms: 1_000 },
+            refusal => told(refusal, entry),
+        })
     }
 
     /// Admits a request without a session. If it is about a phone, the phone's ban and its limit
@@ -244,40 +324,46 @@ impl App {
         match self.refusals.recall(&entry, self.monotonic_ms()) {
             Recalled::Refused(problem) => Err(problem),
             Recalled::Nothing => {
-                self.ask_gate(&mut entry).await.and_then(|entered| told(entered, &entry))
+                self.ask_gate(&mut entry, &Enter).await?.map_err(|refusal| told(refusal, &entry))
             }
         }
     }
 
     /// Asks the gate, reports to it the refusals that were answered from memory, and remembers its
     /// refusal.
-    async fn ask_gate(&self, entry: &mut GateRequest) -> Result<GateDecision, Problem> {
+    async fn ask_gate<Q: Question>(
+        &self,
+        entry: &mut GateRequest,
+        question: &Q,
+    ) -> Result<Result<Q::Answer, GateDecision>, Problem> {
         let unreported = self.refusals.take_unreported(entry);
         if let Some(abuse) = &mut entry.abuse {
             abuse.also_refused = unreported;
         }
         // Read before the call, so that a remembered refusal ends too early rather than too late.
         let asked_at_ms = self.monotonic_ms();
-        let step = tracing::info_span!(target: STEP, "gate.enter", otel.kind = "client");
-        let entered = self.ports.gate.enter(entry).instrument(step).await;
-        if !matches!(entered, Ok(GateDecision::Limited { .. })) {
+        let entered = question.ask(&self.ports, entry).await;
+        if !matches!(entered, Ok(Err(GateDecision::Limited { .. }))) {
             self.refusals.keep_unreported(entry, unreported);
         }
-        let entered = entered?;
-        match entered {
-            GateDecision::Banned { until } => self.remember_ban(entry, until, asked_at_ms).await?,
-            GateDecision::Limited { limit, retry_after_ms } => {
-                if let Some(limit) = entry.limits.get(limit) {
+        let entered = entered.map_err(|error| question.failed(error))?;
+        match &entered {
+            Err(GateDecision::Banned { until }) => {
+                self.remember_ban(entry, *until, asked_at_ms).await?;
+            }
+            Err(GateDecision::Limited { limit, retry_after_ms }) => {
+                if let Some(limit) = entry.limits.get(*limit) {
                     self.refusals.note_limited(
                         entry,
                         limit,
-                        retry_after_ms,
+                        *retry_after_ms,
                         unreported,
                         asked_at_ms,
                     );
                 }
             }
-            GateDecision::Entered | GateDecision::NoSession | GateDecision::WrongRole => {}
+            Ok(_)
+            | Err(GateDecision::Entered | GateDecision::NoSession | GateDecision::WrongRole) => {}
         }
         Ok(entered)
     }
@@ -310,19 +396,22 @@ impl App {
     }
 }
 
-/// The gate's decision as the caller receives it.
-fn told(entered: GateDecision, entry: &GateRequest) -> Result<(), Problem> {
-    match entered {
-        GateDecision::Entered => Ok(()),
-        GateDecision::NoSession => Err(Problem::Unauthenticated),
-        GateDecision::WrongRole => Err(Problem::Forbidden("only an administrator may do this")),
-        GateDecision::Banned { until } => Err(Problem::Banned { until }),
-        GateDecision::Limited { limit, retry_after_ms } => {
-            let limit = entry.limits.get(limit).ok_or(StoreError::Corrupt {
-                store: "gate",
-                cause: format!("refused by limit {limit} of {}", entry.limits.len()),
-            })?;
-            Err(Problem::RateLimited { name: limit.name, quota: Some(limit.quota), retry_after_ms })
-        }
+/// The gate's refusal as the caller receives it.
+fn told(refusal: GateDecision, entry: &GateRequest) -> Problem {
+    match refusal {
+        GateDecision::NoSession => Problem::Unauthenticated,
+        GateDecision::WrongRole => Problem::Forbidden("only an administrator may do this"),
+        GateDecision::Banned { until } => Problem::Banned { until },
+        GateDecision::Limited { limit, retry_after_ms } => match entry.limits.get(limit) {
+            Some(limit) => {
+                Problem::RateLimited { name: limit.name, quota: Some(limit.quota), retry_after_ms }
+            }
+            None => unreadable(format!("refused by limit {limit} of {}", entry.limits.len())),
+        },
+        GateDecision::Entered => unreadable("a refusal that is none".to_owned()),
     }
+}
+
+fn unreadable(cause: String) -> Problem {
+    StoreError::Corrupt { store: "gate", cause }.into()
 }

@@ -8,10 +8,9 @@ use super::{App, Caller, CaptchaAnswer, limits::RateLimit};
 use crate::{
     api::{OrderAccepted, Ticket},
     domain::{
-        AdmissionDecision, AdmittedOrder, Availability, CaptchaPurpose, Order, OrderId,
-        OrderStatus, Reservation, Sale, SaleId, TicketClaims,
+        AdmissionDecision, AdmittedOrder, Availability, CaptchaPurpose, OrderId, OrderStatus,
+        Reservation, Sale, SaleId, TicketClaims,
     },
-    logging::OncePerSecond,
     metrics::{self, Outcomes},
     problem::Problem,
     trace::{self, STEP, TraceContext},
@@ -156,9 +155,8 @@ impl App {
         {
             return Err(Problem::BadTicket);
         }
-        self.enter(caller, RateLimit::Order).await?;
         let accepted = OrderAccepted { order_id: ticket.order_id, status: OrderStatus::Queued };
-        match self.reserve(&ticket).await? {
+        match self.enter_and_reserve(caller, RateLimit::Order, &ticket).await? {
             AdmissionDecision::Again(Reservation { settled: true, .. })
             | AdmissionDecision::Ended => Ok(accepted),
             // `Again` is published too: the first publish may not have been confirmed, and a second
@@ -199,19 +197,7 @@ impl App {
         Ok(ticket.expired(now) && self.sale(ticket.sale_id).await?.ends_at.plus_ms(tail_ms) < now)
     }
 
-    async fn reserve(&self, ticket: &TicketClaims) -> Result<AdmissionDecision, Problem> {
-        let step = tracing::info_span!(target: STEP, "admission.reserve", otel.kind = "client");
-        self.ports.admission.reserve(ticket, self.now()).instrument(step).await.map_err(|error| {
-            static LINES: OncePerSecond = OncePerSecond::new();
-            if let Some(left_out) = LINES.pass() {
-                tracing::warn!(%error, order_id = %ticket.order_id, left_out, "reserve");
-            }
-            // A unit may have been reserved; a retry with the same ticket finds it.
-            Problem::NotDurableYet { retry_after_ms: RETRY_MS }
-        })
-    }
-
-    /// Publishes the order, and stores it where status requests find it.
+    /// Publishes the order, which also stores it where status requests find it.
     async fn hand_over(
         &self,
         order: AdmittedOrder,
@@ -219,14 +205,10 @@ impl App {
     ) -> Result<(), Problem> {
         let step = tracing::info_span!(target: STEP, "orders.publish", otel.kind = "producer", flashsale.order_id = %order.order_id);
         let publishing = AdmittedOrder { traceparent: trace::carried(&step, request), ..order };
-        let order = Order::queued(&publishing);
-        let (published, ()) = futures_util::join!(
-            self.publisher.publish(publishing).instrument(step),
-            self.share_order(&order)
-        );
-        published.map_err(|error| {
+        let order_id = publishing.order_id;
+        self.publisher.publish(publishing).instrument(step).await.map_err(|error| {
             // The unit stays reserved: the retry or the sweeper finds it.
-            tracing::debug!(%error, order_id = %order.order_id, "publish");
+            tracing::debug!(%error, %order_id, "publish");
             Problem::NotDurableYet { retry_after_ms: RETRY_MS }
         })
     }

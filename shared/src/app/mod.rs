@@ -17,6 +17,7 @@ mod fair_queue;
 mod limits;
 mod local_cache;
 mod order_lookup;
+mod order_sharing;
 mod orders;
 mod passwords;
 mod publisher;
@@ -52,6 +53,7 @@ use captcha_pool::Studio;
 use clock_check::ClockMemory;
 use dead_letters::ParkedLately;
 use order_lookup::OrderMemory;
+use order_sharing::OrderSharing;
 use passwords::Passwords;
 use publisher::Publisher;
 use refusal_cache::Refusals;
@@ -81,6 +83,7 @@ pub struct Inner {
     catalog: Arc<Catalog>,
     publisher: Arc<Publisher>,
     order_memory: Arc<OrderMemory>,
+    order_sharing: OrderSharing,
     parked_lately: Arc<ParkedLately>,
     sweep: Arc<SweepMemory>,
     clocks: Arc<ClockMemory>,
@@ -110,9 +113,15 @@ impl App {
         let refused = security::Refused::default();
         let catalog = Catalog::new(&config.cache);
         let orders = &config.orders;
+        let order_sharing = OrderSharing::new(
+            Arc::clone(&ports.cache),
+            Arc::clone(&ports.clock),
+            config.cache.order_ms,
+        );
         let wait_max = Duration::from_millis(orders.publish_wait_ms);
         let publisher = Publisher::spawn(
             Arc::clone(&ports.queue),
+            order_sharing.clone(),
             orders.publish_group_max,
             orders.publish_waiting_max,
             wait_max,
@@ -136,6 +145,7 @@ impl App {
             catalog: Arc::new(catalog),
             publisher: Arc::new(publisher),
             order_memory: Arc::new(OrderMemory::default()),
+            order_sharing,
             parked_lately: Arc::new(parked_lately),
             sweep: Arc::new(sweep),
             clocks: Arc::new(clocks),

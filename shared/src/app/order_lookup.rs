@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{App, local_cache::LocalCache};
+use super::{App, local_cache::LocalCache, order_sharing::cache_key};
 use crate::{
     domain::{AdmissionState, Order, OrderId, OrderStatus, Reservation, SaleId, Timestamp, UserId},
     ports::StoreError,
@@ -16,8 +16,6 @@ use crate::{
 /// A cached `queued` older than this is checked against the ledger: the worker's update may have
 /// been lost.
 const QUEUED_TRUSTED_MS: u64 = 1_500;
-/// How long a cached order of any other status is trusted without asking the ledger.
-const RECORDED_TRUSTED_MS: u64 = 2_000;
 /// How long a miss is remembered: an order is looked up at most twice a second, and found at most
 /// this much late.
 const MISS_REMEMBERED: Duration = Duration::from_millis(500);
@@ -243,26 +241,4 @@ impl App {
             }
         }
     }
-
-    /// Stores an order in the shared cache, never over a newer version.
-    pub(super) async fn share_order(&self, order: &Order) {
-        let bytes = serde_json::to_vec(order).expect("an order can be written as JSON");
-        let ttl_ms = if order.status == OrderStatus::Queued {
-            self.config.cache.order_ms
-        } else {
-            RECORDED_TRUSTED_MS
-        };
-        if let Err(error) = self
-            .ports
-            .cache
-            .put(&cache_key(order.order_id), order.version, &bytes, ttl_ms, self.now())
-            .await
-        {
-            tracing::warn!(%error, "shared cache");
-        }
-    }
-}
-
-fn cache_key(order_id: OrderId) -> String {
-    format!("order:{order_id}")
 }

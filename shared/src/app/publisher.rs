@@ -1,15 +1,20 @@
 //! Group commit for publishing: orders that arrive while as many publishes as pay are being confirmed
-//! share the next one, so the wait for a confirm is paid once per group instead of once per order.
+//! share the next one, so the wait for a confirm is paid once per group instead of once per order. So is
+//! the call that stores them as queued in the shared cache.
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use futures_util::{
+    future::join,
+    stream::{FuturesUnordered, StreamExt as _},
+};
 use metrics::Histogram;
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
 
+use super::order_sharing::OrderSharing;
 use crate::{
     domain::AdmittedOrder,
     logging::OncePerSecond,
@@ -30,12 +35,14 @@ impl Publisher {
     /// admission store relies on earlier publishes having ended.
     pub(super) fn spawn(
         queue: Arc<dyn OrderQueue>,
+        sharing: OrderSharing,
         group_max: usize,
         waiting_max: usize,
         wait_max: Duration,
     ) -> Self {
         let (waiting, mut orders) = mpsc::channel::<Waiting>(waiting_max);
-        let (at_once, groups) = (queue.publishes_at_once().max(1), Groups::new(queue, wait_max));
+        let (at_once, groups) =
+            (queue.publishes_at_once().max(1), Groups::new(queue, sharing, wait_max));
         tokio::spawn(async move {
             let mut group = Vec::with_capacity(group_max);
             let mut publishing = FuturesUnordered::new();
@@ -55,7 +62,8 @@ impl Publisher {
         Self { waiting }
     }
 
-    /// Returns once the order is durable in the queue.
+    /// Returns once the order is durable in the queue; by then the shared cache has it too, unless
+    /// the cache fails or is slow.
     pub(super) async fn publish(&self, request: AdmittedOrder) -> Stored<()> {
         let (reply, outcome) = oneshot::channel();
         self.waiting.try_send((request, Instant::now(), reply)).map_err(|_| {
@@ -74,6 +82,7 @@ impl Publisher {
 /// Publishes groups and measures them.
 struct Groups {
     queue: Arc<dyn OrderQueue>,
+    sharing: OrderSharing,
     wait_max: Duration,
     confirmed: Histogram,
     unavailable: Histogram,
@@ -82,11 +91,11 @@ struct Groups {
 }
 
 impl Groups {
-    fn new(queue: Arc<dyn OrderQueue>, wait_max: Duration) -> Self {
+    fn new(queue: Arc<dyn OrderQueue>, sharing: OrderSharing, wait_max: Duration) -> Self {
         let [confirmed, unavailable, unknown] = ["confirmed", "unavailable", "unknown"]
             .map(|outcome| PUBLISH_SECONDS.histogram(&[outcome]));
         let orders = PUBLISH_GROUP.histogram(&[]);
-        Self { queue, wait_max, confirmed, unavailable, unknown, orders }
+        Self { queue, sharing, wait_max, confirmed, unavailable, unknown, orders }
     }
 
     async fn publish(&self, group: Vec<Waiting>) {
@@ -106,13 +115,12 @@ impl Groups {
         }
         self.orders.record(number(requests.len() as u64));
         let begun = Instant::now();
-        let outcome = self.queue.publish(&requests).await;
-        let seconds = match &outcome {
-            Ok(()) => &self.confirmed,
-            Err(StoreError::Unavailable { .. }) => &self.unavailable,
-            Err(StoreError::Unknown { .. } | StoreError::Corrupt { .. }) => &self.unknown,
+        let publish = async {
+            let outcome = self.queue.publish(&requests).await;
+            self.measure(&outcome, begun.elapsed());
+            outcome
         };
-        seconds.record(elapsed(begun.elapsed()));
+        let (outcome, ()) = join(publish, self.sharing.share_queued(&requests)).await;
         if let Err(error) = &outcome
             && let Some(left_out) = LINES.pass()
         {
@@ -122,6 +130,15 @@ impl Groups {
             // A buyer who has disconnected retries with the same ticket; ignore the error.
             let _ = reply.send(outcome.clone());
         }
+    }
+
+    fn measure(&self, outcome: &Stored<()>, took: Duration) {
+        let seconds = match outcome {
+            Ok(()) => &self.confirmed,
+            Err(StoreError::Unavailable { .. }) => &self.unavailable,
+            Err(StoreError::Unknown { .. } | StoreError::Corrupt { .. }) => &self.unknown,
+        };
+        seconds.record(elapsed(took));
     }
 }
 
@@ -137,6 +154,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        adapters::memory::MemoryCache,
         domain::{QueueBacklog, QueueDepth},
         testing,
     };
@@ -183,6 +201,11 @@ mod tests {
         }
     }
 
+    fn sharing() -> OrderSharing {
+        let clock = Arc::new(testing::ManualClock::at(testing::START));
+        OrderSharing::new(Arc::new(MemoryCache::new()), clock, 60_000)
+    }
+
     async fn run(fails: bool) -> (Vec<usize>, usize) {
         let queue = Arc::new(Slow {
             turns: Semaphore::new(0),
@@ -191,7 +214,8 @@ mod tests {
             fails,
             at_once: 1,
         });
-        let publisher = Arc::new(Publisher::spawn(queue.clone(), 8, 100, Duration::from_secs(60)));
+        let publisher =
+            Arc::new(Publisher::spawn(queue.clone(), sharing(), 8, 100, Duration::from_secs(60)));
         let sale = testing::sale(100);
         let calls: Vec<_> = (0..20)
             .map(|_| {
@@ -233,7 +257,7 @@ mod tests {
             fails: false,
             at_once: 1,
         });
-        let publisher = Arc::new(Publisher::spawn(queue.clone(), 1, 100, WAIT));
+        let publisher = Arc::new(Publisher::spawn(queue.clone(), sharing(), 1, 100, WAIT));
         let sale = testing::sale(100);
         let publish = || {
             let (publisher, request) =
@@ -269,7 +293,8 @@ mod tests {
             fails: false,
             at_once: 3,
         });
-        let publisher = Arc::new(Publisher::spawn(queue.clone(), 1, 100, Duration::from_secs(60)));
+        let publisher =
+            Arc::new(Publisher::spawn(queue.clone(), sharing(), 1, 100, Duration::from_secs(60)));
         let sale = testing::sale(100);
         let calls: Vec<_> = (0..5)
             .map(|_| {

@@ -3,11 +3,7 @@
 
 use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
-use futures_util::{
-    StreamExt as _,
-    future::{join, join_all},
-    stream,
-};
+use futures_util::{StreamExt as _, future::join, stream};
 use metrics::Histogram;
 use tokio::time::timeout;
 use tracing::Instrument as _;
@@ -179,7 +175,7 @@ impl App {
         }
         let telling =
             stream::iter(sales).for_each_concurrent(TOLD_AT_ONCE, async |(sale_id, news)| {
-                let sharing = join_all(news.orders.iter().map(|order| self.share_order(order)));
+                let sharing = self.order_sharing.share(news.orders.iter().copied());
                 let told =
                     timeout(TELL_WITHIN, join(self.tell_admission(sale_id, &news, spans), sharing))
                         .await;

@@ -5,6 +5,7 @@
 
 mod admission;
 mod ban;
+mod cache;
 mod captcha;
 mod gate;
 mod idempotency;
@@ -29,6 +30,7 @@ pub use admission::{
     AdmissionDecision, AdmissionState, AdmissionView, Availability, Reservation, ReservationPage,
 };
 pub use ban::{Ban, KeptBan};
+pub use cache::CacheEntry;
 pub use captcha::{Captcha, CaptchaPurpose};
 pub use gate::{AbusePolicy, GateDecision, GateRequest, GateView, LimitCheck};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};

@@ -168,6 +168,7 @@ impl Shop {
             failures: gate.clone(),
             captchas: gate,
             admission: Arc::new(MemoryAdmission::default()),
+            checkout: None,
             queue: shared.clone(),
             source: shared.clone(),
             consumer_reports: Arc::new(MemoryConsumerReports::new()),

@@ -5,7 +5,12 @@ mod property;
 
 use std::sync::Arc;
 
-use flashsale::{adapters::memory::MemoryAdmission, contract_tests, ports::Admission};
+use flashsale::{
+    adapters::memory::MemoryAdmission,
+    contract_tests,
+    ports::Admission,
+    testing::{Shop, contract::checkout::CheckoutPorts},
+};
 use futures_util::future::BoxFuture;
 use tokio::runtime::Runtime;
 
@@ -15,7 +20,18 @@ async fn admission() -> ((), Arc<dyn Admission>) {
     ((), Arc::new(MemoryAdmission::default()))
 }
 
+async fn checkout() -> (Shop, Arc<CheckoutPorts>) {
+    let shop = Shop::without_captchas().await;
+    let ports = Arc::new(shop.app.ports.clone().into());
+    (shop, ports)
+}
+
 contract_tests! { admission [] admission() }
+
+mod checkout_memory {
+    use super::*;
+    contract_tests! { checkout [] checkout() }
+}
 
 fn memory() -> Subject {
     let port = Arc::new(MemoryAdmission::default());

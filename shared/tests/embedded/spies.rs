@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use flashsale::{
     adapters::memory::{MemoryAdmission, MemoryCache},
     domain::{
-        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, CreationKey, Order,
-        OrderId, QueueBacklog, QueueDepth, Recorded, Reservation, ReservationPage, Sale,
+        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, CacheEntry, CreationKey,
+        Order, OrderId, QueueBacklog, QueueDepth, Recorded, Reservation, ReservationPage, Sale,
         SaleChange, SaleChanged, SaleCreated, SaleId, SaleTally, SaleTerms, TicketClaims,
         Timestamp, Transition, Unrecordable, UserId,
     },
@@ -246,16 +246,9 @@ impl Cache for SilentCache {
         self.inner.get(key, now).await
     }
 
-    async fn put(
-        &self,
-        key: &str,
-        version: u64,
-        value: &[u8],
-        ttl_ms: u64,
-        now: Timestamp,
-    ) -> Stored<()> {
+    async fn put(&self, entries: &[CacheEntry], now: Timestamp) -> Stored<()> {
         self.answers().await;
-        self.inner.put(key, version, value, ttl_ms, now).await
+        self.inner.put(entries, now).await
     }
 }
 
@@ -273,15 +266,8 @@ impl Cache for CountedCache {
         self.inner.get(key, now).await
     }
 
-    async fn put(
-        &self,
-        key: &str,
-        version: u64,
-        value: &[u8],
-        ttl_ms: u64,
-        now: Timestamp,
-    ) -> Stored<()> {
-        self.inner.put(key, version, value, ttl_ms, now).await
+    async fn put(&self, entries: &[CacheEntry], now: Timestamp) -> Stored<()> {
+        self.inner.put(entries, now).await
     }
 }
 

@@ -12,7 +12,7 @@ use flashsale::{
     contract_tests,
     domain::{AdmissionDecision, AdmissionState, Sale, SaleId},
     ports::{Admission, Clock as _},
-    testing::{self, Claim, START},
+    testing::{self, Claim, START, Shop, contract::checkout::CheckoutPorts},
 };
 use futures_util::future::BoxFuture;
 use tokio::runtime::Runtime;
@@ -33,11 +33,25 @@ async fn admission(url: String) -> ((), Arc<dyn Admission>) {
     ((), Arc::new(Redis::new(&url, &format!("{}:", unique("admission"))).unwrap()))
 }
 
+/// Gate and admission of the server at `url`, asked as the product asks them.
+async fn checkout(url: String) -> (Shop, Arc<CheckoutPorts>) {
+    let shop = Shop::without_captchas().await;
+    let redis = Arc::new(Redis::new(&url, &format!("{}:", unique("checkout"))).unwrap());
+    let in_one_trip = redis.single().map(|single| Arc::new(single) as _);
+    assert_eq!(in_one_trip.is_none(), url.starts_with("redis+cluster"));
+    let ports = CheckoutPorts::of(&redis, in_one_trip, shop.app.ports.clone());
+    (shop, Arc::new(ports))
+}
+
 mod admission_single {
     use super::*;
     contract_tests! {
         admission [#[ignore = "needs servers: infra/test runs it"]]
         admission(servers().redis_url().expect("a Redis was started"))
+    }
+    contract_tests! {
+        checkout [#[ignore = "needs servers: infra/test runs it"]]
+        checkout(servers().redis_url().expect("a Redis was started"))
     }
 }
 
@@ -46,6 +60,10 @@ mod admission_cluster {
     contract_tests! {
         admission [#[ignore = "needs servers: infra/test runs it"]]
         admission(servers().redis_cluster_url().expect("a Redis cluster was started"))
+    }
+    contract_tests! {
+        checkout [#[ignore = "needs servers: infra/test runs it"]]
+        checkout(servers().redis_cluster_url().expect("a Redis cluster was started"))
     }
 }
 

@@ -223,7 +223,7 @@ async fn gate_leaves_nothing_behind() {
         assert_eq!(life_ms == -1, endless, "{key} {life_ms}");
         kinds.insert(kind);
     }
-    let expected = ["ban", "bans", "cache", "failures", "fence", "limit", "sessions", "strikes"];
+    let expected = ["ban", "bans", "cached", "failures", "fence", "limit", "sessions", "strikes"];
     assert_eq!(
         kinds.into_iter().filter(|kind| kind != "lock" && kind != "captcha").collect::<Vec<_>>(),
         expected

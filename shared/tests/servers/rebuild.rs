@@ -77,6 +77,7 @@ impl Two {
                 failures: gate.clone(),
                 captchas: gate.clone(),
                 admission: admission.clone(),
+                checkout: None,
                 queue: rabbit.clone(),
                 source: rabbit.clone(),
                 consumer_reports: redis.clone(),

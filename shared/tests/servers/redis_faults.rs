@@ -11,7 +11,8 @@ use std::{
 
 use flashsale::{
     adapters::redis::Redis,
-    ports::{Cache as _, Health as _, StoreError},
+    domain::CacheEntry,
+    ports::{Cache, Health as _, StoreError},
     testing::{Fault, FaultProxy, START},
 };
 use flashsale_servers::{ServerKind, Servers};
@@ -60,8 +61,13 @@ async fn announced(node: SocketAddr, address: &str) {
     }
 }
 
+async fn put(redis: &Redis, key: &str) -> Result<(), StoreError> {
+    let (key, value) = (key.to_owned(), b"v".to_vec());
+    Cache::put(redis, &[CacheEntry { key, version: 1, value, ttl_ms: 60_000 }], START).await
+}
+
 async fn writes(redis: &Redis) -> Result<(), StoreError> {
-    redis.put("k", 1, b"v", 60_000, START).await
+    put(redis, "k").await
 }
 
 /// Waits until a write succeeds, retrying as callers do.
@@ -291,8 +297,7 @@ async fn redis_cluster_is_used_from_the_start_while_one_of_its_nodes_is_down() {
         let mut writes = JoinSet::new();
         for key in 0..16 {
             let redis = redis.clone();
-            writes
-                .spawn(async move { redis.put(&format!("k{key}"), 1, b"v", 60_000, START).await });
+            writes.spawn(async move { put(&redis, &format!("k{key}")).await });
         }
         writes.join_all().await.iter().filter(|answer| answer.is_ok()).count()
     };

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::expiring_map::ExpiringMap;
 use crate::{
-    domain::Timestamp,
+    domain::{CacheEntry, Timestamp},
     ports::{Cache, Stored},
 };
 
@@ -62,27 +62,26 @@ impl Cache for MemoryCache {
         Ok(value.map(|value| value.to_vec()))
     }
 
-    async fn put(
-        &self,
-        key: &str,
-        version: u64,
-        value: &[u8],
-        ttl_ms: u64,
-        now: Timestamp,
-    ) -> Stored<()> {
-        let new = Kept { version, value: value.into(), expires_at: now.plus_ms(ttl_ms.max(1)) };
+    async fn put(&self, entries: &[CacheEntry], now: Timestamp) -> Stored<()> {
         let mut kept = self.kept();
-        let key = key.to_owned();
-        if kept.get(&key).is_some_and(|earlier| !earlier.over(now) && earlier.version > version) {
-            return Ok(());
+        for CacheEntry { key, version, value, ttl_ms } in entries {
+            let newer = |earlier: &Kept| !earlier.over(now) && earlier.version > *version;
+            if kept.get(key).is_some_and(newer) {
+                continue;
+            }
+            if value.len() > VALUE_BYTES_MAX {
+                // Too long to keep. Remove the older value too, because readers would take it for
+                // the new one.
+                kept.remove(key);
+                continue;
+            }
+            let new = Kept {
+                version: *version,
+                value: value.as_slice().into(),
+                expires_at: now.plus_ms((*ttl_ms).max(1)),
+            };
+            kept.put(key.clone(), new, |kept| kept.over(now));
         }
-        if value.len() > VALUE_BYTES_MAX {
-            // Too long to keep. Remove the older value too, because readers would take it for the
-            // new one.
-            kept.remove(&key);
-            return Ok(());
-        }
-        kept.put(key, new, |kept| kept.over(now));
         Ok(())
     }
 }

@@ -120,7 +120,18 @@ fn decoded_pairs(sale_id: SaleId, pairs: &[(String, String)]) -> Stored<Vec<Rese
         .collect()
 }
 
-fn decision(ticket: &TicketClaims, reply: &[String]) -> Stored<AdmissionDecision> {
+/// The arguments of the reserve script.
+pub(super) fn reserve_arguments(ticket: &TicketClaims, now: Timestamp) -> [Vec<u8>; 4] {
+    [
+        argument(ticket.order_id),
+        argument(ticket.user_id),
+        argument(u8::from(ticket.expired(now))),
+        argument(now.epoch_ms()),
+    ]
+}
+
+/// Reads the reserve script's answer.
+pub(super) fn decision(ticket: &TicketClaims, reply: &[String]) -> Stored<AdmissionDecision> {
     let carried =
         || reply.get(1).ok_or_else(|| corrupt("the answer to a reservation is too short"));
     let reservation = || decoded(ticket.sale_id, ticket.order_id, carried()?);
@@ -167,7 +178,7 @@ fn terms_arguments(terms: &SaleTerms) -> impl Iterator<Item = Vec<u8>> {
 
 impl Redis {
     /// The keys of a sale: sale, held, overdue.
-    fn admission_keys(&self, sale_id: SaleId) -> [String; 3] {
+    pub(super) fn admission_keys(&self, sale_id: SaleId) -> [String; 3] {
         // The hash tag in braces maps all three to one slot.
         ["", ":held", ":overdue"].map(|part| self.key(&format!("admission:{{{sale_id}}}{part}")))
     }
@@ -195,14 +206,9 @@ impl Redis {
 #[async_trait]
 impl Admission for Redis {
     async fn reserve(&self, ticket: &TicketClaims, now: Timestamp) -> Stored<AdmissionDecision> {
-        let arguments = [
-            argument(ticket.order_id),
-            argument(ticket.user_id),
-            argument(u8::from(ticket.expired(now))),
-            argument(now.epoch_ms()),
-        ];
-        let reply: Vec<String> =
-            self.run(&RESERVE, &self.admission_keys(ticket.sale_id), &arguments).await?;
+        let reply: Vec<String> = self
+            .run(&RESERVE, &self.admission_keys(ticket.sale_id), &reserve_arguments(ticket, now))
+            .await?;
         decision(ticket, &reply)
     }
 

@@ -35,14 +35,14 @@ static SCRIPT: LazyLock<Script> =
     LazyLock::new(|| Script::new("gate", include_str!("lua/gate.lua")));
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     Check,
     Enter,
 }
 
 /// The input of one call of the script: the whole request, or its part with one hash tag.
 #[derive(Default)]
-struct Part<'e> {
+pub(super) struct Part<'e> {
     session: Option<(UserId, SessionId)>,
     role: Option<Role>,
     bans: Vec<&'e Subject>,
@@ -52,7 +52,7 @@ struct Part<'e> {
 
 /// The answer of one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ScriptAnswer {
+pub(super) enum ScriptAnswer {
     Entered,
     NoSession,
     WrongRole,
@@ -68,6 +68,17 @@ impl Gate for Redis {
         } else {
             self.ask(request, &whole(request), Mode::Enter).await?
         };
+        self.decided(request, answer).await
+    }
+}
+
+impl Redis {
+    /// The decision, after the ban that is due with it.
+    pub(super) async fn decided(
+        &self,
+        request: &GateRequest,
+        answer: ScriptAnswer,
+    ) -> Stored<GateDecision> {
         if let ScriptAnswer::Limited { limit, ban_due: true, .. } = answer
             && let Some(abuse) = request.abuse
         {
@@ -84,9 +95,7 @@ impl Gate for Redis {
             }
         })
     }
-}
 
-impl Redis {
     async fn enter_by_tag(&self, request: &GateRequest) -> Stored<ScriptAnswer> {
         let parts = by_tag(request);
         if let [only] = parts.as_slice() {
@@ -132,14 +141,11 @@ impl Redis {
         }
         let (keys, arguments) = self.call(request, part, mode);
         let answer: Vec<i64> = self.run(&SCRIPT, &keys, &arguments).await?;
-        read(&answer, part).ok_or_else(|| StoreError::Corrupt {
-            store: "Redis",
-            cause: format!("the gate's script answered {answer:?}"),
-        })
+        part.read(&answer)
     }
 
     /// Keys and arguments, as the script's head describes them.
-    fn call(
+    pub(super) fn call(
         &self,
         request: &GateRequest,
         part: &Part<'_>,
@@ -209,7 +215,7 @@ impl Numbers {
     }
 }
 
-fn whole(request: &GateRequest) -> Part<'_> {
+pub(super) fn whole(request: &GateRequest) -> Part<'_> {
     Part {
         session: request.session,
         role: request.role,
@@ -269,18 +275,27 @@ fn first(a: ScriptAnswer, b: ScriptAnswer) -> ScriptAnswer {
     }
 }
 
-fn read(answer: &[i64], part: &Part<'_>) -> Option<ScriptAnswer> {
-    Some(match *answer {
-        [0] => ScriptAnswer::Entered,
-        [1] => ScriptAnswer::NoSession,
-        [4] => ScriptAnswer::WrongRole,
-        [2, -1] => ScriptAnswer::Banned { until: None },
-        [2, until] => ScriptAnswer::Banned { until: Some(Timestamp::from_epoch_ms(until)) },
-        [3, limit, retry_after_ms, due] => ScriptAnswer::Limited {
-            limit: part.limits.get(usize::try_from(limit).ok()?)?.0,
-            retry_after_ms: u64::try_from(retry_after_ms).ok()?,
-            ban_due: due == 1,
-        },
-        _ => return None,
-    })
+impl Part<'_> {
+    /// Reads the script's answer to this part.
+    pub(super) fn read(&self, answer: &[i64]) -> Stored<ScriptAnswer> {
+        let known = || {
+            Some(match *answer {
+                [0] => ScriptAnswer::Entered,
+                [1] => ScriptAnswer::NoSession,
+                [4] => ScriptAnswer::WrongRole,
+                [2, -1] => ScriptAnswer::Banned { until: None },
+                [2, until] => ScriptAnswer::Banned { until: Some(Timestamp::from_epoch_ms(until)) },
+                [3, limit, retry_after_ms, due] => ScriptAnswer::Limited {
+                    limit: self.limits.get(usize::try_from(limit).ok()?)?.0,
+                    retry_after_ms: u64::try_from(retry_after_ms).ok()?,
+                    ban_due: due == 1,
+                },
+                _ => return None,
+            })
+        };
+        known().ok_or_else(|| StoreError::Corrupt {
+            store: "Redis",
+            cause: format!("the gate's script answered {answer:?}"),
+        })
+    }
 }

@@ -18,7 +18,7 @@
 //! | `lock:{NAME}` | string | `TOKEN:FENCE` of the holder | the lease: here time is the server's own |
 //! | `fence:{NAME}` | string | last fence given out | none; lock names are few |
 //! | `holders:{queue}` | hash | process -> `BEAT SESSION HANDED_BACK RECEIVED DONE REPORTED`: how far a consumer of the queue is | a minute, by the server's own time |
-//! | `cache:{KEY}` | hash | `version` (twenty digits), `value` | its time to live, by the server's own time |
+//! | `cached:{KEY}` | string | version (twenty digits), then the value | its time to live, by the server's own time |
 //!
 //! Except for locks and cache, a key outlives its content by [`SLACK_MS`]: the key's expiry only
 //! collects garbage, and the caller's clock decides whether the content is still valid.
@@ -102,8 +102,8 @@ impl Redis {
         self.key("holders:{queue}")
     }
 
-    pub(super) fn cache_key(&self, key: &str) -> String {
-        self.named(format_args!("cache:{{{key}}}"))
+    pub(super) fn cached_key(&self, key: &str) -> String {
+        self.named(format_args!("cached:{{{key}}}"))
     }
 }
 

@@ -10,6 +10,7 @@ mod blacklist;
 mod cache;
 mod calls;
 mod captchas;
+mod checkout;
 mod connection;
 mod consumer_reports;
 mod errors;
@@ -23,4 +24,5 @@ mod sentinel;
 mod sessions;
 mod slot;
 
+pub use checkout::SingleRedis;
 pub use connection::{Redis, RedisUrlError};

@@ -30,7 +30,7 @@ use super::{App, Client, local_cache::LocalCache};
 use crate::{
     api::SaleView,
     config::CacheTimes,
-    domain::{AdmissionState, Availability, OrderId, Sale, SaleId, Timestamp, UserId},
+    domain::{AdmissionState, Availability, CacheEntry, OrderId, Sale, SaleId, Timestamp, UserId},
     metrics::CacheCounts,
     ports::StoreError,
     problem::Problem,
@@ -339,11 +339,13 @@ impl App {
 
     /// Stores a sale in the shared cache. A failure is only logged.
     pub(super) async fn share_sale(&self, sale: &Sale, now: Timestamp) {
-        let bytes = serde_json::to_vec(sale).expect("a sale can be written as JSON");
-        let ttl_ms = self.config.cache.sale_shared_ms;
-        if let Err(error) =
-            self.ports.cache.put(&cache_key(sale.sale_id), sale.version, &bytes, ttl_ms, now).await
-        {
+        let entry = CacheEntry {
+            key: cache_key(sale.sale_id),
+            version: sale.version,
+            value: serde_json::to_vec(sale).expect("a sale can be written as JSON"),
+            ttl_ms: self.config.cache.sale_shared_ms,
+        };
+        if let Err(error) = self.ports.cache.put(&[entry], now).await {
             tracing::warn!(%error, "shared cache");
         }
     }

@@ -439,9 +439,7 @@ impl App {
     }
 
     async fn share_expired(&self, expired: &[Order], swept: &mut Swept) {
-        for order in expired {
-            self.share_order(order).await;
-        }
+        self.order_sharing.share(expired).await;
         swept.expired += count(expired.len());
     }
 

@@ -3,7 +3,10 @@
 //! the queue.
 
 use crate::app::App;
-use crate::{domain::Timestamp, ports::Stored};
+use crate::{
+    domain::{CacheEntry, Timestamp},
+    ports::Stored,
+};
 
 /// The key in the shared cache; the value is milliseconds since the epoch, in digits.
 const KEY: &str = "queue:worked-off";
@@ -28,11 +31,13 @@ impl App {
             return Ok(());
         }
         let until = now.minus_ms(now_ms.saturating_sub(until_ms)).epoch_ms();
-        let version = u64::try_from(until).unwrap_or_default();
-        self.ports
-            .cache
-            .put(KEY, version, until.to_string().as_bytes(), self.config.cache.order_ms, now)
-            .await
+        let entry = CacheEntry {
+            key: KEY.to_owned(),
+            version: u64::try_from(until).unwrap_or_default(),
+            value: until.to_string().into_bytes(),
+            ttl_ms: self.config.cache.order_ms,
+        };
+        self.ports.cache.put(&[entry], now).await
     }
 
     /// The time before which every published order is in the ledger. `None`: the leader has not

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    domain::{CacheEntry, Timestamp},
     ports::Cache,
     testing::{START, order_id},
 };
@@ -10,12 +11,55 @@ use crate::{
 const LONG_MS: u64 = 600_000;
 const SHORT_MS: u64 = 20;
 
+fn entry(key: &str, version: u64, value: &[u8], ttl_ms: u64) -> CacheEntry {
+    CacheEntry { key: key.to_owned(), version, value: value.to_vec(), ttl_ms }
+}
+
+async fn put(cache: &Arc<dyn Cache>, entries: &[CacheEntry], now: Timestamp) {
+    cache.put(entries, now).await.expect("the cache is written");
+}
+
+/// Entries that are put together are independent; of those with the same key the newest stays.
+pub async fn many_entries(cache: &Arc<dyn Cache>) {
+    let name = order_id();
+    let key = |n: usize| format!("suite-{name}-{n}");
+    let get = async |n: usize| cache.get(&key(n), START).await.expect("the cache is read");
+    put(cache, &[], START).await;
+    // More than an adapter may send at once.
+    let count = 450;
+    put(cache, &[entry(&key(1), 5, b"newer", LONG_MS)], START).await;
+    let all: Vec<_> =
+        (0..count).map(|n| entry(&key(n), 4, n.to_string().as_bytes(), LONG_MS)).collect();
+    put(cache, &all, START).await;
+    for n in 0..count {
+        let expected = if n == 1 { "newer".to_owned() } else { n.to_string() };
+        assert_eq!(get(n).await.as_deref(), Some(expected.as_bytes()), "{n}");
+    }
+    let twice = [
+        entry(&key(2), 10, b"ten", LONG_MS),
+        entry(&key(2), 9, b"nine", LONG_MS),
+        entry(&key(3), 9, b"z", LONG_MS),
+        entry(&key(3), 9, b"a", LONG_MS),
+        entry(&key(4), 5, b"short", SHORT_MS),
+    ];
+    put(cache, &twice, START).await;
+    assert_eq!(get(2).await.as_deref(), Some(&b"ten"[..]));
+    assert_eq!(get(3).await.as_deref(), Some(&b"a"[..]), "of one version the last");
+    tokio::time::sleep(Duration::from_millis(SHORT_MS * 3)).await;
+    let later = START.plus_ms(SHORT_MS);
+    assert_eq!(cache.get(&key(4), later).await.expect("the cache is read"), None);
+    assert_eq!(
+        cache.get(&key(5), later).await.expect("the cache is read").as_deref(),
+        Some(&b"5"[..])
+    );
+}
+
 /// A value is kept for its time to live, and only a newer one replaces it.
 pub async fn newest_version(cache: &Arc<dyn Cache>) {
     let key = format!("suite-{}", order_id());
     let get = async |now| cache.get(&key, now).await.expect("the cache is read");
     let put = async |version, value: &[u8], ttl_ms| {
-        cache.put(&key, version, value, ttl_ms, START).await.expect("the cache is written")
+        put(cache, &[entry(&key, version, value, ttl_ms)], START).await;
     };
     assert_eq!(get(START).await, None);
     put(9, b"nine", LONG_MS).await;
@@ -40,7 +84,8 @@ pub async fn newest_version(cache: &Arc<dyn Cache>) {
     tokio::time::sleep(Duration::from_millis(SHORT_MS * 3)).await;
     let later = START.plus_ms(SHORT_MS);
     assert_eq!(get(later).await, None);
-    cache.put(&key, 1, b"one", LONG_MS, later).await.expect("the cache is written");
+    let one = [entry(&key, 1, b"one", LONG_MS)];
+    cache.put(&one, later).await.expect("the cache is written");
     assert_eq!(get(later).await.as_deref(), Some(&b"one"[..]));
 
     // A reader never sees an older version after a newer one, even with many concurrent writers.
@@ -51,10 +96,9 @@ pub async fn newest_version(cache: &Arc<dyn Cache>) {
             tokio::spawn(async move {
                 for step in 0..25_u64 {
                     let version = step * 8 + writer;
-                    cache
-                        .put(&key, version, version.to_string().as_bytes(), LONG_MS, START)
-                        .await
-                        .expect("the cache is written");
+                    let value = version.to_string();
+                    let entries = [entry(&key, version, value.as_bytes(), LONG_MS)];
+                    cache.put(&entries, START).await.expect("the cache is written");
                 }
             })
         })

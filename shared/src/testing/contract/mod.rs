@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod cache;
+pub mod checkout;
 pub mod consumer_reports;
 pub mod gate;
 pub mod ledger;
@@ -19,6 +20,11 @@ pub mod schema;
 macro_rules! contract_tests {
     (admission $attributes:tt $new:expr) => {
         $crate::contract_tests! { @each admission $attributes $new; reserve orders rebuild crowd }
+    };
+    (checkout $attributes:tt $new:expr) => {
+        $crate::contract_tests! { @each checkout $attributes $new;
+            entered_is_decided refused_reserves_nothing crowd_is_bounded
+        }
     };
     (ledger $attributes:tt $new:expr) => {
         $crate::contract_tests! { @each ledger $attributes $new;
@@ -46,7 +52,7 @@ macro_rules! contract_tests {
         $crate::contract_tests! { @each locks $attributes $new; one_holder exclusion }
     };
     (cache $attributes:tt $new:expr) => {
-        $crate::contract_tests! { @each cache $attributes $new; newest_version }
+        $crate::contract_tests! { @each cache $attributes $new; newest_version many_entries }
     };
     (consumer_reports $attributes:tt $new:expr) => {
         $crate::contract_tests! { @each consumer_reports $attributes $new; last_report_of_each }

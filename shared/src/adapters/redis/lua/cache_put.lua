@@ -1,12 +1,15 @@
--- Stores a value unless the cache has one with a higher version.
+-- Stores values unless the cache has them with a higher version.
 --
--- KEYS  1 entry
--- ARGV  1 version, twenty digits, so that they compare as text; 2 value; 3 life, milliseconds
+-- KEYS  entries; a key may appear more than once
+-- ARGV  1... for each key: its content, that is the version (twenty digits, so that they compare as
+--       text) and the value; its life, milliseconds
 
-local kept = redis.call('HGET', KEYS[1], 'version')
-if kept and kept > ARGV[1] then
-  return 0
+local known, stored = redis.call('MGET', unpack(KEYS)), {}
+for i, key in ipairs(KEYS) do
+  local entry, earlier = ARGV[2 * i - 1], stored[key] or known[i]
+  if not (earlier and string.sub(earlier, 1, 20) > string.sub(entry, 1, 20)) then
+    redis.call('SET', key, entry, 'PX', ARGV[2 * i])
+    stored[key] = entry
+  end
 end
-redis.call('HSET', KEYS[1], 'version', ARGV[1], 'value', ARGV[2])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
