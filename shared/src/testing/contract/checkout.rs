@@ -150,8 +150,9 @@ pub async fn entered_is_decided(ports: &Arc<CheckoutPorts>) {
     assert!(
         matches!(again, Ok(AdmissionDecision::Again(held)) if held.order == order && !held.settled)
     );
-    let other = TicketClaims { order_id: order_id(), ..buyer.ticket() };
     let now = START.plus_ms(20_000);
+    let other =
+        TicketClaims { order_id: order_id(), exp_ms: now.plus_ms(1).epoch_ms(), ..buyer.ticket() };
     let bought = AdmissionDecision::AlreadyBought { order_id: order.order_id };
     assert_eq!(ports.ask(&buyer.request(now), &other).await, Ok(bought));
     assert_eq!(ports.held(&sale).await, 1);
