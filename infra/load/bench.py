@@ -53,6 +53,7 @@ MEASURES = {
         Measure("local.ticket_64", "ticket issued, servers, 64 connections", "/s", EVALSHA, at_least=0.55),
         Measure("local.ticket_2000", "ticket issued, servers, 2,000 connections", "/s", EVALSHA, at_least=0.55),
         Measure("local.orders", "durable orders until they are rows, servers, 64 connections", "/s", "single confirms, 64 in flight", at_least=0.5),
+        Measure("local.orders_processor", "processor time per durable order, emulator and servers", "µs"),
         Measure("local.size_stock", f"processor time per order, servers, {SMALL_SALES} sales of {LARGE_STOCK:,} units", "µs", f"{SMALL_SALES} sales of {SMALL_STOCK:,}", at_most=1.1),
         Measure("local.size_sold", f"processor time per order, servers, {SMALL_SALES * SMALL_STOCK:,} orders of one sale", "µs", f"{SMALL_STOCK:,} orders each of {SMALL_SALES} sales", at_most=1.1),
         Measure("local.order_memory", "memory per order, emulator, servers", "bytes"),
@@ -115,8 +116,28 @@ class Server:
         return resident(self.pid)
 
     def processor_seconds(self):
-        stat = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+        return processor_seconds(self.pid)
+
+
+def processor_seconds(pid):
+    """User and system time of a process."""
+    stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def descendants(pid):
+    """The process and all that it has started, with their names."""
+    started = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, rest = stat.read_text().split("(", 1)[1].rsplit(")", 1)
+            started.setdefault(int(rest.split()[1]), []).append((int(stat.parent.name), name))
+    waiting, found = [pid], []
+    while waiting:
+        children = started.get(waiting.pop(), [])
+        found += children
+        waiting += [child for child, _ in children]
+    return found
 
 
 def resident(pid):
@@ -166,6 +187,8 @@ class Bench:
     name = None
     # Of the orders measure, before it is known how many are sold.
     orders_guess = 20_000
+    # Whose processor time is shown.
+    processes = ["emulator"]
 
     def __init__(self, options, work):
         self.options, self.work = options, work
@@ -324,7 +347,8 @@ class Bench:
         }
 
     def consumption(self, emulator):
-        return {"memory": emulator.rss(), "processor": emulator.processor_seconds()}
+        processor = emulator.processor_seconds()
+        return {"memory": emulator.rss(), "processor": processor, "processor_emulator": processor}
 
     def orders(self, baseline):
         """Durable orders per second; memory per order."""
@@ -333,16 +357,20 @@ class Bench:
         if not self.wants(key, memory):
             return
         for _ in self.rounds():
-            round_, sizes, redis = {"baseline": baseline()}, {}, {}
+            round_, sizes, redis, processor = {"baseline": baseline()}, {}, {}, {}
             for side, binary in self.sides.items():
                 result = self.enough_buyers(side, binary)
                 round_[side], sizes[side], redis[side] = result["rate"], result["memory"], result.get("redis_memory")
                 round_[f"{side}_p99_ms"], round_[f"{side}_drain_s"] = result["p99_ms"], result["drain_s"]
                 print(f"  {side}: {result['sold']:,} orders, those with a 202 rows {result['drain_s']:.2f} s after the last request", flush=True)
+                each = {who: 1e6 * result[f"processor_{who}"] for who in self.processes if result[f"processor_{who}"]}
+                processor[side] = sum(each.values())
+                print(f"  {side}: processor time per order: {', '.join(f'{who} {micros:.0f} µs' for who, micros in each.items())}", flush=True)
             self.record(key, round_)
             self.record(memory, sizes)
             if self.name == "local":
                 self.record("local.order_redis", redis)
+                self.record("local.orders_processor", processor)
 
     def enough_buyers(self, side, binary):
         """Sells for the time of a round, again with more buyers if they ran out."""
@@ -516,6 +544,9 @@ class Local(Bench):
 
     name = "local"
     seconds_to_sell = 12
+    # The names of the servers' processes.
+    SERVERS = {"redis-server": "Redis", "beam.smp": "RabbitMQ", "mariadbd": "MariaDB", "mysqld": "MySQL"}
+    processes = ["emulator", *SERVERS.values()]
 
     def __enter__(self):
         command = [str(self.options.baseline), "servers", str(self.work / "servers")]
@@ -545,6 +576,10 @@ class Local(Bench):
     def consumption(self, emulator):
         own = super().consumption(emulator)
         own["processor"] += self.redis.processor_seconds()
+        own |= {f"processor_{who}": 0.0 for who in self.SERVERS.values()}
+        for pid, name in descendants(self.servers.pid):
+            if who := self.SERVERS.get(name):
+                own[f"processor_{who}"] += processor_seconds(pid)
         return own | {"redis_memory": self.redis.memory()}
 
     def confirms(self):

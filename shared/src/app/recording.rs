@@ -231,20 +231,31 @@ fn left_to_the_sweeper(sale_id: SaleId, orders: usize, outcome: Stored<()>) {
 
 /// Parses a message, or returns why it can't be used.
 fn read(body: &[u8]) -> Result<QueueMessage, String> {
+    match serde_json::from_slice::<QueueMessage>(body) {
+        Ok(message) if message.v == QueueMessage::VERSION => Ok(message),
+        Ok(QueueMessage { v, .. }) => Err(unknown_version(v)),
+        Err(error) => Err(unreadable(body, &error)),
+    }
+}
+
+/// Why a message can't be read: most of all because of its version.
+fn unreadable(body: &[u8], error: &serde_json::Error) -> String {
     #[derive(serde::Deserialize)]
     struct Version {
         v: u32,
     }
-    let version: Version =
-        serde_json::from_slice(body).map_err(|error| format!("not a message of ours: {error}"))?;
-    if version.v != QueueMessage::VERSION {
-        return Err(format!(
-            "message version {} is unknown, this worker reads version {}: a newer release has written it, and can use it when it is tried again",
-            version.v,
-            QueueMessage::VERSION
-        ));
+    match serde_json::from_slice(body) {
+        Ok(Version { v: QueueMessage::VERSION }) => format!("not a version 1 message: {error}"),
+        Ok(Version { v }) => unknown_version(v),
+        Err(error) => format!("not a message of ours: {error}"),
     }
-    serde_json::from_slice(body).map_err(|error| format!("not a version 1 message: {error}"))
+}
+
+fn unknown_version(v: u32) -> String {
+    format!(
+        "message version {v} is unknown, this worker reads version {}: a newer release has written it, and can use it when it is tried again",
+        QueueMessage::VERSION
+    )
 }
 
 #[cfg(test)]
@@ -260,6 +271,7 @@ mod tests {
         let body = serde_json::to_vec(&message).unwrap();
         assert_eq!(read(&body), Ok(message));
         assert!(read(br#"{"v":2,"orders":[],"new":1}"#).unwrap_err().contains("version 2"));
+        assert!(read(br#"{"v":2,"orders":{}}"#).unwrap_err().contains("version 2"));
         assert!(read(br#"{"v":1,"orders":[{}]}"#).unwrap_err().starts_with("not a version 1"));
         assert!(read(b"hello").unwrap_err().starts_with("not a message"));
         let text = String::from_utf8(body).unwrap().replace("\"price\"", "\"prize\"");

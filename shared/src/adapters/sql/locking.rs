@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::{
     CHUNK, Failure, FromRow, Row, Statement, Transaction, Value,
     rows::{ORDER_COLUMNS, signed},
+    statement::row_groups,
 };
 use crate::domain::{LedgerSale, NewOrder, Order, OrderId, SaleId};
 
@@ -65,8 +66,8 @@ pub(super) async fn insert<S: Transaction>(
     transaction: &mut S,
     orders: &[NewOrder],
 ) -> Result<(), Failure> {
-    for chunk in orders.chunks(CHUNK) {
-        let rows = chunk.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+    for group in row_groups(orders, CHUNK) {
+        let rows = group.iter().map(row).collect::<Result<Vec<_>, _>>()?;
         let insert =
             Statement::new(format!("INSERT INTO orders ({ORDER_COLUMNS}, active_slot) VALUES "))
                 .rows(rows);

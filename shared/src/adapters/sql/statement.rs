@@ -118,18 +118,21 @@ impl Statement {
         self
     }
 
-    /// Appends `(?, …), (?, …), …`, one list per row.
+    /// Appends `(?, …), (?, …), …`, one list per row. The text is worth keeping prepared for the
+    /// numbers of rows that [`row_groups`] gives.
     pub(super) fn rows<const N: usize>(
         mut self,
         rows: impl IntoIterator<Item = [Value; N]>,
     ) -> Self {
-        for (index, row) in rows.into_iter().enumerate() {
-            if index > 0 {
+        let mut count = 0;
+        for row in rows {
+            if count > 0 {
                 self.sql.push_str(", ");
-                self.reusable = false;
             }
             self = self.tuple(row);
+            count += 1;
         }
+        self.reusable &= count <= FEW_ROWS || count.is_power_of_two();
         self
     }
 
@@ -147,6 +150,25 @@ impl Statement {
     pub(in crate::adapters) fn is_reusable(&self) -> bool {
         self.reusable
     }
+}
+
+/// Up to this number of rows each number has a text of its own.
+const FEW_ROWS: usize = 15;
+
+/// Splits rows into groups of at most `most`, a power of two: first groups whose sizes are powers
+/// of two, then the few that are left. So statements with any number of rows have few different
+/// texts, and most are already prepared.
+pub(super) fn row_groups<T>(mut rows: &[T], most: usize) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let size = match rows.len() {
+            0 => return None,
+            few @ 1..=FEW_ROWS => few,
+            many => (1 << many.ilog2()).min(most),
+        };
+        let (group, rest) = rows.split_at(size);
+        rows = rest;
+        Some(group)
+    })
 }
 
 #[cfg(test)]
@@ -170,6 +192,25 @@ mod tests {
             .rows([[Value::Int(1), Value::Null], [Value::Int(2), Value::from("y")]]);
         assert_eq!(rows.text(), "INSERT INTO t VALUES (?, ?), (?, ?)");
         assert_eq!(rows.values().len(), 4);
-        assert!(!rows.is_reusable());
+        assert!(rows.is_reusable());
+    }
+
+    #[test]
+    fn any_number_of_rows_is_written_with_few_texts() {
+        let rows: Vec<i64> = (0..2_000).collect();
+        let mut sizes = std::collections::BTreeSet::new();
+        for count in 0..rows.len() {
+            let groups: Vec<_> = row_groups(&rows[..count], 512).collect();
+            assert_eq!(groups.concat(), rows[..count], "each row once, in order");
+            for group in groups {
+                let insert = Statement::new("").rows(group.iter().map(|n| [Value::Int(*n)]));
+                assert!(insert.is_reusable());
+                sizes.insert(group.len());
+            }
+        }
+        assert_eq!(sizes.len(), 21);
+        assert_eq!(sizes.last(), Some(&512));
+        let odd = Statement::new("").rows(rows[..17].iter().map(|n| [Value::Int(*n)]));
+        assert!(!odd.is_reusable());
     }
 }
