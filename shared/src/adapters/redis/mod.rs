@@ -2,7 +2,7 @@
 //!
 //! All decisions are Lua scripts, so each is atomic and takes one round trip. Their sources are in
 //! `lua/`, beside the code that loads them. The keys of one script share a hash tag, `{user}` or
-//! `{sale}`, so that a cluster can run it. [`keys`] lists every key of the gate, the locks and the
+//! `{sale}`, so that a cluster can run it; on a single server a script may use several. [`keys`] lists every key of the gate, the locks and the
 //! cache.
 
 mod admission;
