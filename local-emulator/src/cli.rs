@@ -133,8 +133,8 @@ pub enum Command {
     Sales(SalesCommand),
     /// Run one function once, with an event of Lambda's
     Invoke {
-        /// captcha, login, sales, seckill, order-status, admin, order-worker, sweeper, or one of
-        /// the configuration
+        /// captcha, login, sales, seckill, waiting-room, order-status, admin, order-worker, sweeper,
+        /// or one of the configuration
         function: String,
         /// The event, JSON; `-` for standard input
         #[arg(long, value_name = "FILE")]
@@ -212,7 +212,53 @@ pub enum SalesCommand {
         starts_in: u64,
         #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = parse_duration_ms)]
         ends_in: u64,
+        /// Who gets the units: the first who order, or users who enter and are drawn
+        #[arg(long, value_enum, default_value = "first-come")]
+        allocation: AllocationWord,
+        /// When entries for a draw open
+        #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = parse_duration_ms)]
+        entries_open_in: u64,
+        /// How long an invitation to buy lasts in a draw [default: 120]
+        #[arg(long, value_name = "SECONDS")]
+        invite_seconds: Option<u32>,
+        /// Only users who registered before this may take part, RFC 3339
+        #[arg(long, value_name = "TIME")]
+        eligible_registered_before: Option<flashsale::domain::Timestamp>,
     },
+    /// Write the entries of a sale by draw as CSV: `user_id,arrival,invited_as`
+    ExportEntries {
+        #[arg(long, value_name = "SALE_ID")]
+        sale: flashsale::domain::SaleId,
+        #[arg(long, value_name = "FILE.csv")]
+        out: std::path::PathBuf,
+    },
+    /// Recompute the places of a draw from exported entries and the revealed seed: exit 0 when
+    /// everybody was invited in turn, 1 with each user who was not. Needs no store
+    VerifyDraw {
+        #[arg(long, value_name = "SALE_ID")]
+        sale: flashsale::domain::SaleId,
+        /// As `export-entries` wrote it
+        #[arg(long, value_name = "FILE.csv")]
+        entries: std::path::PathBuf,
+        /// The seed, 64 hexadecimal digits
+        #[arg(long)]
+        seed: flashsale::domain::Seed,
+        /// The hash of the seed that was published before the first entry
+        #[arg(long)]
+        seed_hash: flashsale::domain::SeedHash,
+        /// The value of the sale's beacon, if it named one
+        #[arg(long)]
+        beacon_value: Option<String>,
+        /// Write `place,user_id,score` here
+        #[arg(long, value_name = "FILE.csv")]
+        out: Option<std::path::PathBuf>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AllocationWord {
+    FirstCome,
+    Draw,
 }
 
 impl Arguments {

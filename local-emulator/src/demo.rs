@@ -66,17 +66,12 @@ pub async fn prepare(app: &App, mode: Mode) -> anyhow::Result<()> {
     let sale_id = match open {
         Some(sale) => sale.sale_id,
         None => {
+            let title = "Demo: a phone for the price of its case";
             let sale = NewSale {
-                title: "Demo: a phone for the price of its case".to_owned(),
                 description: "One hundred units, one for each buyer.".to_owned(),
                 image_url: "/assets/shop/demo.svg".to_owned(),
-                price: 1_999,
                 original_price: Some(49_900),
-                currency: None,
-                stock: 100,
-                per_user_limit: None,
-                starts_at: now,
-                ends_at: now.plus_ms(24 * 3_600_000),
+                ..NewSale::new(title, 1_999, 100, now..now.plus_ms(24 * 3_600_000))
             };
             app.create_sale(sale)
                 .await

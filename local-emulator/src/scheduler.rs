@@ -96,6 +96,7 @@ impl Measures {
             settled,
             rebuilt,
             reconciled,
+            invited,
             overdue,
             rebuilding,
             failed,
@@ -108,6 +109,7 @@ impl Measures {
             ("settled", settled),
             ("rebuilt", rebuilt),
             ("reconciled", reconciled),
+            ("invited", invited),
         ] {
             STEPS.add(step, u64::from(*count));
         }

@@ -163,7 +163,7 @@ declare! {
     SWEEP_SECONDS "flashsale_sweep_seconds" REQUEST_SECONDS [] Always Emulator
         "Time of one tick of the sweeper.";
     SWEPT "flashsale_swept_total" COUNTER ["step"] Always Emulator
-        "What sweeps have done: ends of sessions and bans shared, orders expired, units returned, overdue orders republished or settled, admissions rebuilt, reservations reconciled.";
+        "What sweeps have done: ends of sessions and bans shared, orders expired, units returned, overdue orders republished or settled, admissions rebuilt, reservations reconciled, users invited to buy.";
     SWEEP_STEPS_FAILED "flashsale_sweep_steps_failed_total" COUNTER [] Always Emulator
         "Steps of sweeps that failed and are tried again by the next sweep.";
     OVERDUE "flashsale_overdue_orders" GAUGE [] Always Emulator
@@ -171,6 +171,8 @@ declare! {
     REBUILDING "flashsale_admission_rebuilding_sales" GAUGE [] Always Emulator
         "Sales whose admission was being rebuilt in this instance's last sweep; 0 when it does not lead.";
 
+    ENTRIES "flashsale_entries_total" COUNTER ["outcome"] Event Functions
+        "Entries in draws: entered, or the slug of the problem.";
     TICKETS "flashsale_tickets_total" COUNTER ["outcome"] Always Functions
         "Ticket requests: issued, or the slug of the problem.";
     ORDERS "flashsale_orders_total" COUNTER ["outcome"] Always Functions
@@ -185,14 +187,16 @@ declare! {
         "Sign-ins: opened (a session), or the slug of the problem.";
     ORDERS_RECORDED "flashsale_orders_recorded_total" COUNTER ["outcome"] Always Functions
         "Orders from the queue: confirmed, the reason of their rejection, known (recorded before) or unrecordable.";
+    ENTRIES_RECORDED "flashsale_entries_recorded_total" COUNTER ["outcome"] Event Functions
+        "Entries from the queue: in-time, late, or unrecordable (the sale is not by draw). A repeated entry counts again.";
     ORDER_SECONDS_TO_FINAL "flashsale_order_final_seconds" ORDER_SECONDS [] Always Functions
         "Time from an order's admission until the worker had recorded it, confirmed or rejected.";
     MESSAGES_PARKED "flashsale_messages_parked_total" COUNTER [] Event Functions
         "Messages that the order worker parked because they can't be used.";
     PUBLISH_SECONDS "flashsale_publish_seconds" STORE_SECONDS ["outcome"] Always Functions
-        "Time until the queue confirmed a group of orders: confirmed, unavailable (nothing happened) or unknown.";
+        "Time until the queue confirmed a group of orders or entries: confirmed, unavailable (nothing happened) or unknown.";
     PUBLISH_GROUP "flashsale_publish_group_orders" GROUP [] Always Functions
-        "Orders that shared one publish.";
+        "Orders or entries that shared one publish.";
     CAPTCHAS_DRAWN "flashsale_captchas_drawn_total" COUNTER [] Event Functions
         "Captchas that were handed out.";
     CAPTCHA_ANSWERS "flashsale_captcha_answers_total" COUNTER ["outcome"] Event Functions

@@ -12,11 +12,12 @@ use async_trait::async_trait;
 
 use crate::domain::{
     AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Ban, CacheEntry, Captcha,
-    CaptchaId, ConsumerProgress, ConsumerReport, CreationKey, DeadLetter, Delivery, GateDecision,
-    GateRequest, KeptBan, KeptSession, Lease, Opening, Order, OrderId, Phone, QueueBacklog,
-    QueueDepth, Recorded, Reservation, ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated,
-    SaleId, SaleTally, SaleTerms, Session, SessionId, Subject, TicketClaims, Timestamp, Transition,
-    Unrecordable, User, UserChange, UserCreated, UserId,
+    CaptchaId, ConsumerProgress, ConsumerReport, CreationKey, DeadLetter, Delivery, Draw, Entry,
+    GateDecision, GateRequest, Invitation, KeptBan, KeptSession, Lease, LineKey, NoDraw, Opening,
+    Order, OrderId, Phone, QueueBacklog, QueueDepth, Recorded, RecordedEntry, Reservation,
+    ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated, SaleId, SaleTally, SaleTerms,
+    Seed, Session, SessionId, Subject, TicketClaims, Timestamp, Transition, Unrecordable, User,
+    UserChange, UserCreated, UserId,
 };
 
 /// A store's failure, classified by what the caller can do about it.
@@ -214,6 +215,52 @@ pub trait OrderLedger: Send + Sync {
     ) -> Stored<Vec<Order>>;
     /// Computes a sale's totals from its rows by a scan of all its orders.
     async fn tally(&self, sale_id: SaleId) -> Stored<SaleTally>;
+}
+
+/// Draws of sales, with their entries and invitations, as the ledger keeps them. Methods that change
+/// a draw lock its row first, so that its numbers and its entries' rows agree.
+#[async_trait]
+pub trait DrawLedger: Send + Sync {
+    /// Stores the seed of a sale that is about to be created by draw. A repeat changes nothing. A
+    /// draw without a sale is harmless.
+    async fn prepare(&self, sale_id: SaleId, seed: &Seed) -> Stored<()>;
+    /// The sale's draw. `None`: the sale is not by draw.
+    async fn draw(&self, sale_id: SaleId) -> Stored<Option<Draw>>;
+    /// Stores the value of the beacon that the sale named, unless one is stored or entries are
+    /// still open. `false` when nothing was stored and another value or none stands.
+    async fn set_beacon_value(&self, sale_id: SaleId, value: &str) -> Stored<bool>;
+    /// Records entries in one transaction and returns one outcome per entry in the given order. An
+    /// entry is late when its sale's entries are closed or it was accepted at or after the sale's
+    /// start; late entries get the next numbers of arrival in the given order. An entry of a user
+    /// who has one already is returned as it was first recorded.
+    async fn enter(&self, entries: &[Entry]) -> Stored<Vec<Result<RecordedEntry, NoDraw>>>;
+    /// The user's entry.
+    async fn entry(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<RecordedEntry>>;
+    /// The sale's entries in ascending order of user id, beginning after `after`, at most `limit`.
+    async fn entries(
+        &self,
+        sale_id: SaleId,
+        after: Option<UserId>,
+        limit: u32,
+    ) -> Stored<Vec<RecordedEntry>>;
+    /// Closes entries: later ones are late. Returns the draw as it is now. A repeat changes
+    /// nothing.
+    async fn close_entries(&self, sale_id: SaleId, now: Timestamp) -> Stored<Option<Draw>>;
+    /// Stores invitations of the next users in the line; their places begin with the number of
+    /// invitations so far. `false`, and nothing is stored, when they don't, because another process
+    /// invited in between.
+    async fn invite(&self, sale_id: SaleId, next: &[Invitation]) -> Stored<bool>;
+    /// The sale's invitations in the order of places, beginning with place `from`, at most `limit`.
+    async fn invitations(&self, sale_id: SaleId, from: u64, limit: u32) -> Stored<Vec<Invitation>>;
+    /// Invitations that last at `now` and whose user has never had an order of the sale, in the
+    /// order of places, beginning with place `from`, at most `limit`.
+    async fn unused_invitations(
+        &self,
+        sale_id: SaleId,
+        now: Timestamp,
+        from: u64,
+        limit: u32,
+    ) -> Stored<Vec<Invitation>>;
 }
 
 /// Sessions, as the ledger keeps them. A session is opened and ended here first and then in the
@@ -438,6 +485,59 @@ pub trait Checkout: Send + Sync {
     ) -> Stored<Result<AdmissionDecision, GateDecision>>;
 }
 
+/// The line of a sale by draw, beside its reservations: who stands where, and who may buy now. It is
+/// derived from the ledger and rebuilt from there. In such a sale [`Admission::reserve`] gives a
+/// unit only to a user whose invitation lasts, and removes the invitation in the same step; so units
+/// held and invitations together never exceed the stock by an invitation.
+#[async_trait]
+pub trait Line: Send + Sync {
+    /// Adds users with their keys. A repeat changes nothing. Does nothing when the sale is `Missing`:
+    /// the rebuild adds all entries of the ledger.
+    async fn add(&self, sale_id: SaleId, entries: &[(UserId, LineKey)]) -> Stored<()>;
+    /// Number of users in the line.
+    async fn length(&self, sale_id: SaleId) -> Stored<LineLength>;
+    /// The user's key.
+    async fn key(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<LineKey>>;
+    /// The user's place, from 0 on.
+    async fn place(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<u64>>;
+    /// The users behind `after` (from the front when `None`), in the order of the line, at most
+    /// `limit`.
+    async fn next(
+        &self,
+        sale_id: SaleId,
+        after: Option<(LineKey, UserId)>,
+        limit: u32,
+    ) -> Stored<Vec<(UserId, LineKey)>>;
+    /// The key of every `step`-th of the first `count` users, beginning with the first.
+    async fn sample(&self, sale_id: SaleId, count: u64, step: u64) -> Stored<Vec<LineKey>>;
+    /// Forgets invitations that ended at or before `now`, then counts. `None` when admission for
+    /// the sale is not open.
+    async fn free(&self, sale_id: SaleId, now: Timestamp) -> Stored<Option<FreeUnits>>;
+    /// Adds invitations and notes that the first `invited` places were invited. Does nothing when
+    /// the store has noted more.
+    async fn invite(&self, sale_id: SaleId, next: &[Invitation], invited: u64) -> Stored<()>;
+}
+
+/// The answer of [`Line::length`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LineLength {
+    /// Users whose entries were in time.
+    pub in_time: u64,
+    /// Users whose entries were late.
+    pub late: u64,
+}
+
+/// The answer of [`Line::free`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FreeUnits {
+    /// Units that are neither held by an order nor promised by an invitation.
+    pub free: u32,
+    /// Invitations that last.
+    pub open_invitations: u32,
+    /// How many places the store knows to be invited.
+    pub invited: u64,
+}
+
 // -------------------------------------------------------------------------------------------------
 // Hand-off: the order queue
 // -------------------------------------------------------------------------------------------------
@@ -452,6 +552,9 @@ pub trait OrderQueue: Send + Sync {
     /// and the queue confirmed it (a majority of a quorum queue, or a synced commit). Returns
     /// within [`PUBLISH_LIMIT_MS`].
     async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()>;
+    /// Makes entries of sales by draw durable as one message, as [`OrderQueue::publish`] does with
+    /// orders.
+    async fn publish_entries(&self, entries: &[Entry]) -> Stored<()>;
     /// How many publishes may run at once so that they are faster than one after the other: 1 where
     /// each waits for the one before.
     fn publishes_at_once(&self) -> usize;
@@ -578,6 +681,7 @@ pub struct Background {
     pub ban_ledger: Arc<dyn BanLedger>,
     pub sales: Arc<dyn Sales>,
     pub orders: Arc<dyn OrderLedger>,
+    pub draws: Arc<dyn DrawLedger>,
 }
 
 /// Every port of one backend, as `wire` assembles them.
@@ -590,6 +694,7 @@ pub struct Ports {
     pub users: Arc<dyn Users>,
     pub sales: Arc<dyn Sales>,
     pub orders: Arc<dyn OrderLedger>,
+    pub draws: Arc<dyn DrawLedger>,
     pub signing_keys: Arc<dyn SigningKeys>,
     pub gate: Arc<dyn Gate>,
     pub session_ledger: Arc<dyn SessionLedger>,
@@ -602,6 +707,7 @@ pub struct Ports {
     /// Asks the gate and the admission store in one trip. `None`: no server has the data of both,
     /// and [`Ports`] asks one after the other.
     pub checkout: Option<Arc<dyn Checkout>>,
+    pub line: Arc<dyn Line>,
     pub queue: Arc<dyn OrderQueue>,
     pub source: Arc<dyn OrderSource>,
     pub consumer_reports: Arc<dyn ConsumerReports>,

@@ -144,6 +144,18 @@ problems! {
     AlreadyBought { order_id: OrderId }:
         "already-bought", 409, "Already bought",
         "The user holds as many orders of this sale as one user may; `order_id` names one.";
+    EntriesNotOpen { entries_open_at: Timestamp }:
+        "entries-not-open", 409, "Entries are not open yet",
+        "Entries for the draw are accepted from `entries_open_at` on.";
+    NotEligible { registered_before: Timestamp }:
+        "not-eligible", 403, "Not eligible for this sale",
+        "Only users who registered before `registered_before` may take part.";
+    NotInvited { poll_after_ms: u64 }:
+        "not-invited", 409, "Not invited",
+        "The sale is by draw, and it is not the user's turn: there is no entry, others come first, or the invitation has ended. Ask for the state of the entry after `poll_after_ms` milliseconds.";
+    DrawNotOver { ends_at: Timestamp }:
+        "draw-not-over", 409, "The draw is not over",
+        "The seed and the places are published when the sale has ended, at `ends_at`.";
     BadTicket:
         "bad-ticket", 403, "The ticket is not valid",
         "It was not issued here, or for another user, session or sale: ask for a new one.";
@@ -152,7 +164,7 @@ problems! {
         "It was not used in time and no order was made of it: ask for a new one.";
     NotDurableYet { retry_after_ms: u64 }:
         "not-durable-yet", 503, "Not durable yet",
-        "The order could not be stored safely at the moment. Send the same ticket again after `Retry-After` seconds: it gives the same order.";
+        "The order or the entry could not be stored safely at the moment. Send the same request again after `Retry-After` seconds: it gives the same order, or the same entry.";
     OrderQueued:
         "order-queued", 409, "The order is still queued",
         "It has not been recorded yet, which takes a moment: try again after `Retry-After` seconds.";
@@ -200,6 +212,7 @@ impl Problem {
             Self::BadHeader(why) | Self::Forbidden(why) => (*why).to_owned(),
             Self::RateLimited { name, .. } => format!("limit {name:?} is used up"),
             Self::SaleNotOpen { starts_at } => format!("opens at {starts_at}"),
+            Self::EntriesNotOpen { entries_open_at } => format!("open at {entries_open_at}"),
             _ => return None,
         })
     }
@@ -219,6 +232,14 @@ impl Problem {
             Self::WeakPassword { field, .. } => json!({ "field": field }),
             Self::Banned { until: Some(until) } => json!({ "until": until }),
             Self::SaleNotOpen { starts_at } => json!({ "starts_at": starts_at }),
+            Self::EntriesNotOpen { entries_open_at } => {
+                json!({ "entries_open_at": entries_open_at })
+            }
+            Self::NotEligible { registered_before } => {
+                json!({ "registered_before": registered_before })
+            }
+            Self::NotInvited { poll_after_ms } => json!({ "poll_after_ms": poll_after_ms }),
+            Self::DrawNotOver { ends_at } => json!({ "ends_at": ends_at }),
             Self::AlreadyBought { order_id } => json!({ "order_id": order_id }),
             Self::OrderFinal { status } => json!({ "order_status": status }),
             _ => Value::Null,

@@ -23,8 +23,8 @@ use crate::{
     domain::schema::{Migrated, Schema},
     ports::{
         Admission, Background, BanLedger, Blacklist, Cache, Captchas, Checkout, ConsumerReports,
-        DeadLetters, Failures, Gate, Health, LedgerClock, Locks, OrderLedger, OrderQueue,
-        OrderSource, Ports, Sales, SessionLedger, Sessions, SigningKeys, Users,
+        DeadLetters, DrawLedger, Failures, Gate, Health, LedgerClock, Line, Locks, OrderLedger,
+        OrderQueue, OrderSource, Ports, Sales, SessionLedger, Sessions, SigningKeys, Users,
     },
 };
 
@@ -72,6 +72,7 @@ struct Ledger {
     ban_ledger: Arc<dyn BanLedger>,
     sales: Arc<dyn Sales>,
     orders: Arc<dyn OrderLedger>,
+    draws: Arc<dyn DrawLedger>,
     signing_keys: Arc<dyn SigningKeys>,
     clock: Arc<dyn LedgerClock>,
     health: Arc<dyn Health>,
@@ -87,6 +88,7 @@ struct Front {
     captchas: Arc<dyn Captchas>,
     admission: Arc<dyn Admission>,
     checkout: Option<Arc<dyn Checkout>>,
+    line: Arc<dyn Line>,
     locks: Arc<dyn Locks>,
     cache: Arc<dyn Cache>,
     consumer_reports: Arc<dyn ConsumerReports>,
@@ -136,6 +138,7 @@ pub async fn connect_for(config: &Config, program: Program) -> Result<Ports, Wir
         users: ledger.users,
         sales: ledger.sales,
         orders: ledger.orders,
+        draws: ledger.draws,
         signing_keys: ledger.signing_keys,
         gate: front.gate,
         session_ledger: ledger.session_ledger,
@@ -146,6 +149,7 @@ pub async fn connect_for(config: &Config, program: Program) -> Result<Ports, Wir
         captchas: front.captchas,
         admission: front.admission,
         checkout: front.checkout,
+        line: front.line,
         queue: queue.queue,
         source: queue.source,
         consumer_reports: front.consumer_reports,
@@ -183,14 +187,16 @@ pub async fn schema(config: &Config) -> Result<Schema, WireError> {
 async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> {
     let store = Arc::new(Sqlite::open(&config.data_dir, config.loose_files()).await?);
     let gate = Arc::new(MemoryGate::new());
+    // Starts empty and is rebuilt from the ledger and the queue, as after a loss of Redis.
+    let admission = Arc::new(MemoryAdmission::default());
     let front = Front {
         gate: Arc::clone(&gate) as _,
         sessions: Arc::clone(&gate) as _,
         blacklist: Arc::clone(&gate) as _,
         failures: Arc::clone(&gate) as _,
         captchas: gate,
-        // Starts empty and is rebuilt from the ledger and the queue, as after a loss of Redis.
-        admission: Arc::new(MemoryAdmission::default()),
+        admission: Arc::clone(&admission) as _,
+        line: admission,
         checkout: None,
         locks: Arc::new(MemoryLocks::new()),
         cache: Arc::new(MemoryCache::new()),
@@ -215,7 +221,8 @@ fn ledger(config: &Config, program: Program) -> Result<Ledger, WireError> {
             session_ledger: Arc::clone(&own) as _,
             ban_ledger: Arc::clone(&own) as _,
             sales: Arc::clone(&own) as _,
-            orders: own,
+            orders: Arc::clone(&own) as _,
+            draws: own,
         }
     });
     let store = Arc::new(store);
@@ -244,6 +251,7 @@ fn front(url: &str, prefix: &str) -> Result<Front, WireError> {
                 captchas: Arc::clone(&store) as _,
                 admission: Arc::clone(&store) as _,
                 checkout: store.single().map(|single| Arc::new(single) as _),
+                line: Arc::clone(&store) as _,
                 locks: Arc::clone(&store) as _,
                 cache: Arc::clone(&store) as _,
                 consumer_reports: Arc::clone(&store) as _,
@@ -284,7 +292,15 @@ fn no_queue() -> Queue {
 }
 
 fn whole_ledger<
-    T: Users + SessionLedger + BanLedger + Sales + OrderLedger + SigningKeys + Health + 'static,
+    T: Users
+        + SessionLedger
+        + BanLedger
+        + Sales
+        + OrderLedger
+        + DrawLedger
+        + SigningKeys
+        + Health
+        + 'static,
 >(
     store: Arc<T>,
     clock: Arc<dyn LedgerClock>,
@@ -295,6 +311,7 @@ fn whole_ledger<
         ban_ledger: Arc::clone(&store) as _,
         sales: Arc::clone(&store) as _,
         orders: Arc::clone(&store) as _,
+        draws: Arc::clone(&store) as _,
         signing_keys: Arc::clone(&store) as _,
         clock,
         health: store,

@@ -2,7 +2,8 @@
 
 use flashsale::{
     api::{
-        BanOffset, BanPage, BanView, LiftBan, NewBan, NewSale, ParkedList, SaleBooks, SaleStats,
+        BanOffset, BanPage, BanView, BeaconValue, LiftBan, NewBan, NewSale, ParkedList, SaleBooks,
+        SaleStats,
     },
     app::{Admin, App},
     domain::{IdempotencyKey, Sale, SaleChange, SaleId},
@@ -14,7 +15,7 @@ use flashsale::{
             http::{StatusCode, header},
             response::IntoResponse,
         },
-        endpoints::{Endpoint, Endpoints, delete, get, patch, post},
+        endpoints::{Endpoint, Endpoints, delete, get, patch, post, put},
     },
     problem::{Problem, ProblemKind},
 };
@@ -28,6 +29,7 @@ pub fn endpoints() -> Endpoints {
             post_sales(),
             patch_sale(),
             get_stats(),
+            put_beacon(),
             get_books(),
             get_parked(),
             post_retry(),
@@ -99,6 +101,25 @@ async fn stats(
     Params(sale_id): Params<SaleId>,
 ) -> HandlerResult<Json<SaleStats>> {
     Ok(Json(app.sale_stats(&admin, sale_id).await?))
+}
+
+fn put_beacon() -> Endpoint {
+    put("/api/admin/sales/{sale_id}/beacon", beacon)
+        .called("set_beacon", "Stores the value of the beacon that a sale by draw has named.")
+        .about("Once entries are closed; the draw waits for it. It can't be changed.")
+        .admin()
+        .body::<BeaconValue>()
+        .gives_nothing("It is stored.")
+}
+
+async fn beacon(
+    State(app): State<App>,
+    admin: Admin,
+    Params(sale_id): Params<SaleId>,
+    Body(beacon): Body<BeaconValue>,
+) -> HandlerResult<StatusCode> {
+    app.set_beacon_value(&admin, sale_id, &beacon.value).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn get_books() -> Endpoint {
@@ -428,7 +449,8 @@ mod tests {
         let (site, token) = (shop.serve(endpoints()), shop.admin_token().await);
         for id in [testing::sale_id().to_string().as_str(), "not-an-id"] {
             for (method, path) in routes().into_iter().filter(|(_, path)| path.contains('{')) {
-                let reply = site.call(method, &filled(path, id), Some(&token), json!({})).await;
+                let body = if method == "PUT" { json!({ "value": "b9c3" }) } else { json!({}) };
+                let reply = site.call(method, &filled(path, id), Some(&token), body).await;
                 reply.refused(404, "not-found");
             }
         }

@@ -58,6 +58,7 @@ mod tests {
             ban_ledger: own.ban_ledger,
             sales: own.sales,
             orders: own.orders.clone(),
+            draws: own.draws,
         });
         let dirs = [config.data_dir.clone(), other.data_dir];
         let app = App::new(config, requests.clone()).unwrap();

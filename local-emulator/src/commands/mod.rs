@@ -1,6 +1,7 @@
 //! The subcommands.
 
 mod audit;
+mod draws;
 mod health;
 mod invoke;
 mod migrate;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 
 use crate::{
     backend::Backend,
-    cli::{self, Arguments, Command, SalesCommand, UsersCommand},
+    cli::{self, AllocationWord, Arguments, Command, SalesCommand, UsersCommand},
     demo, metrics, serve,
     traces::{self, Traces},
 };
@@ -23,6 +24,24 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         // Before the configuration is read: with an address `health` needs none, and it exits only
         // with 0 or 1.
         return health::run(&arguments, address.as_deref(), *timeout).await;
+    }
+    if let Some(Command::Sales(SalesCommand::VerifyDraw {
+        sale,
+        entries,
+        seed,
+        seed_hash,
+        beacon_value,
+        out,
+    })) = &arguments.command
+    {
+        return draws::verify(&draws::Given {
+            sale_id: *sale,
+            entries,
+            seed,
+            seed_hash: *seed_hash,
+            beacon_value: beacon_value.as_deref(),
+            out: out.as_deref(),
+        });
     }
     let config = arguments.config()?;
     let command = arguments.command.unwrap_or(Command::Serve);
@@ -87,6 +106,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             per_user_limit,
             starts_in,
             ends_in,
+            allocation,
+            entries_open_in,
+            invite_seconds,
+            eligible_registered_before,
         }) => {
             let wanted = sales::Wanted {
                 title: title.clone(),
@@ -96,13 +119,22 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 per_user_limit: *per_user_limit,
                 starts_in_ms: *starts_in,
                 ends_in_ms: *ends_in,
+                by_draw: *allocation == AllocationWord::Draw,
+                entries_open_in_ms: *entries_open_in,
+                invite_seconds: *invite_seconds,
+                eligible_registered_before: *eligible_registered_before,
             };
             sales::create(&backend.app, wanted).await
         }
-        Command::Invoke { function, event } => invoke::run(&backend.app, function, event).await,
-        Command::Serve | Command::Config | Command::Migrate { .. } | Command::Health { .. } => {
-            unreachable!("handled above")
+        Command::Sales(SalesCommand::ExportEntries { sale, out }) => {
+            draws::export(&backend.app, *sale, out).await
         }
+        Command::Invoke { function, event } => invoke::run(&backend.app, function, event).await,
+        Command::Serve
+        | Command::Config
+        | Command::Migrate { .. }
+        | Command::Health { .. }
+        | Command::Sales(SalesCommand::VerifyDraw { .. }) => unreachable!("handled above"),
     };
     backend.close().await;
     outcome

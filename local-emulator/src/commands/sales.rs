@@ -3,7 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use flashsale::{api::NewSale, app::App};
+use flashsale::{
+    api::NewSale,
+    app::App,
+    domain::{Allocation, Timestamp},
+};
 
 use super::refused;
 use crate::cli;
@@ -17,22 +21,24 @@ pub struct Wanted<'a> {
     pub per_user_limit: u32,
     pub starts_in_ms: u64,
     pub ends_in_ms: u64,
+    pub by_draw: bool,
+    pub entries_open_in_ms: u64,
+    pub invite_seconds: Option<u32>,
+    pub eligible_registered_before: Option<Timestamp>,
 }
 
 /// Makes a sale and prints it as one JSON object.
 pub async fn create(app: &App, wanted: Wanted<'_>) -> anyhow::Result<ExitCode> {
     let now = app.now();
+    let window = now.plus_ms(wanted.starts_in_ms)..now.plus_ms(wanted.ends_in_ms);
     let new = NewSale {
-        title: wanted.title,
-        description: String::new(),
-        image_url: String::new(),
-        price: wanted.price,
-        original_price: None,
         currency: Some(wanted.currency.parse().context("--currency")?),
-        stock: wanted.stock,
         per_user_limit: Some(wanted.per_user_limit),
-        starts_at: now.plus_ms(wanted.starts_in_ms),
-        ends_at: now.plus_ms(wanted.ends_in_ms),
+        allocation: wanted.by_draw.then_some(Allocation::Draw),
+        entries_open_at: wanted.by_draw.then(|| now.plus_ms(wanted.entries_open_in_ms)),
+        invite_seconds: wanted.invite_seconds,
+        eligible_registered_before: wanted.eligible_registered_before,
+        ..NewSale::new(wanted.title, wanted.price, wanted.stock, window)
     };
     let sale = app.create_sale(new).await.map_err(|problem| refused(&problem))?;
     cli::say(&serde_json::to_string(&sale)?)?;

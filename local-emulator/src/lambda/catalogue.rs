@@ -10,11 +10,12 @@ pub struct HttpFunction {
 }
 
 /// The HTTP functions, in the order of the OpenAPI document.
-pub static HTTP_FUNCTIONS: [HttpFunction; 6] = [
+pub static HTTP_FUNCTIONS: [HttpFunction; 7] = [
     HttpFunction { name: "captcha", endpoints: captcha_function::endpoints },
     HttpFunction { name: "login", endpoints: login::endpoints },
     HttpFunction { name: "sales", endpoints: sales::endpoints },
     HttpFunction { name: "seckill", endpoints: seckill::endpoints },
+    HttpFunction { name: "waiting-room", endpoints: waiting_room::endpoints },
     HttpFunction { name: "order-status", endpoints: order_status::endpoints },
     HttpFunction { name: "admin", endpoints: admin::endpoints },
 ];

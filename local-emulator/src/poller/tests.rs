@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use flashsale::{
     app::App,
     config::Config,
-    domain::{AdmittedOrder, ConsumerProgress, QueueBacklog, QueueDepth},
+    domain::{AdmittedOrder, ConsumerProgress, Entry, QueueBacklog, QueueDepth},
     ports::{OrderQueue, OrderSource, Ports, StoreError},
     testing, wire,
 };
@@ -137,6 +137,10 @@ impl OrderQueue for NoPark {
     }
 
     async fn publish(&self, _: &[AdmittedOrder]) -> Stored<()> {
+        Ok(())
+    }
+
+    async fn publish_entries(&self, _: &[Entry]) -> Stored<()> {
         Ok(())
     }
 

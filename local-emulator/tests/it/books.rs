@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::{client::Client, emulator::Place};
 
 /// The administrator that reads the books.
-const ADMIN: (&str, &str) = ("+12015550199", "correct horse battery");
+pub const ADMIN: (&str, &str) = ("+12015550199", "correct horse battery");
 /// Time for orders in progress to end.
 const PATIENCE: Duration = Duration::from_secs(40);
 

@@ -8,6 +8,7 @@ mod books;
 mod browser;
 mod client;
 mod crash;
+mod draw;
 mod embedded;
 mod emulator;
 mod events;

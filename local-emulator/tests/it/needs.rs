@@ -112,18 +112,7 @@ fn client() -> Client {
 
 async fn sale(app: &App) -> SaleId {
     let now = app.now();
-    let new = NewSale {
-        title: "Kettle".to_owned(),
-        description: String::new(),
-        image_url: String::new(),
-        price: 1_999,
-        original_price: None,
-        currency: None,
-        stock: 5,
-        per_user_limit: None,
-        starts_at: now,
-        ends_at: now.plus_ms(3_600_000),
-    };
+    let new = NewSale::new("Kettle", 1_999, 5, now..now.plus_ms(3_600_000));
     app.create_sale(new).await.unwrap().sale_id
 }
 

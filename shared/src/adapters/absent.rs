@@ -4,7 +4,9 @@
 use async_trait::async_trait;
 
 use crate::{
-    domain::{AdmittedOrder, ConsumerProgress, DeadLetter, Delivery, QueueBacklog, QueueDepth},
+    domain::{
+        AdmittedOrder, ConsumerProgress, DeadLetter, Delivery, Entry, QueueBacklog, QueueDepth,
+    },
     ports::{DeadLetters, OrderQueue, OrderSource, StoreError, Stored},
 };
 
@@ -23,6 +25,10 @@ impl OrderQueue for NoQueue {
     }
 
     async fn publish(&self, _: &[AdmittedOrder]) -> Stored<()> {
+        absent()
+    }
+
+    async fn publish_entries(&self, _: &[Entry]) -> Stored<()> {
         absent()
     }
 

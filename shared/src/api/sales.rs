@@ -1,11 +1,11 @@
 //! Sales, as shoppers and administrators see them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::{Currency, Sale, SaleId, SaleState, Timestamp};
+use crate::domain::{Allocation, Currency, DrawTerms, Sale, SaleId, SaleState, Timestamp};
 
 /// A sale as a shopper sees it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -25,6 +25,11 @@ pub struct SaleView {
     pub ends_at: Timestamp,
     pub state: SaleState,
     pub server_time: Timestamp,
+    pub allocation: Allocation,
+    #[serde(flatten)]
+    pub draw: Option<DrawTerms>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eligible_registered_before: Option<Timestamp>,
 }
 
 /// A sale in the list, without its description.
@@ -44,6 +49,9 @@ pub struct ListedSale {
     pub ends_at: Timestamp,
     pub state: SaleState,
     pub server_time: Timestamp,
+    pub allocation: Allocation,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entries_open_at: Option<Timestamp>,
 }
 
 impl From<SaleView> for ListedSale {
@@ -62,6 +70,8 @@ impl From<SaleView> for ListedSale {
             ends_at: sale.ends_at,
             state: sale.state,
             server_time: sale.server_time,
+            allocation: sale.allocation,
+            entries_open_at: sale.draw.map(|draw| draw.entries_open_at),
         }
     }
 }
@@ -104,6 +114,37 @@ pub struct NewSale {
     pub per_user_limit: Option<u32>,
     pub starts_at: Timestamp,
     pub ends_at: Timestamp,
+    pub allocation: Option<Allocation>,
+    pub entries_open_at: Option<Timestamp>,
+    #[schema(minimum = 10, maximum = 86400)]
+    pub invite_seconds: Option<u32>,
+    #[schema(min_length = 1, max_length = 200)]
+    pub beacon: Option<String>,
+    pub eligible_registered_before: Option<Timestamp>,
+}
+
+impl NewSale {
+    /// A sale to the first who order, one unit for each user, without description or picture.
+    #[must_use]
+    pub fn new(title: impl Into<String>, price: i64, stock: u32, window: Range<Timestamp>) -> Self {
+        Self {
+            title: title.into(),
+            description: String::new(),
+            image_url: String::new(),
+            price,
+            original_price: None,
+            currency: None,
+            stock,
+            per_user_limit: None,
+            starts_at: window.start,
+            ends_at: window.end,
+            allocation: None,
+            entries_open_at: None,
+            invite_seconds: None,
+            beacon: None,
+            eligible_registered_before: None,
+        }
+    }
 }
 
 /// The live figures of a sale.

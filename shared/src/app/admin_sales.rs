@@ -6,8 +6,8 @@ use super::{Admin, App, finish};
 use crate::{
     api::{NewSale, SaleStats},
     domain::{
-        AdmissionState, CreationKey, Currency, IdempotencyKey, QueueDepth, Sale, SaleChange,
-        SaleChanged, SaleCreated, SaleId,
+        AdmissionState, Allocation, CreationKey, Currency, DrawTerms, IdempotencyKey, QueueDepth,
+        Sale, SaleChange, SaleChanged, SaleCreated, SaleId, Seed,
     },
     problem::Problem,
 };
@@ -19,8 +19,9 @@ impl App {
     /// # Errors
     /// `invalid`, `unavailable`.
     pub async fn create_sale(&self, new: NewSale) -> Result<Sale, Problem> {
-        let (app, sale) = (self.clone(), self.new_sale(new)?);
+        let (app, (sale, seed)) = (self.clone(), self.new_sale(new)?);
         finish(async move {
+            app.prepare_draw(&sale, seed.as_ref()).await?;
             app.ports.sales.create(&sale).await?;
             app.load_new(&sale).await;
             Ok(sale)
@@ -46,9 +47,10 @@ impl App {
             key: hex_sha256(format!("{} {key}", admin.user_id()).as_bytes()),
             request: hex_sha256(&request),
         };
-        let (app, admin, sale, once) =
+        let (app, admin, (sale, seed), once) =
             (self.clone(), *admin, self.new_sale(new)?, key.map(digests));
         finish(async move {
+            app.prepare_draw(&sale, seed.as_ref()).await?;
             let created = match once {
                 Some(once) => app.ports.sales.create_once(&sale, &once).await?,
                 None => {
@@ -67,14 +69,21 @@ impl App {
             if sale_id == sale.sale_id {
                 app.load_new(&sale).await;
             }
-            Ok(Sale { sale_id, created_at, ..sale })
+            // A repeated request gets the first answer, so also the commitment of the first seed.
+            let stored = match sale_id == sale.sale_id {
+                true => None,
+                false => app.ports.sales.get(sale_id).await?,
+            };
+            let draw = stored.map_or_else(|| sale.draw.clone(), |stored| stored.draw);
+            Ok(Sale { sale_id, created_at, draw, ..sale })
         })
         .await
     }
 
-    /// The requested sale, with a new id.
-    fn new_sale(&self, new: NewSale) -> Result<Sale, Problem> {
+    /// The requested sale, with a new id, and the seed of its draw.
+    fn new_sale(&self, new: NewSale) -> Result<(Sale, Option<Seed>), Problem> {
         let now = self.now();
+        let (draw, seed) = self.new_draw(&new)?.unzip();
         let sale = Sale {
             sale_id: SaleId::new(now, &self.ten()),
             title: new.title,
@@ -91,9 +100,82 @@ impl App {
             epoch: 0,
             version: 1,
             created_at: now,
+            draw,
+            eligible_registered_before: new.eligible_registered_before,
         };
         sale.validate()?;
-        Ok(sale)
+        Ok((sale, seed))
+    }
+
+    /// The terms of the requested draw and its seed, which is made here and leaves the ledger only
+    /// once the sale has ended.
+    fn new_draw(&self, new: &NewSale) -> Result<Option<(DrawTerms, Seed)>, Problem> {
+        let invalid = |field: &str, expected: &str| {
+            Err(Problem::Invalid { field: field.to_owned(), expected: expected.to_owned() })
+        };
+        if new.allocation != Some(Allocation::Draw) {
+            let expected = "left out, unless allocation is \"draw\"";
+            return match (&new.entries_open_at, &new.invite_seconds, &new.beacon) {
+                (None, None, None) => Ok(None),
+                (Some(_), ..) => invalid("entries_open_at", expected),
+                (None, Some(_), _) => invalid("invite_seconds", expected),
+                (None, None, Some(_)) => invalid("beacon", expected),
+            };
+        }
+        if new.per_user_limit.is_some_and(|limit| limit != 1) {
+            return invalid("per_user_limit", "1 in a sale by draw: an invitation is for one unit");
+        }
+        let Some(entries_open_at) = new.entries_open_at else {
+            return invalid("entries_open_at", "a time, because allocation is \"draw\"");
+        };
+        let mut bytes = [0; 32];
+        self.ports.random.fill(&mut bytes);
+        let seed = Seed::from(bytes);
+        let terms = DrawTerms {
+            entries_open_at,
+            invite_seconds: new.invite_seconds.unwrap_or(DrawTerms::INVITE_SECONDS),
+            seed_hash: seed.hash(),
+            beacon: new.beacon.clone(),
+        };
+        Ok(Some((terms, seed)))
+    }
+
+    /// Stores the seed before the sale, so that no sale by draw is without one.
+    async fn prepare_draw(&self, sale: &Sale, seed: Option<&Seed>) -> Result<(), Problem> {
+        match seed {
+            Some(seed) => Ok(self.ports.draws.prepare(sale.sale_id, seed).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Stores the value of the beacon that the sale named, once entries are closed.
+    ///
+    /// # Errors
+    /// `not-found`, `invalid` (the sale names no beacon, entries are open, or another value is
+    /// stored), `unavailable`.
+    pub async fn set_beacon_value(
+        &self,
+        admin: &Admin,
+        sale_id: SaleId,
+        value: &str,
+    ) -> Result<(), Problem> {
+        let sale = self.ports.sales.get(sale_id).await?.ok_or(Problem::NotFound)?;
+        let named = sale.draw.as_ref().is_some_and(|draw| draw.beacon.is_some());
+        let fits = !value.trim().is_empty() && value.chars().count() <= DrawTerms::BEACON_MAX;
+        let invalid = |expected: &str| {
+            Err(Problem::Invalid { field: "value".to_owned(), expected: expected.to_owned() })
+        };
+        if !named {
+            return invalid("nothing: the sale names no beacon");
+        }
+        if !fits {
+            return invalid("1 to 200 characters");
+        }
+        if !self.ports.draws.set_beacon_value(sale_id, value).await? {
+            return invalid("the value that is stored, or one after entries were closed");
+        }
+        admin.did("beacon-value-set", &sale_id);
+        Ok(())
     }
 
     /// Loads a newly stored sale into the admission store.

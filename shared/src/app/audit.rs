@@ -17,6 +17,9 @@ use crate::{
 const PAGE: u32 = 500;
 /// A queued order turns final within this time (promise 5).
 const FINAL_WITHIN_MS: u64 = 30_000;
+/// Entries of a draw up to which the books of one sale include its places: the console reads them
+/// again and again.
+const WATCHED_ENTRIES_MAX: u64 = 20_000;
 /// Most ids named in one finding.
 const IDS_MAX: usize = 20;
 /// How often a sale and its rows are read until their totals agree.
@@ -52,7 +55,7 @@ impl App {
             let page = self.ports.sales.list(before, PAGE).await?;
             before = page.last().map(|sale| sale.sale_id);
             for sale in &page {
-                books.push(self.audit_sale(sale.sale_id, compared).await?);
+                books.push(self.audit_sale(sale.sale_id, compared, u64::MAX).await?);
             }
             if page.len() < PAGE as usize {
                 return Ok(books.into_iter().flatten().collect());
@@ -65,19 +68,27 @@ impl App {
     /// # Errors
     /// `NotFound` when there is no such sale, and when a store does not answer.
     pub async fn sale_books(&self, _: &Admin, sale_id: SaleId) -> Result<SaleBooks, Problem> {
-        self.audit_sale(sale_id, &|_| {}).await?.ok_or(Problem::NotFound)
+        let audited = self.audit_sale(sale_id, &|_| {}, WATCHED_ENTRIES_MAX).await?;
+        audited.ok_or(Problem::NotFound)
     }
 
     async fn audit_sale(
         &self,
         sale_id: SaleId,
         compared: Compared<'_>,
+        draw_entries_max: u64,
     ) -> Stored<Option<SaleBooks>> {
         let state = self.ports.admission.state(sale_id).await?;
         let Some((sale, tally)) = self.tallied(sale_id).await? else {
             return Ok(None);
         };
         let mut findings = audit_ledger(&sale, &tally);
+        findings.extend(
+            self.audit_draw(&sale, draw_entries_max)
+                .await?
+                .into_iter()
+                .map(|what| finding(8, sale_id, what, [])),
+        );
         let looked_after =
             self.now() < sale.ends_at.plus_ms(self.config.sweeper.tail_seconds * 1_000);
         let (mut available, mut reserved) = (sale.stock.saturating_sub(sale.sold), 0);

@@ -30,7 +30,7 @@ impl App {
     /// Issues a ticket.
     ///
     /// # Errors
-    /// `not-found`, `sale-not-open`, `sale-ended`, `sold-out`, `already-bought`, `captcha-*`,
+    /// `not-found`, `sale-not-open`, `sale-ended`, `not-eligible`, `not-invited`, `sold-out`, `already-bought`, `captcha-*`,
     /// `unauthenticated`, `rate-limited`, `banned`, `unavailable`.
     pub async fn issue_ticket(
         &self,
@@ -61,9 +61,17 @@ impl App {
         if now >= sale.ends_at {
             return Err(Problem::SaleEnded);
         }
+        if !sale.admits(who.user_id) {
+            let before = sale.eligible_registered_before.unwrap_or(sale.starts_at);
+            return Err(Problem::NotEligible { registered_before: before });
+        }
+        if sale.draw.is_some() {
+            self.refuse_uninvited(&sale, caller).await?;
+        }
         // Memory refuses only users who were seen to hold no order. Each user's first refusal comes
         // from the store, because another process may have taken a winner's order.
-        if let Some(flag) = self.sold_out_flag(sale_id, who.user_id).await?
+        if sale.draw.is_none()
+            && let Some(flag) = self.sold_out_flag(sale_id, who.user_id).await?
             && self.catalog.is_without(sale_id, who.user_id, flag, self.monotonic_ms())
         {
             self.enter_memory(client, Some(who.user_id), RateLimit::Ticket).await?;
@@ -74,6 +82,14 @@ impl App {
         if let Some(order_id) = look.already_bought {
             return Err(Problem::AlreadyBought { order_id });
         }
+        // An invitation is for one unit, which nobody else can take.
+        let invited_until = match look.invited_until.filter(|until| *until > now) {
+            None if sale.draw.is_some() => {
+                let poll_after_ms = self.poll_after_ms(&sale, who.user_id, now);
+                return Err(Problem::NotInvited { poll_after_ms });
+            }
+            until => until,
+        };
         if look.available == 0 {
             let flag = self.note_sold_out(sale_id, &look);
             self.catalog.note_without(sale_id, who.user_id, flag, self.monotonic_ms());
@@ -82,7 +98,8 @@ impl App {
         // Last, because it uses the captcha up.
         self.check_captcha(CaptchaPurpose::Purchase, captcha).await?;
         let order_id = OrderId::for_sale(now, sale_id, &self.ten());
-        let expires_at = now.plus_ms(self.config.tickets.ms());
+        let longest = now.plus_ms(self.config.tickets.ms());
+        let expires_at = invited_until.map_or(longest, |until| until.min(longest));
         let claims = TicketClaims {
             order_id,
             user_id: who.user_id,
@@ -182,6 +199,11 @@ impl App {
             }
             AdmissionDecision::AlreadyBought { order_id } => {
                 self.recorded_or(Problem::AlreadyBought { order_id }, &ticket, accepted).await
+            }
+            AdmissionDecision::NotInvited => {
+                let sale = self.sale(sale_id).await?;
+                let poll_after_ms = self.poll_after_ms(&sale, who.user_id, self.now());
+                self.recorded_or(Problem::NotInvited { poll_after_ms }, &ticket, accepted).await
             }
             AdmissionDecision::SoldOut => {
                 self.recorded_or(Problem::SoldOut, &ticket, accepted).await

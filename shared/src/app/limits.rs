@@ -12,6 +12,8 @@ pub(super) enum RateLimit {
     Ticket,
     /// Orders of a user.
     Order,
+    /// A user's entries in draws.
+    Entry,
     /// A user's requests about orders.
     OrderStatus,
     /// A user's requests about the account and its sessions.
@@ -38,6 +40,7 @@ impl App {
             RateLimit::Address => ("address", quotas.address),
             RateLimit::Ticket => ("ticket", quotas.ticket),
             RateLimit::Order => ("order", quotas.order),
+            RateLimit::Entry => ("entry", quotas.entry),
             RateLimit::OrderStatus => ("order-status", quotas.order_status),
             RateLimit::Account => ("account", quotas.account),
             RateLimit::Admin => ("admin", quotas.admin),

@@ -13,6 +13,7 @@ mod captchas;
 mod checkout;
 mod clock_check;
 mod dead_letters;
+mod draw;
 mod fair_queue;
 mod limits;
 mod local_cache;
@@ -33,6 +34,7 @@ use std::{future::Future, ops::Deref, sync::Arc, time::Duration};
 pub use access::{Admin, Caller, Client};
 pub use accounts::Credentials;
 pub use captchas::CaptchaAnswer;
+pub use draw::{CheckedDraw, CheckedEntry, CheckedPlace, check_draw};
 pub use sales::CachedJson;
 pub use sessions::LookupFigures;
 pub use sweeper::Swept;
@@ -43,7 +45,7 @@ use tracing::Instrument as _;
 
 use crate::{
     config::{Config, ConfigError},
-    domain::Timestamp,
+    domain::{AdmittedOrder, Entry, Timestamp},
     ports::{Background, Ports, Stored},
     problem::Problem,
     request_context::RequestContext,
@@ -52,6 +54,7 @@ use crate::{
 use captcha_pool::Studio;
 use clock_check::ClockMemory;
 use dead_letters::ParkedLately;
+use draw::DrawMemory;
 use order_lookup::OrderMemory;
 use order_sharing::OrderSharing;
 use passwords::Passwords;
@@ -81,7 +84,9 @@ pub struct Inner {
     refusals: Arc<Refusals>,
     refused: Arc<security::Refused>,
     catalog: Arc<Catalog>,
-    publisher: Arc<Publisher>,
+    publisher: Arc<Publisher<AdmittedOrder>>,
+    entry_publisher: Arc<Publisher<Entry>>,
+    draws: Arc<DrawMemory>,
     order_memory: Arc<OrderMemory>,
     order_sharing: OrderSharing,
     parked_lately: Arc<ParkedLately>,
@@ -126,6 +131,14 @@ impl App {
             orders.publish_waiting_max,
             wait_max,
         );
+        let entry_publisher = Publisher::spawn(
+            Arc::clone(&ports.queue),
+            order_sharing.clone(),
+            orders.publish_group_max,
+            orders.publish_waiting_max,
+            wait_max,
+        );
+        let draws = DrawMemory::new(&config.cache);
         let sweep = SweepMemory::new(ports.random.as_ref());
         let parked_lately = ParkedLately::default();
         let clocks = ClockMemory::default();
@@ -144,6 +157,8 @@ impl App {
             refused: Arc::new(refused),
             catalog: Arc::new(catalog),
             publisher: Arc::new(publisher),
+            entry_publisher: Arc::new(entry_publisher),
+            draws: Arc::new(draws),
             order_memory: Arc::new(OrderMemory::default()),
             order_sharing,
             parked_lately: Arc::new(parked_lately),
@@ -158,13 +173,20 @@ impl App {
     /// ports that requests, above all status polls, keep busy.
     #[must_use]
     pub fn background(&self) -> Self {
-        let Some(Background { ledger_clock, session_ledger, ban_ledger, sales, orders }) =
+        let Some(Background { ledger_clock, session_ledger, ban_ledger, sales, orders, draws }) =
             self.ports.background.clone()
         else {
             return self.clone();
         };
-        let ports =
-            Ports { ledger_clock, session_ledger, ban_ledger, sales, orders, ..self.ports.clone() };
+        let ports = Ports {
+            ledger_clock,
+            session_ledger,
+            ban_ledger,
+            sales,
+            orders,
+            draws,
+            ..self.ports.clone()
+        };
         Self(Arc::new(Inner { ports, ..Inner::clone(self) }))
     }
 

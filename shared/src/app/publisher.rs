@@ -1,9 +1,10 @@
-//! Group commit for publishing: orders that arrive while as many publishes as pay are being confirmed
-//! share the next one, so the wait for a confirm is paid once per group instead of once per order. So is
-//! the call that stores them as queued in the shared cache.
+//! Group commit for publishing: orders (and entries of draws) that arrive while as many publishes as
+//! pay are being confirmed share the next one, so the wait for a confirm is paid once per group
+//! instead of once per order. So is the call that stores them as queued in the shared cache.
 
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use futures_util::{
     future::join,
     stream::{FuturesUnordered, StreamExt as _},
@@ -16,7 +17,7 @@ use tokio::{
 
 use super::order_sharing::OrderSharing;
 use crate::{
-    domain::AdmittedOrder,
+    domain::{AdmittedOrder, Entry},
     logging::OncePerSecond,
     metrics::{PUBLISH_GROUP, PUBLISH_SECONDS, elapsed, number},
     ports::{OrderQueue, StoreError, Stored},
@@ -24,13 +25,40 @@ use crate::{
 
 static LINES: OncePerSecond = OncePerSecond::new();
 
-type Waiting = (AdmittedOrder, Instant, oneshot::Sender<Stored<()>>);
-
-pub(super) struct Publisher {
-    waiting: mpsc::Sender<Waiting>,
+/// What is published in groups, one message per group.
+#[async_trait]
+pub(super) trait Published: Send + Sync + Sized + 'static {
+    /// Makes the group durable as one message.
+    async fn publish(queue: &dyn OrderQueue, group: &[Self]) -> Stored<()>;
+    /// Stores the group in the shared cache.
+    async fn share(_: &OrderSharing, _: &[Self]) {}
 }
 
-impl Publisher {
+#[async_trait]
+impl Published for AdmittedOrder {
+    async fn publish(queue: &dyn OrderQueue, group: &[Self]) -> Stored<()> {
+        queue.publish(group).await
+    }
+
+    async fn share(sharing: &OrderSharing, group: &[Self]) {
+        sharing.share_queued(group).await;
+    }
+}
+
+#[async_trait]
+impl Published for Entry {
+    async fn publish(queue: &dyn OrderQueue, group: &[Self]) -> Stored<()> {
+        queue.publish_entries(group).await
+    }
+}
+
+type Waiting<T> = (T, Instant, oneshot::Sender<Stored<()>>);
+
+pub(super) struct Publisher<T> {
+    waiting: mpsc::Sender<Waiting<T>>,
+}
+
+impl<T: Published> Publisher<T> {
     /// An order that has waited for `wait_max` is refused and never published: a rebuild of the
     /// admission store relies on earlier publishes having ended.
     pub(super) fn spawn(
@@ -40,7 +68,7 @@ impl Publisher {
         waiting_max: usize,
         wait_max: Duration,
     ) -> Self {
-        let (waiting, mut orders) = mpsc::channel::<Waiting>(waiting_max);
+        let (waiting, mut orders) = mpsc::channel::<Waiting<T>>(waiting_max);
         let (at_once, groups) =
             (queue.publishes_at_once().max(1), Groups::new(queue, sharing, wait_max));
         tokio::spawn(async move {
@@ -62,9 +90,9 @@ impl Publisher {
         Self { waiting }
     }
 
-    /// Returns once the order is durable in the queue; by then the shared cache has it too, unless
-    /// the cache fails or is slow.
-    pub(super) async fn publish(&self, request: AdmittedOrder) -> Stored<()> {
+    /// Returns once the order or entry is durable in the queue; by then the shared cache has an order
+    /// too, unless the cache fails or is slow.
+    pub(super) async fn publish(&self, request: T) -> Stored<()> {
         let (reply, outcome) = oneshot::channel();
         self.waiting.try_send((request, Instant::now(), reply)).map_err(|_| {
             StoreError::Unavailable {
@@ -98,7 +126,7 @@ impl Groups {
         Self { queue, sharing, wait_max, confirmed, unavailable, unknown, orders }
     }
 
-    async fn publish(&self, group: Vec<Waiting>) {
+    async fn publish<T: Published>(&self, group: Vec<Waiting<T>>) {
         let (mut requests, mut replies) =
             (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
         for (request, since, reply) in group {
@@ -116,11 +144,11 @@ impl Groups {
         self.orders.record(number(requests.len() as u64));
         let begun = Instant::now();
         let publish = async {
-            let outcome = self.queue.publish(&requests).await;
+            let outcome = T::publish(self.queue.as_ref(), &requests).await;
             self.measure(&outcome, begun.elapsed());
             outcome
         };
-        let (outcome, ()) = join(publish, self.sharing.share_queued(&requests)).await;
+        let (outcome, ()) = join(publish, T::share(&self.sharing, &requests)).await;
         if let Err(error) = &outcome
             && let Some(left_out) = LINES.pass()
         {
@@ -149,13 +177,13 @@ mod tests {
         atomic::{AtomicUsize, Ordering},
     };
 
-    use async_trait::async_trait;
     use tokio::sync::Semaphore;
 
     use super::*;
     use crate::{
         adapters::memory::MemoryCache,
-        domain::{QueueBacklog, QueueDepth},
+        domain::{CacheEntry, QueueBacklog, QueueDepth, Timestamp},
+        ports::Cache,
         testing,
     };
 
@@ -182,6 +210,10 @@ mod tests {
             } else {
                 Ok(())
             }
+        }
+
+        async fn publish_entries(&self, _: &[Entry]) -> Stored<()> {
+            Ok(())
         }
 
         async fn park(&self, _: &[u8], _: &str) -> Stored<()> {
@@ -240,6 +272,80 @@ mod tests {
         assert_eq!(groups.iter().sum::<usize>(), 20);
         assert!(groups.len() <= 4, "{groups:?}");
         assert!(groups.iter().all(|size| *size <= 8), "{groups:?}");
+    }
+
+    /// A cache that counts its calls, and does not answer while it is silent.
+    #[derive(Default)]
+    struct Watched {
+        inner: MemoryCache,
+        puts: AtomicUsize,
+        silent: bool,
+    }
+
+    #[async_trait]
+    impl Cache for Watched {
+        async fn get(&self, key: &str, now: Timestamp) -> Stored<Option<Vec<u8>>> {
+            self.inner.get(key, now).await
+        }
+
+        async fn put(&self, entries: &[CacheEntry], now: Timestamp) -> Stored<()> {
+            self.puts.fetch_add(1, Ordering::SeqCst);
+            if self.silent {
+                std::future::pending::<()>().await;
+            }
+            self.inner.put(entries, now).await
+        }
+    }
+
+    /// Publishes 20 orders through the cache; returns the groups' sizes and which orders the cache
+    /// had when their publish returned.
+    async fn publish_through(cache: Arc<Watched>) -> (Vec<usize>, Vec<bool>) {
+        let queue = Arc::new(Slow {
+            turns: Semaphore::new(100),
+            begun: AtomicUsize::new(0),
+            groups: Mutex::default(),
+            fails: false,
+            at_once: 1,
+        });
+        let clock = Arc::new(testing::ManualClock::at(testing::START));
+        let sharing = OrderSharing::new(cache.clone(), clock, 60_000);
+        let publisher =
+            Arc::new(Publisher::spawn(queue.clone(), sharing, 8, 100, Duration::from_secs(60)));
+        let sale = testing::sale(100);
+        let calls: Vec<_> = (0..20)
+            .map(|_| {
+                let (publisher, cache) = (Arc::clone(&publisher), Arc::clone(&cache));
+                let request = testing::request(&sale, testing::user_id());
+                tokio::spawn(async move {
+                    let key = format!("order:{}", request.order_id);
+                    publisher.publish(request).await.unwrap();
+                    cache.get(&key, testing::START).await.unwrap().is_some()
+                })
+            })
+            .collect();
+        let mut shared = Vec::new();
+        for call in calls {
+            shared.push(call.await.unwrap());
+        }
+        let groups = queue.groups.lock().unwrap().clone();
+        (groups, shared)
+    }
+
+    #[tokio::test]
+    async fn the_cache_has_a_group_before_it_is_answered_with_one_call() {
+        let cache = Arc::new(Watched::default());
+        let (groups, shared) = publish_through(Arc::clone(&cache)).await;
+        assert_eq!(shared, [true; 20]);
+        assert_eq!(cache.puts.load(Ordering::SeqCst), groups.len());
+        assert!(groups.len() < 20, "{groups:?}");
+    }
+
+    #[tokio::test]
+    async fn a_silent_cache_fails_no_publish() {
+        let cache = Arc::new(Watched { silent: true, ..Watched::default() });
+        let (groups, shared) = publish_through(cache).await;
+        assert_eq!(shared, [false; 20]);
+        assert_eq!(groups.iter().sum::<usize>(), 20);
     }
 
     #[tokio::test]

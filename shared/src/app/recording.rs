@@ -1,5 +1,5 @@
-//! The order worker's use case: it records the orders of queue messages in the ledger, and passes
-//! the outcomes to the admission store.
+//! The order worker's use case: it records the orders and entries of queue messages in the ledger,
+//! and passes the outcomes to the admission store.
 
 use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
@@ -11,7 +11,8 @@ use tracing::Instrument as _;
 use super::App;
 use crate::{
     domain::{
-        AdmittedOrder, Order, OrderId, QueueMessage, Recorded, RejectReason, SaleId, Unrecordable,
+        AdmittedOrder, EntryMessage, Order, OrderId, QueueMessage, Recorded, RejectReason, SaleId,
+        Unrecordable,
     },
     logging::OncePerSecond,
     metrics::{ORDER_SECONDS_TO_FINAL, ORDERS_RECORDED, Outcomes, elapsed},
@@ -30,23 +31,27 @@ static TO_FINAL: LazyLock<Histogram> = LazyLock::new(|| ORDER_SECONDS_TO_FINAL.h
 
 /// Messages that can't be used, with the reason; each is listed once, however often it is in the
 /// batch.
-type Unusable = BTreeMap<Vec<u8>, String>;
+pub(super) type Unusable = BTreeMap<Vec<u8>, String>;
 
 impl App {
-    /// Records the orders of a batch of messages. On `Ok`, every order in them is in the ledger or
-    /// was parked, and the messages can be acknowledged. On an error, the whole batch must be
+    /// Records the orders and entries of a batch of messages. On `Ok`, each of them is in the ledger
+    /// or was parked, and the messages can be acknowledged. On an error, the whole batch must be
     /// delivered again; only messages that the queue accepted before it failed were parked.
     ///
     /// # Errors
     /// When the ledger or the queue does not answer, or the ledger holds a corrupt row.
     pub async fn record_messages(&self, bodies: &[Vec<u8>]) -> Stored<()> {
-        let mut requests = Vec::new();
+        let (mut requests, mut entries) = (Vec::new(), Vec::new());
         let mut unusable = Unusable::new();
         for body in bodies {
             match read(body) {
-                Ok(message) => requests.extend(message.orders),
+                Ok(Message::Orders(message)) => requests.extend(message.orders),
+                Ok(Message::Entries(message)) => entries.extend(message.entries),
                 Err(reason) => drop(unusable.insert(body.clone(), reason)),
             }
+        }
+        for chunk in entries.chunks(self.config.worker.record_orders_max) {
+            self.record_entries(chunk, &mut unusable).await?;
         }
         let mut corrupt = None;
         for chunk in requests.chunks(self.config.worker.record_orders_max) {
@@ -229,49 +234,71 @@ fn left_to_the_sweeper(sale_id: SaleId, orders: usize, outcome: Stored<()>) {
     }
 }
 
+/// A message of either version.
+#[derive(Debug, PartialEq, Eq)]
+enum Message {
+    Orders(QueueMessage),
+    Entries(EntryMessage),
+}
+
 /// Parses a message, or returns why it can't be used.
-fn read(body: &[u8]) -> Result<QueueMessage, String> {
+fn read(body: &[u8]) -> Result<Message, String> {
     match serde_json::from_slice::<QueueMessage>(body) {
-        Ok(message) if message.v == QueueMessage::VERSION => Ok(message),
+        Ok(message) if message.v == QueueMessage::VERSION => Ok(Message::Orders(message)),
         Ok(QueueMessage { v, .. }) => Err(unknown_version(v)),
-        Err(error) => Err(unreadable(body, &error)),
+        Err(error) => read_other(body, &error),
     }
 }
 
-/// Why a message can't be read: most of all because of its version.
-fn unreadable(body: &[u8], error: &serde_json::Error) -> String {
+/// Parses a message that does not have the shape of version 1, or returns why it can't be used:
+/// most of all because of its version.
+fn read_other(body: &[u8], error: &serde_json::Error) -> Result<Message, String> {
     #[derive(serde::Deserialize)]
     struct Version {
         v: u32,
     }
     match serde_json::from_slice(body) {
-        Ok(Version { v: QueueMessage::VERSION }) => format!("not a version 1 message: {error}"),
-        Ok(Version { v }) => unknown_version(v),
-        Err(error) => format!("not a message of ours: {error}"),
+        Ok(Version { v: QueueMessage::VERSION }) => {
+            Err(format!("not a version 1 message: {error}"))
+        }
+        Ok(Version { v: EntryMessage::VERSION }) => serde_json::from_slice(body)
+            .map(Message::Entries)
+            .map_err(|error| format!("not a version 2 message: {error}")),
+        Ok(Version { v }) => Err(unknown_version(v)),
+        Err(error) => Err(format!("not a message of ours: {error}")),
     }
 }
 
 fn unknown_version(v: u32) -> String {
     format!(
-        "message version {v} is unknown, this worker reads version {}: a newer release has written it, and can use it when it is tried again",
-        QueueMessage::VERSION
+        "message version {v} is unknown, this worker reads up to version {}: a newer release has written it, and can use it when it is tried again",
+        EntryMessage::VERSION
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
+    use crate::{domain::Entry, testing};
 
     #[test]
-    fn only_messages_of_version_1_are_read() {
+    fn only_messages_of_known_versions_are_read() {
         let sale = testing::sale(1);
         let message =
             QueueMessage { v: 1, orders: vec![testing::request(&sale, testing::user_id())] };
         let body = serde_json::to_vec(&message).unwrap();
-        assert_eq!(read(&body), Ok(message));
-        assert!(read(br#"{"v":2,"orders":[],"new":1}"#).unwrap_err().contains("version 2"));
-        assert!(read(br#"{"v":2,"orders":{}}"#).unwrap_err().contains("version 2"));
+        assert_eq!(read(&body), Ok(Message::Orders(message)));
+        let entry = Entry {
+            sale_id: sale.sale_id,
+            user_id: testing::user_id(),
+            entered_at: testing::START,
+        };
+        let entries = EntryMessage { v: 2, entries: vec![entry] };
+        let entered = serde_json::to_vec(&entries).unwrap();
+        assert_eq!(read(&entered), Ok(Message::Entries(entries)));
+        assert!(read(br#"{"v":3,"orders":[],"new":1}"#).unwrap_err().contains("version 3"));
+        assert!(read(br#"{"v":3,"orders":{}}"#).unwrap_err().contains("version 3"));
+        assert!(read(br#"{"v":2,"entries":{}}"#).unwrap_err().starts_with("not a version 2"));
         assert!(read(br#"{"v":1,"orders":[{}]}"#).unwrap_err().starts_with("not a version 1"));
         assert!(read(b"hello").unwrap_err().starts_with("not a message"));
         let text = String::from_utf8(body).unwrap().replace("\"price\"", "\"prize\"");
@@ -287,6 +314,6 @@ mod tests {
         let mut newer = serde_json::to_value(&message).unwrap();
         newer["sent_by"] = "0.9.0".into();
         newer["orders"][0]["gift_wrap"] = serde_json::json!({ "paper": "red" });
-        assert_eq!(read(newer.to_string().as_bytes()), Ok(message));
+        assert_eq!(read(newer.to_string().as_bytes()), Ok(Message::Orders(message)));
     }
 }

@@ -40,6 +40,8 @@ pub enum AdmissionDecision {
         /// One of the orders that hold them.
         order_id: OrderId,
     },
+    /// The sale is by draw, and the user is not invited, or no longer.
+    NotInvited,
     /// No unit is left.
     SoldOut,
     /// The order now holds a unit.
@@ -57,6 +59,8 @@ pub struct AdmissionView<'a> {
     pub open: Option<&'a SaleTerms>,
     /// The user's orders that hold units of the sale.
     pub of_user: &'a [OrderId],
+    /// When the user's invitation ends, if there is one. Counts only in a sale by draw.
+    pub invited_until: Option<Timestamp>,
     /// Units held by all orders of the sale.
     pub held: u32,
 }
@@ -87,6 +91,9 @@ impl AdmissionView<'_> {
         }
         if let Some(order_id) = terms.already_bought(self.of_user) {
             return AdmissionDecision::AlreadyBought { order_id };
+        }
+        if terms.draw && self.invited_until.is_none_or(|until| until <= now) {
+            return AdmissionDecision::NotInvited;
         }
         if terms.available(self.held) == 0 {
             return AdmissionDecision::SoldOut;
@@ -131,6 +138,8 @@ pub struct Availability {
     /// The epoch under which admission was opened. While this and `admissions` are unchanged, no
     /// unit was reserved: a store that lost its data counts anew, under a new epoch.
     pub epoch: u64,
+    /// When the user's invitation ends, in a sale by draw. It may have ended already.
+    pub invited_until: Option<Timestamp>,
 }
 
 /// The state of a sale in the admission store.
@@ -194,6 +203,7 @@ mod tests {
             starts_at: STARTS,
             ends_at: ENDS,
             version: 1,
+            draw: false,
         }
     }
 
@@ -209,8 +219,14 @@ mod tests {
 
     fn own(settled: bool) -> Reservation {
         let terms = terms(1, 1);
-        let view =
-            AdmissionView { own: None, ended: false, open: Some(&terms), of_user: &[], held: 0 };
+        let view = AdmissionView {
+            own: None,
+            ended: false,
+            open: Some(&terms),
+            of_user: &[],
+            invited_until: None,
+            held: 0,
+        };
         let AdmissionDecision::Reserved(order) = view.decide(&ticket(), STARTS) else {
             panic!("nothing stands against the ticket");
         };
@@ -227,6 +243,7 @@ mod tests {
             ended: true,
             open: None,
             of_user: &mine,
+            invited_until: None,
             held: 1,
         };
         let mut ticket = TicketClaims { exp_ms: 0, ..ticket() };
@@ -250,6 +267,15 @@ mod tests {
             AdmissionDecision::AlreadyBought { order_id: order_id(9) }
         );
         view.of_user = &[];
+        let by_draw = SaleTerms { draw: true, ..terms.clone() };
+        view.open = Some(&by_draw);
+        for until in [None, Some(last.minus_ms(1)), Some(last)] {
+            view.invited_until = until;
+            assert_eq!(asked(&view, &ticket, last), AdmissionDecision::NotInvited);
+        }
+        view.invited_until = Some(last.plus_ms(1));
+        assert_eq!(asked(&view, &ticket, last), AdmissionDecision::SoldOut);
+        (view.open, view.invited_until) = (Some(&terms), None);
         assert_eq!(asked(&view, &ticket, last), AdmissionDecision::SoldOut);
         view.held = 0;
         let AdmissionDecision::Reserved(order) = asked(&view, &ticket, last) else {
@@ -276,6 +302,7 @@ mod tests {
                 ended,
                 open: open.then_some(&terms),
                 of_user: &mine,
+                invited_until: None,
                 held,
             };
             // The ticket expires before the sale ends.

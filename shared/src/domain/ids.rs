@@ -28,6 +28,21 @@ macro_rules! id {
                 Self(uuid::Builder::from_unix_timestamp_millis(millis, random).into_uuid())
             }
 
+            /// When it was made, by the clock of the instance that made it. A client can invent an
+            /// id with any time.
+            #[must_use]
+            pub fn made_at(&self) -> Timestamp {
+                let mut bytes = [0; 8];
+                bytes[2..].copy_from_slice(&self.as_bytes()[..6]);
+                Timestamp::from_epoch_ms(i64::from_be_bytes(bytes))
+            }
+
+            /// The id with these sixteen bytes.
+            #[must_use]
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(Uuid::from_bytes(bytes))
+            }
+
             /// The id's sixteen bytes.
             #[must_use]
             pub fn as_bytes(&self) -> &[u8; 16] {
@@ -111,15 +126,6 @@ impl OrderId {
         let mut bytes = *Self::new(now, random).as_bytes();
         bytes[TAG].copy_from_slice(&sale_id.as_bytes()[TAG]);
         Self(Uuid::from_bytes(bytes))
-    }
-
-    /// When the order's ticket was issued, by the clock of the issuing instance. A client can
-    /// invent an id with any time.
-    #[must_use]
-    pub fn made_at(&self) -> Timestamp {
-        let mut bytes = [0; 8];
-        bytes[2..].copy_from_slice(&self.as_bytes()[..6]);
-        Timestamp::from_epoch_ms(i64::from_be_bytes(bytes))
     }
 
     /// Whether the order may belong to the sale. For an unrelated sale this is true by chance once

@@ -7,6 +7,7 @@ mod admission;
 mod ban;
 mod cache;
 mod captcha;
+mod draw;
 mod gate;
 mod idempotency;
 mod ids;
@@ -32,6 +33,10 @@ pub use admission::{
 pub use ban::{Ban, KeptBan};
 pub use cache::CacheEntry;
 pub use captcha::{Captcha, CaptchaPurpose};
+pub use draw::{
+    Allocation, Draw, DrawTerms, Entry, EntryState, Invitation, LineFront, LineKey, NoDraw,
+    PlaceTable, RecordedEntry, Scores, Seed, SeedHash,
+};
 pub use gate::{AbusePolicy, GateDecision, GateRequest, GateView, LimitCheck};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
 pub use ids::{CaptchaId, IdError, OrderId, SaleId, SessionId, UserId};
@@ -41,7 +46,8 @@ pub use order::{AdmittedOrder, Order, OrderStatus, RejectReason, SaleTally, Tran
 pub use phone::{Country, Phone, PhoneError};
 pub use prefix::AddressPrefix;
 pub use queue::{
-    ConsumerProgress, ConsumerReport, DeadLetter, Delivery, QueueBacklog, QueueDepth, QueueMessage,
+    ConsumerProgress, ConsumerReport, DeadLetter, Delivery, EntryMessage, QueueBacklog, QueueDepth,
+    QueueMessage,
 };
 pub use quota::{CLOCK_SLACK_MS, CountWindow, Quota};
 pub use recording::{

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::AdmittedOrder;
+use super::{AdmittedOrder, Entry};
 
 /// Message version 1: the body of one queue message.
 ///
@@ -22,6 +22,21 @@ pub struct QueueMessage {
 impl QueueMessage {
     /// The version this code writes and reads.
     pub const VERSION: u32 = 1;
+}
+
+/// Message version 2: entries of sales by draw. A release that does not know it parks the message,
+/// so sales by draw begin only after all instances were upgraded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryMessage {
+    /// Always 2.
+    pub v: u32,
+    /// The entries made durable by this message.
+    pub entries: Vec<Entry>,
+}
+
+impl EntryMessage {
+    /// The version that carries entries.
+    pub const VERSION: u32 = 2;
 }
 
 /// The depth of the queue.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Currency, SaleId, Timestamp};
+use super::{Allocation, Currency, DrawTerms, SaleId, Timestamp, UserId};
 
 /// A sale as the ledger keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -38,6 +38,12 @@ pub struct Sale {
     pub version: u64,
     /// When it was created.
     pub created_at: Timestamp,
+    /// How its draw works; `None`: units go to the first who order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draw: Option<DrawTerms>,
+    /// Only users who registered before this may take part; `None`: everybody may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eligible_registered_before: Option<Timestamp>,
 }
 
 /// What the admission store needs to know of a sale.
@@ -59,6 +65,8 @@ pub struct SaleTerms {
     pub ends_at: Timestamp,
     /// The sale's `version`: older terms never replace newer ones.
     pub version: u64,
+    /// Whether only invited users get a unit.
+    pub draw: bool,
 }
 
 /// A sale's phase.
@@ -105,6 +113,8 @@ pub struct SaleChange {
     pub starts_at: Option<Timestamp>,
     /// New end.
     pub ends_at: Option<Timestamp>,
+    /// New latest registration of users who may take part.
+    pub eligible_registered_before: Option<Timestamp>,
 }
 
 /// An invalid value in a sale: the field and what is expected.
@@ -169,7 +179,27 @@ impl Sale {
             "per_user_limit",
             "1 to 100",
         )?;
-        rule(self.starts_at < self.ends_at, "ends_at", "later than starts_at")
+        rule(self.starts_at < self.ends_at, "ends_at", "later than starts_at")?;
+        let Some(draw) = &self.draw else { return Ok(()) };
+        rule(draw.entries_open_at < self.starts_at, "entries_open_at", "earlier than starts_at")?;
+        let lengths = DrawTerms::INVITE_SECONDS_MIN..=DrawTerms::INVITE_SECONDS_MAX;
+        rule(lengths.contains(&draw.invite_seconds), "invite_seconds", "10 to 86400 seconds")?;
+        let beacon = draw.beacon.as_deref().is_none_or(|text| {
+            !text.trim().is_empty() && text.chars().count() <= DrawTerms::BEACON_MAX
+        });
+        rule(beacon, "beacon", "1 to 200 characters")
+    }
+
+    /// How its units are given out.
+    #[must_use]
+    pub const fn allocation(&self) -> Allocation {
+        if self.draw.is_some() { Allocation::Draw } else { Allocation::FirstCome }
+    }
+
+    /// Whether the user may take part. A user's id says when the user registered.
+    #[must_use]
+    pub fn admits(&self, user_id: UserId) -> bool {
+        self.eligible_registered_before.is_none_or(|before| user_id.made_at() < before)
     }
 
     /// The sale with `change` applied and its version raised.
@@ -189,6 +219,7 @@ impl Sale {
             per_user_limit,
             starts_at,
             ends_at,
+            eligible_registered_before,
         } = change.clone();
         let sale = Self {
             title: title.unwrap_or_else(|| self.title.clone()),
@@ -200,6 +231,8 @@ impl Sale {
             per_user_limit: per_user_limit.unwrap_or(self.per_user_limit),
             starts_at: starts_at.unwrap_or(self.starts_at),
             ends_at: ends_at.unwrap_or(self.ends_at),
+            eligible_registered_before: eligible_registered_before
+                .or(self.eligible_registered_before),
             version: self.version + 1,
             ..self.clone()
         };
@@ -225,6 +258,7 @@ impl Sale {
             starts_at: self.starts_at,
             ends_at: self.ends_at,
             version: self.version,
+            draw: self.draw.is_some(),
         }
     }
 
@@ -244,6 +278,7 @@ impl Sale {
 }
 
 /// The outcome of changing a sale in the ledger.
+#[expect(clippy::large_enum_variant, reason = "one is made per change of a sale, and read at once")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SaleChanged {
     /// Stored; the sale as it is now.

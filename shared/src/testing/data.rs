@@ -89,6 +89,8 @@ pub fn sale(stock: u32) -> Sale {
         epoch: 0,
         version: 1,
         created_at: START,
+        draw: None,
+        eligible_registered_before: None,
     }
 }
 

@@ -27,7 +27,9 @@ use crate::{
     api::{NewBan, NewSale, SignedIn},
     app::{Admin, App, Caller, CaptchaAnswer, Client, Credentials, SessionClaims, Swept},
     config::Config,
-    domain::{CaptchaPurpose, OrderId, OrderStatus, Phone, Role, SaleId, Session, Timestamp},
+    domain::{
+        Allocation, CaptchaPurpose, OrderId, OrderStatus, Phone, Role, SaleId, Session, Timestamp,
+    },
     http::{Routes, TraceSource, answer, endpoints::Endpoints},
     ports::{CaptchaArtist, OrderSource as _, Ports, Random, Stored},
     private_files::Loose,
@@ -152,6 +154,7 @@ impl Shop {
         let store = dir.sqlite().await;
         let gate = Arc::new(MemoryGate::new());
         let shared = Arc::new(store.clone());
+        let admission = Arc::new(MemoryAdmission::default());
         let mut ports = Ports {
             clock: clock.clone(),
             ledger_clock: clock.clone(),
@@ -161,13 +164,15 @@ impl Shop {
             ban_ledger: shared.clone(),
             sales: shared.clone(),
             orders: shared.clone(),
+            draws: shared.clone(),
             signing_keys: shared.clone(),
             gate: gate.clone(),
             sessions: gate.clone(),
             blacklist: gate.clone(),
             failures: gate.clone(),
             captchas: gate,
-            admission: Arc::new(MemoryAdmission::default()),
+            admission: admission.clone(),
+            line: admission,
             checkout: None,
             queue: shared.clone(),
             source: shared.clone(),
@@ -284,17 +289,21 @@ impl Shop {
         ends_at: Timestamp,
     ) -> SaleId {
         let new = NewSale {
-            title: "Phone".to_owned(),
             description: "A long text.".to_owned(),
-            image_url: String::new(),
-            price: 100,
-            original_price: None,
-            currency: None,
-            stock,
-            per_user_limit: None,
-            starts_at,
-            ends_at,
+            ..NewSale::new("Phone", 100, stock, starts_at..ends_at)
         };
+        self.app.create_sale(new).await.unwrap().sale_id
+    }
+
+    /// A sale by draw that begins in an hour and lasts a day; entries are open.
+    pub async fn draw(&self, stock: u32, change: impl FnOnce(&mut NewSale)) -> SaleId {
+        let now = self.app.now();
+        let mut new = NewSale {
+            allocation: Some(Allocation::Draw),
+            entries_open_at: Some(now),
+            ..NewSale::new("Phone", 100, stock, now.plus_ms(3_600_000)..now.plus_ms(90_000_000))
+        };
+        change(&mut new);
         self.app.create_sale(new).await.unwrap().sale_id
     }
 

@@ -9,14 +9,15 @@
 //! | `login` | gate, sessions, captchas | users, sessions, bans | - | Redis, database: everything |
 //! | `sales` | gate, cache, figures | sales | - | Redis: pages that are in its cache; Redis, database: everything |
 //! | `seckill` | gate, admission, cache | data that Redis lacks: sessions, sales, orders after a rebuild | orders | Redis: tickets; Redis, RabbitMQ: orders, of sales and sessions that are in Redis |
+//! | `waiting-room` | gate, cache, line, admission | draws, entries, sales, sessions that Redis lacks | entries | Redis: places in the line; Redis, RabbitMQ, database: everything |
 //! | `order-status` | gate, cache, admission | orders | - | Redis: orders that are in its cache; Redis, database: everything |
 //! | `admin` | gate, admission | sales, bans | figures, dead letters | Redis, database: everything but those two |
 //! | `order-worker` | admission, cache | orders | messages that can't be used | database: records; the sweeper updates Redis later |
 //! | `sweeper` | leadership, admission | all due work | overdue orders | Redis, database: all but publishing and rebuilding |
 //! | emulator | everything | everything | everything | sales in memory |
 //!
-//! In the development profile without configured signing keys, `login`, `seckill`, `order-status`
-//! and `admin` also need the database, which stores the keys.
+//! In the development profile without configured signing keys, `login`, `seckill`,
+//! `waiting-room`, `order-status` and `admin` also need the database, which stores the keys.
 
 /// A program, for [`super::connect_for`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub enum Program {
     Sales,
     /// The function `seckill`.
     Seckill,
+    /// The function `waiting-room`.
+    WaitingRoom,
     /// The function `order-status`.
     OrderStatus,
     /// The function `admin`.
@@ -46,9 +49,12 @@ impl Program {
     pub(super) const fn uses_queue(self) -> bool {
         match self {
             Self::Captcha | Self::Login | Self::Sales | Self::OrderStatus => false,
-            Self::Seckill | Self::Admin | Self::OrderWorker | Self::Sweeper | Self::Emulator => {
-                true
-            }
+            Self::Seckill
+            | Self::WaitingRoom
+            | Self::Admin
+            | Self::OrderWorker
+            | Self::Sweeper
+            | Self::Emulator => true,
         }
     }
 

@@ -9,7 +9,10 @@ use flashsale::{
     adapters::memory::MemoryAdmission,
     contract_tests,
     ports::Admission,
-    testing::{Shop, contract::checkout::CheckoutPorts},
+    testing::{
+        Shop,
+        contract::{checkout::CheckoutPorts, line::LinePorts},
+    },
 };
 use futures_util::future::BoxFuture;
 use tokio::runtime::Runtime;
@@ -31,6 +34,16 @@ contract_tests! { admission [] admission() }
 mod checkout_memory {
     use super::*;
     contract_tests! { checkout [] checkout() }
+}
+
+mod line {
+    use super::*;
+
+    async fn line() -> ((), LinePorts) {
+        ((), LinePorts::of(Arc::new(MemoryAdmission::default())))
+    }
+
+    contract_tests! { line [] line() }
 }
 
 fn memory() -> Subject {

@@ -13,8 +13,8 @@ use flashsale::{
     adapters::memory::{MemoryAdmission, MemoryCache},
     domain::{
         AdmissionDecision, AdmissionState, AdmittedOrder, Availability, CacheEntry, CreationKey,
-        Order, OrderId, QueueBacklog, QueueDepth, Recorded, Reservation, ReservationPage, Sale,
-        SaleChange, SaleChanged, SaleCreated, SaleId, SaleTally, SaleTerms, TicketClaims,
+        Entry, Order, OrderId, QueueBacklog, QueueDepth, Recorded, Reservation, ReservationPage,
+        Sale, SaleChange, SaleChanged, SaleCreated, SaleId, SaleTally, SaleTerms, TicketClaims,
         Timestamp, Transition, Unrecordable, UserId,
     },
     ports::{Admission, Cache, OrderLedger, OrderQueue, Sales, StoreError, Stored},
@@ -59,6 +59,10 @@ impl OrderQueue for SharedQueue {
 
     async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
         self.0.publish(orders).await
+    }
+
+    async fn publish_entries(&self, entries: &[Entry]) -> Stored<()> {
+        self.0.publish_entries(entries).await
     }
 
     async fn park(&self, body: &[u8], reason: &str) -> Stored<()> {

@@ -10,9 +10,12 @@ use std::sync::Arc;
 use flashsale::{
     adapters::{redis::Redis, system::SystemClock},
     contract_tests,
-    domain::{AdmissionDecision, AdmissionState, Sale, SaleId},
-    ports::{Admission, Clock as _},
-    testing::{self, Claim, START, Shop, contract::checkout::CheckoutPorts},
+    domain::{AdmissionDecision, AdmissionState, Invitation, LineKey, Sale, SaleId},
+    ports::{Admission, Clock as _, Line as _},
+    testing::{
+        self, Claim, START, Shop,
+        contract::{checkout::CheckoutPorts, line::LinePorts},
+    },
 };
 use futures_util::future::BoxFuture;
 use tokio::runtime::Runtime;
@@ -67,6 +70,28 @@ mod admission_cluster {
     }
 }
 
+/// The line of a store of its own.
+async fn line(url: String) -> ((), LinePorts) {
+    let store = Redis::new(&url, &format!("{}:", unique("line"))).unwrap();
+    ((), LinePorts::of(Arc::new(store)))
+}
+
+mod line_single {
+    use super::*;
+    contract_tests! {
+        line [#[ignore = "needs servers: infra/test runs it"]]
+        line(servers().redis_url().expect("a Redis was started"))
+    }
+}
+
+mod line_cluster {
+    use super::*;
+    contract_tests! {
+        line [#[ignore = "needs servers: infra/test runs it"]]
+        line(servers().redis_cluster_url().expect("a Redis cluster was started"))
+    }
+}
+
 /// A store, and direct access to its server.
 struct Behind {
     port: Arc<Redis>,
@@ -87,8 +112,16 @@ impl Behind {
 
     /// The keys of a sale: sale, held, overdue.
     fn keys(&self, sale_id: SaleId) -> [String; 3] {
-        ["", ":held", ":overdue"]
-            .map(|part| format!("{}admission:{{{sale_id}}}{part}", self.prefix))
+        self.named(sale_id, ["", ":held", ":overdue"])
+    }
+
+    /// Further keys of a sale by draw: invited, line.
+    fn line_keys(&self, sale_id: SaleId) -> [String; 2] {
+        self.named(sale_id, [":invited", ":line"])
+    }
+
+    fn named<const N: usize>(&self, sale_id: SaleId, parts: [&str; N]) -> [String; N] {
+        parts.map(|part| format!("{}admission:{{{sale_id}}}{part}", self.prefix))
     }
 
     async fn command<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
@@ -98,7 +131,8 @@ impl Behind {
 
     /// Has the effect of FLUSHALL on one sale; FLUSHALL itself would delete other tests' keys too.
     async fn lose(&self, sale_id: SaleId) {
-        let _: u32 = self.command(redis::cmd("DEL").arg(&self.keys(sale_id))).await;
+        let keys = [self.keys(sale_id).as_slice(), &self.line_keys(sale_id)].concat();
+        let _: u32 = self.command(redis::cmd("DEL").arg(&keys)).await;
     }
 
     /// The keys that exist, and when they expire, in ms from now by the server's clock.
@@ -206,6 +240,33 @@ async fn redis_collects_every_key_in_the_end() {
                 (if ends < 0 { now.minus_ms(1) } else { days(ends) }, sale.version + 1);
             assert!(port.set_terms(&sale.terms()).await.unwrap());
             close(&behind.lives(sale.sale_id).await, [Some(expected); 3]);
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs servers: infra/test runs it"]
+async fn a_line_expires_with_its_sale() {
+    for behind in Behind::all() {
+        let (port, mut sale) = (&*behind.port, testing::sale(3));
+        let now = SystemClock.now();
+        (sale.starts_at, sale.ends_at) = (now, now.plus_ms(30 * 86_400_000));
+        assert!(port.begin_rebuild(&sale.terms(), 1, now).await.unwrap());
+        assert!(port.finish_rebuild(sale.sale_id, 1).await.unwrap());
+        let user_id = testing::user_id();
+        port.add(sale.sale_id, &[(user_id, LineKey::late(0))]).await.unwrap();
+        let until = now.plus_ms(60_000);
+        let next = Invitation { place: 0, user_id, invited_at: now, until };
+        port.invite(sale.sale_id, &[next], 1).await.unwrap();
+        for (ends, expected) in [(None, 38), (Some(50), 58)] {
+            if let Some(days) = ends {
+                (sale.ends_at, sale.version) = (now.plus_ms(days * 86_400_000), sale.version + 1);
+                assert!(port.set_terms(&sale.terms()).await.unwrap());
+            }
+            for key in behind.line_keys(sale.sale_id) {
+                let ms: i64 = behind.command(redis::cmd("PTTL").arg(key)).await;
+                assert!((ms - expected * DAY_MS).abs() < SLACK_MS, "{ms} for {expected} days");
+            }
         }
     }
 }

@@ -18,8 +18,17 @@ use flashsale::{
     problem::EXPLAINED,
 };
 
-const FUNCTIONS: [&str; 8] =
-    ["admin", "captcha", "login", "order-status", "order-worker", "sales", "seckill", "sweeper"];
+const FUNCTIONS: [&str; 9] = [
+    "admin",
+    "captcha",
+    "login",
+    "order-status",
+    "order-worker",
+    "sales",
+    "seckill",
+    "sweeper",
+    "waiting-room",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()

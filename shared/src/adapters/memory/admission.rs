@@ -8,6 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 
+use super::line::LineBook;
 use crate::{
     domain::{
         AdmissionDecision, AdmissionState, AdmissionView, AdmittedOrder, Availability, OrderId,
@@ -24,9 +25,9 @@ pub struct MemoryAdmission {
 
 /// The state of one sale.
 #[derive(Debug, Default)]
-struct Book {
+pub(super) struct Book {
     /// `None` while the sale is `Missing`. Ended orders are remembered even then.
-    loaded: Option<Loaded>,
+    pub(super) loaded: Option<Loaded>,
     held: HashMap<OrderId, HeldUnit>,
     /// Positions of the reservations, for paging. A reservation keeps its position.
     places: BTreeMap<u64, OrderId>,
@@ -37,10 +38,11 @@ struct Book {
     /// The unsettled reservations, by their time of admission or last claim.
     overdue: BTreeSet<(Timestamp, OrderId)>,
     ended: HashSet<OrderId>,
+    pub(super) line: LineBook,
 }
 
 #[derive(Debug)]
-struct Loaded {
+pub(super) struct Loaded {
     open: bool,
     epoch: u64,
     since: Timestamp,
@@ -62,8 +64,13 @@ impl HeldUnit {
 }
 
 impl Book {
+    /// Units held by orders.
+    pub(super) fn units_held(&self) -> u32 {
+        count(self.held.len())
+    }
+
     /// The terms, while admission is open.
-    fn open(&self) -> Option<&SaleTerms> {
+    pub(super) fn open(&self) -> Option<&SaleTerms> {
         self.loaded.as_ref().filter(|loaded| loaded.open).map(|loaded| &loaded.terms)
     }
 
@@ -77,11 +84,13 @@ impl Book {
             ended: self.ended.contains(&ticket.order_id),
             open: self.open(),
             of_user: self.of_user(ticket.user_id),
+            invited_until: self.line.invited_until(ticket.user_id),
             held: count(self.held.len()),
         };
         let decision = view.decide(ticket, now);
         if let AdmissionDecision::Reserved(order) = &decision {
             self.add(order.clone(), Some(now));
+            self.line.use_invitation(order.user_id);
         }
         decision
     }
@@ -169,7 +178,7 @@ impl Book {
 }
 
 /// A number of reservations as a `u32`. Saturates: no store holds more than that.
-fn count(length: usize) -> u32 {
+pub(super) fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
@@ -179,7 +188,7 @@ impl MemoryAdmission {
         self.books().clear();
     }
 
-    fn books(&self) -> MutexGuard<'_, HashMap<SaleId, Book>> {
+    pub(super) fn books(&self) -> MutexGuard<'_, HashMap<SaleId, Book>> {
         self.books.lock().expect("nothing panics while the books are locked")
     }
 }
@@ -203,6 +212,7 @@ impl Admission for MemoryAdmission {
                 already_bought: terms.already_bought(book.of_user(user_id)),
                 admissions: book.last_place,
                 epoch: book.loaded.as_ref()?.epoch,
+                invited_until: book.line.invited_until(user_id).filter(|_| terms.draw),
             })
         }))
     }

@@ -14,6 +14,7 @@ mod consumer_reports;
 mod expiring_map;
 mod failures;
 mod gate;
+mod line;
 mod locks;
 mod sessions;
 mod shard;

@@ -17,7 +17,7 @@ use super::{
     errors::{never_sent, not_done, unavailable, unknown},
 };
 use crate::{
-    domain::{AdmittedOrder, QueueBacklog, QueueDepth, QueueMessage},
+    domain::{AdmittedOrder, Entry, EntryMessage, QueueBacklog, QueueDepth, QueueMessage},
     ports::{Health, OrderQueue, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
@@ -49,12 +49,16 @@ impl OrderQueue for RabbitMq {
         let Some(first) = orders.first() else { return Ok(()) };
         let message = QueueMessage { v: QueueMessage::VERSION, orders: orders.to_vec() };
         let body = serde_json::to_vec(&message).map_err(unavailable)?;
-        let properties = BasicProperties::default()
-            .with_delivery_mode(PERSISTENT)
-            // Lambda's event for Amazon MQ can't express a missing priority.
-            .with_priority(0)
-            .with_content_type("application/json".into())
-            .with_message_id(first.order_id.to_string().into());
+        let properties = of_a_message().with_message_id(first.order_id.to_string().into());
+        self.send(self.inner.queue.clone(), body, properties).await
+    }
+
+    async fn publish_entries(&self, entries: &[Entry]) -> Stored<()> {
+        let Some(first) = entries.first() else { return Ok(()) };
+        let message = EntryMessage { v: EntryMessage::VERSION, entries: entries.to_vec() };
+        let body = serde_json::to_vec(&message).map_err(unavailable)?;
+        let id = format!("{}/{}", first.sale_id, first.user_id);
+        let properties = of_a_message().with_message_id(id.into());
         self.send(self.inner.queue.clone(), body, properties).await
     }
 
@@ -88,6 +92,14 @@ impl OrderQueue for RabbitMq {
     async fn inherited(&self) -> Stored<Option<u64>> {
         Ok(None)
     }
+}
+
+fn of_a_message() -> BasicProperties {
+    BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        // Lambda's event for Amazon MQ can't express a missing priority.
+        .with_priority(0)
+        .with_content_type("application/json".into())
 }
 
 #[async_trait]

@@ -1,4 +1,5 @@
-//! The admission store in Redis: three keys per sale, in one cluster slot.
+//! The admission store in Redis: three keys per sale, in one cluster slot, and in a sale by draw
+//! two more, which [`super::line`] describes.
 //!
 //! - `admission:{<sale>}`, a hash: the state and the terms by name; `admissions`, the number of
 //!   orders that got a unit; `u:<user>` -> the ids of the orders the user holds, 36 characters
@@ -57,7 +58,7 @@ script!(
 script!(FINISH_REBUILD, "admission_finish_rebuild", "lua/admission_finish_rebuild.lua");
 script!(SET_TERMS, "admission_set_terms", "lua/admission_terms.lua", "lua/admission_set_terms.lua");
 
-fn corrupt(cause: impl Display) -> StoreError {
+pub(super) fn corrupt(cause: impl Display) -> StoreError {
     StoreError::Corrupt { store: "Redis", cause: cause.to_string() }
 }
 
@@ -147,6 +148,7 @@ pub(super) fn decision(ticket: &TicketClaims, reply: &[String]) -> Stored<Admiss
         Some("already-bought") => {
             AdmissionDecision::AlreadyBought { order_id: carried()?.parse().map_err(corrupt)? }
         }
+        Some("not-invited") => AdmissionDecision::NotInvited,
         Some("sold-out") => AdmissionDecision::SoldOut,
         Some("reserved") => AdmissionDecision::Reserved(reservation()?.order),
         _ => return Err(corrupt("the answer to a reservation is none that is known")),
@@ -163,6 +165,7 @@ fn terms_arguments(terms: &SaleTerms) -> impl Iterator<Item = Vec<u8>> {
         starts_at,
         ends_at,
         version,
+        draw,
     } = terms;
     [
         argument(version),
@@ -172,15 +175,23 @@ fn terms_arguments(terms: &SaleTerms) -> impl Iterator<Item = Vec<u8>> {
         argument(currency),
         argument(starts_at.epoch_ms()),
         argument(ends_at.epoch_ms()),
+        argument(u8::from(*draw)),
     ]
     .into_iter()
 }
 
 impl Redis {
-    /// The keys of a sale: sale, held, overdue.
-    pub(super) fn admission_keys(&self, sale_id: SaleId) -> [String; 3] {
-        // The hash tag in braces maps all three to one slot.
-        ["", ":held", ":overdue"].map(|part| self.key(&format!("admission:{{{sale_id}}}{part}")))
+    /// The keys of a sale: sale, held, overdue, invited, line.
+    pub(super) fn admission_keys(&self, sale_id: SaleId) -> [String; 5] {
+        // The hash tag in braces maps all of them to one slot.
+        ["", ":held", ":overdue", ":invited", ":line"]
+            .map(|part| self.key(&format!("admission:{{{sale_id}}}{part}")))
+    }
+
+    /// The keys of the reserve script: sale, held, overdue, invited.
+    pub(super) fn reservation_keys(&self, sale_id: SaleId) -> [String; 4] {
+        let [sale, held, overdue, invited, _] = self.admission_keys(sale_id);
+        [sale, held, overdue, invited]
     }
 
     /// Runs one batch of `settle` (epoch `None`) or `restore`. Returns whether the state allowed
@@ -199,33 +210,36 @@ impl Redis {
                 encoded(request, true).into_bytes(),
             ]);
         }
-        self.run(&SETTLE, &self.admission_keys(sale_id), &arguments).await
+        self.run(&SETTLE, &self.admission_keys(sale_id)[..3], &arguments).await
     }
 }
 
 #[async_trait]
 impl Admission for Redis {
     async fn reserve(&self, ticket: &TicketClaims, now: Timestamp) -> Stored<AdmissionDecision> {
-        let reply: Vec<String> = self
-            .run(&RESERVE, &self.admission_keys(ticket.sale_id), &reserve_arguments(ticket, now))
-            .await?;
+        let keys = self.reservation_keys(ticket.sale_id);
+        let reply: Vec<String> = self.run(&RESERVE, &keys, &reserve_arguments(ticket, now)).await?;
         decision(ticket, &reply)
     }
 
     async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
-        let [sale, held, _] = self.admission_keys(sale_id);
-        let seen: Option<(u32, String, u64, u64)> =
-            self.run(&LOOK, &[sale, held], &[argument(user_id)]).await?;
-        let Some((available, bought, admissions, epoch)) = seen else {
+        let [sale, held, _, invited, _] = self.admission_keys(sale_id);
+        let seen: Option<(u32, String, u64, u64, String)> =
+            self.run(&LOOK, &[sale, held, invited], &[argument(user_id)]).await?;
+        let Some((available, bought, admissions, epoch, ends)) = seen else {
             return Ok(None);
         };
         let already_bought =
             if bought.is_empty() { None } else { Some(bought.parse().map_err(corrupt)?) };
-        Ok(Some(Availability { available, already_bought, admissions, epoch }))
+        let invited_until = match ends.as_str() {
+            "" => None,
+            ends => Some(Timestamp::from_epoch_ms(ends.parse().map_err(corrupt)?)),
+        };
+        Ok(Some(Availability { available, already_bought, admissions, epoch, invited_until }))
     }
 
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {
-        let [_, held, _] = self.admission_keys(sale_id);
+        let [_, held, ..] = self.admission_keys(sale_id);
         let mut get = Cmd::new();
         get.arg("HGET").arg(held).arg(order_id.to_string());
         let text: Option<String> = self.command(&get).await?;
@@ -233,7 +247,7 @@ impl Admission for Redis {
     }
 
     async fn find_many(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<Vec<Reservation>> {
-        let [_, held, _] = self.admission_keys(sale_id);
+        let [_, held, ..] = self.admission_keys(sale_id);
         let asked: Vec<OrderId> =
             order_ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
         let mut found = Vec::with_capacity(asked.len());
@@ -268,7 +282,7 @@ impl Admission for Redis {
             let arguments: Vec<_> = std::iter::once(argument(UNLOADED_LIFE_MS))
                 .chain(batch.iter().map(argument))
                 .collect();
-            let _: u8 = self.run(&RELEASE, &keys, &arguments).await?;
+            let _: u8 = self.run(&RELEASE, &keys[..3], &arguments).await?;
         }
         Ok(())
     }
@@ -280,7 +294,7 @@ impl Admission for Redis {
         now: Timestamp,
         limit: u32,
     ) -> Stored<Vec<Reservation>> {
-        let [_, held, overdue] = self.admission_keys(sale_id);
+        let [_, held, overdue, ..] = self.admission_keys(sale_id);
         let keys = [held, overdue];
         let mut claimed = Vec::new();
         let mut left = limit as usize;
@@ -306,7 +320,7 @@ impl Admission for Redis {
         cursor: u64,
         limit: u32,
     ) -> Stored<ReservationPage> {
-        let [_, held, _] = self.admission_keys(sale_id);
+        let [_, held, ..] = self.admission_keys(sale_id);
         let mut scan = Cmd::new();
         scan.arg("HSCAN")
             .arg(held)
@@ -322,7 +336,7 @@ impl Admission for Redis {
 
     async fn state(&self, sale_id: SaleId) -> Stored<AdmissionState> {
         type Row = (String, u64, i64, u64, u32, u32, u32);
-        let row: Option<Row> = self.run(&STATE, &self.admission_keys(sale_id), &[]).await?;
+        let row: Option<Row> = self.run(&STATE, &self.admission_keys(sale_id)[..3], &[]).await?;
         let Some((state, epoch, since, version, stock, held, reserved)) = row else {
             return Ok(AdmissionState::Missing);
         };

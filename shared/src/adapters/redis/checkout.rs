@@ -51,7 +51,7 @@ impl Checkout for SingleRedis {
     ) -> Stored<Result<AdmissionDecision, GateDecision>> {
         let (redis, part) = (&self.0, whole(request));
         let (mut keys, mut arguments) = redis.call(request, &part, Mode::Enter);
-        keys.extend(redis.admission_keys(ticket.sale_id));
+        keys.extend(redis.reservation_keys(ticket.sale_id));
         arguments.extend(reserve_arguments(ticket, request.now));
         let (entered, reserved): (Vec<i64>, Vec<String>) =
             redis.run(&SCRIPT, &keys, &arguments).await?;

@@ -18,6 +18,7 @@ mod failures;
 mod gate;
 mod health;
 mod keys;
+mod line;
 mod locks;
 mod script;
 mod sentinel;

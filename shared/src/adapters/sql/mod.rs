@@ -2,7 +2,8 @@
 //!
 //! `SQLite` and `MySQL` differ in how they connect, begin and commit, and in a few words of their
 //! dialect. Each implements [`Store`] for that; every implementation gets the ledger's ports
-//! (`Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`, `SigningKeys`) from here.
+//! (`Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`, `DrawLedger`,
+//! `SigningKeys`) from here.
 //!
 //! These rules keep the books right under concurrency:
 //! - A change of how many units are held is one transaction, which locks the sales' rows first, in
@@ -13,6 +14,7 @@
 //!   other rows too.
 
 mod bans;
+mod draws;
 mod keys;
 mod locking;
 mod orders;

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::{Failure, Value};
-use crate::domain::{Order, Phone, Sale, Timestamp, User};
+use crate::domain::{DrawTerms, Order, Phone, Sale, Timestamp, User};
 
 /// A row of either database. The errors of these methods name the column.
 pub(in crate::adapters) trait Row {
@@ -67,10 +67,20 @@ impl FromRow for User {
 }
 
 pub(super) const SALE_COLUMNS: &str = "sale_id, title, description, image_url, price, original_price, currency, stock, sold, \
-                                       per_user_limit, starts_at_ms, ends_at_ms, epoch, version, created_at_ms";
+                                       per_user_limit, starts_at_ms, ends_at_ms, epoch, version, created_at_ms, \
+                                       entries_open_at_ms, invite_seconds, seed_hash, beacon, eligible_registered_before_ms";
 
 impl FromRow for Sale {
     fn from_row(row: &impl Row) -> Result<Self, Failure> {
+        let draw = match row.int_or_null("entries_open_at_ms")? {
+            Some(opens) => Some(DrawTerms {
+                entries_open_at: Timestamp::from_epoch_ms(opens),
+                invite_seconds: row.number("invite_seconds")?,
+                seed_hash: row.parsed("seed_hash")?,
+                beacon: row.text_or_null("beacon")?,
+            }),
+            None => None,
+        };
         Ok(Self {
             sale_id: row.parsed("sale_id")?,
             title: row.text("title")?,
@@ -87,6 +97,10 @@ impl FromRow for Sale {
             epoch: row.number("epoch")?,
             version: row.number("version")?,
             created_at: row.time("created_at_ms")?,
+            draw,
+            eligible_registered_before: row
+                .int_or_null("eligible_registered_before_ms")?
+                .map(Timestamp::from_epoch_ms),
         })
     }
 }

@@ -19,7 +19,10 @@ use tokio::{
 
 use super::{Sqlite, stored};
 use crate::{
-    domain::{AdmittedOrder, ConsumerProgress, Delivery, QueueBacklog, QueueDepth, QueueMessage},
+    domain::{
+        AdmittedOrder, ConsumerProgress, Delivery, Entry, EntryMessage, QueueBacklog, QueueDepth,
+        QueueMessage,
+    },
     ports::{OrderQueue, OrderSource, PUBLISH_LIMIT_MS, StoreError, Stored},
 };
 
@@ -112,19 +115,10 @@ fn json(ids: &[i64]) -> String {
     format!("[{}]", texts.join(","))
 }
 
-#[async_trait]
-impl OrderQueue for Sqlite {
-    fn publishes_at_once(&self) -> usize {
-        // There is one writer, and a larger group shares its commit.
-        1
-    }
-
-    async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
-        if orders.is_empty() {
-            return Ok(());
-        }
-        let message = QueueMessage { v: QueueMessage::VERSION, orders: orders.to_vec() };
-        let body = serde_json::to_vec(&message).map_err(|error| StoreError::Unavailable {
+impl Sqlite {
+    /// Stores a message in one synced commit, which it shares with others that come meanwhile.
+    async fn put(&self, message: &impl serde::Serialize) -> Stored<()> {
+        let body = serde_json::to_vec(message).map_err(|error| StoreError::Unavailable {
             store: "SQLite",
             cause: error.to_string(),
         })?;
@@ -148,6 +142,28 @@ impl OrderQueue for Sqlite {
         // Also after an error: the message may have been stored nevertheless.
         self.queue().visible.notify_one();
         outcome
+    }
+}
+
+#[async_trait]
+impl OrderQueue for Sqlite {
+    fn publishes_at_once(&self) -> usize {
+        // There is one writer, and a larger group shares its commit.
+        1
+    }
+
+    async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
+        if orders.is_empty() {
+            return Ok(());
+        }
+        self.put(&QueueMessage { v: QueueMessage::VERSION, orders: orders.to_vec() }).await
+    }
+
+    async fn publish_entries(&self, entries: &[Entry]) -> Stored<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.put(&EntryMessage { v: EntryMessage::VERSION, entries: entries.to_vec() }).await
     }
 
     async fn park(&self, body: &[u8], reason: &str) -> Stored<()> {

@@ -385,6 +385,9 @@ impl App {
             ends_at: sale.ends_at,
             state: sale.state(available, now),
             server_time: now,
+            allocation: sale.allocation(),
+            draw: sale.draw.clone(),
+            eligible_registered_before: sale.eligible_registered_before,
         })
     }
 }

@@ -17,12 +17,14 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tracing::{Instrument as _, Span};
 
+mod line;
 mod propagation;
 mod queue_barrier;
 mod queue_watermark;
 mod rebuild;
 mod reconcile;
 
+use line::LineWork;
 pub(super) use propagation::SharingMemory;
 use queue_barrier::Looks;
 use rebuild::Waiting;
@@ -71,6 +73,8 @@ pub struct Swept {
     pub rebuilt: u32,
     /// Reservations corrected to match the ledger.
     pub reconciled: u32,
+    /// Users of draws who were invited to buy.
+    pub invited: u32,
     /// Reservations that were overdue.
     pub overdue: u32,
     /// Sales whose rebuild goes on.
@@ -91,6 +95,7 @@ pub(super) struct SweepMemory {
     rebuilds: Mutex<HashMap<SaleId, Waiting>>,
     /// Where the next page of units to be returned begins; `None`: at the first.
     returned_to: Mutex<Option<OrderId>>,
+    lines: Mutex<HashMap<SaleId, LineWork>>,
     ended: Mutex<Ended>,
     /// Observations of the queue since it was last worked off.
     queue_looks: Mutex<Option<Looks>>,
@@ -120,6 +125,7 @@ impl SweepMemory {
             looks: Mutex::default(),
             rebuilds: Mutex::default(),
             returned_to: Mutex::default(),
+            lines: Mutex::default(),
             ended: Mutex::default(),
             queue_looks: Mutex::default(),
         }
@@ -131,6 +137,15 @@ impl SweepMemory {
 
     pub(super) fn looks(&self) -> MutexGuard<'_, HashMap<SaleId, Look>> {
         self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lines(&self) -> MutexGuard<'_, HashMap<SaleId, LineWork>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads or changes what is remembered of a sale's line.
+    fn line<T>(&self, sale_id: SaleId, with: impl FnOnce(&mut LineWork) -> T) -> T {
+        with(self.lines().entry(sale_id).or_default())
     }
 
     pub(super) fn rebuilds(&self) -> MutexGuard<'_, HashMap<SaleId, Waiting>> {
@@ -168,6 +183,7 @@ impl Swept {
             settled,
             rebuilt,
             reconciled,
+            invited,
             overdue,
             rebuilding,
             failed,
@@ -179,6 +195,7 @@ impl Swept {
         self.settled += settled;
         self.rebuilt += rebuilt;
         self.reconciled += reconciled;
+        self.invited += invited;
         self.overdue += overdue;
         self.rebuilding += rebuilding;
         self.failed += failed;
@@ -273,6 +290,7 @@ impl App {
             seen.extend(&self.sweep.ended().attended);
             self.sweep.looks().retain(|sale_id, _| seen.contains(sale_id));
             self.sweep.rebuilds().retain(|sale_id, _| seen.contains(sale_id));
+            self.sweep.lines().retain(|sale_id, _| seen.contains(sale_id));
         }
         swept.rebuilding = count(self.sweep.rebuilds().len());
         Ok(swept)
@@ -331,6 +349,9 @@ impl App {
             match self.reconcile(sale, &state).await {
                 Ok(changed) => swept.reconciled += changed,
                 Err(error) => swept.fails("reconcile", sale_id, &error),
+            }
+            if let Err(error) = self.sweep_line(sale, &mut swept).await {
+                swept.fails("line", sale_id, &error);
             }
         } else {
             match self.rebuild(sale, &state).await {

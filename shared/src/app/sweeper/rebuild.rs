@@ -165,6 +165,7 @@ impl App {
                 break;
             }
         }
+        self.restore_invitations(sale).await?;
         let open = self.ports.admission.finish_rebuild(sale.sale_id, epoch).await?;
         if open {
             // The epoch tells every instance that the store has lost data.

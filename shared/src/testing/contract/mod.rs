@@ -7,6 +7,7 @@ pub mod checkout;
 pub mod consumer_reports;
 pub mod gate;
 pub mod ledger;
+pub mod line;
 pub mod locks;
 pub mod queue;
 pub mod schema;
@@ -15,7 +16,7 @@ pub mod schema;
 ///
 /// `contract_tests! { ledger [#[ignore = "needs servers"]] new_ledger() }`: the contract, attributes
 /// of each test, and a future of a new store for each test. The future gives a guard, which is
-/// dropped after the check, and the ports: `Ledger`, `GatePorts`, `QueuePorts` or `Arc<dyn …>`.
+/// dropped after the check, and the ports: `Ledger`, `LinePorts`, `GatePorts`, `QueuePorts` or `Arc<dyn …>`.
 #[macro_export]
 macro_rules! contract_tests {
     (admission $attributes:tt $new:expr) => {
@@ -30,8 +31,11 @@ macro_rules! contract_tests {
         $crate::contract_tests! { @each ledger $attributes $new;
             users kept_sessions session_races kept_bans sales signing_keys recording payment
             cancellation expiry expiry_by_sale stock_return tally paging recording_races ending_races
-            health
+            draw_entries draw_beacon draw_invitations draw_entry_races health
         }
+    };
+    (line $attributes:tt $new:expr) => {
+        $crate::contract_tests! { @each line $attributes $new; order long missing invited crowd }
     };
     (queue $attributes:tt $new:expr) => {
         $crate::contract_tests! { @each queue $attributes $new;

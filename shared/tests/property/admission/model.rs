@@ -71,6 +71,7 @@ impl Model {
             ended: self.ended.contains(&claim.order_id),
             open: self.loaded.as_ref().filter(|loaded| loaded.open).map(|loaded| &loaded.terms),
             of_user,
+            invited_until: None,
             held: self.orders.len() as u32,
         }
     }

@@ -135,6 +135,7 @@ impl World<'_> {
             starts_at: at(terms.starts),
             ends_at: at(terms.ends),
             version: (self.model.version() + terms.version).saturating_sub(1),
+            draw: false,
         }
     }
 
@@ -317,5 +318,7 @@ fn word(admitted: &AdmissionDecision) -> &'static str {
         AdmissionDecision::AlreadyBought { .. } => "already bought",
         AdmissionDecision::SoldOut => "sold out",
         AdmissionDecision::Reserved(_) => "reserved",
+        // Sales by draw have suites of their own.
+        AdmissionDecision::NotInvited => "not-invited",
     }
 }

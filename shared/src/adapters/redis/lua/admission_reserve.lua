@@ -5,6 +5,7 @@
 --                  `u:<user>` -> order ids held, `e:<order>` for ended orders
 -- KEYS[2] held     order id -> reservation
 -- KEYS[3] overdue  unsettled order ids by the time of admission or last claim
+-- KEYS[4] invited  user id -> end of the invitation, in a sale by draw
 -- ARGV[1] order id   ARGV[2] user id   ARGV[3] '1' when the ticket has expired   ARGV[4] now, ms
 --
 -- Returns the variant's word, and what it carries.
@@ -19,7 +20,7 @@ end
 
 local user = 'u:' .. ARGV[2]
 local sale = redis.call('HMGET', KEYS[1], user, 'e:' .. ARGV[1], 'state', 'starts_at', 'ends_at', 'limit', 'stock',
-  'price', 'currency', 'gc_at', 'admissions')
+  'price', 'currency', 'gc_at', 'admissions', 'draw')
 if sale[2] then return unless_held({'ended'}) end
 if sale[3] ~= 'open' then return unless_held({'closed'}) end
 if ARGV[3] == '1' then return unless_held({'ticket-expired'}) end
@@ -34,6 +35,12 @@ if #mine > 0 and #mine >= 36 * tonumber(sale[6]) then
   return unless_held({'already-bought', string.sub(mine, 1, 36)})
 end
 
+local by_draw = sale[12] == '1'
+if by_draw then
+  local ends = redis.call('ZSCORE', KEYS[4], ARGV[2])
+  if not ends or tonumber(ends) <= now then return unless_held({'not-invited'}) end
+end
+
 local count = redis.call('HLEN', KEYS[2])
 if count >= tonumber(sale[7]) then return unless_held({'sold-out'}) end
 
@@ -41,6 +48,7 @@ if count >= tonumber(sale[7]) then return unless_held({'sold-out'}) end
 local value = 'r ' .. ARGV[2] .. ' ' .. ARGV[4] .. ' ' .. sale[8] .. ' ' .. sale[9]
 if redis.call('HSETNX', KEYS[2], ARGV[1], value) == 0 then return unless_held() end
 redis.call('HSET', KEYS[1], user, mine .. ARGV[1], 'admissions', (sale[11] or 0) + 1)
+if by_draw then redis.call('ZREM', KEYS[4], ARGV[2]) end
 redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
 -- A key that was empty before is new and has no expiry yet.
 if count == 0 then redis.call('PEXPIREAT', KEYS[2], sale[10]) end

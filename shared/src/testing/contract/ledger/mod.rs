@@ -1,5 +1,5 @@
 //! Suites of the ledger ports: `Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`,
-//! `SigningKeys`.
+//! `DrawLedger`, `SigningKeys`.
 //!
 //! Suites tolerate other users of the same ledger, except that `expire_due` ends every order that
 //! is due.
@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "suites are tests")]
 
 mod bans;
+mod draws;
 mod forbidden;
 mod keys;
 mod orders;
@@ -20,6 +21,7 @@ mod users;
 use std::sync::Arc;
 
 pub use bans::kept_bans;
+pub use draws::{draw_beacon, draw_entries, draw_entry_races, draw_invitations};
 pub use forbidden::forbidden;
 pub use keys::signing_keys;
 pub use orders::{cancellation, expiry, expiry_by_sale, payment, stock_return, tally};
@@ -36,8 +38,8 @@ use crate::{
         Unrecordable, UserId,
     },
     ports::{
-        BanLedger, Health, OrderLedger, Sales, SessionLedger, SigningKeys, StoreError, Stored,
-        Users,
+        BanLedger, DrawLedger, Health, OrderLedger, Sales, SessionLedger, SigningKeys, StoreError,
+        Stored, Users,
     },
     testing,
 };
@@ -54,6 +56,7 @@ pub struct Ledger {
     pub bans: Arc<dyn BanLedger>,
     pub sales: Arc<dyn Sales>,
     pub orders: Arc<dyn OrderLedger>,
+    pub draws: Arc<dyn DrawLedger>,
     pub signing_keys: Arc<dyn SigningKeys>,
     pub health: Arc<dyn Health>,
 }
@@ -61,7 +64,15 @@ pub struct Ledger {
 impl Ledger {
     /// All ports of a store that implements every one of them.
     pub fn of<
-        S: Users + SessionLedger + BanLedger + Sales + OrderLedger + SigningKeys + Health + 'static,
+        S: Users
+            + SessionLedger
+            + BanLedger
+            + Sales
+            + OrderLedger
+            + DrawLedger
+            + SigningKeys
+            + Health
+            + 'static,
     >(
         store: S,
     ) -> Self {
@@ -72,6 +83,7 @@ impl Ledger {
             bans: store.clone(),
             sales: store.clone(),
             orders: store.clone(),
+            draws: store.clone(),
             signing_keys: store.clone(),
             health: store,
         }

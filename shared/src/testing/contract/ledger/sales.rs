@@ -103,6 +103,7 @@ async fn changes(ledger: &Ledger) {
     assert_eq!(sales.get(sale.sale_id).await.unwrap(), Some(expected));
 
     let all = SaleChange {
+        eligible_registered_before: Some(START.minus_ms(9)),
         title: Some("T".to_owned()),
         description: Some("D".to_owned()),
         image_url: Some("/i".to_owned()),
@@ -123,6 +124,7 @@ async fn changes(ledger: &Ledger) {
         per_user_limit: 3,
         starts_at: START.plus_ms(1),
         ends_at: START.plus_ms(2),
+        eligible_registered_before: Some(START.minus_ms(9)),
         version: sale.version + 2,
         ..sale.clone()
     };
