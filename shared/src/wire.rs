@@ -5,26 +5,30 @@ mod program;
 
 pub use program::Program;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret as _;
 
 use crate::{
     adapters::{
-        absent::NoQueue,
-        memory::{MemoryAdmission, MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
+        absent::{NoQueue, NoSms},
+        memory::{
+            MemoryAdmission, MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks,
+            MemoryPhoneCodes,
+        },
         mysql::{MySql, MySqlMigrationError, MySqlUrlError},
         rabbitmq::{AmqpUrlError, RabbitMq},
         redis::{Redis, RedisUrlError},
+        sms::{LogSms, WebhookError, WebhookSettings, WebhookSms},
         sqlite::{OpenError, Sqlite},
         system::{Artist, SystemClock, SystemRandom},
     },
-    config::{Config, ServersMode},
+    config::{Config, ConfigError, PhoneVerification, ServersMode},
     domain::schema::{Migrated, Schema},
     ports::{
         Admission, Background, BanLedger, Blacklist, Cache, Captchas, ConsumerReports, DeadLetters,
-        Failures, Gate, Health, LedgerClock, Locks, OrderLedger, OrderQueue, OrderSource, Ports,
-        Sales, SessionLedger, Sessions, SigningKeys, Users,
+        Failures, Gate, Health, LedgerClock, Locks, OrderLedger, OrderQueue, OrderSource,
+        PhoneCodes, Ports, Sales, SessionLedger, Sessions, SigningKeys, SmsSender, Users,
     },
 };
 
@@ -46,6 +50,12 @@ pub enum WireError {
     /// The address of RabbitMQ is wrong.
     #[error(transparent)]
     Amqp(#[from] AmqpUrlError),
+    /// The SMS gateway can't be used.
+    #[error(transparent)]
+    Sms(#[from] WebhookError),
+    /// The SMS gateway's secrets can't be read.
+    #[error(transparent)]
+    SmsSecrets(#[from] ConfigError),
     /// No adapter supports the scheme.
     #[error("{flag}: scheme {scheme:?} is not known; expected {expected}")]
     Scheme {
@@ -85,6 +95,7 @@ struct Front {
     blacklist: Arc<dyn Blacklist>,
     failures: Arc<dyn Failures>,
     captchas: Arc<dyn Captchas>,
+    phone_codes: Arc<dyn PhoneCodes>,
     admission: Arc<dyn Admission>,
     locks: Arc<dyn Locks>,
     cache: Arc<dyn Cache>,
@@ -143,6 +154,8 @@ pub async fn connect_for(config: &Config, program: Program) -> Result<Ports, Wir
         blacklist: front.blacklist,
         failures: front.failures,
         captchas: front.captchas,
+        phone_codes: front.phone_codes,
+        sms: sms(config, program)?,
         admission: front.admission,
         queue: queue.queue,
         source: queue.source,
@@ -187,6 +200,7 @@ async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> 
         blacklist: Arc::clone(&gate) as _,
         failures: Arc::clone(&gate) as _,
         captchas: gate,
+        phone_codes: Arc::new(MemoryPhoneCodes::new()),
         // Starts empty and is rebuilt from the ledger and the queue, as after a loss of Redis.
         admission: Arc::new(MemoryAdmission::default()),
         locks: Arc::new(MemoryLocks::new()),
@@ -239,6 +253,7 @@ fn front(url: &str, prefix: &str) -> Result<Front, WireError> {
                 blacklist: Arc::clone(&store) as _,
                 failures: Arc::clone(&store) as _,
                 captchas: Arc::clone(&store) as _,
+                phone_codes: Arc::clone(&store) as _,
                 admission: Arc::clone(&store) as _,
                 locks: Arc::clone(&store) as _,
                 cache: Arc::clone(&store) as _,
@@ -252,6 +267,29 @@ fn front(url: &str, prefix: &str) -> Result<Front, WireError> {
             "redis://, rediss://, redis+cluster:// or redis+sentinel://",
         )),
     }
+}
+
+fn sms(config: &Config, program: Program) -> Result<Arc<dyn SmsSender>, WireError> {
+    if !program.sends_messages() {
+        return Ok(Arc::new(NoSms));
+    }
+    Ok(match config.phone_verification {
+        PhoneVerification::Off => Arc::new(NoSms),
+        PhoneVerification::Log => Arc::new(LogSms),
+        PhoneVerification::Webhook => {
+            let webhook = &config.sms_webhook;
+            let settings = WebhookSettings {
+                url: webhook.url.clone(),
+                secrets: webhook.secrets()?,
+                timeout: Duration::from_millis(webhook.timeout_ms),
+                attempt_timeout: Duration::from_millis(webhook.attempt_timeout_ms),
+                attempts_max: webhook.attempts_max,
+                at_once_max: webhook.at_once_max,
+                waiting_max: webhook.waiting_max,
+            };
+            Arc::new(WebhookSms::new(settings, Arc::new(SystemClock), Arc::new(SystemRandom))?)
+        }
+    })
 }
 
 fn queue(url: &str, name: &str) -> Result<Queue, WireError> {

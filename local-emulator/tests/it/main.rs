@@ -19,6 +19,7 @@ mod load;
 mod metrics;
 mod needs;
 mod openapi;
+mod phone_codes;
 mod progress;
 mod sessions;
 mod shop;

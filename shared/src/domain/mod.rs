@@ -13,6 +13,7 @@ mod lease;
 mod money;
 mod order;
 mod phone;
+mod phone_code;
 mod prefix;
 mod queue;
 mod quota;
@@ -32,11 +33,12 @@ pub use ban::{Ban, KeptBan};
 pub use captcha::{Captcha, CaptchaPurpose};
 pub use gate::{AbusePolicy, GateDecision, GateRequest, GateView, LimitCheck};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
-pub use ids::{CaptchaId, IdError, OrderId, SaleId, SessionId, UserId};
+pub use ids::{CaptchaId, IdError, OrderId, SaleId, SessionId, SmsId, UserId};
 pub use lease::Lease;
 pub use money::{Currency, CurrencyError};
 pub use order::{AdmittedOrder, Order, OrderStatus, RejectReason, SaleTally, Transition};
 pub use phone::{Country, Phone, PhoneError};
+pub use phone_code::{CodeDigest, KeptCode, PhoneCode, PhoneRange, Sms};
 pub use prefix::AddressPrefix;
 pub use queue::{
     ConsumerProgress, ConsumerReport, DeadLetter, Delivery, QueueBacklog, QueueDepth, QueueMessage,

@@ -14,5 +14,6 @@ mod queue;
 mod restart;
 mod schema;
 mod sharing;
+mod sms;
 mod spies;
 mod sweeping;

@@ -15,12 +15,14 @@ mod expiring_map;
 mod failures;
 mod gate;
 mod locks;
+mod phone_codes;
 mod sessions;
 mod shard;
 pub use admission::MemoryAdmission;
 pub use cache::MemoryCache;
 pub use consumer_reports::MemoryConsumerReports;
 pub use locks::MemoryLocks;
+pub use phone_codes::MemoryPhoneCodes;
 use std::sync::Mutex;
 /// Gate, sessions, blacklist, failures and captchas of one process.
 #[derive(Default)]

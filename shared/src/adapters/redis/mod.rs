@@ -18,6 +18,7 @@ mod gate;
 mod health;
 mod keys;
 mod locks;
+mod phone_codes;
 mod script;
 mod sentinel;
 mod sessions;
