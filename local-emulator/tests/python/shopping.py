@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
-from browser import BASE, PASSWORD, PATIENCE_MS, Api, create_sale, expect, visitor
+from browser import BASE, PASSWORD, PATIENCE_MS, Api, Visitor, create_sale, expect, visitor
 
 
 def result(page):
@@ -485,19 +485,20 @@ def codes():
         assert one.context.request.get("/api/sessions/current").status == 200
         assert len(one.posts("/api/phone-codes")) == 1, one.sent
 
-        with visitor() as owner:
-            page = owner.page
-            page.goto("/sign-in")
-            page.get_by_role("link", name="Forgot your password?").click()
-            page.get_by_label("Phone number", exact=True).fill("312 555 0188")
-            page.get_by_role("button", name="Send a code").click()
-            second = sent_code(owner, number, 2)
-            page.get_by_label("Code from the text message").fill(second)
-            page.get_by_label("Password").fill("another battery")
-            owner.accessible("a forgotten password")
-            page.get_by_role("button", name="Set the password and sign in").click()
-            page.wait_for_url(f"{BASE}/")
-            assert owner.context.request.get("/api/sessions/current").status == 200
+        owner = Visitor(one.context.browser)
+        page = owner.page
+        page.goto("/sign-in")
+        page.get_by_role("link", name="Forgot your password?").click()
+        page.get_by_label("Phone number", exact=True).fill("312 555 0188")
+        page.get_by_role("button", name="Send a code").click()
+        second = sent_code(owner, number, 2)
+        page.get_by_label("Code from the text message").fill(second)
+        page.get_by_label("Password").fill("another battery")
+        owner.accessible("a forgotten password")
+        page.get_by_role("button", name="Set the password and sign in").click()
+        page.wait_for_url(f"{BASE}/")
+        assert owner.context.request.get("/api/sessions/current").status == 200
+        owner.leave()
         assert one.context.request.get("/api/sessions/current").status == 401
 
     # Who has the phone learns that its number is taken, and can use the same code.

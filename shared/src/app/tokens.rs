@@ -218,6 +218,10 @@ mod tests {
         let old = Keyring::new(&[key("old", 1)]).sign(&claims());
         let both = Keyring::new(&[key("new", 2), key("old", 1)]);
         assert!(both.verify::<TicketClaims>(&old).is_some());
+        let digest = Keyring::new(&[key("old", 1)]).digest(b"message");
+        assert!(both.digests(b"message").any(|made| made == digest));
+        assert_ne!(both.digest(b"message"), digest, "the first key signs");
+        assert!(both.digests(b"messagf").all(|made| made != digest));
         let new = both.sign(&claims());
         assert!(Keyring::new(&[key("new", 2)]).verify::<TicketClaims>(&new).is_some());
         assert!(

@@ -10,6 +10,7 @@ mod finding;
 mod flood;
 mod gate;
 mod ledger;
+mod phone_codes;
 mod queue;
 mod restart;
 mod schema;
