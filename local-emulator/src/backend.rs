@@ -5,7 +5,7 @@ use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
 use anyhow::Context as _;
 use flashsale::{
     app::App,
-    config::{CaptchaMode, Config, ServersMode},
+    config::{CaptchaMode, Config, PhoneVerification, ServersMode},
     private_files, wire,
 };
 use flashsale_servers::Servers;
@@ -26,6 +26,11 @@ impl Backend {
     pub async fn open(mut config: Config) -> anyhow::Result<Self> {
         if config.captcha == CaptchaMode::Off {
             tracing::warn!("captchas are off: robots can buy");
+        }
+        if config.phone_verification == PhoneVerification::Log {
+            tracing::warn!(
+                "phone codes are written to this log: who reads it can take over accounts"
+            );
         }
         let servers = servers(&mut config).await?;
         if config.servers != ServersMode::Embedded {

@@ -201,6 +201,14 @@ declare! {
         "Captchas that were handed out.";
     CAPTCHA_ANSWERS "flashsale_captcha_answers_total" COUNTER ["outcome"] Event Functions
         "Answers to captchas: solved, or the slug of the problem.";
+    PHONE_CODES "flashsale_phone_codes_total" COUNTER ["outcome"] Event Functions
+        "Requests for phone codes: sent, or the slug of the problem.";
+    PHONE_CODE_ANSWERS "flashsale_phone_code_answers_total" COUNTER ["outcome"] Event Functions
+        "Phone codes that came back: right, or the slug of the problem.";
+    PASSWORD_RECOVERIES "flashsale_password_recoveries_total" COUNTER ["outcome"] Event Functions
+        "Passwords set with a phone code: recovered, or the slug of the problem.";
+    SMS_SECONDS "flashsale_sms_seconds" STORE_SECONDS ["outcome"] Event Functions
+        "Time until a text message was handed over, with its retries: accepted, unavailable (not sent) or unknown (it may have been).";
     BANS "flashsale_bans_total" COUNTER ["by"] Event Functions
         "Bans that were put: by operator, or automatic after too many refusals.";
     CACHE_LOOKUPS "flashsale_cache_lookups_total" COUNTER ["cache"] Always Functions

@@ -12,12 +12,12 @@ use async_trait::async_trait;
 
 use crate::domain::{
     AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Ban, CacheEntry, Captcha,
-    CaptchaId, ConsumerProgress, ConsumerReport, CreationKey, DeadLetter, Delivery, Draw, Entry,
-    GateDecision, GateRequest, Invitation, KeptBan, KeptSession, Lease, LineKey, NoDraw, Opening,
-    Order, OrderId, Phone, QueueBacklog, QueueDepth, Recorded, RecordedEntry, Reservation,
-    ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated, SaleId, SaleTally, SaleTerms,
-    Seed, Session, SessionId, Subject, TicketClaims, Timestamp, Transition, Unrecordable, User,
-    UserChange, UserCreated, UserId,
+    CaptchaId, CodeDigest, ConsumerProgress, ConsumerReport, CreationKey, DeadLetter, Delivery,
+    Draw, Entry, GateDecision, GateRequest, Invitation, KeptBan, KeptCode, KeptSession, Lease,
+    LineKey, NoDraw, Opening, Order, OrderId, Phone, QueueBacklog, QueueDepth, Recorded,
+    RecordedEntry, Reservation, ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated,
+    SaleId, SaleTally, SaleTerms, Seed, Session, SessionId, Sms, Subject, TicketClaims, Timestamp,
+    Transition, Unrecordable, User, UserChange, UserCreated, UserId,
 };
 
 /// A store's failure, classified by what the caller can do about it.
@@ -26,7 +26,7 @@ pub enum StoreError {
     /// Nothing happened; try again later.
     #[error("{store} is unavailable: {cause}")]
     Unavailable {
-        /// The store's display name: `Redis`, `MySQL`, `RabbitMQ` or `SQLite`.
+        /// The store's display name: `Redis`, `MySQL`, `RabbitMQ`, `SQLite` or `SMS gateway`.
         store: &'static str,
         /// The client library's message, without secrets.
         cause: String,
@@ -406,6 +406,42 @@ pub trait Captchas: Send + Sync {
 }
 
 // -------------------------------------------------------------------------------------------------
+// Phone numbers: codes and the text messages that carry them
+// -------------------------------------------------------------------------------------------------
+
+/// The codes that were sent, one per phone number at most, and how many text messages a day had. In
+/// the fast store, which may lose them: then users ask for new codes.
+#[async_trait]
+pub trait PhoneCodes: Send + Sync {
+    /// Stores a code in place of an earlier one of the same number.
+    async fn put(&self, code: &KeptCode, now: Timestamp) -> Stored<()>;
+    /// Takes one of the attempts of the number's code and returns the code's digest, for the caller
+    /// to compare. `None` when there is no code, it has expired, or no attempt was left; so each
+    /// code is tried at most as often as it was given attempts, by however many callers at once. A
+    /// repeat after an error may take another attempt.
+    async fn attempt(&self, phone: &Phone, now: Timestamp) -> Stored<Option<CodeDigest>>;
+    /// Removes the number's code if it still has this digest, also when no attempt is left. At most
+    /// one caller gets `true`; so does nobody when the code was replaced meanwhile or has expired.
+    async fn redeem(&self, phone: &Phone, digest: CodeDigest, now: Timestamp) -> Stored<bool>;
+    /// Counts one message of the day, given as days since 1970 (UTC), unless the day has had
+    /// `per_day_max`. Returns whether it was counted. A repeat after an error may count twice.
+    async fn count_message(&self, day: u32, per_day_max: u32) -> Stored<bool>;
+    /// Takes back one counted message of the day. A repeat after an error may take back twice.
+    async fn uncount_message(&self, day: u32) -> Stored<()>;
+}
+
+/// Sends text messages.
+#[async_trait]
+pub trait SmsSender: Send + Sync {
+    /// Sends one message. `Ok` only after whoever delivers it has accepted it. A repeat has the
+    /// same `sms_id`, by which a gateway recognises it.
+    ///
+    /// # Errors
+    /// `Unavailable`: it will not be delivered. `Unknown`: it may be.
+    async fn send(&self, sms: &Sms) -> Stored<()>;
+}
+
+// -------------------------------------------------------------------------------------------------
 // Admission: who gets a unit
 // -------------------------------------------------------------------------------------------------
 
@@ -703,6 +739,8 @@ pub struct Ports {
     pub blacklist: Arc<dyn Blacklist>,
     pub failures: Arc<dyn Failures>,
     pub captchas: Arc<dyn Captchas>,
+    pub phone_codes: Arc<dyn PhoneCodes>,
+    pub sms: Arc<dyn SmsSender>,
     pub admission: Arc<dyn Admission>,
     /// Asks the gate and the admission store in one trip. `None`: no server has the data of both,
     /// and [`Ports`] asks one after the other.

@@ -105,6 +105,12 @@ problems! {
     CaptchaGone:
         "captcha-gone", 410, "The captcha is gone",
         "It has been answered before, has expired, or was made for another purpose: ask for a new one.";
+    CodeWrong:
+        "code-wrong", 422, "The phone code is wrong",
+        "Type the code again, or ask for a new one (POST /api/phone-codes): each can be tried a few times only.";
+    CodeGone:
+        "code-gone", 410, "The phone code is gone",
+        "No code that was sent to this number is valid: it has expired, was used, or was tried too often. Ask for a new one (POST /api/phone-codes).";
     BadCredentials:
         "bad-credentials", 401, "Phone number or password is wrong",
         "The answer does not say which.";

@@ -32,6 +32,16 @@ pub fn password_change_failed(address: IpAddr, user_id: UserId) {
     tracing::warn!(target: TARGET, event = "password-change-failed", address = %AddressPrefix::of(address), %user_id);
 }
 
+/// A code that was to prove a phone number was wrong.
+pub fn phone_code_wrong(address: IpAddr) {
+    tracing::warn!(target: TARGET, event = "phone-code-wrong", address = %AddressPrefix::of(address));
+}
+
+/// A password was set with a code that was sent to the user's phone.
+pub fn password_recovered(address: IpAddr, user_id: UserId) {
+    tracing::warn!(target: TARGET, event = "password-recovered", address = %AddressPrefix::of(address), %user_id);
+}
+
 /// The gate banned a user after too many refusals by limits.
 pub fn banned_automatically(entry: &GateRequest, subject: &Subject) {
     BANS.counter(&["automatic"]).increment(1);
@@ -51,7 +61,7 @@ pub fn loggable(subject: &Subject) -> String {
     match subject {
         Subject::User(user_id) => format!("user {user_id}"),
         Subject::Address(address) => format!("address in {}", AddressPrefix::of(*address)),
-        Subject::Phone(_) | Subject::PhoneAt(..) => "phone".to_owned(),
+        Subject::Phone(_) | Subject::PhoneAt(..) | Subject::PhoneRange(_) => "phone".to_owned(),
     }
 }
 

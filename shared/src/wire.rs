@@ -5,26 +5,31 @@ mod program;
 
 pub use program::Program;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret as _;
 
 use crate::{
     adapters::{
-        absent::NoQueue,
-        memory::{MemoryAdmission, MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
+        absent::{NoQueue, NoSms},
+        memory::{
+            MemoryAdmission, MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks,
+            MemoryPhoneCodes,
+        },
         mysql::{MySql, MySqlMigrationError, MySqlUrlError},
         rabbitmq::{AmqpUrlError, RabbitMq},
         redis::{Redis, RedisUrlError},
+        sms::{LogSms, WebhookError, WebhookSettings, WebhookSms},
         sqlite::{OpenError, Sqlite},
         system::{Artist, SystemClock, SystemRandom},
     },
-    config::{Config, ServersMode},
+    config::{Config, ConfigError, PhoneVerification, ServersMode},
     domain::schema::{Migrated, Schema},
     ports::{
         Admission, Background, BanLedger, Blacklist, Cache, Captchas, Checkout, ConsumerReports,
         DeadLetters, DrawLedger, Failures, Gate, Health, LedgerClock, Line, Locks, OrderLedger,
-        OrderQueue, OrderSource, Ports, Sales, SessionLedger, Sessions, SigningKeys, Users,
+        OrderQueue, OrderSource, PhoneCodes, Ports, Sales, SessionLedger, Sessions, SigningKeys,
+        SmsSender, Users,
     },
 };
 
@@ -46,6 +51,12 @@ pub enum WireError {
     /// The address of RabbitMQ is wrong.
     #[error(transparent)]
     Amqp(#[from] AmqpUrlError),
+    /// The SMS gateway can't be used.
+    #[error(transparent)]
+    Sms(#[from] WebhookError),
+    /// The SMS gateway's secrets can't be read.
+    #[error(transparent)]
+    SmsSecrets(#[from] ConfigError),
     /// No adapter supports the scheme.
     #[error("{flag}: scheme {scheme:?} is not known; expected {expected}")]
     Scheme {
@@ -86,6 +97,7 @@ struct Front {
     blacklist: Arc<dyn Blacklist>,
     failures: Arc<dyn Failures>,
     captchas: Arc<dyn Captchas>,
+    phone_codes: Arc<dyn PhoneCodes>,
     admission: Arc<dyn Admission>,
     checkout: Option<Arc<dyn Checkout>>,
     line: Arc<dyn Line>,
@@ -147,6 +159,8 @@ pub async fn connect_for(config: &Config, program: Program) -> Result<Ports, Wir
         blacklist: front.blacklist,
         failures: front.failures,
         captchas: front.captchas,
+        phone_codes: front.phone_codes,
+        sms: sms(config, program)?,
         admission: front.admission,
         checkout: front.checkout,
         line: front.line,
@@ -195,6 +209,7 @@ async fn embedded(config: &Config) -> Result<(Ledger, Front, Queue), WireError> 
         blacklist: Arc::clone(&gate) as _,
         failures: Arc::clone(&gate) as _,
         captchas: gate,
+        phone_codes: Arc::new(MemoryPhoneCodes::new()),
         admission: Arc::clone(&admission) as _,
         line: admission,
         checkout: None,
@@ -249,6 +264,7 @@ fn front(url: &str, prefix: &str) -> Result<Front, WireError> {
                 blacklist: Arc::clone(&store) as _,
                 failures: Arc::clone(&store) as _,
                 captchas: Arc::clone(&store) as _,
+                phone_codes: Arc::clone(&store) as _,
                 admission: Arc::clone(&store) as _,
                 checkout: store.single().map(|single| Arc::new(single) as _),
                 line: Arc::clone(&store) as _,
@@ -264,6 +280,29 @@ fn front(url: &str, prefix: &str) -> Result<Front, WireError> {
             "redis://, rediss://, redis+cluster:// or redis+sentinel://",
         )),
     }
+}
+
+fn sms(config: &Config, program: Program) -> Result<Arc<dyn SmsSender>, WireError> {
+    if !program.sends_messages() {
+        return Ok(Arc::new(NoSms));
+    }
+    Ok(match config.phone_verification {
+        PhoneVerification::Off => Arc::new(NoSms),
+        PhoneVerification::Log => Arc::new(LogSms),
+        PhoneVerification::Webhook => {
+            let webhook = &config.sms_webhook;
+            let settings = WebhookSettings {
+                url: webhook.url.clone(),
+                secrets: webhook.secrets()?,
+                timeout: Duration::from_millis(webhook.timeout_ms),
+                attempt_timeout: Duration::from_millis(webhook.attempt_timeout_ms),
+                attempts_max: webhook.attempts_max,
+                at_once_max: webhook.at_once_max,
+                waiting_max: webhook.waiting_max,
+            };
+            Arc::new(WebhookSms::new(settings, Arc::new(SystemClock), Arc::new(SystemRandom))?)
+        }
+    })
 }
 
 fn queue(url: &str, name: &str) -> Result<Queue, WireError> {

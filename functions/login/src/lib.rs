@@ -1,7 +1,9 @@
 //! Accounts: registration, sessions and passwords.
 
+mod phone_codes;
+
 use flashsale::{
-    api::{Account, CurrentSession, PasswordChange, Registered, SignedIn},
+    api::{Account, CurrentSession, PasswordChange, Registered, Registration, SignedIn},
     app::{App, Caller},
     http::{
         Body, ClientAddress, HandlerResult,
@@ -29,6 +31,8 @@ pub fn endpoints() -> Endpoints {
             delete_current_session(),
             delete_sessions(),
             put_password(),
+            phone_codes::post_phone_codes(),
+            phone_codes::put_password(),
         ],
     )
 }
@@ -40,19 +44,20 @@ const CAPTCHA: [ProblemKind; 3] =
 fn post_users() -> Endpoint {
     post("/api/users", register)
         .called("register", "Registers a shopper.")
-        .about("Does not sign in. A captcha of purpose `login` is needed unless captchas are off.")
-        .body::<Account>()
+        .about("Does not sign in. Where phone numbers are verified, the code that was sent to the number is needed; elsewhere a captcha of purpose `login`, unless captchas are off.")
+        .body::<Registration>()
         .gives::<Registered>(201, "The new user.")
         .refuses(&[ProblemKind::InvalidPhone, ProblemKind::WeakPassword, ProblemKind::PhoneTaken])
+        .refuses(&[ProblemKind::CodeWrong, ProblemKind::CodeGone])
         .refuses(&CAPTCHA)
 }
 
 async fn register(
     State(app): State<App>,
     ClientAddress(client): ClientAddress,
-    Body(account): Body<Account>,
+    Body(registration): Body<Registration>,
 ) -> HandlerResult<(StatusCode, Json<Registered>)> {
-    let user = app.register(&client, account.into()).await?;
+    let user = app.register(&client, registration).await?;
     Ok((StatusCode::CREATED, Json(Registered { user_id: user.user_id, phone: user.phone })))
 }
 

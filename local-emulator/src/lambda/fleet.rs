@@ -116,13 +116,14 @@ impl Fleet {
 }
 
 /// The first segments of the emulator's own paths; a test fails if one is missing.
-pub const RESERVED: [&str; 16] = [
+pub const RESERVED: [&str; 17] = [
     "",
     "2015-03-31",
     "api",
     "assets",
     "console",
     "explorer",
+    "forgot-password",
     "healthz",
     "lambda-url",
     "metrics",

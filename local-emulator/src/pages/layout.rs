@@ -48,7 +48,8 @@ impl Page<'_> {
             .map(|path| format!("<link rel=\"modulepreload\" href=\"{}\">", address(path)))
             .collect();
         let html = layout
-            .replace("{captcha}", if site.captcha { "on" } else { "off" })
+            .replace("{captcha}", on_or_off(site.captcha))
+            .replace("{phone_codes}", on_or_off(site.phone_codes))
             .replace("{assets}", address("").trim_end_matches('/'))
             .replace("{styles}", &styles)
             .replace("{preloads}", &preloads)
@@ -57,6 +58,10 @@ impl Page<'_> {
             .replace("{main}", self.main);
         Ready::new("text/html; charset=utf-8", html.into())
     }
+}
+
+const fn on_or_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
 }
 
 /// A module and all its static imports, direct and indirect.

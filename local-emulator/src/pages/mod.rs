@@ -31,13 +31,18 @@ use flashsale::{
 use layout::Page;
 
 pub fn router(config: &Config) -> Router {
-    let site = Site { captcha: config.captcha == CaptchaMode::Image, made: Arc::default() };
+    let site = Site {
+        captcha: config.captcha == CaptchaMode::Image,
+        phone_codes: config.verifies_phones(),
+        made: Arc::default(),
+    };
     let (list, one) = (site.clone(), site.clone());
     Router::new()
         .route("/", get(site.page("shop/sales.js")))
         .route("/sales/{sale_id}", get(site.page("shop/sale.js")))
         .route("/sign-in", get(site.page("shop/sign-in.js")))
         .route("/register", get(site.page("shop/register.js")))
+        .route("/forgot-password", get(site.page("shop/forgot-password.js")))
         .route("/orders", get(site.page("shop/orders.js")))
         .route("/orders/{order_id}", get(site.page("shop/order.js")))
         .route("/console", get(site.page("console/console.js")))
@@ -57,6 +62,8 @@ struct Site {
     /// Whether captchas are required. Without this a page would learn it only from a refused
     /// request.
     captcha: bool,
+    /// Whether phone numbers are verified.
+    phone_codes: bool,
     /// The pages made so far, by address.
     made: Arc<Mutex<HashMap<&'static str, files::Ready>>>,
 }

@@ -19,12 +19,13 @@ use tower::ServiceExt as _;
 use super::*;
 
 /// Every page, with example values for parameters.
-const ADDRESSES: [&str; 9] = [
+const ADDRESSES: [&str; 10] = [
     "/console",
     "/",
     "/sales/1",
     "/sign-in",
     "/register",
+    "/forgot-password",
     "/orders",
     "/orders/1",
     "/problems",

@@ -39,6 +39,7 @@ fn play_once(place: &Place, script: &str, scenario: &str) -> Result<(), String> 
         .env("SHOP_INVOKE_BASE", &emulator.invoker().base)
         .env("SHOP_ADMIN_PHONE", phone)
         .env("SHOP_ADMIN_PASSWORD", password)
+        .env("SHOP_LOG", place.log_file().unwrap_or(Path::new("")))
         // No cache files are left among the sources.
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
@@ -83,6 +84,8 @@ scenarios! {
     trouble: Place::embedded();
     unpaid: Place::embedded().set("ORDERS__PAY_WITHIN_SECONDS", "6");
     captcha: Place::embedded().with_captchas();
+    codes: Place::embedded().set("PHONE_VERIFICATION", "log").with_log("warn");
+    codes_for_captchas: Place::embedded().with_captchas().set("PHONE_VERIFICATION", "log");
     accessible: Place::embedded();
 }
 

@@ -113,6 +113,11 @@ impl Place {
         self
     }
 
+    /// The file of the emulators' log, if it is one.
+    pub fn log_file(&self) -> Option<&Path> {
+        self.log.as_deref()
+    }
+
     /// The emulators' log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log.as_ref().expect("with_log")).unwrap()

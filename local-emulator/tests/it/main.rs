@@ -20,6 +20,7 @@ mod load;
 mod metrics;
 mod needs;
 mod openapi;
+mod phone_codes;
 mod progress;
 mod sessions;
 mod shop;

@@ -1,14 +1,15 @@
 """Shoppers in a real browser. `shopping.py NAME` plays one of the scenarios below; local-emulator/tests/it/browser.rs starts
-the shop and calls them all. Captchas are off but for `captcha`: no machine can answer them here, and no way around them exists."""
+the shop and calls them all. Captchas are off but for `captcha` and `codes_for_captchas`: no machine can answer them here, and no way around them exists."""
 
 import os
 import re
 import signal
 import sys
 import time
+from pathlib import Path
 from urllib.parse import quote
 
-from browser import BASE, PASSWORD, PATIENCE_MS, Api, create_sale, expect, visitor
+from browser import BASE, PASSWORD, PATIENCE_MS, Api, Visitor, create_sale, expect, visitor
 
 
 def result(page):
@@ -439,6 +440,118 @@ def captcha():
         assert one.orders() == []
 
 
+def sent_code(one, number, count):
+    """The code of the `count`th text message to a number, which the shop has written to its log."""
+    sent = lambda: re.findall(rf"phone code for {re.escape(number)}: (\d{{6}})", Path(os.environ["SHOP_LOG"]).read_text())
+    one.wait_until(lambda: len(sent()) == count)
+    return sent()[-1]
+
+
+def another(code):
+    return f"{(int(code) + 1) % 1_000_000:06}"
+
+
+def codes():
+    """A number is proved when it is registered, and again when its password was forgotten; every device is signed out then."""
+    number = "+13125550188"
+    with visitor() as one:
+        page = one.page
+        page.goto("/register")
+        code = page.get_by_label("Code from the text message")
+        register = page.get_by_role("button", name="Register and sign in")
+        page.get_by_role("button", name="Send a code").click()
+        expect(page.locator("#phone-error")).to_contain_text("Type your phone number")
+        expect(page.locator("#phone")).to_be_focused()
+        page.locator("#phone").fill("(312) 555-0188")
+        page.get_by_label("Password").fill(PASSWORD)
+        register.click()
+        expect(page.locator("#phone_code-error")).to_contain_text("Type the six digits")
+        page.get_by_role("button", name="Send a code").click()
+        expect(page.get_by_role("main")).to_contain_text("A code is on its way")
+        expect(code).to_be_focused()
+        again = page.locator("#send-code")
+        expect(again).to_have_text(re.compile(r"^Send another code in \d+"))
+        expect(again).to_have_attribute("aria-disabled", "true")
+        first = sent_code(one, number, 1)
+        one.accessible("a code is on its way")
+        one.expected |= {422}
+        code.fill(another(first))
+        register.click()
+        expect(page.locator("#phone_code-error")).to_contain_text("not the code")
+        one.accessible("a code that is wrong")
+        code.fill(f"{first[:3]} {first[3:]}")
+        register.click()
+        page.wait_for_url(f"{BASE}/")
+        assert one.context.request.get("/api/sessions/current").status == 200
+        assert len(one.posts("/api/phone-codes")) == 1, one.sent
+
+        owner = Visitor(one.context.browser)
+        page = owner.page
+        page.goto("/sign-in")
+        page.get_by_role("link", name="Forgot your password?").click()
+        page.get_by_label("Phone number", exact=True).fill("312 555 0188")
+        page.get_by_role("button", name="Send a code").click()
+        second = sent_code(owner, number, 2)
+        page.get_by_label("Code from the text message").fill(second)
+        page.get_by_label("Password").fill("another battery")
+        owner.accessible("a forgotten password")
+        page.get_by_role("button", name="Set the password and sign in").click()
+        page.wait_for_url(f"{BASE}/")
+        assert owner.context.request.get("/api/sessions/current").status == 200
+        owner.leave()
+        assert one.context.request.get("/api/sessions/current").status == 401
+
+    # Who has the phone learns that its number is taken, and can use the same code.
+    with visitor() as one:
+        page = one.page
+        one.expected |= {404, 409}
+        page.goto("/register")
+        page.get_by_label("Phone number", exact=True).fill("312 555 0188")
+        page.get_by_role("button", name="Send a code").click()
+        third = sent_code(one, number, 3)
+        page.get_by_label("Code from the text message").fill(third)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Register and sign in").click()
+        expect(page.locator("#phone-error")).to_contain_text("registered already")
+        page.get_by_role("link", name="Forgot your password?").click()
+        page.get_by_label("Phone number", exact=True).fill("312 555 0188")
+        page.get_by_label("Code from the text message").fill(third)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Set the password and sign in").click()
+        page.wait_for_url(f"{BASE}/")
+
+        # Nobody is registered with this one.
+        page.goto("/forgot-password")
+        page.get_by_label("Phone number", exact=True).fill("312 555 0189")
+        page.get_by_role("button", name="Send a code").click()
+        page.get_by_label("Code from the text message").fill(sent_code(one, "+13125550189", 1))
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Set the password and sign in").click()
+        expect(page.locator("#phone-error")).to_contain_text("Nobody is registered")
+
+
+def codes_for_captchas():
+    """A code is sent for a captcha: text messages cost money."""
+    with visitor() as one:
+        page = one.page
+        page.goto("/register")
+        image = page.get_by_role("img", name="Distorted letters")
+        expect(image).to_have_attribute("src", re.compile("^data:image/png"))
+        first = image.get_attribute("src")
+        page.get_by_label("Phone number", exact=True).fill("312 555 0188")
+        send = page.get_by_role("button", name="Send a code")
+        send.click()
+        expect(page.locator("#captcha-error")).to_contain_text("Type the letters")
+        one.expected |= {422}
+        page.locator("#captcha").fill("wrong")
+        send.click()
+        expect(page.locator("#captcha-error")).to_contain_text("other letters")
+        expect(image).not_to_have_attribute("src", first)
+        expect(page.locator("#captcha")).to_be_focused()
+        expect(send).to_have_attribute("aria-disabled", "false")
+        one.accessible("a captcha for a code")
+
+
 def accessible():
     """axe on every page, in light and dark, and in a narrow window."""
     soon = create_sale("Tomorrow", starts_in=90_000, ends_in=180_000, currency="CNY")
@@ -455,6 +568,7 @@ def accessible():
             ("/sales/00000000-0000-7000-8000-000000000000", "no such thing"),
             ("/sign-in", "New here?"),
             ("/register", "8 characters"),
+            ("/forgot-password", "sends no text messages"),
             ("/orders", "not signed in"),
             ("/problems", "captcha-gone"),
             ("/problems/banned", "is banned"),
@@ -487,7 +601,21 @@ def accessible():
         one.accessible("a sale that has been bought")
 
 
-SCENARIOS = [purchase, twice, next_stays_here, back, sold_out, keyboard, chinese, trouble, unpaid, captcha, accessible]
+SCENARIOS = [
+    purchase,
+    twice,
+    next_stays_here,
+    back,
+    sold_out,
+    keyboard,
+    chinese,
+    trouble,
+    unpaid,
+    captcha,
+    codes,
+    codes_for_captchas,
+    accessible,
+]
 
 if __name__ == "__main__":
     # Whatever hangs, a test run does not.

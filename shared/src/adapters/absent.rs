@@ -1,13 +1,13 @@
-//! A queue for functions that need none: they receive no queue address, so they can't reach one by
-//! mistake.
+//! A queue and a sender of text messages for programs that need none: they receive no address, so
+//! they can't reach one by mistake.
 
 use async_trait::async_trait;
 
 use crate::{
     domain::{
-        AdmittedOrder, ConsumerProgress, DeadLetter, Delivery, Entry, QueueBacklog, QueueDepth,
+        AdmittedOrder, ConsumerProgress, DeadLetter, Delivery, Entry, QueueBacklog, QueueDepth, Sms,
     },
-    ports::{DeadLetters, OrderQueue, OrderSource, StoreError, Stored},
+    ports::{DeadLetters, OrderQueue, OrderSource, SmsSender, StoreError, Stored},
 };
 
 /// Refuses every call.
@@ -82,5 +82,16 @@ impl DeadLetters for NoQueue {
 
     async fn discard(&self, _: &str) -> Stored<bool> {
         absent()
+    }
+}
+
+/// A sender for programs that send no text messages, and where phone numbers are not verified.
+pub struct NoSms;
+
+#[async_trait]
+impl SmsSender for NoSms {
+    async fn send(&self, _: &Sms) -> Stored<()> {
+        let cause = "phone numbers are not verified here (phone_verification)".to_owned();
+        Err(StoreError::Unavailable { store: "SMS gateway", cause })
     }
 }

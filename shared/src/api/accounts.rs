@@ -18,6 +18,20 @@ pub struct Account {
     pub captcha_answer: Option<String>,
 }
 
+/// Registers. There is no `Debug`, because it holds a password.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(description = "Registers.", example = json!({ "phone": "+1 201-555-0124", "password": "correct horse", "phone_code": "042137" }))]
+#[expect(missing_docs, reason = "the fields of the API, see API.md")]
+pub struct Registration {
+    pub phone: String,
+    pub country: Option<Country>,
+    pub password: String,
+    pub phone_code: Option<String>,
+    pub captcha_id: Option<CaptchaId>,
+    pub captcha_answer: Option<String>,
+}
+
 /// Replaces a password. There is no `Debug`, because it holds both passwords.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -11,15 +11,19 @@ mod captchas;
 mod dead_letters;
 mod draws;
 mod orders;
+mod phone_codes;
 mod sales;
 mod tickets;
 
-pub use accounts::{Account, CurrentSession, PasswordChange, Registered, SignedIn, UserView};
+pub use accounts::{
+    Account, CurrentSession, PasswordChange, Registered, Registration, SignedIn, UserView,
+};
 pub use bans::{BanOffset, BanPage, BanView, LiftBan, NewBan};
 pub use books::{Finding, SaleBooks};
 pub use captchas::{DrawCaptcha, DrawnCaptcha, PurposeWord};
 pub use dead_letters::{ParkedList, ParkedView};
 pub use draws::{BeaconValue, DrawResult, EntryAccepted, EntryRequest, EntryView, OwnPlace};
 pub use orders::{OrderAccepted, OrderPage, OrderView, PlaceOrder};
+pub use phone_codes::{PasswordRecovery, PhoneCodeRequest, PhoneCodeSent};
 pub use sales::{ListedSale, NewSale, SaleList, SaleStats, SaleView};
 pub use tickets::{Ticket, TicketRequest};

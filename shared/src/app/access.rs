@@ -312,7 +312,7 @@ impl App {
     }
 
     /// Admits a request whose session is not checked.
-    async fn pass(&self, client: &Client, entry: GateRequest) -> Result<(), Problem> {
+    pub(super) async fn pass(&self, client: &Client, entry: GateRequest) -> Result<(), Problem> {
         self.pass_unnoted(entry)
             .await
             .inspect_err(|problem| self.note_refused(problem, client, None))

@@ -6,6 +6,7 @@ use super::{
     finish,
     limits::RateLimit,
     passwords::{NO_PASSWORD, Queue, check_strength},
+    phone_codes::Registering,
 };
 use crate::{
     api::{Account, SignedIn, UserView},
@@ -45,18 +46,32 @@ impl App {
     /// Registers a shopper.
     ///
     /// # Errors
-    /// `invalid-phone`, `weak-password`, `phone-taken`, `captcha-*`, `rate-limited`, `banned`.
-    pub async fn register(&self, client: &Client, given: Credentials) -> Result<UserView, Problem> {
-        REGISTRATIONS.note("registered", self.make_user(client, given).await)
+    /// `invalid-phone`, `weak-password`, `phone-taken`, `captcha-*`, `rate-limited`, `banned`; where
+    /// numbers are verified `code-wrong` and `code-gone`, and `phone-taken` only with the right
+    /// code.
+    pub async fn register(
+        &self,
+        client: &Client,
+        given: impl Into<Registering>,
+    ) -> Result<UserView, Problem> {
+        REGISTRATIONS.note("registered", self.make_user(client, given.into()).await)
     }
 
-    async fn make_user(&self, client: &Client, given: Credentials) -> Result<UserView, Problem> {
+    async fn make_user(&self, client: &Client, given: Registering) -> Result<UserView, Problem> {
+        let Registering { credentials: given, phone_code } = given;
         let phone = Phone::parse(&given.phone, given.country)?;
         check_strength("password", &given.password, &phone)?;
         self.enter_anonymous(client, RateLimit::Register, Some(&phone)).await?;
-        self.check_captcha(CaptchaPurpose::Login, given.captcha).await?;
+        let proof = if self.config.verifies_phones() {
+            // The code was sent for a captcha.
+            Some(self.prove_phone(client, &phone, phone_code.as_deref()).await?)
+        } else {
+            self.check_captcha(CaptchaPurpose::Login, given.captcha).await?;
+            None
+        };
         self.refuse_banned(&[Subject::Phone(phone.clone()), Subject::address(client.address)])
             .await?;
+        // The code stays valid: with it the number's owner can replace the password.
         if self.ports.users.by_phone(&phone).await?.is_some() {
             return Err(Problem::PhoneTaken);
         }
@@ -65,11 +80,19 @@ impl App {
             self.passwords.hash(Queue::Registration, prefix, given.password, self.salt()).await;
         let password_hash =
             password_hash.inspect_err(|problem| self.note_refused(problem, client, None))?;
-        let user = self.store_user(phone, password_hash, Role::Shopper).await?;
-        Ok(UserView::from(&user))
+        let app = self.clone();
+        let user = finish(async move {
+            let verified_at = match proof {
+                Some(proof) => Some(app.use_proof(&proof).await?),
+                None => None,
+            };
+            app.store_user(phone, password_hash, Role::Shopper, verified_at).await
+        });
+        Ok(UserView::from(&user.await?))
     }
 
-    /// Stores a user of any role, for the operator's command line.
+    /// Stores a user of any role, for the operator's command line. The operator's word counts as
+    /// proof of the phone.
     ///
     /// # Errors
     /// `weak-password`, `phone-taken`.
@@ -83,7 +106,7 @@ impl App {
         let here = AddressPrefix::of(std::net::Ipv4Addr::LOCALHOST.into());
         let password_hash =
             self.passwords.hash(Queue::Registration, here, password, self.salt()).await?;
-        self.store_user(phone, password_hash, role).await
+        self.store_user(phone, password_hash, role, Some(self.now())).await
     }
 
     async fn store_user(
@@ -91,6 +114,7 @@ impl App {
         phone: Phone,
         password_hash: String,
         role: Role,
+        phone_verified_at: Option<Timestamp>,
     ) -> Result<User, Problem> {
         let now = self.now();
         let user = User {
@@ -100,6 +124,7 @@ impl App {
             role,
             created_at: now,
             generation: 0,
+            phone_verified_at,
         };
         match self.ports.users.create(&user).await? {
             UserCreated::Created => Ok(user),
@@ -221,7 +246,7 @@ impl App {
     }
 
     /// Refuses when a ban in the ledger, made by an operator, is in force.
-    async fn refuse_banned(&self, subjects: &[Subject]) -> Result<(), Problem> {
+    pub(super) async fn refuse_banned(&self, subjects: &[Subject]) -> Result<(), Problem> {
         let now = self.now();
         let kept = self.ports.ban_ledger.of(subjects).await?;
         let ends = kept.into_iter().filter(|kept| kept.holds(now)).map(|kept| kept.ban.expires_at);
@@ -239,7 +264,11 @@ impl App {
 
     /// Applies a change that ends the user's sessions; `false` when the user has changed meanwhile
     /// or no longer exists.
-    async fn change_user(&self, user_id: UserId, change: UserChange) -> Result<bool, Problem> {
+    pub(super) async fn change_user(
+        &self,
+        user_id: UserId,
+        change: UserChange,
+    ) -> Result<bool, Problem> {
         if !self.ports.users.change(user_id, &change, self.now()).await? {
             return Ok(false);
         }
@@ -329,8 +358,8 @@ impl App {
         let change = UserChange {
             only_generation: Some(user.generation),
             password_hash: Some(hash),
-            role: None,
             keep: Some(who.session_id),
+            ..UserChange::default()
         };
         let (app, user_id) = (self.clone(), user.user_id);
         let changed = finish(async move { app.change_user(user_id, change).await }).await?;
@@ -376,7 +405,8 @@ impl App {
         }
     }
 
-    /// Stores `count` shoppers without a usable password, each with a session, for load tests.
+    /// Stores `count` shoppers without a usable password, each with a session, for load tests. They
+    /// stand for shoppers who have proved their phone.
     ///
     /// # Errors
     /// When a store does not answer.
@@ -399,6 +429,7 @@ impl App {
                 role: Role::Shopper,
                 created_at: now,
                 generation: 0,
+                phone_verified_at: Some(now),
             });
         }
         let mut seeded = Vec::new();
@@ -434,7 +465,7 @@ impl App {
         Ok((Session { session_id, user_id: user.user_id, role: user.role, expires_at }, token))
     }
 
-    fn salt(&self) -> [u8; 16] {
+    pub(super) fn salt(&self) -> [u8; 16] {
         let mut salt = [0; 16];
         self.ports.random.fill(&mut salt);
         salt

@@ -28,6 +28,14 @@ pub(super) enum RateLimit {
     Login,
     /// Sign-ins with one phone from one address.
     LoginPhone,
+    /// Requests for phone codes from an address.
+    PhoneCode,
+    /// Text messages to one phone within hours.
+    PhoneCodeHour,
+    /// Text messages to one phone within days.
+    PhoneCodeDay,
+    /// Text messages to a range of phones.
+    PhoneCodeRange,
     /// An address's requests with sessions that the fast store does not know.
     SessionLookup,
 }
@@ -48,6 +56,10 @@ impl App {
             RateLimit::Register => ("register", quotas.register),
             RateLimit::Login => ("login", quotas.login),
             RateLimit::LoginPhone => ("login-phone", quotas.login_phone),
+            RateLimit::PhoneCode => ("phone-code", quotas.phone_code),
+            RateLimit::PhoneCodeHour => ("phone-code-hour", quotas.phone_code_hour),
+            RateLimit::PhoneCodeDay => ("phone-code-day", quotas.phone_code_day),
+            RateLimit::PhoneCodeRange => ("phone-code-range", quotas.phone_code_range),
             RateLimit::SessionLookup => ("session-lookup", quotas.address),
         };
         LimitCheck { name, subject, quota }

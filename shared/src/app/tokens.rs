@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use ring::hmac;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::OnceCell;
 
@@ -62,6 +63,20 @@ impl Keyring {
             })
             .collect();
         Self { keys, validation }
+    }
+
+    /// HMAC-SHA256 of a message under the first key.
+    pub(super) fn digest(&self, message: &[u8]) -> [u8; 32] {
+        self.digests(message).next().expect("a keyring has at least one key")
+    }
+
+    /// HMAC-SHA256 of a message under each key.
+    pub(super) fn digests(&self, message: &[u8]) -> impl Iterator<Item = [u8; 32]> {
+        self.keys.iter().map(move |key| {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, key.signing.as_bytes());
+            let tag = hmac::sign(&key, message);
+            tag.as_ref().try_into().expect("SHA-256 has 32 bytes")
+        })
     }
 
     pub(super) fn sign<T: Serialize>(&self, claims: &T) -> String {
@@ -203,6 +218,10 @@ mod tests {
         let old = Keyring::new(&[key("old", 1)]).sign(&claims());
         let both = Keyring::new(&[key("new", 2), key("old", 1)]);
         assert!(both.verify::<TicketClaims>(&old).is_some());
+        let digest = Keyring::new(&[key("old", 1)]).digest(b"message");
+        assert!(both.digests(b"message").any(|made| made == digest));
+        assert_ne!(both.digest(b"message"), digest, "the first key signs");
+        assert!(both.digests(b"messagf").all(|made| made != digest));
         let new = both.sign(&claims());
         assert!(Keyring::new(&[key("new", 2)]).verify::<TicketClaims>(&new).is_some());
         assert!(

@@ -21,6 +21,10 @@ pub struct Limits {
     pub register: Quota,
     pub login: Quota,
     pub login_phone: Quota,
+    pub phone_code: Quota,
+    pub phone_code_hour: Quota,
+    pub phone_code_day: Quota,
+    pub phone_code_range: Quota,
 }
 
 impl Limits {
@@ -37,6 +41,10 @@ impl Limits {
             ("register", self.register),
             ("login", self.login),
             ("login_phone", self.login_phone),
+            ("phone_code", self.phone_code),
+            ("phone_code_hour", self.phone_code_hour),
+            ("phone_code_day", self.phone_code_day),
+            ("phone_code_range", self.phone_code_range),
         ] {
             let in_range = (1..=1_000_000).contains(&quota.limit)
                 && (1..=86_400_000).contains(&quota.window_ms)

@@ -17,6 +17,7 @@ mod login;
 mod modes;
 mod network;
 mod orders;
+mod phone_codes;
 mod production;
 mod ranges;
 mod reading;
@@ -41,9 +42,12 @@ pub use gateway::Gateway;
 pub use keys::SigningKey;
 pub use limits::Limits;
 pub use login::Login;
-pub use modes::{CaptchaMode, CookieSecure, HostMode, LogFormat, Profile, ServersMode};
+pub use modes::{
+    CaptchaMode, CookieSecure, HostMode, LogFormat, PhoneVerification, Profile, ServersMode,
+};
 pub use network::{Network, is_private, public_address_of_this_machine};
 pub use orders::Orders;
+pub use phone_codes::{PhoneCodeSettings, SmsWebhook};
 pub use reading::DEFAULTS;
 pub use sessions::Sessions;
 pub use settings::Config;
@@ -126,6 +130,8 @@ impl Config {
         self.captchas.validate()?;
         self.orders.validate()?;
         self.login.validate()?;
+        self.phone_codes.validate()?;
+        self.sms_webhook.validate(self.phone_verification)?;
         self.abuse.validate()?;
         self.cache.validate()?;
         self.worker.validate()?;

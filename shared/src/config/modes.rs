@@ -44,6 +44,18 @@ pub enum CaptchaMode {
     Off,
 }
 
+/// How phone numbers are proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PhoneVerification {
+    /// Not at all.
+    Off,
+    /// By codes that are written to the log.
+    Log,
+    /// By codes that the operator's gateway sends.
+    Webhook,
+}
+
 /// Whether the session cookie is `Secure`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

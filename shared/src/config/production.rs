@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 
 use super::{
     error::{ConfigError, bad},
-    modes::{CaptchaMode, CookieSecure},
+    modes::{CaptchaMode, CookieSecure, PhoneVerification},
     network::{Network, is_private},
     settings::Config,
 };
@@ -28,6 +28,12 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     }
     if config.captcha == CaptchaMode::Off {
         return Err(bad("captcha", "the production profile needs \"image\""));
+    }
+    if config.phone_verification == PhoneVerification::Log {
+        return Err(bad(
+            "phone_verification",
+            "the production profile needs \"off\" or \"webhook\": who reads the log could take over any account",
+        ));
     }
     if config.cookie_secure == CookieSecure::Never {
         return Err(bad("cookie_secure", "the production profile needs \"auto\" or \"always\""));
@@ -60,6 +66,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         ("database_url", config.database_url.expose_secret(), "?ssl-mode=REQUIRED"),
         ("amqp_url", config.amqp_url.expose_secret(), "amqps://"),
         ("traces.endpoint", config.traces.endpoint.as_str(), "https://"),
+        ("sms_webhook.url", config.sms_webhook.url.as_str(), "https://"),
     ];
     for (key, url, with_tls) in plain {
         if let Some(host) =

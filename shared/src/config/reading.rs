@@ -52,6 +52,13 @@ impl Effective {
         for key in ["session_keys", "ticket_keys"] {
             mask(shown.get_mut(key), ':');
         }
+        if let Some(secrets) =
+            shown.get_mut("sms_webhook").and_then(|table| table.get_mut("secrets"))
+        {
+            for secret in secrets.as_array_mut().into_iter().flatten() {
+                *secret = Value::String("***".to_owned());
+            }
+        }
         mask(shown.get_mut("traces").and_then(|table| table.get_mut("headers")), '=');
         mask(shown.get_mut(FUNCTION_DEFAULTS).and_then(|table| table.get_mut("environment")), '=');
         if let Some(Value::Table(functions)) = shown.get_mut(FUNCTIONS) {

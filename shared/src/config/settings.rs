@@ -15,9 +15,12 @@ use super::{
     keys::{SigningKey, signing_keys},
     limits::Limits,
     login::Login,
-    modes::{CaptchaMode, CookieSecure, HostMode, LogFormat, Profile, ServersMode},
+    modes::{
+        CaptchaMode, CookieSecure, HostMode, LogFormat, PhoneVerification, Profile, ServersMode,
+    },
     network::Network,
     orders::Orders,
+    phone_codes::{PhoneCodeSettings, SmsWebhook},
     reading::Effective,
     sessions::Sessions,
     sweeper::Sweeper,
@@ -47,6 +50,7 @@ pub struct Config {
     pub redis_key_prefix: String,
     pub amqp_queue: String,
     pub captcha: CaptchaMode,
+    pub phone_verification: PhoneVerification,
     pub trusted_proxies: Vec<Network>,
     pub(super) plaintext_hosts: Vec<String>,
     pub admin_networks: Vec<Network>,
@@ -61,6 +65,8 @@ pub struct Config {
     pub captchas: Captchas,
     pub orders: Orders,
     pub login: Login,
+    pub phone_codes: PhoneCodeSettings,
+    pub sms_webhook: SmsWebhook,
     pub limits: Limits,
     pub abuse: Abuse,
     pub cache: CacheTimes,
@@ -137,6 +143,12 @@ impl Config {
     #[must_use]
     pub fn is_production(&self) -> bool {
         self.profile == Profile::Production
+    }
+
+    /// Whether a phone number must be proved.
+    #[must_use]
+    pub fn verifies_phones(&self) -> bool {
+        self.phone_verification != PhoneVerification::Off
     }
 
     /// What to do about files with secrets that other users may read.

@@ -112,6 +112,10 @@ id!(
     /// One drawn captcha.
     CaptchaId
 );
+id!(
+    /// One text message.
+    SmsId
+);
 
 /// The positions of the bytes that an order's id shares with its sale's id.
 const TAG: std::ops::Range<usize> = 14..16;

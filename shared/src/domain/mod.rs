@@ -15,6 +15,7 @@ mod lease;
 mod money;
 mod order;
 mod phone;
+mod phone_code;
 mod prefix;
 mod queue;
 mod quota;
@@ -39,11 +40,12 @@ pub use draw::{
 };
 pub use gate::{AbusePolicy, GateDecision, GateRequest, GateView, LimitCheck};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
-pub use ids::{CaptchaId, IdError, OrderId, SaleId, SessionId, UserId};
+pub use ids::{CaptchaId, IdError, OrderId, SaleId, SessionId, SmsId, UserId};
 pub use lease::Lease;
 pub use money::{Currency, CurrencyError};
 pub use order::{AdmittedOrder, Order, OrderStatus, RejectReason, SaleTally, Transition};
 pub use phone::{Country, Phone, PhoneError};
+pub use phone_code::{CodeDigest, KeptCode, PhoneCode, PhoneRange, Sms};
 pub use prefix::AddressPrefix;
 pub use queue::{
     ConsumerProgress, ConsumerReport, DeadLetter, Delivery, EntryMessage, QueueBacklog, QueueDepth,

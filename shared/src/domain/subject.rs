@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
 };
 
-use super::{Phone, UserId};
+use super::{Phone, PhoneRange, UserId};
 
 /// The subject of a limit or a ban.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -19,6 +19,8 @@ pub enum Subject {
     /// A phone number tried from one address: limits password guessing without locking out the
     /// owner at other addresses.
     PhoneAt(Phone, IpAddr),
+    /// A range of phone numbers: limits text messages to it.
+    PhoneRange(PhoneRange),
 }
 
 /// The text names no subject.
@@ -40,7 +42,7 @@ impl Subject {
         Self::PhoneAt(phone, normalised(ip))
     }
 
-    /// The word for the kind: `user`, `address`, `phone` or `phone-at`.
+    /// The word for the kind: `user`, `address`, `phone`, `phone-at` or `phone-range`.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -48,6 +50,7 @@ impl Subject {
             Self::Address(_) => "address",
             Self::Phone(_) => "phone",
             Self::PhoneAt(..) => "phone-at",
+            Self::PhoneRange(_) => "phone-range",
         }
     }
 
@@ -59,6 +62,7 @@ impl Subject {
             Self::Address(ip) => ip.to_string(),
             Self::Phone(phone) => phone.as_str().to_owned(),
             Self::PhoneAt(phone, ip) => format!("{}@{ip}", phone.as_str()),
+            Self::PhoneRange(range) => range.as_str().to_owned(),
         }
     }
 
@@ -90,6 +94,9 @@ impl Subject {
                     ip.parse().map_err(|_| SubjectError)?,
                 ))
             }
+            "phone-range" => {
+                PhoneRange::from_stored(value).map(Self::PhoneRange).ok_or(SubjectError)
+            }
             kind => Self::parse(kind, value),
         }
     }
@@ -112,6 +119,7 @@ impl fmt::Debug for Subject {
             Self::Address(ip) => write!(f, "address {ip}"),
             Self::Phone(phone) => write!(f, "phone {phone:?}"),
             Self::PhoneAt(phone, ip) => write!(f, "phone {phone:?} at {ip}"),
+            Self::PhoneRange(range) => write!(f, "phones {range:?}"),
         }
     }
 }
@@ -140,6 +148,7 @@ mod tests {
             Subject::User(user),
             Subject::address(ip),
             Subject::Phone(phone.clone()),
+            Subject::PhoneRange(PhoneRange::of(&phone)),
             Subject::phone_at(phone, ip),
         ] {
             assert_eq!(Subject::from_stored(subject.kind(), &subject.value()), Ok(subject));

@@ -55,6 +55,9 @@ pub struct User {
     /// Raised by every change that ends the user's sessions: a new password, another role, signing
     /// out everywhere, a ban of the phone.
     pub generation: u64,
+    /// When it was first proved, by a code sent there, that the user has the phone. `None`: it was
+    /// not.
+    pub phone_verified_at: Option<Timestamp>,
 }
 
 /// The outcome of storing a new user.
@@ -76,6 +79,8 @@ pub struct UserChange {
     pub password_hash: Option<String>,
     /// The new role.
     pub role: Option<Role>,
+    /// When the phone was proved; an earlier proof stays.
+    pub phone_verified_at: Option<Timestamp>,
     /// The one session that stays alive.
     pub keep: Option<SessionId>,
 }

@@ -67,6 +67,7 @@ pub fn user() -> User {
         role: Role::Shopper,
         created_at: START,
         generation: 0,
+        phone_verified_at: None,
     }
 }
 

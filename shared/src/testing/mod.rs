@@ -1,5 +1,5 @@
 //! Test support: a manual clock, test data, a shop of in-memory ports, a proxy that injects faults,
-//! a Runtime API for one function, and [`contract`], the suites that every adapter of a port
+//! a Runtime API for one function, an SMS gateway, and [`contract`], the suites that every adapter of a port
 //! passes.
 
 mod clock;
@@ -8,8 +8,10 @@ mod data;
 mod proxy;
 pub mod runtime_api;
 mod shop;
+mod sms;
 
 pub use clock::ManualClock;
 pub use data::*;
 pub use proxy::{Fault, FaultProxy};
 pub use shop::{KnownAnswer, PASSWORD, Reply, Shop, Site, TempDir, admin, client_at};
+pub use sms::{Behaviour, Received, SmsBox, SmsGateway};

@@ -17,10 +17,13 @@ use axum::{
 };
 use serde_json::Value;
 
-use super::{ManualClock, START, order_id, session_id, user_id};
+use super::{ManualClock, START, SmsBox, order_id, session_id, user_id};
 use crate::{
     adapters::{
-        memory::{MemoryAdmission, MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
+        memory::{
+            MemoryAdmission, MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks,
+            MemoryPhoneCodes,
+        },
         sqlite::Sqlite,
         system::SystemRandom,
     },
@@ -121,6 +124,8 @@ pub struct Shop {
     pub clock: Arc<ManualClock>,
     /// Its ledger and its queue.
     pub store: Sqlite,
+    /// The messages that were sent, unless the test replaced the sender.
+    pub sms: Arc<SmsBox>,
     /// The default client of requests.
     pub client: Client,
     settings: Vec<(String, String)>,
@@ -139,6 +144,11 @@ impl Shop {
         Self::open(&[("CAPTCHA", "off")]).await
     }
 
+    /// A shop without captchas that verifies phone numbers.
+    pub async fn verifying() -> Self {
+        Self::open(&[("CAPTCHA", "off"), ("PHONE_VERIFICATION", "log")]).await
+    }
+
     /// A shop with some ports replaced.
     pub async fn open_with(settings: &[(&str, &str)], change: impl FnOnce(&mut Ports)) -> Self {
         Self::open_in(TempDir::new(), Arc::new(ManualClock::at(START)), settings, change).await
@@ -153,6 +163,7 @@ impl Shop {
     ) -> Self {
         let store = dir.sqlite().await;
         let gate = Arc::new(MemoryGate::new());
+        let sms = Arc::new(SmsBox::default());
         let shared = Arc::new(store.clone());
         let admission = Arc::new(MemoryAdmission::default());
         let mut ports = Ports {
@@ -171,6 +182,8 @@ impl Shop {
             blacklist: gate.clone(),
             failures: gate.clone(),
             captchas: gate,
+            phone_codes: Arc::new(MemoryPhoneCodes::new()),
+            sms: sms.clone(),
             admission: admission.clone(),
             line: admission,
             checkout: None,
@@ -191,7 +204,7 @@ impl Shop {
             .collect();
         let config = Config::load(None, settings.clone(), []).unwrap();
         let app = App::new(config, ports).unwrap();
-        Self { app, clock, store, client: client_at(ADDRESS), settings, dir }
+        Self { app, clock, store, sms, client: client_at(ADDRESS), settings, dir }
     }
 
     /// Ends the process and loses its memory.
@@ -204,6 +217,15 @@ impl Shop {
     #[must_use]
     pub fn another(&self) -> App {
         let config = Config::load(None, self.settings.clone(), []).unwrap();
+        App::new(config, self.app.ports.clone()).unwrap()
+    }
+
+    /// Another process on the same stores that does not verify phone numbers, like all of them
+    /// before verification was turned on.
+    #[must_use]
+    pub fn unverifying(&self) -> App {
+        let off = ("FLASHSALE_PHONE_VERIFICATION".to_owned(), "off".to_owned());
+        let config = Config::load(None, [self.settings.clone(), vec![off]].concat(), []).unwrap();
         App::new(config, self.app.ports.clone()).unwrap()
     }
 
@@ -366,7 +388,12 @@ impl Shop {
 
     /// A function of the shop, called by its HTTP interface.
     pub fn serve(&self, endpoints: Endpoints) -> Site {
-        Site { routes: Arc::new(endpoints.routes(&self.app)), client: self.client.clone() }
+        self.serve_app(&self.app, endpoints)
+    }
+
+    /// The same of another process.
+    pub fn serve_app(&self, app: &App, endpoints: Endpoints) -> Site {
+        Site { routes: Arc::new(endpoints.routes(app)), client: self.client.clone() }
     }
 }
 

@@ -6,7 +6,7 @@
 //! | program | Redis | database | RabbitMQ | answers while only these are up |
 //! |---|---|---|---|---|
 //! | `captcha` | gate, captchas | - | - | Redis: everything |
-//! | `login` | gate, sessions, captchas | users, sessions, bans | - | Redis, database: everything |
+//! | `login` | gate, sessions, captchas, phone codes | users, sessions, bans | - | Redis, database: everything |
 //! | `sales` | gate, cache, figures | sales | - | Redis: pages that are in its cache; Redis, database: everything |
 //! | `seckill` | gate, admission, cache | data that Redis lacks: sessions, sales, orders after a rebuild | orders | Redis: tickets; Redis, RabbitMQ: orders, of sales and sessions that are in Redis |
 //! | `waiting-room` | gate, cache, line, admission | draws, entries, sales, sessions that Redis lacks | entries | Redis: places in the line; Redis, RabbitMQ, database: everything |
@@ -15,6 +15,8 @@
 //! | `order-worker` | admission, cache | orders | messages that can't be used | database: records; the sweeper updates Redis later |
 //! | `sweeper` | leadership, admission | all due work | overdue orders | Redis, database: all but publishing and rebuilding |
 //! | emulator | everything | everything | everything | sales in memory |
+//!
+//! With `phone_verification = "webhook"`, `login` and the emulator also call the SMS gateway.
 //!
 //! In the development profile without configured signing keys, `login`, `seckill`,
 //! `waiting-room`, `order-status` and `admin` also need the database, which stores the keys.
@@ -56,6 +58,11 @@ impl Program {
             | Self::Sweeper
             | Self::Emulator => true,
         }
+    }
+
+    /// Whether the program sends text messages.
+    pub(super) const fn sends_messages(self) -> bool {
+        matches!(self, Self::Login | Self::Emulator)
     }
 
     /// Whether the order worker and the sweeper share the process with requests. If so, they have

@@ -319,7 +319,8 @@ impl Lines {
         (lines, (tracing::subscriber::set_default(log.finish()), other))
     }
 
-    fn text(&self) -> String {
+    /// All of them.
+    pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 

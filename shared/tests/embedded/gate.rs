@@ -6,9 +6,11 @@ mod property;
 use std::sync::Arc;
 
 use flashsale::{
-    adapters::memory::{MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
+    adapters::memory::{
+        MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks, MemoryPhoneCodes,
+    },
     contract_tests,
-    ports::{Cache, ConsumerReports, Locks},
+    ports::{Cache, ConsumerReports, Locks, PhoneCodes},
     testing::contract::gate::GatePorts,
 };
 use tokio::runtime::Runtime;
@@ -29,12 +31,17 @@ async fn consumer_reports() -> ((), Arc<dyn ConsumerReports>) {
     ((), Arc::new(MemoryConsumerReports::new()))
 }
 
+async fn phone_codes() -> ((), Arc<dyn PhoneCodes>) {
+    ((), Arc::new(MemoryPhoneCodes::new()))
+}
+
 mod gate_memory {
     use super::*;
     contract_tests! { gate [] gate() }
     contract_tests! { locks [] locks() }
     contract_tests! { cache [] cache() }
     contract_tests! { consumer_reports [] consumer_reports() }
+    contract_tests! { phone_codes [] phone_codes() }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use flashsale::{
     adapters::redis::Redis,
     contract_tests,
     domain::{Ban, Subject, Timestamp},
-    ports::{Blacklist, Cache, ConsumerReports, Health as _, Locks, StoreError},
+    ports::{Blacklist, Cache, ConsumerReports, Health as _, Locks, PhoneCodes, StoreError},
     testing::{
         START,
         contract::{self, gate::GatePorts},
@@ -49,6 +49,10 @@ async fn consumer_reports(redis: Arc<Redis>) -> ((), Arc<dyn ConsumerReports>) {
     ((), redis)
 }
 
+async fn phone_codes(redis: Arc<Redis>) -> ((), Arc<dyn PhoneCodes>) {
+    ((), redis)
+}
+
 mod gate_single {
     use super::*;
     contract_tests! { gate [#[ignore = "needs servers: infra/test runs it"]] gate(single()) }
@@ -56,6 +60,9 @@ mod gate_single {
     contract_tests! { cache [#[ignore = "needs servers: infra/test runs it"]] cache(single()) }
     contract_tests! {
         consumer_reports [#[ignore = "needs servers: infra/test runs it"]] consumer_reports(single())
+    }
+    contract_tests! {
+        phone_codes [#[ignore = "needs servers: infra/test runs it"]] phone_codes(single())
     }
 }
 
@@ -66,6 +73,9 @@ mod gate_cluster {
     contract_tests! { cache [#[ignore = "needs servers: infra/test runs it"]] cache(cluster()) }
     contract_tests! {
         consumer_reports [#[ignore = "needs servers: infra/test runs it"]] consumer_reports(cluster())
+    }
+    contract_tests! {
+        phone_codes [#[ignore = "needs servers: infra/test runs it"]] phone_codes(cluster())
     }
 }
 

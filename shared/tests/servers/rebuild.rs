@@ -21,7 +21,7 @@ use flashsale::{
     domain::{AdmissionState, AdmittedOrder, Delivery, Sale},
     ports::{Admission as _, Clock, LedgerClock, OrderSource as _, Ports, Sales as _},
     private_files::Loose,
-    testing::{ManualClock, START, request, sale, user_id},
+    testing::{ManualClock, START, SmsBox, request, sale, user_id},
 };
 use tokio::{task::JoinHandle, time::sleep};
 
@@ -77,6 +77,8 @@ impl Two {
                 blacklist: gate.clone(),
                 failures: gate.clone(),
                 captchas: gate.clone(),
+                phone_codes: redis.clone(),
+                sms: Arc::new(SmsBox::default()),
                 admission: admission.clone(),
                 checkout: None,
                 line: admission.clone(),

@@ -16,12 +16,14 @@ mod failures;
 mod gate;
 mod line;
 mod locks;
+mod phone_codes;
 mod sessions;
 mod shard;
 pub use admission::MemoryAdmission;
 pub use cache::MemoryCache;
 pub use consumer_reports::MemoryConsumerReports;
 pub use locks::MemoryLocks;
+pub use phone_codes::MemoryPhoneCodes;
 use std::sync::Mutex;
 /// Gate, sessions, blacklist, failures and captchas of one process.
 #[derive(Default)]

@@ -120,6 +120,7 @@ pub(super) fn place(subject: &Subject) -> usize {
         Subject::PhoneAt(phone, address) => {
             fold(phone.as_str().as_bytes()).wrapping_add(ip(address))
         }
+        Subject::PhoneRange(range) => fold(range.as_str().as_bytes()),
     };
     hash % SHARDS
 }

@@ -12,6 +12,8 @@
 //! | `strikes:{SUBJECT}` | string | `COUNT END`: refusals within the window, its end in epoch ms | end of the window |
 //! | `failures:{SUBJECT}` | string | `COUNT END`, likewise | end of the window |
 //! | `captcha:{ID}` | string | `PURPOSE END ANSWER` | end |
+//! | `phone-code:{phone:NUMBER}` | string | `END ATTEMPTS DIGEST`: end (epoch ms), attempts left, keyed hash (hex) | end |
+//! | `sms:{DAY}` | string | text messages of the day, which is counted since 1970 (UTC) | two days, by the server's own time |
 //! | `bans:put:{bans}` | sorted set | `SUBJECT` by its ban's creation, epoch ms | none; ended bans are removed when others are created |
 //! | `bans:ending:{bans}` | sorted set | `SUBJECT` by the end of its ban, epoch ms; none without end | likewise |
 //! | `bans:loaded:{bans}` | string | `loaded` once the operators' bans are restored, before that the token of the process that restores them | none |
@@ -20,13 +22,13 @@
 //! | `holders:{queue}` | hash | process -> `BEAT SESSION HANDED_BACK RECEIVED DONE REPORTED`: how far a consumer of the queue is | a minute, by the server's own time |
 //! | `cached:{KEY}` | string | version (twenty digits), then the value | its time to live, by the server's own time |
 //!
-//! Except for locks and cache, a key outlives its content by [`SLACK_MS`]: the key's expiry only
+//! Except for locks, cache and `sms`, a key outlives its content by [`SLACK_MS`]: the key's expiry only
 //! collects garbage, and the caller's clock decides whether the content is still valid.
 
 use std::fmt::{self, Write as _};
 
 use super::Redis;
-use crate::domain::{CaptchaId, Subject, Timestamp, UserId};
+use crate::domain::{CaptchaId, Phone, Subject, Timestamp, UserId};
 
 /// How much longer than needed a key is kept, in milliseconds: more than the clocks of instances
 /// may differ.
@@ -79,6 +81,14 @@ impl Redis {
 
     pub(super) fn captcha_key(&self, captcha_id: CaptchaId) -> String {
         self.named(format_args!("captcha:{{{captcha_id}}}"))
+    }
+
+    pub(super) fn phone_code_key(&self, phone: &Phone) -> String {
+        self.named(format_args!("phone-code:{{phone:{}}}", phone.as_str()))
+    }
+
+    pub(super) fn messages_key(&self, day: u32) -> String {
+        self.named(format_args!("sms:{{{day}}}"))
     }
 
     /// The indexes of bans: by creation time, and by end.

@@ -20,6 +20,7 @@ mod health;
 mod keys;
 mod line;
 mod locks;
+mod phone_codes;
 mod script;
 mod sentinel;
 mod sessions;

@@ -51,7 +51,7 @@ pub(in crate::adapters) trait FromRow: Sized + Send + Unpin {
 }
 
 pub(super) const USER_COLUMNS: &str =
-    "user_id, phone, password_hash, role, created_at_ms, generation";
+    "user_id, phone, password_hash, role, created_at_ms, generation, phone_verified_at_ms";
 
 impl FromRow for User {
     fn from_row(row: &impl Row) -> Result<Self, Failure> {
@@ -62,6 +62,9 @@ impl FromRow for User {
             role: row.parsed("role")?,
             created_at: row.time("created_at_ms")?,
             generation: row.number("generation")?,
+            phone_verified_at: row
+                .int_or_null("phone_verified_at_ms")?
+                .map(Timestamp::from_epoch_ms),
         })
     }
 }

@@ -82,6 +82,7 @@ impl Work for CreateUsers {
                     user.role.as_str().into(),
                     user.created_at.into(),
                     signed("generation", user.generation)?,
+                    user.phone_verified_at.into(),
                 ])
             });
             let insert = Statement::new(format!("INSERT INTO users ({USER_COLUMNS}) VALUES "))
@@ -126,13 +127,18 @@ impl Work for Change {
     type Output = bool;
 
     async fn run<S: Transaction>(&self, transaction: &mut S) -> Result<bool, Failure> {
-        let UserChange { only_generation, password_hash, role, keep } = &self.change;
+        let UserChange { only_generation, password_hash, role, phone_verified_at, keep } =
+            &self.change;
         let mut update = Statement::new("UPDATE users SET generation = generation + 1");
         if let Some(hash) = password_hash {
             update = update.sql(", password_hash = ?").bind(hash.as_str());
         }
         if let Some(role) = role {
             update = update.sql(", role = ?").bind(role.as_str());
+        }
+        if let Some(at) = phone_verified_at {
+            update =
+                update.sql(", phone_verified_at_ms = COALESCE(phone_verified_at_ms, ?)").bind(*at);
         }
         update = update.sql(" WHERE user_id = ?").bind(self.user_id);
         if let Some(generation) = only_generation {

@@ -9,14 +9,17 @@ pub mod gate;
 pub mod ledger;
 pub mod line;
 pub mod locks;
+pub mod phone_codes;
 pub mod queue;
 pub mod schema;
+pub mod sms;
 
 /// Makes a test of each check of one contract.
 ///
 /// `contract_tests! { ledger [#[ignore = "needs servers"]] new_ledger() }`: the contract, attributes
 /// of each test, and a future of a new store for each test. The future gives a guard, which is
-/// dropped after the check, and the ports: `Ledger`, `LinePorts`, `GatePorts`, `QueuePorts` or `Arc<dyn …>`.
+/// dropped after the check, and the ports: `Ledger`, `LinePorts`, `GatePorts`, `QueuePorts`,
+/// `SmsPorts` or `Arc<dyn …>`.
 #[macro_export]
 macro_rules! contract_tests {
     (admission $attributes:tt $new:expr) => {
@@ -60,6 +63,14 @@ macro_rules! contract_tests {
     };
     (consumer_reports $attributes:tt $new:expr) => {
         $crate::contract_tests! { @each consumer_reports $attributes $new; last_report_of_each }
+    };
+    (phone_codes $attributes:tt $new:expr) => {
+        $crate::contract_tests! { @each phone_codes $attributes $new;
+            replaced_and_expired attempts_are_counted redeemed_once messages_of_a_day
+        }
+    };
+    (sms $attributes:tt $new:expr) => {
+        $crate::contract_tests! { @each sms $attributes $new; accepted_is_delivered }
     };
     (@each $contract:ident $attributes:tt $new:expr; $($check:ident)*) => {
         $($crate::contract_tests! { @one $contract $attributes $new; $check })*

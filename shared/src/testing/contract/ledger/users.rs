@@ -12,6 +12,7 @@ use crate::{
 pub async fn users(ledger: &Ledger) {
     one_user(ledger).await;
     many_users(ledger).await;
+    proved_phones(ledger).await;
     races(ledger).await;
 }
 
@@ -73,6 +74,27 @@ async fn one_user(ledger: &Ledger) {
         Some(&expected),
         "and nothing changed"
     );
+}
+
+/// The first proof of a phone stays.
+async fn proved_phones(ledger: &Ledger) {
+    let users = &ledger.users;
+    let first = Some(START.plus_ms(7));
+    let proved = User { phone_verified_at: first, ..testing::user() };
+    let unproved = testing::user();
+    for user in [&proved, &unproved] {
+        assert_eq!(users.create(user).await.unwrap(), UserCreated::Created);
+        assert_eq!(users.by_phone(&user.phone).await.unwrap().as_ref(), Some(user));
+    }
+    for (at, generation) in [(7, 1), (9, 2)] {
+        let at = Some(START.plus_ms(at));
+        let change = UserChange { phone_verified_at: at, ..UserChange::default() };
+        for user in [&proved, &unproved] {
+            assert!(users.change(user.user_id, &change, START).await.unwrap());
+            let changed = User { phone_verified_at: first, generation, ..user.clone() };
+            assert_eq!(users.by_id(user.user_id).await.unwrap(), Some(changed));
+        }
+    }
 }
 
 async fn many_users(ledger: &Ledger) {
