@@ -78,6 +78,28 @@ pub struct BeaconValue {
     pub value: String,
 }
 
+/// The figures of a draw, for administrators.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct DrawStats {
+    /// Recorded entries that were in time.
+    pub in_time: u64,
+    /// Recorded entries that came after the start and stand behind all others.
+    pub late: u64,
+    /// Users who were invited so far.
+    pub invited: u64,
+    /// When entries were closed for the draw.
+    #[schema(required)]
+    pub closed_at: Option<Timestamp>,
+    /// The value of the beacon that the sale named; absent until it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beacon_value: Option<String>,
+    /// Invitations that last and were not used; 0 unless `admission` is `open`.
+    pub open_invitations: u32,
+    /// Units that are neither held by an order nor promised by an invitation; 0 unless `admission`
+    /// is `open`.
+    pub free: u32,
+}
+
 /// The caller's place in a draw.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct OwnPlace {

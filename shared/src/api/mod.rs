@@ -22,7 +22,9 @@ pub use bans::{BanOffset, BanPage, BanView, LiftBan, NewBan};
 pub use books::{Finding, SaleBooks};
 pub use captchas::{DrawCaptcha, DrawnCaptcha, PurposeWord};
 pub use dead_letters::{ParkedList, ParkedView};
-pub use draws::{BeaconValue, DrawResult, EntryAccepted, EntryRequest, EntryView, OwnPlace};
+pub use draws::{
+    BeaconValue, DrawResult, DrawStats, EntryAccepted, EntryRequest, EntryView, OwnPlace,
+};
 pub use orders::{OrderAccepted, OrderPage, OrderView, PlaceOrder};
 pub use phone_codes::{PasswordRecovery, PhoneCodeRequest, PhoneCodeSent};
 pub use sales::{ListedSale, NewSale, SaleList, SaleStats, SaleView};

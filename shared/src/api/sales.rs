@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, ops::Range};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::DrawStats;
 use crate::domain::{Allocation, Currency, DrawTerms, Sale, SaleId, SaleState, Timestamp};
 
 /// A sale as a shopper sees it.
@@ -169,4 +170,7 @@ pub struct SaleStats {
     pub queue_parked: u64,
     /// When the figures were read.
     pub server_time: Timestamp,
+    /// The figures of the draw; absent unless the sale is by draw.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draw: Option<DrawStats>,
 }

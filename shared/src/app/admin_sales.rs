@@ -2,9 +2,9 @@
 
 use ring::digest::{SHA256, digest};
 
-use super::{Admin, App, finish};
+use super::{Admin, App, draw::lost, finish};
 use crate::{
-    api::{NewSale, SaleStats},
+    api::{DrawStats, NewSale, SaleStats},
     domain::{
         AdmissionState, Allocation, CreationKey, Currency, DrawTerms, IdempotencyKey, QueueDepth,
         Sale, SaleChange, SaleChanged, SaleCreated, SaleId, Seed,
@@ -237,6 +237,10 @@ impl App {
             };
         let orders = self.ports.orders.tally(sale_id).await?.by_status.into_iter().collect();
         let QueueDepth { waiting, parked } = self.ports.queue.depth().await?;
+        let draw = match &sale.draw {
+            Some(_) => Some(self.draw_stats(sale_id).await?),
+            None => None,
+        };
         Ok(SaleStats {
             sale,
             admission,
@@ -247,6 +251,21 @@ impl App {
             queue_waiting: waiting,
             queue_parked: parked,
             server_time: self.now(),
+            draw,
+        })
+    }
+
+    async fn draw_stats(&self, sale_id: SaleId) -> Result<DrawStats, Problem> {
+        let draw = self.ports.draws.draw(sale_id).await?.ok_or_else(|| lost(sale_id))?;
+        let units = self.ports.line.free(sale_id, self.now()).await?;
+        Ok(DrawStats {
+            in_time: draw.in_time,
+            late: draw.late,
+            invited: draw.invited,
+            closed_at: draw.closed_at,
+            beacon_value: draw.beacon_value,
+            open_invitations: units.map_or(0, |units| units.open_invitations),
+            free: units.map_or(0, |units| units.free),
         })
     }
 }

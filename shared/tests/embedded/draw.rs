@@ -344,3 +344,33 @@ async fn entries_of_other_sales_are_parked() {
     while shop.work().await > 0 {}
     assert_eq!(shop.store.depth().await.unwrap().parked, 1);
 }
+
+#[tokio::test]
+async fn an_administrator_watches_a_draw() {
+    let shop = Shop::without_captchas().await;
+    let sale = shop.draw(2, |new| new.invite_seconds = Some(10)).await;
+    let (shoppers, admin) = (shop.shoppers(4).await, shop.admin().await);
+    enter(&shop, sale, &shoppers).await;
+    let figures = async || shop.app.sale_stats(&admin, sale).await.unwrap().draw.unwrap();
+    let before = figures().await;
+    assert_eq!((before.in_time, before.late, before.invited), (4, 0, 0));
+    assert_eq!((before.open_invitations, before.free, before.closed_at), (0, 2, None));
+    shop.clock.advance_ms(HOUR_MS);
+    seconds(&shop, 6).await;
+    let late = shop.shoppers(1).await;
+    enter(&shop, sale, &late).await;
+    let drawn = figures().await;
+    assert_eq!((drawn.in_time, drawn.late, drawn.invited), (4, 1, 2));
+    assert_eq!((drawn.open_invitations, drawn.free), (2, 0));
+    assert!(drawn.closed_at.is_some() && drawn.beacon_value.is_none());
+    let first = line(&shop, sale, &shoppers).await[0];
+    shop.buy(of(&shoppers, first), sale).await;
+    let bought = figures().await;
+    assert_eq!((bought.open_invitations, bought.free), (1, 0), "the order used its invitation");
+    // No sweep in between: the invitation that has ended no longer counts.
+    shop.clock.advance_ms(10_000);
+    let ended = figures().await;
+    assert_eq!((ended.open_invitations, ended.free, ended.invited), (0, 1, 2));
+    let first_come = shop.sale(1).await;
+    assert!(shop.app.sale_stats(&admin, first_come).await.unwrap().draw.is_none());
+}
