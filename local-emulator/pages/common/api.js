@@ -117,6 +117,9 @@ export function explain(error) {
     left: words(Math.ceil((retryAfterMs ?? 1000) / 1000)),
     status: problem.order_status ? t(`status.${problem.order_status}`) : "",
     starts_at: problem.starts_at ? date(problem.starts_at) : "",
+    entries_open_at: problem.entries_open_at ? date(problem.entries_open_at) : "",
+    before: problem.registered_before ? t("draw.eligible", { registered_before: date(problem.registered_before) }) : "",
+    ends_at: problem.ends_at ? date(problem.ends_at) : "",
     until: problem.until ? t("banned.until", { until: date(problem.until) }) : "",
   }).trim();
 }

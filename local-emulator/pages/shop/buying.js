@@ -38,12 +38,20 @@ export async function buy(saleId, { askCaptcha, told }) {
   }
 }
 
-async function askForTicket(saleId, askCaptcha, told) {
+const askForTicket = (saleId, askCaptcha, told) =>
+  withCaptcha(
+    (answer) => persist(() => whenOpen(() => call("POST", `/api/sales/${saleId}/tickets`, answer)), told, PATIENCE_MS),
+    askCaptcha,
+    told,
+  );
+
+// Repeats `send(answer)` with other answers of captchas until none is refused.
+export async function withCaptcha(send, askCaptcha, told) {
   let wrong = null;
   let answer = captchasAreOn ? await askCaptcha(null) : {};
   for (;;) {
     try {
-      return await persist(() => whenOpen(() => call("POST", `/api/sales/${saleId}/tickets`, answer)), told, PATIENCE_MS);
+      return await send(answer);
     } catch (error) {
       if (!isAboutCaptcha(error)) throw error;
       wrong = error;

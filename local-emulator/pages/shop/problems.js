@@ -7,8 +7,9 @@ import { language, t } from "../common/i18n.js";
 start(document.title);
 
 // Without values the texts are general.
+const TIMES = ["left", "starts_at", "entries_open_at", "ends_at"];
 const general = (slug) =>
-  t(`problem.${slug}`, { left: t("problems.some-time"), starts_at: t("problems.some-time"), status: t("problems.final") }).trim();
+  t(`problem.${slug}`, { ...Object.fromEntries(TIMES.map((name) => [name, t("problems.some-time")])), status: t("problems.final") }).trim();
 
 for (const row of document.querySelectorAll("tr[data-slug]")) {
   if (language !== "en") row.querySelector(".problem-title").textContent = general(row.dataset.slug);

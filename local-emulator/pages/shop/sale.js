@@ -10,7 +10,8 @@ import { entitle, main, showFailure, start } from "../common/frame.js";
 import { t } from "../common/i18n.js";
 import { attempt, drop, wasBegun } from "./attempts.js";
 import { buy } from "./buying.js";
-import { paintBadge, photo, prices, stateOf, stockBar } from "./saleview.js";
+import { drawing } from "./draw.js";
+import { drawBadge, paintBadge, photo, prices, stateOf, stockBar } from "./saleview.js";
 
 start(t("sale.title"));
 
@@ -18,6 +19,8 @@ const saleId = location.pathname.split("/")[2];
 const address = `/api/sales/${encodeURIComponent(saleId)}`;
 
 let sale;
+// The sale's draw, if it is by draw.
+let draw = null;
 // Whether a purchase is running. It stays true after success, because the next page is loading.
 let busy = false;
 
@@ -37,6 +40,14 @@ function paint() {
   paintBadge(badge, state);
   stock.paint(sale);
   stopClock();
+  if (draw) {
+    // Units that are promised by invitations count as available: the bar would raise false hopes.
+    label.hidden = clock.hidden = stock.element.hidden = true;
+    draw.paint(sale);
+    own.hidden = draw.phase() === "bought";
+    paintButton(state);
+    return;
+  }
   const ended = state === "ended";
   label.hidden = clock.hidden = ended;
   clock.classList.toggle("large", state === "upcoming");
@@ -50,6 +61,14 @@ function paint() {
 
 function paintButton(state) {
   if (busy) return;
+  if (draw) {
+    const action = draw.action();
+    press.hidden = action === null;
+    if (action) say(press, t(action.label));
+    enable(press, Boolean(action?.does));
+    say(status, draw.phase() === "closed" && !current() ? t("sale.sign-in-early") : "");
+    return;
+  }
   const texts = { upcoming: "buy.upcoming", open: "buy.now", sold_out: "buy.sold-out", ended: "buy.ended" };
   const another = state === "open" && attempt(saleId)?.stage === "accepted";
   say(press, t(another ? "buy.another" : texts[state]));
@@ -72,22 +91,52 @@ async function onPress() {
     location.assign(signInAddress());
     return;
   }
+  if (draw?.action()?.does === "enter") {
+    await run(ENTERING);
+    return;
+  }
   // A second unit needs its own ticket.
   if (attempt(saleId)?.stage === "accepted") drop(saleId);
-  await run();
+  await run(BUYING);
 }
 
-async function run() {
+// What the button does: `act(hooks)` resolves with whether another page is loading.
+const BUYING = {
+  label: "buy.busy",
+  text: "buy.busy-text",
+  async act(hooks) {
+    const orderId = await buy(saleId, hooks);
+    say(status, t("buy.accepted"));
+    location.assign(`/orders/${orderId}`);
+    return true;
+  },
+};
+const ENTERING = {
+  label: "draw.entering",
+  text: "draw.entering-text",
+  send: "draw.captcha-send",
+  async act(hooks) {
+    await draw.enter(hooks);
+    return false;
+  },
+};
+
+async function run(step) {
   if (busy) return;
   busy = true;
   enable(press, false);
-  say(press, t("buy.busy"));
-  say(status, t("buy.busy-text"));
+  say(press, t(step.label));
+  say(status, t(step.text));
   trouble.replaceChildren();
   try {
-    const orderId = await buy(saleId, { askCaptcha, told: (text) => say(status, text || t("buy.busy-text")) });
-    say(status, t("buy.accepted"));
-    location.assign(`/orders/${orderId}`);
+    const isLeaving = await step.act({
+      askCaptcha: (wrong) => askCaptcha(wrong, step.send),
+      told: (text) => say(status, text || t(step.text)),
+    });
+    if (isLeaving) return;
+    captchaPlace.replaceChildren();
+    busy = false;
+    paint();
     return;
   } catch (error) {
     captchaPlace.replaceChildren();
@@ -104,6 +153,7 @@ async function showTrouble(error) {
   if (error.slug === "already-bought") parts.push(link(`/orders/${error.problem.order_id}`, t("order.show"), "primary"));
   trouble.replaceChildren(...parts);
   if (error.slug === "sold-out") sale.available = 0;
+  if (error.slug === "not-invited") draw?.ask();
   // The ticket that was sent may still create an order, so the same ticket is sent when the visitor
   // tries again.
   if (attempt(saleId)?.stage === "sending") trouble.append(el("p", {}, t("buy.kept")));
@@ -112,7 +162,7 @@ async function showTrouble(error) {
 const GIVEN_UP = Symbol("given up");
 
 // Shows a captcha beside the button until it is answered.
-function askCaptcha(wrong) {
+function askCaptcha(wrong, send = "captcha.send") {
   return new Promise((resolve, reject) => {
     let asked = captchaPlace.captcha;
     if (!asked || !captchaPlace.hasChildNodes()) {
@@ -126,7 +176,7 @@ function askCaptcha(wrong) {
       el(
         "div",
         { class: "d-flex flex-wrap gap-2" },
-        el("button", { type: "submit", class: "btn btn-primary", id: "captcha-send" }, t("captcha.send")),
+        el("button", { type: "submit", class: "btn btn-primary", id: "captcha-send" }, t(send)),
         button("outline-secondary", t("captcha.give-up"), () => {
           drop(saleId);
           reject(GIVEN_UP);
@@ -161,7 +211,7 @@ async function resume() {
   }
   if (begun.stage === "asking" || begun.stage === "sending") {
     if (stateOf(sale) === "ended" && begun.stage === "asking") drop(saleId);
-    else await run();
+    else await run(BUYING);
     return;
   }
   if (begun.stage !== "accepted") return;
@@ -188,7 +238,8 @@ async function refresh() {
   for (;;) {
     const state = stateOf(sale);
     const untilStart = Date.parse(sale.starts_at) - now();
-    const pause = state === "ended" ? 60_000 : state === "upcoming" ? Math.min(15_000, Math.max(untilStart, 0) + 1_500) : 2_000;
+    // In a draw nobody hurries for units; the entry is followed by itself.
+    const pause = state === "ended" ? 60_000 : draw && state !== "upcoming" ? 10_000 : state === "upcoming" ? Math.min(15_000, Math.max(untilStart, 0) + 1_500) : 2_000;
     await sleep(pause * (0.75 + Math.random() / 2));
     if (document.visibilityState !== "visible") continue;
     try {
@@ -205,6 +256,7 @@ async function refresh() {
 try {
   sale = await persist(() => call("GET", address), (text) => main.replaceChildren(text));
   entitle(sale.title);
+  if (sale.allocation === "draw") draw = drawing(sale, paint);
   main.replaceChildren(
     el(
       "article",
@@ -214,23 +266,27 @@ try {
         "div",
         { class: sale.image_url ? "col-md-6" : "col-12" },
         el("h1", {}, sale.title),
-        el("p", {}, badge),
+        el("p", {}, badge, " ", drawBadge(sale)),
         prices(sale),
         stock.element,
         own,
+        draw?.element,
         label,
         clock,
         press,
         status,
         captchaPlace,
         trouble,
+        draw?.background,
         el("p", { class: "description" }, sale.description),
         el("p", { class: "small" }, t("sale.from-to", { from: date(sale.starts_at), to: date(sale.ends_at) }), " ", t("sale.limit", { limit: number(sale.per_user_limit) })),
       ),
     ),
   );
   paint();
+  const interrupted = draw && (await draw.begin());
   await resume();
+  if (interrupted) await run(ENTERING);
   paint();
   refresh();
 } catch (error) {

@@ -5,7 +5,7 @@ import { countdown } from "../common/clock.js";
 import { announce, button, el, say } from "../common/dom.js";
 import { main, showFailure, showNotice, start } from "../common/frame.js";
 import { t } from "../common/i18n.js";
-import { paintBadge, photo, prices, stateOf, stockBar } from "./saleview.js";
+import { drawBadge, nextMoment, paintBadge, photo, prices, stateOf, stockBar } from "./saleview.js";
 
 const REFRESH_MS = 8_000;
 
@@ -30,10 +30,11 @@ function card(sale) {
     stock.paint(sale);
     stock.element.hidden = state === "ended";
     stop();
-    time.hidden = state === "ended";
-    if (state === "ended") return;
-    say(label, t(state === "upcoming" ? "sale.starts-in" : "sale.ends-in"));
-    stop = countdown(clock, state === "upcoming" ? sale.starts_at : sale.ends_at, () => paint());
+    const next = nextMoment(sale);
+    time.hidden = next === null;
+    if (next === null) return;
+    say(label, t(next[0]));
+    stop = countdown(clock, next[1], () => paint());
   };
   paint();
   const element = el(
@@ -47,7 +48,7 @@ function card(sale) {
         { class: "card-body" },
         photo(sale),
         el("h2", { class: "h5 card-title" }, el("a", { class: "stretched-link", href: `/sales/${sale.sale_id}` }, sale.title)),
-        el("p", { class: "mb-2" }, badge),
+        el("p", { class: "mb-2" }, badge, " ", drawBadge(sale)),
         prices(sale),
         stock.element,
         time,

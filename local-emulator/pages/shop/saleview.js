@@ -19,6 +19,18 @@ export function paintBadge(badge, state) {
   say(badge, t(`state.${state}`));
 }
 
+// Says that a sale is by draw; null for other sales.
+export const drawBadge = (sale) => (sale.allocation === "draw" ? el("span", { class: "badge text-bg-info" }, t("draw.badge")) : null);
+
+// What a countdown of the sale counts down to, as [message key, time]; null after its end.
+export function nextMoment(sale) {
+  const state = stateOf(sale);
+  if (state === "ended") return null;
+  if (state !== "upcoming") return ["sale.ends-in", sale.ends_at];
+  if (sale.allocation !== "draw") return ["sale.starts-in", sale.starts_at];
+  return now() < Date.parse(sale.entries_open_at) ? ["draw.opens-in", sale.entries_open_at] : ["draw.open-draw-in", sale.starts_at];
+}
+
 export const prices = (sale) =>
   el(
     "p",

@@ -1,5 +1,5 @@
-//! The pages in a real browser: `tests/python/shopping.py` acts as the shoppers and `operating.py`
-//! as the operator, each against its own emulator.
+//! The pages in a real browser: `tests/python/shopping.py` acts as the shoppers, `drawing.py` as
+//! those of sales by draw and `operating.py` as the operator, each against its own emulator.
 
 use std::{env, path::Path, process::Command};
 
@@ -87,6 +87,17 @@ scenarios! {
     codes: Place::embedded().set("PHONE_VERIFICATION", "log").with_log("warn");
     codes_for_captchas: Place::embedded().with_captchas().set("PHONE_VERIFICATION", "log");
     accessible: Place::embedded();
+}
+
+scenarios! {
+    "drawing.py":
+    wins: Place::embedded();
+    not_this_time: Place::embedded();
+    passes: Place::embedded();
+    opens: Place::embedded();
+    interrupted: Place::embedded();
+    chinese_draw: Place::embedded();
+    draw_captcha: Place::embedded().with_captchas();
 }
 
 scenarios! {
