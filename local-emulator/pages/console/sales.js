@@ -6,6 +6,7 @@ import { date, money, number } from "../common/format.js";
 import { field, form } from "../common/form.js";
 import { t } from "../common/i18n.js";
 import { now } from "../common/clock.js";
+import { drawFields, drawPanel } from "./draws.js";
 import { section } from "./section.js";
 
 const SALES_MAX = 20;
@@ -55,6 +56,7 @@ export function sales(look) {
         ` · ${t(`state.${sale.state}`)} · ${money(sale.price, sale.currency)} · `,
         t("stock.left", { available: number(sale.available), stock: number(sale.stock) }),
         el("div", { class: "small" }, t("sale.from-to", { from: date(sale.starts_at), to: date(sale.ends_at) })),
+        sale.allocation === "draw" && drawPanel(sale),
         tools,
       ),
     );
@@ -77,9 +79,11 @@ function creation(created) {
   const limit = field("per_user_limit", t("console.field-limit"), { type: "number", min: 1, step: 1, value: 1, required: true });
   const starts = field("starts_at", t("console.field-starts"), { type: "datetime-local", step: 1, required: true, value: localInput(now() + 60_000) });
   const ends = field("ends_at", t("console.field-ends"), { type: "datetime-local", step: 1, required: true, value: localInput(now() + 3_660_000) });
-  const fields = { title, price, currency, stock, per_user_limit: limit, starts_at: starts, ends_at: ends };
   const whole = (input) => (input.control.value === "" ? null : Number(input.control.value));
   const time = (input) => (input.control.value === "" ? null : new Date(input.control.value).toISOString());
+  const common = { title, price, currency, stock, per_user_limit: limit, starts_at: starts, ends_at: ends };
+  const draw = drawFields(localInput(now()), time);
+  const fields = { ...common, ...draw.fields };
 
   // Sending the same form again after a missing answer creates no second sale.
   let sent = { json: "", key: "" };
@@ -91,7 +95,7 @@ function creation(created) {
 
   const told = el("div", { role: "status" });
   const element = form(
-    Object.values(fields).map((one) => one.element),
+    [...Object.values(common).map((one) => one.element), ...draw.elements],
     t("console.create"),
     async () => {
       told.replaceChildren();
@@ -103,6 +107,7 @@ function creation(created) {
         per_user_limit: whole(limit),
         starts_at: time(starts),
         ends_at: time(ends),
+        ...draw.read(),
       };
       const sale = await call("POST", "/api/admin/sales", wanted, { "Idempotency-Key": keyOf(wanted) });
       sent = { json: "", key: "" };

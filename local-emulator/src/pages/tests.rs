@@ -255,7 +255,16 @@ fn every_message_is_used_and_every_one_used_is_there() {
         }
     }
     // The code composes these keys at run time.
-    let composed = ["problem.", "detail.", "state.", "status.", "result.", "reason.", "country."];
+    let composed = [
+        "problem.",
+        "detail.",
+        "state.",
+        "status.",
+        "result.",
+        "reason.",
+        "country.",
+        "allocation.",
+    ];
     for key in english.keys().filter(|key| !composed.iter().any(|start| key.starts_with(start))) {
         assert!(
             modules.contains(&format!("\"{key}\"")) || modules.contains(&format!("\\\"{key}\\\"")),

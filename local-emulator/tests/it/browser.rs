@@ -104,6 +104,7 @@ scenarios! {
     "operating.py":
     units_move: Place::embedded();
     steer: Place::embedded();
+    draws: Place::embedded();
     parked: Place::embedded();
     bans: Place::embedded();
     only_for_operators: Place::embedded();

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import urllib.request
+from datetime import datetime, timedelta
 
 from browser import BASE, Api, create_sale, expect, visitor
 
@@ -85,6 +86,50 @@ def steer():
         page.get_by_role("button", name="Yes, close it").click()
         expect(row).to_contain_text("Ended")
         assert Api().call("GET", f"/api/sales/{sale}")["state"] == "ended"
+
+
+def draws():
+    """Creates a sale by draw that waits for a beacon, sees the entries, and stores the beacon's value."""
+    local = lambda seconds: (datetime.now() + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    with visitor() as one:
+        page = one.page
+        sign_in_as_admin(one)
+        page.get_by_text("Create a sale").click()
+        form = page.locator("#create")
+        form.get_by_label("Title").fill("By draw from the console")
+        form.get_by_label("Price in").fill("1999")
+        form.get_by_label("Units", exact=True).fill("1")
+        expect(form.get_by_label("Entries open")).to_be_hidden()
+        form.get_by_label("How units are given out").select_option("draw")
+        form.get_by_label("Entries open").fill(local(-60))
+        form.get_by_label("Seconds that an invitation lasts").fill("5")
+        form.get_by_label("Public random value").fill("drand round 1")
+        form.get_by_label("Only for users who registered before").fill(local(3600))
+        form.get_by_label("Opens", exact=True).fill(local(8))
+        one.expected |= {422}
+        create = page.get_by_role("button", name="Create the sale")
+        create.click()
+        expect(page.locator("#invite_seconds")).to_be_focused()
+        one.expected.clear()
+        form.get_by_label("Seconds that an invitation lasts").fill("60")
+        one.accessible("the form of a draw")
+        form.get_by_label("Opens", exact=True).fill(local(8))
+        create.click()
+        expect(form).to_contain_text("“By draw from the console” is created.")
+        row = page.locator("#sales li", has_text="By draw from the console")
+        expect(row).to_contain_text("Not drawn yet")
+        sale = row.get_attribute("data-sale")
+        terms = Api().call("GET", f"/api/sales/{sale}")
+        assert (terms["invite_seconds"], terms["beacon"]) == (60, "drand round 1") and terms["eligible_registered_before"], terms
+        Api().call("POST", f"/api/sales/{sale}/entries", {})
+        expect(row).to_contain_text("Entries: 1 in time, 0 late.")
+        expect(row).to_contain_text("The draw waits for the value of: drand round 1", timeout=60_000)
+        one.accessible("a draw that waits")
+        row.get_by_label("The value, as its publisher writes it").fill("b9c3f0")
+        row.get_by_role("button", name="Store the value").click()
+        expect(row).to_contain_text("Drawn.")
+        expect(row).to_contain_text("Invited so far: 1. Open invitations: 1. Free units: 0.")
+        expect(row.get_by_role("button", name="Store the value")).to_have_count(0)
 
 
 def parked():
@@ -170,7 +215,7 @@ def console_accessible():
         expect(page.locator("#figures")).to_contain_text("可售")
 
 
-SCENARIOS = [units_move, steer, parked, bans, only_for_operators, console_accessible]
+SCENARIOS = [units_move, steer, draws, parked, bans, only_for_operators, console_accessible]
 
 if __name__ == "__main__":
     # Whatever hangs, a test run does not.
