@@ -7,13 +7,12 @@
 //! number of lines left out.
 
 use std::{
-    fmt::Display,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use crate::{
-    domain::{AddressPrefix, GateRequest, Subject, UserId},
+    domain::{AddressPrefix, AdminAction, GateRequest, Subject, UserId},
     logging::OncePerSecond,
     metrics::BANS,
 };
@@ -39,9 +38,10 @@ pub fn banned_automatically(entry: &GateRequest, subject: &Subject) {
     tracing::warn!(target: TARGET, event = "banned-automatically", address = address.map(tracing::field::display), user_id);
 }
 
-/// An administrator's action. `object` identifies its target, without personal data.
-pub fn administered(event: &'static str, address: IpAddr, user_id: UserId, object: &dyn Display) {
-    tracing::warn!(target: TARGET, event, address = %AddressPrefix::of(address), %user_id, %object);
+/// An administrator's action.
+pub fn administered(action: &AdminAction) {
+    let AdminAction { address_prefix, admin_id, kind, object, .. } = action;
+    tracing::warn!(target: TARGET, event = kind.as_str(), address = %address_prefix, user_id = %admin_id, %object);
 }
 
 /// The subject of a ban in a form that may be logged: a user's id, an address's network, or only

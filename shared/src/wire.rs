@@ -22,9 +22,9 @@ use crate::{
     config::{Config, ServersMode},
     domain::schema::{Migrated, Schema},
     ports::{
-        Admission, Background, BanLedger, Blacklist, Cache, Captchas, ConsumerReports, DeadLetters,
-        Failures, Gate, Health, LedgerClock, Locks, OrderLedger, OrderQueue, OrderSource, Ports,
-        Sales, SessionLedger, Sessions, SigningKeys, Users,
+        AdminLedger, Admission, Background, BanLedger, Blacklist, Cache, Captchas, ConsumerReports,
+        DeadLetters, Failures, Gate, Health, LedgerClock, Locks, OrderLedger, OrderQueue,
+        OrderSource, Ports, Sales, SessionLedger, Sessions, SigningKeys, Users,
     },
 };
 
@@ -72,6 +72,7 @@ struct Ledger {
     ban_ledger: Arc<dyn BanLedger>,
     sales: Arc<dyn Sales>,
     orders: Arc<dyn OrderLedger>,
+    admin_ledger: Arc<dyn AdminLedger>,
     signing_keys: Arc<dyn SigningKeys>,
     clock: Arc<dyn LedgerClock>,
     health: Arc<dyn Health>,
@@ -135,6 +136,7 @@ pub async fn connect_for(config: &Config, program: Program) -> Result<Ports, Wir
         users: ledger.users,
         sales: ledger.sales,
         orders: ledger.orders,
+        admin_ledger: ledger.admin_ledger,
         signing_keys: ledger.signing_keys,
         gate: front.gate,
         session_ledger: ledger.session_ledger,
@@ -280,7 +282,15 @@ fn no_queue() -> Queue {
 }
 
 fn whole_ledger<
-    T: Users + SessionLedger + BanLedger + Sales + OrderLedger + SigningKeys + Health + 'static,
+    T: Users
+        + SessionLedger
+        + BanLedger
+        + Sales
+        + OrderLedger
+        + AdminLedger
+        + SigningKeys
+        + Health
+        + 'static,
 >(
     store: Arc<T>,
     clock: Arc<dyn LedgerClock>,
@@ -291,6 +301,7 @@ fn whole_ledger<
         ban_ledger: Arc::clone(&store) as _,
         sales: Arc::clone(&store) as _,
         orders: Arc::clone(&store) as _,
+        admin_ledger: Arc::clone(&store) as _,
         signing_keys: Arc::clone(&store) as _,
         clock,
         health: store,

@@ -1,4 +1,7 @@
-//! The operator's endpoints: sales, parked messages and the blacklist.
+//! The operator's endpoints: sales, their orders, parked messages, the blacklist and the trail.
+
+mod actions;
+mod orders;
 
 use flashsale::{
     api::{
@@ -29,12 +32,16 @@ pub fn endpoints() -> Endpoints {
             patch_sale(),
             get_stats(),
             get_books(),
+            orders::get_orders(),
+            orders::get_orders_csv(),
+            orders::post_cancellation(),
             get_parked(),
             post_retry(),
             delete_parked(),
             get_blacklist(),
             post_blacklist(),
             delete_blacklist(),
+            actions::get_actions(),
         ],
     )
 }
@@ -239,7 +246,7 @@ mod tests {
     }
 
     fn filled(path: &str, id: &str) -> String {
-        path.replace("{sale_id}", id).replace("{parked_id}", id)
+        path.replace("{sale_id}", id).replace("{parked_id}", id).replace("{order_id}", id)
     }
 
     fn new_sale() -> Value {
@@ -252,7 +259,9 @@ mod tests {
 
     /// A valid body for every route that takes one, with a field that no route reads.
     fn bodies() -> Vec<Option<String>> {
-        let right = [new_sale(), json!({ "stock": 5 }), new_ban()].map(|json| json.to_string());
+        let reason = json!({ "reason": "a test" });
+        let right =
+            [new_sale(), json!({ "stock": 5 }), new_ban(), reason].map(|json| json.to_string());
         let wrong = ["{", "[]", "{\"colour\":\"red\"}"].map(str::to_owned);
         let too_large = format!("{{\"title\":\"{}\"}}", "x".repeat(20_000));
         [None]
@@ -428,7 +437,11 @@ mod tests {
         let (site, token) = (shop.serve(endpoints()), shop.admin_token().await);
         for id in [testing::sale_id().to_string().as_str(), "not-an-id"] {
             for (method, path) in routes().into_iter().filter(|(_, path)| path.contains('{')) {
-                let reply = site.call(method, &filled(path, id), Some(&token), json!({})).await;
+                let body = match path.ends_with("/cancellation") {
+                    true => json!({ "reason": "a test" }),
+                    false => json!({}),
+                };
+                let reply = site.call(method, &filled(path, id), Some(&token), body).await;
                 reply.refused(404, "not-found");
             }
         }

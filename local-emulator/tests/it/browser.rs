@@ -92,6 +92,7 @@ scenarios! {
     steer: Place::embedded();
     parked: Place::embedded();
     bans: Place::embedded();
+    orders: Place::embedded();
     only_for_operators: Place::embedded();
     console_accessible: Place::embedded();
 }

@@ -9,7 +9,9 @@ mod bans;
 mod books;
 mod captchas;
 mod dead_letters;
+mod order_csv;
 mod orders;
+mod reports;
 mod sales;
 mod tickets;
 
@@ -18,6 +20,10 @@ pub use bans::{BanOffset, BanPage, BanView, LiftBan, NewBan};
 pub use books::{Finding, SaleBooks};
 pub use captchas::{DrawCaptcha, DrawnCaptcha, PurposeWord};
 pub use dead_letters::{ParkedList, ParkedView};
+pub use order_csv::{CSV_HEADER, csv_line};
 pub use orders::{OrderAccepted, OrderPage, OrderView, PlaceOrder};
+pub use reports::{
+    AdminActionPage, AdminActionView, AdminCancellation, ReportedOrderPage, ReportedOrderView,
+};
 pub use sales::{ListedSale, NewSale, SaleList, SaleStats, SaleView};
 pub use tickets::{Ticket, TicketRequest};

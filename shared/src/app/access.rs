@@ -6,7 +6,11 @@ use tracing::Instrument as _;
 
 use super::{App, SessionClaims, limits::RateLimit, refusal_cache::Recalled};
 use crate::{
-    domain::{AbusePolicy, GateDecision, GateRequest, Phone, Role, Subject, Timestamp, UserId},
+    domain::{
+        AbusePolicy, ActionId, ActionKind, AddressPrefix, AdminAction, FieldChange, GateDecision,
+        GateRequest, Phone, Role, Subject, Timestamp, UserId,
+    },
+    metrics::ADMIN_ACTIONS,
     ports::StoreError,
     problem::Problem,
     security,
@@ -36,9 +40,12 @@ pub struct Caller {
 const LOOKUPS_MAX: usize = 2;
 
 /// An admitted administrator; only [`App::enter_admin`] makes one. Every use case for
-/// administrators takes it, even one that only reads, so that a forgotten check does not compile. A
-/// use case that changes something writes to the security log right after the change is stored, so
-/// that neither a later failure nor a disconnected client suppresses the entry.
+/// administrators takes it, even one that only reads, so that a forgotten check does not compile.
+///
+/// A use case that changes something makes an [`AdminAction`] with [`Admin::action`] first. The
+/// ports that make the change demand it and store it with the change, so that a forgotten action
+/// does not compile either. Right after the change is stored, [`Admin::did`] writes the action to
+/// the security log, so that neither a later failure nor a disconnected client suppresses the entry.
 #[derive(Debug, Clone, Copy)]
 pub struct Admin {
     user_id: UserId,
@@ -46,10 +53,31 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Writes the administrator's action to the security log; `object` names what was changed,
+    /// The record of what this administrator is about to do; `object` names what is changed,
     /// without personal data.
-    pub(super) fn did(&self, event: &'static str, object: &dyn Display) {
-        security::administered(event, self.address, self.user_id, object);
+    pub(super) fn action(
+        &self,
+        app: &App,
+        kind: ActionKind,
+        object: impl Display,
+        changes: Vec<FieldChange>,
+    ) -> AdminAction {
+        let at = app.now();
+        AdminAction {
+            action_id: ActionId::new(at, &app.ten()),
+            at,
+            admin_id: self.user_id,
+            address_prefix: AddressPrefix::of(self.address),
+            kind,
+            object: object.to_string(),
+            changes,
+        }
+    }
+
+    /// Counts the action, and writes it to the security log.
+    pub(super) fn did(&self, action: &AdminAction) {
+        ADMIN_ACTIONS.counter(&[action.kind.as_str()]).increment(1);
+        security::administered(action);
     }
 
     /// The administrator's user id.

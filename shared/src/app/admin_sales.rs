@@ -6,8 +6,8 @@ use super::{Admin, App, finish};
 use crate::{
     api::{NewSale, SaleStats},
     domain::{
-        AdmissionState, CreationKey, Currency, IdempotencyKey, QueueDepth, Sale, SaleChange,
-        SaleChanged, SaleCreated, SaleId,
+        ActionKind, AdmissionState, CreationKey, Currency, IdempotencyKey, QueueDepth, Sale,
+        SaleChange, SaleChanged, SaleCreated, SaleId,
     },
     problem::Problem,
 };
@@ -42,20 +42,17 @@ impl App {
         let request = serde_json::to_vec(&new).expect("a new sale can be written as JSON");
         // A digest has a fixed length, whatever the key, and includes the caller, so that different
         // callers may use the same key.
-        let digests = |key| CreationKey {
+        let sale = self.new_sale(new)?;
+        // Without a key of the caller, the new id is one that is used once.
+        let key = key.map_or_else(|| sale.sale_id.to_string(), ToString::to_string);
+        let once = CreationKey {
             key: hex_sha256(format!("{} {key}", admin.user_id()).as_bytes()),
             request: hex_sha256(&request),
         };
-        let (app, admin, sale, once) =
-            (self.clone(), *admin, self.new_sale(new)?, key.map(digests));
+        let action = admin.action(self, ActionKind::SaleCreated, sale.sale_id, Vec::new());
+        let (app, admin) = (self.clone(), *admin);
         finish(async move {
-            let created = match once {
-                Some(once) => app.ports.sales.create_once(&sale, &once).await?,
-                None => {
-                    app.ports.sales.create(&sale).await?;
-                    SaleCreated::Created { sale_id: sale.sale_id, created_at: sale.created_at }
-                }
-            };
+            let created = app.ports.sales.create_once(&sale, &once, &action).await?;
             let SaleCreated::Created { sale_id, created_at } = created else {
                 let expected = "a new key: this one was used for another sale".to_owned();
                 return Err(Problem::Invalid {
@@ -63,8 +60,8 @@ impl App {
                     expected,
                 });
             };
-            admin.did("sale-created", &sale_id);
             if sale_id == sale.sale_id {
+                admin.did(&action);
                 app.load_new(&sale).await;
             }
             Ok(Sale { sale_id, created_at, ..sale })
@@ -124,11 +121,12 @@ impl App {
         sale_id: SaleId,
         change: &SaleChange,
     ) -> Result<Sale, Problem> {
-        match self.ports.sales.change(sale_id, change).await? {
+        let action = admin.action(self, ActionKind::SaleChanged, sale_id, Vec::new());
+        match self.ports.sales.change(sale_id, change, &action).await? {
             SaleChanged::NotFound => Err(Problem::NotFound),
             SaleChanged::Refused(error) => Err(error.into()),
             SaleChanged::Changed(sale) => {
-                admin.did("sale-changed", &sale_id);
+                admin.did(&action);
                 if let Err(error) = self.ports.admission.set_terms(&sale.terms()).await {
                     tracing::warn!(%error, %sale_id, "the new terms are not loaded yet; the sweeper will do it");
                 }

@@ -3,7 +3,7 @@
 use super::{Admin, App, finish};
 use crate::{
     api::{BanView, NewBan},
-    domain::{Ban, Subject},
+    domain::{ActionKind, Ban, FieldChange, Subject},
     metrics::BANS,
     problem::Problem,
     security,
@@ -29,11 +29,15 @@ impl App {
             return Err(invalid("expires_at", "a time to come, or left out for a ban without end"));
         }
         let ban = Ban { subject, reason: new.reason, created_at: now, expires_at: new.expires_at };
+        let mut changes = vec![FieldChange::to("reason", ban.reason.as_str())];
+        changes.extend(ban.expires_at.map(|end| FieldChange::to("expires_at", end.to_string())));
+        let object = security::loggable(&ban.subject);
+        let action = admin.action(self, ActionKind::BanPut, object, changes);
         let (app, admin) = (self.clone(), *admin);
         finish(async move {
-            app.ports.ban_ledger.put(&ban).await?;
+            app.ports.ban_ledger.put(&ban, &action).await?;
             BANS.counter(&["operator"]).increment(1);
-            admin.did("ban-put", &security::loggable(&ban.subject));
+            admin.did(&action);
             // If a later step fails, the sweeper does the rest.
             app.ports.blacklist.ban(&ban).await?;
             app.refusals.forget_bans();
@@ -49,11 +53,13 @@ impl App {
     /// `invalid`, `not-found`, `unavailable`.
     pub async fn lift_ban(&self, admin: &Admin, kind: &str, value: &str) -> Result<(), Problem> {
         let subject = read_subject(kind, value)?;
+        let object = security::loggable(&subject);
+        let action = admin.action(self, ActionKind::BanLifted, object, Vec::new());
         let (app, admin) = (self.clone(), *admin);
         finish(async move {
-            let lifted = app.ports.ban_ledger.lift(&subject, app.now()).await?;
+            let lifted = app.ports.ban_ledger.lift(&subject, app.now(), &action).await?;
             if lifted {
-                admin.did("ban-lifted", &security::loggable(&subject));
+                admin.did(&action);
             }
             // This also lifts an automatic ban, which is not in the ledger.
             let lifted_here = app.ports.blacklist.lift(&subject).await?;
@@ -61,7 +67,8 @@ impl App {
                 if !lifted_here {
                     return Err(Problem::NotFound);
                 }
-                admin.did("ban-lifted", &security::loggable(&subject));
+                admin.did(&action);
+                app.ports.admin_ledger.note(&action).await?;
             }
             app.refusals.forget_bans();
             Ok(())

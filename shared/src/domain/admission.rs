@@ -99,6 +99,7 @@ impl AdmissionView<'_> {
             currency: terms.currency,
             admitted_at: now,
             traceparent: None,
+            address_prefix: None,
         })
     }
 }

@@ -33,6 +33,15 @@ macro_rules! id {
             pub fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
             }
+
+            /// When the id was made, by the clock of the instance that made it. A client can invent
+            /// an id with any time.
+            #[must_use]
+            pub fn made_at(&self) -> Timestamp {
+                let mut bytes = [0; 8];
+                bytes[2..].copy_from_slice(&self.as_bytes()[..6]);
+                Timestamp::from_epoch_ms(i64::from_be_bytes(bytes))
+            }
         }
 
         impl fmt::Display for $name {
@@ -82,11 +91,11 @@ id!(
     SaleId
 );
 id!(
-    /// An order. The id is issued with the ticket and is the idempotency key of all later steps.
+    /// An order. The id is made with the ticket and is the idempotency key of all later steps.
     OrderId
 );
 id!(
-    /// A registered user.
+    /// A registered user. The id is made at registration.
     UserId
 );
 id!(
@@ -96,6 +105,10 @@ id!(
 id!(
     /// One drawn captcha.
     CaptchaId
+);
+id!(
+    /// One action of an administrator.
+    ActionId
 );
 
 /// The positions of the bytes that an order's id shares with its sale's id.
@@ -111,15 +124,6 @@ impl OrderId {
         let mut bytes = *Self::new(now, random).as_bytes();
         bytes[TAG].copy_from_slice(&sale_id.as_bytes()[TAG]);
         Self(Uuid::from_bytes(bytes))
-    }
-
-    /// When the order's ticket was issued, by the clock of the issuing instance. A client can
-    /// invent an id with any time.
-    #[must_use]
-    pub fn made_at(&self) -> Timestamp {
-        let mut bytes = [0; 8];
-        bytes[2..].copy_from_slice(&self.as_bytes()[..6]);
-        Timestamp::from_epoch_ms(i64::from_be_bytes(bytes))
     }
 
     /// Whether the order may belong to the sale. For an unrelated sale this is true by chance once

@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, draws a random number or talks to a store; times and random bytes
 //! are arguments, so every rule can be tested with plain values.
 
+mod action;
 mod admission;
 mod ban;
 mod captcha;
@@ -17,6 +18,7 @@ mod prefix;
 mod queue;
 mod quota;
 mod recording;
+mod report;
 mod sale;
 pub mod schema;
 mod session;
@@ -25,6 +27,7 @@ mod ticket;
 mod time;
 mod user;
 
+pub use action::{ActionKind, AdminAction, FieldChange};
 pub use admission::{
     AdmissionDecision, AdmissionState, AdmissionView, Availability, Reservation, ReservationPage,
 };
@@ -32,12 +35,12 @@ pub use ban::{Ban, KeptBan};
 pub use captcha::{Captcha, CaptchaPurpose};
 pub use gate::{AbusePolicy, GateDecision, GateRequest, GateView, LimitCheck};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
-pub use ids::{CaptchaId, IdError, OrderId, SaleId, SessionId, UserId};
+pub use ids::{ActionId, CaptchaId, IdError, OrderId, SaleId, SessionId, UserId};
 pub use lease::Lease;
 pub use money::{Currency, CurrencyError};
 pub use order::{AdmittedOrder, Order, OrderStatus, RejectReason, SaleTally, Transition};
 pub use phone::{Country, Phone, PhoneError};
-pub use prefix::AddressPrefix;
+pub use prefix::{AddressPrefix, AddressPrefixError};
 pub use queue::{
     ConsumerProgress, ConsumerReport, DeadLetter, Delivery, QueueBacklog, QueueDepth, QueueMessage,
 };
@@ -45,6 +48,7 @@ pub use quota::{CLOCK_SLACK_MS, CountWindow, Quota};
 pub use recording::{
     LedgerSale, LedgerSlot, NewOrder, Recorded, RecordingDecision, RecordingView, Unrecordable,
 };
+pub use report::{OrderOrigin, OrderSignals, ReportFilter, ReportPage, ReportSort, ReportedOrder};
 pub use sale::{
     CreationKey, Sale, SaleChange, SaleChanged, SaleCreated, SaleError, SaleState, SaleTerms,
 };

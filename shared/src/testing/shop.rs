@@ -161,6 +161,7 @@ impl Shop {
             ban_ledger: shared.clone(),
             sales: shared.clone(),
             orders: shared.clone(),
+            admin_ledger: shared.clone(),
             signing_keys: shared.clone(),
             gate: gate.clone(),
             sessions: gate.clone(),

@@ -10,7 +10,7 @@
 //! | `sales` | gate, cache, figures | sales | - | Redis: pages that are in its cache; Redis, database: everything |
 //! | `seckill` | gate, admission, cache | data that Redis lacks: sessions, sales, orders after a rebuild | orders | Redis: tickets; Redis, RabbitMQ: orders, of sales and sessions that are in Redis |
 //! | `order-status` | gate, cache, admission | orders | - | Redis: orders that are in its cache; Redis, database: everything |
-//! | `admin` | gate, admission | sales, bans | figures, dead letters | Redis, database: everything but those two |
+//! | `admin` | gate, admission | sales, bans, orders, actions | figures, dead letters | Redis, database: everything but those two |
 //! | `order-worker` | admission, cache | orders | messages that can't be used | database: records; the sweeper updates Redis later |
 //! | `sweeper` | leadership, admission | all due work | overdue orders | Redis, database: all but publishing and rebuilding |
 //! | emulator | everything | everything | everything | sales in memory |

@@ -70,6 +70,7 @@ impl Two {
                 ban_ledger: ledger.clone(),
                 sales: ledger.clone(),
                 orders: ledger.clone(),
+                admin_ledger: ledger.clone(),
                 signing_keys: ledger.clone(),
                 gate: gate.clone(),
                 sessions: gate.clone(),

@@ -1,11 +1,12 @@
 //! Suites of the ledger ports: `Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`,
-//! `SigningKeys`.
+//! `AdminLedger`, `SigningKeys`.
 //!
 //! Suites tolerate other users of the same ledger, except that `expire_due` ends every order that
 //! is due.
 
 #![expect(clippy::unwrap_used, reason = "suites are tests")]
 
+mod admin;
 mod bans;
 mod forbidden;
 mod keys;
@@ -19,6 +20,7 @@ mod users;
 
 use std::sync::Arc;
 
+pub use admin::{actions, admin_cancellation, reports};
 pub use bans::kept_bans;
 pub use forbidden::forbidden;
 pub use keys::signing_keys;
@@ -36,8 +38,8 @@ use crate::{
         Unrecordable, UserId,
     },
     ports::{
-        BanLedger, Health, OrderLedger, Sales, SessionLedger, SigningKeys, StoreError, Stored,
-        Users,
+        AdminLedger, BanLedger, Health, OrderLedger, Sales, SessionLedger, SigningKeys, StoreError,
+        Stored, Users,
     },
     testing,
 };
@@ -54,6 +56,7 @@ pub struct Ledger {
     pub bans: Arc<dyn BanLedger>,
     pub sales: Arc<dyn Sales>,
     pub orders: Arc<dyn OrderLedger>,
+    pub admin: Arc<dyn AdminLedger>,
     pub signing_keys: Arc<dyn SigningKeys>,
     pub health: Arc<dyn Health>,
 }
@@ -61,7 +64,15 @@ pub struct Ledger {
 impl Ledger {
     /// All ports of a store that implements every one of them.
     pub fn of<
-        S: Users + SessionLedger + BanLedger + Sales + OrderLedger + SigningKeys + Health + 'static,
+        S: Users
+            + SessionLedger
+            + BanLedger
+            + Sales
+            + OrderLedger
+            + AdminLedger
+            + SigningKeys
+            + Health
+            + 'static,
     >(
         store: S,
     ) -> Self {
@@ -72,6 +83,7 @@ impl Ledger {
             bans: store.clone(),
             sales: store.clone(),
             orders: store.clone(),
+            admin: store.clone(),
             signing_keys: store.clone(),
             health: store,
         }
