@@ -102,6 +102,8 @@ async fn a_unit_comes_back_when_the_process_ends_right_after_an_administrator_s_
     let other = shop.buy(&who[1], sale).await;
     shop.work().await;
     assert_eq!(shop.status(&who[1], other).await, OrderStatus::Confirmed);
+    // The shared cache is trusted for two seconds.
+    shop.clock.advance_ms(3_000);
     let seen = shop.app.order(&who[0], order).await.unwrap();
     assert_eq!(seen.cancellation_reason.as_deref(), Some("a test"));
     shop.books_balance().await;
