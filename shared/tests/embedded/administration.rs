@@ -123,7 +123,7 @@ async fn messages_of_the_release_before_are_recorded() {
     let message = QueueMessage { v: QueueMessage::VERSION, orders: vec![request.clone()] };
     let body = serde_json::to_value(&message).unwrap();
     assert_eq!(body["orders"][0].get("address_prefix"), None, "as before, where there is none");
-    shop.store.publish(&[request.clone()]).await.unwrap();
+    shop.store.publish(std::slice::from_ref(&request)).await.unwrap();
     shop.work().await;
     let (filter, sort) = (Default::default(), Default::default());
     let page = ledger.orders(sale, &filter, sort, None, 10).await.unwrap();
