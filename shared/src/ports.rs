@@ -11,13 +11,13 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::domain::{
-    ActionId, AdminAction, AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Ban,
-    Captcha, CaptchaId, ConsumerProgress, ConsumerReport, CreationKey, DeadLetter, Delivery,
-    GateDecision, GateRequest, KeptBan, KeptSession, Lease, Opening, Order, OrderId, Phone,
-    QueueBacklog, QueueDepth, Recorded, ReportFilter, ReportPage, ReportSort, Reservation,
-    ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated, SaleId, SaleTally, SaleTerms,
-    Session, SessionId, Subject, TicketClaims, Timestamp, Transition, Unrecordable, User,
-    UserChange, UserCreated, UserId,
+    ActionId, AddressPrefix, AdminAction, AdmissionDecision, AdmissionState, AdmittedOrder,
+    Availability, Ban, BanReach, Captcha, CaptchaId, ConsumerProgress, ConsumerReport, CreationKey,
+    DeadLetter, Delivery, GateDecision, GateRequest, KeptBan, KeptSession, Lease, Opening, Order,
+    OrderId, Phone, QueueBacklog, QueueDepth, Recorded, ReportFilter, ReportPage, ReportSort,
+    Reservation, ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated, SaleId, SaleTally,
+    SaleTerms, Session, SessionId, Subject, TicketClaims, Timestamp, Transition, Unrecordable,
+    User, UserChange, UserCreated, UserId,
 };
 
 /// A store's failure, classified by what the caller can do about it.
@@ -258,6 +258,11 @@ pub trait AdminLedger: Send + Sync {
         action: &AdminAction,
         now: Timestamp,
     ) -> Stored<Transition>;
+    /// Whom a ban of the network would hit, by the latest orders of all sales, of which a bounded
+    /// number is searched.
+    async fn reach_of_network(&self, prefix: AddressPrefix) -> Stored<BanReach>;
+    /// Whom a ban of the user would hit.
+    async fn reach_of_user(&self, user_id: UserId, now: Timestamp) -> Stored<BanReach>;
     /// Notes an action whose change is not in the ledger. Call it right after the change.
     async fn note(&self, action: &AdminAction) -> Stored<()>;
     /// Actions with an id below `before` (all when `None`), newest first, at most `limit`.

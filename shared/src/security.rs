@@ -31,7 +31,7 @@ pub fn password_change_failed(address: IpAddr, user_id: UserId) {
     tracing::warn!(target: TARGET, event = "password-change-failed", address = %AddressPrefix::of(address), %user_id);
 }
 
-/// The gate banned a user after too many refusals by limits.
+/// The gate banned a user or an address after too many refusals by limits.
 pub fn banned_automatically(entry: &GateRequest, subject: &Subject) {
     BANS.counter(&["automatic"]).increment(1);
     let (address, user_id) = (address_of(entry), user_of(subject).map(tracing::field::display));
@@ -51,6 +51,7 @@ pub fn loggable(subject: &Subject) -> String {
     match subject {
         Subject::User(user_id) => format!("user {user_id}"),
         Subject::Address(address) => format!("address in {}", AddressPrefix::of(*address)),
+        Subject::Network(prefix) => format!("network {prefix}"),
         Subject::Phone(_) | Subject::PhoneAt(..) => "phone".to_owned(),
     }
 }

@@ -141,6 +141,13 @@ def bans():
         expect(row).to_contain_text("for good")
         row.get_by_role("button", name="Lift the ban").click()
         expect(page.locator("#blacklist")).to_contain_text("Nobody is banned.")
+        page.locator("#ban").get_by_label("What").select_option("network")
+        page.locator("#ban").get_by_label("Which").fill("203.0.113.0/24")
+        page.get_by_role("button", name="Whom does it hit?").click()
+        expect(page.locator("#ban")).to_contain_text("came from 203.0.113.0/24: of 0 users")
+        put.click()
+        row = page.locator("#blacklist tbody tr", has_text="203.0.113.0/24")
+        expect(row).to_contain_text("Network")
 
 
 def orders():

@@ -16,7 +16,7 @@ mod sales;
 mod tickets;
 
 pub use accounts::{Account, CurrentSession, PasswordChange, Registered, SignedIn, UserView};
-pub use bans::{BanOffset, BanPage, BanView, LiftBan, NewBan};
+pub use bans::{BanOffset, BanPage, BanPreview, BanView, LiftBan, NewBan};
 pub use books::{Finding, SaleBooks};
 pub use captchas::{DrawCaptcha, DrawnCaptcha, PurposeWord};
 pub use dead_letters::{ParkedList, ParkedView};

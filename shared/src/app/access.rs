@@ -7,8 +7,8 @@ use tracing::Instrument as _;
 use super::{App, SessionClaims, limits::RateLimit, refusal_cache::Recalled};
 use crate::{
     domain::{
-        AbusePolicy, ActionId, ActionKind, AddressPrefix, AdminAction, FieldChange, GateDecision,
-        GateRequest, Phone, Role, Subject, Timestamp, UserId,
+        AbusePolicy, Abuser, ActionId, ActionKind, AddressPrefix, AdminAction, FieldChange,
+        GateDecision, GateRequest, Phone, Role, Subject, Timestamp, UserId,
     },
     metrics::ADMIN_ACTIONS,
     ports::StoreError,
@@ -134,12 +134,14 @@ impl App {
         let Caller { session: SessionClaims { user_id, session_id, .. }, client } = caller;
         let user = Subject::User(*user_id);
         let address = Subject::address(client.address);
+        let mut not_banned = vec![user.clone()];
+        not_banned.extend(Subject::of_client(client.address));
         let mut entry = GateRequest {
             session: Some((*user_id, *session_id)),
             role,
-            not_banned: vec![user.clone(), address.clone()],
+            not_banned,
             limits: vec![self.limit(limit, user), self.limit(RateLimit::Address, address)],
-            abuse: Some(self.abuse_policy()),
+            abuse: Some(self.abuse_policy(Abuser::User, self.config.abuse.refusals_max)),
             now: self.now(),
         };
         let entered = match self.refusals.recall(&entry, self.monotonic_ms()) {
@@ -169,8 +171,9 @@ impl App {
         }
     }
 
-    /// Admits a request without a session. If it is about a phone, the phone's ban and its limit
-    /// from this address are checked too.
+    /// Admits a request without a session. The networks around the address have limits of their own,
+    /// so that an attacker gains little by using all addresses of one. If the request is about a
+    /// phone, the phone's ban and its limit from this address are checked too.
     pub(super) async fn enter_anonymous(
         &self,
         client: &Client,
@@ -178,11 +181,13 @@ impl App {
         phone: Option<&Phone>,
     ) -> Result<(), Problem> {
         let address = Subject::address(client.address);
-        let mut limits = vec![
-            self.limit(RateLimit::Address, address.clone()),
-            self.limit(limit, address.clone()),
-        ];
-        let mut not_banned = vec![address];
+        let mut limits =
+            vec![self.limit(RateLimit::Address, address.clone()), self.limit(limit, address)];
+        let mut not_banned = Subject::of_client(client.address);
+        if let Some(wide) = limit.of_network() {
+            let networks = AddressPrefix::around(client.address).into_iter();
+            limits.extend(networks.map(|network| self.limit(wide, Subject::Network(network))));
+        }
         if let Some(phone) = phone {
             not_banned.push(Subject::Phone(phone.clone()));
             let from_here = Subject::phone_at(phone.clone(), client.address);
@@ -195,7 +200,7 @@ impl App {
                 role: None,
                 not_banned,
                 limits,
-                abuse: None,
+                abuse: self.address_abuse_policy(),
                 now: self.now(),
             },
         )
@@ -210,7 +215,7 @@ impl App {
             GateRequest {
                 session: None,
                 role: None,
-                not_banned: vec![address.clone()],
+                not_banned: Subject::of_client(client.address),
                 limits: vec![self.limit(RateLimit::Address, address)],
                 abuse: None,
                 now: self.now(),
@@ -219,10 +224,17 @@ impl App {
         .await
     }
 
-    fn abuse_policy(&self) -> AbusePolicy {
+    /// The automatic ban of addresses, if the configuration wants it.
+    fn address_abuse_policy(&self) -> Option<AbusePolicy> {
+        let refusals_max = self.config.abuse.address_refusals_max;
+        (refusals_max > 0).then(|| self.abuse_policy(Abuser::Address, refusals_max))
+    }
+
+    fn abuse_policy(&self, abuser: Abuser, refusals_max: u32) -> AbusePolicy {
         let abuse = self.config.abuse;
         AbusePolicy {
-            refusals_max: abuse.refusals_max,
+            abuser,
+            refusals_max,
             window_ms: abuse.window_seconds * 1_000,
             ban_ms: abuse.ban_seconds * 1_000,
             also_refused: 0,
@@ -311,8 +323,8 @@ impl App {
     }
 
     /// Remembers a ban. If the store's answer may refer to the address or to another subject, the
-    /// store is asked about the address alone, so that a banned address that tries one phone after
-    /// another is refused from memory.
+    /// store is asked about the address and its networks alone, so that a banned address that tries
+    /// one phone after another is refused from memory.
     async fn remember_ban(
         &self,
         entry: &GateRequest,
@@ -320,13 +332,15 @@ impl App {
         asked_at_ms: u64,
     ) -> Result<(), Problem> {
         self.refusals.note_banned(&entry.not_banned, until, asked_at_ms);
-        let address =
-            entry.not_banned.iter().find(|subject| matches!(subject, Subject::Address(_)));
-        let Some(address) = address.filter(|_| entry.not_banned.len() > 1) else { return Ok(()) };
+        let places: Vec<Subject> =
+            entry.not_banned.iter().filter(|subject| subject.is_place()).cloned().collect();
+        if places.is_empty() || places.len() == entry.not_banned.len() {
+            return Ok(());
+        }
         let alone = GateRequest {
             session: None,
             role: None,
-            not_banned: vec![address.clone()],
+            not_banned: places,
             limits: Vec::new(),
             abuse: None,
             now: entry.now,

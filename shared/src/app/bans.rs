@@ -2,8 +2,8 @@
 
 use super::{Admin, App, finish};
 use crate::{
-    api::{BanView, NewBan},
-    domain::{ActionKind, Ban, FieldChange, Subject},
+    api::{BanPreview, BanView, NewBan},
+    domain::{ActionKind, AddressPrefix, Ban, BanReach, FieldChange, Subject},
     metrics::BANS,
     problem::Problem,
     security,
@@ -76,6 +76,49 @@ impl App {
         .await
     }
 
+    /// Whom a ban would hit. Nothing is changed.
+    ///
+    /// # Errors
+    /// `invalid`, `unavailable`.
+    pub async fn preview_ban(
+        &self,
+        _: &Admin,
+        kind: &str,
+        value: &str,
+    ) -> Result<BanPreview, Problem> {
+        let subject = read_subject(kind, value)?;
+        let ledger = &self.ports.admin_ledger;
+        // The ledger keeps the widest prefix of an order's address only.
+        let address_prefix = match &subject {
+            Subject::Address(address) => Some(AddressPrefix::of(*address)),
+            Subject::Network(network) => Some(AddressPrefix::of(network.network())),
+            _ => None,
+        };
+        let user_id = match &subject {
+            Subject::User(user_id) => Some(*user_id),
+            Subject::Phone(phone) => {
+                self.ports.users.by_phone(phone).await?.map(|user| user.user_id)
+            }
+            _ => None,
+        };
+        let reach = match (address_prefix, user_id) {
+            (Some(prefix), _) => ledger.reach_of_network(prefix).await?,
+            (None, Some(user_id)) => ledger.reach_of_user(user_id, self.now()).await?,
+            (None, None) => BanReach::default(),
+        };
+        let BanReach { users, orders, active_orders, sessions, searched_orders } = reach;
+        Ok(BanPreview {
+            kind: subject.kind(),
+            value: subject.value(),
+            address_prefix,
+            users,
+            orders,
+            active_orders,
+            sessions,
+            searched_orders,
+        })
+    }
+
     /// Bans in force, newest first.
     ///
     /// # Errors
@@ -97,13 +140,13 @@ fn read_subject(kind: &str, value: &str) -> Result<Subject, Problem> {
         field: field.to_owned(),
         expected: expected.to_owned(),
     };
-    if !["user", "address", "phone"].contains(&kind) {
-        return Err(invalid("kind", "user, address or phone"));
+    if !["user", "address", "network", "phone"].contains(&kind) {
+        return Err(invalid("kind", "user, address, network or phone"));
     }
     Subject::parse(kind, value).map_err(|_| {
         invalid(
             "value",
-            "a user's id, an IP address, or a phone number with its country code, as kind says",
+            "a user's id, an IP address, a prefix (IPv4 /24, IPv6 /56 or /48), or a phone number with its country code, as kind says",
         )
     })
 }

@@ -20,10 +20,14 @@ pub struct Limits {
     pub register: Quota,
     pub login: Quota,
     pub login_phone: Quota,
+    pub network_times: u32,
 }
 
 impl Limits {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        if !(1..=1_000).contains(&self.network_times) {
+            return Err(bad("limits.network_times".to_owned(), "expected 1 to 1000"));
+        }
         for (name, quota) in [
             ("address", self.address),
             ("ticket", self.ticket),

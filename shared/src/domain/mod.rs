@@ -31,9 +31,9 @@ pub use action::{ActionKind, AdminAction, FieldChange};
 pub use admission::{
     AdmissionDecision, AdmissionState, AdmissionView, Availability, Reservation, ReservationPage,
 };
-pub use ban::{Ban, KeptBan};
+pub use ban::{Ban, BanReach, KeptBan};
 pub use captcha::{Captcha, CaptchaPurpose};
-pub use gate::{AbusePolicy, GateDecision, GateRequest, GateView, LimitCheck};
+pub use gate::{AbusePolicy, Abuser, GateDecision, GateRequest, GateView, LimitCheck};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
 pub use ids::{ActionId, CaptchaId, IdError, OrderId, SaleId, SessionId, UserId};
 pub use lease::Lease;

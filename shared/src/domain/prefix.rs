@@ -60,6 +60,12 @@ impl AddressPrefix {
         Self(Cut { network: Ipv6Addr::from_bits(v6.to_bits() & mask).into(), bits })
     }
 
+    /// Its first address.
+    #[must_use]
+    pub const fn network(&self) -> IpAddr {
+        self.0.network
+    }
+
     /// Whether the address begins with the prefix.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

@@ -11,14 +11,16 @@ use super::{
 };
 use crate::{
     domain::{
-        ActionId, AdminAction, AdmittedOrder, Order, OrderId, OrderOrigin, ReportFilter,
-        ReportPage, ReportSort, ReportedOrder, SaleId, Timestamp, Transition,
+        ActionId, AddressPrefix, AdminAction, AdmittedOrder, BanReach, Order, OrderId, OrderOrigin,
+        ReportFilter, ReportPage, ReportSort, ReportedOrder, SaleId, Timestamp, Transition, UserId,
     },
     ports::{AdminLedger, Stored},
 };
 
 /// Most orders of a sale that are searched for one page by a condition that no index covers.
 const SEARCHED_MAX: u32 = 5_000;
+/// The latest orders of all sales that are searched for a network.
+const REACH_SEARCHED_MAX: u32 = 50_000;
 
 #[async_trait]
 impl<S: Store> AdminLedger for S {
@@ -94,6 +96,38 @@ impl<S: Store> AdminLedger for S {
         self.transact(Cancel { order_id, user_id: None, queued, by_admin, now }).await
     }
 
+    async fn reach_of_network(&self, prefix: AddressPrefix) -> Stored<BanReach> {
+        let prefix = prefix.to_string();
+        let select = Statement::new(
+            "SELECT COUNT(*) AS searched, COUNT(CASE WHEN address_prefix = ? THEN 1 END) AS orders, \
+             COUNT(CASE WHEN address_prefix = ? THEN active_slot END) AS active, \
+             COUNT(DISTINCT CASE WHEN address_prefix = ? THEN user_id END) AS users \
+             FROM (SELECT user_id, active_slot, address_prefix FROM orders ORDER BY order_id DESC LIMIT ?) AS latest",
+        )
+        .bind(prefix.as_str())
+        .bind(prefix.as_str())
+        .bind(prefix.as_str())
+        .bind(REACH_SEARCHED_MAX);
+        let reach = self.fetch::<Reach>(select).await?.pop().map(|Reach(reach)| reach);
+        Ok(reach.unwrap_or_default())
+    }
+
+    async fn reach_of_user(&self, user_id: UserId, now: Timestamp) -> Stored<BanReach> {
+        let select = Statement::new(format!(
+            "SELECT 0 AS searched, COUNT(*) AS orders, COUNT(active_slot) AS active, 1 AS users FROM orders{} WHERE user_id = ?",
+            S::DIALECT.through("orders_of_user")
+        ))
+        .bind(user_id);
+        let reach = self.fetch::<Reach>(select).await?.pop().map(|Reach(reach)| reach);
+        let select = Statement::new(
+            "SELECT COUNT(*) AS sessions FROM sessions WHERE user_id = ? AND ended_at_ms IS NULL AND expires_at_ms > ?",
+        )
+        .bind(user_id)
+        .bind(now);
+        let sessions = self.fetch::<LiveSessions>(select).await?.pop().map(|live| live.0);
+        Ok(BanReach { sessions, searched_orders: None, ..reach.unwrap_or_default() })
+    }
+
     async fn note(&self, action: &AdminAction) -> Stored<()> {
         self.transact(Note { action: action.clone() }).await
     }
@@ -114,6 +148,28 @@ fn through(dialect: Dialect, index: &str) -> String {
     match dialect {
         Dialect::Sqlite if index != "PRIMARY" => format!(" INDEXED BY {index}"),
         dialect => dialect.through(index),
+    }
+}
+
+struct Reach(BanReach);
+
+impl FromRow for Reach {
+    fn from_row(row: &impl Row) -> Result<Self, Failure> {
+        Ok(Self(BanReach {
+            users: row.number("users")?,
+            orders: row.number("orders")?,
+            active_orders: row.number("active")?,
+            sessions: None,
+            searched_orders: Some(row.number("searched")?),
+        }))
+    }
+}
+
+struct LiveSessions(u64);
+
+impl FromRow for LiveSessions {
+    fn from_row(row: &impl Row) -> Result<Self, Failure> {
+        row.number("sessions").map(Self)
     }
 }
 

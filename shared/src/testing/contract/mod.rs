@@ -24,7 +24,7 @@ macro_rules! contract_tests {
         $crate::contract_tests! { @each ledger $attributes $new;
             users kept_sessions session_races kept_bans sales signing_keys recording payment
             cancellation expiry expiry_by_sale stock_return tally paging recording_races ending_races
-            reports admin_cancellation actions health
+            reports admin_cancellation actions reach health
         }
     };
     (queue $attributes:tt $new:expr) => {

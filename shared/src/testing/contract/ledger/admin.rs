@@ -3,9 +3,9 @@
 use super::{Ledger, again, done, refused};
 use crate::{
     domain::{
-        ActionKind, AddressPrefix, AdminAction, AdmittedOrder, Ban, CreationKey, FieldChange,
-        Order, OrderId, OrderOrigin, OrderStatus, ReportFilter, ReportSort, ReportedOrder, Sale,
-        SaleChange, Subject, Transition,
+        ActionKind, AddressPrefix, AdminAction, AdmittedOrder, Ban, BanReach, CreationKey,
+        FieldChange, Opening, Order, OrderId, OrderOrigin, OrderStatus, ReportFilter, ReportSort,
+        ReportedOrder, Sale, SaleChange, Session, Subject, Transition,
     },
     testing::{self, START},
 };
@@ -268,4 +268,60 @@ pub async fn actions(ledger: &Ledger) {
     let stock = FieldChange { from: Some("3".to_owned()), ..FieldChange::to("stock", "4") };
     let changed = AdminAction { changes: vec![stock], ..changed };
     assert_eq!(found, [created, changed, put, lifted, retried]);
+}
+
+/// `reach_of_network` and `reach_of_user`.
+pub async fn reach(ledger: &Ledger) {
+    let sale = ledger.new_sale(9, 9).await;
+    // A network that no other test uses.
+    let bytes = *testing::user_id().as_bytes();
+    let network = AddressPrefix::of([bytes[13], bytes[14], bytes[15], 1].into());
+    let before = ledger.admin.reach_of_network(network).await.unwrap();
+    let mut requests: Vec<AdmittedOrder> = (0..4)
+        .map(|_| AdmittedOrder {
+            address_prefix: Some(network),
+            ..testing::request(&sale, testing::user_id())
+        })
+        .collect();
+    requests[1].user_id = requests[0].user_id;
+    requests[3].address_prefix = None;
+    ledger.record(&requests).await;
+    done(ledger.orders.cancel(requests[2].order_id, requests[2].user_id, None, START).await);
+    let reach = ledger.admin.reach_of_network(network).await.unwrap();
+    assert_eq!(
+        (reach.orders - before.orders, reach.users - before.users),
+        (3, 2),
+        "two users have three orders"
+    );
+    assert_eq!(reach.active_orders - before.active_orders, 2, "one is cancelled");
+    assert_eq!(reach.sessions, None);
+    assert!(reach.searched_orders.is_some_and(|searched| searched >= 4), "{reach:?}");
+
+    let user = testing::user();
+    ledger.users.create(&user).await.unwrap();
+    let expires_at = START.plus_ms(1_000);
+    let opening = |expires_at| Opening {
+        session: Session {
+            session_id: testing::session_id(),
+            user_id: user.user_id,
+            role: user.role,
+            expires_at,
+        },
+        generation: user.generation,
+    };
+    let openings = [opening(expires_at), opening(expires_at), opening(START.plus_ms(1))];
+    ledger.sessions.open(&openings, START).await.unwrap();
+    ledger.sessions.end(user.user_id, openings[0].session.session_id, START).await.unwrap();
+    let orders = [(); 2].map(|()| testing::request(&sale, user.user_id));
+    ledger.record(&orders).await;
+    done(ledger.orders.cancel(orders[0].order_id, user.user_id, None, START).await);
+    let expected = BanReach {
+        users: 1,
+        orders: 2,
+        active_orders: 1,
+        sessions: Some(1),
+        searched_orders: None,
+    };
+    let now = START.plus_ms(1);
+    assert_eq!(ledger.admin.reach_of_user(user.user_id, now).await.unwrap(), expected);
 }

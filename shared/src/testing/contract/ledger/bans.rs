@@ -32,7 +32,9 @@ async fn one_ban(ledger: &Ledger) {
     let address = Subject::address(
         std::net::Ipv6Addr::from_bits(u128::from_be_bytes(*user_id().as_bytes())).into(),
     );
-    for subject in [Subject::User(user_id()), address, Subject::Phone(phone())] {
+    let Subject::Address(ip) = address else { panic!("an address is one") };
+    let network = Subject::of_client(ip).remove(1);
+    for subject in [Subject::User(user_id()), address, network, Subject::Phone(phone())] {
         assert_eq!(ledger.kept_ban(&subject).await, None);
         assert!(!bans.lift(&subject, START, &action(ActionKind::BanLifted)).await.unwrap());
         let end = START.plus_ms(1_000);

@@ -20,7 +20,7 @@ mod users;
 
 use std::sync::Arc;
 
-pub use admin::{actions, admin_cancellation, reports};
+pub use admin::{actions, admin_cancellation, reach, reports};
 pub use bans::kept_bans;
 pub use forbidden::forbidden;
 pub use keys::signing_keys;
