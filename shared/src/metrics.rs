@@ -211,6 +211,8 @@ declare! {
         "Time until a text message was handed over, with its retries: accepted, unavailable (not sent) or unknown (it may have been).";
     BANS "flashsale_bans_total" COUNTER ["by"] Event Functions
         "Bans that were put: by operator, or automatic after too many refusals.";
+    ADMIN_ACTIONS "flashsale_admin_actions_total" COUNTER ["action"] Event Functions
+        "Changes that administrators made, by the name of the action in the trail.";
     CACHE_LOOKUPS "flashsale_cache_lookups_total" COUNTER ["cache"] Always Functions
         "Look-ups in a cache: sale, available and sale_list in the process's memory, shared_sale in the store that all share.";
     CACHE_MISSES "flashsale_cache_misses_total" COUNTER ["cache"] Always Functions

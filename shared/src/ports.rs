@@ -11,13 +11,14 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::domain::{
-    AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Ban, CacheEntry, Captcha,
-    CaptchaId, CodeDigest, ConsumerProgress, ConsumerReport, CreationKey, DeadLetter, Delivery,
-    Draw, Entry, GateDecision, GateRequest, Invitation, KeptBan, KeptCode, KeptSession, Lease,
-    LineKey, NoDraw, Opening, Order, OrderId, Phone, QueueBacklog, QueueDepth, Recorded,
-    RecordedEntry, Reservation, ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated,
-    SaleId, SaleTally, SaleTerms, Seed, Session, SessionId, Sms, Subject, TicketClaims, Timestamp,
-    Transition, Unrecordable, User, UserChange, UserCreated, UserId,
+    ActionId, AddressPrefix, AdminAction, AdmissionDecision, AdmissionState, AdmittedOrder,
+    Availability, Ban, BanReach, CacheEntry, Captcha, CaptchaId, CodeDigest, ConsumerProgress,
+    ConsumerReport, CreationKey, DeadLetter, Delivery, Draw, Entry, GateDecision, GateRequest,
+    Invitation, KeptBan, KeptCode, KeptSession, Lease, LineKey, NoDraw, Opening, Order, OrderId,
+    Phone, QueueBacklog, QueueDepth, Recorded, RecordedEntry, ReportFilter, ReportPage, ReportSort,
+    Reservation, ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated, SaleId, SaleTally,
+    SaleTerms, Seed, Session, SessionId, Sms, Subject, TicketClaims, Timestamp, Transition,
+    Unrecordable, User, UserChange, UserCreated, UserId,
 };
 
 /// A store's failure, classified by what the caller can do about it.
@@ -103,11 +104,18 @@ pub trait Users: Send + Sync {
 /// Sales, as the ledger keeps them.
 #[async_trait]
 pub trait Sales: Send + Sync {
-    /// Stores a new sale (with `sold` 0). A repeat with the same id changes nothing.
+    /// Stores a new sale (with `sold` 0), for commands and the demo: no administrator's action is
+    /// noted. A repeat with the same id changes nothing.
     async fn create(&self, sale: &Sale) -> Stored<()>;
-    /// Stores a new sale as [`Sales::create`] does, with its key in the same transaction. Each key
-    /// stores at most one sale, whatever the id.
-    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<SaleCreated>;
+    /// Stores a new sale as [`Sales::create`] does, with its key and the action in the same
+    /// transaction. Each key stores at most one sale, whatever the id; the action is noted only with
+    /// the sale.
+    async fn create_once(
+        &self,
+        sale: &Sale,
+        once: &CreationKey,
+        action: &AdminAction,
+    ) -> Stored<SaleCreated>;
     /// The sale with the id.
     async fn get(&self, sale_id: SaleId) -> Stored<Option<Sale>>;
     /// Sales with an id below `before` (all when `None`), newest id first, at most `limit`.
@@ -131,8 +139,14 @@ pub trait Sales: Send + Sync {
         limit: u32,
     ) -> Stored<Vec<Sale>>;
     /// Locks the sale's row and applies `change` by [`Sale::changed`], so that no order is recorded
-    /// between the decision and the change.
-    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<SaleChanged>;
+    /// between the decision and the change. Notes the action, with the fields that have changed, in
+    /// the same transaction.
+    async fn change(
+        &self,
+        sale_id: SaleId,
+        change: &SaleChange,
+        action: &AdminAction,
+    ) -> Stored<SaleChanged>;
     /// Raises the sale's `epoch` and returns the new one: the fencing token of one rebuild. `None`:
     /// no such sale.
     async fn raise_epoch(&self, sale_id: SaleId) -> Stored<Option<u64>>;
@@ -227,8 +241,14 @@ pub trait DrawLedger: Send + Sync {
     /// The sale's draw. `None`: the sale is not by draw.
     async fn draw(&self, sale_id: SaleId) -> Stored<Option<Draw>>;
     /// Stores the value of the beacon that the sale named, unless one is stored or entries are
-    /// still open. `false` when nothing was stored and another value or none stands.
-    async fn set_beacon_value(&self, sale_id: SaleId, value: &str) -> Stored<bool>;
+    /// still open, and notes the action in the same transaction. `false` when nothing was stored and
+    /// another value or none stands.
+    async fn set_beacon_value(
+        &self,
+        sale_id: SaleId,
+        value: &str,
+        action: &AdminAction,
+    ) -> Stored<bool>;
     /// Records entries in one transaction and returns one outcome per entry in the given order. An
     /// entry is late when its sale's entries are closed or it was accepted at or after the sale's
     /// start; late entries get the next numbers of arrival in the given order. An entry of a user
@@ -263,6 +283,45 @@ pub trait DrawLedger: Send + Sync {
     ) -> Stored<Vec<Invitation>>;
 }
 
+/// Orders and the trail of actions, as administrators see and change them. The other changes that
+/// administrators make, of [`Sales`] and [`BanLedger`], take an [`AdminAction`] too and note it in
+/// their transaction.
+#[async_trait]
+pub trait AdminLedger: Send + Sync {
+    /// Recorded orders of a sale that meet the filter, by id, beginning behind `after`, at most
+    /// `limit`. The search for one page is bounded, so a page may be short, or empty, although it
+    /// is not the last one.
+    async fn orders(
+        &self,
+        sale_id: SaleId,
+        filter: &ReportFilter,
+        sort: ReportSort,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> Stored<ReportPage>;
+    /// `Confirmed` -> `Cancelled`, whoever's order it is, with the reason and the action in the
+    /// same transaction; an order that is only queued is recorded as `Cancelled`, as by
+    /// [`OrderLedger::cancel`]. An order that was cancelled for another reason, or by its buyer, is
+    /// `Refused`, as is any other final status; then no action is noted.
+    async fn cancel(
+        &self,
+        order_id: OrderId,
+        queued: Option<&AdmittedOrder>,
+        reason: &str,
+        action: &AdminAction,
+        now: Timestamp,
+    ) -> Stored<Transition>;
+    /// Whom a ban of the network would hit, by the latest orders of all sales, of which a bounded
+    /// number is searched.
+    async fn reach_of_network(&self, prefix: AddressPrefix) -> Stored<BanReach>;
+    /// Whom a ban of the user would hit.
+    async fn reach_of_user(&self, user_id: UserId, now: Timestamp) -> Stored<BanReach>;
+    /// Notes an action whose change is not in the ledger. Call it right after the change.
+    async fn note(&self, action: &AdminAction) -> Stored<()>;
+    /// Actions with an id below `before` (all when `None`), newest first, at most `limit`.
+    async fn actions(&self, before: Option<ActionId>, limit: u32) -> Stored<Vec<AdminAction>>;
+}
+
 /// Sessions, as the ledger keeps them. A session is opened and ended here first and then in the
 /// fast store ([`Sessions`]). When the fast store does not know a session, it is looked up here.
 #[async_trait]
@@ -292,10 +351,12 @@ pub trait SessionLedger: Send + Sync {
 /// in the fast store ([`Blacklist`]). Automatic bans are in the fast store only.
 #[async_trait]
 pub trait BanLedger: Send + Sync {
-    /// Puts a ban, in place of an earlier one of the same subject.
-    async fn put(&self, ban: &Ban) -> Stored<()>;
-    /// Lifts the subject's ban; `false` when none is in force at `now`.
-    async fn lift(&self, subject: &Subject, now: Timestamp) -> Stored<bool>;
+    /// Puts a ban, in place of an earlier one of the same subject, and notes the action in the same
+    /// transaction.
+    async fn put(&self, ban: &Ban, action: &AdminAction) -> Stored<()>;
+    /// Lifts the subject's ban and notes the action in the same transaction; `false`, without an
+    /// action, when no ban is in force at `now`.
+    async fn lift(&self, subject: &Subject, now: Timestamp, action: &AdminAction) -> Stored<bool>;
     /// The bans of the subjects, including lifted and expired ones, in no particular order.
     async fn of(&self, subjects: &[Subject]) -> Stored<Vec<KeptBan>>;
     /// Bans in force at `now`, ordered by kind and value, beginning after `after`, at most `limit`.
@@ -731,6 +792,7 @@ pub struct Ports {
     pub sales: Arc<dyn Sales>,
     pub orders: Arc<dyn OrderLedger>,
     pub draws: Arc<dyn DrawLedger>,
+    pub admin_ledger: Arc<dyn AdminLedger>,
     pub signing_keys: Arc<dyn SigningKeys>,
     pub gate: Arc<dyn Gate>,
     pub session_ledger: Arc<dyn SessionLedger>,

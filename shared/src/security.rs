@@ -7,13 +7,12 @@
 //! number of lines left out.
 
 use std::{
-    fmt::Display,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use crate::{
-    domain::{AddressPrefix, GateRequest, Subject, UserId},
+    domain::{AddressPrefix, AdminAction, GateRequest, Subject, UserId},
     logging::OncePerSecond,
     metrics::BANS,
 };
@@ -42,16 +41,17 @@ pub fn password_recovered(address: IpAddr, user_id: UserId) {
     tracing::warn!(target: TARGET, event = "password-recovered", address = %AddressPrefix::of(address), %user_id);
 }
 
-/// The gate banned a user after too many refusals by limits.
+/// The gate banned a user or an address after too many refusals by limits.
 pub fn banned_automatically(entry: &GateRequest, subject: &Subject) {
     BANS.counter(&["automatic"]).increment(1);
     let (address, user_id) = (address_of(entry), user_of(subject).map(tracing::field::display));
     tracing::warn!(target: TARGET, event = "banned-automatically", address = address.map(tracing::field::display), user_id);
 }
 
-/// An administrator's action. `object` identifies its target, without personal data.
-pub fn administered(event: &'static str, address: IpAddr, user_id: UserId, object: &dyn Display) {
-    tracing::warn!(target: TARGET, event, address = %AddressPrefix::of(address), %user_id, %object);
+/// An administrator's action.
+pub fn administered(action: &AdminAction) {
+    let AdminAction { address_prefix, admin_id, kind, object, .. } = action;
+    tracing::warn!(target: TARGET, event = kind.as_str(), address = %address_prefix, user_id = %admin_id, %object);
 }
 
 /// The subject of a ban in a form that may be logged: a user's id, an address's network, or only
@@ -61,6 +61,7 @@ pub fn loggable(subject: &Subject) -> String {
     match subject {
         Subject::User(user_id) => format!("user {user_id}"),
         Subject::Address(address) => format!("address in {}", AddressPrefix::of(*address)),
+        Subject::Network(prefix) => format!("network {prefix}"),
         Subject::Phone(_) | Subject::PhoneAt(..) | Subject::PhoneRange(_) => "phone".to_owned(),
     }
 }

@@ -26,10 +26,10 @@ use crate::{
     config::{Config, ConfigError, PhoneVerification, ServersMode},
     domain::schema::{Migrated, Schema},
     ports::{
-        Admission, Background, BanLedger, Blacklist, Cache, Captchas, Checkout, ConsumerReports,
-        DeadLetters, DrawLedger, Failures, Gate, Health, LedgerClock, Line, Locks, OrderLedger,
-        OrderQueue, OrderSource, PhoneCodes, Ports, Sales, SessionLedger, Sessions, SigningKeys,
-        SmsSender, Users,
+        AdminLedger, Admission, Background, BanLedger, Blacklist, Cache, Captchas, Checkout,
+        ConsumerReports, DeadLetters, DrawLedger, Failures, Gate, Health, LedgerClock, Line, Locks,
+        OrderLedger, OrderQueue, OrderSource, PhoneCodes, Ports, Sales, SessionLedger, Sessions,
+        SigningKeys, SmsSender, Users,
     },
 };
 
@@ -84,6 +84,7 @@ struct Ledger {
     sales: Arc<dyn Sales>,
     orders: Arc<dyn OrderLedger>,
     draws: Arc<dyn DrawLedger>,
+    admin_ledger: Arc<dyn AdminLedger>,
     signing_keys: Arc<dyn SigningKeys>,
     clock: Arc<dyn LedgerClock>,
     health: Arc<dyn Health>,
@@ -151,6 +152,7 @@ pub async fn connect_for(config: &Config, program: Program) -> Result<Ports, Wir
         sales: ledger.sales,
         orders: ledger.orders,
         draws: ledger.draws,
+        admin_ledger: ledger.admin_ledger,
         signing_keys: ledger.signing_keys,
         gate: front.gate,
         session_ledger: ledger.session_ledger,
@@ -337,6 +339,7 @@ fn whole_ledger<
         + Sales
         + OrderLedger
         + DrawLedger
+        + AdminLedger
         + SigningKeys
         + Health
         + 'static,
@@ -351,6 +354,7 @@ fn whole_ledger<
         sales: Arc::clone(&store) as _,
         orders: Arc::clone(&store) as _,
         draws: Arc::clone(&store) as _,
+        admin_ledger: Arc::clone(&store) as _,
         signing_keys: Arc::clone(&store) as _,
         clock,
         health: store,

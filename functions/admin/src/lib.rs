@@ -1,9 +1,12 @@
-//! The operator's endpoints: sales, parked messages and the blacklist.
+//! The operator's endpoints: sales, their orders, parked messages, the blacklist and the trail.
+
+mod actions;
+mod orders;
 
 use flashsale::{
     api::{
-        BanOffset, BanPage, BanView, BeaconValue, LiftBan, NewBan, NewSale, ParkedList, SaleBooks,
-        SaleStats,
+        BanOffset, BanPage, BanPreview, BanView, BeaconValue, LiftBan, NewBan, NewSale, ParkedList,
+        SaleBooks, SaleStats,
     },
     app::{Admin, App},
     domain::{IdempotencyKey, Sale, SaleChange, SaleId},
@@ -31,12 +34,17 @@ pub fn endpoints() -> Endpoints {
             get_stats(),
             put_beacon(),
             get_books(),
+            orders::get_orders(),
+            orders::get_orders_csv(),
+            orders::post_cancellation(),
             get_parked(),
             post_retry(),
             delete_parked(),
             get_blacklist(),
             post_blacklist(),
             delete_blacklist(),
+            get_preview(),
+            actions::get_actions(),
         ],
     )
 }
@@ -203,7 +211,7 @@ async fn bans(
 
 fn post_blacklist() -> Endpoint {
     post("/api/admin/blacklist", ban)
-        .called("ban", "Bans a user, a phone number or an address.")
+        .called("ban", "Bans a user, a phone number, an address or a network.")
         .about("A ban of the same again replaces the first.")
         .admin()
         .body::<NewBan>()
@@ -218,12 +226,41 @@ async fn ban(
     Ok((StatusCode::CREATED, Json(app.put_ban(&admin, new).await?)))
 }
 
+/// What can be banned.
+const KINDS: &[&str] = &["user", "address", "network", "phone"];
+
+fn get_preview() -> Endpoint {
+    get("/api/admin/blacklist/preview", preview)
+        .called("preview_ban", "Whom a ban would hit, as far as the ledger knows.")
+        .admin()
+        .query("kind", "What would be banned.", KINDS)
+        .query("value", "The id, the address, the prefix or the phone number.", &[])
+        .gives::<BanPreview>(200, "The numbers of users, orders and sessions.")
+}
+
+async fn preview(
+    State(app): State<App>,
+    admin: Admin,
+    query: Result<Query<LiftBan>, QueryRejection>,
+) -> HandlerResult<Json<BanPreview>> {
+    let LiftBan { kind, value } = subject(query)?;
+    Ok(Json(app.preview_ban(&admin, &kind, &value).await?))
+}
+
+/// Reads the subject of a ban from the query.
+fn subject(query: Result<Query<LiftBan>, QueryRejection>) -> Result<LiftBan, Problem> {
+    query.map(|Query(named)| named).map_err(|_| {
+        let expected = format!("?kind={}&value=...", KINDS.join("|"));
+        Problem::Invalid { field: "query".to_owned(), expected }
+    })
+}
+
 fn delete_blacklist() -> Endpoint {
     delete("/api/admin/blacklist", lift)
         .called("lift_ban", "Lifts a ban.")
         .admin()
-        .query("kind", "What is banned.", &["user", "address", "phone"])
-        .query("value", "The id, the address or the phone number.", &[])
+        .query("kind", "What is banned.", KINDS)
+        .query("value", "The id, the address, the prefix or the phone number.", &[])
         .gives_nothing("The ban holds no more.")
         .refuses(&[ProblemKind::NotFound])
 }
@@ -233,10 +270,7 @@ async fn lift(
     admin: Admin,
     query: Result<Query<LiftBan>, QueryRejection>,
 ) -> HandlerResult<StatusCode> {
-    let Ok(Query(LiftBan { kind, value })) = query else {
-        let expected = "?kind=user|address|phone&value=...".to_owned();
-        return Err(Problem::Invalid { field: "query".to_owned(), expected });
-    };
+    let LiftBan { kind, value } = subject(query)?;
     app.lift_ban(&admin, &kind, &value).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -244,6 +278,8 @@ async fn lift(
 #[cfg(test)]
 mod tests {
     use flashsale::{
+        app::Caller,
+        domain::CaptchaPurpose,
         http::{
             axum::{body::Body as RequestBody, http::Request},
             endpoints::Access,
@@ -260,7 +296,7 @@ mod tests {
     }
 
     fn filled(path: &str, id: &str) -> String {
-        path.replace("{sale_id}", id).replace("{parked_id}", id)
+        path.replace("{sale_id}", id).replace("{parked_id}", id).replace("{order_id}", id)
     }
 
     fn new_sale() -> Value {
@@ -273,7 +309,9 @@ mod tests {
 
     /// A valid body for every route that takes one, with a field that no route reads.
     fn bodies() -> Vec<Option<String>> {
-        let right = [new_sale(), json!({ "stock": 5 }), new_ban()].map(|json| json.to_string());
+        let reason = json!({ "reason": "a test" });
+        let right =
+            [new_sale(), json!({ "stock": 5 }), new_ban(), reason].map(|json| json.to_string());
         let wrong = ["{", "[]", "{\"colour\":\"red\"}"].map(str::to_owned);
         let too_large = format!("{{\"title\":\"{}\"}}", "x".repeat(20_000));
         [None]
@@ -449,7 +487,11 @@ mod tests {
         let (site, token) = (shop.serve(endpoints()), shop.admin_token().await);
         for id in [testing::sale_id().to_string().as_str(), "not-an-id"] {
             for (method, path) in routes().into_iter().filter(|(_, path)| path.contains('{')) {
-                let body = if method == "PUT" { json!({ "value": "b9c3" }) } else { json!({}) };
+                let body = match path.rsplit('/').next() {
+                    Some("cancellation") => json!({ "reason": "a test" }),
+                    Some("beacon") => json!({ "value": "b9c3" }),
+                    _ => json!({}),
+                };
                 let reply = site.call(method, &filled(path, id), Some(&token), body).await;
                 reply.refused(404, "not-found");
             }
@@ -472,6 +514,8 @@ mod tests {
             (json!({ "kind": "user", "value": "x" }), "value"),
             (json!({ "kind": "phone" }), "value"),
             (json!({ "value": "300.1.2.3" }), "value"),
+            (json!({ "kind": "network" }), "value"),
+            (json!({ "kind": "network", "value": "198.51.0.0/16" }), "value"),
             (json!({ "reason": " " }), "reason"),
             (json!({ "reason": "x".repeat(501) }), "reason"),
             (json!({ "expires_at": START }), "expires_at"),
@@ -491,5 +535,53 @@ mod tests {
         {
             invalid(site.get(&format!("{list}?{query}"), Some(&token)).await, field);
         }
+    }
+
+    #[tokio::test]
+    async fn a_banned_network_is_refused_at_each_of_its_addresses_until_the_ban_is_lifted() {
+        let shop = Shop::without_captchas().await;
+        let (site, token) = (shop.serve(endpoints()), shop.admin_token().await);
+        let sale = shop.sale(5).await;
+        let who = |address: &str, caller: &Caller| Caller {
+            client: testing::client_at(address),
+            ..caller.clone()
+        };
+        let shopper = shop.shoppers(1).await.remove(0);
+        for (network, inside, outside) in [
+            ("203.0.113.0/24", "203.0.113.200", "203.0.112.200"),
+            ("2001:db8:1:200::/56", "2001:db8:1:2ff::1", "2001:db8:1:300::1"),
+            ("2001:db8:7::/48", "2001:db8:7:ffff::1", "2001:db8:8::1"),
+            ("203.0.114.7/32", "203.0.114.7", "203.0.114.8"),
+        ] {
+            let new = json!({ "kind": "network", "value": network, "reason": "rented" });
+            let put = site.post("/api/admin/blacklist", Some(&token), new).await.expect(201).json();
+            let enters =
+                async |address: &str| shop.app.order_list(&who(address, &shopper), None, 1).await;
+            assert_eq!(enters(inside).await.unwrap_err().slug(), "banned", "{network}");
+            assert!(enters(outside).await.is_ok(), "{network}");
+            let stranger = testing::client_at(inside);
+            let anonymous = shop.app.draw_captcha(&stranger, CaptchaPurpose::Login);
+            assert_eq!(anonymous.await.unwrap_err().slug(), "banned", "{network}");
+            let (kind, value) = (put["kind"].as_str().unwrap(), put["value"].as_str().unwrap());
+            let path =
+                format!("/api/admin/blacklist?kind={kind}&value={}", value.replace('/', "%2F"));
+            site.call("DELETE", &path, Some(&token), Value::Null).await.expect(204);
+            assert!(enters(inside).await.is_ok(), "undone: {network}");
+        }
+        shop.buy(&who("203.0.113.200", &shopper), sale).await;
+        shop.work().await;
+        let preview = "/api/admin/blacklist/preview?kind=network&value=203.0.113.0%2F24";
+        let preview = site.get(preview, Some(&token)).await.expect(200).json();
+        assert_eq!(
+            preview,
+            json!({
+                "kind": "network", "value": "203.0.113.0/24", "address_prefix": "203.0.113.0/24",
+                "users": 1, "orders": 1, "active_orders": 1, "sessions": null, "searched_orders": 1
+            })
+        );
+        let user = shopper.session.user_id;
+        let preview = format!("/api/admin/blacklist/preview?kind=user&value={user}");
+        let preview = site.get(&preview, Some(&token)).await.expect(200).json();
+        assert_eq!((&preview["orders"], &preview["sessions"]), (&json!(1), &json!(1)));
     }
 }

@@ -61,6 +61,21 @@ export async function call(method, path, body = undefined, headers = {}) {
   throw refusal(response, json);
 }
 
+// A part of a file that the server sends in parts: its bytes, and the path of the next part or null.
+export async function part(path) {
+  let response, blob, problem;
+  try {
+    response = await fetch(path, { signal: AbortSignal.timeout(TIMEOUT_MS) });
+    blob = await response.blob();
+    problem = response.ok ? null : JSON.parse(await blob.text());
+  } catch {
+    throw new Refusal("no-answer");
+  }
+  if (!response.ok) throw refusal(response, problem);
+  const next = /^<([^>]+)>; rel="next"$/.exec(response.headers.get("Link") ?? "");
+  return { blob, next: next && next[1] };
+}
+
 function refusal(response, problem) {
   const slug = problem?.type?.startsWith("/problems/") ? problem.type.slice("/problems/".length) : null;
   const seconds = Number.parseFloat(response.headers.get("Retry-After") ?? "");

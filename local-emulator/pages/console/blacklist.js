@@ -1,14 +1,14 @@
 // Bans, newest first: the operators' and the automatic ones.
 
-import { call } from "../common/api.js";
-import { announce, button, el } from "../common/dom.js";
-import { date } from "../common/format.js";
+import { call, explain } from "../common/api.js";
+import { alertBox, announce, button, el } from "../common/dom.js";
+import { date, number } from "../common/format.js";
 import { field, form } from "../common/form.js";
 import { t } from "../common/i18n.js";
 import { section } from "./section.js";
 
 const BANS_MAX = 50;
-const KINDS = { user: t("console.ban-user"), phone: t("console.ban-phone"), address: t("console.ban-address") };
+const KINDS = { user: t("console.ban-user"), phone: t("console.ban-phone"), address: t("console.ban-address"), network: t("console.ban-network") };
 
 export function blacklist() {
   const { element, body, act } = section("blacklist", t("console.blacklist"));
@@ -68,8 +68,24 @@ function putting(put) {
   const reason = field("reason", t("console.ban-reason"), { required: true, maxlength: 200 });
   const until = field("expires_at", t("console.ban-until"), { type: "datetime-local" }, { hint: t("console.ban-until-hint") });
   const fields = { kind, value, reason, expires_at: until };
+  const reach = el("div", { class: "mb-3", role: "status" });
+  const look = async () => {
+    reach.replaceChildren();
+    try {
+      const query = new URLSearchParams({ kind: choice.value, value: value.control.value });
+      const found = await call("GET", `/api/admin/blacklist/preview?${query}`);
+      const numbers = { users: number(found.users), orders: number(found.orders), active: number(found.active_orders) };
+      reach.replaceChildren(t(found.searched_orders === null ? "console.ban-reach-user" : "console.ban-reach", { ...numbers, sessions: number(found.sessions ?? 0), searched: number(found.searched_orders ?? 0), network: found.address_prefix ?? "" }));
+    } catch (error) {
+      if (error.problem?.field === "value") {
+        value.refuse(explain(error));
+        value.control.focus();
+      } else reach.replaceChildren(alertBox("danger", explain(error)));
+    }
+  };
+  const preview = el("p", {}, button("outline-secondary", t("console.ban-preview"), look));
   const element = form(
-    Object.values(fields).map((one) => one.element),
+    [...Object.values(fields).map((one) => one.element), preview, reach],
     t("console.ban"),
     async () => {
       const body = { kind: choice.value, value: value.control.value, reason: reason.control.value };

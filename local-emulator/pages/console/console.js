@@ -4,9 +4,11 @@ import { current, signInAddress } from "../common/account.js";
 import { alertBox, el, link } from "../common/dom.js";
 import { main, start } from "../common/frame.js";
 import { t } from "../common/i18n.js";
+import { actions } from "./actions.js";
 import { blacklist } from "./blacklist.js";
 import { books } from "./books.js";
 import { live } from "./live.js";
+import { orders } from "./orders.js";
 import { parked } from "./parked.js";
 import { sales } from "./sales.js";
 
@@ -20,13 +22,16 @@ function refused(text) {
 if (current() === null) refused(t("problem.unauthenticated"));
 else if (current().role !== "admin") refused(t("console.not-admin"));
 else {
-  const [looked, shown] = [books(), parked()];
+  const [looked, shown, trail] = [books(), parked(), actions()];
+  const bought = orders(trail.refresh);
   main.replaceChildren(
     el("h1", {}, t("console.title")),
     live((second) => shown.count(second.queue_parked)),
-    sales((sale) => looked.look(sale)),
+    sales((sale) => looked.look(sale), (sale) => bought.look(sale)),
+    bought.element,
     looked.element,
     shown.element,
     blacklist(),
+    trail.element,
   );
 }

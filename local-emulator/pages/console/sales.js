@@ -17,10 +17,10 @@ function localInput(ms) {
   return moment.toISOString().slice(0, 16);
 }
 
-// Calls `look(sale)` to show a sale's books.
-export function sales(look) {
+// Calls `look(sale)` to show a sale's books, and `list(sale)` to show its orders.
+export function sales(look, list) {
   const { element, body, act } = section("sales", t("console.sales"));
-  const list = el("ul", { class: "list-unstyled" });
+  const rows = el("ul", { class: "list-unstyled" });
 
   const change = async (sale, fields, done) => {
     const changed = await act(() => call("PATCH", `/api/admin/sales/${sale.sale_id}`, fields));
@@ -45,7 +45,10 @@ export function sales(look) {
         }),
       );
     }
-    tools.append(button("sm btn-outline-secondary", t("console.look-at-books"), () => look(sale)));
+    tools.append(
+      button("sm btn-outline-secondary", t("console.show-orders"), () => list(sale)),
+      button("sm btn-outline-secondary", t("console.look-at-books"), () => look(sale)),
+    );
     return el(
       "li",
       { class: "card mb-2", "data-sale": sale.sale_id },
@@ -63,10 +66,10 @@ export function sales(look) {
   };
   const refresh = async () => {
     const page = await act(() => call("GET", `/api/sales?limit=${SALES_MAX}`));
-    if (page !== undefined) list.replaceChildren(...page.sales.map(row));
+    if (page !== undefined) rows.replaceChildren(...page.sales.map(row));
   };
 
-  body.append(list, creation(refresh));
+  body.append(rows, creation(refresh));
   refresh();
   return element;
 }

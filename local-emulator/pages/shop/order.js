@@ -28,6 +28,7 @@ function paint(order, isLong = false) {
     const key = `reason.${order.reason}`;
     text.push(" ", has(key) ? t(key) : "");
   }
+  if (order.cancellation_reason) text.push(" ", t("result.cancelled-by-seller", { reason: order.cancellation_reason }));
   if (isLong) text.push(" ", t("result.long"));
   const spinner = order.status === "queued" && el("span", { class: "spinner-border spinner-border-sm me-2", "aria-hidden": "true" });
   const result = el("div", { class: `alert alert-${kind}`, id: "result", "data-status": order.status }, spinner, ...text);

@@ -264,6 +264,7 @@ fn every_message_is_used_and_every_one_used_is_there() {
         "reason.",
         "country.",
         "allocation.",
+        "action.",
     ];
     for key in english.keys().filter(|key| !composed.iter().any(|start| key.starts_with(start))) {
         assert!(
@@ -271,6 +272,14 @@ fn every_message_is_used_and_every_one_used_is_there() {
             "{key} is not used"
         );
     }
+}
+
+#[test]
+fn every_action_of_the_trail_has_a_message() {
+    let kinds = flashsale::domain::ActionKind::ALL.map(|kind| format!("action.{}", kind.as_str()));
+    let english = catalogue("en");
+    let told = english.keys().filter(|key| key.starts_with("action."));
+    assert_eq!(told.collect::<BTreeSet<_>>(), kinds.iter().collect());
 }
 
 #[test]

@@ -107,6 +107,7 @@ scenarios! {
     draws: Place::embedded();
     parked: Place::embedded();
     bans: Place::embedded();
+    orders: Place::embedded();
     only_for_operators: Place::embedded();
     console_accessible: Place::embedded();
 }

@@ -141,6 +141,8 @@ def before_call(context, case, kwargs):
         elif is_id(value):
             ids = REAL[parameter]
             case.path_parameters[parameter] = ids[turn % len(ids)]
+    if name == "cancel_order_of_anybody":
+        case.path_parameters["order_id"] = bought(OPEN, SHOPPER)
     if name == "lift_ban" and case.query.get("kind") == "address" and isinstance(case.query.get("value"), str):
         case.query["value"] = "192.0.2.1"
         ask("POST", "/api/admin/blacklist", ADMIN, {"kind": "address", "value": "192.0.2.1", "reason": "test"})

@@ -2,6 +2,7 @@
 starts the emulator and calls them all."""
 
 import base64
+import csv
 import json
 import os
 import re
@@ -185,6 +186,55 @@ def bans():
         expect(row).to_contain_text("for good")
         row.get_by_role("button", name="Lift the ban").click()
         expect(page.locator("#blacklist")).to_contain_text("Nobody is banned.")
+        page.locator("#ban").get_by_label("What").select_option("network")
+        page.locator("#ban").get_by_label("Which").fill("203.0.113.0/24")
+        page.get_by_role("button", name="Whom does it hit?").click()
+        expect(page.locator("#ban")).to_contain_text("came from 203.0.113.0/24: of 0 users")
+        put.click()
+        row = page.locator("#blacklist tbody tr", has_text="203.0.113.0/24")
+        expect(row).to_contain_text("Network")
+
+
+def orders():
+    """Finds a buyer's order, cancels it with a reason that the buyer reads, saves the list, and sees the trail."""
+    sale = create_sale("Judged afterwards", stock=2)
+    buyers = [Api(), Api()]
+    bought = [buyer.buy(sale) for buyer in buyers]
+    with visitor() as one:
+        page = one.page
+        sign_in_as_admin(one)
+        page.locator(f"#sales [data-sale='{sale}']").get_by_role("button", name="Show the orders").click()
+        part = page.locator("#orders")
+        expect(part.locator("tbody tr")).to_have_count(2)
+        expect(part.locator("tbody tr").first).to_contain_text("127.0.0.0/24")
+        part.get_by_label("Search").fill(buyers[0].phone)
+        part.get_by_role("button", name="Search").click()
+        expect(part.locator("tbody tr")).to_have_count(1)
+        row = part.locator(f"[data-order='{bought[0]}']")
+        row.get_by_role("button", name="Cancel").click()
+        page.get_by_role("button", name="Yes, cancel the order").click()
+        expect(page.get_by_label("Reason")).to_be_focused()
+        page.get_by_label("Reason").fill("=bought by <b>robots</b>")
+        page.get_by_role("button", name="Yes, cancel the order").click()
+        expect(row).to_contain_text("cancelled")
+        expect(row).to_contain_text("=bought by <b>robots</b>")
+        expect(row.get_by_role("button", name="Cancel")).to_have_count(0)
+        expect(page.locator("#actions tbody tr").first).to_contain_text("Order cancelled")
+        expect(page.locator("#actions tbody tr").first).to_contain_text(bought[0])
+
+        part.get_by_label("Search").fill("")
+        with page.expect_download() as saved:
+            part.get_by_role("button", name="Save as CSV").click()
+        with open(saved.value.path(), newline="") as file:
+            lines = list(csv.DictReader(file))
+        assert [line["order_id"] for line in lines] == sorted(bought), lines
+        cancelled = next(line for line in lines if line["order_id"] == bought[0])
+        assert cancelled["status"] == "cancelled" and cancelled["cancellation_reason"] == "'=bought by <b>robots</b>", cancelled
+        part.get_by_label("Status").select_option("paid")
+        part.get_by_role("button", name="Search").click()
+        expect(part).to_contain_text("No order matches.")
+    seen = buyers[0].call("GET", f"/api/orders/{bought[0]}")
+    assert seen["cancellation_reason"] == "=bought by <b>robots</b>", seen
 
 
 def only_for_operators():
@@ -215,7 +265,16 @@ def console_accessible():
         expect(page.locator("#figures")).to_contain_text("可售")
 
 
-SCENARIOS = [units_move, steer, draws, parked, bans, only_for_operators, console_accessible]
+SCENARIOS = [
+    units_move,
+    steer,
+    draws,
+    parked,
+    bans,
+    orders,
+    only_for_operators,
+    console_accessible,
+]
 
 if __name__ == "__main__":
     # Whatever hangs, a test run does not.

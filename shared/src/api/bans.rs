@@ -3,15 +3,15 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::{Ban, Timestamp};
+use crate::domain::{AddressPrefix, Ban, Timestamp};
 
 /// A ban as the operator sees it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct BanView {
-    /// `user`, `address` or `phone`.
-    #[schema(pattern = "^(user|address|phone)$")]
+    /// `user`, `address`, `network` or `phone`.
+    #[schema(pattern = "^(user|address|network|phone)$")]
     pub kind: &'static str,
-    /// The id, the address or the number.
+    /// The id, the address, the prefix or the number.
     pub value: String,
     /// Why.
     pub reason: String,
@@ -54,7 +54,7 @@ pub struct BanOffset(pub u32);
 #[schema(example = json!({ "kind": "phone", "value": "+1 201-555-0125", "reason": "resale" }))]
 #[expect(missing_docs, reason = "the fields of the API, see API.md")]
 pub struct NewBan {
-    #[schema(pattern = "^(user|address|phone)$")]
+    #[schema(pattern = "^(user|address|network|phone)$")]
     pub kind: String,
     pub value: String,
     #[schema(min_length = 1, max_length = 500)]
@@ -69,4 +69,22 @@ pub struct NewBan {
 pub struct LiftBan {
     pub kind: String,
     pub value: String,
+}
+
+/// Whom a ban would hit, as far as the ledger knows.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "the fields of the API, see API.md")]
+pub struct BanPreview {
+    #[schema(pattern = "^(user|address|network|phone)$")]
+    pub kind: &'static str,
+    pub value: String,
+    #[schema(required)]
+    pub address_prefix: Option<AddressPrefix>,
+    pub users: u64,
+    pub orders: u64,
+    pub active_orders: u64,
+    #[schema(required)]
+    pub sessions: Option<u64>,
+    #[schema(required)]
+    pub searched_orders: Option<u64>,
 }

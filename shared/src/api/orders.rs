@@ -33,6 +33,9 @@ pub struct OrderView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub reason: Option<RejectReason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub cancellation_reason: Option<String>,
     pub price: i64,
     pub currency: Currency,
     pub created_at: Timestamp,
@@ -48,6 +51,7 @@ impl From<Order> for OrderView {
             sale_id,
             status,
             reason,
+            cancellation_reason,
             price,
             currency,
             created_at,
@@ -55,7 +59,18 @@ impl From<Order> for OrderView {
             updated_at,
             ..
         } = order;
-        Self { order_id, sale_id, status, reason, price, currency, created_at, pay_by, updated_at }
+        Self {
+            order_id,
+            sale_id,
+            status,
+            reason,
+            cancellation_reason,
+            price,
+            currency,
+            created_at,
+            pay_by,
+            updated_at,
+        }
     }
 }
 

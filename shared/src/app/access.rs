@@ -7,10 +7,12 @@ use tracing::Instrument as _;
 use super::{App, SessionClaims, limits::RateLimit, refusal_cache::Recalled};
 use crate::{
     domain::{
-        AbusePolicy, AdmissionDecision, GateDecision, GateRequest, Phone, Role, Subject,
-        TicketClaims, Timestamp, UserId,
+        AbusePolicy, Abuser, ActionId, ActionKind, AddressPrefix, AdminAction, AdmissionDecision,
+        FieldChange, GateDecision, GateRequest, Phone, Role, Subject, TicketClaims, Timestamp,
+        UserId,
     },
     logging::OncePerSecond,
+    metrics::ADMIN_ACTIONS,
     ports::{Checkout as _, Ports, StoreError, Stored},
     problem::Problem,
     security,
@@ -43,9 +45,12 @@ pub struct Caller {
 const LOOKUPS_MAX: usize = 2;
 
 /// An admitted administrator; only [`App::enter_admin`] makes one. Every use case for
-/// administrators takes it, even one that only reads, so that a forgotten check does not compile. A
-/// use case that changes something writes to the security log right after the change is stored, so
-/// that neither a later failure nor a disconnected client suppresses the entry.
+/// administrators takes it, even one that only reads, so that a forgotten check does not compile.
+///
+/// A use case that changes something makes an [`AdminAction`] with [`Admin::action`] first. The
+/// ports that make the change demand it and store it with the change, so that a forgotten action
+/// does not compile either. Right after the change is stored, [`Admin::did`] writes the action to
+/// the security log, so that neither a later failure nor a disconnected client suppresses the entry.
 #[derive(Debug, Clone, Copy)]
 pub struct Admin {
     user_id: UserId,
@@ -53,10 +58,31 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Writes the administrator's action to the security log; `object` names what was changed,
+    /// The record of what this administrator is about to do; `object` names what is changed,
     /// without personal data.
-    pub(super) fn did(&self, event: &'static str, object: &dyn Display) {
-        security::administered(event, self.address, self.user_id, object);
+    pub(super) fn action(
+        &self,
+        app: &App,
+        kind: ActionKind,
+        object: impl Display,
+        changes: Vec<FieldChange>,
+    ) -> AdminAction {
+        let at = app.now();
+        AdminAction {
+            action_id: ActionId::new(at, &app.ten()),
+            at,
+            admin_id: self.user_id,
+            address_prefix: AddressPrefix::of(self.address),
+            kind,
+            object: object.to_string(),
+            changes,
+        }
+    }
+
+    /// Counts the action, and writes it to the security log.
+    pub(super) fn did(&self, action: &AdminAction) {
+        ADMIN_ACTIONS.counter(&[action.kind.as_str()]).increment(1);
+        security::administered(action);
     }
 
     /// The administrator's user id.
@@ -180,12 +206,14 @@ impl App {
         let Caller { session: SessionClaims { user_id, session_id, .. }, client } = caller;
         let user = Subject::User(*user_id);
         let address = Subject::address(client.address);
+        let mut not_banned = vec![user.clone()];
+        not_banned.extend(Subject::of_client(client.address));
         let mut entry = GateRequest {
             session: Some((*user_id, *session_id)),
             role,
-            not_banned: vec![user.clone(), address.clone()],
+            not_banned,
             limits: vec![self.limit(limit, user), self.limit(RateLimit::Address, address)],
-            abuse: Some(self.abuse_policy()),
+            abuse: Some(self.abuse_policy(Abuser::User, self.config.abuse.refusals_max)),
             now: self.now(),
         };
         let entered = match self.refusals.recall(&entry, self.monotonic_ms()) {
@@ -221,8 +249,9 @@ impl App {
         })
     }
 
-    /// Admits a request without a session. If it is about a phone, the phone's ban and its limit
-    /// from this address are checked too.
+    /// Admits a request without a session. The networks around the address have limits of their own,
+    /// so that an attacker gains little by using all addresses of one. If the request is about a
+    /// phone, the phone's ban and its limit from this address are checked too.
     pub(super) async fn enter_anonymous(
         &self,
         client: &Client,
@@ -230,11 +259,13 @@ impl App {
         phone: Option<&Phone>,
     ) -> Result<(), Problem> {
         let address = Subject::address(client.address);
-        let mut limits = vec![
-            self.limit(RateLimit::Address, address.clone()),
-            self.limit(limit, address.clone()),
-        ];
-        let mut not_banned = vec![address];
+        let mut limits =
+            vec![self.limit(RateLimit::Address, address.clone()), self.limit(limit, address)];
+        let mut not_banned = Subject::of_client(client.address);
+        if let Some(wide) = limit.of_network() {
+            let networks = AddressPrefix::around(client.address).into_iter();
+            limits.extend(networks.map(|network| self.limit(wide, Subject::Network(network))));
+        }
         if let Some(phone) = phone {
             not_banned.push(Subject::Phone(phone.clone()));
             let from_here = Subject::phone_at(phone.clone(), client.address);
@@ -247,7 +278,7 @@ impl App {
                 role: None,
                 not_banned,
                 limits,
-                abuse: None,
+                abuse: self.address_abuse_policy(),
                 now: self.now(),
             },
         )
@@ -262,7 +293,7 @@ impl App {
             GateRequest {
                 session: None,
                 role: None,
-                not_banned: vec![address.clone()],
+                not_banned: Subject::of_client(client.address),
                 limits: vec![self.limit(RateLimit::Address, address)],
                 abuse: None,
                 now: self.now(),
@@ -271,10 +302,17 @@ impl App {
         .await
     }
 
-    fn abuse_policy(&self) -> AbusePolicy {
+    /// The automatic ban of addresses, if the configuration wants it.
+    fn address_abuse_policy(&self) -> Option<AbusePolicy> {
+        let refusals_max = self.config.abuse.address_refusals_max;
+        (refusals_max > 0).then(|| self.abuse_policy(Abuser::Address, refusals_max))
+    }
+
+    fn abuse_policy(&self, abuser: Abuser, refusals_max: u32) -> AbusePolicy {
         let abuse = self.config.abuse;
         AbusePolicy {
-            refusals_max: abuse.refusals_max,
+            abuser,
+            refusals_max,
             window_ms: abuse.window_seconds * 1_000,
             ban_ms: abuse.ban_seconds * 1_000,
             also_refused: 0,
@@ -369,8 +407,8 @@ impl App {
     }
 
     /// Remembers a ban. If the store's answer may refer to the address or to another subject, the
-    /// store is asked about the address alone, so that a banned address that tries one phone after
-    /// another is refused from memory.
+    /// store is asked about the address and its networks alone, so that a banned address that tries
+    /// one phone after another is refused from memory.
     async fn remember_ban(
         &self,
         entry: &GateRequest,
@@ -378,13 +416,15 @@ impl App {
         asked_at_ms: u64,
     ) -> Result<(), Problem> {
         self.refusals.note_banned(&entry.not_banned, until, asked_at_ms);
-        let address =
-            entry.not_banned.iter().find(|subject| matches!(subject, Subject::Address(_)));
-        let Some(address) = address.filter(|_| entry.not_banned.len() > 1) else { return Ok(()) };
+        let places: Vec<Subject> =
+            entry.not_banned.iter().filter(|subject| subject.is_place()).cloned().collect();
+        if places.is_empty() || places.len() == entry.not_banned.len() {
+            return Ok(());
+        }
         let alone = GateRequest {
             session: None,
             role: None,
-            not_banned: vec![address.clone()],
+            not_banned: places,
             limits: Vec::new(),
             abuse: None,
             now: entry.now,

@@ -69,8 +69,9 @@ impl App {
             self.check_captcha(CaptchaPurpose::Login, given.captcha).await?;
             None
         };
-        self.refuse_banned(&[Subject::Phone(phone.clone()), Subject::address(client.address)])
-            .await?;
+        let mut subjects = Subject::of_client(client.address);
+        subjects.push(Subject::Phone(phone.clone()));
+        self.refuse_banned(&subjects).await?;
         // The code stays valid: with it the number's owner can replace the password.
         if self.ports.users.by_phone(&phone).await?.is_some() {
             return Err(Problem::PhoneTaken);
@@ -199,11 +200,9 @@ impl App {
             // Bans are read after the session was opened: a ban created later finds the session and
             // ends it. They are read from the ledger, because the fast store may just have lost its
             // bans.
-            let subjects = [
-                Subject::User(user.user_id),
-                Subject::Phone(user.phone.clone()),
-                Subject::address(client.address),
-            ];
+            let mut subjects =
+                vec![Subject::User(user.user_id), Subject::Phone(user.phone.clone())];
+            subjects.extend(Subject::of_client(client.address));
             self.refuse_banned(&subjects).await?;
             let shared =
                 self.share_sessions(vec![session.clone()]).await?.remove(&session.session_id);

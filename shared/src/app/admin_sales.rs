@@ -6,8 +6,8 @@ use super::{Admin, App, draw::lost, finish};
 use crate::{
     api::{DrawStats, NewSale, SaleStats},
     domain::{
-        AdmissionState, Allocation, CreationKey, Currency, DrawTerms, IdempotencyKey, QueueDepth,
-        Sale, SaleChange, SaleChanged, SaleCreated, SaleId, Seed,
+        ActionKind, AdmissionState, Allocation, CreationKey, Currency, DrawTerms, FieldChange,
+        IdempotencyKey, QueueDepth, Sale, SaleChange, SaleChanged, SaleCreated, SaleId, Seed,
     },
     problem::Problem,
 };
@@ -43,21 +43,18 @@ impl App {
         let request = serde_json::to_vec(&new).expect("a new sale can be written as JSON");
         // A digest has a fixed length, whatever the key, and includes the caller, so that different
         // callers may use the same key.
-        let digests = |key| CreationKey {
+        let (sale, seed) = self.new_sale(new)?;
+        // Without a key of the caller, the new id is one that is used once.
+        let key = key.map_or_else(|| sale.sale_id.to_string(), ToString::to_string);
+        let once = CreationKey {
             key: hex_sha256(format!("{} {key}", admin.user_id()).as_bytes()),
             request: hex_sha256(&request),
         };
-        let (app, admin, (sale, seed), once) =
-            (self.clone(), *admin, self.new_sale(new)?, key.map(digests));
+        let action = admin.action(self, ActionKind::SaleCreated, sale.sale_id, Vec::new());
+        let (app, admin) = (self.clone(), *admin);
         finish(async move {
             app.prepare_draw(&sale, seed.as_ref()).await?;
-            let created = match once {
-                Some(once) => app.ports.sales.create_once(&sale, &once).await?,
-                None => {
-                    app.ports.sales.create(&sale).await?;
-                    SaleCreated::Created { sale_id: sale.sale_id, created_at: sale.created_at }
-                }
-            };
+            let created = app.ports.sales.create_once(&sale, &once, &action).await?;
             let SaleCreated::Created { sale_id, created_at } = created else {
                 let expected = "a new key: this one was used for another sale".to_owned();
                 return Err(Problem::Invalid {
@@ -65,8 +62,8 @@ impl App {
                     expected,
                 });
             };
-            admin.did("sale-created", &sale_id);
             if sale_id == sale.sale_id {
+                admin.did(&action);
                 app.load_new(&sale).await;
             }
             // A repeated request gets the first answer, so also the commitment of the first seed.
@@ -171,10 +168,12 @@ impl App {
         if !fits {
             return invalid("1 to 200 characters");
         }
-        if !self.ports.draws.set_beacon_value(sale_id, value).await? {
+        let changes = vec![FieldChange::to("beacon_value", value)];
+        let action = admin.action(self, ActionKind::BeaconSet, sale_id, changes);
+        if !self.ports.draws.set_beacon_value(sale_id, value, &action).await? {
             return invalid("the value that is stored, or one after entries were closed");
         }
-        admin.did("beacon-value-set", &sale_id);
+        admin.did(&action);
         Ok(())
     }
 
@@ -206,11 +205,12 @@ impl App {
         sale_id: SaleId,
         change: &SaleChange,
     ) -> Result<Sale, Problem> {
-        match self.ports.sales.change(sale_id, change).await? {
+        let action = admin.action(self, ActionKind::SaleChanged, sale_id, Vec::new());
+        match self.ports.sales.change(sale_id, change, &action).await? {
             SaleChanged::NotFound => Err(Problem::NotFound),
             SaleChanged::Refused(error) => Err(error.into()),
             SaleChanged::Changed(sale) => {
-                admin.did("sale-changed", &sale_id);
+                admin.did(&action);
                 if let Err(error) = self.ports.admission.set_terms(&sale.terms()).await {
                     tracing::warn!(%error, %sale_id, "the new terms are not loaded yet; the sweeper will do it");
                 }

@@ -2,8 +2,8 @@
 
 use super::{Admin, App, finish};
 use crate::{
-    api::{BanView, NewBan},
-    domain::{Ban, Subject},
+    api::{BanPreview, BanView, NewBan},
+    domain::{ActionKind, AddressPrefix, Ban, BanReach, FieldChange, Subject},
     metrics::BANS,
     problem::Problem,
     security,
@@ -29,11 +29,15 @@ impl App {
             return Err(invalid("expires_at", "a time to come, or left out for a ban without end"));
         }
         let ban = Ban { subject, reason: new.reason, created_at: now, expires_at: new.expires_at };
+        let mut changes = vec![FieldChange::to("reason", ban.reason.as_str())];
+        changes.extend(ban.expires_at.map(|end| FieldChange::to("expires_at", end.to_string())));
+        let object = security::loggable(&ban.subject);
+        let action = admin.action(self, ActionKind::BanPut, object, changes);
         let (app, admin) = (self.clone(), *admin);
         finish(async move {
-            app.ports.ban_ledger.put(&ban).await?;
+            app.ports.ban_ledger.put(&ban, &action).await?;
             BANS.counter(&["operator"]).increment(1);
-            admin.did("ban-put", &security::loggable(&ban.subject));
+            admin.did(&action);
             // If a later step fails, the sweeper does the rest.
             app.ports.blacklist.ban(&ban).await?;
             app.refusals.forget_bans();
@@ -49,11 +53,13 @@ impl App {
     /// `invalid`, `not-found`, `unavailable`.
     pub async fn lift_ban(&self, admin: &Admin, kind: &str, value: &str) -> Result<(), Problem> {
         let subject = read_subject(kind, value)?;
+        let object = security::loggable(&subject);
+        let action = admin.action(self, ActionKind::BanLifted, object, Vec::new());
         let (app, admin) = (self.clone(), *admin);
         finish(async move {
-            let lifted = app.ports.ban_ledger.lift(&subject, app.now()).await?;
+            let lifted = app.ports.ban_ledger.lift(&subject, app.now(), &action).await?;
             if lifted {
-                admin.did("ban-lifted", &security::loggable(&subject));
+                admin.did(&action);
             }
             // This also lifts an automatic ban, which is not in the ledger.
             let lifted_here = app.ports.blacklist.lift(&subject).await?;
@@ -61,12 +67,56 @@ impl App {
                 if !lifted_here {
                     return Err(Problem::NotFound);
                 }
-                admin.did("ban-lifted", &security::loggable(&subject));
+                admin.did(&action);
+                app.ports.admin_ledger.note(&action).await?;
             }
             app.refusals.forget_bans();
             Ok(())
         })
         .await
+    }
+
+    /// Whom a ban would hit. Nothing is changed.
+    ///
+    /// # Errors
+    /// `invalid`, `unavailable`.
+    pub async fn preview_ban(
+        &self,
+        _: &Admin,
+        kind: &str,
+        value: &str,
+    ) -> Result<BanPreview, Problem> {
+        let subject = read_subject(kind, value)?;
+        let ledger = &self.ports.admin_ledger;
+        // The ledger keeps the widest prefix of an order's address only.
+        let address_prefix = match &subject {
+            Subject::Address(address) => Some(AddressPrefix::of(*address)),
+            Subject::Network(network) => Some(AddressPrefix::of(network.network())),
+            _ => None,
+        };
+        let user_id = match &subject {
+            Subject::User(user_id) => Some(*user_id),
+            Subject::Phone(phone) => {
+                self.ports.users.by_phone(phone).await?.map(|user| user.user_id)
+            }
+            _ => None,
+        };
+        let reach = match (address_prefix, user_id) {
+            (Some(prefix), _) => ledger.reach_of_network(prefix).await?,
+            (None, Some(user_id)) => ledger.reach_of_user(user_id, self.now()).await?,
+            (None, None) => BanReach::default(),
+        };
+        let BanReach { users, orders, active_orders, sessions, searched_orders } = reach;
+        Ok(BanPreview {
+            kind: subject.kind(),
+            value: subject.value(),
+            address_prefix,
+            users,
+            orders,
+            active_orders,
+            sessions,
+            searched_orders,
+        })
     }
 
     /// Bans in force, newest first.
@@ -90,13 +140,13 @@ fn read_subject(kind: &str, value: &str) -> Result<Subject, Problem> {
         field: field.to_owned(),
         expected: expected.to_owned(),
     };
-    if !["user", "address", "phone"].contains(&kind) {
-        return Err(invalid("kind", "user, address or phone"));
+    if !["user", "address", "network", "phone"].contains(&kind) {
+        return Err(invalid("kind", "user, address, network or phone"));
     }
     Subject::parse(kind, value).map_err(|_| {
         invalid(
             "value",
-            "a user's id, an IP address, or a phone number with its country code, as kind says",
+            "a user's id, an IP address, a prefix (IPv4 /24, IPv6 /56 or /48), or a phone number with its country code, as kind says",
         )
     })
 }

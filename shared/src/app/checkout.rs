@@ -8,8 +8,8 @@ use super::{App, Caller, CaptchaAnswer, limits::RateLimit};
 use crate::{
     api::{OrderAccepted, Ticket},
     domain::{
-        AdmissionDecision, AdmittedOrder, Availability, CaptchaPurpose, OrderId, OrderStatus,
-        Reservation, Sale, SaleId, TicketClaims,
+        AddressPrefix, AdmissionDecision, AdmittedOrder, Availability, CaptchaPurpose, OrderId,
+        OrderStatus, Reservation, Sale, SaleId, TicketClaims,
     },
     metrics::{self, Outcomes},
     problem::Problem,
@@ -180,6 +180,8 @@ impl App {
             // one is harmless.
             AdmissionDecision::Reserved(order)
             | AdmissionDecision::Again(Reservation { order, settled: false }) => {
+                let prefix = AddressPrefix::of(caller.client.address);
+                let order = AdmittedOrder { address_prefix: Some(prefix), ..order };
                 self.hand_over(order, request).await?;
                 self.catalog.note_winner(sale_id, who.user_id);
                 Ok(accepted)

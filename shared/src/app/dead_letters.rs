@@ -10,7 +10,10 @@ use ring::digest::{SHA256, digest};
 
 use super::{Admin, App, finish, local_cache::LocalCache};
 use crate::{
-    api::ParkedView, domain::QueueMessage, metrics::MESSAGES_PARKED, ports::Stored,
+    api::ParkedView,
+    domain::{ActionKind, QueueMessage},
+    metrics::MESSAGES_PARKED,
+    ports::Stored,
     problem::Problem,
 };
 
@@ -101,18 +104,20 @@ impl App {
         Ok(parked.into_iter().map(view).collect())
     }
 
-    /// Moves a parked message back into the queue.
+    /// Moves a parked message back into the queue, and then notes the action: the queue and the
+    /// ledger share no transaction, so a failure in between leaves it in the security log alone.
     ///
     /// # Errors
     /// `NotFound` when the message is not parked, and when the queue does not answer.
     pub async fn retry_parked(&self, admin: &Admin, id: &str) -> Result<(), Problem> {
+        let action = admin.action(self, ActionKind::ParkedRetried, id, Vec::new());
         let (app, admin, id) = (self.clone(), *admin, id.to_owned());
         finish(async move {
             if !app.ports.dead_letters.retry(&id).await? {
                 return Err(Problem::NotFound);
             }
-            admin.did("parked-retried", &id);
-            Ok(())
+            admin.did(&action);
+            Ok(app.ports.admin_ledger.note(&action).await?)
         })
         .await
     }
@@ -122,13 +127,14 @@ impl App {
     /// # Errors
     /// As [`App::retry_parked`].
     pub async fn discard_parked(&self, admin: &Admin, id: &str) -> Result<(), Problem> {
+        let action = admin.action(self, ActionKind::ParkedDiscarded, id, Vec::new());
         let (app, admin, id) = (self.clone(), *admin, id.to_owned());
         finish(async move {
             if !app.ports.dead_letters.discard(&id).await? {
                 return Err(Problem::NotFound);
             }
-            admin.did("parked-discarded", &id);
-            Ok(())
+            admin.did(&action);
+            Ok(app.ports.admin_ledger.note(&action).await?)
         })
         .await
     }

@@ -38,6 +38,24 @@ pub(super) enum RateLimit {
     PhoneCodeRange,
     /// An address's requests with sessions that the fast store does not know.
     SessionLookup,
+    /// Captchas of a network.
+    CaptchaNetwork,
+    /// Registrations from a network.
+    RegisterNetwork,
+    /// Sign-ins from a network.
+    LoginNetwork,
+}
+
+impl RateLimit {
+    /// The limit of the networks around an address that has this limit.
+    pub(super) const fn of_network(self) -> Option<Self> {
+        match self {
+            Self::Captcha => Some(Self::CaptchaNetwork),
+            Self::Register => Some(Self::RegisterNetwork),
+            Self::Login => Some(Self::LoginNetwork),
+            _ => None,
+        }
+    }
 }
 
 impl App {
@@ -61,7 +79,20 @@ impl App {
             RateLimit::PhoneCodeDay => ("phone-code-day", quotas.phone_code_day),
             RateLimit::PhoneCodeRange => ("phone-code-range", quotas.phone_code_range),
             RateLimit::SessionLookup => ("session-lookup", quotas.address),
+            RateLimit::CaptchaNetwork => ("captcha-network", self.of_network(quotas.captcha)),
+            RateLimit::RegisterNetwork => ("register-network", self.of_network(quotas.register)),
+            RateLimit::LoginNetwork => ("login-network", self.of_network(quotas.login)),
         };
         LimitCheck { name, subject, quota }
+    }
+
+    /// What a network may, where each of its addresses may this much.
+    fn of_network(&self, quota: Quota) -> Quota {
+        let times = self.config.limits.network_times;
+        Quota {
+            limit: quota.limit.saturating_mul(times),
+            burst: quota.burst.saturating_mul(times),
+            ..quota
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod access;
 mod accounts;
+mod admin_orders;
 mod admin_sales;
 mod audit;
 mod bans;

@@ -133,14 +133,21 @@ impl App {
         order_id: OrderId,
         user_id: UserId,
     ) -> Result<Option<Reservation>, Problem> {
+        let found = self.find_queued_of_anybody(order_id).await?;
+        Ok(found.filter(|held| held.order.user_id == user_id))
+    }
+
+    /// As [`App::find_queued`], whoever's order it is.
+    pub(super) async fn find_queued_of_anybody(
+        &self,
+        order_id: OrderId,
+    ) -> Result<Option<Reservation>, Problem> {
         let held = match self.cached_order(order_id).await {
             Some(order) => self.held_by(&[order.sale_id], order_id).await,
             None => self.held(order_id).await,
         };
         match held {
-            Held::Yes(reservation) => {
-                Ok(Some(reservation).filter(|held| held.order.user_id == user_id))
-            }
+            Held::Yes(reservation) => Ok(Some(reservation)),
             Held::No => Ok(None),
             Held::Unsure(problem) => Err(problem),
         }

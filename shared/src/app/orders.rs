@@ -89,20 +89,23 @@ impl App {
                 .cancel(order_id, user_id, Some(&reservation.order), self.now())
                 .await?;
         }
-        if let Transition::Done(order) = &transition {
-            // The ledger has noted that the unit must be returned; if this call fails, the sweeper
-            // returns it.
-            match self.ports.admission.release(order.sale_id, &[order.order_id]).await {
-                Ok(()) => {
-                    self.ports.orders.mark_stock_returned(&[order.order_id], self.now()).await?
-                }
-                Err(error) => tracing::warn!(%error, %order_id, "release; the sweeper will do it"),
-            }
-        }
+        self.release_cancelled(&transition).await?;
         self.after(transition).await
     }
 
-    async fn after(&self, transition: Transition) -> Result<Order, Problem> {
+    /// Returns the unit of an order that was cancelled.
+    pub(super) async fn release_cancelled(&self, transition: &Transition) -> Result<(), Problem> {
+        let Transition::Done(Order { sale_id, order_id, .. }) = transition else { return Ok(()) };
+        // The ledger has noted that the unit must be returned; if this call fails, the sweeper
+        // returns it.
+        match self.ports.admission.release(*sale_id, &[*order_id]).await {
+            Ok(()) => self.ports.orders.mark_stock_returned(&[*order_id], self.now()).await?,
+            Err(error) => tracing::warn!(%error, %order_id, "release; the sweeper will do it"),
+        }
+        Ok(())
+    }
+
+    pub(super) async fn after(&self, transition: Transition) -> Result<Order, Problem> {
         match transition {
             Transition::Done(order) => {
                 self.share_order(&order).await;

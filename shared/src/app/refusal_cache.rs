@@ -4,8 +4,8 @@
 //!   for [`LIMIT_MS_MAX`].
 //! - A ban is remembered for [`BAN_MS_MAX`]; after that, a lifted or replaced ban is noticed.
 //! - Refusals from memory are strikes too. They are counted here and reported with the store's next
-//!   refusal of the user, at the latest when they may reach the number that bans. With one process
-//!   a user is banned by the same request as without this cache; with several, each process may
+//!   refusal of the subject, at the latest when they may reach the number that bans. With one process
+//!   a subject is banned by the same request as without this cache; with several, each process may
 //!   delay the ban by up to that number of requests.
 //! - Requests that are answered from memory anyway (a sold-out sale, the list of sales) are limited
 //!   by counters in this process.
@@ -23,7 +23,7 @@ use std::{
 use super::local_cache::LocalCache;
 use crate::{
     config::Abuse,
-    domain::{GateRequest, LimitCheck, Subject, Timestamp},
+    domain::{AbusePolicy, GateRequest, LimitCheck, Subject, Timestamp},
     problem::Problem,
 };
 
@@ -48,7 +48,7 @@ struct Banned {
     believed_until_ms: u64,
 }
 
-/// Refusals of one user within about one window of the abuse policy.
+/// Refusals of one subject within about one window of the abuse policy.
 #[derive(Default)]
 struct Strikes {
     unreported: AtomicU32,
@@ -67,10 +67,9 @@ pub(super) enum Recalled {
 }
 
 pub(super) struct Refusals {
-    abuse: Abuse,
     limited: Limited,
-    /// Keyed by all subjects of a request that must not be banned: the store does not say which of
-    /// them is.
+    /// Keyed by all subjects of a request that must not be banned, or by its address and networks:
+    /// the store does not say which of them is.
     banned: LocalCache<Vec<Subject>, Banned>,
     strikes: LocalCache<Subject, Arc<Strikes>>,
     /// Limits counted in this process: the theoretical arrival time, in microseconds.
@@ -80,7 +79,6 @@ pub(super) struct Refusals {
 impl Refusals {
     pub(super) fn new(abuse: Abuse) -> Self {
         Self {
-            abuse,
             limited: LocalCache::new(ENTRIES_MAX, DROPPED),
             banned: LocalCache::new(ENTRIES_MAX, DROPPED),
             strikes: LocalCache::new(ENTRIES_MAX, Duration::from_secs(abuse.window_seconds)),
@@ -98,7 +96,9 @@ impl Refusals {
             let Some(until_ms) = until_ms.filter(|until_ms| monotonic_ms < *until_ms) else {
                 continue;
             };
-            if entry.abuse.is_some() && self.strike(&limit.subject) {
+            if let Some(policy) = entry.counting(limit)
+                && self.strike(&limit.subject, policy)
+            {
                 return Recalled::Nothing;
             }
             let retry_after_ms = until_ms - monotonic_ms;
@@ -113,9 +113,12 @@ impl Refusals {
 
     fn recall_ban(&self, entry: &GateRequest, monotonic_ms: u64) -> Option<Option<Timestamp>> {
         let subjects = entry.not_banned.as_slice();
-        let each = subjects.iter().map(std::slice::from_ref).filter(|_| subjects.len() > 1);
-        for key in std::iter::once(subjects).chain(each) {
-            if let Some(banned) = self.banned.get(key)
+        let places: Vec<Subject> =
+            subjects.iter().filter(|subject| subject.is_place()).cloned().collect();
+        let keys = [subjects, places.as_slice()];
+        let keys = if places.len() == subjects.len() { &keys[..1] } else { &keys[..] };
+        for key in keys {
+            if let Some(banned) = self.banned.get(*key)
                 && monotonic_ms < banned.believed_until_ms
                 && banned.until.is_none_or(|until| entry.now < until)
             {
@@ -127,14 +130,11 @@ impl Refusals {
 
     /// Counts a refusal from memory; `true` when it must be reported to the store now, because it
     /// may reach the number that bans.
-    fn strike(&self, subject: &Subject) -> bool {
-        if !matches!(subject, Subject::User(_)) {
-            return false;
-        }
+    fn strike(&self, subject: &Subject, policy: AbusePolicy) -> bool {
         let strikes = self.strikes_of(subject);
         let unreported = strikes.unreported.load(Ordering::Relaxed);
         if strikes.reported.load(Ordering::Relaxed).saturating_add(unreported)
-            >= self.abuse.refusals_max
+            >= policy.refusals_max
         {
             return true;
         }
@@ -146,9 +146,9 @@ impl Refusals {
         self.strikes.get_or_insert(subject, Arc::default)
     }
 
-    /// Takes out the refusals of the entry's user that were not reported to the store yet.
+    /// Takes out the refusals of the entry's subject that were not reported to the store yet.
     pub(super) fn take_unreported(&self, entry: &GateRequest) -> u32 {
-        match user_of(entry) {
+        match abuser_of(entry) {
             Some(subject) => self
                 .strikes
                 .get(subject)
@@ -160,14 +160,14 @@ impl Refusals {
     /// Puts back refusals that the store has not counted.
     pub(super) fn keep_unreported(&self, entry: &GateRequest, unreported: u32) {
         if unreported > 0
-            && let Some(subject) = user_of(entry)
+            && let Some(subject) = abuser_of(entry)
         {
             self.strikes_of(subject).unreported.fetch_add(unreported, Ordering::Relaxed);
         }
     }
 
-    /// Notes a refusal by the store. If it comes from a limit of a user, the store has also counted
-    /// `also_refused`.
+    /// Notes a refusal by the store. If it counts against the limit's subject, the store has also
+    /// counted `also_refused`.
     pub(super) fn note_limited(
         &self,
         entry: &GateRequest,
@@ -177,12 +177,12 @@ impl Refusals {
         monotonic_ms: u64,
     ) {
         let key = (limit.name, limit.subject.clone());
-        if entry.abuse.is_some() && matches!(limit.subject, Subject::User(_)) {
+        if let Some(policy) = entry.counting(limit) {
             let strikes = self.strikes_of(&limit.subject);
             let reported =
                 strikes.reported.fetch_add(also_refused.saturating_add(1), Ordering::Relaxed);
-            if reported.saturating_add(also_refused) >= self.abuse.refusals_max {
-                // Either the store has banned the user, and the next request must learn that from
+            if reported.saturating_add(also_refused) >= policy.refusals_max {
+                // Either the store has banned the subject, and the next request must learn that from
                 // the store, or its window has begun anew: count from zero here too.
                 strikes.reported.store(0, Ordering::Relaxed);
                 self.limited.remove(&key);
@@ -228,11 +228,8 @@ impl Refusals {
     }
 }
 
-fn user_of(entry: &GateRequest) -> Option<&Subject> {
-    let user = entry
-        .limits
-        .iter()
-        .map(|limit| &limit.subject)
-        .find(|subject| matches!(subject, Subject::User(_)));
-    user.filter(|_| entry.abuse.is_some())
+/// Against whom refusals of the entry count.
+fn abuser_of(entry: &GateRequest) -> Option<&Subject> {
+    let counted = entry.limits.iter().find(|limit| entry.counting(limit).is_some());
+    counted.map(|limit| &limit.subject)
 }

@@ -187,7 +187,7 @@ impl App {
         self.pass_unnoted(GateRequest {
             session: None,
             role: None,
-            not_banned: vec![address.clone()],
+            not_banned: Subject::of_client(caller.client.address),
             limits: vec![self.limit(RateLimit::SessionLookup, address.clone())],
             abuse: None,
             now: self.now(),
@@ -254,9 +254,12 @@ impl App {
             return Ok(Living::new());
         }
         let subjects_of = |session: &Session| {
-            let addresses =
-                of.get(&session.session_id).into_iter().flat_map(|of| of.addresses.iter().cloned());
-            addresses.chain([Subject::User(session.user_id)]).collect::<Vec<_>>()
+            let addresses = of.get(&session.session_id).into_iter().flat_map(|of| &of.addresses);
+            let places = addresses.flat_map(|address| match address {
+                Subject::Address(ip) => Subject::of_client(*ip),
+                other => vec![other.clone()],
+            });
+            places.chain([Subject::User(session.user_id)]).collect::<Vec<_>>()
         };
         let subjects: HashSet<Subject> = alive.iter().flat_map(subjects_of).collect();
         let unbanned = self.restore_bans_of(&subjects.into_iter().collect::<Vec<_>>()).await?;

@@ -25,10 +25,14 @@ pub struct Limits {
     pub phone_code_hour: Quota,
     pub phone_code_day: Quota,
     pub phone_code_range: Quota,
+    pub network_times: u32,
 }
 
 impl Limits {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        if !(1..=1_000).contains(&self.network_times) {
+            return Err(bad("limits.network_times".to_owned(), "expected 1 to 1000"));
+        }
         for (name, quota) in [
             ("address", self.address),
             ("ticket", self.ticket),

@@ -50,6 +50,10 @@ fn a_bad_value_is_named_by_its_key() {
     assert!(error(&[("FLASHSALE_SERVERS", "external")]).starts_with("--redis-url: needed"));
     assert!(error(&[("FLASHSALE_CAPTCHA", "no")]).contains("captcha"));
     assert!(error(&[("FLASHSALE_LIMITS__TICKET__LIMIT", "0")]).starts_with("limits.ticket"));
+    let times = error(&[("FLASHSALE_LIMITS__NETWORK_TIMES", "0")]);
+    assert!(times.starts_with("limits.network_times"), "{times}");
+    let refusals = error(&[("FLASHSALE_ABUSE__ADDRESS_REFUSALS_MAX", "1000001")]);
+    assert!(refusals.starts_with("abuse.address_refusals_max"), "{refusals}");
     let too_soon = [("FLASHSALE_SWEEPER__REBUILD_WAIT_MIN_MS", "8000")];
     assert!(
         error(&too_soon).starts_with("sweeper.rebuild_wait_min_ms: expected 8001 to"),

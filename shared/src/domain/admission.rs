@@ -106,6 +106,7 @@ impl AdmissionView<'_> {
             currency: terms.currency,
             admitted_at: now,
             traceparent: None,
+            address_prefix: None,
         })
     }
 }

@@ -34,6 +34,21 @@ impl Ban {
     }
 }
 
+/// Whom a ban would hit, as far as the ledger knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BanReach {
+    /// Users.
+    pub users: u64,
+    /// Their orders.
+    pub orders: u64,
+    /// Those that hold a unit.
+    pub active_orders: u64,
+    /// Live sessions; `None` for a network, because the ledger does not know where sessions are used.
+    pub sessions: Option<u64>,
+    /// How many of the latest orders were searched; `None` when all of the user's were.
+    pub searched_orders: Option<u64>,
+}
+
 /// A ban as the ledger keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptBan {

@@ -16,17 +16,28 @@ pub struct LimitCheck {
     pub quota: Quota,
 }
 
+/// Whose refusals an [`AbusePolicy`] counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abuser {
+    /// The user's. An address is not to blame: others may share it.
+    User,
+    /// The address', of a request that names no user.
+    Address,
+}
+
 /// The automatic ban of a subject that limits refuse too often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AbusePolicy {
+    /// Whose refusals count.
+    pub abuser: Abuser,
     /// Refusals tolerated within the window.
     pub refusals_max: u32,
     /// The window, in milliseconds, counted from the first refusal in it.
     pub window_ms: u64,
     /// How long the ban lasts, in milliseconds.
     pub ban_ms: u64,
-    /// Refusals of the same user that the caller answered from its own memory. The gate adds them
-    /// when a limit of the user refuses this entry; otherwise the caller keeps them.
+    /// Refusals of the same subject that the caller answered from its own memory. The gate adds them
+    /// when a limit of the subject refuses this entry; otherwise the caller keeps them.
     pub also_refused: u32,
 }
 
@@ -41,8 +52,8 @@ pub struct GateRequest {
     pub not_banned: Vec<Subject>,
     /// Limits that must have room.
     pub limits: Vec<LimitCheck>,
-    /// Counts a refusal by a limit whose subject is a user against that user. `None`: no automatic
-    /// ban.
+    /// Counts a refusal by a limit against the limit's subject, if that is of the policy's kind.
+    /// `None`: no automatic ban.
     pub abuse: Option<AbusePolicy>,
     /// Now.
     pub now: Timestamp,
@@ -126,11 +137,16 @@ impl GateRequest {
         }
     }
 
-    /// The policy by which a refusal counts against the limit's subject, if any: only users are
-    /// banned automatically.
+    /// The policy by which a refusal counts against the limit's subject, if any. Networks and phones
+    /// are never banned automatically: too many people would be.
     #[must_use]
     pub fn counting(&self, limit: &LimitCheck) -> Option<AbusePolicy> {
-        self.abuse.filter(|_| matches!(limit.subject, Subject::User(_)))
+        self.abuse.filter(|policy| {
+            matches!(
+                (policy.abuser, &limit.subject),
+                (Abuser::User, Subject::User(_)) | (Abuser::Address, Subject::Address(_))
+            )
+        })
     }
 }
 
@@ -237,8 +253,14 @@ mod tests {
     }
 
     #[test]
-    fn strikes_count_against_users_only() {
-        let policy = AbusePolicy { refusals_max: 2, window_ms: 10, ban_ms: 50, also_refused: 1 };
+    fn strikes_count_against_the_policy_s_kind_only() {
+        let policy = AbusePolicy {
+            abuser: Abuser::User,
+            refusals_max: 2,
+            window_ms: 10,
+            ban_ms: 50,
+            also_refused: 1,
+        };
         let (first, due) = policy.strike(None, NOW);
         assert_eq!((first, due), (CountWindow { count: 2, ends_at: NOW.plus_ms(10) }, false));
         let (second, due) = policy.strike(Some(first), NOW.plus_ms(9));
@@ -248,7 +270,15 @@ mod tests {
         let request = GateRequest { abuse: Some(policy), ..request() };
         assert_eq!(request.counting(&limit("any", 1)), Some(policy));
         let shared = Subject::address([192, 0, 2, 7].into());
-        assert_eq!(request.counting(&LimitCheck { subject: shared, ..limit("any", 1) }), None);
+        let of_address = LimitCheck { subject: shared, ..limit("any", 1) };
+        assert_eq!(request.counting(&of_address), None);
+        let policy = AbusePolicy { abuser: Abuser::Address, ..policy };
+        let anonymous = GateRequest { session: None, abuse: Some(policy), ..request.clone() };
+        assert_eq!(anonymous.counting(&of_address), Some(policy));
+        assert_eq!(anonymous.counting(&limit("any", 1)), None);
+        let network = Subject::Network("192.0.2.0/24".parse().unwrap());
+        let of_network = LimitCheck { subject: network, ..limit("any", 1) };
+        assert_eq!(anonymous.counting(&of_network), None);
         let ban = policy.ban(&Subject::User(user()), NOW);
         assert!(ban.holds(NOW.plus_ms(49)) && !ban.holds(NOW.plus_ms(50)));
     }

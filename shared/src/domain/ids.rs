@@ -97,11 +97,11 @@ id!(
     SaleId
 );
 id!(
-    /// An order. The id is issued with the ticket and is the idempotency key of all later steps.
+    /// An order. The id is made with the ticket and is the idempotency key of all later steps.
     OrderId
 );
 id!(
-    /// A registered user.
+    /// A registered user. The id is made at registration.
     UserId
 );
 id!(
@@ -115,6 +115,10 @@ id!(
 id!(
     /// One text message.
     SmsId
+);
+id!(
+    /// One action of an administrator.
+    ActionId
 );
 
 /// The positions of the bytes that an order's id shares with its sale's id.

@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, draws a random number or talks to a store; times and random bytes
 //! are arguments, so every rule can be tested with plain values.
 
+mod action;
 mod admission;
 mod ban;
 mod cache;
@@ -20,6 +21,7 @@ mod prefix;
 mod queue;
 mod quota;
 mod recording;
+mod report;
 mod sale;
 pub mod schema;
 mod session;
@@ -28,25 +30,26 @@ mod ticket;
 mod time;
 mod user;
 
+pub use action::{ActionKind, AdminAction, FieldChange};
 pub use admission::{
     AdmissionDecision, AdmissionState, AdmissionView, Availability, Reservation, ReservationPage,
 };
-pub use ban::{Ban, KeptBan};
+pub use ban::{Ban, BanReach, KeptBan};
 pub use cache::CacheEntry;
 pub use captcha::{Captcha, CaptchaPurpose};
 pub use draw::{
     Allocation, Draw, DrawTerms, Entry, EntryState, Invitation, LineFront, LineKey, NoDraw,
     PlaceTable, RecordedEntry, Scores, Seed, SeedHash,
 };
-pub use gate::{AbusePolicy, GateDecision, GateRequest, GateView, LimitCheck};
+pub use gate::{AbusePolicy, Abuser, GateDecision, GateRequest, GateView, LimitCheck};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
-pub use ids::{CaptchaId, IdError, OrderId, SaleId, SessionId, SmsId, UserId};
+pub use ids::{ActionId, CaptchaId, IdError, OrderId, SaleId, SessionId, SmsId, UserId};
 pub use lease::Lease;
 pub use money::{Currency, CurrencyError};
 pub use order::{AdmittedOrder, Order, OrderStatus, RejectReason, SaleTally, Transition};
 pub use phone::{Country, Phone, PhoneError};
 pub use phone_code::{CodeDigest, KeptCode, PhoneCode, PhoneRange, Sms};
-pub use prefix::AddressPrefix;
+pub use prefix::{AddressPrefix, AddressPrefixError};
 pub use queue::{
     ConsumerProgress, ConsumerReport, DeadLetter, Delivery, EntryMessage, QueueBacklog, QueueDepth,
     QueueMessage,
@@ -55,6 +58,7 @@ pub use quota::{CLOCK_SLACK_MS, CountWindow, Quota};
 pub use recording::{
     LedgerSale, LedgerSlot, NewOrder, Recorded, RecordingDecision, RecordingView, Unrecordable,
 };
+pub use report::{OrderOrigin, OrderSignals, ReportFilter, ReportPage, ReportSort, ReportedOrder};
 pub use sale::{
     CreationKey, Sale, SaleChange, SaleChanged, SaleCreated, SaleError, SaleState, SaleTerms,
 };

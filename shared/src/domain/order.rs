@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 use utoipa::ToSchema;
 
-use super::{Currency, OrderId, SaleId, Timestamp, UserId};
+use super::{AddressPrefix, Currency, OrderId, SaleId, Timestamp, UserId};
 
 /// An order's status. `Queued` exists only in the admission store and the queue; the ledger stores
 /// the others.
@@ -18,7 +18,7 @@ pub enum OrderStatus {
     Confirmed,
     /// Paid, holds a unit permanently.
     Paid,
-    /// Cancelled by its owner.
+    /// Cancelled by its owner, or by an administrator.
     Cancelled,
     /// Not paid in time.
     Expired,
@@ -115,6 +115,10 @@ pub struct AdmittedOrder {
     /// W3C trace context of the request, if it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// The network from which it was placed, for the operator's report. An order that is published
+    /// again from its reservation has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_prefix: Option<AddressPrefix>,
 }
 
 /// An order as the ledger keeps it.
@@ -130,6 +134,9 @@ pub struct Order {
     pub status: OrderStatus,
     /// Why it was rejected; set exactly when `status` is `Rejected`.
     pub reason: Option<RejectReason>,
+    /// Why an administrator has cancelled it, as its buyer reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancellation_reason: Option<String>,
     /// Price in minor units.
     pub price: i64,
     /// Its currency.
@@ -154,6 +161,7 @@ impl Order {
             user_id: request.user_id,
             status: OrderStatus::Queued,
             reason: None,
+            cancellation_reason: None,
             price: request.price,
             currency: request.currency,
             created_at: request.admitted_at,

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
-    AdmittedOrder, Currency, Order, OrderId, OrderStatus, RejectReason, SaleId, Timestamp, UserId,
+    AdmittedOrder, Currency, Order, OrderId, OrderOrigin, OrderStatus, RejectReason, SaleId,
+    Timestamp, UserId,
 };
 
 /// Why an order can never be recorded.
@@ -36,6 +37,8 @@ pub struct LedgerSale {
     pub price: i64,
     /// Its currency.
     pub currency: Currency,
+    /// When it opens.
+    pub starts_at: Timestamp,
 }
 
 /// The slot of an active order: a user has as many slots in a sale as the limit allows.
@@ -56,6 +59,8 @@ pub struct NewOrder {
     pub order: Order,
     /// Set exactly when the order is active.
     pub slot: Option<u32>,
+    /// Where it came from.
+    pub origin: OrderOrigin,
 }
 
 /// The contents of the locked rows, updated after each order of the batch.
@@ -115,15 +120,21 @@ impl RecordingView {
                 decided.outcomes.push(Err(wrong));
                 continue;
             }
+            let origin = OrderOrigin {
+                address_prefix: request.address_prefix,
+                opened_at: self.sales.get(&request.sale_id).map(|sale| sale.starts_at),
+            };
             let new = match self.take(request.sale_id, request.user_id) {
                 Ok(slot) => {
                     *decided.taken.entry(request.sale_id).or_default() += 1;
                     let order = Order::recorded(request, OrderStatus::Confirmed, now);
-                    NewOrder { order: Order { pay_by: Some(pay_by), ..order }, slot: Some(slot) }
+                    let order = Order { pay_by: Some(pay_by), ..order };
+                    NewOrder { order, slot: Some(slot), origin }
                 }
                 Err(reason) => {
                     let order = Order::recorded(request, OrderStatus::Rejected, now);
-                    NewOrder { order: Order { reason: Some(reason), ..order }, slot: None }
+                    let order = Order { reason: Some(reason), ..order };
+                    NewOrder { order, slot: None, origin }
                 }
             };
             // A repeated id in this batch finds the order here.
@@ -217,6 +228,7 @@ mod tests {
             currency: Currency::USD,
             admitted_at: NOW,
             traceparent: None,
+            address_prefix: None,
         }
     }
 
@@ -230,6 +242,7 @@ mod tests {
                 per_user_limit,
                 price: 1,
                 currency: Currency::USD,
+                starts_at: NOW,
             },
         )
     }

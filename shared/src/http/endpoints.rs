@@ -276,6 +276,17 @@ impl Endpoint {
         self.parameter(ParameterIn::Query, name, true, about, Value::Words(words))
     }
 
+    /// Reads an optional query parameter: one of `words`, or any text if there are none.
+    #[must_use]
+    pub fn optional(
+        self,
+        name: &'static str,
+        about: &'static str,
+        words: &'static [&'static str],
+    ) -> Self {
+        self.parameter(ParameterIn::Query, name, false, about, Value::Words(words))
+    }
+
     /// Reads an optional header.
     #[must_use]
     pub fn header<T: PartialSchema>(self, name: &'static str, about: &'static str) -> Self {

@@ -3,8 +3,8 @@
 use crate::{
     adapters::system::SystemRandom,
     domain::{
-        AdmittedOrder, CaptchaId, Currency, OrderId, Phone, Role, Sale, SaleId, SessionId,
-        TicketClaims, Timestamp, User, UserId,
+        ActionId, ActionKind, AddressPrefix, AdminAction, AdmittedOrder, CaptchaId, Currency,
+        OrderId, Phone, Role, Sale, SaleId, SessionId, TicketClaims, Timestamp, User, UserId,
     },
     ports::Random as _,
 };
@@ -57,6 +57,20 @@ pub fn phone() -> Phone {
     Phone::from_e164(&format!("+861{digits:09}0")).expect("the shape is right")
 }
 
+/// A new action of a new administrator.
+#[must_use]
+pub fn action(kind: ActionKind) -> AdminAction {
+    AdminAction {
+        action_id: ActionId::new(START, &ten()),
+        at: START,
+        admin_id: user_id(),
+        address_prefix: AddressPrefix::of([192, 0, 2, 7].into()),
+        kind,
+        object: "a test".to_owned(),
+        changes: Vec::new(),
+    }
+}
+
 /// A user with a new id and phone.
 #[must_use]
 pub fn user() -> User {
@@ -106,6 +120,7 @@ pub fn request(sale: &Sale, user_id: UserId) -> AdmittedOrder {
         currency: sale.currency,
         admitted_at: START,
         traceparent: None,
+        address_prefix: None,
     }
 }
 

@@ -176,6 +176,7 @@ impl Shop {
             sales: shared.clone(),
             orders: shared.clone(),
             draws: shared.clone(),
+            admin_ledger: shared.clone(),
             signing_keys: shared.clone(),
             gate: gate.clone(),
             sessions: gate.clone(),

@@ -11,7 +11,7 @@
 //! | `seckill` | gate, admission, cache | data that Redis lacks: sessions, sales, orders after a rebuild | orders | Redis: tickets; Redis, RabbitMQ: orders, of sales and sessions that are in Redis |
 //! | `waiting-room` | gate, cache, line, admission | draws, entries, sales, sessions that Redis lacks | entries | Redis: places in the line; Redis, RabbitMQ, database: everything |
 //! | `order-status` | gate, cache, admission | orders | - | Redis: orders that are in its cache; Redis, database: everything |
-//! | `admin` | gate, admission | sales, bans | figures, dead letters | Redis, database: everything but those two |
+//! | `admin` | gate, admission | sales, bans, orders, actions | figures, dead letters | Redis, database: everything but those two |
 //! | `order-worker` | admission, cache | orders | messages that can't be used | database: records; the sweeper updates Redis later |
 //! | `sweeper` | leadership, admission | all due work | overdue orders | Redis, database: all but publishing and rebuilding |
 //! | emulator | everything | everything | everything | sales in memory |

@@ -16,8 +16,8 @@ use flashsale::{
     app::{App, Caller, Client, Credentials, SessionClaims},
     config::Config,
     domain::{
-        KeptSession, Opening, Phone, Role, Session, SessionId, Subject, Timestamp, UserChange,
-        UserId,
+        ActionKind, KeptSession, Opening, Phone, Role, Session, SessionId, Subject, Timestamp,
+        UserChange, UserId,
     },
     ports::{BanLedger as _, Ports, SessionLedger, Sessions, StoreError, Stored, Users as _},
     problem::Problem,
@@ -504,13 +504,20 @@ async fn the_sweeper_finishes_a_ban_whose_process_died() {
         created_at: now,
         expires_at: None,
     };
-    paused.shop.store.put(&put).await.unwrap();
+    paused.shop.store.put(&put, &testing::action(ActionKind::BanPut)).await.unwrap();
     assert!(paused.is_alive(&who).await);
     assert_eq!(paused.app.sweep().await.unwrap().failed, 0);
     assert!(!paused.is_alive(&who).await);
     refused(sign_in(&paused.app, &paused.shop.client, PHONE, PASSWORD).await, "banned");
     // A lift likewise.
-    assert!(paused.shop.store.lift(&phone, paused.app.now()).await.unwrap());
+    assert!(
+        paused
+            .shop
+            .store
+            .lift(&phone, paused.app.now(), &testing::action(ActionKind::BanLifted))
+            .await
+            .unwrap()
+    );
     refused(sign_in(&paused.app, &paused.shop.client, PHONE, PASSWORD).await, "banned");
     assert_eq!(paused.app.sweep().await.unwrap().failed, 0);
     // A process that has seen the ban caches it for a second.

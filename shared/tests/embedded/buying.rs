@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use flashsale::{
     adapters::memory::{MemoryAdmission, MemoryGate},
     app::{App, Caller, SessionClaims},
-    domain::{AdmissionState, GateDecision, GateRequest, OrderId, SaleChange, SaleId},
+    domain::{ActionKind, AdmissionState, GateDecision, GateRequest, OrderId, SaleChange, SaleId},
     ports::{Admission, Gate, Stored},
     problem::Problem,
     testing::{self, session_id},
@@ -249,7 +249,12 @@ async fn buying_goes_on_while_the_ledger_does_not_answer() {
         }
         sales.set_outage(None);
         let more = SaleChange { title: Some("Phones".to_owned()), ..SaleChange::default() };
-        shop.app.ports.sales.change(sale, &more).await.unwrap();
+        shop.app
+            .ports
+            .sales
+            .change(sale, &more, &testing::action(ActionKind::SaleChanged))
+            .await
+            .unwrap();
         expire(2_000).await;
         let page = shop.app.sale_page(&shop.client, sale).await.unwrap();
         assert_eq!(page.title, "Phones", "SQL is asked again");

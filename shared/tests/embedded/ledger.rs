@@ -11,7 +11,7 @@ use std::{
 use flashsale::{
     adapters::sqlite::{OpenError, Sqlite},
     contract_tests,
-    domain::{OrderId, SaleChange},
+    domain::{ActionKind, OrderId, SaleChange},
     ports::{OrderLedger, Sales},
     private_files::Loose,
     testing::{
@@ -249,7 +249,9 @@ async fn a_price_of_a_process_that_kept_none_stays_good() {
     // The state that a process of an earlier version leaves during an upgrade.
     sqlx::query("DELETE FROM sale_prices").execute(&mut raw(&dir).await).await.unwrap();
     let change = SaleChange { price: Some(sale.price + 1), ..SaleChange::default() };
-    Sales::change(&store, sale.sale_id, &change).await.unwrap();
+    Sales::change(&store, sale.sale_id, &change, &testing::action(ActionKind::SaleChanged))
+        .await
+        .unwrap();
     let recorded = store.record(&[admitted], START, 10).await.unwrap();
     assert!(
         recorded[0].as_ref().is_ok_and(|recorded| recorded.order.status.is_active()),

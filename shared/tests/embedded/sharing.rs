@@ -16,13 +16,14 @@ use flashsale::{
     api::NewBan,
     app::Credentials,
     domain::{
-        AdmissionState, Ban, KeptSession, Opening, Phone, Role, Session, SessionId, Subject,
-        Timestamp, UserId,
+        ActionKind, AdmissionState, Ban, KeptSession, Opening, Phone, Role, Session, SessionId,
+        Subject, Timestamp, UserId,
     },
     ports::{
         Admission as _, BanLedger as _, Blacklist, Failures, SessionLedger, Sessions, StoreError,
         Stored,
     },
+    testing,
 };
 use tokio::sync::Semaphore;
 
@@ -198,7 +199,10 @@ async fn a_node_that_does_not_answer_holds_up_no_bans_of_others() {
             nodes.fail(address(n));
         }
         shop.clock.advance_ms(1);
-        shop.store.put(&ban(&address(n), shop.app.now())).await.unwrap();
+        shop.store
+            .put(&ban(&address(n), shop.app.now()), &testing::action(ActionKind::BanPut))
+            .await
+            .unwrap();
     }
     // Restoring the bans page by page would store them too. Because the restore fails here, the
     // test shows that each ban is copied.
@@ -221,7 +225,10 @@ async fn a_node_that_does_not_answer_holds_up_no_bans_of_others() {
 async fn bans_of_a_node_that_does_not_answer_hold_up_no_page_of_others() {
     let (shop, nodes) = with_nodes(&[]).await;
     for n in 0..130 {
-        shop.store.put(&ban(&address(n), shop.app.now())).await.unwrap();
+        shop.store
+            .put(&ban(&address(n), shop.app.now()), &testing::action(ActionKind::BanPut))
+            .await
+            .unwrap();
         let kept = shop.app.ports.ban_ledger.of(&[address(n)]).await.unwrap();
         shop.store.note_shared(&address(n), kept[0].version, None).await.unwrap();
     }
@@ -254,7 +261,7 @@ async fn old_bans_are_looked_for_once_a_minute_and_then_page_by_page() {
         // The last ban is created a second later.
         let created_at = if n == 5 { shop.app.now().plus_ms(1_000) } else { shop.app.now() };
         let ban = Ban { expires_at: Some(created_at.plus_ms(1)), ..ban(&address(n), created_at) };
-        shop.store.put(&ban).await.unwrap();
+        shop.store.put(&ban, &testing::action(ActionKind::BanPut)).await.unwrap();
         shop.store.note_shared(&address(n), 1, None).await.unwrap();
     }
     shop.clock.advance_ms(KEPT_MS + 1);
@@ -303,10 +310,15 @@ async fn a_lifting_that_is_told_again_leaves_a_ban_that_was_put_since() {
     let (shop, _) = with_nodes(&[]).await;
     shop.sweep().await;
     let operators = ban(&address(1), shop.app.now());
-    shop.store.put(&operators).await.unwrap();
+    shop.store.put(&operators, &testing::action(ActionKind::BanPut)).await.unwrap();
     shop.sweep().await;
     shop.clock.advance_ms(1_000);
-    assert!(shop.store.lift(&address(1), shop.app.now()).await.unwrap());
+    assert!(
+        shop.store
+            .lift(&address(1), shop.app.now(), &testing::action(ActionKind::BanLifted))
+            .await
+            .unwrap()
+    );
     // Before the sweeper copies the lift, and again before it copies it a second time.
     for wait_ms in [1_000, 61_000] {
         shop.clock.advance_ms(1);
@@ -320,9 +332,14 @@ async fn a_lifting_that_is_told_again_leaves_a_ban_that_was_put_since() {
         assert_eq!(banned(&shop).await, HashSet::from([address(1)]));
     }
     // A process that read the ban before the lift restores it late: this copy is removed.
-    shop.store.put(&operators).await.unwrap();
+    shop.store.put(&operators, &testing::action(ActionKind::BanPut)).await.unwrap();
     shop.clock.advance_ms(1);
-    assert!(shop.store.lift(&address(1), shop.app.now()).await.unwrap());
+    assert!(
+        shop.store
+            .lift(&address(1), shop.app.now(), &testing::action(ActionKind::BanLifted))
+            .await
+            .unwrap()
+    );
     shop.app.ports.blacklist.ban(&operators).await.unwrap();
     shop.sweep().await;
     assert_eq!(banned(&shop).await, HashSet::new());

@@ -12,10 +12,10 @@ use async_trait::async_trait;
 use flashsale::{
     adapters::memory::{MemoryAdmission, MemoryCache},
     domain::{
-        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, CacheEntry, CreationKey,
-        Entry, Order, OrderId, QueueBacklog, QueueDepth, Recorded, Reservation, ReservationPage,
-        Sale, SaleChange, SaleChanged, SaleCreated, SaleId, SaleTally, SaleTerms, TicketClaims,
-        Timestamp, Transition, Unrecordable, UserId,
+        AdminAction, AdmissionDecision, AdmissionState, AdmittedOrder, Availability, CacheEntry,
+        CreationKey, Entry, Order, OrderId, QueueBacklog, QueueDepth, Recorded, Reservation,
+        ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated, SaleId, SaleTally, SaleTerms,
+        TicketClaims, Timestamp, Transition, Unrecordable, UserId,
     },
     ports::{Admission, Cache, OrderLedger, OrderQueue, Sales, StoreError, Stored},
 };
@@ -438,8 +438,13 @@ impl Sales for SpiedSales {
         self.inner.create(sale).await
     }
 
-    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<SaleCreated> {
-        self.inner.create_once(sale, once).await
+    async fn create_once(
+        &self,
+        sale: &Sale,
+        once: &CreationKey,
+        action: &AdminAction,
+    ) -> Stored<SaleCreated> {
+        self.inner.create_once(sale, once, action).await
     }
 
     async fn get(&self, sale_id: SaleId) -> Stored<Option<Sale>> {
@@ -482,8 +487,13 @@ impl Sales for SpiedSales {
         self.inner.ended_before(ends_before, after, limit).await
     }
 
-    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<SaleChanged> {
-        self.inner.change(sale_id, change).await
+    async fn change(
+        &self,
+        sale_id: SaleId,
+        change: &SaleChange,
+        action: &AdminAction,
+    ) -> Stored<SaleChanged> {
+        self.inner.change(sale_id, change, action).await
     }
 
     async fn raise_epoch(&self, sale_id: SaleId) -> Stored<Option<u64>> {

@@ -12,8 +12,8 @@ use std::{
 
 use flashsale::{
     domain::{
-        AbusePolicy, Ban, CountWindow, GateDecision, GateRequest, GateView, LimitCheck, Quota,
-        Role, Session, SessionId, Subject, Timestamp, UserId,
+        AbusePolicy, Abuser, Ban, CountWindow, GateDecision, GateRequest, GateView, LimitCheck,
+        Quota, Role, Session, SessionId, Subject, Timestamp, UserId,
     },
     ports::{Blacklist, Gate, Sessions},
     testing::{self, START},
@@ -198,6 +198,7 @@ impl<'s> World<'s> {
         let mut not_banned: Vec<_> =
             entering.not_banned.iter().map(|index| self.subjects[*index].clone()).collect();
         let abuse = entering.also_refused.map(|also_refused| AbusePolicy {
+            abuser: if entering.session.is_some() { Abuser::User } else { Abuser::Address },
             refusals_max: 3,
             window_ms: 2_000,
             ban_ms: 1_500,

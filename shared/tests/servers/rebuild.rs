@@ -71,6 +71,7 @@ impl Two {
                 sales: ledger.clone(),
                 orders: ledger.clone(),
                 draws: ledger.clone(),
+                admin_ledger: ledger.clone(),
                 signing_keys: ledger.clone(),
                 gate: gate.clone(),
                 sessions: gate.clone(),

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use flashsale::{
     config::Config,
     domain::{
-        AdmittedOrder, CreationKey, Order, OrderId, Recorded, SaleChange, SaleChanged, SaleCreated,
-        SaleTally, Timestamp, Transition, Unrecordable, UserId,
+        AdminAction, AdmittedOrder, CreationKey, Order, OrderId, Recorded, SaleChange, SaleChanged,
+        SaleCreated, SaleTally, Timestamp, Transition, Unrecordable, UserId,
     },
     ports::{OrderLedger, Sales, StoreError},
     testing, wire,
@@ -101,8 +101,13 @@ impl Sales for NoOrders {
         self.sales.create(sale).await
     }
 
-    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<SaleCreated> {
-        self.sales.create_once(sale, once).await
+    async fn create_once(
+        &self,
+        sale: &Sale,
+        once: &CreationKey,
+        action: &AdminAction,
+    ) -> Stored<SaleCreated> {
+        self.sales.create_once(sale, once, action).await
     }
 
     async fn get(&self, sale_id: SaleId) -> Stored<Option<Sale>> {
@@ -136,8 +141,13 @@ impl Sales for NoOrders {
         self.sales.ended_before(ends_before, after, limit).await
     }
 
-    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<SaleChanged> {
-        self.sales.change(sale_id, change).await
+    async fn change(
+        &self,
+        sale_id: SaleId,
+        change: &SaleChange,
+        action: &AdminAction,
+    ) -> Stored<SaleChanged> {
+        self.sales.change(sale_id, change, action).await
     }
 
     async fn raise_epoch(&self, sale_id: SaleId) -> Stored<Option<u64>> {

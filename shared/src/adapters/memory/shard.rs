@@ -116,6 +116,7 @@ pub(super) fn place(subject: &Subject) -> usize {
     let hash = match subject {
         Subject::User(user_id) => return place_of_id(user_id.as_bytes()),
         Subject::Address(address) => ip(address),
+        Subject::Network(prefix) => ip(&prefix.network()),
         Subject::Phone(phone) => fold(phone.as_str().as_bytes()),
         Subject::PhoneAt(phone, address) => {
             fold(phone.as_str().as_bytes()).wrapping_add(ip(address))

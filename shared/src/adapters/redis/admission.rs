@@ -78,6 +78,8 @@ fn encoded(request: &AdmittedOrder, settled: bool) -> String {
         currency,
         admitted_at,
         traceparent,
+        // For the message only: a reservation does not need it.
+        address_prefix: _,
     } = request;
     let mut text = format!(
         "{} {user_id} {} {price} {currency}",
@@ -108,6 +110,7 @@ fn decoded(sale_id: SaleId, order_id: OrderId, text: &str) -> Stored<Reservation
             price: parts.next()?.parse().ok()?,
             currency: parts.next()?.parse().ok()?,
             traceparent: parts.next().map(str::to_owned),
+            address_prefix: None,
         };
         Some(Reservation { order: request, settled })
     };
@@ -407,6 +410,7 @@ mod tests {
                 currency: Currency::CNY,
                 admitted_at: Timestamp::from_epoch_ms(1_794_427_200_123),
                 traceparent,
+                address_prefix: None,
             };
             let text = encoded(&request, settled);
             // The scripts read the user at this position.

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     domain::{
-        AbusePolicy, CLOCK_SLACK_MS, GateDecision, GateRequest, LimitCheck, Role, SessionId,
-        Subject, Timestamp, UserId,
+        AbusePolicy, Abuser, CLOCK_SLACK_MS, GateDecision, GateRequest, LimitCheck, Role,
+        SessionId, Subject, Timestamp, UserId,
     },
     ports::{Gate, StoreError, Stored},
     security,
@@ -152,6 +152,7 @@ impl Redis {
         mode: Mode,
     ) -> (Vec<String>, Vec<Vec<u8>>) {
         let abuse = request.abuse.unwrap_or(AbusePolicy {
+            abuser: Abuser::User,
             refusals_max: 0,
             window_ms: 0,
             ban_ms: 0,

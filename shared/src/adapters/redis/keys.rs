@@ -2,7 +2,7 @@
 //!
 //! Each begins with the store's prefix. The part in braces is the hash tag: a cluster keeps keys
 //! with the same tag together. `SUBJECT` is a [`Subject`]'s kind and value, such as `user:0190…`,
-//! `address:192.0.2.7`, `phone:+1201…`.
+//! `address:192.0.2.7`, `network:192.0.2.0/24`, `phone:+1201…`.
 //!
 //! | key | type | content | expiry |
 //! |---|---|---|---|

@@ -2,9 +2,11 @@
 
 use async_trait::async_trait;
 
-use super::{CHUNK, Failure, FromRow, Row, Statement, Store, Transaction, Work, rows::signed};
+use super::{
+    CHUNK, Failure, FromRow, Row, Statement, Store, Transaction, Work, actions::note, rows::signed,
+};
 use crate::{
-    domain::{Ban, KeptBan, Subject, Timestamp},
+    domain::{AdminAction, Ban, KeptBan, Subject, Timestamp},
     ports::{BanLedger, Stored},
 };
 
@@ -13,12 +15,12 @@ const COLUMNS: &str =
 
 #[async_trait]
 impl<S: Store> BanLedger for S {
-    async fn put(&self, ban: &Ban) -> Stored<()> {
-        self.transact(Put { ban: ban.clone() }).await
+    async fn put(&self, ban: &Ban, action: &AdminAction) -> Stored<()> {
+        self.transact(Put { ban: ban.clone(), action: action.clone() }).await
     }
 
-    async fn lift(&self, subject: &Subject, now: Timestamp) -> Stored<bool> {
-        self.transact(Lift { subject: subject.clone(), now }).await
+    async fn lift(&self, subject: &Subject, now: Timestamp, action: &AdminAction) -> Stored<bool> {
+        self.transact(Lift { subject: subject.clone(), now, action: action.clone() }).await
     }
 
     async fn of(&self, subjects: &[Subject]) -> Stored<Vec<KeptBan>> {
@@ -118,6 +120,7 @@ fn of_subject(statement: Statement, subject: &Subject) -> Statement {
 /// See [`BanLedger::put`].
 struct Put {
     ban: Ban,
+    action: AdminAction,
 }
 
 impl Work for Put {
@@ -134,6 +137,7 @@ impl Work for Put {
         .bind(*expires_at)
         .bind(*created_at)
         .bind(*created_at);
+        note(transaction, &self.action).await?;
         if transaction.execute(&of_subject(update, subject)).await? > 0 {
             return Ok(());
         }
@@ -160,6 +164,7 @@ impl Work for Put {
 struct Lift {
     subject: Subject,
     now: Timestamp,
+    action: AdminAction,
 }
 
 impl Work for Lift {
@@ -173,7 +178,11 @@ impl Work for Lift {
         let update = of_subject(update, &self.subject)
             .sql(" AND lifted_at_ms IS NULL AND (expires_at_ms IS NULL OR expires_at_ms > ?)")
             .bind(self.now);
-        Ok(transaction.execute(&update).await? > 0)
+        let lifted = transaction.execute(&update).await? > 0;
+        if lifted {
+            note(transaction, &self.action).await?;
+        }
+        Ok(lifted)
     }
 }
 

@@ -6,10 +6,13 @@ use async_trait::async_trait;
 
 use super::{
     BEFORE_ALL_IDS, CHUNK, Failure, FromRow, Row, Statement, Store, Transaction, Value, Work,
-    rows::signed,
+    actions::note, rows::signed,
 };
 use crate::{
-    domain::{Draw, Entry, Invitation, NoDraw, RecordedEntry, SaleId, Seed, Timestamp, UserId},
+    domain::{
+        AdminAction, Draw, Entry, Invitation, NoDraw, RecordedEntry, SaleId, Seed, Timestamp,
+        UserId,
+    },
     ports::{DrawLedger, Stored},
 };
 
@@ -27,8 +30,14 @@ impl<S: Store> DrawLedger for S {
         Ok(self.fetch(select_draw(sale_id)).await?.pop())
     }
 
-    async fn set_beacon_value(&self, sale_id: SaleId, value: &str) -> Stored<bool> {
-        self.transact(SetBeaconValue { sale_id, value: value.to_owned() }).await
+    async fn set_beacon_value(
+        &self,
+        sale_id: SaleId,
+        value: &str,
+        action: &AdminAction,
+    ) -> Stored<bool> {
+        let (value, action) = (value.to_owned(), action.clone());
+        self.transact(SetBeaconValue { sale_id, value, action }).await
     }
 
     async fn enter(&self, entries: &[Entry]) -> Stored<Vec<Result<RecordedEntry, NoDraw>>> {
@@ -204,6 +213,7 @@ impl Work for Prepare {
 struct SetBeaconValue {
     sale_id: SaleId,
     value: String,
+    action: AdminAction,
 }
 
 impl Work for SetBeaconValue {
@@ -221,6 +231,7 @@ impl Work for SetBeaconValue {
             .bind(self.value.as_str())
             .bind(self.sale_id);
         transaction.execute(&update).await?;
+        note(transaction, &self.action).await?;
         Ok(true)
     }
 }

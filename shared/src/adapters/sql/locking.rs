@@ -18,7 +18,7 @@ pub(super) async fn lock_sales<S: Transaction>(
     let mut sales = Vec::with_capacity(sale_ids.len());
     for chunk in sale_ids.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
         let select = Statement::new(format!(
-            "SELECT sale_id, stock, sold, per_user_limit, price, currency FROM sales{} WHERE sale_id IN ",
+            "SELECT sale_id, stock, sold, per_user_limit, price, currency, starts_at_ms FROM sales{} WHERE sale_id IN ",
             S::DIALECT.through("PRIMARY")
         ))
         .list(chunk.iter().copied())
@@ -38,6 +38,7 @@ impl FromRow for LedgerSale {
             per_user_limit: row.number("per_user_limit")?,
             price: row.int("price")?,
             currency: row.parsed("currency")?,
+            starts_at: row.time("starts_at_ms")?,
         })
     }
 }
@@ -69,21 +70,23 @@ pub(super) async fn insert<S: Transaction>(
     for group in row_groups(orders, CHUNK) {
         let rows = group.iter().map(row).collect::<Result<Vec<_>, _>>()?;
         let insert =
-            Statement::new(format!("INSERT INTO orders ({ORDER_COLUMNS}, active_slot) VALUES "))
+            Statement::new(format!("INSERT INTO orders ({ORDER_COLUMNS}, active_slot, address_prefix, opened_at_ms) VALUES "))
                 .rows(rows);
         transaction.execute(&insert).await?;
     }
     Ok(())
 }
 
-/// In the order of `ORDER_COLUMNS`.
-fn row(NewOrder { order, slot }: &NewOrder) -> Result<[Value; 12], Failure> {
+/// In the order of the columns.
+fn row(NewOrder { order, slot, origin }: &NewOrder) -> Result<[Value; 15], Failure> {
+    let address_prefix = origin.address_prefix.map(|prefix| prefix.to_string());
     Ok([
         order.order_id.into(),
         order.sale_id.into(),
         order.user_id.into(),
         order.status.as_str().into(),
         order.reason.map(|reason| reason.as_str()).into(),
+        order.cancellation_reason.as_deref().into(),
         order.price.into(),
         order.currency.as_str().into(),
         order.created_at.into(),
@@ -91,6 +94,8 @@ fn row(NewOrder { order, slot }: &NewOrder) -> Result<[Value; 12], Failure> {
         order.updated_at.into(),
         signed("version", order.version)?,
         (*slot).into(),
+        address_prefix.as_deref().into(),
+        origin.opened_at.into(),
     ])
 }
 

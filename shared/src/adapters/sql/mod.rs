@@ -2,7 +2,7 @@
 //!
 //! `SQLite` and `MySQL` differ in how they connect, begin and commit, and in a few words of their
 //! dialect. Each implements [`Store`] for that; every implementation gets the ledger's ports
-//! (`Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`, `DrawLedger`,
+//! (`Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`, `DrawLedger`, `AdminLedger`,
 //! `SigningKeys`) from here.
 //!
 //! These rules keep the books right under concurrency:
@@ -13,6 +13,8 @@
 //! - Rows are locked through the primary key or the slot's key, never by a scan, which would lock
 //!   other rows too.
 
+mod actions;
+mod admin;
 mod bans;
 mod draws;
 mod keys;

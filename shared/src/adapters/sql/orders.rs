@@ -89,7 +89,8 @@ impl<S: Store> OrderLedger for S {
         let queued = queued
             .filter(|request| request.order_id == order_id && request.user_id == user_id)
             .cloned();
-        self.transact(Cancel { order_id, user_id, queued, now }).await
+        self.transact(Cancel { order_id, user_id: Some(user_id), queued, by_admin: None, now })
+            .await
     }
 
     async fn expire_due(&self, now: Timestamp, limit: u32) -> Stored<Vec<Order>> {

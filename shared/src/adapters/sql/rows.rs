@@ -32,7 +32,7 @@ pub(in crate::adapters) trait Row {
     }
 }
 
-fn parse<T: FromStr>(column: &'static str, text: &str) -> Result<T, Failure> {
+pub(super) fn parse<T: FromStr>(column: &'static str, text: &str) -> Result<T, Failure> {
     text.parse().map_err(|_| {
         Failure::Corrupt(format!("column {column} holds text that has no meaning there"))
     })
@@ -108,7 +108,7 @@ impl FromRow for Sale {
     }
 }
 
-pub(super) const ORDER_COLUMNS: &str = "order_id, sale_id, user_id, status, reason, price, currency, created_at_ms, pay_by_ms, updated_at_ms, version";
+pub(super) const ORDER_COLUMNS: &str = "order_id, sale_id, user_id, status, reason, cancellation_reason, price, currency, created_at_ms, pay_by_ms, updated_at_ms, version";
 
 impl FromRow for Order {
     fn from_row(row: &impl Row) -> Result<Self, Failure> {
@@ -118,6 +118,7 @@ impl FromRow for Order {
             user_id: row.parsed("user_id")?,
             status: row.parsed("status")?,
             reason: row.text_or_null("reason")?.map(|text| parse("reason", &text)).transpose()?,
+            cancellation_reason: row.text_or_null("cancellation_reason")?,
             price: row.int("price")?,
             currency: row.parsed("currency")?,
             created_at: row.time("created_at_ms")?,

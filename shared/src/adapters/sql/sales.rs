@@ -5,10 +5,13 @@ use async_trait::async_trait;
 use super::{
     AFTER_ALL_IDS, BEFORE_ALL_IDS, Failure, FromRow, Row, Statement, Store, Transaction, Value,
     Work,
+    actions::{differences, note_with},
     rows::{SALE_COLUMNS, signed},
 };
 use crate::{
-    domain::{CreationKey, Sale, SaleChange, SaleChanged, SaleCreated, SaleId, Timestamp},
+    domain::{
+        AdminAction, CreationKey, Sale, SaleChange, SaleChanged, SaleCreated, SaleId, Timestamp,
+    },
     ports::{Sales, Stored},
 };
 
@@ -18,8 +21,14 @@ impl<S: Store> Sales for S {
         self.transact(CreateSale { sale: sale.clone() }).await
     }
 
-    async fn create_once(&self, sale: &Sale, once: &CreationKey) -> Stored<SaleCreated> {
-        self.transact(CreateSaleOnce { sale: sale.clone(), once: once.clone() }).await
+    async fn create_once(
+        &self,
+        sale: &Sale,
+        once: &CreationKey,
+        action: &AdminAction,
+    ) -> Stored<SaleCreated> {
+        let (sale, once, action) = (sale.clone(), once.clone(), action.clone());
+        self.transact(CreateSaleOnce { sale, once, action }).await
     }
 
     async fn get(&self, sale_id: SaleId) -> Stored<Option<Sale>> {
@@ -74,8 +83,14 @@ impl<S: Store> Sales for S {
         self.fetch(select).await
     }
 
-    async fn change(&self, sale_id: SaleId, change: &SaleChange) -> Stored<SaleChanged> {
-        self.transact(ChangeSale { sale_id, change: change.clone() }).await
+    async fn change(
+        &self,
+        sale_id: SaleId,
+        change: &SaleChange,
+        action: &AdminAction,
+    ) -> Stored<SaleChanged> {
+        let (change, action) = (change.clone(), action.clone());
+        self.transact(ChangeSale { sale_id, change, action }).await
     }
 
     async fn raise_epoch(&self, sale_id: SaleId) -> Stored<Option<u64>> {
@@ -100,6 +115,7 @@ impl Work for CreateSale {
 struct CreateSaleOnce {
     sale: Sale,
     once: CreationKey,
+    action: AdminAction,
 }
 
 impl Work for CreateSaleOnce {
@@ -121,6 +137,10 @@ impl Work for CreateSaleOnce {
         };
         if found.request != self.once.request {
             return Ok(SaleCreated::OtherRequest);
+        }
+        // Another id is that of an earlier request, which has noted its own action.
+        if found.sale_id == self.sale.sale_id {
+            note_with(transaction, &self.action, differences(None, &self.sale)?).await?;
         }
         Ok(SaleCreated::Created { sale_id: found.sale_id, created_at: found.created_at })
     }
@@ -197,6 +217,7 @@ async fn keep_price<S: Transaction>(transaction: &mut S, sale_id: SaleId) -> Res
 struct ChangeSale {
     sale_id: SaleId,
     change: SaleChange,
+    action: AdminAction,
 }
 
 impl Work for ChangeSale {
@@ -239,6 +260,7 @@ impl Work for ChangeSale {
         if price_changes {
             keep_price(transaction, sale.sale_id).await?;
         }
+        note_with(transaction, &self.action, differences(Some(&before), &sale)?).await?;
         Ok(SaleChanged::Changed(sale))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::domain::{OrderId, SaleId, SessionId, Timestamp, UserId};
+use crate::domain::{ActionId, OrderId, SaleId, SessionId, Timestamp, UserId};
 
 /// A value for a placeholder. Text is never logged: it may be a phone number or a hash.
 #[derive(Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ macro_rules! from_id {
         }
     )*};
 }
-from_id!(SaleId, OrderId, UserId, SessionId);
+from_id!(ActionId, SaleId, OrderId, UserId, SessionId);
 
 /// A statement, and its values in the order of the placeholders.
 #[derive(Clone)]

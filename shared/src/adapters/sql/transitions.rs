@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     CHUNK, Failure, FromRow, Row, Statement, Transaction, Work,
+    actions::note,
     locking::{add_to_sold, insert, lock_orders, lock_sales},
     rows::ORDER_COLUMNS,
 };
 use crate::domain::{
-    AdmittedOrder, NewOrder, Order, OrderId, OrderStatus, SaleId, Timestamp, Transition,
-    Unrecordable, UserId,
+    AdminAction, AdmittedOrder, NewOrder, Order, OrderId, OrderOrigin, OrderStatus, SaleId,
+    Timestamp, Transition, Unrecordable, UserId,
 };
 
 /// See [`crate::ports::OrderLedger::pay`].
@@ -57,12 +58,44 @@ impl Work for Pay {
     }
 }
 
-/// See [`crate::ports::OrderLedger::cancel`]. `queued` belongs to this order and user.
+/// See [`crate::ports::OrderLedger::cancel`] and [`crate::ports::AdminLedger::cancel`]. `queued`
+/// belongs to this order and user.
 pub(super) struct Cancel {
     pub(super) order_id: OrderId,
-    pub(super) user_id: UserId,
+    /// Whose order it must be; `None`: anybody's.
+    pub(super) user_id: Option<UserId>,
     pub(super) queued: Option<AdmittedOrder>,
+    /// `None`: the buyer cancels.
+    pub(super) by_admin: Option<ByAdmin>,
     pub(super) now: Timestamp,
+}
+
+/// An administrator's cancellation.
+pub(super) struct ByAdmin {
+    pub(super) reason: String,
+    pub(super) action: AdminAction,
+}
+
+impl Cancel {
+    /// Stores the administrator's reason and action with the cancelled order.
+    async fn explain<S: Transaction>(
+        &self,
+        transaction: &mut S,
+        order: Order,
+    ) -> Result<Transition, Failure> {
+        let Some(ByAdmin { reason, action }) = &self.by_admin else {
+            return Ok(Transition::Done(order));
+        };
+        let update = Statement::new(format!(
+            "UPDATE orders{} SET cancellation_reason = ? WHERE order_id = ?",
+            S::DIALECT.through("PRIMARY")
+        ))
+        .bind(reason.as_str())
+        .bind(self.order_id);
+        transaction.execute(&update).await?;
+        note(transaction, action).await?;
+        Ok(Transition::Done(Order { cancellation_reason: Some(reason.clone()), ..order }))
+    }
 }
 
 impl Work for Cancel {
@@ -77,7 +110,7 @@ impl Work for Cancel {
         else {
             return Ok(Transition::NotFound);
         };
-        lock_sales(transaction, BTreeSet::from([sale_id])).await?;
+        let sale = lock_sales(transaction, BTreeSet::from([sale_id])).await?.pop();
         let Some(order) = lock_orders(transaction, BTreeSet::from([self.order_id])).await?.pop()
         else {
             let Some(request) = &self.queued else {
@@ -85,16 +118,27 @@ impl Work for Cancel {
             };
             request.storable().map_err(|Unrecordable(cause)| Failure::Corrupt(cause))?;
             let order = Order::recorded(request, OrderStatus::Cancelled, self.now);
-            insert(transaction, &[NewOrder { order: order.clone(), slot: None }]).await?;
-            return Ok(Transition::Done(order));
+            let origin = OrderOrigin {
+                address_prefix: request.address_prefix,
+                opened_at: sale.map(|sale| sale.starts_at),
+            };
+            insert(transaction, &[NewOrder { order: order.clone(), slot: None, origin }]).await?;
+            return self.explain(transaction, order).await;
         };
         match order.status {
-            _ if order.user_id != self.user_id => Ok(Transition::NotFound),
-            OrderStatus::Cancelled => Ok(Transition::Done(order)),
+            _ if self.user_id.is_some_and(|user_id| user_id != order.user_id) => {
+                Ok(Transition::NotFound)
+            }
+            OrderStatus::Cancelled => match &self.by_admin {
+                Some(admin) if order.cancellation_reason.as_ref() != Some(&admin.reason) => {
+                    Ok(Transition::Refused(order))
+                }
+                _ => Ok(Transition::Done(order)),
+            },
             OrderStatus::Confirmed => {
                 end(transaction, std::slice::from_ref(&order), OrderStatus::Cancelled, self.now)
                     .await?;
-                Ok(Transition::Done(order.turned(OrderStatus::Cancelled, self.now)))
+                self.explain(transaction, order.turned(OrderStatus::Cancelled, self.now)).await
             }
             _ => Ok(Transition::Refused(order)),
         }

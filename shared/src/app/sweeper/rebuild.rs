@@ -187,5 +187,6 @@ pub(in crate::app) fn request(order: &Order) -> AdmittedOrder {
         currency: order.currency,
         admitted_at: order.created_at,
         traceparent: None,
+        address_prefix: None,
     }
 }

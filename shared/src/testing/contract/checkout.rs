@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::gate::GatePorts;
 use crate::{
     domain::{
-        AbusePolicy, AdmissionDecision, AdmissionState, Ban, GateDecision, GateRequest, LimitCheck,
-        Quota, Role, Sale, Session, Subject, TicketClaims, Timestamp, UserId,
+        AbusePolicy, Abuser, AdmissionDecision, AdmissionState, Ban, GateDecision, GateRequest,
+        LimitCheck, Quota, Role, Sale, Session, Subject, TicketClaims, Timestamp, UserId,
     },
     ports::{Admission, Blacklist, Captchas, Checkout, Failures, Gate, Ports, Sessions},
     testing::{Claim, START, order_id, request, sale, session_id, user_id},
@@ -107,8 +107,13 @@ struct Buyer {
     claim: Claim,
 }
 
-const ABUSE: AbusePolicy =
-    AbusePolicy { refusals_max: 2, window_ms: 10_000, ban_ms: 60_000, also_refused: 0 };
+const ABUSE: AbusePolicy = AbusePolicy {
+    abuser: Abuser::User,
+    refusals_max: 2,
+    window_ms: 10_000,
+    ban_ms: 60_000,
+    also_refused: 0,
+};
 
 impl Buyer {
     /// What the gate checks of an order request: two requests at once, then one in ten seconds.

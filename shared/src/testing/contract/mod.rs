@@ -34,7 +34,8 @@ macro_rules! contract_tests {
         $crate::contract_tests! { @each ledger $attributes $new;
             users kept_sessions session_races kept_bans sales signing_keys recording payment
             cancellation expiry expiry_by_sale stock_return tally paging recording_races ending_races
-            draw_entries draw_beacon draw_invitations draw_entry_races health
+            draw_entries draw_beacon draw_invitations draw_entry_races reports
+            admin_cancellation actions reach health
         }
     };
     (line $attributes:tt $new:expr) => {

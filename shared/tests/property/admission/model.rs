@@ -111,6 +111,7 @@ impl Model {
             currency: terms.currency,
             admitted_at: claim.now,
             traceparent: None,
+            address_prefix: None,
         };
         let reservation = Reservation { order: request.clone(), settled: false };
         self.orders.push(Order { reservation, time: claim.now });

@@ -121,6 +121,7 @@ impl World<'_> {
             admitted_at: at(5),
             traceparent: (*user == 0)
                 .then(|| "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+            address_prefix: None,
         };
         orders.iter().map(request).collect()
     }

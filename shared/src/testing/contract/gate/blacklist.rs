@@ -2,7 +2,7 @@
 
 use super::{GatePorts, ban, banned, user};
 use crate::{
-    domain::{Ban, GateDecision, Subject, Timestamp},
+    domain::{AddressPrefix, Ban, GateDecision, Subject, Timestamp},
     ports::Blacklist,
     testing::{START, phone},
 };
@@ -27,7 +27,10 @@ pub(super) async fn all(blacklist: &dyn Blacklist, now: Timestamp) -> Vec<Ban> {
 pub async fn blacklist(ports: &GatePorts) {
     let blacklist = &*ports.blacklist;
     let put = async |ban: &Ban| blacklist.ban(ban).await.expect("a ban is put");
-    let subjects = [user(), super::address(), Subject::Phone(phone())];
+    let Subject::Address(ip) = super::address() else { panic!("an address is one") };
+    let network = AddressPrefix::around(ip).into_iter().next();
+    let network = Subject::Network(network.expect("every address is in a network"));
+    let subjects = [user(), super::address(), network, Subject::Phone(phone())];
     for subject in &subjects {
         assert_eq!(ports.enter(&banned(subject, START)).await, GateDecision::Entered);
         assert!(!blacklist.lift(subject).await.expect("there is none to be lifted"));

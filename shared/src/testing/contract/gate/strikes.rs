@@ -2,12 +2,17 @@
 
 use super::{GatePorts, ban, banned, limited, user};
 use crate::{
-    domain::{AbusePolicy, Ban, GateDecision, GateRequest, Quota, Subject, Timestamp},
+    domain::{AbusePolicy, Abuser, Ban, GateDecision, GateRequest, Quota, Subject, Timestamp},
     testing::START,
 };
 
-const ABUSE: AbusePolicy =
-    AbusePolicy { refusals_max: 3, window_ms: 10_000, ban_ms: 60_000, also_refused: 0 };
+const ABUSE: AbusePolicy = AbusePolicy {
+    abuser: Abuser::User,
+    refusals_max: 3,
+    window_ms: 10_000,
+    ban_ms: 60_000,
+    also_refused: 0,
+};
 
 async fn bans_of(ports: &GatePorts, subject: &Subject, now: Timestamp) -> Vec<Ban> {
     let mut all = super::blacklist::all(&*ports.blacklist, now).await;
@@ -117,6 +122,21 @@ pub async fn strikes(ports: &GatePorts) {
     for unbanned in [&subject, &address] {
         assert_eq!(ports.enter(&banned(unbanned, START)).await, GateDecision::Entered);
     }
+
+    // Under a policy for addresses, the address is banned, whoever else shares its network.
+    let address = super::address();
+    let anonymous = GateRequest {
+        not_banned: vec![address.clone()],
+        abuse: Some(AbusePolicy { abuser: Abuser::Address, ..ABUSE }),
+        ..entry(&address, START)
+    };
+    assert_eq!(ports.enter(&anonymous).await, GateDecision::Entered);
+    for _ in 0..=ABUSE.refusals_max {
+        assert!(matches!(ports.enter(&anonymous).await, GateDecision::Limited { .. }));
+    }
+    let until = START.plus_ms(ABUSE.ban_ms);
+    assert_eq!(ports.enter(&anonymous).await, GateDecision::Banned { until: Some(until) });
+    assert_eq!(bans_of(ports, &address, START).await.len(), 1);
 
     // Two kinds of limits in one entry: the user's refusal still counts.
     let both = GateRequest {

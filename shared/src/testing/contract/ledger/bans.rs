@@ -2,8 +2,8 @@
 
 use super::Ledger;
 use crate::{
-    domain::{Ban, KeptBan, Subject, Timestamp},
-    testing::{START, phone, user_id},
+    domain::{ActionKind, Ban, KeptBan, Subject, Timestamp},
+    testing::{START, action, phone, user_id},
 };
 
 fn ban(subject: &Subject, created_at: Timestamp, expires_at: Option<Timestamp>) -> Ban {
@@ -32,12 +32,14 @@ async fn one_ban(ledger: &Ledger) {
     let address = Subject::address(
         std::net::Ipv6Addr::from_bits(u128::from_be_bytes(*user_id().as_bytes())).into(),
     );
-    for subject in [Subject::User(user_id()), address, Subject::Phone(phone())] {
+    let Subject::Address(ip) = address else { panic!("an address is one") };
+    let network = Subject::of_client(ip).remove(1);
+    for subject in [Subject::User(user_id()), address, network, Subject::Phone(phone())] {
         assert_eq!(ledger.kept_ban(&subject).await, None);
-        assert!(!bans.lift(&subject, START).await.unwrap());
+        assert!(!bans.lift(&subject, START, &action(ActionKind::BanLifted)).await.unwrap());
         let end = START.plus_ms(1_000);
         let short = ban(&subject, START, Some(end));
-        bans.put(&short).await.unwrap();
+        bans.put(&short, &action(ActionKind::BanPut)).await.unwrap();
         let kept = ledger.kept_ban(&subject).await.unwrap();
         assert_eq!(kept, KeptBan { ban: short, lifted: false, changed_at: START, version: 1 });
         assert!(kept.holds(end.minus_ms(1)) && !kept.holds(end));
@@ -46,7 +48,7 @@ async fn one_ban(ledger: &Ledger) {
 
         // A new ban replaces it. The note about the first ban does not apply to the new one.
         let endless = ban(&subject, START.plus_ms(5), None);
-        bans.put(&endless).await.unwrap();
+        bans.put(&endless, &action(ActionKind::BanPut)).await.unwrap();
         let kept = ledger.kept_ban(&subject).await.unwrap();
         assert_eq!(
             kept,
@@ -66,8 +68,12 @@ async fn one_ban(ledger: &Ledger) {
         assert_eq!(ledger.due(&subject, Timestamp::MAX).await, None);
 
         // After the lift, the fast store must be updated again.
-        assert!(bans.lift(&subject, START.plus_ms(9)).await.unwrap());
-        assert!(!bans.lift(&subject, START.plus_ms(9)).await.unwrap());
+        assert!(
+            bans.lift(&subject, START.plus_ms(9), &action(ActionKind::BanLifted)).await.unwrap()
+        );
+        assert!(
+            !bans.lift(&subject, START.plus_ms(9), &action(ActionKind::BanLifted)).await.unwrap()
+        );
         let lifted = ledger.kept_ban(&subject).await.unwrap();
         assert_eq!(
             lifted,
@@ -77,9 +83,14 @@ async fn one_ban(ledger: &Ledger) {
         assert_eq!(ledger.due(&subject, START.plus_ms(9)).await, Some(lifted));
 
         // Created again.
-        bans.put(&ban(&subject, START.plus_ms(10), Some(end))).await.unwrap();
+        bans.put(&ban(&subject, START.plus_ms(10), Some(end)), &action(ActionKind::BanPut))
+            .await
+            .unwrap();
         assert!(ledger.kept_ban(&subject).await.unwrap().holds(START.plus_ms(10)));
-        assert!(!bans.lift(&subject, end).await.unwrap(), "it has ended by itself");
+        assert!(
+            !bans.lift(&subject, end, &action(ActionKind::BanLifted)).await.unwrap(),
+            "it has ended by itself"
+        );
         bans.delete_over(end, 100_000).await.unwrap();
         assert!(ledger.kept_ban(&subject).await.is_some(), "the fast store was not updated");
         bans.note_shared(&subject, 4, None).await.unwrap();
@@ -98,10 +109,10 @@ async fn pages(ledger: &Ledger) {
         let subject =
             if index % 2 == 0 { Subject::User(user_id()) } else { Subject::Phone(phone()) };
         let expires_at = if index % 5 == 0 { Some(START.plus_ms(1_000)) } else { None };
-        bans.put(&ban(&subject, START, expires_at)).await.unwrap();
+        bans.put(&ban(&subject, START, expires_at), &action(ActionKind::BanPut)).await.unwrap();
         put.push(subject);
     }
-    assert!(bans.lift(&put[1], START).await.unwrap());
+    assert!(bans.lift(&put[1], START, &action(ActionKind::BanLifted)).await.unwrap());
     let all = async |now| {
         let (mut found, mut after) = (Vec::<Subject>::new(), None);
         loop {

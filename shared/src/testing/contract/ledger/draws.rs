@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::Ledger;
 use crate::{
     domain::{
-        Draw, DrawTerms, Entry, Invitation, NoDraw, RecordedEntry, Sale, Seed, Timestamp, UserId,
+        ActionKind, Draw, DrawTerms, Entry, Invitation, NoDraw, RecordedEntry, Sale, Seed,
+        Timestamp, UserId,
     },
     testing::{self, START, user_id},
 };
@@ -113,15 +114,16 @@ pub async fn draw_entries(ledger: &Ledger) {
 /// The beacon's value is stored once, after entries were closed.
 pub async fn draw_beacon(ledger: &Ledger) {
     let (sale, draws) = (ledger.new_draw(1).await, &ledger.draws);
-    assert!(!draws.set_beacon_value(sale.sale_id, "ab").await.unwrap(), "entries are open");
+    let action = &testing::action(ActionKind::BeaconSet);
+    assert!(!draws.set_beacon_value(sale.sale_id, "ab", action).await.unwrap(), "entries are open");
     draws.close_entries(sale.sale_id, START).await.unwrap();
     for _ in 0..2 {
-        assert!(draws.set_beacon_value(sale.sale_id, "ab").await.unwrap());
+        assert!(draws.set_beacon_value(sale.sale_id, "ab", action).await.unwrap());
     }
-    assert!(!draws.set_beacon_value(sale.sale_id, "cd").await.unwrap());
+    assert!(!draws.set_beacon_value(sale.sale_id, "cd", action).await.unwrap());
     let value = draws.draw(sale.sale_id).await.unwrap().unwrap().beacon_value;
     assert_eq!(value.as_deref(), Some("ab"));
-    assert!(!draws.set_beacon_value(testing::sale_id(), "ab").await.unwrap());
+    assert!(!draws.set_beacon_value(testing::sale_id(), "ab", action).await.unwrap());
 }
 
 /// Invitations are stored in turn, each user once, and end when they are used.

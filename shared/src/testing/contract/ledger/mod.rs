@@ -1,11 +1,12 @@
 //! Suites of the ledger ports: `Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`,
-//! `DrawLedger`, `SigningKeys`.
+//! `DrawLedger`, `AdminLedger`, `SigningKeys`.
 //!
 //! Suites tolerate other users of the same ledger, except that `expire_due` ends every order that
 //! is due.
 
 #![expect(clippy::unwrap_used, reason = "suites are tests")]
 
+mod admin;
 mod bans;
 mod draws;
 mod forbidden;
@@ -20,6 +21,7 @@ mod users;
 
 use std::sync::Arc;
 
+pub use admin::{actions, admin_cancellation, reach, reports};
 pub use bans::kept_bans;
 pub use draws::{draw_beacon, draw_entries, draw_entry_races, draw_invitations};
 pub use forbidden::forbidden;
@@ -38,8 +40,8 @@ use crate::{
         Unrecordable, UserId,
     },
     ports::{
-        BanLedger, DrawLedger, Health, OrderLedger, Sales, SessionLedger, SigningKeys, StoreError,
-        Stored, Users,
+        AdminLedger, BanLedger, DrawLedger, Health, OrderLedger, Sales, SessionLedger, SigningKeys,
+        StoreError, Stored, Users,
     },
     testing,
 };
@@ -57,6 +59,7 @@ pub struct Ledger {
     pub sales: Arc<dyn Sales>,
     pub orders: Arc<dyn OrderLedger>,
     pub draws: Arc<dyn DrawLedger>,
+    pub admin: Arc<dyn AdminLedger>,
     pub signing_keys: Arc<dyn SigningKeys>,
     pub health: Arc<dyn Health>,
 }
@@ -70,6 +73,7 @@ impl Ledger {
             + Sales
             + OrderLedger
             + DrawLedger
+            + AdminLedger
             + SigningKeys
             + Health
             + 'static,
@@ -84,6 +88,7 @@ impl Ledger {
             sales: store.clone(),
             orders: store.clone(),
             draws: store.clone(),
+            admin: store.clone(),
             signing_keys: store.clone(),
             health: store,
         }

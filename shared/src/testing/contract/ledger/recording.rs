@@ -3,8 +3,8 @@
 use super::{Ledger, PAY_WITHIN_MS, all, assert_corrupt, reasons};
 use crate::{
     domain::{
-        AdmittedOrder, Currency, Order, OrderStatus, Recorded, RejectReason, Sale, SaleChange,
-        Timestamp,
+        ActionKind, AdmittedOrder, Currency, Order, OrderStatus, Recorded, RejectReason, Sale,
+        SaleChange, Timestamp,
     },
     testing::{self, START},
 };
@@ -36,6 +36,7 @@ async fn fields(ledger: &Ledger) {
         user_id: request.user_id,
         status: OrderStatus::Confirmed,
         reason: None,
+        cancellation_reason: None,
         price: 77,
         currency: Currency::CNY,
         created_at: START.minus_ms(5),
@@ -84,7 +85,11 @@ async fn stock(ledger: &Ledger) {
     );
 
     let more = SaleChange { stock: Some(4), ..SaleChange::default() };
-    ledger.sales.change(sale.sale_id, &more).await.unwrap();
+    ledger
+        .sales
+        .change(sale.sale_id, &more, &testing::action(ActionKind::SaleChanged))
+        .await
+        .unwrap();
     let next =
         [testing::request(&sale, testing::user_id()), testing::request(&sale, testing::user_id())];
     assert_eq!(reasons(&ledger.record(&next).await), [None, Some(SoldOut)]);
@@ -121,7 +126,11 @@ async fn limits(ledger: &Ledger) {
     assert_eq!(reasons(&ledger.record(&[testing::request(&elsewhere, user)]).await), [None]);
 
     let raised = SaleChange { per_user_limit: Some(3), ..SaleChange::default() };
-    ledger.sales.change(sale.sale_id, &raised).await.unwrap();
+    ledger
+        .sales
+        .change(sale.sale_id, &raised, &testing::action(ActionKind::SaleChanged))
+        .await
+        .unwrap();
     let third = [user, user].map(|user| testing::request(&sale, user));
     assert_eq!(reasons(&ledger.record(&third).await), [None, Some(AlreadyBought)]);
 }
@@ -251,7 +260,11 @@ async fn prices(ledger: &Ledger) {
     let at = |price: i64| AdmittedOrder { price, ..testing::request(&sale, user) };
     let price = async |price: i64| {
         let change = SaleChange { price: Some(price), ..SaleChange::default() };
-        ledger.sales.change(sale.sale_id, &change).await.unwrap();
+        ledger
+            .sales
+            .change(sale.sale_id, &change, &testing::action(ActionKind::SaleChanged))
+            .await
+            .unwrap();
     };
     let recorded = async |requests: &[AdmittedOrder]| {
         let outcomes = ledger.orders.record(requests, START, PAY_WITHIN_MS).await.unwrap();

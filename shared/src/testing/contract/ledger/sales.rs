@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 
 use super::{Ledger, PAY_WITHIN_MS, again, all, assert_corrupt};
 use crate::{
-    domain::{CreationKey, Sale, SaleChange, SaleChanged, SaleCreated},
+    domain::{ActionKind, CreationKey, Sale, SaleChange, SaleChanged, SaleCreated},
     testing::{self, START},
 };
 
@@ -57,24 +57,43 @@ async fn creation_once(ledger: &Ledger) {
     let once = key();
     let first = testing::sale(1);
     let created = SaleCreated::Created { sale_id: first.sale_id, created_at: first.created_at };
-    assert_eq!(sales.create_once(&first, &once).await.unwrap(), created);
+    assert_eq!(
+        sales.create_once(&first, &once, &testing::action(ActionKind::SaleCreated)).await.unwrap(),
+        created
+    );
     assert_eq!(sales.get(first.sale_id).await.unwrap().as_ref(), Some(&first));
     let second = Sale { created_at: START.plus_ms(1), ..testing::sale(1) };
     for same in [&first, &second] {
-        assert_eq!(sales.create_once(same, &once).await.unwrap(), created, "it is that sale's key");
+        assert_eq!(
+            sales
+                .create_once(same, &once, &testing::action(ActionKind::SaleCreated))
+                .await
+                .unwrap(),
+            created,
+            "it is that sale's key"
+        );
     }
     let other = CreationKey { request: "b".repeat(64), ..once.clone() };
-    assert_eq!(sales.create_once(&second, &other).await.unwrap(), SaleCreated::OtherRequest);
+    assert_eq!(
+        sales
+            .create_once(&second, &other, &testing::action(ActionKind::SaleCreated))
+            .await
+            .unwrap(),
+        SaleCreated::OtherRequest
+    );
     assert_eq!(sales.get(second.sale_id).await.unwrap(), None, "nothing was stored");
     assert!(
-        matches!(sales.create_once(&second, &key()).await.unwrap(), SaleCreated::Created { sale_id, .. } if sale_id == second.sale_id)
+        matches!(sales.create_once(&second, &key(), &testing::action(ActionKind::SaleCreated)).await.unwrap(), SaleCreated::Created { sale_id, .. } if sale_id == second.sale_id)
     );
 
     // Concurrently.
     let once = key();
     let tasks = (0..10).map(|_| {
         let (sales, once, sale) = (sales.clone(), once.clone(), testing::sale(1));
-        tokio::spawn(async move { (sale.sale_id, again(|| sales.create_once(&sale, &once)).await) })
+        let action = testing::action(ActionKind::SaleCreated);
+        tokio::spawn(async move {
+            (sale.sale_id, again(|| sales.create_once(&sale, &once, &action)).await)
+        })
     });
     let outcomes: Vec<_> = join_all(tasks).await.into_iter().map(Result::unwrap).collect();
     assert!(outcomes.iter().all(|(_, outcome)| *outcome == outcomes[0].1), "{outcomes:?}");
@@ -97,7 +116,10 @@ async fn changes(ledger: &Ledger) {
     let title = SaleChange { title: Some("New".to_owned()), ..SaleChange::default() };
     let expected = Sale { title: "New".to_owned(), version: sale.version + 1, ..sale.clone() };
     assert_eq!(
-        sales.change(sale.sale_id, &title).await.unwrap(),
+        sales
+            .change(sale.sale_id, &title, &testing::action(ActionKind::SaleChanged))
+            .await
+            .unwrap(),
         SaleChanged::Changed(expected.clone())
     );
     assert_eq!(sales.get(sale.sale_id).await.unwrap(), Some(expected));
@@ -130,7 +152,7 @@ async fn changes(ledger: &Ledger) {
     };
     assert_eq!(expected.sold, 2);
     assert_eq!(
-        sales.change(sale.sale_id, &all).await.unwrap(),
+        sales.change(sale.sale_id, &all, &testing::action(ActionKind::SaleChanged)).await.unwrap(),
         SaleChanged::Changed(expected.clone())
     );
     assert_eq!(sales.get(sale.sale_id).await.unwrap().as_ref(), Some(&expected));
@@ -138,17 +160,24 @@ async fn changes(ledger: &Ledger) {
     let below_sold =
         SaleChange { title: Some("never".to_owned()), stock: Some(1), ..SaleChange::default() };
     assert!(
-        matches!(sales.change(sale.sale_id, &below_sold).await.unwrap(), SaleChanged::Refused(error) if error.field == "stock")
+        matches!(sales.change(sale.sale_id, &below_sold, &testing::action(ActionKind::SaleChanged)).await.unwrap(), SaleChanged::Refused(error) if error.field == "stock")
     );
     assert_eq!(sales.get(sale.sale_id).await.unwrap(), Some(expected), "nothing was stored");
-    assert_eq!(sales.change(testing::sale_id(), &title).await.unwrap(), SaleChanged::NotFound);
+    assert_eq!(
+        sales
+            .change(testing::sale_id(), &title, &testing::action(ActionKind::SaleChanged))
+            .await
+            .unwrap(),
+        SaleChanged::NotFound
+    );
 
     let sale = ledger.new_sale(5, 1).await;
     let tasks = (0..10).map(|n| {
         let (sales, sale_id) = (sales.clone(), sale.sale_id);
         let change = SaleChange { price: Some(n), ..SaleChange::default() };
+        let action = testing::action(ActionKind::SaleChanged);
         tokio::spawn(async move {
-            match again(|| sales.change(sale_id, &change)).await {
+            match again(|| sales.change(sale_id, &change, &action)).await {
                 SaleChanged::Changed(sale) => sale.version,
                 other => panic!("{other:?}"),
             }
@@ -165,24 +194,44 @@ async fn the_limit_per_user_stays_once_units_are_sold(ledger: &Ledger) {
     let sale = ledger.new_sale(5, 3).await;
     assert!(
         matches!(
-            ledger.sales.change(sale.sale_id, &limit(2)).await.unwrap(),
+            ledger
+                .sales
+                .change(sale.sale_id, &limit(2), &testing::action(ActionKind::SaleChanged))
+                .await
+                .unwrap(),
             SaleChanged::Changed(_)
         ),
         "nobody has bought"
     );
     let order = ledger.confirmed(&sale).await;
-    let lowered = ledger.sales.change(sale.sale_id, &limit(1)).await.unwrap();
+    let lowered = ledger
+        .sales
+        .change(sale.sale_id, &limit(1), &testing::action(ActionKind::SaleChanged))
+        .await
+        .unwrap();
     assert!(refused(&lowered), "{lowered:?}");
     for same_or_more in [2, 3] {
         assert!(matches!(
-            ledger.sales.change(sale.sale_id, &limit(same_or_more)).await.unwrap(),
+            ledger
+                .sales
+                .change(
+                    sale.sale_id,
+                    &limit(same_or_more),
+                    &testing::action(ActionKind::SaleChanged)
+                )
+                .await
+                .unwrap(),
             SaleChanged::Changed(_)
         ));
     }
     ledger.orders.cancel(order.order_id, order.user_id, None, START).await.unwrap();
     assert!(
         matches!(
-            ledger.sales.change(sale.sale_id, &limit(1)).await.unwrap(),
+            ledger
+                .sales
+                .change(sale.sale_id, &limit(1), &testing::action(ActionKind::SaleChanged))
+                .await
+                .unwrap(),
             SaleChanged::Changed(_)
         ),
         "nobody holds a unit"
@@ -198,7 +247,9 @@ async fn the_limit_per_user_stays_once_units_are_sold(ledger: &Ledger) {
             all(again(|| orders.record(&batch, START, PAY_WITHIN_MS)).await)
         });
         let lower = limit(1);
-        let change = tokio::spawn(async move { again(|| sales.change(sale_id, &lower)).await });
+        let action = testing::action(ActionKind::SaleChanged);
+        let change =
+            tokio::spawn(async move { again(|| sales.change(sale_id, &lower, &action)).await });
         let (recorded, changed) = (record.await.unwrap(), change.await.unwrap());
         let confirmed = recorded.iter().filter(|recorded| recorded.order.reason.is_none()).count();
         assert_eq!(confirmed, if refused(&changed) { 2 } else { 1 }, "{changed:?}");
