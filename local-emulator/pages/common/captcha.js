@@ -10,6 +10,7 @@ export const captchasAreOn = document.documentElement.dataset.captcha === "on";
 
 // `draw()` fetches one; `answer()` returns the request's fields; `refuse(error)` shows the error
 // and draws another; `mark(text)` only shows an error.
+// `purpose` is the request's body.
 export function captcha(purpose) {
   let drawn = null;
   let expiry = null;
@@ -26,7 +27,7 @@ export function captcha(purpose) {
   const draw = async () => {
     clearTimeout(expiry);
     try {
-      drawn = await persist(() => call("POST", "/api/captchas", { purpose }), (text) => (trouble.textContent = text));
+      drawn = await persist(() => call("POST", "/api/captchas", purpose), (text) => (trouble.textContent = text));
     } catch (error) {
       drawn = null;
       trouble.replaceChildren(alertBox("danger", explain(error)));

@@ -27,7 +27,7 @@ export function credentialsForm({ label, isNew, send }) {
     { hint: isNew ? t("password.hint") : null },
   );
   const place = el("div");
-  const own = captcha("login");
+  const own = captcha({ purpose: "login" });
   if (isNew && captchasAreOn) {
     place.append(own.element);
     own.draw();

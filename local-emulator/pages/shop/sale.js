@@ -116,7 +116,7 @@ function askCaptcha(wrong) {
   return new Promise((resolve, reject) => {
     let asked = captchaPlace.captcha;
     if (!asked || !captchaPlace.hasChildNodes()) {
-      asked = captcha("purchase");
+      asked = captcha({ purpose: "purchase", sale_id: saleId });
       captchaPlace.captcha = asked;
     }
     const form = el(

@@ -6,7 +6,9 @@ use tracing::Instrument as _;
 
 use super::{App, SessionClaims, limits::RateLimit, refusal_cache::Recalled};
 use crate::{
-    domain::{AbusePolicy, GateDecision, GateRequest, Phone, Role, Subject, Timestamp, UserId},
+    domain::{
+        AbusePolicy, GateDecision, GateRequest, LimitCheck, Phone, Role, Subject, Timestamp, UserId,
+    },
     ports::StoreError,
     problem::Problem,
     security,
@@ -86,13 +88,25 @@ impl App {
         if caller.session.role != Role::Admin {
             return Err(Problem::Forbidden("only an administrator may do this"));
         }
-        self.enter_as(caller, RateLimit::Admin, Some(Role::Admin)).await?;
+        let user = Subject::User(caller.session.user_id);
+        self.enter_as(caller, self.limit(RateLimit::Admin, user), Some(Role::Admin)).await?;
         Ok(Admin { user_id: caller.session.user_id, address })
     }
 
     /// Admits a signed-in user, or returns why not.
     pub(super) async fn enter(&self, caller: &Caller, limit: RateLimit) -> Result<(), Problem> {
-        self.enter_as(caller, limit, None).await
+        let user = Subject::User(caller.session.user_id);
+        self.enter_as(caller, self.limit(limit, user), None).await
+    }
+
+    /// As [`App::enter`], with a limit that is counted for the user's address.
+    pub(super) async fn enter_at_address(
+        &self,
+        caller: &Caller,
+        limit: RateLimit,
+    ) -> Result<(), Problem> {
+        let address = Subject::address(caller.client.address);
+        self.enter_as(caller, self.limit(limit, address), None).await
     }
 
     /// As [`App::enter`], for sessions of one role. The role in the session's record counts; the
@@ -100,7 +114,7 @@ impl App {
     async fn enter_as(
         &self,
         caller: &Caller,
-        limit: RateLimit,
+        limit: LimitCheck,
         role: Option<Role>,
     ) -> Result<(), Problem> {
         let Caller { session: SessionClaims { user_id, session_id, .. }, client } = caller;
@@ -109,8 +123,8 @@ impl App {
         let mut entry = GateRequest {
             session: Some((*user_id, *session_id)),
             role,
-            not_banned: vec![user.clone(), address.clone()],
-            limits: vec![self.limit(limit, user), self.limit(RateLimit::Address, address)],
+            not_banned: vec![user, address.clone()],
+            limits: vec![limit, self.limit(RateLimit::Address, address)],
             abuse: Some(self.abuse_policy()),
             now: self.now(),
         };

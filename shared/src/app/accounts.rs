@@ -448,7 +448,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        domain::{Captcha, CaptchaId},
+        domain::{Captcha, CaptchaId, CaptchaKind},
     };
 
     fn given(phone: &str, captcha: Option<CaptchaAnswer>) -> Credentials {
@@ -487,12 +487,13 @@ mod tests {
         let right_answer = async || {
             let captcha = Captcha {
                 captcha_id: CaptchaId::new(app.now(), &app.ten()),
+                kind: CaptchaKind::Image,
                 purpose: CaptchaPurpose::Login,
-                answer: "kpt4x".to_owned(),
+                secret: "kpt4x".to_owned(),
                 expires_at: app.now().plus_ms(60_000),
             };
             app.ports.captchas.put(&captcha, app.now()).await.unwrap();
-            Some(CaptchaAnswer { captcha_id: captcha.captcha_id, answer: captcha.answer })
+            Some(CaptchaAnswer { captcha_id: captcha.captcha_id, answer: captcha.secret })
         };
 
         let held = app.passwords.hold_all();

@@ -5,11 +5,11 @@ use std::sync::LazyLock;
 use metrics::Counter;
 use subtle::ConstantTimeEq as _;
 
-use super::{App, Client, limits::RateLimit};
+use super::{App, Caller, Client, SessionClaims, limits::RateLimit};
 use crate::{
-    api::DrawnCaptcha,
+    api::{DrawnCaptcha, KindWord},
     config::CaptchaMode,
-    domain::{AddressPrefix, Captcha, CaptchaId, CaptchaPurpose},
+    domain::{AddressPrefix, Captcha, CaptchaId, CaptchaKind, CaptchaPurpose, SaleId},
     metrics::{CAPTCHA_ANSWERS, CAPTCHAS_DRAWN, Outcomes},
     problem::Problem,
 };
@@ -34,17 +34,43 @@ impl CaptchaAnswer {
     }
 }
 
+impl CaptchaPurpose {
+    /// A ticket of the caller for the sale.
+    #[must_use]
+    pub const fn of(caller: &Caller, sale_id: SaleId) -> Self {
+        let SessionClaims { user_id, session_id, .. } = caller.session;
+        Self::Purchase { user_id, session_id, sale_id }
+    }
+}
+
 impl App {
-    /// Draws a captcha.
+    /// A captcha for registration and sign-in.
     ///
     /// # Errors
     /// `rate-limited`, `banned`.
-    pub async fn draw_captcha(
+    pub async fn draw_login_captcha(&self, client: &Client) -> Result<DrawnCaptcha, Problem> {
+        self.enter_anonymous(client, RateLimit::Captcha, None).await?;
+        self.make_captcha(client, CaptchaPurpose::Login).await
+    }
+
+    /// A captcha for the caller's ticket of a sale.
+    ///
+    /// # Errors
+    /// `unauthenticated`, `rate-limited`, `banned`.
+    pub async fn draw_purchase_captcha(
+        &self,
+        caller: &Caller,
+        sale_id: SaleId,
+    ) -> Result<DrawnCaptcha, Problem> {
+        self.enter_at_address(caller, RateLimit::Captcha).await?;
+        self.make_captcha(&caller.client, CaptchaPurpose::of(caller, sale_id)).await
+    }
+
+    async fn make_captcha(
         &self,
         client: &Client,
         purpose: CaptchaPurpose,
     ) -> Result<DrawnCaptcha, Problem> {
-        self.enter_anonymous(client, RateLimit::Captcha, None).await?;
         let drawn = self
             .studio
             .draw(AddressPrefix::of(client.address))
@@ -53,15 +79,17 @@ impl App {
         let now = self.now();
         let captcha = Captcha {
             captcha_id: CaptchaId::new(now, &self.ten()),
+            kind: CaptchaKind::Image,
             purpose,
-            answer: drawn.answer,
+            secret: drawn.answer,
             expires_at: now.plus_ms(self.config.captchas.ms()),
         };
         self.ports.captchas.put(&captcha, now).await?;
         DRAWN.increment(1);
         Ok(DrawnCaptcha {
             captcha_id: captcha.captcha_id,
-            image: drawn.image,
+            kind: KindWord::Image,
+            image: Some(drawn.image),
             expires_at: captcha.expires_at,
         })
     }
@@ -79,7 +107,7 @@ impl App {
         let captcha =
             self.ports.captchas.peek(captcha_id, self.now()).await?.ok_or(Problem::CaptchaGone)?;
         let spoken =
-            self.studio.speak(AddressPrefix::of(client.address), captcha_id, captcha.answer).await;
+            self.studio.speak(AddressPrefix::of(client.address), captcha_id, captcha.secret).await;
         spoken.inspect_err(|problem| self.note_refused(problem, client, None))
     }
 
@@ -116,7 +144,7 @@ impl App {
             .filter(|char| !char.is_whitespace())
             .flat_map(char::to_lowercase)
             .collect();
-        let right = typed.as_bytes().ct_eq(captcha.answer.as_bytes());
+        let right = typed.as_bytes().ct_eq(captcha.secret.as_bytes());
         if bool::from(right) { Ok(()) } else { Err(Problem::CaptchaWrong) }
     }
 }

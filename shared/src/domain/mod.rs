@@ -29,7 +29,7 @@ pub use admission::{
     AdmissionDecision, AdmissionState, AdmissionView, Availability, Reservation, ReservationPage,
 };
 pub use ban::{Ban, KeptBan};
-pub use captcha::{Captcha, CaptchaPurpose};
+pub use captcha::{Captcha, CaptchaKind, CaptchaPurpose, NoPurpose};
 pub use gate::{AbusePolicy, GateDecision, GateRequest, GateView, LimitCheck};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
 pub use ids::{CaptchaId, IdError, OrderId, SaleId, SessionId, UserId};

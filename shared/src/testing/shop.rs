@@ -17,7 +17,7 @@ use axum::{
 };
 use serde_json::Value;
 
-use super::{ManualClock, START, order_id, session_id, user_id};
+use super::{ManualClock, START, captcha_id, order_id, session_id, user_id};
 use crate::{
     adapters::{
         memory::{MemoryAdmission, MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks},
@@ -27,7 +27,10 @@ use crate::{
     api::{NewBan, NewSale, SignedIn},
     app::{Admin, App, Caller, CaptchaAnswer, Client, Credentials, SessionClaims, Swept},
     config::Config,
-    domain::{CaptchaPurpose, OrderId, OrderStatus, Phone, Role, SaleId, Session, Timestamp},
+    domain::{
+        Captcha, CaptchaKind, CaptchaPurpose, OrderId, OrderStatus, Phone, Role, SaleId, Session,
+        Timestamp,
+    },
     http::{Routes, TraceSource, answer, endpoints::Endpoints},
     ports::{CaptchaArtist, OrderSource as _, Ports, Random, Stored},
     private_files::Loose,
@@ -253,10 +256,30 @@ impl Shop {
         shoppers
     }
 
-    /// A captcha for the purpose, and its answer.
-    pub async fn captcha(&self, purpose: CaptchaPurpose) -> CaptchaAnswer {
-        let drawn = self.app.draw_captcha(&self.client, purpose).await.unwrap();
+    /// A captcha for registration and sign-in, and its answer.
+    pub async fn login_captcha(&self) -> CaptchaAnswer {
+        let drawn = self.app.draw_login_captcha(&self.client).await.unwrap();
         CaptchaAnswer { captcha_id: drawn.captcha_id, answer: KnownAnswer::TEXT.to_owned() }
+    }
+
+    /// A captcha for the caller's ticket of a sale, and its answer.
+    pub async fn purchase_captcha(&self, who: &Caller, sale: SaleId) -> CaptchaAnswer {
+        let drawn = self.app.draw_purchase_captcha(who, sale).await.unwrap();
+        CaptchaAnswer { captcha_id: drawn.captcha_id, answer: KnownAnswer::TEXT.to_owned() }
+    }
+
+    /// A captcha for any purpose, stored without being drawn, and its answer.
+    pub async fn captcha_for(&self, purpose: CaptchaPurpose) -> CaptchaAnswer {
+        let now = self.app.now();
+        let captcha = Captcha {
+            captcha_id: captcha_id(),
+            kind: CaptchaKind::Image,
+            purpose,
+            secret: KnownAnswer::TEXT.to_owned(),
+            expires_at: now.plus_ms(60_000),
+        };
+        self.app.ports.captchas.put(&captcha, now).await.unwrap();
+        CaptchaAnswer { captcha_id: captcha.captcha_id, answer: captcha.secret }
     }
 
     /// Bans a user, an address or a phone for an hour.

@@ -5,7 +5,7 @@
 //!
 //! | program | Redis | database | RabbitMQ | answers while only these are up |
 //! |---|---|---|---|---|
-//! | `captcha` | gate, captchas | - | - | Redis: everything |
+//! | `captcha` | gate, captchas | sessions that Redis lacks | - | Redis: everything, for sessions that are in Redis |
 //! | `login` | gate, sessions, captchas | users, sessions, bans | - | Redis, database: everything |
 //! | `sales` | gate, cache, figures | sales | - | Redis: pages that are in its cache; Redis, database: everything |
 //! | `seckill` | gate, admission, cache | data that Redis lacks: sessions, sales, orders after a rebuild | orders | Redis: tickets; Redis, RabbitMQ: orders, of sales and sessions that are in Redis |
@@ -16,7 +16,7 @@
 //! | emulator | everything | everything | everything | sales in memory |
 //!
 //! In the development profile without configured signing keys, `login`, `seckill`, `order-status`
-//! and `admin` also need the database, which stores the keys.
+//! and `admin` also need the database, which stores the keys, and `captcha` does for purchases.
 
 /// A program, for [`super::connect_for`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -225,7 +225,7 @@ async fn gate_leaves_nothing_behind() {
     }
     let expected = ["ban", "bans", "cache", "failures", "fence", "limit", "sessions", "strikes"];
     assert_eq!(
-        kinds.into_iter().filter(|kind| kind != "lock" && kind != "captcha").collect::<Vec<_>>(),
+        kinds.into_iter().filter(|kind| kind != "lock" && kind != "challenge").collect::<Vec<_>>(),
         expected
     );
 }

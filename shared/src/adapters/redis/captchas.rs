@@ -7,7 +7,7 @@ use redis::Cmd;
 
 use super::{Redis, keys::life_ms, script::Script};
 use crate::{
-    domain::{Captcha, CaptchaId, CaptchaPurpose, Timestamp},
+    domain::{Captcha, CaptchaId, CaptchaKind, Timestamp},
     ports::{Captchas, StoreError, Stored},
 };
 
@@ -18,10 +18,11 @@ static TAKE: LazyLock<Script> =
 impl Captchas for Redis {
     async fn put(&self, captcha: &Captcha, now: Timestamp) -> Stored<()> {
         let text = format!(
-            "{} {} {}",
-            captcha.purpose.as_str(),
+            "{} {} {} {}",
+            captcha.kind.as_str(),
+            captcha.purpose,
             captcha.expires_at.epoch_ms(),
-            captcha.answer
+            captcha.secret
         );
         let life = life_ms(captcha.expires_at, now);
         self.command(
@@ -45,20 +46,18 @@ impl Captchas for Redis {
     }
 }
 
-/// Parses a captcha from `PURPOSE END ANSWER`. `None` when it has expired.
+/// Parses a captcha from `KIND PURPOSE END SECRET`. `None` when it has expired.
 fn read(captcha_id: CaptchaId, text: Option<String>, now: Timestamp) -> Stored<Option<Captcha>> {
     let Some(text) = text else { return Ok(None) };
     let parse = || {
-        let mut words = text.splitn(3, ' ');
-        let purpose = match words.next()? {
-            "login" => CaptchaPurpose::Login,
-            "purchase" => CaptchaPurpose::Purchase,
-            _ => return None,
-        };
+        let mut words = text.splitn(4, ' ');
+        let kind = words.next()?;
+        let kind = CaptchaKind::ALL.into_iter().find(|known| known.as_str() == kind)?;
+        let purpose = words.next()?.parse().ok()?;
         let expires_at = Timestamp::from_epoch_ms(words.next()?.parse().ok()?);
-        Some(Captcha { captcha_id, purpose, answer: words.next()?.to_owned(), expires_at })
+        Some(Captcha { captcha_id, kind, purpose, secret: words.next()?.to_owned(), expires_at })
     };
-    // The error does not repeat the text, because that holds the answer.
+    // The error does not repeat the text, because that holds the secret.
     let captcha = parse().ok_or_else(|| StoreError::Corrupt {
         store: "Redis",
         cause: format!("captcha {captcha_id} can't be read"),

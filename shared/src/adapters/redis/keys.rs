@@ -11,7 +11,7 @@
 //! | `limit:NAME:{SUBJECT}` | string | GCRA's theoretical arrival time, epoch µs | a full burst's time, within which it lies in the past |
 //! | `strikes:{SUBJECT}` | string | `COUNT END`: refusals within the window, its end in epoch ms | end of the window |
 //! | `failures:{SUBJECT}` | string | `COUNT END`, likewise | end of the window |
-//! | `captcha:{ID}` | string | `PURPOSE END ANSWER` | end |
+//! | `challenge:{ID}` | string | `KIND PURPOSE END SECRET` of a captcha | end |
 //! | `bans:put:{bans}` | sorted set | `SUBJECT` by its ban's creation, epoch ms | none; ended bans are removed when others are created |
 //! | `bans:ending:{bans}` | sorted set | `SUBJECT` by the end of its ban, epoch ms; none without end | likewise |
 //! | `bans:loaded:{bans}` | string | `loaded` once the operators' bans are restored, before that the token of the process that restores them | none |
@@ -78,7 +78,7 @@ impl Redis {
     }
 
     pub(super) fn captcha_key(&self, captcha_id: CaptchaId) -> String {
-        self.named(format_args!("captcha:{{{captcha_id}}}"))
+        self.named(format_args!("challenge:{{{captcha_id}}}"))
     }
 
     /// The indexes of bans: by creation time, and by end.
