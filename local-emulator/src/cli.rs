@@ -96,7 +96,11 @@ pub enum ServersWord {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum CaptchaWord {
+    /// Letters, drawn and spoken
     Image,
+    /// A proof of work, which the browser does by itself
+    Work,
+    /// None: lets robots in
     Off,
 }
 

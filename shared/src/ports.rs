@@ -12,11 +12,11 @@ use async_trait::async_trait;
 
 use crate::domain::{
     AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Ban, Captcha, CaptchaId,
-    ConsumerProgress, ConsumerReport, CreationKey, DeadLetter, Delivery, GateDecision, GateRequest,
-    KeptBan, KeptSession, Lease, Opening, Order, OrderId, Phone, QueueBacklog, QueueDepth,
-    Recorded, Reservation, ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated, SaleId,
-    SaleTally, SaleTerms, Session, SessionId, Subject, TicketClaims, Timestamp, Transition,
-    Unrecordable, User, UserChange, UserCreated, UserId,
+    ChallengeLevel, ConsumerProgress, ConsumerReport, CreationKey, DeadLetter, Delivery,
+    GateDecision, GateRequest, KeptBan, KeptLevel, KeptSession, Lease, Opening, Order, OrderId,
+    Phone, QueueBacklog, QueueDepth, Recorded, Reservation, ReservationPage, Sale, SaleChange,
+    SaleChanged, SaleCreated, SaleId, SaleTally, SaleTerms, Session, SessionId, Subject,
+    TicketClaims, Timestamp, Transition, Unrecordable, User, UserChange, UserCreated, UserId,
 };
 
 /// A store's failure, classified by what the caller can do about it.
@@ -272,6 +272,15 @@ pub trait BanLedger: Send + Sync {
     /// Deletes bans that had expired or been lifted at `before` and are no longer due to be copied,
     /// at most `limit`. Returns how many.
     async fn delete_over(&self, before: Timestamp, limit: u32) -> Stored<u32>;
+}
+
+/// The level of proofs of work, as the ledger keeps it. Instances cache it.
+#[async_trait]
+pub trait ChallengeLevels: Send + Sync {
+    /// The level. `None` when it was never set.
+    async fn get(&self) -> Stored<Option<KeptLevel>>;
+    /// Sets the level and returns it as it is kept now. Each call raises the version.
+    async fn set(&self, level: ChallengeLevel, now: Timestamp) -> Stored<KeptLevel>;
 }
 
 /// Signing keys kept in the ledger, so that several processes share the keys generated in the
@@ -581,6 +590,7 @@ pub struct Ports {
     pub sales: Arc<dyn Sales>,
     pub orders: Arc<dyn OrderLedger>,
     pub signing_keys: Arc<dyn SigningKeys>,
+    pub challenge_levels: Arc<dyn ChallengeLevels>,
     pub gate: Arc<dyn Gate>,
     pub session_ledger: Arc<dyn SessionLedger>,
     pub ban_ledger: Arc<dyn BanLedger>,

@@ -22,9 +22,9 @@ use crate::{
     config::{Config, ServersMode},
     domain::schema::{Migrated, Schema},
     ports::{
-        Admission, Background, BanLedger, Blacklist, Cache, Captchas, ConsumerReports, DeadLetters,
-        Failures, Gate, Health, LedgerClock, Locks, OrderLedger, OrderQueue, OrderSource, Ports,
-        Sales, SessionLedger, Sessions, SigningKeys, Users,
+        Admission, Background, BanLedger, Blacklist, Cache, Captchas, ChallengeLevels,
+        ConsumerReports, DeadLetters, Failures, Gate, Health, LedgerClock, Locks, OrderLedger,
+        OrderQueue, OrderSource, Ports, Sales, SessionLedger, Sessions, SigningKeys, Users,
     },
 };
 
@@ -73,6 +73,7 @@ struct Ledger {
     sales: Arc<dyn Sales>,
     orders: Arc<dyn OrderLedger>,
     signing_keys: Arc<dyn SigningKeys>,
+    challenge_levels: Arc<dyn ChallengeLevels>,
     clock: Arc<dyn LedgerClock>,
     health: Arc<dyn Health>,
     background: Option<Background>,
@@ -136,6 +137,7 @@ pub async fn connect_for(config: &Config, program: Program) -> Result<Ports, Wir
         sales: ledger.sales,
         orders: ledger.orders,
         signing_keys: ledger.signing_keys,
+        challenge_levels: ledger.challenge_levels,
         gate: front.gate,
         session_ledger: ledger.session_ledger,
         ban_ledger: ledger.ban_ledger,
@@ -280,7 +282,15 @@ fn no_queue() -> Queue {
 }
 
 fn whole_ledger<
-    T: Users + SessionLedger + BanLedger + Sales + OrderLedger + SigningKeys + Health + 'static,
+    T: Users
+        + SessionLedger
+        + BanLedger
+        + Sales
+        + OrderLedger
+        + SigningKeys
+        + ChallengeLevels
+        + Health
+        + 'static,
 >(
     store: Arc<T>,
     clock: Arc<dyn LedgerClock>,
@@ -292,6 +302,7 @@ fn whole_ledger<
         sales: Arc::clone(&store) as _,
         orders: Arc::clone(&store) as _,
         signing_keys: Arc::clone(&store) as _,
+        challenge_levels: Arc::clone(&store) as _,
         clock,
         health: store,
         background: None,

@@ -1,8 +1,9 @@
-//! The operator's endpoints: sales, parked messages and the blacklist.
+//! The operator's endpoints: sales, parked messages, the blacklist and the challenge level.
 
 use flashsale::{
     api::{
-        BanOffset, BanPage, BanView, LiftBan, NewBan, NewSale, ParkedList, SaleBooks, SaleStats,
+        BanOffset, BanPage, BanView, ChallengeLevelChange, ChallengeLevelView, LiftBan, NewBan,
+        NewSale, ParkedList, SaleBooks, SaleStats,
     },
     app::{Admin, App},
     domain::{IdempotencyKey, Sale, SaleChange, SaleId},
@@ -14,7 +15,7 @@ use flashsale::{
             http::{StatusCode, header},
             response::IntoResponse,
         },
-        endpoints::{Endpoint, Endpoints, delete, get, patch, post},
+        endpoints::{Endpoint, Endpoints, delete, get, patch, post, put},
     },
     problem::{Problem, ProblemKind},
 };
@@ -35,6 +36,8 @@ pub fn endpoints() -> Endpoints {
             get_blacklist(),
             post_blacklist(),
             delete_blacklist(),
+            get_challenge_level(),
+            put_challenge_level(),
         ],
     )
 }
@@ -220,6 +223,37 @@ async fn lift(
     Ok(StatusCode::NO_CONTENT)
 }
 
+fn get_challenge_level() -> Endpoint {
+    get("/api/admin/challenge-level", challenge_level)
+        .called("challenge_level", "How hard proofs of work are.")
+        .admin()
+        .gives::<ChallengeLevelView>(200, "The level.")
+}
+
+async fn challenge_level(
+    State(app): State<App>,
+    admin: Admin,
+) -> HandlerResult<Json<ChallengeLevelView>> {
+    Ok(Json(app.challenge_level(&admin).await?))
+}
+
+fn put_challenge_level() -> Endpoint {
+    put("/api/admin/challenge-level", set_challenge_level)
+        .called("set_challenge_level", "Makes proofs of work harder, or as hard as usual again.")
+        .about("All instances follow within a second. With other captchas than `work` it changes nothing.")
+        .admin()
+        .body::<ChallengeLevelChange>()
+        .gives::<ChallengeLevelView>(200, "The level as it is now.")
+}
+
+async fn set_challenge_level(
+    State(app): State<App>,
+    admin: Admin,
+    Body(change): Body<ChallengeLevelChange>,
+) -> HandlerResult<Json<ChallengeLevelView>> {
+    Ok(Json(app.set_challenge_level(&admin, change.level).await?))
+}
+
 #[cfg(test)]
 mod tests {
     use flashsale::{
@@ -400,6 +434,24 @@ mod tests {
         change(json!({ "per_user_limit": 3 })).await.expect(200);
         invalid(change(json!({ "per_user_limit": 1 })).await, "per_user_limit");
         invalid(change(json!({ "stock": 0 })).await, "stock");
+    }
+
+    #[tokio::test]
+    async fn the_challenge_level_is_read_and_set() {
+        let shop = Shop::without_captchas().await;
+        let (site, token) = (shop.serve(endpoints()), shop.admin_token().await);
+        let path = "/api/admin/challenge-level";
+        let level = async || site.get(path, Some(&token)).await.expect(200).json();
+        assert_eq!(level().await, json!({ "level": "normal", "changed_at": null }));
+        let set = async |body: Value| site.call("PUT", path, Some(&token), body).await;
+        for word in ["under_attack", "normal"] {
+            let now = json!({ "level": word, "changed_at": shop.app.now() });
+            assert_eq!(set(json!({ "level": word })).await.expect(200).json(), now);
+            assert_eq!(level().await, now);
+        }
+        for wrong in [json!({}), json!({ "level": "high" }), json!({ "level": 1 })] {
+            invalid(set(wrong).await, "level");
+        }
     }
 
     #[tokio::test]

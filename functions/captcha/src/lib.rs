@@ -21,7 +21,7 @@ use flashsale::{
 pub fn endpoints() -> Endpoints {
     Endpoints::new(
         "Captchas",
-        "Lives 120 seconds and can be answered once.",
+        "A captcha lives 120 seconds and can be answered once.",
         [post_captchas(), get_audio()],
     )
 }
@@ -30,10 +30,11 @@ fn post_captchas() -> Endpoint {
     post("/api/captchas", draw)
         .called("draw_captcha", "Draws a captcha.")
         .about(
-            "With purpose `purchase` it is bound to the user, the session and the sale: a session and `sale_id` are needed then.",
+            "`kind` says how it is answered: by the letters in the picture, or by a proof of work, for which ALTCHA's payload \
+             is the answer. With purpose `purchase` it is bound to the user, the session and the sale: a session and `sale_id` are needed then.",
         )
         .body::<DrawCaptcha>()
-        .gives::<DrawnCaptcha>(201, "The captcha; `image` is a PNG as a `data:` URI.")
+        .gives::<DrawnCaptcha>(201, "The captcha. Which fields it has depends on its `kind`.")
         .refuses(&[ProblemKind::Unauthenticated, ProblemKind::Forbidden])
 }
 
@@ -135,6 +136,31 @@ mod tests {
         site.post("/api/captchas", Some(&token), body()).await.refused(401, "unauthenticated");
         // A page with an ended session can still sign in.
         site.post("/api/captchas", Some(&token), json!({ "purpose": "login" })).await.expect(201);
+    }
+
+    #[tokio::test]
+    async fn a_proof_of_work_is_the_challenge_of_altcha_and_has_no_sound() {
+        let shop = Shop::open(&[("CAPTCHA", "work"), ("CAPTCHAS__WORK__ROUNDS", "100")]).await;
+        let site = shop.serve(endpoints());
+        let drawn = ask(&site).await.expect(201).json();
+        let members: Vec<&String> = drawn.as_object().unwrap().keys().collect();
+        assert_eq!(members, ["captcha_id", "expires_at", "kind", "parameters", "signature"]);
+        let members: Vec<&String> = drawn["parameters"].as_object().unwrap().keys().collect();
+        let expected = [
+            "algorithm",
+            "cost",
+            "data",
+            "expiresAt",
+            "keyLength",
+            "keyPrefix",
+            "keySignature",
+            "nonce",
+            "salt",
+        ];
+        assert_eq!(members, expected);
+        assert_eq!(drawn["parameters"]["cost"], 100);
+        let id = drawn["captcha_id"].as_str().unwrap().parse().unwrap();
+        site.get(&audio(id), None).await.refused(410, "captcha-gone");
     }
 
     #[tokio::test]

@@ -39,8 +39,8 @@ export function credentialsForm({ label, isNew, send }) {
     if (body.phone.trim() === "") return missing(phone, "phone.missing");
     if (body.password === "") return missing(password, "password.missing");
     if (place.contains(own.element)) {
-      Object.assign(body, own.answer());
-      if (own.control.value.trim() === "") return missing({ control: own.control, refuse: own.mark }, "captcha.missing");
+      if (!own.isAnswered()) return;
+      Object.assign(body, await own.answer());
     }
     try {
       await send(body, told);

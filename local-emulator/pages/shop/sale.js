@@ -111,7 +111,7 @@ async function showTrouble(error) {
 
 const GIVEN_UP = Symbol("given up");
 
-// Shows a captcha beside the button until it is answered.
+// Shows a captcha beside the button until it is answered, by the visitor or by the browser itself.
 function askCaptcha(wrong) {
   return new Promise((resolve, reject) => {
     let asked = captchaPlace.captcha;
@@ -119,6 +119,7 @@ function askCaptcha(wrong) {
       asked = captcha({ purpose: "purchase", sale_id: saleId });
       captchaPlace.captcha = asked;
     }
+    const send = el("button", { type: "submit", class: "btn btn-primary", id: "captcha-send" }, t("captcha.send"));
     const form = el(
       "form",
       { novalidate: true },
@@ -126,7 +127,7 @@ function askCaptcha(wrong) {
       el(
         "div",
         { class: "d-flex flex-wrap gap-2" },
-        el("button", { type: "submit", class: "btn btn-primary", id: "captcha-send" }, t("captcha.send")),
+        send,
         button("outline-secondary", t("captcha.give-up"), () => {
           drop(saleId);
           reject(GIVEN_UP);
@@ -137,18 +138,22 @@ function askCaptcha(wrong) {
       "submit",
       (event) => {
         event.preventDefault();
-        if (asked.control.value.trim() === "") {
-          asked.mark(t("captcha.missing"));
-          asked.control.focus();
-          return;
-        }
+        if (!asked.isAnswered()) return;
         form.inert = true;
         resolve(asked.answer());
       },
     );
     captchaPlace.replaceChildren(form);
-    say(status, t("captcha.now"));
-    (wrong === null ? asked.draw() : asked.refuse(wrong)).then(() => asked.control.focus());
+    send.hidden = !asked.needsVisitor();
+    (wrong === null ? asked.draw() : asked.refuse(wrong)).then(() => {
+      send.hidden = !asked.needsVisitor();
+      if (asked.needsVisitor()) {
+        say(status, t("captcha.now"));
+        asked.focus();
+      } else {
+        resolve(asked.answer());
+      }
+    });
   });
 }
 

@@ -15,7 +15,7 @@ use rust_embed::RustEmbed;
 
 /// The pages' content security policy: nothing inline and nothing from other sites, except
 /// pictures, whose addresses operators choose. `blob:` is for sound that a page has fetched.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: https:; connect-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self' data: https:; connect-src 'self'; \
                       media-src 'self' blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// Browsers may cache the file, but revalidate it each time: 304 if nothing has changed.

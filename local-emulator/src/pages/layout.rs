@@ -48,7 +48,7 @@ impl Page<'_> {
             .map(|path| format!("<link rel=\"modulepreload\" href=\"{}\">", address(path)))
             .collect();
         let html = layout
-            .replace("{captcha}", if site.captcha { "on" } else { "off" })
+            .replace("{captcha}", site.captcha)
             .replace("{assets}", address("").trim_end_matches('/'))
             .replace("{styles}", &styles)
             .replace("{preloads}", &preloads)

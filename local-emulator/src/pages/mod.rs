@@ -24,14 +24,14 @@ use axum::{
     routing::get,
 };
 use flashsale::{
-    config::{CaptchaMode, Config},
+    config::Config,
     problem::{EXPLAINED, Explained, Problem},
 };
 
 use layout::Page;
 
 pub fn router(config: &Config) -> Router {
-    let site = Site { captcha: config.captcha == CaptchaMode::Image, made: Arc::default() };
+    let site = Site { captcha: config.captcha.as_str(), made: Arc::default() };
     let (list, one) = (site.clone(), site.clone());
     Router::new()
         .route("/", get(site.page("shop/sales.js")))
@@ -54,9 +54,9 @@ pub fn router(config: &Config) -> Router {
 /// The part of the configuration that the pages need, and the rendered pages.
 #[derive(Clone)]
 struct Site {
-    /// Whether captchas are required. Without this a page would learn it only from a refused
+    /// Which captchas are required. Without this a page would learn it only from a refused
     /// request.
-    captcha: bool,
+    captcha: &'static str,
     /// The pages made so far, by address.
     made: Arc<Mutex<HashMap<&'static str, files::Ready>>>,
 }

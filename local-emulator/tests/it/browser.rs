@@ -83,6 +83,8 @@ scenarios! {
     trouble: Place::embedded();
     unpaid: Place::embedded().set("ORDERS__PAY_WITHIN_SECONDS", "6");
     captcha: Place::embedded().with_captchas();
+    work: Place::embedded().with_captchas_of("work").set("CAPTCHAS__WORK__ATTEMPTS_UNDER_ATTACK_MAX", "1500");
+    widget: Place::embedded().with_captchas_of("work");
     accessible: Place::embedded();
 }
 

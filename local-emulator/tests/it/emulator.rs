@@ -118,6 +118,11 @@ impl Place {
         std::fs::read_to_string(self.log.as_ref().expect("with_log")).unwrap()
     }
 
+    /// With captchas of a kind.
+    pub fn with_captchas_of(self, kind: &str) -> Self {
+        self.with_captchas().set("CAPTCHA", kind)
+    }
+
     /// With captchas, as by default.
     pub fn with_captchas(mut self) -> Self {
         self.flags.retain(|flag| flag != "--captcha" && flag != "off");

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::{CaptchaId, SaleId, Timestamp};
+use crate::domain::{
+    CaptchaId, CaptchaKind, ChallengeLevel, KeptLevel, SaleId, Timestamp, WorkParameters,
+};
 
 /// Asks for a captcha.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -29,19 +31,60 @@ pub enum PurposeWord {
 pub struct DrawnCaptcha {
     /// Send it with the answer.
     pub captcha_id: CaptchaId,
-    /// How it is answered, and so which of the further fields are there.
-    pub kind: KindWord,
-    /// With `image`: PNG as a data URI.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
     /// First instant at which it is expired.
     pub expires_at: Timestamp,
+    /// What is to be answered.
+    #[serde(flatten)]
+    pub challenge: CaptchaChallenge,
 }
 
-/// How a captcha is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the words of the API, see API.md")]
-pub enum KindWord {
-    Image,
+/// What is to be answered: which fields are there depends on the kind.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct CaptchaChallenge {
+    /// How the captcha is answered.
+    pub kind: CaptchaKind,
+    /// Kind `image`: PNG as a data URI.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Kind `work`: the challenge of ALTCHA's protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<WorkParameters>,
+    /// Kind `work`: the challenge's signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+}
+
+impl CaptchaChallenge {
+    /// A challenge without the fields of any kind.
+    pub(crate) const fn new(kind: CaptchaKind) -> Self {
+        Self { kind, image: None, parameters: None, signature: None }
+    }
+}
+
+/// The level of proofs of work.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ChallengeLevelView {
+    /// The level in force.
+    pub level: ChallengeLevel,
+    /// When it was set; `null` when it never was.
+    #[schema(required)]
+    pub changed_at: Option<Timestamp>,
+}
+
+impl From<Option<KeptLevel>> for ChallengeLevelView {
+    fn from(kept: Option<KeptLevel>) -> Self {
+        Self {
+            level: kept.map(|kept| kept.level).unwrap_or_default(),
+            changed_at: kept.map(|kept| kept.changed_at),
+        }
+    }
+}
+
+/// Sets the level of proofs of work.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "level": "under_attack" }))]
+#[expect(missing_docs, reason = "the fields of the API, see API.md")]
+pub struct ChallengeLevelChange {
+    pub level: ChallengeLevel,
 }

@@ -16,7 +16,10 @@ mod tickets;
 pub use accounts::{Account, CurrentSession, PasswordChange, Registered, SignedIn, UserView};
 pub use bans::{BanOffset, BanPage, BanView, LiftBan, NewBan};
 pub use books::{Finding, SaleBooks};
-pub use captchas::{DrawCaptcha, DrawnCaptcha, KindWord, PurposeWord};
+pub use captchas::{
+    CaptchaChallenge, ChallengeLevelChange, ChallengeLevelView, DrawCaptcha, DrawnCaptcha,
+    PurposeWord,
+};
 pub use dead_letters::{ParkedList, ParkedView};
 pub use orders::{OrderAccepted, OrderPage, OrderView, PlaceOrder};
 pub use sales::{ListedSale, NewSale, SaleList, SaleStats, SaleView};

@@ -1,16 +1,17 @@
-//! Captchas: drawn, spoken, and answered once.
+//! Captchas of every kind: made, bound to a purpose, and answered once.
 
 use std::sync::LazyLock;
 
 use metrics::Counter;
 use subtle::ConstantTimeEq as _;
 
-use super::{App, Caller, Client, SessionClaims, limits::RateLimit};
+use super::{App, Caller, Client, SessionClaims, limits::RateLimit, proof_of_work};
 use crate::{
-    api::{DrawnCaptcha, KindWord},
+    api::{CaptchaChallenge, DrawnCaptcha},
     config::CaptchaMode,
-    domain::{AddressPrefix, Captcha, CaptchaId, CaptchaKind, CaptchaPurpose, SaleId},
+    domain::{AddressPrefix, Captcha, CaptchaId, CaptchaKind, CaptchaPurpose, SaleId, Timestamp},
     metrics::{CAPTCHA_ANSWERS, CAPTCHAS_DRAWN, Outcomes},
+    ports::Random,
     problem::Problem,
 };
 
@@ -22,7 +23,7 @@ static ANSWERS: Outcomes = Outcomes::new(CAPTCHA_ANSWERS);
 pub struct CaptchaAnswer {
     /// The captcha's id.
     pub captcha_id: CaptchaId,
-    /// The text that the client read or heard; case and spaces are ignored.
+    /// Of an image, the text that the client read or heard; of a proof of work, ALTCHA's payload.
     pub answer: String,
 }
 
@@ -71,27 +72,48 @@ impl App {
         client: &Client,
         purpose: CaptchaPurpose,
     ) -> Result<DrawnCaptcha, Problem> {
-        let drawn = self
-            .studio
-            .draw(AddressPrefix::of(client.address))
-            .await
-            .inspect_err(|problem| self.note_refused(problem, client, None))?;
         let now = self.now();
-        let captcha = Captcha {
-            captcha_id: CaptchaId::new(now, &self.ten()),
-            kind: CaptchaKind::Image,
-            purpose,
-            secret: drawn.answer,
-            expires_at: now.plus_ms(self.config.captchas.ms()),
+        let captcha_id = CaptchaId::new(now, &self.ten());
+        let expires_at = now.plus_ms(self.config.captchas.ms());
+        let made = match self.config.captcha {
+            // While captchas are off, a client that asks for one all the same gets a picture.
+            CaptchaMode::Image | CaptchaMode::Off => self.draw_image(client).await,
+            CaptchaMode::Work => self.make_work(client, captcha_id, expires_at).await,
         };
+        let (secret, challenge) =
+            made.inspect_err(|problem| self.note_refused(problem, client, None))?;
+        let drawn = DrawnCaptcha { captcha_id, expires_at, challenge };
+        let captcha =
+            Captcha { captcha_id, kind: drawn.challenge.kind, purpose, secret, expires_at };
         self.ports.captchas.put(&captcha, now).await?;
         DRAWN.increment(1);
-        Ok(DrawnCaptcha {
-            captcha_id: captcha.captcha_id,
-            kind: KindWord::Image,
-            image: Some(drawn.image),
-            expires_at: captcha.expires_at,
-        })
+        Ok(drawn)
+    }
+
+    async fn draw_image(&self, client: &Client) -> Result<(String, CaptchaChallenge), Problem> {
+        let drawn = self.studio.draw(AddressPrefix::of(client.address)).await?;
+        let image = Some(drawn.image);
+        Ok((drawn.answer, CaptchaChallenge { image, ..CaptchaChallenge::new(CaptchaKind::Image) }))
+    }
+
+    async fn make_work(
+        &self,
+        client: &Client,
+        captcha_id: CaptchaId,
+        expires_at: Timestamp,
+    ) -> Result<(String, CaptchaChallenge), Problem> {
+        let settings = self.config.captchas.work;
+        let attempts_max = settings.attempts_max(self.level_in_force().await);
+        let make = move |random: &dyn Random| {
+            proof_of_work::make(captcha_id, expires_at, settings.rounds, attempts_max, random)
+        };
+        let made = self.studio.compute(AddressPrefix::of(client.address), make).await?;
+        let challenge = CaptchaChallenge {
+            parameters: Some(made.parameters),
+            signature: Some(made.signature),
+            ..CaptchaChallenge::new(CaptchaKind::Work)
+        };
+        Ok((made.secret, challenge))
     }
 
     /// The captcha's sound, as WAV.
@@ -104,8 +126,10 @@ impl App {
         captcha_id: CaptchaId,
     ) -> Result<Vec<u8>, Problem> {
         self.enter_anonymous(client, RateLimit::Captcha, None).await?;
-        let captcha =
-            self.ports.captchas.peek(captcha_id, self.now()).await?.ok_or(Problem::CaptchaGone)?;
+        let captcha = self.ports.captchas.peek(captcha_id, self.now()).await?;
+        let captcha = captcha
+            .filter(|captcha| captcha.kind == CaptchaKind::Image)
+            .ok_or(Problem::CaptchaGone)?;
         let spoken =
             self.studio.speak(AddressPrefix::of(client.address), captcha_id, captcha.secret).await;
         spoken.inspect_err(|problem| self.note_refused(problem, client, None))
@@ -138,13 +162,17 @@ impl App {
         if captcha.purpose != purpose {
             return Err(Problem::CaptchaGone);
         }
-        let typed: String = given
-            .answer
-            .chars()
-            .filter(|char| !char.is_whitespace())
-            .flat_map(char::to_lowercase)
-            .collect();
-        let right = typed.as_bytes().ct_eq(captcha.secret.as_bytes());
-        if bool::from(right) { Ok(()) } else { Err(Problem::CaptchaWrong) }
+        let right = match captcha.kind {
+            CaptchaKind::Image => is_spelled(&captcha.secret, &given.answer),
+            CaptchaKind::Work => proof_of_work::is_proved(&captcha.secret, &given.answer),
+        };
+        if right { Ok(()) } else { Err(Problem::CaptchaWrong) }
     }
+}
+
+/// Whether the typed text has these letters; case and spaces are ignored.
+fn is_spelled(letters: &str, typed: &str) -> bool {
+    let typed: String =
+        typed.chars().filter(|char| !char.is_whitespace()).flat_map(char::to_lowercase).collect();
+    typed.as_bytes().ct_eq(letters.as_bytes()).into()
 }

@@ -10,6 +10,7 @@ mod audit;
 mod bans;
 mod captcha_pool;
 mod captchas;
+mod challenge_level;
 mod checkout;
 mod clock_check;
 mod dead_letters;
@@ -19,6 +20,7 @@ mod local_cache;
 mod order_lookup;
 mod orders;
 mod passwords;
+mod proof_of_work;
 mod publisher;
 mod recording;
 mod refusal_cache;
@@ -49,6 +51,7 @@ use crate::{
     security,
 };
 use captcha_pool::Studio;
+use challenge_level::LevelMemory;
 use clock_check::ClockMemory;
 use dead_letters::ParkedLately;
 use order_lookup::OrderMemory;
@@ -76,6 +79,7 @@ pub struct Inner {
     ticket_keys: Arc<Keys>,
     passwords: Arc<Passwords>,
     studio: Studio,
+    level: Arc<LevelMemory>,
     refusals: Arc<Refusals>,
     refused: Arc<security::Refused>,
     catalog: Arc<Catalog>,
@@ -131,6 +135,7 @@ impl App {
             ticket_keys: Arc::new(ticket_keys),
             passwords: Arc::new(passwords),
             studio,
+            level: Arc::default(),
             refusals: Arc::new(refusals),
             refused: Arc::new(refused),
             catalog: Arc::new(catalog),

@@ -34,7 +34,7 @@ use toml::Table;
 
 pub use abuse::Abuse;
 pub use cache::CacheTimes;
-pub use captchas::Captchas;
+pub use captchas::{Captchas, WorkCaptchas};
 pub use error::ConfigError;
 pub use functions::FunctionSettings;
 pub use gateway::Gateway;

@@ -27,7 +27,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         return Err(bad("ticket_keys", KEY_NEEDED));
     }
     if config.captcha == CaptchaMode::Off {
-        return Err(bad("captcha", "the production profile needs \"image\""));
+        return Err(bad("captcha", "the production profile needs \"image\" or \"work\""));
     }
     if config.cookie_secure == CookieSecure::Never {
         return Err(bad("cookie_secure", "the production profile needs \"auto\" or \"always\""));

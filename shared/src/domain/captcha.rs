@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+
 use super::{CaptchaId, SaleId, SessionId, Timestamp, UserId};
 
 /// What a captcha was made for; it is valid for nothing else.
@@ -67,23 +70,64 @@ impl std::str::FromStr for CaptchaPurpose {
 }
 
 /// How a captcha is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum CaptchaKind {
     /// By the letters that are drawn and spoken.
     Image,
+    /// By a proof of work.
+    Work,
 }
 
 impl CaptchaKind {
     /// Every kind.
-    pub const ALL: [Self; 1] = [Self::Image];
+    pub const ALL: [Self; 2] = [Self::Image, Self::Work];
 
     /// The name in the API and in the stores.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Image => "image",
+            Self::Work => "work",
         }
     }
+}
+
+/// The parameters of a proof of work, as ALTCHA's protocol writes them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkParameters {
+    /// How a key is derived from a number.
+    pub algorithm: String,
+    /// The captcha's id.
+    #[serde(rename = "data", serialize_with = "as_data")]
+    #[schema(value_type = WorkData)]
+    pub captcha_id: CaptchaId,
+    /// Rounds of one derivation.
+    pub cost: u32,
+    /// When the captcha expires, in whole seconds since 1970.
+    pub expires_at: i64,
+    /// Bytes of a derived key.
+    pub key_length: usize,
+    /// How the key begins that is searched for, hexadecimal.
+    pub key_prefix: String,
+    /// A signature of that key, for the server.
+    pub key_signature: String,
+    /// Random bytes in front of the number, hexadecimal.
+    pub nonce: String,
+    /// The salt of the derivation, hexadecimal.
+    pub salt: String,
+}
+
+/// What a challenge carries along.
+#[derive(Serialize, ToSchema)]
+pub struct WorkData {
+    /// The captcha's id.
+    captcha_id: CaptchaId,
+}
+
+fn as_data<S: Serializer>(captcha_id: &CaptchaId, to: S) -> Result<S::Ok, S::Error> {
+    WorkData { captcha_id: *captcha_id }.serialize(to)
 }
 
 /// A captcha that waits for its answer. `Debug` hides the secret.
@@ -95,7 +139,7 @@ pub struct Captcha {
     pub kind: CaptchaKind,
     /// What it is valid for.
     pub purpose: CaptchaPurpose,
-    /// What an answer is checked with: of an image, the letters.
+    /// What an answer is checked with. Image: the letters. Work: the key that signed the challenge.
     pub secret: String,
     /// First instant at which it is expired.
     pub expires_at: Timestamp,

@@ -6,6 +6,7 @@
 mod admission;
 mod ban;
 mod captcha;
+mod challenge_level;
 mod gate;
 mod idempotency;
 mod ids;
@@ -29,7 +30,8 @@ pub use admission::{
     AdmissionDecision, AdmissionState, AdmissionView, Availability, Reservation, ReservationPage,
 };
 pub use ban::{Ban, KeptBan};
-pub use captcha::{Captcha, CaptchaKind, CaptchaPurpose, NoPurpose};
+pub use captcha::{Captcha, CaptchaKind, CaptchaPurpose, NoPurpose, WorkData, WorkParameters};
+pub use challenge_level::{ChallengeLevel, KeptLevel};
 pub use gate::{AbusePolicy, GateDecision, GateRequest, GateView, LimitCheck};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
 pub use ids::{CaptchaId, IdError, OrderId, SaleId, SessionId, UserId};

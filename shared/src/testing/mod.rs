@@ -5,11 +5,13 @@
 mod clock;
 pub mod contract;
 mod data;
+mod proof;
 mod proxy;
 pub mod runtime_api;
 mod shop;
 
 pub use clock::ManualClock;
 pub use data::*;
+pub use proof::work_answer;
 pub use proxy::{Fault, FaultProxy};
 pub use shop::{KnownAnswer, PASSWORD, Reply, Shop, Site, TempDir, admin, client_at};

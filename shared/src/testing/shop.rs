@@ -165,6 +165,7 @@ impl Shop {
             sales: shared.clone(),
             orders: shared.clone(),
             signing_keys: shared.clone(),
+            challenge_levels: shared.clone(),
             gate: gate.clone(),
             sessions: gate.clone(),
             blacklist: gate.clone(),

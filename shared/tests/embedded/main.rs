@@ -6,6 +6,7 @@ mod accounts;
 mod admission;
 mod app;
 mod buying;
+mod challenges;
 mod finding;
 mod flood;
 mod gate;

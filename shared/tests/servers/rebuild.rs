@@ -71,6 +71,7 @@ impl Two {
                 sales: ledger.clone(),
                 orders: ledger.clone(),
                 signing_keys: ledger.clone(),
+                challenge_levels: ledger.clone(),
                 gate: gate.clone(),
                 sessions: gate.clone(),
                 blacklist: gate.clone(),

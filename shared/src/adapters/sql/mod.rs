@@ -13,6 +13,7 @@
 //!   other rows too.
 
 mod bans;
+mod challenge_level;
 mod keys;
 mod locking;
 mod orders;

@@ -22,7 +22,7 @@ macro_rules! contract_tests {
     };
     (ledger $attributes:tt $new:expr) => {
         $crate::contract_tests! { @each ledger $attributes $new;
-            users kept_sessions session_races kept_bans sales signing_keys recording payment
+            users kept_sessions session_races kept_bans sales signing_keys challenge_level recording payment
             cancellation expiry expiry_by_sale stock_return tally paging recording_races ending_races
             health
         }

@@ -1,5 +1,5 @@
 //! Suites of the ledger ports: `Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`,
-//! `SigningKeys`.
+//! `SigningKeys`, `ChallengeLevels`.
 //!
 //! Suites tolerate other users of the same ledger, except that `expire_due` ends every order that
 //! is due.
@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "suites are tests")]
 
 mod bans;
+mod challenge_level;
 mod forbidden;
 mod keys;
 mod orders;
@@ -20,6 +21,7 @@ mod users;
 use std::sync::Arc;
 
 pub use bans::kept_bans;
+pub use challenge_level::challenge_level;
 pub use forbidden::forbidden;
 pub use keys::signing_keys;
 pub use orders::{cancellation, expiry, expiry_by_sale, payment, stock_return, tally};
@@ -36,8 +38,8 @@ use crate::{
         Unrecordable, UserId,
     },
     ports::{
-        BanLedger, Health, OrderLedger, Sales, SessionLedger, SigningKeys, StoreError, Stored,
-        Users,
+        BanLedger, ChallengeLevels, Health, OrderLedger, Sales, SessionLedger, SigningKeys,
+        StoreError, Stored, Users,
     },
     testing,
 };
@@ -55,13 +57,22 @@ pub struct Ledger {
     pub sales: Arc<dyn Sales>,
     pub orders: Arc<dyn OrderLedger>,
     pub signing_keys: Arc<dyn SigningKeys>,
+    pub challenge_levels: Arc<dyn ChallengeLevels>,
     pub health: Arc<dyn Health>,
 }
 
 impl Ledger {
     /// All ports of a store that implements every one of them.
     pub fn of<
-        S: Users + SessionLedger + BanLedger + Sales + OrderLedger + SigningKeys + Health + 'static,
+        S: Users
+            + SessionLedger
+            + BanLedger
+            + Sales
+            + OrderLedger
+            + SigningKeys
+            + ChallengeLevels
+            + Health
+            + 'static,
     >(
         store: S,
     ) -> Self {
@@ -73,6 +84,7 @@ impl Ledger {
             sales: store.clone(),
             orders: store.clone(),
             signing_keys: store.clone(),
+            challenge_levels: store.clone(),
             health: store,
         }
     }
