@@ -28,7 +28,7 @@ use crate::{
 
 /// The studio's only queue.
 const QUEUE: usize = 0;
-/// Most cached sounds; one takes about 360 KB.
+/// Most cached sounds; one takes about 200 KB.
 const SOUNDS_MAX: usize = 45;
 
 /// A picture that belongs to no captcha yet.

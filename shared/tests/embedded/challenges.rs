@@ -133,7 +133,7 @@ async fn the_last_level_holds_while_no_store_answers() {
     assert!(!is_easy(app).await);
     assert!(is_easy(&shop.another()).await, "a process that never read it makes the usual ones");
     let failed = app.set_challenge_level(&admin, ChallengeLevel::Normal).await;
-    assert!(matches!(failed, Err(Problem::Unavailable { .. })), "{failed:?}");
+    assert!(matches!(failed, Err(Problem::Store(_))), "{failed:?}");
 }
 
 #[tokio::test]
