@@ -100,6 +100,8 @@ pub enum CaptchaWord {
     Image,
     /// A proof of work, which the browser does by itself
     Work,
+    /// The widget of Turnstile, hCaptcha or reCAPTCHA; see [captchas.provider] of the configuration
+    Provider,
     /// None: lets robots in
     Off,
 }

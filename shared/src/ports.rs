@@ -6,7 +6,7 @@
 //! adapters set a timeout for each call. Times are arguments; adapters make no decision by a clock
 //! of their own.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -365,6 +365,15 @@ pub trait Captchas: Send + Sync {
     async fn peek(&self, captcha_id: CaptchaId, now: Timestamp) -> Stored<Option<Captcha>>;
     /// Removes and returns a captcha that has not expired; at most one caller gets it.
     async fn take(&self, captcha_id: CaptchaId, now: Timestamp) -> Stored<Option<Captcha>>;
+    /// Notes until `until` that a provider's token, given by its digest, answered this captcha;
+    /// `false` when it has answered another one before.
+    async fn spend(
+        &self,
+        token: &[u8; 32],
+        captcha_id: CaptchaId,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Stored<bool>;
 }
 
 // -------------------------------------------------------------------------------------------------
@@ -558,6 +567,24 @@ pub trait CaptchaArtist: Send + Sync {
     fn speak(&self, answer: &str) -> Stored<Vec<u8>>;
 }
 
+/// A service that shows captchas in its own widget and judges the tokens that the widget makes:
+/// Turnstile, hCaptcha or reCAPTCHA.
+#[async_trait]
+pub trait CaptchaProvider: Send + Sync {
+    /// Whether the provider takes the token, which it does once. Where the provider tells for which
+    /// page, action or captcha the token was made, it must be ours, `action` and `captcha_id`.
+    ///
+    /// Not idempotent: a repeat after a lost answer is refused, because the provider has seen the
+    /// token. `Corrupt` is about our own settings, such as a secret that the provider refuses.
+    async fn accepts(
+        &self,
+        token: &str,
+        action: &'static str,
+        captcha_id: CaptchaId,
+        address: IpAddr,
+    ) -> Stored<bool>;
+}
+
 /// A health check of one part of the backend.
 #[async_trait]
 pub trait Health: Send + Sync {
@@ -606,6 +633,8 @@ pub struct Ports {
     pub locks: Arc<dyn Locks>,
     pub cache: Arc<dyn Cache>,
     pub artist: Arc<dyn CaptchaArtist>,
+    /// With captchas of kind `provider`.
+    pub captcha_provider: Option<Arc<dyn CaptchaProvider>>,
     pub health: Vec<Arc<dyn Health>>,
     /// Replaces the ports of the same names for the worker and the sweeper. `None`: these share the
     /// request ports.

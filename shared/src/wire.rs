@@ -5,7 +5,7 @@ mod program;
 
 pub use program::Program;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret as _;
 
@@ -16,15 +16,17 @@ use crate::{
         mysql::{MySql, MySqlMigrationError, MySqlUrlError},
         rabbitmq::{AmqpUrlError, RabbitMq},
         redis::{Redis, RedisUrlError},
+        siteverify::{Siteverify, SiteverifyError, SiteverifySettings},
         sqlite::{OpenError, Sqlite},
         system::{Artist, SystemClock, SystemRandom},
     },
-    config::{Config, ServersMode},
+    config::{CaptchaMode, Config, ServersMode},
     domain::schema::{Migrated, Schema},
     ports::{
-        Admission, Background, BanLedger, Blacklist, Cache, Captchas, ChallengeLevels,
-        ConsumerReports, DeadLetters, Failures, Gate, Health, LedgerClock, Locks, OrderLedger,
-        OrderQueue, OrderSource, Ports, Sales, SessionLedger, Sessions, SigningKeys, Users,
+        Admission, Background, BanLedger, Blacklist, Cache, CaptchaProvider, Captchas,
+        ChallengeLevels, ConsumerReports, DeadLetters, Failures, Gate, Health, LedgerClock, Locks,
+        OrderLedger, OrderQueue, OrderSource, Ports, Sales, SessionLedger, Sessions, SigningKeys,
+        Users,
     },
 };
 
@@ -46,6 +48,9 @@ pub enum WireError {
     /// The address of RabbitMQ is wrong.
     #[error(transparent)]
     Amqp(#[from] AmqpUrlError),
+    /// The captcha provider can't be called.
+    #[error(transparent)]
+    Provider(#[from] SiteverifyError),
     /// No adapter supports the scheme.
     #[error("{flag}: scheme {scheme:?} is not known; expected {expected}")]
     Scheme {
@@ -153,6 +158,7 @@ pub async fn connect_for(config: &Config, program: Program) -> Result<Ports, Wir
         locks: front.locks,
         cache: front.cache,
         artist: Arc::new(Artist),
+        captcha_provider: captcha_provider(config)?,
         health: [Some(ledger.health), front.health, queue.health].into_iter().flatten().collect(),
         background: ledger.background,
     })
@@ -269,6 +275,21 @@ fn queue(url: &str, name: &str) -> Result<Queue, WireError> {
         }
         other => Err(unknown("--amqp-url", other, "amqp:// or amqps://")),
     }
+}
+
+fn captcha_provider(config: &Config) -> Result<Option<Arc<dyn CaptchaProvider>>, WireError> {
+    if config.captcha != CaptchaMode::Provider {
+        return Ok(None);
+    }
+    let settings = &config.captchas.provider;
+    let provider = Siteverify::new(SiteverifySettings {
+        url: settings.verify_url().to_owned(),
+        secret: settings.secret.clone(),
+        hostnames: settings.hostnames.clone(),
+        timeout: Duration::from_millis(settings.timeout_ms),
+        calls_max: settings.calls_max,
+    })?;
+    Ok(Some(Arc::new(provider)))
 }
 
 fn no_queue() -> Queue {

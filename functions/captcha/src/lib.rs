@@ -193,16 +193,18 @@ mod tests {
         site.get(&audio(testing::captcha_id()), None).await.limited("captcha", "q=1;w=1");
         let elsewhere = site.at("198.51.100.1");
         ask(&elsewhere).await.expect(201);
-        // A purchase's captcha counts for the address too, whoever's it is.
-        let purchase = async || {
-            let body = json!({ "purpose": "purchase", "sale_id": testing::sale_id() });
-            elsewhere.post("/api/captchas", Some(&shop.token().await), body).await
-        };
-        purchase().await.expect(201);
-        purchase().await.limited("captcha", "q=1;w=1");
         shop.ban("address", "198.51.100.1").await;
         ask(&elsewhere).await.refused(403, "banned");
         elsewhere.get(&audio(testing::captcha_id()), None).await.refused(403, "banned");
+        // A captcha for a purchase counts for the address too, whoever asks.
+        let third = site.at("198.51.100.2");
+        ask(&third).await.expect(201);
+        let purchase = async || {
+            let body = json!({ "purpose": "purchase", "sale_id": testing::sale_id() });
+            third.post("/api/captchas", Some(&shop.token().await), body).await
+        };
+        purchase().await.expect(201);
+        purchase().await.limited("captcha", "q=1;w=1");
     }
 
     #[tokio::test]

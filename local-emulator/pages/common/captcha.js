@@ -4,9 +4,10 @@ import { call, explain, persist } from "./api.js";
 import { alertBox, button, el } from "./dom.js";
 import { t } from "./i18n.js";
 import { letters } from "./captcha-letters.js";
+import { provider } from "./captcha-provider.js";
 import { work } from "./captcha-work.js";
 
-const KINDS = { image: letters, work };
+const KINDS = { image: letters, work, provider };
 // The configured kind; `off` when none is required. If it is outdated, the server refuses with
 // `captcha-required`, and its answers name their kind.
 const CONFIGURED = document.documentElement.dataset.captcha;
@@ -41,7 +42,7 @@ export function captcha(body) {
     trouble.replaceChildren();
     captchaId = drawn.captcha_id;
     if (shown?.kind !== drawn.kind) {
-      shown = { kind: drawn.kind, ...KINDS[drawn.kind](draw) };
+      shown = { kind: drawn.kind, ...KINDS[drawn.kind](draw, body.purpose) };
       place.replaceChildren(shown.element);
     }
     shown.show(drawn);

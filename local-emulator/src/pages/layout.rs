@@ -55,7 +55,7 @@ impl Page<'_> {
             .replace("{module}", &address(self.module))
             .replace("{title}", self.title)
             .replace("{main}", self.main);
-        Ready::new("text/html; charset=utf-8", html.into())
+        Ready::new("text/html; charset=utf-8", html.into()).under(site.policy.clone())
     }
 }
 

@@ -19,19 +19,24 @@ use std::{
 use axum::{
     Router,
     extract::Path,
-    http::HeaderMap,
+    http::{HeaderMap, HeaderValue},
     response::{IntoResponse as _, Response},
     routing::get,
 };
 use flashsale::{
-    config::Config,
+    config::{CaptchaMode, Config},
     problem::{EXPLAINED, Explained, Problem},
 };
 
 use layout::Page;
 
 pub fn router(config: &Config) -> Router {
-    let site = Site { captcha: config.captcha.as_str(), made: Arc::default() };
+    let origins = match config.captcha {
+        CaptchaMode::Provider => config.captchas.provider.origins(),
+        _ => Vec::new(),
+    };
+    let (captcha, policy) = (config.captcha.as_str(), files::policy(&origins));
+    let site = Site { captcha, policy, made: Arc::default() };
     let (list, one) = (site.clone(), site.clone());
     Router::new()
         .route("/", get(site.page("shop/sales.js")))
@@ -57,6 +62,8 @@ struct Site {
     /// Which captchas are required. Without this a page would learn it only from a refused
     /// request.
     captcha: &'static str,
+    /// The content security policy.
+    policy: HeaderValue,
     /// The pages made so far, by address.
     made: Arc<Mutex<HashMap<&'static str, files::Ready>>>,
 }

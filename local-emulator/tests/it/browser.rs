@@ -3,6 +3,8 @@
 
 use std::{env, path::Path, process::Command};
 
+use flashsale::testing::FakeProvider;
+
 use crate::emulator::{Emulator, Place};
 
 /// Chromium's error for every request in progress when a network interface of the machine is added
@@ -85,6 +87,7 @@ scenarios! {
     captcha: Place::embedded().with_captchas();
     work: Place::embedded().with_captchas_of("work").set("CAPTCHAS__WORK__ATTEMPTS_UNDER_ATTACK_MAX", "1500");
     widget: Place::embedded().with_captchas_of("work");
+    provider: Place::embedded().with_captcha_provider(&FakeProvider::start());
     accessible: Place::embedded();
 }
 

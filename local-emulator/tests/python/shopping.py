@@ -1,6 +1,6 @@
 """Shoppers in a real browser. `shopping.py NAME` plays one of the scenarios below; local-emulator/tests/it/browser.rs starts
 the shop and calls them all. Captchas are off but for `captcha`, whose letters no machine can read here (no way around them exists), and for
-`work` and `widget`, which the browser answers."""
+`work`, `widget` and `provider`, which the browser answers."""
 
 import base64
 import json
@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 from browser import BASE, PASSWORD, PATIENCE_MS, Api, admin, create_sale, expect, visitor
 
@@ -563,7 +564,40 @@ def widget():
             assert answer.status == status, answer.text()
 
 
-SCENARIOS = [purchase, twice, next_stays_here, back, sold_out, keyboard, chinese, trouble, unpaid, captcha, work, widget, accessible]
+def provider():
+    """A provider's widget is loaded where a captcha is asked for, and nowhere else; its token is the answer."""
+    asked = Request(f"{BASE}/api/captchas", data=b'{"purpose":"login"}', headers={"content-type": "application/json"})
+    with urlopen(asked) as answer:
+        script = json.load(answer)["provider"]["script_url"]
+    sale = create_sale("With a provider")
+    with visitor() as one:
+        one.others = [script]
+        page = one.page
+        loaded = []
+        page.on("request", lambda request: request.url == script and loaded.append(request.url))
+        page.goto("/")
+        page.goto(f"/register?next=/sales/{sale}")
+        widget = page.locator("#fake-widget")
+        expect(widget).to_be_visible()
+        assert loaded == [script], loaded
+        page.get_by_label("Phone number", exact=True).fill("312-555-0181")
+        page.get_by_label("Password").fill(PASSWORD)
+        send = page.get_by_role("button", name="Register and sign in")
+        send.click()
+        expect(page.locator("#captcha-status")).to_contain_text("Complete the check first")
+        assert not one.posts("/api/users")
+        widget.click()
+        expect(page.locator("#captcha-status")).to_contain_text("The check is done")
+        send.click()
+        page.wait_for_url(f"{BASE}/sales/{sale}")
+        press(page).click()
+        widget.click()
+        page.locator("#captcha-send").click()
+        page.wait_for_url(f"{BASE}/orders/*")
+        becomes(page, "confirmed")
+
+
+SCENARIOS = [purchase, twice, next_stays_here, back, sold_out, keyboard, chinese, trouble, unpaid, captcha, work, widget, provider, accessible]
 
 if __name__ == "__main__":
     # Whatever hangs, a test run does not.

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::domain::{
-    CaptchaId, CaptchaKind, ChallengeLevel, KeptLevel, SaleId, Timestamp, WorkParameters,
+    CaptchaId, CaptchaKind, ChallengeLevel, KeptLevel, ProviderName, SaleId, Timestamp,
+    WorkParameters,
 };
 
 /// Asks for a captcha.
@@ -52,12 +53,24 @@ pub struct CaptchaChallenge {
     /// Kind `work`: the challenge's signature.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
+    /// Kind `provider`: the widget, whose token is the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ProviderWidget>,
+}
+
+/// What a page needs to show a provider's widget.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "the fields of the API, see API.md")]
+pub struct ProviderWidget {
+    pub name: ProviderName,
+    pub site_key: String,
+    pub script_url: String,
 }
 
 impl CaptchaChallenge {
     /// A challenge without the fields of any kind.
     pub(crate) const fn new(kind: CaptchaKind) -> Self {
-        Self { kind, image: None, parameters: None, signature: None }
+        Self { kind, image: None, parameters: None, signature: None, provider: None }
     }
 }
 

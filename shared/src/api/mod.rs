@@ -18,7 +18,7 @@ pub use bans::{BanOffset, BanPage, BanView, LiftBan, NewBan};
 pub use books::{Finding, SaleBooks};
 pub use captchas::{
     CaptchaChallenge, ChallengeLevelChange, ChallengeLevelView, DrawCaptcha, DrawnCaptcha,
-    PurposeWord,
+    ProviderWidget, PurposeWord,
 };
 pub use dead_letters::{ParkedList, ParkedView};
 pub use orders::{OrderAccepted, OrderPage, OrderView, PlaceOrder};

@@ -54,7 +54,7 @@ impl App {
         let phone = Phone::parse(&given.phone, given.country)?;
         check_strength("password", &given.password, &phone)?;
         self.enter_anonymous(client, RateLimit::Register, Some(&phone)).await?;
-        self.check_captcha(CaptchaPurpose::Login, given.captcha).await?;
+        self.check_captcha(client, CaptchaPurpose::Login, given.captcha).await?;
         self.refuse_banned(&[Subject::Phone(phone.clone()), Subject::address(client.address)])
             .await?;
         if self.ports.users.by_phone(&phone).await?.is_some() {
@@ -124,7 +124,7 @@ impl App {
         self.enter_anonymous(client, RateLimit::Login, Some(&phone)).await?;
         if self.sign_in_needs_captcha(&Subject::Phone(phone.clone()), client).await? {
             // A captcha slows guessing from many addresses at once without locking the owner out.
-            self.check_captcha(CaptchaPurpose::Login, given.captcha).await?;
+            self.check_captcha(client, CaptchaPurpose::Login, given.captcha).await?;
         }
         let user = self.ports.users.by_phone(&phone).await?;
         let turn = self.passwords.turn(Queue::SignIn, AddressPrefix::of(client.address)).await;

@@ -81,7 +81,7 @@ impl App {
             return Err(Problem::SoldOut);
         }
         // Last, because it uses the captcha up.
-        self.check_captcha(CaptchaPurpose::of(caller, sale_id), captcha).await?;
+        self.check_captcha(client, CaptchaPurpose::of(caller, sale_id), captcha).await?;
         let order_id = OrderId::for_sale(now, sale_id, &self.ten());
         let expires_at = now.plus_ms(self.config.tickets.ms());
         let claims = TicketClaims {

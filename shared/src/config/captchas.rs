@@ -2,11 +2,14 @@
 
 use serde::Deserialize;
 
-use super::{error::ConfigError, ranges::check_ranges};
+use super::{
+    captcha_provider::ProviderCaptchas, error::ConfigError, modes::CaptchaMode,
+    ranges::check_ranges,
+};
 use crate::domain::ChallengeLevel;
 
 /// `[captchas]`
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "config.default.toml documents each setting")]
 pub struct Captchas {
@@ -14,6 +17,7 @@ pub struct Captchas {
     pub drawn_ahead_max: usize,
     pub waiting_max: usize,
     pub work: WorkCaptchas,
+    pub provider: ProviderCaptchas,
 }
 
 /// `[captchas.work]`
@@ -58,7 +62,7 @@ impl Captchas {
         self.lifetime_seconds.saturating_mul(1_000)
     }
 
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+    pub(super) fn validate(&self, mode: CaptchaMode) -> Result<(), ConfigError> {
         check_ranges(
             "captchas",
             [
@@ -67,6 +71,7 @@ impl Captchas {
                 ("waiting_max", self.waiting_max as u64, 1, 10_000),
             ],
         )?;
-        self.work.validate()
+        self.work.validate()?;
+        self.provider.validate(mode == CaptchaMode::Provider)
     }
 }

@@ -42,6 +42,8 @@ pub enum CaptchaMode {
     Image,
     /// A proof of work.
     Work,
+    /// A provider's widget.
+    Provider,
     /// Never.
     Off,
 }
@@ -53,6 +55,7 @@ impl CaptchaMode {
         match self {
             Self::Image => "image",
             Self::Work => "work",
+            Self::Provider => "provider",
             Self::Off => "off",
         }
     }

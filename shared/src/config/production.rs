@@ -27,7 +27,10 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         return Err(bad("ticket_keys", KEY_NEEDED));
     }
     if config.captcha == CaptchaMode::Off {
-        return Err(bad("captcha", "the production profile needs \"image\" or \"work\""));
+        return Err(bad(
+            "captcha",
+            "the production profile needs \"image\", \"work\" or \"provider\"",
+        ));
     }
     if config.cookie_secure == CookieSecure::Never {
         return Err(bad("cookie_secure", "the production profile needs \"auto\" or \"always\""));
@@ -60,6 +63,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         ("database_url", config.database_url.expose_secret(), "?ssl-mode=REQUIRED"),
         ("amqp_url", config.amqp_url.expose_secret(), "amqps://"),
         ("traces.endpoint", config.traces.endpoint.as_str(), "https://"),
+        ("captchas.provider.verify_url", config.captchas.provider.verify_url(), "https://"),
     ];
     for (key, url, with_tls) in plain {
         if let Some(host) =

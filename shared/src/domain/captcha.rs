@@ -77,11 +77,13 @@ pub enum CaptchaKind {
     Image,
     /// By a proof of work.
     Work,
+    /// By a token of a captcha provider.
+    Provider,
 }
 
 impl CaptchaKind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Image, Self::Work];
+    pub const ALL: [Self; 3] = [Self::Image, Self::Work, Self::Provider];
 
     /// The name in the API and in the stores.
     #[must_use]
@@ -89,6 +91,7 @@ impl CaptchaKind {
         match self {
             Self::Image => "image",
             Self::Work => "work",
+            Self::Provider => "provider",
         }
     }
 }
@@ -140,6 +143,7 @@ pub struct Captcha {
     /// What it is valid for.
     pub purpose: CaptchaPurpose,
     /// What an answer is checked with. Image: the letters. Work: the key that signed the challenge.
+    /// Provider: nothing.
     pub secret: String,
     /// First instant at which it is expired.
     pub expires_at: Timestamp,

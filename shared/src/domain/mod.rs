@@ -6,6 +6,7 @@
 mod admission;
 mod ban;
 mod captcha;
+mod captcha_provider;
 mod challenge_level;
 mod gate;
 mod idempotency;
@@ -31,6 +32,7 @@ pub use admission::{
 };
 pub use ban::{Ban, KeptBan};
 pub use captcha::{Captcha, CaptchaKind, CaptchaPurpose, NoPurpose, WorkData, WorkParameters};
+pub use captcha_provider::ProviderName;
 pub use challenge_level::{ChallengeLevel, KeptLevel};
 pub use gate::{AbusePolicy, GateDecision, GateRequest, GateView, LimitCheck};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};

@@ -179,6 +179,7 @@ impl Shop {
             locks: Arc::new(MemoryLocks::new()),
             cache: Arc::new(MemoryCache::new()),
             artist: Arc::new(KnownAnswer),
+            captcha_provider: None,
             health: Vec::new(),
             background: None,
         };

@@ -11,6 +11,7 @@ mod finding;
 mod flood;
 mod gate;
 mod ledger;
+mod provider;
 mod queue;
 mod restart;
 mod schema;

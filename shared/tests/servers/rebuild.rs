@@ -85,6 +85,7 @@ impl Two {
                 locks: locks.clone(),
                 cache: Arc::new(MemoryCache::new()),
                 artist: Arc::new(Artist),
+                captcha_provider: None,
                 health: Vec::new(),
                 background: None,
             }

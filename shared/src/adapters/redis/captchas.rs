@@ -1,11 +1,15 @@
-//! Captchas: one key each, read and deleted in one step.
+//! Captchas: one key each, read and deleted in one step. Tokens of a provider: one key each.
 
 use std::sync::LazyLock;
 
 use async_trait::async_trait;
 use redis::Cmd;
 
-use super::{Redis, keys::life_ms, script::Script};
+use super::{
+    Redis,
+    keys::{arg, life_ms},
+    script::Script,
+};
 use crate::{
     domain::{Captcha, CaptchaId, CaptchaKind, Timestamp},
     ports::{Captchas, StoreError, Stored},
@@ -13,6 +17,8 @@ use crate::{
 
 static TAKE: LazyLock<Script> =
     LazyLock::new(|| Script::new("captcha_take", include_str!("lua/captcha_take.lua")));
+static SPEND: LazyLock<Script> =
+    LazyLock::new(|| Script::new("captcha_spend", include_str!("lua/captcha_spend.lua")));
 
 #[async_trait]
 impl Captchas for Redis {
@@ -43,6 +49,19 @@ impl Captchas for Redis {
     async fn take(&self, captcha_id: CaptchaId, now: Timestamp) -> Stored<Option<Captcha>> {
         let text = self.run(&TAKE, &[self.captcha_key(captcha_id)], &[]).await?;
         read(captcha_id, text, now)
+    }
+
+    async fn spend(
+        &self,
+        token: &[u8; 32],
+        captcha_id: CaptchaId,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Stored<bool> {
+        let life = until.since_ms(now).max(1);
+        let by_this: u8 =
+            self.run(&SPEND, &[self.spent_key(token)], &[arg(captcha_id), arg(life)]).await?;
+        Ok(by_this == 1)
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `strikes:{SUBJECT}` | string | `COUNT END`: refusals within the window, its end in epoch ms | end of the window |
 //! | `failures:{SUBJECT}` | string | `COUNT END`, likewise | end of the window |
 //! | `challenge:{ID}` | string | `KIND PURPOSE END SECRET` of a captcha | end |
+//! | `spent:{DIGEST}` | string | id of the captcha that a provider's token answered; the digest is hexadecimal | ten minutes, by the server's own time |
 //! | `bans:put:{bans}` | sorted set | `SUBJECT` by its ban's creation, epoch ms | none; ended bans are removed when others are created |
 //! | `bans:ending:{bans}` | sorted set | `SUBJECT` by the end of its ban, epoch ms; none without end | likewise |
 //! | `bans:loaded:{bans}` | string | `loaded` once the operators' bans are restored, before that the token of the process that restores them | none |
@@ -20,7 +21,7 @@
 //! | `holders:{queue}` | hash | process -> `BEAT SESSION HANDED_BACK RECEIVED DONE REPORTED`: how far a consumer of the queue is | a minute, by the server's own time |
 //! | `cache:{KEY}` | hash | `version` (twenty digits), `value` | its time to live, by the server's own time |
 //!
-//! Except for locks and cache, a key outlives its content by [`SLACK_MS`]: the key's expiry only
+//! Except for locks, cache and spent tokens, a key outlives its content by [`SLACK_MS`]: the key's expiry only
 //! collects garbage, and the caller's clock decides whether the content is still valid.
 
 use std::fmt::{self, Write as _};
@@ -79,6 +80,11 @@ impl Redis {
 
     pub(super) fn captcha_key(&self, captcha_id: CaptchaId) -> String {
         self.named(format_args!("challenge:{{{captcha_id}}}"))
+    }
+
+    pub(super) fn spent_key(&self, token: &[u8; 32]) -> String {
+        let digest: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.named(format_args!("spent:{{{digest}}}"))
     }
 
     /// The indexes of bans: by creation time, and by end.

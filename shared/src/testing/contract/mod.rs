@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod cache;
+pub mod captcha_provider;
 pub mod consumer_reports;
 pub mod gate;
 pub mod ledger;
@@ -39,7 +40,7 @@ macro_rules! contract_tests {
         $crate::contract_tests! { @each gate $attributes $new;
             order_of_checks burst_and_rate exact_retry quota_under_contention charges_all_or_none
             clock_set_back strikes sessions many_sessions session_roles blacklist bans_put_back
-            failures captchas
+            failures captchas spent_tokens
         }
     };
     (locks $attributes:tt $new:expr) => {
@@ -47,6 +48,9 @@ macro_rules! contract_tests {
     };
     (cache $attributes:tt $new:expr) => {
         $crate::contract_tests! { @each cache $attributes $new; newest_version }
+    };
+    (captcha_provider $attributes:tt $new:expr) => {
+        $crate::contract_tests! { @each captcha_provider $attributes $new; tokens }
     };
     (consumer_reports $attributes:tt $new:expr) => {
         $crate::contract_tests! { @each consumer_reports $attributes $new; last_report_of_each }

@@ -72,3 +72,37 @@ pub async fn captchas(GatePorts { captchas, .. }: &GatePorts) {
         assert_eq!(taken, [drawn], "only one taker gets it");
     }
 }
+
+/// A token answers one captcha, however many ask at once.
+pub async fn spent_tokens(GatePorts { captchas, .. }: &GatePorts) {
+    let digest = || {
+        let mut digest = [7; 32];
+        digest[..16].copy_from_slice(captcha_id().as_bytes());
+        digest
+    };
+    let (token, until) = (digest(), START.plus_ms(60_000));
+    let spend = async |token: &[u8; 32], id, now| {
+        captchas.spend(token, id, until, now).await.expect("a token is spent")
+    };
+    let (first, second) = (captcha_id(), captcha_id());
+    assert!(spend(&token, first, START).await);
+    assert!(spend(&token, first, START).await, "a repeat after an error");
+    assert!(!spend(&token, second, START).await);
+    assert!(!spend(&token, second, START.plus_ms(59_999)).await);
+    assert!(spend(&digest(), second, START).await, "another token");
+
+    let token = digest();
+    let tasks: Vec<_> = (0..30)
+        .map(|_| {
+            let captchas = Arc::clone(captchas);
+            tokio::spawn(async move {
+                captchas.spend(&token, captcha_id(), until, START).await.expect("a token is spent")
+            })
+        })
+        .collect();
+    let mut spent = 0;
+    for task in tasks {
+        spent += usize::from(task.await.expect("the task ends"));
+    }
+    assert_eq!(spent, 1);
+}
