@@ -546,6 +546,8 @@ def widget():
           $altcha.algorithms.set("PBKDF2/SHA-256", () => new Worker("/assets/vendor/altcha/pbkdf2.js"));
           const widget = document.createElement("altcha-widget");
           document.querySelector("main").prepend(widget);
+          // The element has its methods once it is mounted.
+          while (!widget.configure) await new Promise((resolve) => setTimeout(resolve, 20));
           widget.configure({
             challenge: "/api/captchas",
             humanInteractionSignature: false,

@@ -161,7 +161,8 @@ mod tests {
             ("CALLS_MAX", "0"),
             ("WHEN_DOWN", "perhaps"),
         ] {
-            let told = load(&[(&format!("CAPTCHAS__PROVIDER__{name}"), value)]).unwrap_err();
+            let name = format!("CAPTCHAS__PROVIDER__{name}");
+            let told = load(&[(name.as_str(), value)]).unwrap_err();
             assert!(!told.contains("geheim"), "{told}");
         }
         for (name, value) in [
@@ -170,7 +171,8 @@ mod tests {
             ("HOSTNAMES", "shop.example"),
             ("WHEN_DOWN", "admit"),
         ] {
-            load(&[(&format!("CAPTCHAS__PROVIDER__{name}"), value)]).unwrap();
+            let name = format!("CAPTCHAS__PROVIDER__{name}");
+            load(&[(name.as_str(), value)]).unwrap();
         }
     }
 }
