@@ -15,6 +15,10 @@
 //! | `sweeper` | leadership, admission | all due work | overdue orders | Redis, database: all but publishing and rebuilding |
 //! | emulator | everything | everything | everything | sales in memory |
 //!
+//! With captchas of kind `work`, `captcha` reads the challenge level from the shared cache or the
+//! database; without an answer it makes challenges of the level that it read last. With kind
+//! `provider`, `login` and `seckill` call the captcha provider.
+//!
 //! In the development profile without configured signing keys, `login`, `seckill`, `order-status`
 //! and `admin` also need the database, which stores the keys, and `captcha` does for purchases.
 
