@@ -96,7 +96,13 @@ pub enum ServersWord {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum CaptchaWord {
+    /// Letters, drawn and spoken
     Image,
+    /// A proof of work, which the browser does by itself
+    Work,
+    /// The widget of Turnstile, hCaptcha or reCAPTCHA; see [captchas.provider] of the configuration
+    Provider,
+    /// None: lets robots in
     Off,
 }
 

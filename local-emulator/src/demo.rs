@@ -83,7 +83,7 @@ pub async fn prepare(app: &App, mode: Mode) -> anyhow::Result<()> {
     cli::say(&format!("demo sale     {sale_id}"))?;
     cli::say(&format!("demo shopper  {SHOPPER}  password {}", passwords[0]))?;
     cli::say(&format!("demo admin    {ADMIN}  password {}", passwords[1]))?;
-    if app.config.captcha == CaptchaMode::Image {
+    if app.config.captcha != CaptchaMode::Off {
         cli::say("captchas are on: to try things with curl alone, start with --captcha off")?;
     }
     Ok(())

@@ -6,19 +6,19 @@
 //! adapters set a timeout for each call. Times are arguments; adapters make no decision by a clock
 //! of their own.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 
 use crate::domain::{
     ActionId, AddressPrefix, AdminAction, AdmissionDecision, AdmissionState, AdmittedOrder,
-    Availability, Ban, BanReach, CacheEntry, Captcha, CaptchaId, CodeDigest, ConsumerProgress,
-    ConsumerReport, CreationKey, DeadLetter, Delivery, Draw, Entry, GateDecision, GateRequest,
-    Invitation, KeptBan, KeptCode, KeptSession, Lease, LineKey, NoDraw, Opening, Order, OrderId,
-    Phone, QueueBacklog, QueueDepth, Recorded, RecordedEntry, ReportFilter, ReportPage, ReportSort,
-    Reservation, ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated, SaleId, SaleTally,
-    SaleTerms, Seed, Session, SessionId, Sms, Subject, TicketClaims, Timestamp, Transition,
-    Unrecordable, User, UserChange, UserCreated, UserId,
+    Availability, Ban, BanReach, CacheEntry, Captcha, CaptchaId, ChallengeLevel, CodeDigest,
+    ConsumerProgress, ConsumerReport, CreationKey, DeadLetter, Delivery, Draw, Entry, GateDecision,
+    GateRequest, Invitation, KeptBan, KeptCode, KeptLevel, KeptSession, Lease, LineKey, NoDraw,
+    Opening, Order, OrderId, Phone, QueueBacklog, QueueDepth, Recorded, RecordedEntry,
+    ReportFilter, ReportPage, ReportSort, Reservation, ReservationPage, Sale, SaleChange,
+    SaleChanged, SaleCreated, SaleId, SaleTally, SaleTerms, Seed, Session, SessionId, Sms, Subject,
+    TicketClaims, Timestamp, Transition, Unrecordable, User, UserChange, UserCreated, UserId,
 };
 
 /// A store's failure, classified by what the caller can do about it.
@@ -382,6 +382,21 @@ pub trait BanLedger: Send + Sync {
     async fn delete_over(&self, before: Timestamp, limit: u32) -> Stored<u32>;
 }
 
+/// The level of proofs of work, as the ledger keeps it. Instances cache it.
+#[async_trait]
+pub trait ChallengeLevels: Send + Sync {
+    /// The level. `None` when it was never set.
+    async fn get(&self) -> Stored<Option<KeptLevel>>;
+    /// Sets the level, notes the action in the same transaction, and returns the level as it is kept
+    /// now. Each call raises the version.
+    async fn set(
+        &self,
+        level: ChallengeLevel,
+        action: &AdminAction,
+        now: Timestamp,
+    ) -> Stored<KeptLevel>;
+}
+
 /// Signing keys kept in the ledger, so that several processes share the keys generated in the
 /// development profile.
 #[async_trait]
@@ -464,6 +479,15 @@ pub trait Captchas: Send + Sync {
     async fn peek(&self, captcha_id: CaptchaId, now: Timestamp) -> Stored<Option<Captcha>>;
     /// Removes and returns a captcha that has not expired; at most one caller gets it.
     async fn take(&self, captcha_id: CaptchaId, now: Timestamp) -> Stored<Option<Captcha>>;
+    /// Notes until `until` that a provider's token, given by its digest, answered this captcha;
+    /// `false` when it has answered another one before.
+    async fn spend(
+        &self,
+        token: &[u8; 32],
+        captcha_id: CaptchaId,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Stored<bool>;
 }
 
 // -------------------------------------------------------------------------------------------------
@@ -759,6 +783,24 @@ pub trait CaptchaArtist: Send + Sync {
     fn speak(&self, answer: &str) -> Stored<Vec<u8>>;
 }
 
+/// A service that shows captchas in its own widget and judges the tokens that the widget makes:
+/// Turnstile, hCaptcha or reCAPTCHA.
+#[async_trait]
+pub trait CaptchaProvider: Send + Sync {
+    /// Whether the provider takes the token, which it does once. Where the provider tells for which
+    /// page, action or captcha the token was made, it must be ours, `action` and `captcha_id`.
+    ///
+    /// Not idempotent: a repeat after a lost answer is refused, because the provider has seen the
+    /// token. `Corrupt` is about our own settings, such as a secret that the provider refuses.
+    async fn accepts(
+        &self,
+        token: &str,
+        action: &'static str,
+        captcha_id: CaptchaId,
+        address: IpAddr,
+    ) -> Stored<bool>;
+}
+
 /// A health check of one part of the backend.
 #[async_trait]
 pub trait Health: Send + Sync {
@@ -794,6 +836,7 @@ pub struct Ports {
     pub draws: Arc<dyn DrawLedger>,
     pub admin_ledger: Arc<dyn AdminLedger>,
     pub signing_keys: Arc<dyn SigningKeys>,
+    pub challenge_levels: Arc<dyn ChallengeLevels>,
     pub gate: Arc<dyn Gate>,
     pub session_ledger: Arc<dyn SessionLedger>,
     pub ban_ledger: Arc<dyn BanLedger>,
@@ -815,6 +858,8 @@ pub struct Ports {
     pub locks: Arc<dyn Locks>,
     pub cache: Arc<dyn Cache>,
     pub artist: Arc<dyn CaptchaArtist>,
+    /// With captchas of kind `provider`.
+    pub captcha_provider: Option<Arc<dyn CaptchaProvider>>,
     pub health: Vec<Arc<dyn Health>>,
     /// Replaces the ports of the same names for the worker and the sweeper. `None`: these share the
     /// request ports.

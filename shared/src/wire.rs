@@ -19,17 +19,18 @@ use crate::{
         mysql::{MySql, MySqlMigrationError, MySqlUrlError},
         rabbitmq::{AmqpUrlError, RabbitMq},
         redis::{Redis, RedisUrlError},
+        siteverify::{Siteverify, SiteverifyError, SiteverifySettings},
         sms::{LogSms, WebhookError, WebhookSettings, WebhookSms},
         sqlite::{OpenError, Sqlite},
         system::{Artist, SystemClock, SystemRandom},
     },
-    config::{Config, ConfigError, PhoneVerification, ServersMode},
+    config::{CaptchaMode, Config, ConfigError, PhoneVerification, ServersMode},
     domain::schema::{Migrated, Schema},
     ports::{
-        AdminLedger, Admission, Background, BanLedger, Blacklist, Cache, Captchas, Checkout,
-        ConsumerReports, DeadLetters, DrawLedger, Failures, Gate, Health, LedgerClock, Line, Locks,
-        OrderLedger, OrderQueue, OrderSource, PhoneCodes, Ports, Sales, SessionLedger, Sessions,
-        SigningKeys, SmsSender, Users,
+        AdminLedger, Admission, Background, BanLedger, Blacklist, Cache, CaptchaProvider, Captchas,
+        ChallengeLevels, Checkout, ConsumerReports, DeadLetters, DrawLedger, Failures, Gate,
+        Health, LedgerClock, Line, Locks, OrderLedger, OrderQueue, OrderSource, PhoneCodes, Ports,
+        Sales, SessionLedger, Sessions, SigningKeys, SmsSender, Users,
     },
 };
 
@@ -57,6 +58,9 @@ pub enum WireError {
     /// The SMS gateway's secrets can't be read.
     #[error(transparent)]
     SmsSecrets(#[from] ConfigError),
+    /// The captcha provider can't be called.
+    #[error(transparent)]
+    Provider(#[from] SiteverifyError),
     /// No adapter supports the scheme.
     #[error("{flag}: scheme {scheme:?} is not known; expected {expected}")]
     Scheme {
@@ -86,6 +90,7 @@ struct Ledger {
     draws: Arc<dyn DrawLedger>,
     admin_ledger: Arc<dyn AdminLedger>,
     signing_keys: Arc<dyn SigningKeys>,
+    challenge_levels: Arc<dyn ChallengeLevels>,
     clock: Arc<dyn LedgerClock>,
     health: Arc<dyn Health>,
     background: Option<Background>,
@@ -154,6 +159,7 @@ pub async fn connect_for(config: &Config, program: Program) -> Result<Ports, Wir
         draws: ledger.draws,
         admin_ledger: ledger.admin_ledger,
         signing_keys: ledger.signing_keys,
+        challenge_levels: ledger.challenge_levels,
         gate: front.gate,
         session_ledger: ledger.session_ledger,
         ban_ledger: ledger.ban_ledger,
@@ -173,6 +179,7 @@ pub async fn connect_for(config: &Config, program: Program) -> Result<Ports, Wir
         locks: front.locks,
         cache: front.cache,
         artist: Arc::new(Artist),
+        captcha_provider: captcha_provider(config)?,
         health: [Some(ledger.health), front.health, queue.health].into_iter().flatten().collect(),
         background: ledger.background,
     })
@@ -322,6 +329,21 @@ fn queue(url: &str, name: &str) -> Result<Queue, WireError> {
     }
 }
 
+fn captcha_provider(config: &Config) -> Result<Option<Arc<dyn CaptchaProvider>>, WireError> {
+    if config.captcha != CaptchaMode::Provider {
+        return Ok(None);
+    }
+    let settings = &config.captchas.provider;
+    let provider = Siteverify::new(SiteverifySettings {
+        url: settings.verify_url().to_owned(),
+        secret: settings.secret.clone(),
+        hostnames: settings.hostnames.clone(),
+        timeout: Duration::from_millis(settings.timeout_ms),
+        calls_max: settings.calls_max,
+    })?;
+    Ok(Some(Arc::new(provider)))
+}
+
 fn no_queue() -> Queue {
     let none = Arc::new(NoQueue);
     Queue {
@@ -341,6 +363,7 @@ fn whole_ledger<
         + DrawLedger
         + AdminLedger
         + SigningKeys
+        + ChallengeLevels
         + Health
         + 'static,
 >(
@@ -356,6 +379,7 @@ fn whole_ledger<
         draws: Arc::clone(&store) as _,
         admin_ledger: Arc::clone(&store) as _,
         signing_keys: Arc::clone(&store) as _,
+        challenge_levels: Arc::clone(&store) as _,
         clock,
         health: store,
         background: None,

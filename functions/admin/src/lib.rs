@@ -1,12 +1,13 @@
-//! The operator's endpoints: sales, their orders, parked messages, the blacklist and the trail.
+//! The operator's endpoints: sales, their orders, parked messages, the blacklist, the challenge level
+//! and the trail.
 
 mod actions;
 mod orders;
 
 use flashsale::{
     api::{
-        BanOffset, BanPage, BanPreview, BanView, BeaconValue, LiftBan, NewBan, NewSale, ParkedList,
-        SaleBooks, SaleStats,
+        BanOffset, BanPage, BanPreview, BanView, BeaconValue, ChallengeLevelChange,
+        ChallengeLevelView, LiftBan, NewBan, NewSale, ParkedList, SaleBooks, SaleStats,
     },
     app::{Admin, App},
     domain::{IdempotencyKey, Sale, SaleChange, SaleId},
@@ -45,6 +46,8 @@ pub fn endpoints() -> Endpoints {
             delete_blacklist(),
             get_preview(),
             actions::get_actions(),
+            get_challenge_level(),
+            put_challenge_level(),
         ],
     )
 }
@@ -275,11 +278,41 @@ async fn lift(
     Ok(StatusCode::NO_CONTENT)
 }
 
+fn get_challenge_level() -> Endpoint {
+    get("/api/admin/challenge-level", challenge_level)
+        .called("challenge_level", "How hard proofs of work are.")
+        .admin()
+        .gives::<ChallengeLevelView>(200, "The level.")
+}
+
+async fn challenge_level(
+    State(app): State<App>,
+    admin: Admin,
+) -> HandlerResult<Json<ChallengeLevelView>> {
+    Ok(Json(app.challenge_level(&admin).await?))
+}
+
+fn put_challenge_level() -> Endpoint {
+    put("/api/admin/challenge-level", set_challenge_level)
+        .called("set_challenge_level", "Makes proofs of work harder, or as hard as usual again.")
+        .about("All instances follow within a second. With other captchas than `work` it changes nothing.")
+        .admin()
+        .body::<ChallengeLevelChange>()
+        .gives::<ChallengeLevelView>(200, "The level as it is now.")
+}
+
+async fn set_challenge_level(
+    State(app): State<App>,
+    admin: Admin,
+    Body(change): Body<ChallengeLevelChange>,
+) -> HandlerResult<Json<ChallengeLevelView>> {
+    Ok(Json(app.set_challenge_level(&admin, change.level).await?))
+}
+
 #[cfg(test)]
 mod tests {
     use flashsale::{
         app::Caller,
-        domain::CaptchaPurpose,
         http::{
             axum::{body::Body as RequestBody, http::Request},
             endpoints::Access,
@@ -462,6 +495,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_challenge_level_is_read_and_set() {
+        let shop = Shop::without_captchas().await;
+        let (site, token) = (shop.serve(endpoints()), shop.admin_token().await);
+        let path = "/api/admin/challenge-level";
+        let level = async || site.get(path, Some(&token)).await.expect(200).json();
+        assert_eq!(level().await, json!({ "level": "normal", "changed_at": null }));
+        let set = async |body: Value| site.call("PUT", path, Some(&token), body).await;
+        for word in ["under_attack", "normal"] {
+            let now = json!({ "level": word, "changed_at": shop.app.now() });
+            assert_eq!(set(json!({ "level": word })).await.expect(200).json(), now);
+            assert_eq!(level().await, now);
+        }
+        for wrong in [json!({}), json!({ "level": "high" }), json!({ "level": 1 })] {
+            invalid(set(wrong).await, "level");
+        }
+    }
+
+    #[tokio::test]
     async fn a_key_creates_one_sale() {
         let shop = Shop::without_captchas().await;
         let (site, token) = (shop.serve(endpoints()), shop.admin_token().await);
@@ -560,7 +611,7 @@ mod tests {
             assert_eq!(enters(inside).await.unwrap_err().slug(), "banned", "{network}");
             assert!(enters(outside).await.is_ok(), "{network}");
             let stranger = testing::client_at(inside);
-            let anonymous = shop.app.draw_captcha(&stranger, CaptchaPurpose::Login);
+            let anonymous = shop.app.draw_login_captcha(&stranger);
             assert_eq!(anonymous.await.unwrap_err().slug(), "banned", "{network}");
             let (kind, value) = (put["kind"].as_str().unwrap(), put["value"].as_str().unwrap());
             let path =

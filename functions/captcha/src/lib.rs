@@ -3,9 +3,9 @@
 use flashsale::{
     api::{DrawCaptcha, DrawnCaptcha, PurposeWord},
     app::App,
-    domain::{CaptchaId, CaptchaPurpose},
+    domain::CaptchaId,
     http::{
-        Body, ClientAddress, HandlerResult, Params,
+        Body, ClientAddress, HandlerResult, Params, PossibleCaller,
         axum::{
             Json,
             extract::State,
@@ -14,14 +14,14 @@ use flashsale::{
         },
         endpoints::{Endpoint, Endpoints, get, post},
     },
-    problem::ProblemKind,
+    problem::{Problem, ProblemKind},
 };
 
 /// The function's endpoints.
 pub fn endpoints() -> Endpoints {
     Endpoints::new(
         "Captchas",
-        "Lives 120 seconds and can be answered once.",
+        "A captcha lives 120 seconds and can be answered once.",
         [post_captchas(), get_audio()],
     )
 }
@@ -29,20 +29,34 @@ pub fn endpoints() -> Endpoints {
 fn post_captchas() -> Endpoint {
     post("/api/captchas", draw)
         .called("draw_captcha", "Draws a captcha.")
+        .about(
+            "`kind` says how it is answered: by the letters in the picture, or by a proof of work, for which ALTCHA's payload \
+             is the answer. With purpose `purchase` it is bound to the user, the session and the sale: a session and `sale_id` are needed then.",
+        )
         .body::<DrawCaptcha>()
-        .gives::<DrawnCaptcha>(201, "The captcha; `image` is a PNG as a `data:` URI.")
+        .gives::<DrawnCaptcha>(201, "The captcha. Which fields it has depends on its `kind`.")
+        .refuses(&[ProblemKind::Unauthenticated, ProblemKind::Forbidden])
 }
 
 async fn draw(
     State(app): State<App>,
     ClientAddress(client): ClientAddress,
+    possible: PossibleCaller,
     Body(draw): Body<DrawCaptcha>,
 ) -> HandlerResult<(StatusCode, Json<DrawnCaptcha>)> {
-    let purpose = match draw.purpose {
-        PurposeWord::Login => CaptchaPurpose::Login,
-        PurposeWord::Purchase => CaptchaPurpose::Purchase,
+    let wrong = |expected: &str| Problem::Invalid {
+        field: "sale_id".to_owned(),
+        expected: expected.to_owned(),
     };
-    Ok((StatusCode::CREATED, Json(app.draw_captcha(&client, purpose).await?)))
+    let drawn = match (draw.purpose, draw.sale_id) {
+        (PurposeWord::Login, None) => app.draw_login_captcha(&client).await?,
+        (PurposeWord::Purchase, Some(sale_id)) => {
+            app.draw_purchase_captcha(&possible.caller()?, sale_id).await?
+        }
+        (PurposeWord::Login, Some(_)) => return Err(wrong("nothing, for purpose login")),
+        (PurposeWord::Purchase, None) => return Err(wrong("the sale's id, for purpose purchase")),
+    };
+    Ok((StatusCode::CREATED, Json(drawn)))
 }
 
 fn get_audio() -> Endpoint {
@@ -63,7 +77,10 @@ async fn speak(
 
 #[cfg(test)]
 mod tests {
-    use flashsale::testing::{self, Reply, Shop, Site};
+    use flashsale::{
+        http::axum::http::Request,
+        testing::{self, Reply, Shop, Site},
+    };
     use serde_json::json;
 
     use super::*;
@@ -83,6 +100,9 @@ mod tests {
             (json!({}), "purpose"),
             (json!({ "purpose": "else" }), "purpose"),
             (json!({ "purpose": "login", "size": 7 }), "size"),
+            (json!({ "purpose": "login", "sale_id": testing::sale_id() }), "sale_id"),
+            (json!({ "purpose": "purchase" }), "sale_id"),
+            (json!({ "purpose": "purchase", "sale_id": "x" }), "sale_id"),
         ] {
             let reply = site.post("/api/captchas", None, body).await.refused(422, "invalid");
             assert_eq!(reply.json()["field"], field);
@@ -92,12 +112,64 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_captcha_for_a_purchase_needs_a_live_session() {
+        let shop = Shop::open(&[]).await;
+        let (site, token) = (shop.serve(endpoints()), shop.token().await);
+        let body = || json!({ "purpose": "purchase", "sale_id": testing::sale_id() });
+        for token in [None, Some("garbage")] {
+            site.post("/api/captchas", token, body()).await.refused(401, "unauthenticated");
+        }
+        let drawn = site.post("/api/captchas", Some(&token), body()).await.expect(201).json();
+        assert_eq!(drawn["kind"], "image");
+        let cookie = async |more: &[(&str, &str)]| {
+            let mut request = Request::post("/api/captchas")
+                .header("host", "localhost")
+                .header("cookie", format!("session={token}"));
+            for (name, value) in more {
+                request = request.header(*name, *value);
+            }
+            site.send(request.body(body().to_string().into()).unwrap()).await
+        };
+        cookie(&[]).await.refused(403, "forbidden");
+        cookie(&[("origin", "http://localhost")]).await.expect(201);
+        shop.app.sign_out(&shop.caller(&token).await, false).await.unwrap();
+        site.post("/api/captchas", Some(&token), body()).await.refused(401, "unauthenticated");
+        // A page with an ended session can still sign in.
+        site.post("/api/captchas", Some(&token), json!({ "purpose": "login" })).await.expect(201);
+    }
+
+    #[tokio::test]
+    async fn a_proof_of_work_is_the_challenge_of_altcha_and_has_no_sound() {
+        let shop = Shop::open(&[("CAPTCHA", "work"), ("CAPTCHAS__WORK__ROUNDS", "100")]).await;
+        let site = shop.serve(endpoints());
+        let drawn = ask(&site).await.expect(201).json();
+        let members: Vec<&String> = drawn.as_object().unwrap().keys().collect();
+        assert_eq!(members, ["captcha_id", "expires_at", "kind", "parameters", "signature"]);
+        let members: Vec<&String> = drawn["parameters"].as_object().unwrap().keys().collect();
+        let expected = [
+            "algorithm",
+            "cost",
+            "data",
+            "expiresAt",
+            "keyLength",
+            "keyPrefix",
+            "keySignature",
+            "nonce",
+            "salt",
+        ];
+        assert_eq!(members, expected);
+        assert_eq!(drawn["parameters"]["cost"], 100);
+        let id = drawn["captcha_id"].as_str().unwrap().parse().unwrap();
+        site.get(&audio(id), None).await.refused(410, "captcha-gone");
+    }
+
+    #[tokio::test]
     async fn a_captcha_is_spoken_until_it_is_answered_or_over() {
         let shop = Shop::open(&[]).await;
         let site = shop.serve(endpoints());
         site.get("/api/captchas/x/audio", None).await.refused(404, "not-found");
         site.get(&audio(testing::captcha_id()), None).await.refused(410, "captcha-gone");
-        let answered = shop.captcha(CaptchaPurpose::Login).await.captcha_id;
+        let answered = shop.login_captcha().await.captcha_id;
         let spoken = site.get(&audio(answered), None).await.expect(200);
         assert_eq!((spoken.header("content-type"), &*spoken.body), ("audio/wav", &b"sound"[..]));
         shop.app.ports.captchas.take(answered, shop.app.now()).await.unwrap();
@@ -124,6 +196,15 @@ mod tests {
         shop.ban("address", "198.51.100.1").await;
         ask(&elsewhere).await.refused(403, "banned");
         elsewhere.get(&audio(testing::captcha_id()), None).await.refused(403, "banned");
+        // A captcha for a purchase counts for the address too, whoever asks.
+        let third = site.at("198.51.100.2");
+        ask(&third).await.expect(201);
+        let purchase = async || {
+            let body = json!({ "purpose": "purchase", "sale_id": testing::sale_id() });
+            third.post("/api/captchas", Some(&shop.token().await), body).await
+        };
+        purchase().await.expect(201);
+        purchase().await.limited("captcha", "q=1;w=1");
     }
 
     #[tokio::test]

@@ -146,7 +146,6 @@ async fn change_password(
 mod tests {
     use flashsale::{
         app::CaptchaAnswer,
-        domain::CaptchaPurpose,
         http::axum::{body::Body as RequestBody, http::Request},
         testing::{PASSWORD, Reply, Shop, Site},
     };
@@ -329,16 +328,17 @@ mod tests {
             body
         };
         register(&site, PHONE, PASSWORD).await.refused(403, "captcha-required");
+        let (shopper, sale) = (shop.shoppers(1).await.remove(0), shop.sale(1).await);
         let send = async |path: &str, body: Value| site.post(path, None, body).await;
         for path in ["/api/users", "/api/sessions"] {
-            let captcha = shop.captcha(CaptchaPurpose::Login).await;
+            let captcha = shop.login_captcha().await;
             send(path, with(&captcha, "wrong")).await.refused(422, "captcha-wrong");
             let again = with(&captcha, &captcha.answer);
             send(path, again).await.refused(410, "captcha-gone");
-            let captcha = shop.captcha(CaptchaPurpose::Purchase).await;
+            let captcha = shop.purchase_captcha(&shopper, sale).await;
             let elsewhere = with(&captcha, &captcha.answer);
             send(path, elsewhere).await.refused(410, "captcha-gone");
-            let captcha = shop.captcha(CaptchaPurpose::Login).await;
+            let captcha = shop.login_captcha().await;
             send(path, with(&captcha, &captcha.answer)).await.expect(201);
             for _ in 0..3 {
                 let reply = sign_in(&site, PHONE, "wrong horse").await;

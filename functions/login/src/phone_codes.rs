@@ -59,7 +59,7 @@ async fn recover(
 #[cfg(test)]
 mod tests {
     use flashsale::{
-        domain::{CaptchaPurpose, Phone, Role},
+        domain::{Phone, Role},
         ports::StoreError,
         testing::{PASSWORD, Reply, Shop, Site},
     };
@@ -268,7 +268,7 @@ mod tests {
         let site = shop.serve(endpoints());
         ask(&site, PHONE).await.refused(403, "captcha-required");
         let with = async |answer: &str| {
-            let captcha = shop.captcha(CaptchaPurpose::Login).await;
+            let captcha = shop.login_captcha().await;
             let answer = if answer.is_empty() { captcha.answer } else { answer.to_owned() };
             let body = json!({ "phone": PHONE, "captcha_id": captcha.captcha_id, "captcha_answer": answer });
             site.post("/api/phone-codes", None, body).await

@@ -92,6 +92,7 @@ mod tests {
 
     use flashsale::{
         adapters::memory::MemoryAdmission,
+        app::SessionClaims,
         domain::{CaptchaPurpose, Role},
         http::axum::{body::Body as RequestBody, http::Request},
         ports::Admission as _,
@@ -309,23 +310,51 @@ mod tests {
     async fn a_captcha_is_good_for_one_answer_and_one_purpose() {
         let shop = Shop::open(&[]).await;
         let (site, sale, token) = (shop.serve(endpoints()), shop.sale(5).await, shop.token().await);
+        let caller = shop.caller(&token).await;
         let ask = async |captcha: &CaptchaAnswer, text: &str| {
             let body = json!({ "captcha_id": captcha.captcha_id, "captcha_answer": text });
             site.post(&tickets(sale), Some(&token), body).await
         };
         let none = site.post(&tickets(sale), Some(&token), json!({})).await;
         none.refused(403, "captcha-required");
-        let captcha = shop.captcha(CaptchaPurpose::Purchase).await;
+        let captcha = shop.purchase_captcha(&caller, sale).await;
         ask(&captcha, "wrong").await.refused(422, "captcha-wrong");
         ask(&captcha, &captcha.answer).await.refused(410, "captcha-gone");
-        let captcha = shop.captcha(CaptchaPurpose::Login).await;
+        let captcha = shop.login_captcha().await;
         ask(&captcha, &captcha.answer).await.refused(410, "captcha-gone");
-        let captcha = shop.captcha(CaptchaPurpose::Purchase).await;
+        let captcha = shop.purchase_captcha(&caller, sale).await;
         shop.clock.advance_ms(120_000);
         ask(&captcha, &captcha.answer).await.refused(410, "captcha-gone");
-        let captcha = shop.captcha(CaptchaPurpose::Purchase).await;
+        let captcha = shop.purchase_captcha(&caller, sale).await;
         ask(&captcha, " KPT 4x ").await.expect(201);
         ask(&captcha, &captcha.answer).await.refused(410, "captcha-gone");
+    }
+
+    #[tokio::test]
+    async fn a_captcha_is_good_for_one_user_one_session_and_one_sale() {
+        let shop = Shop::open(&[]).await;
+        let site = shop.serve(endpoints());
+        let (sale, other_sale) = (shop.sale(5).await, shop.sale(5).await);
+        let (token, other_token) = (shop.token().await, shop.token().await);
+        let own = shop.caller(&token).await;
+        let other_session = {
+            let session_id = testing::session_id();
+            let session = SessionClaims { session_id, ..own.session.clone() };
+            Caller { session, ..own.clone() }
+        };
+        let buys = async |captcha: &CaptchaAnswer| {
+            let body =
+                json!({ "captcha_id": captcha.captcha_id, "captcha_answer": captcha.answer });
+            site.post(&tickets(sale), Some(&token), body).await
+        };
+        for purpose in [
+            CaptchaPurpose::of(&shop.caller(&other_token).await, sale),
+            CaptchaPurpose::of(&other_session, sale),
+            CaptchaPurpose::of(&own, other_sale),
+        ] {
+            buys(&shop.captcha_for(purpose).await).await.refused(410, "captcha-gone");
+        }
+        buys(&shop.captcha_for(CaptchaPurpose::of(&own, sale)).await).await.expect(201);
     }
 
     #[tokio::test]

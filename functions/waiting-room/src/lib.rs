@@ -189,7 +189,8 @@ mod tests {
             (shop.serve(endpoints()), shop.draw(1, |_| {}).await, shop.token().await);
         let enter = async |body: Value| site.post(&entries(sale), Some(&token), body).await;
         enter(json!({})).await.refused(403, "captcha-required");
-        let captcha = shop.captcha(flashsale::domain::CaptchaPurpose::Purchase).await;
+        let who = shop.caller(&token).await;
+        let captcha = shop.purchase_captcha(&who, sale).await;
         let answer =
             json!({ "captcha_id": captcha.captcha_id, "captcha_answer": KnownAnswer::TEXT });
         enter(answer.clone()).await.expect(201);

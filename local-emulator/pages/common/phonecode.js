@@ -16,7 +16,7 @@ const PAUSE_SECONDS = 60;
 // `number()` returns the fields of the phone, or null after it has marked what is missing;
 // `refuseNumber(error)` shows a refusal beside it.
 export function phoneCode({ number, refuseNumber }) {
-  const own = captcha("login");
+  const own = captcha({ purpose: "login" });
   const place = el("div");
   const status = el("p", { class: "form-text", role: "status" });
   const trouble = el("div");
@@ -49,12 +49,9 @@ export function phoneCode({ number, refuseNumber }) {
     const body = number();
     if (body === null) return;
     if (place.contains(own.element)) {
-      if (own.control.value.trim() === "") {
-        own.mark(t("captcha.missing"));
-        own.control.focus();
-        return;
-      }
-      Object.assign(body, own.answer());
+      if (!own.isAnswered()) return;
+      enable(send, false);
+      Object.assign(body, await own.answer());
     }
     enable(send, false);
     try {

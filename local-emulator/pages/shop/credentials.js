@@ -39,7 +39,7 @@ export function credentialsForm({ label, isNew, proves = false, unknown = null, 
   };
   const code = proves ? phoneCode({ number, refuseNumber }) : null;
   const place = el("div");
-  const own = captcha("login");
+  const own = captcha({ purpose: "login" });
   if (isNew && !proves && captchasAreOn) {
     place.append(own.element);
     own.draw();
@@ -55,8 +55,8 @@ export function credentialsForm({ label, isNew, proves = false, unknown = null, 
     body.password = password.control.value;
     if (body.password === "") return missing(password, "password.missing");
     if (place.contains(own.element)) {
-      Object.assign(body, own.answer());
-      if (own.control.value.trim() === "") return missing({ control: own.control, refuse: own.mark }, "captcha.missing");
+      if (!own.isAnswered()) return;
+      Object.assign(body, await own.answer());
     }
     try {
       await send(body, told);

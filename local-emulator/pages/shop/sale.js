@@ -161,14 +161,15 @@ async function showTrouble(error) {
 
 const GIVEN_UP = Symbol("given up");
 
-// Shows a captcha beside the button until it is answered.
-function askCaptcha(wrong, send = "captcha.send") {
+// Shows a captcha beside the button until it is answered, by the visitor or by the browser itself.
+function askCaptcha(wrong, word = "captcha.send") {
   return new Promise((resolve, reject) => {
     let asked = captchaPlace.captcha;
     if (!asked || !captchaPlace.hasChildNodes()) {
-      asked = captcha("purchase");
+      asked = captcha({ purpose: "purchase", sale_id: saleId });
       captchaPlace.captcha = asked;
     }
+    const send = el("button", { type: "submit", class: "btn btn-primary", id: "captcha-send" }, t(word));
     const form = el(
       "form",
       { novalidate: true },
@@ -176,7 +177,7 @@ function askCaptcha(wrong, send = "captcha.send") {
       el(
         "div",
         { class: "d-flex flex-wrap gap-2" },
-        el("button", { type: "submit", class: "btn btn-primary", id: "captcha-send" }, t(send)),
+        send,
         button("outline-secondary", t("captcha.give-up"), () => {
           drop(saleId);
           reject(GIVEN_UP);
@@ -187,18 +188,22 @@ function askCaptcha(wrong, send = "captcha.send") {
       "submit",
       (event) => {
         event.preventDefault();
-        if (asked.control.value.trim() === "") {
-          asked.mark(t("captcha.missing"));
-          asked.control.focus();
-          return;
-        }
+        if (!asked.isAnswered()) return;
         form.inert = true;
         resolve(asked.answer());
       },
     );
     captchaPlace.replaceChildren(form);
-    say(status, t("captcha.now"));
-    (wrong === null ? asked.draw() : asked.refuse(wrong)).then(() => asked.control.focus());
+    send.hidden = !asked.needsVisitor();
+    (wrong === null ? asked.draw() : asked.refuse(wrong)).then(() => {
+      send.hidden = !asked.needsVisitor();
+      if (asked.needsVisitor()) {
+        say(status, t("captcha.now"));
+        asked.focus();
+      } else {
+        resolve(asked.answer());
+      }
+    });
   });
 }
 

@@ -15,8 +15,22 @@ use rust_embed::RustEmbed;
 
 /// The pages' content security policy: nothing inline and nothing from other sites, except
 /// pictures, whose addresses operators choose. `blob:` is for sound that a page has fetched.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: https:; connect-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self' data: https:; connect-src 'self'; \
                       media-src 'self' blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The policy, with the origins from which a captcha provider's widget is loaded.
+pub fn policy(origins: &[&str]) -> HeaderValue {
+    if origins.is_empty() {
+        return HeaderValue::from_static(POLICY);
+    }
+    let origins = origins.join(" ");
+    let mut policy = POLICY.to_owned();
+    for directive in ["script-src 'self'", "style-src 'self'", "connect-src 'self'"] {
+        policy = policy.replace(directive, &format!("{directive} {origins}"));
+    }
+    HeaderValue::try_from(format!("{policy}; frame-src {origins}"))
+        .expect("the configuration has checked the origins")
+}
 
 /// Browsers may cache the file, but revalidate it each time: 304 if nothing has changed.
 const ASK_AGAIN: &str = "no-cache";
@@ -35,6 +49,7 @@ pub struct Ready {
     /// Only if it is smaller than the plain file.
     gzip: Option<Bytes>,
     tag: HeaderValue,
+    policy: HeaderValue,
 }
 
 /// A file for browsers, by its path in the folder.
@@ -96,7 +111,12 @@ impl Ready {
         let tag = format!("W/\"{}\"", hex(&digest::digest(&digest::SHA256, &plain)));
         let tag =
             HeaderValue::try_from(tag).expect("hexadecimal digits and quotes make a header value");
-        Self { content_type, plain, gzip, tag }
+        Self { content_type, plain, gzip, tag, policy: HeaderValue::from_static(POLICY) }
+    }
+
+    /// The same with another content security policy.
+    pub fn under(self, policy: HeaderValue) -> Self {
+        Self { policy, ..self }
     }
 
     /// For an address whose content may change.
@@ -130,11 +150,8 @@ impl Ready {
         };
         let headers = response.headers_mut();
         headers.insert(header::ETAG, self.tag.clone());
-        for (name, value) in [
-            (header::CACHE_CONTROL, keep),
-            (header::VARY, "accept-encoding"),
-            (header::CONTENT_SECURITY_POLICY, POLICY),
-        ] {
+        headers.insert(header::CONTENT_SECURITY_POLICY, self.policy.clone());
+        for (name, value) in [(header::CACHE_CONTROL, keep), (header::VARY, "accept-encoding")] {
             headers.insert(name, HeaderValue::from_static(value));
         }
         response

@@ -48,7 +48,7 @@ impl Page<'_> {
             .map(|path| format!("<link rel=\"modulepreload\" href=\"{}\">", address(path)))
             .collect();
         let html = layout
-            .replace("{captcha}", on_or_off(site.captcha))
+            .replace("{captcha}", site.captcha)
             .replace("{phone_codes}", on_or_off(site.phone_codes))
             .replace("{assets}", address("").trim_end_matches('/'))
             .replace("{styles}", &styles)
@@ -56,7 +56,7 @@ impl Page<'_> {
             .replace("{module}", &address(self.module))
             .replace("{title}", self.title)
             .replace("{main}", self.main);
-        Ready::new("text/html; charset=utf-8", html.into())
+        Ready::new("text/html; charset=utf-8", html.into()).under(site.policy.clone())
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
 use axum::{
     Router,
     extract::Path,
-    http::HeaderMap,
+    http::{HeaderMap, HeaderValue},
     response::{IntoResponse as _, Response},
     routing::get,
 };
@@ -31,9 +31,14 @@ use flashsale::{
 use layout::Page;
 
 pub fn router(config: &Config) -> Router {
+    let origins = match config.captcha {
+        CaptchaMode::Provider => config.captchas.provider.origins(),
+        _ => Vec::new(),
+    };
     let site = Site {
-        captcha: config.captcha == CaptchaMode::Image,
+        captcha: config.captcha.as_str(),
         phone_codes: config.verifies_phones(),
+        policy: files::policy(&origins),
         made: Arc::default(),
     };
     let (list, one) = (site.clone(), site.clone());
@@ -59,11 +64,13 @@ pub fn router(config: &Config) -> Router {
 /// The part of the configuration that the pages need, and the rendered pages.
 #[derive(Clone)]
 struct Site {
-    /// Whether captchas are required. Without this a page would learn it only from a refused
+    /// Which captchas are required. Without this a page would learn it only from a refused
     /// request.
-    captcha: bool,
+    captcha: &'static str,
     /// Whether phone numbers are verified.
     phone_codes: bool,
+    /// The content security policy.
+    policy: HeaderValue,
     /// The pages made so far, by address.
     made: Arc<Mutex<HashMap<&'static str, files::Ready>>>,
 }

@@ -136,6 +136,30 @@ async fn pages_hold_to_their_policy() {
 }
 
 #[tokio::test]
+async fn a_captcha_provider_s_widget_is_allowed_only_where_it_is_used() {
+    let policy = async |settings: &[(&str, &str)]| {
+        let env =
+            settings.iter().map(|(name, value)| (format!("FLASHSALE_{name}"), (*value).to_owned()));
+        let config = Config::load(None, env, []).unwrap();
+        let request = Request::get("/register").body(Body::empty()).unwrap();
+        let response = router(&config).oneshot(request).await.unwrap();
+        response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned()
+    };
+    let keys = [("CAPTCHAS__PROVIDER__SITE_KEY", "site"), ("CAPTCHAS__PROVIDER__SECRET", "secret")];
+    let usual = policy(&keys).await;
+    assert!(!usual.contains("frame-src") && !usual.contains("cloudflare"), "{usual}");
+    let used = policy(&[&keys[..], &[("CAPTCHA", "provider")]].concat()).await;
+    for directive in ["script-src 'self'", "style-src 'self'", "connect-src 'self'", "frame-src"] {
+        let allowed = format!("{directive} https://challenges.cloudflare.com;");
+        assert!(format!("{used};").contains(&allowed), "{directive}: {used}");
+    }
+    let own = [("CAPTCHA", "provider"), ("CAPTCHAS__PROVIDER__ORIGINS", "https://a.example")];
+    let own = policy(&[&keys[..], &own].concat()).await;
+    assert!(own.contains("frame-src https://a.example") && !own.contains("cloudflare"), "{own}");
+    assert!(own.contains("default-src 'none'") && !own.contains("unsafe"), "{own}");
+}
+
+#[tokio::test]
 async fn files_are_asked_for_again_with_their_tag() {
     let address = "/assets/common/base.css";
     let first = get(address, &[]).await;

@@ -206,8 +206,14 @@ async fn life_of_an_order_in_processes() {
 async fn captchas_are_asked_for() {
     let shop = Shop::open(Place::embedded().with_captchas());
     let client = shop.client();
-    let drawn =
-        client.post("/api/captchas", None, json!({ "purpose": "purchase" })).await.expect(201);
+    let token = shop.sign_in(SHOPPER).await;
+    let purchase = json!({ "purpose": "purchase", "sale_id": shop.sale() });
+    client
+        .post("/api/captchas", None, purchase.clone())
+        .await
+        .expect_problem(401, "unauthenticated");
+    let drawn = client.post("/api/captchas", Some(&token), purchase).await.expect(201);
+    assert_eq!(drawn.text("kind"), "image");
     assert!(drawn.text("image").starts_with("data:image/png;base64,"));
     let captcha_id = drawn.text("captcha_id");
     let sound = client.get(&format!("/api/captchas/{captcha_id}/audio"), None).await.expect(200);
@@ -217,7 +223,6 @@ async fn captchas_are_asked_for() {
         .post("/api/captchas", None, json!({ "purpose": "else" }))
         .await
         .expect_problem(422, "invalid");
-    let token = shop.sign_in(SHOPPER).await;
     shop.ticket(&token).await.expect_problem(403, "captcha-required");
     let answer = json!({ "captcha_id": captcha_id, "captcha_answer": "00000" });
     let path = format!("/api/sales/{}/tickets", shop.sale());

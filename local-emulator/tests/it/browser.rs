@@ -3,6 +3,8 @@
 
 use std::{env, path::Path, process::Command};
 
+use flashsale::testing::FakeProvider;
+
 use crate::emulator::{Emulator, Place};
 
 /// Chromium's error for every request in progress when a network interface of the machine is added
@@ -86,6 +88,9 @@ scenarios! {
     captcha: Place::embedded().with_captchas();
     codes: Place::embedded().set("PHONE_VERIFICATION", "log").with_log("warn");
     codes_for_captchas: Place::embedded().with_captchas().set("PHONE_VERIFICATION", "log");
+    work: Place::embedded().with_captchas_of("work").set("CAPTCHAS__WORK__ATTEMPTS_UNDER_ATTACK_MAX", "1500");
+    widget: Place::embedded().with_captchas_of("work");
+    provider: Place::embedded().with_captcha_provider(&FakeProvider::start());
     accessible: Place::embedded();
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flashsale::testing;
+use flashsale::testing::{self, FakeProvider, PROVIDER_HOSTNAME, PROVIDER_SECRET};
 use flashsale_servers::Servers;
 use serde_json::Value;
 
@@ -121,6 +121,23 @@ impl Place {
     /// The emulators' log.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log.as_ref().expect("with_log")).unwrap()
+    }
+
+    /// With captchas of a kind.
+    pub fn with_captchas_of(self, kind: &str) -> Self {
+        self.with_captchas().set("CAPTCHA", kind)
+    }
+
+    /// With captchas of a provider.
+    pub fn with_captcha_provider(self, provider: &FakeProvider) -> Self {
+        let base = &provider.base;
+        self.with_captchas_of("provider")
+            .set("CAPTCHAS__PROVIDER__SITE_KEY", "site")
+            .set("CAPTCHAS__PROVIDER__SECRET", PROVIDER_SECRET)
+            .set("CAPTCHAS__PROVIDER__VERIFY_URL", &format!("{base}/siteverify"))
+            .set("CAPTCHAS__PROVIDER__SCRIPT_URL", &format!("{base}/api.js"))
+            .set("CAPTCHAS__PROVIDER__ORIGINS", base)
+            .set("CAPTCHAS__PROVIDER__HOSTNAMES", PROVIDER_HOSTNAME)
     }
 
     /// With captchas, as by default.

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use flashsale::testing::{Behaviour, SmsGateway};
+use flashsale::testing::{GatewayAnswer, SmsGateway};
 use serde_json::{Value, json};
 
 use crate::{client::Client, emulator::Place};
@@ -61,7 +61,7 @@ async fn prove(client: &Client, code: impl Fn() -> String) {
 
 async fn a_number_is_proved(place: impl Fn() -> Place) {
     // It fails once, which nobody notices.
-    let gateway = SmsGateway::start([Behaviour::Status(500)]).await;
+    let gateway = SmsGateway::start([GatewayAnswer::Status(500)]).await;
     let place = with_gateway(place(), &gateway.url).with_log("info");
     let emulator = place.start(&[]);
     let code = || {

@@ -144,7 +144,8 @@ async fn an_order_lives_its_life_under_cargo_lambda_watch() {
         .call("DELETE", "/api/orders", Some(&token), json!(null))
         .await
         .expect_problem(405, "method-not-allowed");
-    watch.first("POST", "/api/captchas", None, json!({ "purpose": "purchase" })).await.expect(201);
+    let purchase = json!({ "purpose": "purchase", "sale_id": sale });
+    watch.first("POST", "/api/captchas", Some(&token), purchase).await.expect(201);
     watch
         .first("GET", "/api/admin/blacklist", Some(&token), json!(null))
         .await

@@ -114,6 +114,8 @@ class Visitor:
         # Refusals that belong to the test, as statuses: Chromium reports each as an error.
         self.expected = set()
         self.sent = []
+        # Addresses elsewhere that belong to the test.
+        self.others = []
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.faults.append(f"exception: {error}"))
         self.page.on("request", self._see)
@@ -129,7 +131,7 @@ class Visitor:
         self.faults.append(f"{message.type}: {message.text} ({message.location})")
 
     def _see(self, request):
-        if not request.url.startswith((BASE, "data:", "blob:")):
+        if not request.url.startswith((BASE, "data:", "blob:", *self.others)):
             self.faults.append(f"a request to somebody else: {request.url}")
         if request.method == "POST":
             self.sent.append((request.url.removeprefix(BASE), request.post_data))

@@ -1,6 +1,9 @@
 """Shoppers in a real browser. `shopping.py NAME` plays one of the scenarios below; local-emulator/tests/it/browser.rs starts
-the shop and calls them all. Captchas are off but for `captcha` and `codes_for_captchas`: no machine can answer them here, and no way around them exists."""
+the shop and calls them all. Captchas are off but for `captcha` and `codes_for_captchas`, whose letters no machine can read here (no way
+around them exists), and for `work`, `widget` and `provider`, which the browser answers."""
 
+import base64
+import json
 import os
 import re
 import signal
@@ -8,8 +11,9 @@ import sys
 import time
 from pathlib import Path
 from urllib.parse import quote
+from urllib.request import Request, urlopen
 
-from browser import BASE, PASSWORD, PATIENCE_MS, Api, Visitor, create_sale, expect, visitor
+from browser import BASE, PASSWORD, PATIENCE_MS, Api, Visitor, admin, create_sale, expect, visitor
 
 
 def result(page):
@@ -411,7 +415,7 @@ def captcha():
         page.locator("#captcha").fill("zzzzz")
         one.expected |= {422}
         send.click()
-        expect(page.locator("#captcha-error")).to_contain_text("other letters")
+        expect(page.locator("#captcha-error")).to_contain_text("was wrong")
         expect(page.locator("#captcha")).to_be_focused()
         expect(image).not_to_have_attribute("src", second)
         expect(page).to_have_url(f"{BASE}/register")
@@ -432,7 +436,7 @@ def captcha():
         third = image.get_attribute("src")
         page.locator("#captcha").fill("zzzzz")
         page.keyboard.press("Enter")
-        expect(page.locator("#captcha-error")).to_contain_text("other letters")
+        expect(page.locator("#captcha-error")).to_contain_text("was wrong")
         expect(image).not_to_have_attribute("src", third)
         page.get_by_role("button", name="Not now").click()
         expect(press(page)).to_have_text("Buy now")
@@ -601,6 +605,113 @@ def accessible():
         one.accessible("a sale that has been bought")
 
 
+def work():
+    """Proofs of work ask nothing of the visitor, neither at registration nor at buying; a wrong one is replaced by another."""
+    sale = create_sale("With work", limit=2)
+    with visitor() as one:
+        page = one.page
+        page.goto(f"/register?next=/sales/{sale}")
+        status = page.locator("#captcha-status")
+        expect(status).to_contain_text("has solved the task")
+        one.accessible("registering with a proof of work")
+        page.get_by_label("Phone number", exact=True).fill("312-555-0178")
+        page.get_by_label("Password").fill(PASSWORD)
+
+        def spoil(route):
+            body = route.request.post_data_json
+            body["captcha_answer"] = body["captcha_answer"][::-1]
+            route.continue_(post_data=json.dumps(body))
+
+        page.route("**/api/users", spoil, times=1)
+        one.expected |= {422}
+        send = page.get_by_role("button", name="Register and sign in")
+        send.click()
+        expect(status).to_contain_text("was wrong")
+        one.expected.clear()
+        send.click()
+        page.wait_for_url(f"{BASE}/sales/{sale}")
+        for count, name in ((1, "Buy now"), (2, "Buy another")):
+            expect(press(page)).to_have_text(name)
+            press(page).click()
+            page.wait_for_url(f"{BASE}/orders/*")
+            becomes(page, "confirmed")
+            assert len(one.orders()) == count
+            page.goto(f"/sales/{sale}")
+        asked = [json.loads(body) for body in one.posts("/api/captchas")]
+        assert [body for body in asked if body["purpose"] == "purchase"] == [{"purpose": "purchase", "sale_id": sale}] * 2, asked
+
+        # The operator's switch: the next challenge is searched for longer, and still without the visitor.
+        admin().call("PUT", "/api/admin/challenge-level", {"level": "under_attack"})
+        page.context.clear_cookies()
+        page.goto("/register")
+        expect(status).to_contain_text("has solved the task")
+
+
+def widget():
+    """ALTCHA's own widget, with its worker, under the policy of our pages: its payload is an answer, once."""
+    vendor = Path(__file__).parent.parent / "vendor/altcha/altcha.min.js"
+    with visitor() as one:
+        page = one.page
+        page.route("**/widget.js", lambda route: route.fulfill(path=vendor, content_type="text/javascript"))
+        page.goto("/problems")
+        page.evaluate("""async () => {
+          await import("/widget.js");
+          $altcha.algorithms.set("PBKDF2/SHA-256", () => new Worker("/assets/vendor/altcha/pbkdf2.js"));
+          const widget = document.createElement("altcha-widget");
+          document.querySelector("main").prepend(widget);
+          // The element has its methods once it is mounted.
+          while (!widget.configure) await new Promise((resolve) => setTimeout(resolve, 20));
+          widget.configure({
+            challenge: "/api/captchas",
+            humanInteractionSignature: false,
+            fetch: (url) =>
+              fetch(url, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ purpose: "login" }) }),
+          });
+          widget.addEventListener("verified", (event) => (document.body.dataset.payload = event.detail.payload));
+        }""")
+        page.get_by_role("checkbox").click()
+        one.wait_until(lambda: page.evaluate("document.body.dataset.payload"))
+        payload = page.evaluate("document.body.dataset.payload")
+        captcha_id = json.loads(base64.b64decode(payload))["challenge"]["parameters"]["data"]["captcha_id"]
+        for number, status in (("0179", 201), ("0180", 410)):
+            account = {"phone": f"+1 312-555-{number}", "password": PASSWORD, "captcha_id": captcha_id, "captcha_answer": payload}
+            answer = page.context.request.post("/api/users", data=account)
+            assert answer.status == status, answer.text()
+
+
+def provider():
+    """A provider's widget is loaded where a captcha is asked for, and nowhere else; its token is the answer."""
+    asked = Request(f"{BASE}/api/captchas", data=b'{"purpose":"login"}', headers={"content-type": "application/json"})
+    with urlopen(asked) as answer:
+        script = json.load(answer)["provider"]["script_url"]
+    sale = create_sale("With a provider")
+    with visitor() as one:
+        one.others = [script]
+        page = one.page
+        loaded = []
+        page.on("request", lambda request: request.url == script and loaded.append(request.url))
+        page.goto("/")
+        page.goto(f"/register?next=/sales/{sale}")
+        widget = page.locator("#fake-widget")
+        expect(widget).to_be_visible()
+        assert loaded == [script], loaded
+        page.get_by_label("Phone number", exact=True).fill("312-555-0181")
+        page.get_by_label("Password").fill(PASSWORD)
+        send = page.get_by_role("button", name="Register and sign in")
+        send.click()
+        expect(page.locator("#captcha-status")).to_contain_text("Complete the check first")
+        assert not one.posts("/api/users")
+        widget.click()
+        expect(page.locator("#captcha-status")).to_contain_text("The check is done")
+        send.click()
+        page.wait_for_url(f"{BASE}/sales/{sale}")
+        press(page).click()
+        widget.click()
+        page.locator("#captcha-send").click()
+        page.wait_for_url(f"{BASE}/orders/*")
+        becomes(page, "confirmed")
+
+
 SCENARIOS = [
     purchase,
     twice,
@@ -614,6 +725,9 @@ SCENARIOS = [
     captcha,
     codes,
     codes_for_captchas,
+    work,
+    widget,
+    provider,
     accessible,
 ]
 

@@ -6,6 +6,7 @@ pub mod memory;
 pub mod mysql;
 pub mod rabbitmq;
 pub mod redis;
+pub mod siteverify;
 pub mod sms;
 mod sql;
 pub mod sqlite;

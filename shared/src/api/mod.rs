@@ -22,7 +22,10 @@ pub use accounts::{
 };
 pub use bans::{BanOffset, BanPage, BanPreview, BanView, LiftBan, NewBan};
 pub use books::{Finding, SaleBooks};
-pub use captchas::{DrawCaptcha, DrawnCaptcha, PurposeWord};
+pub use captchas::{
+    CaptchaChallenge, ChallengeLevelChange, ChallengeLevelView, DrawCaptcha, DrawnCaptcha,
+    ProviderWidget, PurposeWord,
+};
 pub use dead_letters::{ParkedList, ParkedView};
 pub use draws::{
     BeaconValue, DrawResult, DrawStats, EntryAccepted, EntryRequest, EntryView, OwnPlace,

@@ -8,8 +8,8 @@ use super::{App, SessionClaims, limits::RateLimit, refusal_cache::Recalled};
 use crate::{
     domain::{
         AbusePolicy, Abuser, ActionId, ActionKind, AddressPrefix, AdminAction, AdmissionDecision,
-        FieldChange, GateDecision, GateRequest, Phone, Role, Subject, TicketClaims, Timestamp,
-        UserId,
+        FieldChange, GateDecision, GateRequest, LimitCheck, Phone, Role, Subject, TicketClaims,
+        Timestamp, UserId,
     },
     logging::OncePerSecond,
     metrics::ADMIN_ACTIONS,
@@ -175,12 +175,24 @@ impl App {
         if caller.session.role != Role::Admin {
             return Err(Problem::Forbidden("only an administrator may do this"));
         }
-        self.enter_as(caller, RateLimit::Admin, Some(Role::Admin), Enter).await?;
+        let limit = self.limit(RateLimit::Admin, Subject::User(caller.session.user_id));
+        self.enter_as(caller, limit, Some(Role::Admin), Enter).await?;
         Ok(Admin { user_id: caller.session.user_id, address })
     }
 
     /// Admits a signed-in user, or returns why not.
     pub(super) async fn enter(&self, caller: &Caller, limit: RateLimit) -> Result<(), Problem> {
+        let limit = self.limit(limit, Subject::User(caller.session.user_id));
+        self.enter_as(caller, limit, None, Enter).await
+    }
+
+    /// As [`App::enter`], with a limit that is counted for the user's address.
+    pub(super) async fn enter_at_address(
+        &self,
+        caller: &Caller,
+        limit: RateLimit,
+    ) -> Result<(), Problem> {
+        let limit = self.limit(limit, Subject::address(caller.client.address));
         self.enter_as(caller, limit, None, Enter).await
     }
 
@@ -191,6 +203,7 @@ impl App {
         limit: RateLimit,
         ticket: &TicketClaims,
     ) -> Result<AdmissionDecision, Problem> {
+        let limit = self.limit(limit, Subject::User(caller.session.user_id));
         self.enter_as(caller, limit, None, Reserve(ticket)).await
     }
 
@@ -199,7 +212,7 @@ impl App {
     async fn enter_as<Q: Question>(
         &self,
         caller: &Caller,
-        limit: RateLimit,
+        limit: LimitCheck,
         role: Option<Role>,
         question: Q,
     ) -> Result<Q::Answer, Problem> {
@@ -212,7 +225,7 @@ impl App {
             session: Some((*user_id, *session_id)),
             role,
             not_banned,
-            limits: vec![self.limit(limit, user), self.limit(RateLimit::Address, address)],
+            limits: vec![limit, self.limit(RateLimit::Address, address)],
             abuse: Some(self.abuse_policy(Abuser::User, self.config.abuse.refusals_max)),
             now: self.now(),
         };

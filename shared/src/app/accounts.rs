@@ -66,7 +66,7 @@ impl App {
             // The code was sent for a captcha.
             Some(self.prove_phone(client, &phone, phone_code.as_deref()).await?)
         } else {
-            self.check_captcha(CaptchaPurpose::Login, given.captcha).await?;
+            self.check_captcha(client, CaptchaPurpose::Login, given.captcha).await?;
             None
         };
         let mut subjects = Subject::of_client(client.address);
@@ -150,7 +150,7 @@ impl App {
         self.enter_anonymous(client, RateLimit::Login, Some(&phone)).await?;
         if self.sign_in_needs_captcha(&Subject::Phone(phone.clone()), client).await? {
             // A captcha slows guessing from many addresses at once without locking the owner out.
-            self.check_captcha(CaptchaPurpose::Login, given.captcha).await?;
+            self.check_captcha(client, CaptchaPurpose::Login, given.captcha).await?;
         }
         let user = self.ports.users.by_phone(&phone).await?;
         let turn = self.passwords.turn(Queue::SignIn, AddressPrefix::of(client.address)).await;
@@ -478,7 +478,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        domain::{Captcha, CaptchaId},
+        domain::{Captcha, CaptchaId, CaptchaKind},
     };
 
     fn given(phone: &str, captcha: Option<CaptchaAnswer>) -> Credentials {
@@ -517,12 +517,13 @@ mod tests {
         let right_answer = async || {
             let captcha = Captcha {
                 captcha_id: CaptchaId::new(app.now(), &app.ten()),
+                kind: CaptchaKind::Image,
                 purpose: CaptchaPurpose::Login,
-                answer: "kpt4x".to_owned(),
+                secret: "kpt4x".to_owned(),
                 expires_at: app.now().plus_ms(60_000),
             };
             app.ports.captchas.put(&captcha, app.now()).await.unwrap();
-            Some(CaptchaAnswer { captcha_id: captcha.captcha_id, answer: captcha.answer })
+            Some(CaptchaAnswer { captcha_id: captcha.captcha_id, answer: captcha.secret })
         };
 
         let held = app.passwords.hold_all();

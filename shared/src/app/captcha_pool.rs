@@ -1,4 +1,4 @@
-//! Draws and speaks captchas: on threads that answer no requests, on a part of the processors, and
+//! Draws and speaks captchas, and makes proofs of work: on threads that answer no requests, on a part of the processors, and
 //! in turns that are fair by address prefix.
 //!
 //! From the first request on, some pictures are drawn ahead while no request waits, so that a
@@ -28,7 +28,7 @@ use crate::{
 
 /// The studio's only queue.
 const QUEUE: usize = 0;
-/// Most cached sounds; one takes about 360 KB.
+/// Most cached sounds; one takes about 200 KB.
 const SOUNDS_MAX: usize = 45;
 
 /// A picture that belongs to no captcha yet.
@@ -108,6 +108,16 @@ impl Studio {
             .await
             .map_err(|problem: Arc<Problem>| (*problem).clone())?;
         Ok(sound.to_vec())
+    }
+
+    /// Runs other work of a captcha in turn.
+    pub(super) async fn compute<T: Send + 'static>(
+        &self,
+        prefix: AddressPrefix,
+        work: impl FnOnce(&dyn Random) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let turn = self.turn(prefix).await?;
+        self.work(turn, move |inner| work(inner.random.as_ref())).await
     }
 
     async fn turn(&self, prefix: AddressPrefix) -> Result<Turn, Problem> {
@@ -261,7 +271,11 @@ mod tests {
 
     fn studio(drawn_ahead_max: usize, waiting_max: usize) -> (Studio, Released) {
         let artist = Arc::new(SlowArtist::default());
-        let config = config::Captchas { lifetime_seconds: 120, drawn_ahead_max, waiting_max };
+        let config = config::Captchas {
+            drawn_ahead_max,
+            waiting_max,
+            ..config::Config::defaults().captchas
+        };
         (Studio::new(artist.clone(), Arc::new(SystemRandom), 1, &config), Released(artist))
     }
 

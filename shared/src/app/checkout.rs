@@ -96,7 +96,7 @@ impl App {
             return Err(Problem::SoldOut);
         }
         // Last, because it uses the captcha up.
-        self.check_captcha(CaptchaPurpose::Purchase, captcha).await?;
+        self.check_captcha(client, CaptchaPurpose::of(caller, sale_id), captcha).await?;
         let order_id = OrderId::for_sale(now, sale_id, &self.ten());
         let longest = now.plus_ms(self.config.tickets.ms());
         let expires_at = invited_until.map_or(longest, |until| until.min(longest));

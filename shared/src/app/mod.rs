@@ -11,6 +11,7 @@ mod audit;
 mod bans;
 mod captcha_pool;
 mod captchas;
+mod challenge_level;
 mod checkout;
 mod clock_check;
 mod dead_letters;
@@ -23,6 +24,7 @@ mod order_sharing;
 mod orders;
 mod passwords;
 mod phone_codes;
+mod proof_of_work;
 mod publisher;
 mod recording;
 mod refusal_cache;
@@ -55,6 +57,7 @@ use crate::{
     security,
 };
 use captcha_pool::Studio;
+use challenge_level::LevelMemory;
 use clock_check::ClockMemory;
 use dead_letters::ParkedLately;
 use draw::DrawMemory;
@@ -84,6 +87,7 @@ pub struct Inner {
     ticket_keys: Arc<Keys>,
     passwords: Arc<Passwords>,
     studio: Studio,
+    level: Arc<LevelMemory>,
     refusals: Arc<Refusals>,
     refused: Arc<security::Refused>,
     catalog: Arc<Catalog>,
@@ -156,6 +160,7 @@ impl App {
             ticket_keys: Arc::new(ticket_keys),
             passwords: Arc::new(passwords),
             studio,
+            level: Arc::default(),
             refusals: Arc::new(refusals),
             refused: Arc::new(refused),
             catalog: Arc::new(catalog),

@@ -7,6 +7,7 @@
 
 mod abuse;
 mod cache;
+mod captcha_provider;
 mod captchas;
 mod error;
 mod functions;
@@ -35,7 +36,8 @@ use toml::Table;
 
 pub use abuse::Abuse;
 pub use cache::CacheTimes;
-pub use captchas::Captchas;
+pub use captcha_provider::{ProviderCaptchas, WhenDown};
+pub use captchas::{Captchas, WorkCaptchas};
 pub use error::ConfigError;
 pub use functions::FunctionSettings;
 pub use gateway::Gateway;
@@ -127,7 +129,7 @@ impl Config {
         self.gateway.validate()?;
         self.sessions.validate()?;
         self.tickets.validate()?;
-        self.captchas.validate()?;
+        self.captchas.validate(self.captcha)?;
         self.orders.validate()?;
         self.login.validate()?;
         self.phone_codes.validate()?;

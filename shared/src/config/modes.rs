@@ -34,14 +34,31 @@ pub enum HostMode {
     Processes,
 }
 
-/// Whether captchas are asked for.
+/// Which captchas are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CaptchaMode {
     /// Drawn and spoken.
     Image,
+    /// A proof of work.
+    Work,
+    /// A provider's widget.
+    Provider,
     /// Never.
     Off,
+}
+
+impl CaptchaMode {
+    /// The setting's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Work => "work",
+            Self::Provider => "provider",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// How phone numbers are proved.

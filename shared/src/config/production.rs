@@ -27,7 +27,10 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         return Err(bad("ticket_keys", KEY_NEEDED));
     }
     if config.captcha == CaptchaMode::Off {
-        return Err(bad("captcha", "the production profile needs \"image\""));
+        return Err(bad(
+            "captcha",
+            "the production profile needs \"image\", \"work\" or \"provider\"",
+        ));
     }
     if config.phone_verification == PhoneVerification::Log {
         return Err(bad(
@@ -67,6 +70,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         ("amqp_url", config.amqp_url.expose_secret(), "amqps://"),
         ("traces.endpoint", config.traces.endpoint.as_str(), "https://"),
         ("sms_webhook.url", config.sms_webhook.url.as_str(), "https://"),
+        ("captchas.provider.verify_url", config.captchas.provider.verify_url(), "https://"),
     ];
     for (key, url, with_tls) in plain {
         if let Some(host) =

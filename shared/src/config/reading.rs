@@ -59,6 +59,12 @@ impl Effective {
                 *secret = Value::String("***".to_owned());
             }
         }
+        let provider = shown.get_mut("captchas").and_then(|table| table.get_mut("provider"));
+        if let Some(Value::String(secret)) = provider.and_then(|table| table.get_mut("secret"))
+            && !secret.is_empty()
+        {
+            "***".clone_into(secret);
+        }
         mask(shown.get_mut("traces").and_then(|table| table.get_mut("headers")), '=');
         mask(shown.get_mut(FUNCTION_DEFAULTS).and_then(|table| table.get_mut("environment")), '=');
         if let Some(Value::Table(functions)) = shown.get_mut(FUNCTIONS) {

@@ -16,6 +16,8 @@ pub enum ActionKind {
     SaleChanged,
     /// Stored the value of the beacon of a sale by draw.
     BeaconSet,
+    /// Set how hard proofs of work are.
+    ChallengeLevelSet,
     /// Put a ban.
     BanPut,
     /// Lifted a ban.
@@ -30,10 +32,11 @@ pub enum ActionKind {
 
 impl ActionKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::SaleCreated,
         Self::SaleChanged,
         Self::BeaconSet,
+        Self::ChallengeLevelSet,
         Self::BanPut,
         Self::BanLifted,
         Self::OrderCancelled,
@@ -48,6 +51,7 @@ impl ActionKind {
             Self::SaleCreated => "sale-created",
             Self::SaleChanged => "sale-changed",
             Self::BeaconSet => "beacon-set",
+            Self::ChallengeLevelSet => "challenge-level-set",
             Self::BanPut => "ban-put",
             Self::BanLifted => "ban-lifted",
             Self::OrderCancelled => "order-cancelled",

@@ -8,6 +8,8 @@ mod admission;
 mod ban;
 mod cache;
 mod captcha;
+mod captcha_provider;
+mod challenge_level;
 mod draw;
 mod gate;
 mod idempotency;
@@ -36,7 +38,9 @@ pub use admission::{
 };
 pub use ban::{Ban, BanReach, KeptBan};
 pub use cache::CacheEntry;
-pub use captcha::{Captcha, CaptchaPurpose};
+pub use captcha::{Captcha, CaptchaKind, CaptchaPurpose, NoPurpose, WorkData, WorkParameters};
+pub use captcha_provider::ProviderName;
+pub use challenge_level::{ChallengeLevel, KeptLevel};
 pub use draw::{
     Allocation, Draw, DrawTerms, Entry, EntryState, Invitation, LineFront, LineKey, NoDraw,
     PlaceTable, RecordedEntry, Scores, Seed, SeedHash,

@@ -21,5 +21,5 @@ pub use finish::{REQUEST_ID, RequestId, answer, finish, problems};
 pub use idempotency::Idempotency;
 pub use problem::HandlerResult;
 pub use routes::{Answer, Found, Matched, Params, Routes};
-pub use session::{no_session_cookie, session_cookie};
+pub use session::{PossibleCaller, no_session_cookie, session_cookie};
 pub use traced::TraceSource;

@@ -2,6 +2,8 @@
 //! itself is checked here; the use case checks whether the session is alive, together with limits
 //! and bans.
 
+use std::convert::Infallible;
+
 use axum::{extract::FromRequestParts, http::request::Parts, response::AppendHeaders};
 use lambda_http::http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -38,6 +40,29 @@ impl FromRequestParts<App> for Caller {
         let session = app.read_session(bearer.or(cookie).ok_or(Problem::Unauthenticated)?).await?;
         let ClientAddress(client) = ClientAddress::from_request_parts(parts, app).await?;
         Ok(Self { session, client })
+    }
+}
+
+/// The caller, for an endpoint that needs a session for some requests only: what [`Caller`] would
+/// have refused is refused when the caller is asked for.
+#[derive(Debug)]
+pub struct PossibleCaller(Result<Caller, Problem>);
+
+impl PossibleCaller {
+    /// The caller.
+    ///
+    /// # Errors
+    /// Those of [`Caller`] as a handler's argument.
+    pub fn caller(self) -> Result<Caller, Problem> {
+        self.0
+    }
+}
+
+impl FromRequestParts<App> for PossibleCaller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Infallible> {
+        Ok(Self(Caller::from_request_parts(parts, app).await))
     }
 }
 

@@ -5,6 +5,8 @@
 mod clock;
 pub mod contract;
 mod data;
+mod fake_provider;
+mod proof;
 mod proxy;
 pub mod runtime_api;
 mod shop;
@@ -12,6 +14,8 @@ mod sms;
 
 pub use clock::ManualClock;
 pub use data::*;
+pub use fake_provider::{Behaviour, FakeProvider, PROVIDER_HOSTNAME, PROVIDER_SECRET};
+pub use proof::work_answer;
 pub use proxy::{Fault, FaultProxy};
 pub use shop::{KnownAnswer, PASSWORD, Reply, Shop, Site, TempDir, admin, client_at};
-pub use sms::{Behaviour, Received, SmsBox, SmsGateway};
+pub use sms::{GatewayAnswer, Received, SmsBox, SmsGateway};

@@ -17,7 +17,7 @@ use axum::{
 };
 use serde_json::Value;
 
-use super::{ManualClock, START, SmsBox, order_id, session_id, user_id};
+use super::{ManualClock, START, SmsBox, captcha_id, order_id, session_id, user_id};
 use crate::{
     adapters::{
         memory::{
@@ -31,7 +31,8 @@ use crate::{
     app::{Admin, App, Caller, CaptchaAnswer, Client, Credentials, SessionClaims, Swept},
     config::Config,
     domain::{
-        Allocation, CaptchaPurpose, OrderId, OrderStatus, Phone, Role, SaleId, Session, Timestamp,
+        Allocation, Captcha, CaptchaKind, CaptchaPurpose, OrderId, OrderStatus, Phone, Role,
+        SaleId, Session, Timestamp,
     },
     http::{Routes, TraceSource, answer, endpoints::Endpoints},
     ports::{CaptchaArtist, OrderSource as _, Ports, Random, Stored},
@@ -178,6 +179,7 @@ impl Shop {
             draws: shared.clone(),
             admin_ledger: shared.clone(),
             signing_keys: shared.clone(),
+            challenge_levels: shared.clone(),
             gate: gate.clone(),
             sessions: gate.clone(),
             blacklist: gate.clone(),
@@ -195,6 +197,7 @@ impl Shop {
             locks: Arc::new(MemoryLocks::new()),
             cache: Arc::new(MemoryCache::new()),
             artist: Arc::new(KnownAnswer),
+            captcha_provider: None,
             health: Vec::new(),
             background: None,
         };
@@ -282,10 +285,30 @@ impl Shop {
         shoppers
     }
 
-    /// A captcha for the purpose, and its answer.
-    pub async fn captcha(&self, purpose: CaptchaPurpose) -> CaptchaAnswer {
-        let drawn = self.app.draw_captcha(&self.client, purpose).await.unwrap();
+    /// A captcha for registration and sign-in, and its answer.
+    pub async fn login_captcha(&self) -> CaptchaAnswer {
+        let drawn = self.app.draw_login_captcha(&self.client).await.unwrap();
         CaptchaAnswer { captcha_id: drawn.captcha_id, answer: KnownAnswer::TEXT.to_owned() }
+    }
+
+    /// A captcha for the caller's ticket of a sale, and its answer.
+    pub async fn purchase_captcha(&self, who: &Caller, sale: SaleId) -> CaptchaAnswer {
+        let drawn = self.app.draw_purchase_captcha(who, sale).await.unwrap();
+        CaptchaAnswer { captcha_id: drawn.captcha_id, answer: KnownAnswer::TEXT.to_owned() }
+    }
+
+    /// A captcha for any purpose, stored without being drawn, and its answer.
+    pub async fn captcha_for(&self, purpose: CaptchaPurpose) -> CaptchaAnswer {
+        let now = self.app.now();
+        let captcha = Captcha {
+            captcha_id: captcha_id(),
+            kind: CaptchaKind::Image,
+            purpose,
+            secret: KnownAnswer::TEXT.to_owned(),
+            expires_at: now.plus_ms(60_000),
+        };
+        self.app.ports.captchas.put(&captcha, now).await.unwrap();
+        CaptchaAnswer { captcha_id: captcha.captcha_id, answer: captcha.secret }
     }
 
     /// Bans a user, an address or a phone for an hour.

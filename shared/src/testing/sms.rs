@@ -62,7 +62,7 @@ impl SmsSender for SmsBox {
 
 /// What a gateway does with a request.
 #[derive(Debug, Clone, Copy)]
-pub enum Behaviour {
+pub enum GatewayAnswer {
     /// Answers with this status.
     Status(u16),
     /// Answers 204 after this long.
@@ -92,7 +92,7 @@ impl Received {
 #[derive(Default)]
 struct Seen {
     received: Vec<Received>,
-    script: VecDeque<Behaviour>,
+    script: VecDeque<GatewayAnswer>,
     at_once: usize,
     at_once_max: usize,
 }
@@ -108,7 +108,7 @@ pub struct SmsGateway {
 
 impl SmsGateway {
     /// Starts one. It behaves as `script` says, one entry for each request, and then answers 204.
-    pub async fn start(script: impl IntoIterator<Item = Behaviour>) -> Self {
+    pub async fn start(script: impl IntoIterator<Item = GatewayAnswer>) -> Self {
         let script = script.into_iter().collect();
         let seen = Shared::new(Mutex::new(Seen { script, ..Seen::default() }));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
@@ -150,13 +150,13 @@ async fn receive(
         seen.received.push(Received { headers, body });
         seen.at_once += 1;
         seen.at_once_max = seen.at_once_max.max(seen.at_once);
-        seen.script.pop_front().unwrap_or(Behaviour::Status(204))
+        seen.script.pop_front().unwrap_or(GatewayAnswer::Status(204))
     };
     let _under_way = UnderWay(Arc::clone(&seen));
     let (status, header) = match behaviour {
-        Behaviour::Status(status) => (status, ("x-none", "")),
-        Behaviour::Redirect(status) => (status, ("location", "/codes")),
-        Behaviour::After(time) => {
+        GatewayAnswer::Status(status) => (status, ("x-none", "")),
+        GatewayAnswer::Redirect(status) => (status, ("location", "/codes")),
+        GatewayAnswer::After(time) => {
             tokio::time::sleep(time).await;
             (204, ("x-none", ""))
         }

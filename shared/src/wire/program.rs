@@ -5,7 +5,7 @@
 //!
 //! | program | Redis | database | RabbitMQ | answers while only these are up |
 //! |---|---|---|---|---|
-//! | `captcha` | gate, captchas | - | - | Redis: everything |
+//! | `captcha` | gate, captchas | sessions that Redis lacks | - | Redis: everything, for sessions that are in Redis |
 //! | `login` | gate, sessions, captchas, phone codes | users, sessions, bans | - | Redis, database: everything |
 //! | `sales` | gate, cache, figures | sales | - | Redis: pages that are in its cache; Redis, database: everything |
 //! | `seckill` | gate, admission, cache | data that Redis lacks: sessions, sales, orders after a rebuild | orders | Redis: tickets; Redis, RabbitMQ: orders, of sales and sessions that are in Redis |
@@ -16,10 +16,14 @@
 //! | `sweeper` | leadership, admission | all due work | overdue orders | Redis, database: all but publishing and rebuilding |
 //! | emulator | everything | everything | everything | sales in memory |
 //!
-//! With `phone_verification = "webhook"`, `login` and the emulator also call the SMS gateway.
+//! With `phone_verification = "webhook"`, `login` and the emulator also call the SMS gateway. With
+//! captchas of kind `work`, `captcha` reads the challenge level from the shared cache or the
+//! database; without an answer it makes challenges of the level that it read last. With kind
+//! `provider`, `login`, `seckill` and `waiting-room` call the captcha provider.
 //!
 //! In the development profile without configured signing keys, `login`, `seckill`,
-//! `waiting-room`, `order-status` and `admin` also need the database, which stores the keys.
+//! `waiting-room`, `order-status` and `admin` also need the database, which stores the keys, and
+//! `captcha` does for purchases.
 
 /// A program, for [`super::connect_for`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

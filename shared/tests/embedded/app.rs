@@ -7,9 +7,7 @@ use flashsale::{
     adapters::memory::MemoryAdmission,
     app::{App, Caller, CaptchaAnswer, Client, Credentials, SessionClaims},
     config::Config,
-    domain::{
-        AdmittedOrder, CaptchaPurpose, OrderStatus, Phone, QueueDepth, QueueMessage, Role, SaleId,
-    },
+    domain::{AdmittedOrder, OrderStatus, Phone, QueueDepth, QueueMessage, Role, SaleId},
     ports::{Admission as _, OrderLedger, OrderQueue as _, OrderSource as _, Ports, StoreError},
     problem::Problem,
     testing::{self, ManualClock, START, TempDir},
@@ -347,7 +345,7 @@ async fn guessing_is_slowed_and_the_owner_is_not_locked_out() {
         shop.app.sign_in(client, given).await.map(drop)
     };
     let captcha = async |client: &Client| {
-        let drawn = shop.app.draw_captcha(client, CaptchaPurpose::Login).await.unwrap();
+        let drawn = shop.app.draw_login_captcha(client).await.unwrap();
         Some(CaptchaAnswer { captcha_id: drawn.captcha_id, answer: "kpt4x".to_owned() })
     };
     for _ in 0..3 {

@@ -14,7 +14,7 @@ use flashsale::{
     contract_tests,
     ports::{SmsSender, StoreError},
     testing::{
-        Behaviour, ManualClock, START, SmsGateway,
+        GatewayAnswer, ManualClock, START, SmsGateway,
         contract::sms::{SmsPorts, sms},
     },
 };
@@ -43,7 +43,7 @@ fn sender(settings: WebhookSettings) -> WebhookSms {
 }
 
 /// A gateway that behaves so, and a sender to it.
-async fn gateway(script: impl IntoIterator<Item = Behaviour>) -> (SmsGateway, WebhookSms) {
+async fn gateway(script: impl IntoIterator<Item = GatewayAnswer>) -> (SmsGateway, WebhookSms) {
     let gateway = SmsGateway::start(script).await;
     let sender = sender(settings(&gateway.url));
     (gateway, sender)
@@ -105,7 +105,8 @@ async fn a_request_is_signed_over_its_id_its_time_and_its_body() {
 #[tokio::test]
 async fn a_gateway_that_fails_for_a_moment_is_asked_again_with_the_same_id() {
     for status in [500, 502, 503, 408, 425, 429] {
-        let (gateway, sender) = gateway([Behaviour::Status(status), Behaviour::Status(200)]).await;
+        let (gateway, sender) =
+            gateway([GatewayAnswer::Status(status), GatewayAnswer::Status(200)]).await;
         sender.send(&sms()).await.unwrap();
         let received = gateway.received();
         assert_eq!(received.len(), 2, "{status}");
@@ -116,7 +117,7 @@ async fn a_gateway_that_fails_for_a_moment_is_asked_again_with_the_same_id() {
 
 #[tokio::test]
 async fn a_gateway_that_keeps_failing_is_asked_so_often() {
-    let (gateway, sender) = gateway([Behaviour::Status(500); 10]).await;
+    let (gateway, sender) = gateway([GatewayAnswer::Status(500); 10]).await;
     let error = sender.send(&sms()).await.unwrap_err();
     assert!(matches!(error, StoreError::Unknown { .. }), "it may have sent: {error}");
     assert!(error.to_string().contains("500"), "{error}");
@@ -126,11 +127,11 @@ async fn a_gateway_that_keeps_failing_is_asked_so_often() {
 #[tokio::test]
 async fn a_gateway_that_refuses_is_not_asked_again() {
     for behaviour in [
-        Behaviour::Status(400),
-        Behaviour::Status(401),
-        Behaviour::Status(404),
-        Behaviour::Redirect(302),
-        Behaviour::Redirect(307),
+        GatewayAnswer::Status(400),
+        GatewayAnswer::Status(401),
+        GatewayAnswer::Status(404),
+        GatewayAnswer::Redirect(302),
+        GatewayAnswer::Redirect(307),
     ] {
         let (gateway, sender) = gateway([behaviour]).await;
         let sms = sms();
@@ -144,7 +145,7 @@ async fn a_gateway_that_refuses_is_not_asked_again() {
 
 #[tokio::test]
 async fn a_slow_attempt_ends_and_the_next_one_may_succeed() {
-    let slow = Behaviour::After(Duration::from_secs(60));
+    let slow = GatewayAnswer::After(Duration::from_secs(60));
     let (gateway, sender) = gateway([slow]).await;
     sender.send(&sms()).await.unwrap();
     assert_eq!(gateway.received().len(), 2);
@@ -152,7 +153,7 @@ async fn a_slow_attempt_ends_and_the_next_one_may_succeed() {
 
 #[tokio::test]
 async fn all_attempts_together_have_a_time_limit() {
-    let slow = Behaviour::After(Duration::from_secs(60));
+    let slow = GatewayAnswer::After(Duration::from_secs(60));
     let gateway = SmsGateway::start([slow; 10]).await;
     let limits = WebhookSettings {
         timeout: Duration::from_millis(700),
@@ -191,7 +192,7 @@ async fn a_peer_that_is_no_http_server_is_an_error() {
 
 #[tokio::test]
 async fn so_many_are_sent_at_once_and_so_many_wait() {
-    let gateway = SmsGateway::start([Behaviour::After(Duration::from_millis(50)); 100]).await;
+    let gateway = SmsGateway::start([GatewayAnswer::After(Duration::from_millis(50)); 100]).await;
     let limits = WebhookSettings { at_once_max: 2, waiting_max: 6, ..settings(&gateway.url) };
     let sender = Arc::new(sender(limits));
     let tasks: Vec<_> = (0..20)

@@ -215,6 +215,7 @@ async fn gate_leaves_nothing_behind() {
     contract::gate::strikes(&ports).await;
     contract::gate::failures(&ports).await;
     contract::gate::captchas(&ports).await;
+    contract::gate::spent_tokens(&ports).await;
     contract::locks::one_holder(&locks(redis.clone()).await.1).await;
     contract::cache::newest_version(&cache(redis.clone()).await.1).await;
     let mut raw =
@@ -233,9 +234,10 @@ async fn gate_leaves_nothing_behind() {
         assert_eq!(life_ms == -1, endless, "{key} {life_ms}");
         kinds.insert(kind);
     }
-    let expected = ["ban", "bans", "cached", "failures", "fence", "limit", "sessions", "strikes"];
+    let expected =
+        ["ban", "bans", "cached", "failures", "fence", "limit", "sessions", "spent", "strikes"];
     assert_eq!(
-        kinds.into_iter().filter(|kind| kind != "lock" && kind != "captcha").collect::<Vec<_>>(),
+        kinds.into_iter().filter(|kind| kind != "lock" && kind != "challenge").collect::<Vec<_>>(),
         expected
     );
 }

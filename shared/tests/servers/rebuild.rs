@@ -73,6 +73,7 @@ impl Two {
                 draws: ledger.clone(),
                 admin_ledger: ledger.clone(),
                 signing_keys: ledger.clone(),
+                challenge_levels: ledger.clone(),
                 gate: gate.clone(),
                 sessions: gate.clone(),
                 blacklist: gate.clone(),
@@ -90,6 +91,7 @@ impl Two {
                 locks: locks.clone(),
                 cache: Arc::new(MemoryCache::new()),
                 artist: Arc::new(Artist),
+                captcha_provider: None,
                 health: Vec::new(),
                 background: None,
             }

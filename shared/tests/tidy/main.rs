@@ -121,7 +121,8 @@ fn the_json_of_the_api_is_in_one_folder() {
 #[test]
 fn adapters_never_use_each_other() {
     // `sql` is not an adapter; it holds the statements that the two SQL adapters share.
-    let adapters = ["memory", "mysql", "rabbitmq", "redis", "sms", "sqlite", "system"];
+    let adapters =
+        ["memory", "mysql", "rabbitmq", "redis", "siteverify", "sms", "sqlite", "system"];
     for own in adapters {
         for (name, text) in sources(&format!("shared/src/adapters/{own}")) {
             for other in adapters.iter().filter(|other| **other != own) {

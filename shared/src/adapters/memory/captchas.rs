@@ -2,7 +2,10 @@
 
 use async_trait::async_trait;
 
-use super::{MemoryGate, shard::place_of_id};
+use super::{
+    MemoryGate,
+    shard::{place_of_digest, place_of_id},
+};
 use crate::{
     domain::{Captcha, CaptchaId, Timestamp},
     ports::{Captchas, Stored},
@@ -24,5 +27,21 @@ impl Captchas for MemoryGate {
     async fn take(&self, captcha_id: CaptchaId, now: Timestamp) -> Stored<Option<Captcha>> {
         let taken = self.shards.at(place_of_id(captcha_id.as_bytes())).captchas.remove(&captcha_id);
         Ok(taken.filter(|captcha| now < captcha.expires_at))
+    }
+
+    async fn spend(
+        &self,
+        token: &[u8; 32],
+        captcha_id: CaptchaId,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Stored<bool> {
+        let mut shard = self.shards.at(place_of_digest(token));
+        let spent = shard.spent.get(token).filter(|(_, known_until)| now < *known_until);
+        if let Some((by, _)) = spent {
+            return Ok(*by == captcha_id);
+        }
+        shard.spent.put(*token, (captcha_id, until), |(_, known_until)| *known_until <= now);
+        Ok(true)
     }
 }

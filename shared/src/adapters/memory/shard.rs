@@ -25,6 +25,8 @@ pub(super) struct Shard {
     pub(super) strikes: ExpiringMap<Subject, CountWindow>,
     pub(super) failures: ExpiringMap<Subject, CountWindow>,
     pub(super) captchas: ExpiringMap<CaptchaId, Captcha>,
+    /// Providers' tokens by digest: which captcha each answered, and until when that is known.
+    pub(super) spent: ExpiringMap<[u8; 32], (CaptchaId, Timestamp)>,
 }
 
 impl Shard {
@@ -37,6 +39,7 @@ impl Shard {
             strikes: ExpiringMap::new(most),
             failures: ExpiringMap::new(most),
             captchas: ExpiringMap::new(most),
+            spent: ExpiringMap::new(most),
         }
     }
 
@@ -129,6 +132,11 @@ pub(super) fn place(subject: &Subject) -> usize {
 /// The shard of an id, from its last byte, which is random.
 pub(super) fn place_of_id(id: &[u8; 16]) -> usize {
     usize::from(id[15]) % SHARDS
+}
+
+/// The shard of a digest.
+pub(super) fn place_of_digest(digest: &[u8; 32]) -> usize {
+    usize::from(digest[31]) % SHARDS
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@
 //! | `limit:NAME:{SUBJECT}` | string | GCRA's theoretical arrival time, epoch µs | a full burst's time, within which it lies in the past |
 //! | `strikes:{SUBJECT}` | string | `COUNT END`: refusals within the window, its end in epoch ms | end of the window |
 //! | `failures:{SUBJECT}` | string | `COUNT END`, likewise | end of the window |
-//! | `captcha:{ID}` | string | `PURPOSE END ANSWER` | end |
+//! | `challenge:{ID}` | string | `KIND PURPOSE END SECRET` of a captcha | end |
+//! | `spent:{DIGEST}` | string | id of the captcha that a provider's token answered; the digest is hexadecimal | ten minutes, by the server's own time |
 //! | `phone-code:{phone:NUMBER}` | string | `END ATTEMPTS DIGEST`: end (epoch ms), attempts left, keyed hash (hex) | end |
 //! | `sms:{DAY}` | string | text messages of the day, which is counted since 1970 (UTC) | two days, by the server's own time |
 //! | `bans:put:{bans}` | sorted set | `SUBJECT` by its ban's creation, epoch ms | none; ended bans are removed when others are created |
@@ -22,7 +23,7 @@
 //! | `holders:{queue}` | hash | process -> `BEAT SESSION HANDED_BACK RECEIVED DONE REPORTED`: how far a consumer of the queue is | a minute, by the server's own time |
 //! | `cached:{KEY}` | string | version (twenty digits), then the value | its time to live, by the server's own time |
 //!
-//! Except for locks, cache and `sms`, a key outlives its content by [`SLACK_MS`]: the key's expiry only
+//! Except for locks, cache, spent tokens and `sms`, a key outlives its content by [`SLACK_MS`]: the key's expiry only
 //! collects garbage, and the caller's clock decides whether the content is still valid.
 
 use std::fmt::{self, Write as _};
@@ -80,7 +81,12 @@ impl Redis {
     }
 
     pub(super) fn captcha_key(&self, captcha_id: CaptchaId) -> String {
-        self.named(format_args!("captcha:{{{captcha_id}}}"))
+        self.named(format_args!("challenge:{{{captcha_id}}}"))
+    }
+
+    pub(super) fn spent_key(&self, token: &[u8; 32]) -> String {
+        let digest: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.named(format_args!("spent:{{{digest}}}"))
     }
 
     pub(super) fn phone_code_key(&self, phone: &Phone) -> String {

@@ -16,6 +16,7 @@
 mod actions;
 mod admin;
 mod bans;
+mod challenge_level;
 mod draws;
 mod keys;
 mod locking;

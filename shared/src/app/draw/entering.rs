@@ -86,7 +86,7 @@ impl App {
             return self.accepted(sale_id, who.user_id, entered_at).await;
         }
         // Last, because it uses the captcha up.
-        self.check_captcha(CaptchaPurpose::Purchase, captcha).await?;
+        self.check_captcha(client, CaptchaPurpose::of(caller, sale_id), captcha).await?;
         let entry = Entry { sale_id, user_id: who.user_id, entered_at: now };
         let step = tracing::info_span!(target: STEP, "entries.publish", otel.kind = "producer");
         self.entry_publisher.publish(entry.clone()).instrument(step).await.map_err(|error| {

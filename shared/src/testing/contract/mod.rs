@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod cache;
+pub mod captcha_provider;
 pub mod checkout;
 pub mod consumer_reports;
 pub mod gate;
@@ -32,7 +33,7 @@ macro_rules! contract_tests {
     };
     (ledger $attributes:tt $new:expr) => {
         $crate::contract_tests! { @each ledger $attributes $new;
-            users kept_sessions session_races kept_bans sales signing_keys recording payment
+            users kept_sessions session_races kept_bans sales signing_keys challenge_level recording payment
             cancellation expiry expiry_by_sale stock_return tally paging recording_races ending_races
             draw_entries draw_beacon draw_invitations draw_entry_races reports
             admin_cancellation actions reach health
@@ -53,7 +54,7 @@ macro_rules! contract_tests {
         $crate::contract_tests! { @each gate $attributes $new;
             order_of_checks burst_and_rate exact_retry quota_under_contention charges_all_or_none
             clock_set_back strikes sessions many_sessions session_roles blacklist bans_put_back
-            failures captchas
+            failures captchas spent_tokens
         }
     };
     (locks $attributes:tt $new:expr) => {
@@ -61,6 +62,9 @@ macro_rules! contract_tests {
     };
     (cache $attributes:tt $new:expr) => {
         $crate::contract_tests! { @each cache $attributes $new; newest_version many_entries }
+    };
+    (captcha_provider $attributes:tt $new:expr) => {
+        $crate::contract_tests! { @each captcha_provider $attributes $new; tokens }
     };
     (consumer_reports $attributes:tt $new:expr) => {
         $crate::contract_tests! { @each consumer_reports $attributes $new; last_report_of_each }

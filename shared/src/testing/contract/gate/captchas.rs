@@ -4,15 +4,20 @@ use std::sync::Arc;
 
 use super::GatePorts;
 use crate::{
-    domain::{Captcha, CaptchaPurpose},
-    testing::{START, captcha_id},
+    domain::{Captcha, CaptchaKind, CaptchaPurpose},
+    testing::{START, captcha_id, sale_id, session_id, user_id},
 };
 
-fn captcha(purpose: CaptchaPurpose) -> Captcha {
+fn purchase() -> CaptchaPurpose {
+    CaptchaPurpose::Purchase { user_id: user_id(), session_id: session_id(), sale_id: sale_id() }
+}
+
+fn captcha(kind: CaptchaKind, purpose: CaptchaPurpose) -> Captcha {
     Captcha {
         captcha_id: captcha_id(),
+        kind,
         purpose,
-        answer: "k3 m".to_owned(),
+        secret: "k3 m".to_owned(),
         expires_at: START.plus_ms(1_000),
     }
 }
@@ -26,8 +31,12 @@ pub async fn captchas(GatePorts { captchas, .. }: &GatePorts) {
         captchas.take(captcha.captcha_id, now).await.expect("a captcha is taken")
     };
     let last = START.plus_ms(999);
-    for purpose in [CaptchaPurpose::Login, CaptchaPurpose::Purchase] {
-        let drawn = captcha(purpose);
+    let kinds = CaptchaKind::ALL;
+    for drawn in kinds
+        .map(|kind| captcha(kind, CaptchaPurpose::Login))
+        .into_iter()
+        .chain(kinds.map(|kind| captcha(kind, purchase())))
+    {
         assert_eq!(peek(&drawn, START).await, None);
         assert_eq!(take(&drawn, START).await, None);
         for _ in 0..2 {
@@ -41,12 +50,12 @@ pub async fn captchas(GatePorts { captchas, .. }: &GatePorts) {
         assert_eq!(take(&drawn, last).await, None);
         assert_eq!(peek(&drawn, START).await, None);
     }
-    let over = captcha(CaptchaPurpose::Login);
+    let over = captcha(CaptchaKind::Image, CaptchaPurpose::Login);
     captchas.put(&over, START).await.expect("a captcha is kept");
     assert_eq!(take(&over, over.expires_at).await, None);
 
     for _ in 0..5 {
-        let drawn = captcha(CaptchaPurpose::Purchase);
+        let drawn = captcha(CaptchaKind::Image, purchase());
         captchas.put(&drawn, START).await.expect("a captcha is kept");
         let tasks: Vec<_> = (0..50)
             .map(|_| {
@@ -62,4 +71,38 @@ pub async fn captchas(GatePorts { captchas, .. }: &GatePorts) {
         }
         assert_eq!(taken, [drawn], "only one taker gets it");
     }
+}
+
+/// A token answers one captcha, however many ask at once.
+pub async fn spent_tokens(GatePorts { captchas, .. }: &GatePorts) {
+    let digest = || {
+        let mut digest = [7; 32];
+        digest[..16].copy_from_slice(captcha_id().as_bytes());
+        digest
+    };
+    let (token, until) = (digest(), START.plus_ms(60_000));
+    let spend = async |token: &[u8; 32], id, now| {
+        captchas.spend(token, id, until, now).await.expect("a token is spent")
+    };
+    let (first, second) = (captcha_id(), captcha_id());
+    assert!(spend(&token, first, START).await);
+    assert!(spend(&token, first, START).await, "a repeat after an error");
+    assert!(!spend(&token, second, START).await);
+    assert!(!spend(&token, second, START.plus_ms(59_999)).await);
+    assert!(spend(&digest(), second, START).await, "another token");
+
+    let token = digest();
+    let tasks: Vec<_> = (0..30)
+        .map(|_| {
+            let captchas = Arc::clone(captchas);
+            tokio::spawn(async move {
+                captchas.spend(&token, captcha_id(), until, START).await.expect("a token is spent")
+            })
+        })
+        .collect();
+    let mut spent = 0;
+    for task in tasks {
+        spent += usize::from(task.await.expect("the task ends"));
+    }
+    assert_eq!(spent, 1);
 }

@@ -12,7 +12,7 @@ mod strikes;
 use std::{net::IpAddr, sync::Arc};
 
 pub use blacklist::{bans_put_back, blacklist};
-pub use captchas::captchas;
+pub use captchas::{captchas, spent_tokens};
 pub use failures::failures;
 pub use limits::{
     burst_and_rate, charges_all_or_none, clock_set_back, exact_retry, quota_under_contention,

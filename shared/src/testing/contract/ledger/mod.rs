@@ -1,5 +1,5 @@
 //! Suites of the ledger ports: `Users`, `SessionLedger`, `BanLedger`, `Sales`, `OrderLedger`,
-//! `DrawLedger`, `AdminLedger`, `SigningKeys`.
+//! `DrawLedger`, `AdminLedger`, `SigningKeys`, `ChallengeLevels`.
 //!
 //! Suites tolerate other users of the same ledger, except that `expire_due` ends every order that
 //! is due.
@@ -8,6 +8,7 @@
 
 mod admin;
 mod bans;
+mod challenge_level;
 mod draws;
 mod forbidden;
 mod keys;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 pub use admin::{actions, admin_cancellation, reach, reports};
 pub use bans::kept_bans;
+pub use challenge_level::challenge_level;
 pub use draws::{draw_beacon, draw_entries, draw_entry_races, draw_invitations};
 pub use forbidden::forbidden;
 pub use keys::signing_keys;
@@ -40,8 +42,8 @@ use crate::{
         Unrecordable, UserId,
     },
     ports::{
-        AdminLedger, BanLedger, DrawLedger, Health, OrderLedger, Sales, SessionLedger, SigningKeys,
-        StoreError, Stored, Users,
+        AdminLedger, BanLedger, ChallengeLevels, DrawLedger, Health, OrderLedger, Sales,
+        SessionLedger, SigningKeys, StoreError, Stored, Users,
     },
     testing,
 };
@@ -61,6 +63,7 @@ pub struct Ledger {
     pub draws: Arc<dyn DrawLedger>,
     pub admin: Arc<dyn AdminLedger>,
     pub signing_keys: Arc<dyn SigningKeys>,
+    pub challenge_levels: Arc<dyn ChallengeLevels>,
     pub health: Arc<dyn Health>,
 }
 
@@ -75,6 +78,7 @@ impl Ledger {
             + DrawLedger
             + AdminLedger
             + SigningKeys
+            + ChallengeLevels
             + Health
             + 'static,
     >(
@@ -90,6 +94,7 @@ impl Ledger {
             draws: store.clone(),
             admin: store.clone(),
             signing_keys: store.clone(),
+            challenge_levels: store.clone(),
             health: store,
         }
     }
