@@ -128,16 +128,22 @@ fn commands_can_be_typed() {
     assert!(count >= 8, "only {count} commands were found");
 }
 
+/// Adds the names of the settings of a table and of the tables in it.
+fn name_settings(prefix: &str, table: &toml::Table, known: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let name = format!("{prefix}{key}");
+        if let Some(inner) = value.as_table() {
+            name_settings(&format!("{name}."), inner, known);
+        }
+        known.insert(name);
+    }
+}
+
 #[test]
 fn settings_exist() {
     let settings: toml::Table = SETTINGS.parse().unwrap();
     let mut known = BTreeSet::new();
-    for (key, value) in &settings {
-        known.insert(key.clone());
-        for inner in value.as_table().into_iter().flatten() {
-            known.insert(format!("{key}.{}", inner.0));
-        }
-    }
+    name_settings("", &settings, &mut known);
     let variables: BTreeSet<String> = known
         .iter()
         .map(|key| format!("FLASHSALE_{}", key.replace('.', "__").to_uppercase()))

@@ -60,6 +60,14 @@ mod tests {
         let change = json!({ "stock": 5, "title": "Watch" });
         call("PATCH", &format!("/api/admin/sales/{sale}"), change).await.expect(200);
         call("PATCH", &format!("/api/admin/sales/{sale}"), json!({ "stock": 0 })).await.expect(422);
+        // Made by a command, which leaves no trail.
+        let draw = shop.draw(1, |new| new.beacon = Some("drand round 7".to_owned())).await;
+        let beacon = format!("/api/admin/sales/{draw}/beacon");
+        call("PUT", &beacon, json!({ "value": "b9c3" })).await.expect(422);
+        shop.app.ports.draws.close_entries(draw, shop.app.now()).await.unwrap();
+        call("PUT", &beacon, json!({ "value": "b9c3" })).await.expect(204);
+        let level = json!({ "level": "under_attack" });
+        call("PUT", "/api/admin/challenge-level", level).await.expect(200);
         let ban = json!({ "kind": "address", "value": "198.51.100.1", "reason": "resells" });
         call("POST", "/api/admin/blacklist", ban).await.expect(201);
         let lift = "/api/admin/blacklist?kind=address&value=198.51.100.1";
@@ -98,6 +106,6 @@ mod tests {
         let path = format!("/api/admin/actions?limit=5&cursor={cursor}");
         let rest = call("GET", &path, Value::Null).await.json();
         assert_eq!((&rest["actions"][0], &rest["next_cursor"]), (&actions[5], &Value::Null));
-        assert_eq!(rest["actions"].as_array().unwrap().len(), 2);
+        assert_eq!(rest["actions"].as_array().unwrap().len(), 4);
     }
 }

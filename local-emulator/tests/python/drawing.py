@@ -353,7 +353,7 @@ def draw_captcha():
         assert not one.posts("/entries")
         page.locator("#captcha").fill("zzzzz")
         page.keyboard.press("Enter")
-        expect(page.locator("#captcha-error")).to_contain_text("other letters")
+        expect(page.locator("#captcha-error")).to_contain_text("was wrong")
         page.get_by_role("button", name="Not now").click()
         expect(press(page)).to_have_text("Enter the draw")
         expect(page.locator("#captcha")).to_have_count(0)

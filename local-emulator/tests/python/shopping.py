@@ -549,7 +549,7 @@ def codes_for_captchas():
         one.expected |= {422}
         page.locator("#captcha").fill("wrong")
         send.click()
-        expect(page.locator("#captcha-error")).to_contain_text("other letters")
+        expect(page.locator("#captcha-error")).to_contain_text("was wrong")
         expect(image).not_to_have_attribute("src", first)
         expect(page.locator("#captcha")).to_be_focused()
         expect(send).to_have_attribute("aria-disabled", "false")
