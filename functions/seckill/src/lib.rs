@@ -28,9 +28,10 @@ pub fn endpoints() -> Endpoints {
 }
 
 /// The problems with which a sale refuses buyers.
-const NOTHING_TO_BUY: [ProblemKind; 4] = [
+const NOTHING_TO_BUY: [ProblemKind; 5] = [
     ProblemKind::SaleNotOpen,
     ProblemKind::SaleEnded,
+    ProblemKind::NotInvited,
     ProblemKind::SoldOut,
     ProblemKind::AlreadyBought,
 ];
@@ -44,6 +45,7 @@ fn post_tickets() -> Endpoint {
         .gives::<Ticket>(201, "The ticket, and the id of the order that it will make.")
         .refuses(&NOTHING_TO_BUY)
         .refuses(&[
+            ProblemKind::NotEligible,
             ProblemKind::CaptchaRequired,
             ProblemKind::CaptchaGone,
             ProblemKind::CaptchaWrong,

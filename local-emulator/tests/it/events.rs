@@ -14,7 +14,7 @@ use crate::emulator::Place;
 ///
 /// The tokens in the events are invalid, so operations for signed-in users are answered 401: the
 /// event was read, its route was found, and its token was checked.
-const ANSWERS: [(&str, Option<u16>); 17] = [
+const ANSWERS: [(&str, Option<u16>); 19] = [
     ("admin-create-sale", Some(401)),
     ("admin-lift-ban", Some(401)),
     ("captcha-audio", Some(410)),
@@ -32,6 +32,8 @@ const ANSWERS: [(&str, Option<u16>); 17] = [
     ("seckill-ticket", Some(401)),
     ("sweeper-repeated", None),
     ("sweeper-tick", None),
+    ("waiting-room-current", Some(401)),
+    ("waiting-room-enter", Some(401)),
 ];
 
 /// `functions/<function>/events/*.json` of every function, with the function's name. Panics when

@@ -27,21 +27,13 @@ pub enum PurposeWord {
     Purchase,
 }
 
-/// A captcha, as the client receives it.
+/// A captcha, as the client receives it. Which fields are there depends on the kind.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct DrawnCaptcha {
     /// Send it with the answer.
     pub captcha_id: CaptchaId,
     /// First instant at which it is expired.
     pub expires_at: Timestamp,
-    /// What is to be answered.
-    #[serde(flatten)]
-    pub challenge: CaptchaChallenge,
-}
-
-/// What is to be answered: which fields are there depends on the kind.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct CaptchaChallenge {
     /// How the captcha is answered.
     pub kind: CaptchaKind,
     /// Kind `image`: PNG as a data URI.
@@ -56,6 +48,28 @@ pub struct CaptchaChallenge {
     /// Kind `provider`: the widget, whose token is the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<ProviderWidget>,
+}
+
+impl DrawnCaptcha {
+    /// A captcha with what is to be answered.
+    pub(crate) fn new(
+        captcha_id: CaptchaId,
+        expires_at: Timestamp,
+        challenge: CaptchaChallenge,
+    ) -> Self {
+        let CaptchaChallenge { kind, image, parameters, signature, provider } = challenge;
+        Self { captcha_id, expires_at, kind, image, parameters, signature, provider }
+    }
+}
+
+/// What is to be answered.
+#[derive(Debug, Clone)]
+pub(crate) struct CaptchaChallenge {
+    pub(crate) kind: CaptchaKind,
+    pub(crate) image: Option<String>,
+    pub(crate) parameters: Option<WorkParameters>,
+    pub(crate) signature: Option<String>,
+    pub(crate) provider: Option<ProviderWidget>,
 }
 
 /// What a page needs to show a provider's widget.

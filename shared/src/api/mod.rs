@@ -22,9 +22,10 @@ pub use accounts::{
 };
 pub use bans::{BanOffset, BanPage, BanPreview, BanView, LiftBan, NewBan};
 pub use books::{Finding, SaleBooks};
+pub(crate) use captchas::CaptchaChallenge;
 pub use captchas::{
-    CaptchaChallenge, ChallengeLevelChange, ChallengeLevelView, DrawCaptcha, DrawnCaptcha,
-    ProviderWidget, PurposeWord,
+    ChallengeLevelChange, ChallengeLevelView, DrawCaptcha, DrawnCaptcha, ProviderWidget,
+    PurposeWord,
 };
 pub use dead_letters::{ParkedList, ParkedView};
 pub use draws::{

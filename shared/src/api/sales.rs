@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::DrawStats;
-use crate::domain::{Allocation, Currency, DrawTerms, Sale, SaleId, SaleState, Timestamp};
+use crate::domain::{Allocation, Currency, Sale, SaleId, SaleState, SeedHash, Timestamp};
 
 /// A sale as a shopper sees it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -27,8 +27,14 @@ pub struct SaleView {
     pub state: SaleState,
     pub server_time: Timestamp,
     pub allocation: Allocation,
-    #[serde(flatten)]
-    pub draw: Option<DrawTerms>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entries_open_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invite_seconds: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed_hash: Option<SeedHash>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beacon: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eligible_registered_before: Option<Timestamp>,
 }
@@ -72,7 +78,7 @@ impl From<SaleView> for ListedSale {
             state: sale.state,
             server_time: sale.server_time,
             allocation: sale.allocation,
-            entries_open_at: sale.draw.map(|draw| draw.entries_open_at),
+            entries_open_at: sale.entries_open_at,
         }
     }
 }

@@ -89,9 +89,8 @@ impl App {
         };
         let (secret, challenge) =
             made.inspect_err(|problem| self.note_refused(problem, client, None))?;
-        let drawn = DrawnCaptcha { captcha_id, expires_at, challenge };
-        let captcha =
-            Captcha { captcha_id, kind: drawn.challenge.kind, purpose, secret, expires_at };
+        let drawn = DrawnCaptcha::new(captcha_id, expires_at, challenge);
+        let captcha = Captcha { captcha_id, kind: drawn.kind, purpose, secret, expires_at };
         self.ports.captchas.put(&captcha, now).await?;
         DRAWN.increment(1);
         Ok(drawn)

@@ -153,7 +153,7 @@ async fn register(
 
 async fn draw(app: &App) -> CaptchaId {
     let drawn = app.draw_login_captcha(&client_at("192.0.2.9")).await.unwrap();
-    assert_eq!(drawn.challenge.kind, CaptchaKind::Provider);
+    assert_eq!(drawn.kind, CaptchaKind::Provider);
     drawn.captcha_id
 }
 

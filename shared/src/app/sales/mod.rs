@@ -386,7 +386,10 @@ impl App {
             state: sale.state(available, now),
             server_time: now,
             allocation: sale.allocation(),
-            draw: sale.draw.clone(),
+            entries_open_at: sale.draw.as_ref().map(|draw| draw.entries_open_at),
+            invite_seconds: sale.draw.as_ref().map(|draw| draw.invite_seconds),
+            seed_hash: sale.draw.as_ref().map(|draw| draw.seed_hash),
+            beacon: sale.draw.as_ref().and_then(|draw| draw.beacon.clone()),
             eligible_registered_before: sale.eligible_registered_before,
         })
     }
