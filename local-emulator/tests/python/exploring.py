@@ -88,9 +88,24 @@ OPEN = sale()
 SOLD_OUT = sale(stock=1)
 UPCOMING = sale(starts_at="2098-01-01T00:00:00Z")
 ENDED = sale(ends_at="2021-01-01T00:00:00Z")
+BY_DRAW = {"allocation": "draw", "per_user_limit": 1, "entries_open_at": "2019-01-01T00:00:00Z"}
+ENTERED = sale(**BY_DRAW, starts_at="2098-01-01T00:00:00Z")
+DRAWN = sale(**BY_DRAW)
+WITH_BEACON = sale(**BY_DRAW, beacon="drand round 7")
+# What an endpoint of draws can be asked about with success.
+DRAWS = {"enter_draw": ENTERED, "get_entry": ENTERED, "get_draw": DRAWN, "set_beacon": WITH_BEACON}
+# Phone numbers are not verified here.
+ABSENT = {"send_phone_code", "recover_password"}
 PAID, CANCELLED, CONFIRMED = (bought(OPEN, SHOPPER) for _ in range(3))
 ask("POST", f"/api/orders/{PAID}/payment", SHOPPER)
 ask("POST", f"/api/orders/{CANCELLED}/cancellation", SHOPPER)
+ask("POST", f"/api/sales/{ENTERED}/entries", SHOPPER, {})
+# The sweeper closes the entries of both sales within seconds.
+while ask("PUT", f"/api/admin/sales/{WITH_BEACON}/beacon", ADMIN, {"value": "b9c3"}) is not None:
+    time.sleep(0.2)
+while ask("GET", f"/api/admin/sales/{DRAWN}/stats", ADMIN)["draw"].get("closed_at") is None:
+    time.sleep(0.2)
+ask("PATCH", f"/api/admin/sales/{DRAWN}", ADMIN, {"ends_at": "2021-01-01T00:00:00Z"})
 REAL = {
     "sale_id": [OPEN, SOLD_OUT, OPEN, UPCOMING, ENDED],
     "order_id": [PAID, CANCELLED, CONFIRMED, bought(SOLD_OUT, OTHERS.pop())],
@@ -141,6 +156,8 @@ def before_call(context, case, kwargs):
         elif is_id(value):
             ids = REAL[parameter]
             case.path_parameters[parameter] = ids[turn % len(ids)]
+    if name in DRAWS:
+        case.path_parameters["sale_id"] = DRAWS[name]
     if name == "cancel_order_of_anybody":
         case.path_parameters["order_id"] = bought(OPEN, SHOPPER)
     if name == "lift_ban" and case.query.get("kind") == "address" and isinstance(case.query.get("value"), str):
@@ -151,6 +168,8 @@ def before_call(context, case, kwargs):
         body["ticket"] = ask("POST", f"/api/sales/{OPEN}/tickets", SHOPPER, {})["ticket"]
     if name in ("register", "sign_in") and isinstance(body.get("phone"), str) and isinstance(body.get("password"), str):
         body["phone"], body["password"] = PHONES[turn % len(PHONES)], PASSWORD
+    if name == "set_beacon" and isinstance(body.get("value"), str) and 0 < len(body["value"]) <= 200:
+        body["value"] = "b9c3"
     if name == "change_password" and all(isinstance(body.get(which), str) for which in ("old_password", "new_password")):
         body["old_password"] = body["new_password"] = PASSWORD
 
@@ -177,7 +196,7 @@ def main():
     if code:
         sys.exit(code)
     operations = {operation["operationId"] for path in ask("GET", "/openapi.json")["paths"].values() for operation in path.values()}
-    without = sorted(name for name in operations if not any(200 <= status < 300 for status in seen.get(name, ())))
+    without = sorted(name for name in operations - ABSENT if not any(200 <= status < 300 for status in seen.get(name, ())))
     assert not without, f"never answered with success, so hardly tested: {without}"
 
 

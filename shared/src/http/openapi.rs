@@ -307,6 +307,10 @@ fn problem_schema(line: &Explained) -> RefOr<Schema> {
         }
         ProblemKind::Banned => ("until", Timestamp::schema(), false),
         ProblemKind::SaleNotOpen => ("starts_at", Timestamp::schema(), true),
+        ProblemKind::EntriesNotOpen => ("entries_open_at", Timestamp::schema(), true),
+        ProblemKind::NotEligible => ("registered_before", Timestamp::schema(), true),
+        ProblemKind::NotInvited => ("poll_after_ms", u64::schema(), true),
+        ProblemKind::DrawNotOver => ("ends_at", Timestamp::schema(), true),
         ProblemKind::AlreadyBought => ("order_id", OrderId::schema(), true),
         ProblemKind::OrderFinal => ("order_status", OrderStatus::schema(), true),
         _ => return schema.into(),
@@ -337,6 +341,10 @@ mod tests {
             Problem::WeakPassword { field: "password", rule: "too short" },
             Problem::Banned { until: Some(time) },
             Problem::SaleNotOpen { starts_at: time },
+            Problem::EntriesNotOpen { entries_open_at: time },
+            Problem::NotEligible { registered_before: time },
+            Problem::NotInvited { poll_after_ms: 1 },
+            Problem::DrawNotOver { ends_at: time },
             Problem::AlreadyBought { order_id: id },
             Problem::OrderFinal { status: OrderStatus::Paid },
             Problem::RateLimited {
