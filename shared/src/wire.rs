@@ -11,6 +11,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::{
     adapters::{
+        AddressError,
         absent::{NoQueue, NoSms},
         memory::{
             MemoryAdmission, MemoryCache, MemoryConsumerReports, MemoryGate, MemoryLocks,
@@ -19,8 +20,8 @@ use crate::{
         mysql::{MySql, MySqlMigrationError, MySqlUrlError},
         rabbitmq::{AmqpUrlError, RabbitMq},
         redis::{Redis, RedisUrlError},
-        siteverify::{Siteverify, SiteverifyError, SiteverifySettings},
-        sms::{LogSms, WebhookError, WebhookSettings, WebhookSms},
+        siteverify::{Siteverify, SiteverifySettings},
+        sms::{LogSms, WebhookSettings, WebhookSms},
         sqlite::{OpenError, Sqlite},
         system::{Artist, SystemClock, SystemRandom},
     },
@@ -53,14 +54,14 @@ pub enum WireError {
     #[error(transparent)]
     Amqp(#[from] AmqpUrlError),
     /// The SMS gateway can't be used.
-    #[error(transparent)]
-    Sms(#[from] WebhookError),
+    #[error("sms_webhook.url: {0}")]
+    Sms(AddressError),
     /// The SMS gateway's secrets can't be read.
     #[error(transparent)]
     SmsSecrets(#[from] ConfigError),
     /// The captcha provider can't be called.
-    #[error(transparent)]
-    Provider(#[from] SiteverifyError),
+    #[error("captchas.provider.verify_url: {0}")]
+    Provider(AddressError),
     /// No adapter supports the scheme.
     #[error("{flag}: scheme {scheme:?} is not known; expected {expected}")]
     Scheme {
@@ -309,7 +310,8 @@ fn sms(config: &Config, program: Program) -> Result<Arc<dyn SmsSender>, WireErro
                 at_once_max: webhook.at_once_max,
                 waiting_max: webhook.waiting_max,
             };
-            Arc::new(WebhookSms::new(settings, Arc::new(SystemClock), Arc::new(SystemRandom))?)
+            let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom));
+            Arc::new(WebhookSms::new(settings, clock, random).map_err(WireError::Sms)?)
         }
     })
 }
@@ -340,7 +342,8 @@ fn captcha_provider(config: &Config) -> Result<Option<Arc<dyn CaptchaProvider>>,
         hostnames: settings.hostnames.clone(),
         timeout: Duration::from_millis(settings.timeout_ms),
         calls_max: settings.calls_max,
-    })?;
+    });
+    let provider = provider.map_err(WireError::Provider)?;
     Ok(Some(Arc::new(provider)))
 }
 

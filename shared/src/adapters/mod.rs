@@ -2,6 +2,7 @@
 //! another adapter. `sql` is not an adapter: it is the ledger's SQL, shared by both databases.
 
 pub mod absent;
+mod http_client;
 pub mod memory;
 pub mod mysql;
 pub mod rabbitmq;
@@ -11,3 +12,5 @@ pub mod sms;
 mod sql;
 pub mod sqlite;
 pub mod system;
+
+pub use http_client::AddressError;

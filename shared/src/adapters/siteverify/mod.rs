@@ -7,13 +7,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
-use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
 use lambda_http::http::{Request, StatusCode, Uri, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -21,6 +15,7 @@ use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use crate::{
+    adapters::http_client::{AddressError, HttpClient, with_causes},
     domain::CaptchaId,
     ports::{CaptchaProvider, StoreError, Stored},
 };
@@ -37,7 +32,7 @@ const OWN_FAULT: [&str; 4] =
 /// How to reach the provider.
 #[derive(Debug)]
 pub struct Siteverify {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
     url: Uri,
     secret: SecretString,
     hostnames: Vec<String>,
@@ -60,37 +55,15 @@ pub struct SiteverifySettings {
     pub calls_max: usize,
 }
 
-/// Why a [`Siteverify`] can't be made.
-#[derive(Debug, thiserror::Error)]
-pub enum SiteverifyError {
-    /// The address is wrong.
-    #[error("captchas.provider.verify_url: {0}")]
-    Url(#[from] lambda_http::http::uri::InvalidUri),
-    /// The machine's certificates can't be read.
-    #[error("captcha provider: the certificates of this machine can't be read: {0}")]
-    Certificates(#[from] std::io::Error),
-}
-
 impl Siteverify {
     /// Opens no connection.
     ///
     /// # Errors
     /// When the address is wrong, or the machine's certificates can't be read.
-    pub fn new(settings: SiteverifySettings) -> Result<Self, SiteverifyError> {
+    pub fn new(settings: SiteverifySettings) -> Result<Self, AddressError> {
         let SiteverifySettings { url, secret, hostnames, timeout, calls_max } = settings;
-        let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(rustls::crypto::ring::default_provider())?
-            .https_or_http()
-            .enable_http1()
-            .build();
-        Ok(Self {
-            client: Client::builder(TokioExecutor::new()).build(connector),
-            url: url.parse()?,
-            secret,
-            hostnames,
-            timeout,
-            calls: Semaphore::new(calls_max),
-        })
+        let (client, url) = HttpClient::for_address(&url, calls_max)?;
+        Ok(Self { client, url, secret, hostnames, timeout, calls: Semaphore::new(calls_max) })
     }
 
     async fn ask(&self, token: &str, address: IpAddr) -> Stored<Answer> {
@@ -187,7 +160,5 @@ fn corrupt(cause: String) -> StoreError {
 /// The call failed after it may have reached the provider. The error's causes, which the text of
 /// hyper's errors leaves out, belong to the message.
 fn unknown(error: &(dyn std::error::Error + 'static)) -> StoreError {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let causes: Vec<String> = causes.map(ToString::to_string).collect();
-    StoreError::Unknown { store: STORE, cause: causes.join(": ") }
+    StoreError::Unknown { store: STORE, cause: with_causes(error) }
 }

@@ -4,4 +4,4 @@ mod log;
 mod webhook;
 
 pub use log::LogSms;
-pub use webhook::{WebhookError, WebhookSettings, WebhookSms};
+pub use webhook::{WebhookSettings, WebhookSms};

@@ -10,11 +10,6 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
 use lambda_http::http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use ring::hmac;
 use serde_json::json;
@@ -24,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    adapters::http_client::{AddressError, HttpClient, with_causes},
     domain::Sms,
     ports::{Clock, Random, SmsSender, StoreError, Stored},
 };
@@ -55,20 +51,9 @@ pub struct WebhookSettings {
     pub waiting_max: usize,
 }
 
-/// The gateway can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum WebhookError {
-    /// The address is wrong.
-    #[error("sms_webhook.url: expected an http or https address")]
-    Url,
-    /// Certificates can't be checked.
-    #[error("sms_webhook.url: the certificates of this machine can't be read: {0}")]
-    Certificates(std::io::Error),
-}
-
 /// The operator's gateway.
 pub struct WebhookSms {
-    client: AnyClient,
+    client: HttpClient,
     url: Uri,
     keys: Vec<hmac::Key>,
     settings: WebhookSettings,
@@ -78,11 +63,6 @@ pub struct WebhookSms {
     turns: Semaphore,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
-}
-
-enum AnyClient {
-    Plain(Client<HttpConnector, Body>),
-    Tls(Client<HttpsConnector<HttpConnector>, Body>),
 }
 
 /// Why an attempt has failed.
@@ -103,20 +83,8 @@ impl WebhookSms {
         settings: WebhookSettings,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
-    ) -> Result<Self, WebhookError> {
-        let url: Uri = settings.url.parse().map_err(|_| WebhookError::Url)?;
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder.pool_timer(TokioTimer::new()).pool_max_idle_per_host(settings.at_once_max);
-        let client = match url.scheme_str() {
-            Some("http") => AnyClient::Plain(builder.build(HttpConnector::new())),
-            Some("https") => {
-                let connector = HttpsConnectorBuilder::new()
-                    .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
-                    .map_err(WebhookError::Certificates)?;
-                AnyClient::Tls(builder.build(connector.https_only().enable_http1().build()))
-            }
-            _ => return Err(WebhookError::Url),
-        };
+    ) -> Result<Self, AddressError> {
+        let (client, url) = HttpClient::for_address(&settings.url, settings.at_once_max)?;
         let key = |secret: &Vec<u8>| hmac::Key::new(hmac::HMAC_SHA256, secret);
         Ok(Self {
             client,
@@ -183,13 +151,9 @@ impl WebhookSms {
     }
 
     async fn post(&self, sms: &Sms) -> Result<StatusCode, Failed> {
-        let request = self.request(sms);
-        let asked = match &self.client {
-            AnyClient::Plain(client) => client.request(request).await,
-            AnyClient::Tls(client) => client.request(request).await,
-        };
+        let asked = self.client.request(self.request(sms)).await;
         let answer = asked.map_err(|error| Failed {
-            cause: chain(&error),
+            cause: with_causes(&error),
             maybe_sent: !error.is_connect(),
             passing: true,
         })?;
@@ -252,13 +216,4 @@ impl SmsSender for WebhookSms {
             }
         })
     }
-}
-
-/// The error with its causes, which the text of hyper's errors leaves out. None of them repeats the
-/// request.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| error.source())
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }
