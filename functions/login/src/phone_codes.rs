@@ -59,7 +59,7 @@ async fn recover(
 #[cfg(test)]
 mod tests {
     use flashsale::{
-        domain::{Phone, Role},
+        domain::{Phone, Role, Subject},
         ports::StoreError,
         testing::{PASSWORD, Reply, Shop, Site},
     };
@@ -393,6 +393,21 @@ mod tests {
         ask(&site, PHONE).await.refused(403, "banned");
         ask(&site.at("198.51.100.1"), OTHER).await.refused(403, "banned");
         assert!(shop.sms.sent().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_network_that_only_the_ledger_knows_to_be_banned_gets_no_message() {
+        let shop = Shop::verifying().await;
+        let site = shop.serve(endpoints());
+        shop.ban("network", "198.51.100.0/24").await;
+        let network = Subject::parse("network", "198.51.100.0/24").unwrap();
+        assert!(
+            shop.app.ports.blacklist.lift(&network).await.unwrap(),
+            "the fast store forgets it"
+        );
+        ask(&site.at("198.51.100.1"), OTHER).await.refused(403, "banned");
+        assert!(shop.sms.sent().is_empty());
+        ask(&site.at("198.51.101.1"), OTHER).await.expect(202);
     }
 
     #[tokio::test]

@@ -69,9 +69,7 @@ impl App {
             self.check_captcha(client, CaptchaPurpose::Login, given.captcha).await?;
             None
         };
-        let mut subjects = Subject::of_client(client.address);
-        subjects.push(Subject::Phone(phone.clone()));
-        self.refuse_banned(&subjects).await?;
+        self.refuse_banned(client, &[Subject::Phone(phone.clone())]).await?;
         // The code stays valid: with it the number's owner can replace the password.
         if self.ports.users.by_phone(&phone).await?.is_some() {
             return Err(Problem::PhoneTaken);
@@ -200,15 +198,13 @@ impl App {
             // Bans are read after the session was opened: a ban created later finds the session and
             // ends it. They are read from the ledger, because the fast store may just have lost its
             // bans.
-            let mut subjects =
-                vec![Subject::User(user.user_id), Subject::Phone(user.phone.clone())];
-            subjects.extend(Subject::of_client(client.address));
-            self.refuse_banned(&subjects).await?;
+            let also = [Subject::User(user.user_id), Subject::Phone(user.phone.clone())];
+            self.refuse_banned(client, &also).await?;
             let shared =
                 self.share_sessions(vec![session.clone()]).await?.remove(&session.session_id);
             if shared.transpose()?.is_none() {
                 // The session has ended meanwhile, most likely by such a ban.
-                self.refuse_banned(&subjects).await?;
+                self.refuse_banned(client, &also).await?;
                 return Err(Problem::Unavailable { retry_after_ms: 1_000 });
             }
             self.enter(&caller, RateLimit::Account).await
@@ -244,10 +240,17 @@ impl App {
         Err(Problem::Unavailable { retry_after_ms: 1_000 })
     }
 
-    /// Refuses when a ban in the ledger, made by an operator, is in force.
-    pub(super) async fn refuse_banned(&self, subjects: &[Subject]) -> Result<(), Problem> {
+    /// Refuses when a ban in the ledger, made by an operator, is in force: on the client's address,
+    /// on a network around it, or on one of the subjects in `also`.
+    pub(super) async fn refuse_banned(
+        &self,
+        client: &Client,
+        also: &[Subject],
+    ) -> Result<(), Problem> {
         let now = self.now();
-        let kept = self.ports.ban_ledger.of(subjects).await?;
+        let mut subjects = Subject::of_client(client.address);
+        subjects.extend_from_slice(also);
+        let kept = self.ports.ban_ledger.of(&subjects).await?;
         let ends = kept.into_iter().filter(|kept| kept.holds(now)).map(|kept| kept.ban.expires_at);
         // The answer names the latest end; `None` is a ban without end.
         let until = ends.reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)));

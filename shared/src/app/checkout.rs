@@ -61,9 +61,8 @@ impl App {
         if now >= sale.ends_at {
             return Err(Problem::SaleEnded);
         }
-        if !sale.admits(who.user_id) {
-            let before = sale.eligible_registered_before.unwrap_or(sale.starts_at);
-            return Err(Problem::NotEligible { registered_before: before });
+        if let Some(registered_before) = sale.registered_too_late(who.user_id) {
+            return Err(Problem::NotEligible { registered_before });
         }
         if sale.draw.is_some() {
             self.refuse_uninvited(&sale, caller).await?;

@@ -107,8 +107,7 @@ impl App {
         let phone = Phone::parse(&given.phone, given.country)?;
         self.enter_anonymous(client, RateLimit::Login, Some(&phone)).await?;
         self.check_captcha(client, CaptchaPurpose::Login, given.captcha).await?;
-        self.refuse_banned(&[Subject::Phone(phone.clone()), Subject::address(client.address)])
-            .await?;
+        self.refuse_banned(client, &[Subject::Phone(phone.clone())]).await?;
         // Charged only now, so that a number can't be used up without solving captchas.
         self.enter_messages(client, &phone).await?;
         let (app, client) = (self.clone(), client.clone());

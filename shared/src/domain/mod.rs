@@ -15,6 +15,7 @@ mod gate;
 mod idempotency;
 mod ids;
 mod lease;
+mod line;
 mod money;
 mod order;
 mod phone;
@@ -42,13 +43,14 @@ pub use captcha::{Captcha, CaptchaKind, CaptchaPurpose, NoPurpose, WorkData, Wor
 pub use captcha_provider::ProviderName;
 pub use challenge_level::{ChallengeLevel, KeptLevel};
 pub use draw::{
-    Allocation, Draw, DrawTerms, Entry, EntryState, Invitation, LineFront, LineKey, NoDraw,
-    PlaceTable, RecordedEntry, Scores, Seed, SeedHash,
+    Allocation, Draw, DrawTerms, Entry, EntryState, Invitation, NoDraw, RecordedEntry, Score,
+    Scores, Seed, SeedHash,
 };
 pub use gate::{AbusePolicy, Abuser, GateDecision, GateRequest, GateView, LimitCheck};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
 pub use ids::{ActionId, CaptchaId, IdError, OrderId, SaleId, SessionId, SmsId, UserId};
 pub use lease::Lease;
+pub use line::{LineFront, LineKey, PlaceTable};
 pub use money::{Currency, CurrencyError};
 pub use order::{AdmittedOrder, Order, OrderStatus, RejectReason, SaleTally, Transition};
 pub use phone::{Country, Phone, PhoneError};

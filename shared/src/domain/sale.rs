@@ -196,10 +196,11 @@ impl Sale {
         if self.draw.is_some() { Allocation::Draw } else { Allocation::FirstCome }
     }
 
-    /// Whether the user may take part. A user's id says when the user registered.
+    /// The moment before which the user should have registered, if the user did so too late to
+    /// take part. A user's id says when the user registered.
     #[must_use]
-    pub fn admits(&self, user_id: UserId) -> bool {
-        self.eligible_registered_before.is_none_or(|before| user_id.made_at() < before)
+    pub fn registered_too_late(&self, user_id: UserId) -> Option<Timestamp> {
+        self.eligible_registered_before.filter(|before| user_id.made_at() >= *before)
     }
 
     /// The sale with `change` applied and its version raised.

@@ -72,6 +72,15 @@ fn of(shoppers: &[Caller], user: UserId) -> &Caller {
     shoppers.iter().find(|who| who.session.user_id == user).unwrap()
 }
 
+/// A shop whose admission store can lose its data.
+async fn losing(admission: &Arc<MemoryAdmission>) -> Shop {
+    let (port, line_port) = (Arc::clone(admission), Arc::clone(admission));
+    Shop::open_with(&[("CAPTCHA", "off")], |ports| {
+        (ports.admission, ports.line) = (port, line_port);
+    })
+    .await
+}
+
 #[tokio::test]
 async fn places_follow_the_seed_and_units_follow_the_places() {
     let shop = Shop::without_captchas().await;
@@ -131,6 +140,44 @@ async fn places_follow_the_seed_and_units_follow_the_places() {
     let refused = shop.ticket(second, sale).await.unwrap_err();
     assert!(matches!(refused, Problem::NotInvited { .. }), "{refused:?}");
     shop.books_balance().await;
+}
+
+#[tokio::test]
+async fn long_after_the_end_everybody_still_learns_what_became_of_the_entry() {
+    let admission = Arc::new(MemoryAdmission::default());
+    let shop = losing(&admission).await;
+    let ends_at = shop.app.now().plus_ms(2 * HOUR_MS);
+    let sale = shop.draw(2, |new| (new.invite_seconds, new.ends_at) = (Some(60), ends_at)).await;
+    let shoppers = shop.shoppers(4).await;
+    let entries = enter(&shop, sale, &shoppers).await;
+    let line = line(&shop, sale, &shoppers).await;
+    shop.clock.advance_ms(HOUR_MS);
+    assert_eq!(seconds(&shop, 6).await, 2);
+    let bought = shop.buy(of(&shoppers, line[0]), sale).await;
+    assert_eq!(seconds(&shop, 70).await, 1, "the second in line did not come");
+    shop.buy(of(&shoppers, line[2]), sale).await;
+    while shop.work().await > 0 {}
+    for who in [line[0], line[2]] {
+        let order = shop.app.order_list(of(&shoppers, who), None, 1).await.unwrap();
+        shop.app.pay_order(of(&shoppers, who), order.0[0].order_id).await.unwrap();
+    }
+    // The shared cache has forgotten how far the line had come, and nobody publishes it any more.
+    shop.clock.advance_ms(10 * HOUR_MS);
+    seconds(&shop, 2).await;
+    let seen = states(&shop, sale, &shoppers, &entries).await;
+    let in_order: Vec<_> = line.iter().map(|user| seen[user].state).collect();
+    let expected =
+        [EntryState::Bought, EntryState::Passed, EntryState::Bought, EntryState::SoldOut];
+    assert_eq!(in_order, expected);
+    assert_eq!(seen[&line[0]].order_id, Some(bought));
+    // An admission store that loses its data this late is not filled again.
+    admission.lose_everything();
+    tokio::time::sleep(std::time::Duration::from_millis(5_010)).await;
+    for ((who, entry), token) in shoppers.iter().zip(&entries).zip([true, false, true, false]) {
+        let token = token.then_some(entry.as_str());
+        let view = shop.app.entry_state(who, sale, token).await.unwrap();
+        assert_eq!(view.state, seen[&who.session.user_id].state, "with its entry: {token:?}");
+    }
 }
 
 #[tokio::test]
@@ -296,11 +343,7 @@ async fn uninvited_requests_for_tickets_count() {
 #[tokio::test]
 async fn a_lost_line_is_rebuilt_and_nobody_changes_place() {
     let admission = Arc::new(MemoryAdmission::default());
-    let (port, line_port) = (Arc::clone(&admission), Arc::clone(&admission));
-    let shop = Shop::open_with(&[("CAPTCHA", "off")], |ports| {
-        (ports.admission, ports.line) = (port, line_port);
-    })
-    .await;
+    let shop = losing(&admission).await;
     let sale = shop.draw(2, |_| {}).await;
     let shoppers = shop.shoppers(8).await;
     let entries = enter(&shop, sale, &shoppers).await;

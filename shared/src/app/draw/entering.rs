@@ -76,10 +76,8 @@ impl App {
         if now >= sale.ends_at {
             return Err(Problem::SaleEnded);
         }
-        if let Some(before) = sale.eligible_registered_before
-            && !sale.admits(who.user_id)
-        {
-            return Err(Problem::NotEligible { registered_before: before });
+        if let Some(registered_before) = sale.registered_too_late(who.user_id) {
+            return Err(Problem::NotEligible { registered_before });
         }
         self.enter(caller, RateLimit::Entry).await?;
         if let Some(entered_at) = self.known_entry(sale_id, who.user_id, now).await? {

@@ -5,13 +5,17 @@ use std::sync::Arc;
 use super::entering::EntryClaims;
 use crate::{
     api::EntryView,
-    app::{App, Caller, limits::RateLimit},
+    app::{App, Caller, draw::lost, limits::RateLimit},
     domain::{
-        DrawTerms, EntryState, LineFront, LineKey, PlaceTable, Sale, SaleId, Timestamp, UserId,
+        DrawTerms, EntryState, LineFront, LineKey, OrderId, PlaceTable, Sale, SaleId, Timestamp,
+        UserId,
     },
-    ports::StoreError,
+    ports::{StoreError, Stored},
     problem::Problem,
 };
+
+/// Orders of a user read at a time.
+const ORDERS_PAGE: u32 = 100;
 
 impl App {
     /// The state of the user's entry. `token` is the signed entry; with it, the answer needs no
@@ -37,10 +41,10 @@ impl App {
             Some(token) => self.read_entry(token, sale_id, who.user_id).await?,
             None => None,
         };
-        let (now, front) = (self.now(), self.line_front(sale_id).await?);
+        let (now, front) = (self.now(), self.line_front(&sale).await?);
         let in_time = claims.filter(|claims| claims.entered_at() < sale.starts_at);
         if !front.drawn {
-            if in_time.is_none() && !self.has_entered(sale_id, who.user_id).await? {
+            if in_time.is_none() && !self.has_entered(&sale, who.user_id).await? {
                 return Err(Problem::NotFound);
             }
             let state = if now < sale.ends_at { EntryState::Waiting } else { EntryState::SoldOut };
@@ -49,10 +53,10 @@ impl App {
         let by_score = self.score_key(&sale, terms, who.user_id).await?;
         let key = match (in_time, by_score) {
             (Some(_), Some(key)) => key,
-            _ => match self.line_key(sale_id, who.user_id).await? {
+            _ => match self.line_key(&sale, who.user_id).await? {
                 Some(key) => key,
                 // The entry is on its way to the line, or the line is being rebuilt.
-                None if self.has_entered(sale_id, who.user_id).await? => {
+                None if self.has_entered(&sale, who.user_id).await? => {
                     return Ok(self.entry_view(&sale, who.user_id, EntryState::Waiting, now));
                 }
                 None => return Err(Problem::NotFound),
@@ -78,8 +82,9 @@ impl App {
 
     /// Whether the user has an entry, before the draw. The line may be empty: it has lost its data, or
     /// the sale's beacon is not known yet.
-    async fn has_entered(&self, sale_id: SaleId, user_id: UserId) -> Result<bool, Problem> {
-        if self.line_key(sale_id, user_id).await?.is_some()
+    async fn has_entered(&self, sale: &Sale, user_id: UserId) -> Result<bool, Problem> {
+        let sale_id = sale.sale_id;
+        if self.line_key(sale, user_id).await?.is_some()
             || self.entry_is_remembered(sale_id, user_id).await?
         {
             return Ok(true);
@@ -99,11 +104,26 @@ impl App {
         Ok(scores.map(|scores| LineKey::in_time(scores.of(sale.sale_id, user_id))))
     }
 
-    /// The user's key in the line, as read lately.
-    async fn line_key(&self, sale_id: SaleId, user_id: UserId) -> Result<Option<LineKey>, Problem> {
-        let load = self.ports.line.key(sale_id, user_id);
+    /// The user's key in the line, as read lately. A line that loses its data after the sale's end
+    /// is not filled again; then the ledger has the last word.
+    async fn line_key(&self, sale: &Sale, user_id: UserId) -> Result<Option<LineKey>, Problem> {
+        let sale_id = sale.sale_id;
+        let load = async {
+            match self.ports.line.key(sale_id, user_id).await? {
+                None if self.now() >= sale.ends_at => self.recorded_key(sale, user_id).await,
+                key => Ok(key),
+            }
+        };
         let key = self.draws.keys.load((sale_id, user_id), load).await;
         key.map_err(|error: Arc<StoreError>| Problem::from((*error).clone()))
+    }
+
+    /// The key of the user's entry, as the ledger has it.
+    async fn recorded_key(&self, sale: &Sale, user_id: UserId) -> Stored<Option<LineKey>> {
+        let Some(terms) = &sale.draw else { return Ok(None) };
+        let scores = self.scores(sale.sale_id, terms).await?;
+        let recorded = self.ports.draws.entry(sale.sale_id, user_id).await?;
+        Ok(recorded.zip(scores).map(|(recorded, scores)| recorded.key(&scores)))
     }
 
     async fn before_turn(
@@ -135,16 +155,20 @@ impl App {
         key: LineKey,
         now: Timestamp,
     ) -> Result<EntryView, Problem> {
-        let Some(look) = self.ports.admission.look(sale.sale_id, user_id).await? else {
+        let (bought, invited_until) = match self.ports.admission.look(sale.sale_id, user_id).await?
+        {
+            Some(look) => (look.already_bought, look.invited_until),
+            // A store that loses its data long after the end is not filled again.
+            None if now >= sale.ends_at => (self.order_in_ledger(sale, user_id).await?, None),
             // The store is being rebuilt.
-            return Ok(self.entry_view(sale, user_id, EntryState::Waiting, now));
+            None => return Ok(self.entry_view(sale, user_id, EntryState::Waiting, now)),
         };
         let mut view = self.entry_view(sale, user_id, EntryState::Passed, now);
-        if let Some(order_id) = look.already_bought {
+        if let Some(order_id) = bought {
             (view.state, view.order_id) = (EntryState::Bought, Some(order_id));
-        } else if let Some(until) = look.invited_until.filter(|until| *until > now) {
+        } else if let Some(until) = invited_until.filter(|until| *until > now) {
             (view.state, view.invited_until) = (EntryState::Invited, Some(until));
-        } else if let Some(recorded) = self.line_key(sale.sale_id, user_id).await?
+        } else if let Some(recorded) = self.line_key(sale, user_id).await?
             && recorded != key
             && !front.has_passed(recorded, user_id)
         {
@@ -170,18 +194,49 @@ impl App {
         }
     }
 
-    /// How far the sale's line has come, as the sweeper's leader published it last.
-    pub(in crate::app) async fn line_front(
-        &self,
-        sale_id: SaleId,
-    ) -> Result<Arc<LineFront>, Problem> {
+    /// How far the sale's line has come: as the sweeper's leader published it last, and long after
+    /// the sale's end, when it is not published any more, as the ledger has it.
+    pub(in crate::app) async fn line_front(&self, sale: &Sale) -> Result<Arc<LineFront>, Problem> {
+        let sale_id = sale.sale_id;
         let load = async {
             let bytes = self.ports.cache.get(&front_key(sale_id), self.now()).await?;
-            let front = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            Ok(Arc::new(front.unwrap_or_else(LineFront::undrawn)))
+            let front = match bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+                Some(front) => front,
+                None if self.now() >= sale.ends_at => self.last_front(sale).await?,
+                None => LineFront::undrawn(),
+            };
+            Ok(Arc::new(front))
         };
         let front = self.draws.fronts.load(sale_id, load).await;
         front.map_err(|error: Arc<StoreError>| Problem::from((*error).clone()))
+    }
+
+    /// How far the line of a sale that has ended had come.
+    async fn last_front(&self, sale: &Sale) -> Stored<LineFront> {
+        let Some(terms) = &sale.draw else { return Ok(LineFront::undrawn()) };
+        let draw = self.ports.draws.draw(sale.sale_id).await?.ok_or_else(|| lost(sale.sale_id))?;
+        let Some(scores) = self.scores(sale.sale_id, terms).await? else {
+            return Ok(LineFront::undrawn());
+        };
+        let last = self.last_invited(sale.sale_id, &draw, &scores).await?;
+        let (drawn, sold_out) = (draw.closed_at.is_some(), false);
+        Ok(LineFront { drawn, invited: draw.invited, last, sold_out })
+    }
+
+    /// The user's active order of the sale, as the ledger has it.
+    async fn order_in_ledger(&self, sale: &Sale, user_id: UserId) -> Stored<Option<OrderId>> {
+        let mut before = None;
+        loop {
+            let page = self.ports.orders.of_user(user_id, before, ORDERS_PAGE).await?;
+            let active =
+                page.iter().find(|order| order.sale_id == sale.sale_id && order.status.is_active());
+            before = page.last().map(|order| order.order_id);
+            let older_is_of_other_sales =
+                before.is_none_or(|order_id| order_id.made_at() < sale.starts_at);
+            if active.is_some() || older_is_of_other_sales {
+                return Ok(active.map(|order| order.order_id));
+            }
+        }
     }
 
     /// The table of places, if the leader has published it.

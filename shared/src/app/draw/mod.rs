@@ -21,7 +21,8 @@ use super::{App, Caller, limits::RateLimit, local_cache::LocalCache};
 use crate::{
     config::CacheTimes,
     domain::{
-        Draw, DrawTerms, LineFront, LineKey, PlaceTable, Sale, SaleId, Scores, Timestamp, UserId,
+        Draw, DrawTerms, Invitation, LineFront, LineKey, PlaceTable, Sale, SaleId, Scores,
+        Timestamp, UserId,
     },
     ports::{StoreError, Stored},
     problem::Problem,
@@ -83,6 +84,23 @@ impl App {
         Ok(scores)
     }
 
+    /// The last user who was invited.
+    pub(in crate::app) async fn last_invited(
+        &self,
+        sale_id: SaleId,
+        draw: &Draw,
+        scores: &Scores,
+    ) -> Stored<Option<(LineKey, UserId)>> {
+        let Some(place) = draw.invited.checked_sub(1) else { return Ok(None) };
+        let found = self.ports.draws.invitations(sale_id, place, 1).await?.pop();
+        let Some(Invitation { user_id, .. }) = found else { return Err(lost(sale_id)) };
+        let key = match place.checked_sub(draw.in_time) {
+            Some(arrival) => LineKey::late(arrival),
+            None => LineKey::in_time(scores.of(sale_id, user_id)),
+        };
+        Ok(Some((key, user_id)))
+    }
+
     /// Refuses, from memory, a user who can't be invited yet. Such a request counts against the
     /// user's limit of tickets in this process.
     pub(super) async fn refuse_uninvited(
@@ -102,7 +120,7 @@ impl App {
     /// Whether the store must be asked whether the user is invited.
     async fn may_be_invited(&self, sale: &Sale, user_id: UserId) -> Result<bool, Problem> {
         let Some(terms) = &sale.draw else { return Ok(true) };
-        let front = self.line_front(sale.sale_id).await?;
+        let front = self.line_front(sale).await?;
         let Some((last, _)) = front.last.filter(|_| front.drawn) else { return Ok(false) };
         if last.arrival().is_some() {
             // Late entries are invited by now: only the store knows who they are.

@@ -15,8 +15,8 @@ use crate::{
         draw::{front_key, lost, table_key},
     },
     domain::{
-        CacheEntry, Draw, DrawTerms, Invitation, LineFront, LineKey, PlaceTable, Sale, SaleId,
-        Scores, Timestamp, UserId,
+        CacheEntry, Draw, DrawTerms, Invitation, LineFront, PlaceTable, Sale, SaleId, Scores,
+        Timestamp, UserId,
     },
     ports::{FreeUnits, Stored},
 };
@@ -75,9 +75,10 @@ impl App {
         if !self.complete_line(sale, &draw, &scores).await? {
             return Ok(());
         }
+        // The table first: once the front is published, polls look up places in it.
+        self.publish_table(sale_id, draw.in_time).await?;
         let front = self.invite(sale, terms, draw, &scores, swept).await?;
-        self.publish_front(sale_id, &front).await?;
-        self.publish_table(sale_id, front.in_time).await
+        self.publish_line(front_key(sale_id), &front).await
     }
 
     /// Whether every entry that was accepted before the sale's start is in the ledger, or has been
@@ -140,38 +141,35 @@ impl App {
     ) -> Stored<LineFront> {
         let (sale_id, line, now) = (sale.sale_id, &self.ports.line, self.now());
         let mut last = self.last_invited(sale_id, &draw, scores).await?;
+        let mut next_after = last;
         let mut left = INVITE_IN_TICK;
         let mut units = self.free_units(sale_id, &draw, now).await?;
         let until = now.plus_ms(u64::from(terms.invite_seconds) * 1_000).min(sale.ends_at);
         while now < sale.ends_at && left > 0 {
             let Some(free) = units.map(|units| units.free.min(left).min(INVITE_MAX)) else { break };
-            let next = line.next(sale_id, last, free).await?;
+            let next = line.next(sale_id, next_after, free).await?;
             let mut invitations = Vec::with_capacity(next.len());
             for (place, (user_id, key)) in (draw.invited..).zip(next) {
                 if !draw.follows(place, key) {
                     break;
                 }
                 invitations.push(Invitation { place, user_id, invited_at: now, until });
-                last = Some((key, user_id));
+                next_after = Some((key, user_id));
             }
             let count = invitations.len() as u64;
             if count == 0 || !self.ports.draws.invite(sale_id, &invitations).await? {
                 break;
             }
-            draw.invited += count;
+            (draw.invited, last) = (draw.invited + count, next_after);
             line.invite(sale_id, &invitations, draw.invited).await?;
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             swept.invited += count;
             left -= count;
             units = line.free(sale_id, now).await?;
         }
-        // `last` may be ahead: another leader may have invited in between.
-        let last = self.last_invited(sale_id, &draw, scores).await?;
         let idle = units.is_some_and(|units| units.free == 0 && units.open_invitations == 0);
         Ok(LineFront {
             drawn: true,
-            in_time: draw.in_time,
-            length: draw.length(),
             invited: draw.invited,
             last,
             sold_out: idle && self.all_paid(sale).await?,
@@ -200,23 +198,6 @@ impl App {
         line.free(sale_id, now).await
     }
 
-    /// The last user who was invited.
-    async fn last_invited(
-        &self,
-        sale_id: SaleId,
-        draw: &Draw,
-        scores: &Scores,
-    ) -> Stored<Option<(LineKey, UserId)>> {
-        let Some(place) = draw.invited.checked_sub(1) else { return Ok(None) };
-        let found = self.ports.draws.invitations(sale_id, place, 1).await?.pop();
-        let Some(Invitation { user_id, .. }) = found else { return Err(lost(sale_id)) };
-        let key = match place.checked_sub(draw.in_time) {
-            Some(arrival) => LineKey::late(arrival),
-            None => LineKey::in_time(scores.of(sale_id, user_id)),
-        };
-        Ok(Some((key, user_id)))
-    }
-
     /// Whether all units are held by orders that are paid, as counted some seconds ago at most.
     async fn all_paid(&self, sale: &Sale) -> Stored<bool> {
         if sale.sold < sale.stock {
@@ -234,10 +215,6 @@ impl App {
         let paid = paid.is_some_and(|(_, count)| *count >= u64::from(sale.stock));
         self.sweep.line(sale.sale_id, |work| work.counted = Some((now_ms, paid)));
         Ok(paid)
-    }
-
-    async fn publish_front(&self, sale_id: SaleId, front: &LineFront) -> Stored<()> {
-        self.publish_line(front_key(sale_id), front).await
     }
 
     /// Publishes the table of places where the shared cache does not have it.
