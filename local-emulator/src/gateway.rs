@@ -4,13 +4,14 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::{Router, body::Body, extract::ConnectInfo, response::Response};
 use flashsale::{
+    config::Network,
     http::{self, Found, Routes, TraceSource},
     trace::{self, TraceContext},
 };
@@ -31,6 +32,7 @@ use crate::{
     health::{self, Health},
     host::Host,
     live, openapi, pages,
+    refusals::{self, REFUSALS},
     requests::Requests,
 };
 
@@ -64,6 +66,7 @@ pub struct Gateway {
     requests: Requests,
     others: Router,
     source: TraceSource,
+    trusted_proxies: Vec<Network>,
     draining: watch::Receiver<bool>,
 }
 
@@ -80,6 +83,7 @@ impl Gateway {
             requests: Requests::new(host),
             others: http::problems(others),
             source: TraceSource::of_gateway(config),
+            trusted_proxies: config.trusted_proxies.clone(),
             draining: draining.clone(),
         }
     }
@@ -93,13 +97,24 @@ impl Gateway {
         }
     }
 
+    /// The client's address; `None` when the request will be refused because it can't be read.
+    fn client(&self, request: &HttpRequest) -> Option<IpAddr> {
+        let ConnectInfo(peer) = request.extensions().get::<ConnectInfo<SocketAddr>>()?;
+        http::client_address(peer.ip(), request.headers(), &self.trusted_proxies).ok()
+    }
+
     /// Calls a function and counts the request.
     async fn call(&self, found: Found<'_>, request: HttpRequest) -> Response {
         let (begun, route, method) = (Instant::now(), found.index(), request.method().clone());
         let traced = trace::exporter().is_some()
             && request.extensions().get::<TraceContext>().is_some_and(|context| context.sampled);
+        let client = if REFUSALS.are_watched() { self.client(&request) } else { None };
         let mut response = found.answer(request).await;
         self.requests.count(route, &method, &response, begun.elapsed());
+        if let Some(client) = client.filter(|_| response.status().is_client_error()) {
+            // Boxed, because it happens only while somebody watches.
+            response = Box::pin(refusals::observe(response, client)).await;
+        }
         if traced && let Some((function, pattern)) = self.requests.names(route) {
             let (function, pattern) = (function.to_owned(), pattern.to_owned());
             response.extensions_mut().insert(trace::Route { function, pattern });

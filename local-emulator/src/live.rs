@@ -3,8 +3,8 @@
 //!
 //! Requests only increment counters in memory. The units of each sale in the admission store and
 //! the depth of the queue cost a query: they are read once a second for all streams together, and
-//! only while a stream is open. Request counts and latencies are those of this process; units and
-//! queue depth are shared by all processes.
+//! only while a stream is open. Request counts, refusals and latencies are those of this process;
+//! units and queue depth are shared by all processes.
 
 mod query;
 mod stock;
@@ -44,7 +44,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use crate::request_counters::{KINDS, OUTCOMES, REQUEST_COUNTERS, RequestCounts};
+use crate::{
+    refusals::{LastMinute, REFUSALS, Summary},
+    request_counters::{KINDS, OUTCOMES, REQUEST_COUNTERS, RequestCounts},
+};
 use query::Query;
 use stock::{SaleList, SaleUnits};
 
@@ -60,6 +63,8 @@ struct Second {
     at: Timestamp,
     /// Requests of this second by kind and outcome.
     requests: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
+    /// Refused requests of the last minute.
+    refusals: Summary,
     p50_ms: Option<f64>,
     p99_ms: Option<f64>,
     queue_waiting: Option<u64>,
@@ -130,11 +135,12 @@ impl LiveView {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             ticks.tick().await;
             let mut before = REQUEST_COUNTERS.now();
+            let mut refusals = LastMinute::watch(&REFUSALS);
             let mut queries = Queries::default();
             loop {
                 ticks.tick().await;
                 let now = REQUEST_COUNTERS.now();
-                let second = live.second(&now.since(&before), &mut queries).await;
+                let second = live.second(&now.since(&before), refusals.tick(), &mut queries).await;
                 before = now;
                 if let Ok(json) = serde_json::to_string(&second) {
                     live.seconds.send_replace(Some(json.into()));
@@ -153,7 +159,12 @@ impl LiveView {
         });
     }
 
-    async fn second(&self, counts: &RequestCounts, queries: &mut Queries) -> Second {
+    async fn second(
+        &self,
+        counts: &RequestCounts,
+        refusals: Summary,
+        queries: &mut Queries,
+    ) -> Second {
         let requests = KINDS.iter().zip(&counts.outcomes).map(|(kind, outcomes)| {
             (*kind, OUTCOMES.iter().copied().zip(outcomes.iter().copied()).collect())
         });
@@ -169,6 +180,7 @@ impl LiveView {
         Second {
             at: self.app.now(),
             requests: requests.collect(),
+            refusals,
             p50_ms: counts.quantile(50),
             p99_ms: counts.quantile(99),
             queue_waiting: depth.map(|depth| depth.waiting),

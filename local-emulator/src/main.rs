@@ -22,6 +22,7 @@ mod openapi;
 mod opening;
 mod pages;
 mod poller;
+mod refusals;
 mod reporter;
 mod request_counters;
 mod requests;

@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 pub static REQUEST_COUNTERS: RequestCounters = RequestCounters::new();
 
 /// The kinds of requests.
-pub const KINDS: [&str; 3] = ["tickets", "orders", "other"];
+pub const KINDS: [&str; 4] = ["entries", "tickets", "orders", "other"];
 /// The outcomes of requests.
 pub const OUTCOMES: [&str; 5] = ["accepted", "too_late", "limited", "refused", "failed"];
 /// Four latency buckets for each power of two, from 1 µs to over an hour.
@@ -42,9 +42,10 @@ impl RequestCounters {
     /// Counts one request.
     pub fn count(&self, route: &str, status: StatusCode, took: Duration) {
         let kind = match route {
-            "/api/sales/{sale_id}/tickets" => 0,
-            "/api/sales/{sale_id}/orders" => 1,
-            _ => 2,
+            "/api/sales/{sale_id}/entries" => 0,
+            "/api/sales/{sale_id}/tickets" => 1,
+            "/api/sales/{sale_id}/orders" => 2,
+            _ => 3,
         };
         let outcome = match status.as_u16() {
             0..400 => 0,
@@ -148,7 +149,7 @@ mod tests {
             );
         }
         let counted = counters.now();
-        assert_eq!((counted.outcomes[0][0], counted.outcomes[2][4]), (98, 2));
+        assert_eq!((counted.outcomes[1][0], counted.outcomes[3][4]), (98, 2));
         let (middle, late) = (counted.quantile(50).unwrap(), counted.quantile(99).unwrap());
         assert!((1.0..1.3).contains(&middle) && (200.0..260.0).contains(&late), "{middle} {late}");
     }

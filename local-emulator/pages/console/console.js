@@ -7,6 +7,7 @@ import { t } from "../common/i18n.js";
 import { actions } from "./actions.js";
 import { blacklist } from "./blacklist.js";
 import { books } from "./books.js";
+import { defence } from "./defence.js";
 import { live } from "./live.js";
 import { orders } from "./orders.js";
 import { parked } from "./parked.js";
@@ -24,9 +25,14 @@ else if (current().role !== "admin") refused(t("console.not-admin"));
 else {
   const [looked, shown, trail] = [books(), parked(), actions()];
   const bought = orders(trail.refresh);
+  const defences = defence(trail.refresh);
   main.replaceChildren(
     el("h1", {}, t("console.title")),
-    live((second) => shown.count(second.queue_parked)),
+    live((second) => {
+      shown.count(second.queue_parked);
+      defences.take(second);
+    }),
+    defences.element,
     sales((sale) => looked.look(sale), (sale) => bought.look(sale)),
     bought.element,
     looked.element,

@@ -35,6 +35,7 @@ export function live(heard) {
   const show = {
     orders: figure(list, t("console.orders-per-second")),
     tickets: figure(list, t("console.tickets-per-second")),
+    entries: figure(list, t("console.entries-per-second")),
     median: figure(list, t("console.p50")),
     late: figure(list, t("console.p99")),
     waiting: figure(list, t("console.queue-waiting")),
@@ -47,6 +48,7 @@ export function live(heard) {
   ]);
   const flow = chart(t("console.flow"), [
     { label: t("console.orders-per-second"), stroke: "#1a7f37" },
+    { label: t("console.entries-per-second"), stroke: "#0969da" },
     { label: t("console.queue-waiting"), stroke: "#8250df" },
   ]);
   const bars = units();
@@ -59,6 +61,7 @@ export function live(heard) {
     const orders = second.requests.orders.accepted;
     show.orders(number(orders));
     show.tickets(number(second.requests.tickets.accepted));
+    show.entries(number(second.requests.entries.accepted));
     show.median(ms(second.p50_ms));
     show.late(ms(second.p99_ms));
     show.waiting(second.queue_waiting === null ? "–" : number(second.queue_waiting));
@@ -67,7 +70,8 @@ export function live(heard) {
     const times = seconds.map((second) => Date.parse(second.at) / 1000);
     requests.paint(times, OUTCOMES.map(([outcome]) => seconds.map((second) => sum(second, outcome))));
     latency.paint(times, [seconds.map((second) => second.p50_ms), seconds.map((second) => second.p99_ms)]);
-    flow.paint(times, [seconds.map((second) => second.requests.orders.accepted), seconds.map((second) => second.queue_waiting)]);
+    const accepted = (kind) => seconds.map((second) => second.requests[kind].accepted);
+    flow.paint(times, [accepted("orders"), accepted("entries"), seconds.map((second) => second.queue_waiting)]);
     heard(second);
   };
 

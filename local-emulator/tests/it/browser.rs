@@ -111,6 +111,7 @@ scenarios! {
     steer: Place::embedded();
     draws: Place::embedded();
     parked: Place::embedded();
+    under_attack: Place::embedded();
     bans: Place::embedded();
     orders: Place::embedded();
     only_for_operators: Place::embedded();

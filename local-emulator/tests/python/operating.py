@@ -165,6 +165,32 @@ def parked():
         expect(part).to_contain_text("No message is parked.")
 
 
+def under_attack():
+    """Sees who is refused and why, and makes proofs of work harder and as easy as usual again."""
+    shopper = Api()
+    with visitor() as one:
+        page = one.page
+        sign_in_as_admin(one)
+        part = page.locator("#defence")
+        expect(part).to_contain_text("Nobody was refused.")
+        for _ in range(3):
+            try:
+                shopper.call("POST", "/api/sales/00000000-0000-7000-8000-000000000000/tickets", {})
+            except AssertionError as refused:
+                assert "not-found" in str(refused), refused
+        expect(part.locator("tr", has_text="not-found")).to_contain_text("3")
+        expect(part.locator("tr", has_text="127.0.0.0/24")).to_contain_text("3")
+        part.get_by_role("button", name="We are under attack").click()
+        expect(part).to_contain_text("proofs of work are harder for everybody")
+        back = part.get_by_role("button", name="The attack is over")
+        expect(back).to_be_focused()
+        expect(page.locator("#actions")).to_contain_text("Difficulty of proofs of work set")
+        page.reload()
+        expect(part).to_contain_text("proofs of work are harder for everybody")
+        back.click()
+        expect(part).to_contain_text("as easy as usual")
+
+
 def bans():
     """Bans somebody and lifts the ban."""
     banned = Api()
@@ -270,6 +296,7 @@ SCENARIOS = [
     steer,
     draws,
     parked,
+    under_attack,
     bans,
     orders,
     only_for_operators,

@@ -54,7 +54,7 @@ impl FromRequestParts<App> for ClientAddress {
                  address and its limits: if it is your reverse proxy, name it in trusted_proxies"
             );
         }
-        Ok(Self(Client { address: behind_proxies(peer, &parts.headers, trusted)? }))
+        Ok(Self(Client { address: client_address(peer, &parts.headers, trusted)? }))
     }
 }
 
@@ -66,10 +66,13 @@ pub(super) fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
     trusted.iter().any(|network| network.contains(address))
 }
 
-/// The right-most address of the chain that is not a trusted proxy; entries to its left may be
-/// forged. If an entry that a trusted proxy added can't be parsed, the request is refused: falling
-/// back to the proxy's address would exempt the client from its own bans and limits.
-fn behind_proxies(
+/// The client's address: the right-most of the chain that is not a trusted proxy; entries to its
+/// left may be forged.
+///
+/// # Errors
+/// `bad-header` when an entry that a trusted proxy added can't be parsed: falling back to the
+/// proxy's address would exempt the client from its own bans and limits.
+pub fn client_address(
     peer: IpAddr,
     headers: &HeaderMap,
     trusted: &[Network],
@@ -134,7 +137,7 @@ mod tests {
     }
 
     fn seen_bytes(peer: &str, forwarded: &[&[u8]], trusted: &[&str]) -> String {
-        match behind_proxies(peer.parse().unwrap(), &headers(forwarded), &networks(trusted)) {
+        match client_address(peer.parse().unwrap(), &headers(forwarded), &networks(trusted)) {
             Ok(address) => address.to_string(),
             Err(problem) => format!("{} {}", problem.explained().status, problem.detail()),
         }

@@ -16,7 +16,7 @@ mod traced;
 pub use axum;
 pub use body::{BODY_BYTES_MAX, Body, PageQuery};
 pub use cached::{SERVER_TIME, cached_json, has_tag, takes_gzip};
-pub use client::ClientAddress;
+pub use client::{ClientAddress, client_address};
 pub use finish::{REQUEST_ID, RequestId, answer, finish, problems};
 pub use idempotency::Idempotency;
 pub use problem::HandlerResult;
