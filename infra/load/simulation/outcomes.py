@@ -1,0 +1,63 @@
+"""What counts: how it ended for each shopper, who has the units, and when they were gone. No I/O."""
+
+import collections
+
+# Ends without a unit that the rules of a sale explain.
+TOO_LATE = {"sold-out", "sold_out", "sale-ended", "not-invited", "waiting", "entries-not-open", "sale-not-open"}
+# Ends that a shopper has chosen or caused.
+OWN = {"no-show", "not-paid", "paid-too-late", "order-final", "passed"}
+# An order that was in the ledger and did not stay.
+ENDED = {"cancelled", "expired"}
+
+
+def classify(final, refusal):
+    """`final` is how it ended, empty if the sale was over first; `refusal` is the last refusal, empty after a success."""
+    if final in ("bought", "already-bought"):
+        return "bought"
+    if final in OWN:
+        return "own choice"
+    last = final or refusal
+    if last in TOO_LATE or not last:
+        return "too late"
+    return "refused"
+
+
+def count(shoppers):
+    """How many shoppers ended how, and the reasons of those who were refused."""
+    classes = collections.Counter(classify(final, refusal) for final, refusal in shoppers)
+    reasons = collections.Counter(
+        final or refusal for final, refusal in shoppers if classify(final, refusal) == "refused"
+    )
+    return dict(classes), dict(reasons)
+
+
+def share_of(orders, users):
+    """Paid units, and those of them that belong to `users`."""
+    paid = [order for order in orders if order["status"] == "paid"]
+    return len(paid), sum(order["user_id"] in users for order in paid)
+
+
+def sold_after_ms(orders, units, opening_ms, parse):
+    """Milliseconds from the opening until every unit had an order; None if that never was so. `parse`: text to milliseconds."""
+    changes = []
+    for order in orders:
+        if order["status"] != "rejected":
+            changes.append((parse(order["created_at"]), 1))
+            if order["status"] in ENDED:
+                changes.append((parse(order["updated_at"]), -1))
+    held = 0
+    for moment, change in sorted(changes):
+        held += change
+        if held >= units:
+            return moment - opening_ms
+    return None
+
+
+def faults(result):
+    """Every reason for which a scenario has failed."""
+    if not result["audit"]["balances"]:
+        yield f"the books do not balance: {result['audit']['says']}"
+    if result["paid"] > result["units"]:
+        yield f"{result['paid']} units were paid, {result['units']} were for sale"
+    for failure, times in sorted(result["failures"].items()):
+        yield f"{failure} ({times} times)"
