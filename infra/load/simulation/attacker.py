@@ -11,9 +11,10 @@ PASSWORD = "a-long-phrase-of-his"
 REGISTERED_AT_ONCE = 8
 # He collects captchas for the opening this long before it; they live two minutes.
 PREPARES_SECONDS = 4
-PAYS_AFTER, GIVES_UP_AFTER = 1.0, (2.0, 5.0)
-# Accounts without a unit that ask at once when he has cancelled an order.
-REBUYERS = 3
+PAYS_AFTER, CANCELS_AFTER = 1.0, (2.0, 5.0)
+# Accounts without a unit that ask when he has cancelled an order, how often, and the pause in between: it may take a second until
+# the unit is for sale again.
+REBUYERS, REBUY_TRIES, REBUY_PAUSE = 6, 12, 0.1
 
 
 class Attacker:
@@ -21,7 +22,7 @@ class Attacker:
 
     def __init__(self):
         self.waiting = collections.deque()
-        self.accounts, self.cancelled, self.expired = [], 0, 0
+        self.accounts, self.cancelled = [], 0
 
     def wake(self):
         for _ in range(min(REBUYERS, len(self.waiting))):
@@ -29,14 +30,15 @@ class Attacker:
                 waiter.set_result(None)
 
     async def pause(self, seconds):
-        """Waits, or less if a unit was given up."""
+        """Waits until he has cancelled an order, or that long: whether he has."""
         waiter = asyncio.get_running_loop().create_future()
         self.waiting.append(waiter)
         try:
             async with asyncio.timeout(seconds):
                 await waiter
+            return True
         except TimeoutError:
-            pass
+            return False
 
 
 class Account(Actor):
@@ -74,10 +76,11 @@ class Account(Actor):
             self.final = await self.wait_for_turn()
         else:
             await self.world.until(self.world.opening - PREPARES_SECONDS)
+            await self.ask("GET", f"/api/sales/{self.world.sale_id}")
             self.proof = await self.prove()
             await self.world.until(self.world.opening)
         if not self.final:
-            await self.buy_and_use()
+            self.final = await self.buy_and_use()
 
     async def wait_for_turn(self):
         """Enters and waits: how it ended without an invitation, or nothing."""
@@ -89,31 +92,33 @@ class Account(Actor):
         return "" if state == "invited" else state
 
     async def buy_and_use(self):
+        """Buys and pays, as long as the sale lasts: how it ended."""
+        tries = 1
         while self.world.now() < self.world.end:
             if order_id := await self.buy():
                 if await self.use(order_id):
-                    self.final = "bought"
-                    return
+                    return "bought"
             elif not self.is_worth_repeating():
-                self.final = self.refusal
-                return
-            await self.attacker.pause(people.ATTACKER_PAUSE)
+                return self.refusal
+            tries -= 1
+            if tries > 0:
+                await asyncio.sleep(REBUY_PAUSE)
+            else:
+                tries = REBUY_TRIES if await self.attacker.pause(people.ATTACKER_PAUSE) else 1
+        return "sale-ended"
 
     def is_worth_repeating(self):
         return self.refusal not in ("not-eligible", "sale-ended", "unauthenticated", "not-found", "already-bought")
 
     async def use(self, order_id):
-        """Pays for a unit, or gives up his first one: whether the account is done."""
-        if self.orders > 1 or self.rng.random() >= self.world.scenario.gives_up:
+        """Pays for a unit, or cancels the order if it is the first one: whether the account is done."""
+        if self.orders > 1 or self.rng.random() >= self.world.scenario.cancels:
             await asyncio.sleep(PAYS_AFTER)
             return await self.finish(order_id, "payment")
-        if self.rng.random() < 0.5:
-            self.attacker.expired += 1
-            await asyncio.sleep(self.world.pay_within)
-        else:
-            await asyncio.sleep(self.rng.uniform(*GIVES_UP_AFTER))
-            self.attacker.cancelled += await self.finish(order_id, "cancellation")
-        self.attacker.wake()
+        await asyncio.sleep(self.rng.uniform(*CANCELS_AFTER))
+        if await self.finish(order_id, "cancellation"):
+            self.attacker.cancelled += 1
+            self.attacker.wake()
         return False
 
 

@@ -4,8 +4,8 @@ import collections
 
 # Ends without a unit that the rules of a sale explain.
 TOO_LATE = {"sold-out", "sold_out", "sale-ended", "not-invited", "waiting", "entries-not-open", "sale-not-open"}
-# Ends that a shopper has chosen or caused.
-OWN = {"no-show", "not-paid", "paid-too-late", "order-final", "passed"}
+# Ends that a shopper has chosen or caused; a ticket expires when its invitation was not used in time.
+OWN = {"no-show", "not-paid", "paid-too-late", "passed", "ticket-expired"}
 # An order that was in the ledger and did not stay.
 ENDED = {"cancelled", "expired"}
 
@@ -38,19 +38,23 @@ def share_of(orders, users):
 
 
 def sold_after_ms(orders, units, opening_ms, parse):
-    """Milliseconds from the opening until every unit had an order; None if that never was so. `parse`: text to milliseconds."""
+    """Milliseconds from the opening until every unit had an order, None if that never was so, and the most that had one at a time.
+
+    `parse` makes milliseconds of a text.
+    """
     changes = []
     for order in orders:
         if order["status"] != "rejected":
             changes.append((parse(order["created_at"]), 1))
             if order["status"] in ENDED:
                 changes.append((parse(order["updated_at"]), -1))
-    held = 0
+    held = most = 0
     for moment, change in sorted(changes):
         held += change
+        most = max(most, held)
         if held >= units:
-            return moment - opening_ms
-    return None
+            return moment - opening_ms, most
+    return None, most
 
 
 def faults(result):

@@ -9,8 +9,8 @@ import random
 # Reaction to the opening and to an invitation, time for a captcha, time to pay: the median in seconds and the spread (sigma) of
 # a lognormal distribution.
 REACTION = (0.6, 0.4)
-INVITED_REACTION = (3.0, 0.5)
-CAPTCHA = (6.0, 0.4)
+INVITED_REACTION = (2.0, 0.4)
+CAPTCHA = (4.0, 0.35)
 PAYMENT = (3.0, 0.4)
 LATENCY_MS = (20, 300)
 CAPTCHA_FAILS = 0.08

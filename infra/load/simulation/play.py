@@ -18,12 +18,12 @@ from .standins import StandIns
 
 ADMIN_PHONE, ADMIN_PASSWORD = "+12015550142", "an operators phrase"
 # Connections of the reverse proxy that the simulation stands for.
-HONEST_CONNECTIONS, ATTACKER_CONNECTIONS = 128, 64
+HONEST_CONNECTIONS, ATTACKER_CONNECTIONS = 256, 512
 # How long entries are open, with and without a captcha; then how long the sale lasts at most, by allocation.
-ENTRY_SECONDS, ENTRY_CAPTCHA_SECONDS = 8, 28
-FIRST_COME_SECONDS, DRAW_SECONDS = 25, 45
+ENTRY_SECONDS, ENTRY_CAPTCHA_SECONDS = 8, 20
+FIRST_COME_SECONDS, DRAW_SECONDS = 16, 60
 BEFORE_OPENING_SECONDS = people.ARRIVAL_SECONDS + 1
-INVITE_SECONDS, PAY_WITHIN_SECONDS = 20, 10
+INVITE_SECONDS, PAY_WITHIN_SECONDS = 12, 8
 # How long payments may take after the end.
 LATE_SECONDS = 5
 
@@ -41,7 +41,6 @@ class Play:
         self.scenario, self.options = scenario, options
         self.stand_ins = StandIns()
         self.world = World(scenario, options.units, self.stand_ins)
-        self.world.pay_within = PAY_WITHIN_SECONDS
         self.folder, self.attacker, self.cutoff = folder, attackers.Attacker(), 0.0
 
     def settings(self):
@@ -220,6 +219,7 @@ class Play:
         paid, his = outcomes.share_of(orders, {account.user_id for account in self.attacker.accounts})
         accounts = self.attacker.accounts
         opening_ms = round(self.world.opening * 1000)
+        sold_after_ms, sold = outcomes.sold_after_ms(orders, self.options.units, opening_ms, milliseconds)
         return {
             "scenario": self.scenario.name,
             "allocation": self.scenario.allocation,
@@ -231,11 +231,12 @@ class Play:
                 "units": his,
                 "captchas": sum(account.captchas for account in accounts),
                 "cancelled": self.attacker.cancelled,
-                "left_unpaid": self.attacker.expired,
+                "orders": sum(account.orders for account in accounts),
                 "ends": dict(collections.Counter(account.final or account.refusal for account in accounts)),
             },
             "honest": {"shoppers": len(shoppers), "ends": classes, "refused": reasons},
-            "sold_after_ms": outcomes.sold_after_ms(orders, self.options.units, opening_ms, milliseconds),
+            "sold_after_ms": sold_after_ms,
+            "sold": sold,
             "failures": dict(self.world.failures),
             "unavailable": dict(self.world.unavailable),
         }

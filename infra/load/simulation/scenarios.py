@@ -23,8 +23,8 @@ class Scenario:
     limits: bool = False
     verification: bool = False
     eligibility: bool = False
-    # The share of his orders that the attacker cancels or leaves unpaid, to buy the units again with other accounts.
-    gives_up: float = 0.3
+    # The share of his first orders that the attacker cancels, to buy the units again with other accounts.
+    cancels: float = 0.3
     sale: dict = dataclasses.field(default_factory=dict)
     settings: dict = dataclasses.field(default_factory=dict)
 
@@ -43,8 +43,8 @@ class Scenario:
 
 
 EVERYTHING = {"captcha": True, "limits": True, "verification": True, "eligibility": True}
-# In a draw a unit that he gives up goes to the next in line, so he keeps what he gets.
-DRAW = {"draw": True, "gives_up": 0.0}
+# In a draw a cancelled unit goes to the next in line, so he keeps what he gets.
+DRAW = {"draw": True, "cancels": 0.0}
 
 SCENARIOS = (
     Scenario("first-come", "none"),

@@ -16,13 +16,17 @@ class StandIns:
     """`codes` has the latest code of each phone number."""
 
     def __init__(self):
-        self.codes, self.server = {}, None
+        self.codes, self.server, self.connections = {}, None, {}
 
     async def start(self):
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0, backlog=512)
 
     async def stop(self):
         self.server.close()
+        tasks = list(self.connections)
+        for writer in self.connections.values():
+            writer.close()
+        await asyncio.gather(*tasks)
 
     def settings(self):
         base = "http://127.0.0.1:%d" % self.server.sockets[0].getsockname()[1]
@@ -35,6 +39,7 @@ class StandIns:
         }
 
     async def serve(self, reader, writer):
+        self.connections[asyncio.current_task()] = writer
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -44,6 +49,8 @@ class StandIns:
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
         except (asyncio.IncompleteReadError, OSError):
             writer.close()
+        finally:
+            del self.connections[asyncio.current_task()]
 
     def answer(self, path, body):
         if path == "/siteverify":

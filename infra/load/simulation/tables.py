@@ -18,8 +18,11 @@ def percent(part, whole):
     return f"{share:.1f} %" if 0 < share < 9.95 else f"{share:.0f} %"
 
 
-def seconds(ms):
-    return "not all sold" if ms is None else f"{ms / 1000:.1f} s" if ms >= 1000 else f"{ms:.0f} ms"
+def sold_after(result):
+    ms = result["sold_after_ms"]
+    if ms is None:
+        return f"{result['sold']:,} of {result['units']:,} at the end"
+    return f"{ms / 1000:.1f} s" if ms >= 1000 else f"{ms:.0f} ms"
 
 
 def refused(honest):
@@ -36,7 +39,7 @@ def row(result):
         f"{his['accounts']:,}",
         f"{percent(his['units'], result['units'])} ({his['units']:,})",
         refused(result["honest"]),
-        seconds(result["sold_after_ms"]),
+        sold_after(result),
     )
 
 
@@ -89,8 +92,8 @@ def assumptions(known):
         f"`Retry-After`."
     )
     yield (
-        "In a sale by first come he gives up 30 % of his first orders, half by cancelling and half by not paying, and tries to buy the "
-        "units again with other accounts. In a draw he keeps what he gets, because a returned unit goes to the next in line, "
+        "In a sale by first come he cancels 30 % of his first orders after 2 to 5 s, as a reseller does, and tries to buy each unit "
+        "again with six accounts at once. In a draw he keeps what he gets, because a returned unit goes to the next in line, "
         "except in the row that says so. A unit counts for whoever has paid for it at the end."
     )
     yield (
