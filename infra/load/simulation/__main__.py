@@ -48,9 +48,9 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     results = []
     for scenario in rows:
-        print(f"{scenario.name} …", file=sys.stderr, flush=True)
         try:
             results.append(play(scenario, options))
+            print(tables.progress(results[-1]), file=sys.stderr, flush=True)
         except EmulatorFailed as error:
             print(f"infra/load/bots: {scenario.name}: {error}", file=sys.stderr)
             return 1

@@ -48,6 +48,12 @@ def table(results):
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
+def progress(result):
+    """One line for a scenario that has been played."""
+    share = percent(result["attacker"]["units"], result["units"])
+    return f"{result['scenario']}: {share} to the attacker, books balance: {result['audit']['balances']}, {result['took_seconds']} s"
+
+
 def attempt_seconds():
     """Processor time of one attempt at a proof of work, on this machine."""
     began, times = time.process_time(), 20
