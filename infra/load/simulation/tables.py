@@ -25,10 +25,13 @@ def sold_after(result):
     return f"{ms / 1000:.1f} s" if ms >= 1000 else f"{ms:.0f} ms"
 
 
+def share_refused(honest):
+    return percent(sum(honest["refused"].values()), honest["shoppers"])
+
+
 def refused(honest):
-    count = sum(honest["refused"].values())
     reasons = ", ".join(f"{name} {number}" for name, number in sorted(honest["refused"].items()))
-    return percent(count, honest["shoppers"]) + (f" ({reasons})" if count else "")
+    return share_refused(honest) + (f" ({reasons})" if reasons else "")
 
 
 def row(result):
