@@ -5,7 +5,7 @@ import types
 import unittest
 import xml.etree.ElementTree
 
-from simulation import client, drawing, outcomes, people, play, scenarios, standins, tables
+from simulation import attacker, client, drawing, outcomes, people, play, scenarios, standins, tables
 from simulation.actor import Actor, World, kind_of
 
 OPTIONS = types.SimpleNamespace(honest=5000, attackers=1000, units=500, phones=100, prepared=20, seed=1)
@@ -179,6 +179,22 @@ class Answers(unittest.TestCase):
         self.assertEqual(stand_ins.codes, {"+8613800000000": "042137"})
 
 
+class Rebuying(unittest.TestCase):
+    def test_a_cancelled_order_wakes_the_accounts_that_wait_longest(self):
+        async def wait():
+            shared = attacker.Attacker()
+            gone = await shared.pause(0)
+            waiting = [asyncio.create_task(shared.pause(5)) for _ in range(attacker.REBUYERS + 1)]
+            await asyncio.sleep(0)
+            shared.wake()
+            await asyncio.sleep(0.01)
+            done = [task.done() and task.result() for task in waiting]
+            waiting[-1].cancel()
+            return gone, done
+
+        self.assertEqual(asyncio.run(wait()), (False, [True] * attacker.REBUYERS + [False]))
+
+
 class Tables(unittest.TestCase):
     def test_a_row(self):
         refused = {"shoppers": 5000, "ends": {}, "refused": {"not-eligible": 250, "captcha-wrong": 3}}
@@ -191,6 +207,12 @@ class Tables(unittest.TestCase):
     def test_shares(self):
         shown = [tables.percent(part, 5000) for part in (0, 1, 20, 500, 4990, 5000)]
         self.assertEqual(shown, ["0 %", "< 0.1 %", "0.4 %", "10 %", "100 %", "100 %"])
+
+    def test_the_share_of_a_draw_is_that_of_the_accounts_that_buy(self):
+        mean, low, high = tables.drawn_share(vars(OPTIONS))
+        self.assertAlmostEqual(mean, 1000 / (1000 + 5000 * 0.92 * 0.97))
+        self.assertLess(low, 0.16)
+        self.assertGreater(high, 0.20)
 
     def test_the_report_states_its_assumptions(self):
         text = tables.markdown(tables.setup(OPTIONS), [result()])

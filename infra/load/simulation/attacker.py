@@ -1,7 +1,6 @@
 """What the attacker does: one program with many accounts, all of which act at the same time."""
 
 import asyncio
-import collections
 
 from . import people
 from .actor import Actor
@@ -21,24 +20,21 @@ class Attacker:
     """What his accounts share. Accounts that wait for a unit stand in `waiting`, in turn."""
 
     def __init__(self):
-        self.waiting = collections.deque()
-        self.accounts, self.cancelled = [], 0
+        # A dictionary, because it keeps the order and removes from the middle.
+        self.waiting, self.accounts, self.cancelled = {}, [], 0
 
     def wake(self):
-        for _ in range(min(REBUYERS, len(self.waiting))):
-            if not (waiter := self.waiting.popleft()).done():
-                waiter.set_result(None)
+        for waiter in list(self.waiting)[:REBUYERS]:
+            del self.waiting[waiter]
+            waiter.set_result(None)
 
     async def pause(self, seconds):
         """Waits until he has cancelled an order, or that long: whether he has."""
         waiter = asyncio.get_running_loop().create_future()
-        self.waiting.append(waiter)
-        try:
-            async with asyncio.timeout(seconds):
-                await waiter
-            return True
-        except TimeoutError:
-            return False
+        self.waiting[waiter] = True
+        woken, _ = await asyncio.wait([waiter], timeout=seconds)
+        self.waiting.pop(waiter, None)
+        return bool(woken)
 
 
 class Account(Actor):
