@@ -7,7 +7,6 @@ import resource
 import sys
 
 from . import drawing, scenarios, tables
-from .emulator import EmulatorFailed
 from .play import play
 
 DEFAULT_OUT = "target/load-report/bots"
@@ -51,7 +50,7 @@ def main():
         try:
             results.append(play(scenario, options))
             print(tables.progress(results[-1]), file=sys.stderr, flush=True)
-        except EmulatorFailed as error:
+        except RuntimeError as error:
             print(f"infra/load/bots: {scenario.name}: {error}", file=sys.stderr)
             return 1
     return write(options, results)

@@ -12,8 +12,8 @@ START_SECONDS = 30
 STOP_SECONDS = 20
 
 
-class EmulatorFailed(Exception):
-    pass
+class EmulatorFailed(RuntimeError):
+    """A command, the start or the stop failed; the message says how."""
 
 
 class Emulator:

@@ -42,6 +42,7 @@ class Play:
         self.stand_ins = StandIns()
         self.world = World(scenario, options.units, self.stand_ins)
         self.folder, self.attacker, self.cutoff = folder, attackers.Attacker(), 0.0
+        self.honest_pool, self.attacker_pool = None, None
 
     def settings(self):
         return (
@@ -132,7 +133,7 @@ class Play:
         made = [
             attackers.Account(
                 self.world,
-                None,
+                self.attacker_pool,
                 self.attacker,
                 addresses[number % len(addresses)],
                 random.Random(f"{self.options.seed}/attacker/{number}"),
@@ -141,18 +142,14 @@ class Play:
             for number, user in enumerate(users, have)
         ]
         self.attacker.accounts += made
-        self.use_pools()
         return made
 
     # -- connections
 
     def connect(self, base):
         self.honest_pool, self.attacker_pool = Pool(base, HONEST_CONNECTIONS), Pool(base, ATTACKER_CONNECTIONS)
-        self.use_pools()
-
-    def use_pools(self):
         for account in self.attacker.accounts:
-            account.pool = getattr(self, "attacker_pool", None)
+            account.pool = self.attacker_pool
 
     def disconnect(self):
         self.honest_pool.close()
