@@ -122,6 +122,18 @@ class Outcomes(unittest.TestCase):
         again = [order("a", 110, "cancelled", 130), order("b", 130)]
         self.assertEqual(outcomes.sold_after_ms(again, 2, 100, int), (None, 1))
 
+    def test_late_entries_spoil_a_draw(self):
+        rows = [{"user_id": str(n), "arrival": "", "invited_as": ""} for n in range(100)]
+        rows[0] |= {"invited_as": "0"}
+        rows[1] |= {"arrival": "7", "invited_as": "1"}
+        found = outcomes.entries(rows, {"0", "2"})
+        self.assertEqual(found["all"], {"entries": 100, "late": 1, "invited": 2})
+        self.assertEqual(found["attacker"], {"entries": 2, "late": 0, "invited": 1})
+        self.assertEqual(list(outcomes.faults(result(entries=found))), [])
+        rows[2] |= {"arrival": "8"}
+        late = result(entries=outcomes.entries(rows, set()))
+        self.assertIn("2 entries came after the draw", "".join(outcomes.faults(late)))
+
     def test_faults(self):
         self.assertEqual(list(outcomes.faults(result())), [])
         red = {"balances": False, "says": "oversold"}

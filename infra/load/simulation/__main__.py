@@ -4,6 +4,7 @@ import argparse
 import json
 import pathlib
 import resource
+import signal
 import sys
 
 from . import drawing, scenarios, tables
@@ -43,6 +44,8 @@ def main():
         rows = scenarios.chosen(options.scenario)
     except ValueError as error:
         parser.error(str(error))
+    # As after Ctrl-C, the emulator is stopped and its files are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     results = []

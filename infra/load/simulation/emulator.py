@@ -72,6 +72,13 @@ class Emulator:
         if code != 0:
             raise EmulatorFailed(f"the emulator exited with {code}: {(self.folder / 'err').read_text().strip()[-2000:]}")
 
+    def entries(self, sale_id):
+        """The entries of a draw, each with user_id, arrival (empty for those in time) and invited_as."""
+        out = self.folder / "entries.csv"
+        self.must("sales", "export-entries", "--sale", sale_id, "--out", str(out))
+        with open(out) as lines:
+            return list(csv.DictReader(lines))
+
     def kill(self):
         if self.process is not None:
             self.process.kill()

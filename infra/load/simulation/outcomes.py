@@ -9,6 +9,9 @@ OWN = {"no-show", "not-paid", "paid-too-late", "passed", "ticket-expired"}
 # An order that was in the ledger and did not stay.
 ENDED = {"cancelled", "expired"}
 
+# More late entries than this spoil the shares of a draw, because shoppers enter in time.
+LATE_SHARE = 0.01
+
 
 def classify(final, refusal):
     """`final` is how it ended, empty if the sale was over first; `refusal` is the last refusal, empty after a success."""
@@ -57,11 +60,23 @@ def sold_after_ms(orders, units, opening_ms, parse):
     return None, most
 
 
+def entries(rows, users):
+    """What became of the entries of a draw, of everybody and of `users`."""
+
+    def counts(some):
+        late, invited = (sum(bool(row[name]) for row in some) for name in ("arrival", "invited_as"))
+        return {"entries": len(some), "late": late, "invited": invited}
+
+    return {"all": counts(rows), "attacker": counts([row for row in rows if row["user_id"] in users])}
+
+
 def faults(result):
     """Every reason for which a scenario has failed."""
     if not result["audit"]["balances"]:
         yield f"the books do not balance: {result['audit']['says']}"
     if result["paid"] > result["units"]:
         yield f"{result['paid']} units were paid, {result['units']} were for sale"
+    if "entries" in result and result["entries"]["all"]["late"] > LATE_SHARE * result["entries"]["all"]["entries"]:
+        yield f"{result['entries']['all']['late']} entries came after the draw: this machine is too slow for so many shoppers"
     for failure, times in sorted(result["failures"].items()):
         yield f"{failure} ({times} times)"

@@ -20,7 +20,7 @@ ADMIN_PHONE, ADMIN_PASSWORD = "+12015550142", "an operators phrase"
 # Connections of the reverse proxy that the simulation stands for.
 HONEST_CONNECTIONS, ATTACKER_CONNECTIONS = 256, 512
 # How long entries are open, with and without a captcha; then how long the sale lasts at most, by allocation.
-ENTRY_SECONDS, ENTRY_CAPTCHA_SECONDS = 8, 20
+ENTRY_SECONDS, ENTRY_CAPTCHA_SECONDS = 15, 28
 FIRST_COME_SECONDS, DRAW_SECONDS = 16, 60
 BEFORE_OPENING_SECONDS = people.ARRIVAL_SECONDS + 1
 INVITE_SECONDS, PAY_WITHIN_SECONDS = 12, 8
@@ -82,6 +82,8 @@ class Play:
         emulator.stop()
         balances, says = emulator.audit()
         result = self.result(shoppers, orders)
+        if self.scenario.draw:
+            result["entries"] = outcomes.entries(emulator.entries(self.world.sale_id), self.users_of_attacker())
         result["audit"] = {"balances": balances, "says": says}
         result["took_seconds"] = round(time.monotonic() - began, 1)
         result["faults"] = list(outcomes.faults(result))
@@ -143,6 +145,9 @@ class Play:
         ]
         self.attacker.accounts += made
         return made
+
+    def users_of_attacker(self):
+        return {account.user_id for account in self.attacker.accounts}
 
     # -- connections
 
@@ -213,7 +218,7 @@ class Play:
 
     def result(self, shoppers, orders):
         classes, reasons = outcomes.count([(shopper.final, shopper.refusal) for shopper in shoppers])
-        paid, his = outcomes.share_of(orders, {account.user_id for account in self.attacker.accounts})
+        paid, his = outcomes.share_of(orders, self.users_of_attacker())
         accounts = self.attacker.accounts
         opening_ms = round(self.world.opening * 1000)
         sold_after_ms, sold = outcomes.sold_after_ms(orders, self.options.units, opening_ms, milliseconds)
