@@ -45,7 +45,7 @@ def main():
     except ValueError as error:
         parser.error(str(error))
     # As after Ctrl-C, the emulator is stopped and its files are removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     results = []
@@ -53,6 +53,8 @@ def main():
         try:
             results.append(play(scenario, options))
             print(tables.progress(results[-1]), file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            return 130
         except RuntimeError as error:
             print(f"infra/load/bots: {scenario.name}: {error}", file=sys.stderr)
             return 1

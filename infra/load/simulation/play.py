@@ -208,13 +208,15 @@ class Play:
         everybody = asyncio.gather(*tasks)
         over = asyncio.create_task(self.world.over.wait())
         limit = self.world.end + LATE_SECONDS - self.world.now()
-        await asyncio.wait([everybody, over], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-        failed = everybody.exception() if everybody.done() else None
-        everybody.cancel()
-        over.cancel()
-        await asyncio.gather(*tasks, everybody, return_exceptions=True)
-        if failed:
-            raise failed
+        try:
+            await asyncio.wait([everybody, over], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if everybody.done():
+                # Raises the error of an actor, if there was one.
+                everybody.result()
+        finally:
+            everybody.cancel()
+            over.cancel()
+            await asyncio.gather(*tasks, everybody, over, return_exceptions=True)
 
     def result(self, shoppers, orders):
         classes, reasons = outcomes.count([(shopper.final, shopper.refusal) for shopper in shoppers])
