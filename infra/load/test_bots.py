@@ -1,11 +1,13 @@
 """Tests of simulation/: python3 -m unittest discover -s infra/load"""
 import asyncio
 import ipaddress
+import pathlib
+import tempfile
 import types
 import unittest
 import xml.etree.ElementTree
 
-from simulation import attacker, client, drawing, outcomes, people, play, scenarios, standins, tables
+from simulation import attacker, client, drawing, outcomes, people, play, scenarios, standins, store, tables
 from simulation.actor import Actor, World, kind_of
 
 OPTIONS = types.SimpleNamespace(honest=5000, attackers=1000, units=500, phones=100, prepared=20, seed=1)
@@ -238,6 +240,23 @@ class Tables(unittest.TestCase):
         root = xml.etree.ElementTree.fromstring(drawn)
         bars = [node for node in root.iter("{http://www.w3.org/2000/svg}rect") if node.get("height") == str(drawing.BAR)]
         self.assertEqual(len(bars), 3)
+
+
+class Files(unittest.TestCase):
+    def test_a_run_keeps_rows_that_it_did_not_play_if_the_numbers_are_the_same(self):
+        setup = tables.setup(OPTIONS)
+        with tempfile.TemporaryDirectory() as folder:
+            out = pathlib.Path(folder) / "report"
+            self.assertEqual(store.kept(out, setup), [])
+            store.write(out, setup, [result(), result(scenario="draw-all", paid=499)])
+            self.assertEqual(store.kept(out, setup | {"units": 7}), [])
+            rows = store.replaced(store.kept(out, setup | {"when": "later"}), result(scenario="draw-all"))
+            rows = store.replaced(rows, result(scenario="first-come"))
+            names = [(row["scenario"], row["paid"]) for row in rows]
+            self.assertEqual(names, [("first-come", 500), ("draw", 500), ("draw-all", 500)])
+            store.write(out, setup, rows)
+            self.assertIn("<svg", (out / "picture.svg").read_text())
+            self.assertIn("| draw | captcha |", (out / "report.md").read_text())
 
 
 if __name__ == "__main__":

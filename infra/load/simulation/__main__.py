@@ -1,13 +1,12 @@
 """The command line of infra/load/bots."""
 
 import argparse
-import json
 import pathlib
 import resource
 import signal
 import sys
 
-from . import drawing, scenarios, tables
+from . import scenarios, store, tables
 from .play import play
 
 DEFAULT_OUT = "target/load-report/bots"
@@ -48,26 +47,19 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    results = []
+    out, setup = pathlib.Path(options.out), tables.setup(options)
+    results = store.kept(out, setup)
     for scenario in rows:
         try:
-            results.append(play(scenario, options))
-            print(tables.progress(results[-1]), file=sys.stderr, flush=True)
+            result = play(scenario, options)
         except KeyboardInterrupt:
             return 130
         except RuntimeError as error:
             print(f"infra/load/bots: {scenario.name}: {error}", file=sys.stderr)
             return 1
-    return write(options, results)
-
-
-def write(options, results):
-    out = pathlib.Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    setup = tables.setup(options)
-    (out / "results.json").write_text(json.dumps({"setup": setup, "scenarios": results}, indent=1, ensure_ascii=False) + "\n")
-    (out / "picture.svg").write_text(drawing.picture(results))
-    (out / "report.md").write_text(tables.markdown(setup, results))
+        print(tables.progress(result), file=sys.stderr, flush=True)
+        results = store.replaced(results, result)
+        store.write(out, setup, results)
     print(tables.table(results))
     print(f"{out}/report.md")
     failed = [f"{result['scenario']}: {fault}" for result in results for fault in result["faults"]]
