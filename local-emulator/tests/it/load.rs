@@ -1,5 +1,5 @@
-//! `infra/load`: a small sale with each of the two generators, and what the scripts and the report's
-//! judge refuse.
+//! `infra/load`: a small sale with each of the two generators, small sales with an attacker, and what
+//! the scripts and the report's judge refuse.
 
 use std::{
     env, fs,
@@ -74,6 +74,28 @@ fn idle_connections_are_held_and_measured() {
     let ran = script("connections", &["500"]);
     assert!(ran.status.success(), "{}{}", text(&ran.stdout), text(&ran.stderr));
     assert!(text(&ran.stdout).contains("bytes each"), "{}", text(&ran.stdout));
+}
+
+/// 60 shoppers, 20 accounts of the attacker and 10 units, with every defence on.
+#[test]
+#[ignore = "needs Python 3.11: infra/test runs it"]
+fn an_attacker_is_simulated_and_the_books_balance() {
+    let out: PathBuf = env::temp_dir().join(format!("fs-bots-{}", std::process::id()));
+    let (folder, small) = (out.to_str().unwrap(), ["--honest", "60", "--attackers", "20"]);
+    let rest = ["--units", "10", "--phones", "4", "--prepared", "2", "--out", folder];
+    let chosen = ["--scenario", "first-come-all", "--scenario", "draw-all"];
+    let ran = script("bots", &[&small[..], &rest, &chosen].concat());
+    assert!(ran.status.success(), "{}{}", text(&ran.stdout), text(&ran.stderr));
+    let report = fs::read_to_string(out.join("report.md")).unwrap();
+    for row in ["| first come | all of these | 4 |", "| draw | all of these | 4 |"] {
+        assert!(report.contains(row), "{row} is not in {report}");
+    }
+    assert!(fs::read_to_string(out.join("picture.svg")).unwrap().contains("<svg"));
+    fs::remove_dir_all(out).unwrap();
+
+    let ran = script("bots", &["--units", "0"]);
+    assert_eq!(ran.status.code(), Some(2));
+    assert!(text(&ran.stderr).contains("--units: must be a number"), "{}", text(&ran.stderr));
 }
 
 #[test]
