@@ -13,12 +13,13 @@ use async_trait::async_trait;
 use crate::domain::{
     ActionId, AddressPrefix, AdminAction, AdmissionDecision, AdmissionState, AdmittedOrder,
     Availability, Ban, BanReach, CacheEntry, Captcha, CaptchaId, ChallengeLevel, CodeDigest,
-    ConsumerProgress, ConsumerReport, CreationKey, DeadLetter, Delivery, Draw, Entry, GateDecision,
-    GateRequest, Invitation, KeptBan, KeptCode, KeptLevel, KeptSession, Lease, LineKey, NoDraw,
-    Opening, Order, OrderId, Phone, QueueBacklog, QueueDepth, Recorded, RecordedEntry,
-    ReportFilter, ReportPage, ReportSort, Reservation, ReservationPage, Sale, SaleChange,
-    SaleChanged, SaleCreated, SaleId, SaleTally, SaleTerms, Seed, Session, SessionId, Sms, Subject,
-    TicketClaims, Timestamp, Transition, Unrecordable, User, UserChange, UserCreated, UserId,
+    ConsumerProgress, ConsumerReport, CreationKey, DeadLetter, Delivery, Draw, EndedOrder, Entry,
+    GateDecision, GateRequest, Invitation, KeptBan, KeptCode, KeptLevel, KeptSession, Lease,
+    LineKey, NoDraw, Opening, Order, OrderId, Phone, QueueBacklog, QueueDepth, Recorded,
+    RecordedEntry, ReportFilter, ReportPage, ReportSort, ReportedOrder, Reservation,
+    ReservationPage, ReserveRequest, Sale, SaleChange, SaleChanged, SaleCreated, SaleId, SaleTally,
+    SaleTerms, Seed, Session, SessionId, Sms, Subject, Timestamp, Transition, Unrecordable, User,
+    UserChange, UserCreated, UserId,
 };
 
 /// A store's failure, classified by what the caller can do about it.
@@ -220,8 +221,17 @@ pub trait OrderLedger: Send + Sync {
     /// Sets `stock_returned_at` where it is NULL. Call it after the admission store has released
     /// the orders.
     async fn mark_stock_returned(&self, order_ids: &[OrderId], now: Timestamp) -> Stored<()>;
-    /// Active orders of a sale, in ascending order of id, beginning after `after`, at most `limit`.
+    /// Active orders of a sale with their origin, in ascending order of id, beginning after `after`,
+    /// at most `limit`.
     async fn active(
+        &self,
+        sale_id: SaleId,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> Stored<Vec<ReportedOrder>>;
+    /// Orders of a sale that count as attempts of their users ([`Order::given_up`]), in ascending
+    /// order of id, beginning after `after`, at most `limit`.
+    async fn given_up(
         &self,
         sale_id: SaleId,
         after: Option<OrderId>,
@@ -539,10 +549,16 @@ pub trait SmsSender: Send + Sync {
 #[async_trait]
 pub trait Admission: Send + Sync {
     /// Gives the ticket's order a unit, atomically.
-    async fn reserve(&self, ticket: &TicketClaims, now: Timestamp) -> Stored<AdmissionDecision>;
-    /// What a ticket request needs to know; changes nothing. `None` when admission for the sale is
+    async fn reserve(&self, request: &ReserveRequest, now: Timestamp) -> Stored<AdmissionDecision>;
+    /// What a ticket request of the user needs to know; changes nothing. Without `from`, the
+    /// network of the request, no network counts as sold out. `None` when admission for the sale is
     /// not open.
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>>;
+    async fn look(
+        &self,
+        sale_id: SaleId,
+        user_id: UserId,
+        from: Option<AddressPrefix>,
+    ) -> Stored<Option<Availability>>;
     /// The order's reservation.
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>>;
     /// The reservations of these orders, as far as they have one, in no particular order.
@@ -553,8 +569,9 @@ pub trait Admission: Send + Sync {
     /// will find the orders in the ledger.
     async fn settle(&self, sale_id: SaleId, active: &[AdmittedOrder]) -> Stored<()>;
     /// Returns the units of ended orders, by id. Each id is remembered as ended even when it held
-    /// no unit.
-    async fn release(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()>;
+    /// no unit. An order that was given up counts once as an attempt of its user, whether or not it
+    /// held a unit and was known to have ended.
+    async fn release(&self, sale_id: SaleId, ended: &[EndedOrder]) -> Stored<()>;
     /// Returns up to `limit` unsettled reservations that were admitted or last claimed at or before
     /// `before`, oldest first, and sets their time to `now`, so that each is returned once per
     /// period.
@@ -593,7 +610,7 @@ pub trait Admission: Send + Sync {
 /// The gate and the admission store, asked together.
 #[async_trait]
 pub trait Checkout: Send + Sync {
-    /// [`Gate::enter`], and if the request enters, [`Admission::reserve`] for the ticket at the
+    /// [`Gate::enter`], and if the request enters, [`Admission::reserve`] for `order` at the
     /// request's time. `Err`: why the gate refuses the request; nothing was reserved.
     ///
     /// # Errors
@@ -602,7 +619,7 @@ pub trait Checkout: Send + Sync {
     async fn enter_and_reserve(
         &self,
         request: &GateRequest,
-        ticket: &TicketClaims,
+        order: &ReserveRequest,
     ) -> Stored<Result<AdmissionDecision, GateDecision>>;
 }
 
@@ -871,13 +888,13 @@ impl Checkout for Ports {
     async fn enter_and_reserve(
         &self,
         request: &GateRequest,
-        ticket: &TicketClaims,
+        order: &ReserveRequest,
     ) -> Stored<Result<AdmissionDecision, GateDecision>> {
         if let Some(checkout) = &self.checkout {
-            return checkout.enter_and_reserve(request, ticket).await;
+            return checkout.enter_and_reserve(request, order).await;
         }
         match self.gate.enter(request).await? {
-            GateDecision::Entered => Ok(Ok(self.admission.reserve(ticket, request.now).await?)),
+            GateDecision::Entered => Ok(Ok(self.admission.reserve(order, request.now).await?)),
             refusal => Ok(Err(refusal)),
         }
     }

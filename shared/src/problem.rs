@@ -150,6 +150,12 @@ problems! {
     AlreadyBought { order_id: OrderId }:
         "already-bought", 409, "Already bought",
         "The user holds as many orders of this sale as one user may; `order_id` names one.";
+    TooManyAttempts:
+        "too-many-attempts", 409, "Too many attempts",
+        "The user has cancelled orders of this sale, or let them expire unpaid, as often as one user may, and gets no further one.";
+    NetworkSoldOut:
+        "network-sold-out", 409, "Sold out for this network",
+        "Orders from this network hold as many units as the sale allows one network (`units_per_prefix`; IPv4 /24, IPv6 /48). It may be worth another try when one of them is cancelled or expires, or from another network.";
     EntriesNotOpen { entries_open_at: Timestamp }:
         "entries-not-open", 409, "Entries are not open yet",
         "Entries for the draw are accepted from `entries_open_at` on.";

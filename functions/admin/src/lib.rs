@@ -405,6 +405,12 @@ mod tests {
         change(json!({ "per_user_limit": 3 })).await.expect(200);
         invalid(change(json!({ "per_user_limit": 1 })).await, "per_user_limit");
         invalid(change(json!({ "stock": 0 })).await, "stock");
+        for limit in [0, 1_000_001] {
+            invalid(change(json!({ "units_per_prefix": limit })).await, "units_per_prefix");
+        }
+        let limited = change(json!({ "units_per_prefix": 2 })).await.expect(200).json();
+        assert_eq!(limited["units_per_prefix"], 2);
+        assert_eq!(change(json!({ "stock": 4 })).await.expect(200).json()["units_per_prefix"], 2);
     }
 
     #[tokio::test]

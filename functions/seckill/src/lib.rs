@@ -28,12 +28,14 @@ pub fn endpoints() -> Endpoints {
 }
 
 /// The problems with which a sale refuses buyers.
-const NOTHING_TO_BUY: [ProblemKind; 5] = [
+const NOTHING_TO_BUY: [ProblemKind; 7] = [
     ProblemKind::SaleNotOpen,
     ProblemKind::SaleEnded,
     ProblemKind::NotInvited,
     ProblemKind::SoldOut,
+    ProblemKind::NetworkSoldOut,
     ProblemKind::AlreadyBought,
+    ProblemKind::TooManyAttempts,
 ];
 
 fn post_tickets() -> Endpoint {
@@ -94,6 +96,7 @@ mod tests {
 
     use flashsale::{
         adapters::memory::MemoryAdmission,
+        api::NewSale,
         app::SessionClaims,
         domain::{CaptchaPurpose, Role},
         http::axum::{body::Body as RequestBody, http::Request},
@@ -246,6 +249,47 @@ mod tests {
             assert_eq!(reply.refused(409, "already-bought").json()["order_id"], order_id);
         }
         order(&site, &tokens[0], sale, &first).await.expect(202);
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_too_often_gets_neither_ticket_nor_order() {
+        let shop = Shop::open(&[("ORDERS__ATTEMPTS_MAX", "1")]).await;
+        let (site, sale, token) = (shop.serve(endpoints()), shop.sale(5).await, shop.token().await);
+        let caller = shop.caller(&token).await;
+        let bought = async || {
+            let captcha = shop.purchase_captcha(&caller, sale).await;
+            shop.app.issue_ticket(&caller, sale, Some(captcha)).await.unwrap()
+        };
+        let (used, kept) = (bought().await, bought().await);
+        order(&site, &token, sale, &used.ticket).await.expect(202);
+        shop.app.cancel_order(&caller, used.order_id).await.unwrap();
+        // The captcha is not even asked for.
+        let reply = ask(&site, &token, sale).await.refused(409, "too-many-attempts");
+        assert_eq!(reply.json()["title"], "Too many attempts");
+        order(&site, &token, sale, &kept.ticket).await.refused(409, "too-many-attempts");
+        let again = order(&site, &token, sale, &used.ticket).await.expect(202);
+        assert_eq!(again.json()["order_id"], json!(used.order_id));
+    }
+
+    #[tokio::test]
+    async fn a_network_gets_only_what_the_sale_allows_it() {
+        let shop = Shop::without_captchas().await;
+        let new = NewSale {
+            units_per_prefix: Some(1),
+            ..NewSale::new("Watch", 500, 5, START..START.plus_ms(60_000))
+        };
+        let sale = shop.app.create_sale(new).await.unwrap().sale_id;
+        let (site, tokens) = (shop.serve(endpoints()), shop.tokens(3).await);
+        let near = [site.at("198.51.100.1"), site.at("198.51.100.200"), site.at("198.51.101.1")];
+        let late = ticket(&near[1], &tokens[1], sale).await;
+        let first = ticket(&near[0], &tokens[0], sale).await;
+        order(&near[0], &tokens[0], sale, &first).await.expect(202);
+        ask(&near[1], &tokens[2], sale).await.refused(409, "network-sold-out");
+        let reply = order(&near[1], &tokens[1], sale, &late).await;
+        let detail = reply.refused(409, "network-sold-out").json()["detail"].to_string();
+        assert!(detail.contains("`units_per_prefix`"), "{detail}");
+        order(&near[2], &tokens[1], sale, &late).await.expect(202);
+        order(&near[2], &tokens[0], sale, &first).await.expect(202);
     }
 
     #[tokio::test]

@@ -37,6 +37,8 @@ pub struct SaleView {
     pub beacon: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eligible_registered_before: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub units_per_prefix: Option<u32>,
 }
 
 /// A sale in the list, without its description.
@@ -128,6 +130,8 @@ pub struct NewSale {
     #[schema(min_length = 1, max_length = 200)]
     pub beacon: Option<String>,
     pub eligible_registered_before: Option<Timestamp>,
+    #[schema(minimum = 1, maximum = 1000000)]
+    pub units_per_prefix: Option<u32>,
 }
 
 impl NewSale {
@@ -150,6 +154,7 @@ impl NewSale {
             invite_seconds: None,
             beacon: None,
             eligible_registered_before: None,
+            units_per_prefix: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{App, SessionClaims, limits::RateLimit, refusal_cache::Recalled};
 use crate::{
     domain::{
         AbusePolicy, Abuser, ActionId, ActionKind, AddressPrefix, AdminAction, AdmissionDecision,
-        FieldChange, GateDecision, GateRequest, LimitCheck, Phone, Role, Subject, TicketClaims,
+        FieldChange, GateDecision, GateRequest, LimitCheck, Phone, ReserveRequest, Role, Subject,
         Timestamp, UserId,
     },
     logging::OncePerSecond,
@@ -123,7 +123,7 @@ impl Question for Enter {
 }
 
 /// May the request enter, and does its ticket's order get a unit?
-struct Reserve<'t>(&'t TicketClaims);
+struct Reserve<'t>(&'t ReserveRequest);
 
 impl Question for Reserve<'_> {
     type Answer = AdmissionDecision;
@@ -140,7 +140,7 @@ impl Question for Reserve<'_> {
     fn failed(&self, error: StoreError) -> Problem {
         static LINES: OncePerSecond = OncePerSecond::new();
         if let Some(left_out) = LINES.pass() {
-            tracing::warn!(%error, order_id = %self.0.order_id, left_out, "reserve");
+            tracing::warn!(%error, order_id = %self.0.ticket.order_id, left_out, "reserve");
         }
         // A unit may have been reserved; a retry with the same ticket finds it.
         Problem::NotDurableYet { retry_after_ms: RETRY_MS }
@@ -201,10 +201,10 @@ impl App {
         &self,
         caller: &Caller,
         limit: RateLimit,
-        ticket: &TicketClaims,
+        request: &ReserveRequest,
     ) -> Result<AdmissionDecision, Problem> {
         let limit = self.limit(limit, Subject::User(caller.session.user_id));
-        self.enter_as(caller, limit, None, Reserve(ticket)).await
+        self.enter_as(caller, limit, None, Reserve(request)).await
     }
 
     /// Admits a signed-in user, whose session must have the role, and answers the question. The

@@ -99,6 +99,7 @@ impl App {
             created_at: now,
             draw,
             eligible_registered_before: new.eligible_registered_before,
+            units_per_prefix: new.units_per_prefix,
         };
         sale.validate()?;
         Ok((sale, seed))

@@ -187,8 +187,8 @@ impl App {
         let mut after = None;
         loop {
             let page = self.ports.orders.active(sale.sale_id, after, PAGE).await?;
-            after = page.last().map(|order| order.order_id);
-            let active: Vec<OrderId> = page.iter().map(|order| order.order_id).collect();
+            after = page.last().map(|row| row.order.order_id);
+            let active: Vec<OrderId> = page.iter().map(|row| row.order.order_id).collect();
             unheld.extend(self.unheld(sale.sale_id, &active, &mut pauses).await?);
             compared(page.len());
             if page.len() < PAGE as usize {
@@ -347,6 +347,17 @@ fn audit_ledger(sale: &Sale, tally: &SaleTally) -> Vec<Finding> {
             sale.sale_id,
             format!("users with more than {} active orders", sale.per_user_limit),
             greedy,
+        ));
+    }
+    if let Some(limit) = sale.units_per_prefix
+        && !tally.networks_over_limit.is_empty()
+    {
+        let networks = tally.networks_over_limit.iter().map(ToString::to_string);
+        findings.push(finding(
+            2,
+            sale.sale_id,
+            format!("networks with more than {limit} active orders"),
+            networks,
         ));
     }
     findings

@@ -9,7 +9,7 @@ use crate::{
     api::{OrderAccepted, Ticket},
     domain::{
         AddressPrefix, AdmissionDecision, AdmittedOrder, Availability, CaptchaPurpose, OrderId,
-        OrderStatus, Reservation, Sale, SaleId, TicketClaims,
+        OrderStatus, Reservation, ReserveRequest, Sale, SaleId, TicketClaims, too_many_attempts,
     },
     metrics::{self, Outcomes},
     problem::Problem,
@@ -30,8 +30,9 @@ impl App {
     /// Issues a ticket.
     ///
     /// # Errors
-    /// `not-found`, `sale-not-open`, `sale-ended`, `not-eligible`, `not-invited`, `sold-out`, `already-bought`, `captcha-*`,
-    /// `unauthenticated`, `rate-limited`, `banned`, `unavailable`.
+    /// `not-found`, `sale-not-open`, `sale-ended`, `not-eligible`, `not-invited`, `sold-out`,
+    /// `network-sold-out`, `already-bought`, `too-many-attempts`, `captcha-*`, `unauthenticated`,
+    /// `rate-limited`, `banned`, `unavailable`.
     pub async fn issue_ticket(
         &self,
         caller: &Caller,
@@ -81,6 +82,9 @@ impl App {
         if let Some(order_id) = look.already_bought {
             return Err(Problem::AlreadyBought { order_id });
         }
+        if too_many_attempts(look.given_up, self.config.orders.attempts_max) {
+            return Err(Problem::TooManyAttempts);
+        }
         // An invitation is for one unit, which nobody else can take.
         let invited_until = match look.invited_until.filter(|until| *until > now) {
             None if sale.draw.is_some() => {
@@ -93,6 +97,9 @@ impl App {
             let flag = self.note_sold_out(sale_id, &look);
             self.catalog.note_without(sale_id, who.user_id, flag, self.monotonic_ms());
             return Err(Problem::SoldOut);
+        }
+        if look.network_sold_out {
+            return Err(Problem::NetworkSoldOut);
         }
         // Last, because it uses the captcha up.
         self.check_captcha(client, CaptchaPurpose::of(caller, sale_id), captcha).await?;
@@ -120,7 +127,8 @@ impl App {
     ) -> Result<Option<Availability>, Problem> {
         let look = async || {
             let step = tracing::info_span!(target: STEP, "admission.look", otel.kind = "client");
-            let look = self.ports.admission.look(sale_id, caller.session.user_id);
+            let from = AddressPrefix::of(caller.client.address);
+            let look = self.ports.admission.look(sale_id, caller.session.user_id, Some(from));
             (look.instrument(step).await, self.monotonic_ms())
         };
         let mut entering = pin!(self.enter(caller, RateLimit::Ticket));
@@ -172,15 +180,20 @@ impl App {
             return Err(Problem::BadTicket);
         }
         let accepted = OrderAccepted { order_id: ticket.order_id, status: OrderStatus::Queued };
-        match self.enter_and_reserve(caller, RateLimit::Order, &ticket).await? {
+        let reserve = ReserveRequest {
+            ticket,
+            address_prefix: AddressPrefix::of(caller.client.address),
+            attempts_max: self.config.orders.attempts_max,
+        };
+        let decision = self.enter_and_reserve(caller, RateLimit::Order, &reserve).await?;
+        let ReserveRequest { ticket, .. } = reserve;
+        match decision {
             AdmissionDecision::Again(Reservation { settled: true, .. })
             | AdmissionDecision::Ended => Ok(accepted),
             // `Again` is published too: the first publish may not have been confirmed, and a second
             // one is harmless.
             AdmissionDecision::Reserved(order)
             | AdmissionDecision::Again(Reservation { order, settled: false }) => {
-                let prefix = AddressPrefix::of(caller.client.address);
-                let order = AdmittedOrder { address_prefix: Some(prefix), ..order };
                 self.hand_over(order, request).await?;
                 self.catalog.note_winner(sale_id, who.user_id);
                 Ok(accepted)
@@ -201,6 +214,9 @@ impl App {
             AdmissionDecision::AlreadyBought { order_id } => {
                 self.recorded_or(Problem::AlreadyBought { order_id }, &ticket, accepted).await
             }
+            AdmissionDecision::TooManyAttempts => {
+                self.recorded_or(Problem::TooManyAttempts, &ticket, accepted).await
+            }
             AdmissionDecision::NotInvited => {
                 let sale = self.sale(sale_id).await?;
                 let poll_after_ms = self.poll_after_ms(&sale, who.user_id, self.now());
@@ -208,6 +224,9 @@ impl App {
             }
             AdmissionDecision::SoldOut => {
                 self.recorded_or(Problem::SoldOut, &ticket, accepted).await
+            }
+            AdmissionDecision::NetworkSoldOut => {
+                self.recorded_or(Problem::NetworkSoldOut, &ticket, accepted).await
             }
         }
     }

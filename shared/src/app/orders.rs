@@ -95,10 +95,11 @@ impl App {
 
     /// Returns the unit of an order that was cancelled.
     pub(super) async fn release_cancelled(&self, transition: &Transition) -> Result<(), Problem> {
-        let Transition::Done(Order { sale_id, order_id, .. }) = transition else { return Ok(()) };
+        let Transition::Done(order) = transition else { return Ok(()) };
+        let Order { sale_id, order_id, .. } = order;
         // The ledger has noted that the unit must be returned; if this call fails, the sweeper
         // returns it.
-        match self.ports.admission.release(*sale_id, &[*order_id]).await {
+        match self.ports.admission.release(*sale_id, &[order.into()]).await {
             Ok(()) => self.ports.orders.mark_stock_returned(&[*order_id], self.now()).await?,
             Err(error) => tracing::warn!(%error, %order_id, "release; the sweeper will do it"),
         }

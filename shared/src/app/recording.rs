@@ -11,8 +11,8 @@ use tracing::Instrument as _;
 use super::App;
 use crate::{
     domain::{
-        AdmittedOrder, EntryMessage, Order, OrderId, QueueMessage, Recorded, RejectReason, SaleId,
-        Unrecordable,
+        AdmittedOrder, EndedOrder, EntryMessage, Order, QueueMessage, Recorded, RejectReason,
+        SaleId, Unrecordable,
     },
     logging::OncePerSecond,
     metrics::{ORDER_SECONDS_TO_FINAL, ORDERS_RECORDED, Outcomes, elapsed},
@@ -174,7 +174,7 @@ impl App {
             if order.status.is_active() {
                 news.active.push((*request).clone());
             } else {
-                news.ended.push(order.order_id);
+                news.ended.push(order.into());
             }
             news.orders.push(order);
         }
@@ -222,7 +222,7 @@ struct News<'a> {
     /// Orders that hold a unit.
     active: Vec<AdmittedOrder>,
     /// Orders that hold none.
-    ended: Vec<OrderId>,
+    ended: Vec<EndedOrder>,
 }
 
 fn left_to_the_sweeper(sale_id: SaleId, orders: usize, outcome: Stored<()>) {

@@ -4,13 +4,49 @@
 //! their only other copy; a property test compares it with [`AdmissionView::decide`] on random
 //! states.
 
-use super::{AdmittedOrder, OrderId, SaleTerms, TicketClaims, Timestamp};
+use super::{
+    AddressPrefix, AdmittedOrder, Order, OrderId, SaleTerms, TicketClaims, Timestamp, UserId,
+};
+
+/// A ticket that is used: asks for a unit for its order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReserveRequest {
+    /// The ticket.
+    pub ticket: TicketClaims,
+    /// The network that the request comes from. It is kept with the reservation.
+    pub address_prefix: AddressPrefix,
+    /// How many orders of the sale the user may give up before further ones are refused; 0: any
+    /// number.
+    pub attempts_max: u32,
+}
+
+/// An order that has ended, as the admission store needs to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndedOrder {
+    /// Which order.
+    pub order_id: OrderId,
+    /// The user, if the order counts as an attempt: see [`Order::given_up`].
+    pub given_up_by: Option<UserId>,
+}
+
+impl From<&Order> for EndedOrder {
+    fn from(order: &Order) -> Self {
+        let given_up_by = order.given_up().then_some(order.user_id);
+        Self { order_id: order.order_id, given_up_by }
+    }
+}
+
+/// Whether a user who gave up this many orders of a sale gets no further one.
+#[must_use]
+pub const fn too_many_attempts(given_up: u32, attempts_max: u32) -> bool {
+    attempts_max > 0 && given_up >= attempts_max
+}
 
 /// A unit held in the admission store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
-    /// The order that holds it; its `price`, `currency` and `admitted_at` are those of the first
-    /// admission.
+    /// The order that holds it; its `price`, `currency`, `admitted_at` and `address_prefix` are
+    /// those of the first admission.
     pub order: AdmittedOrder,
     /// Whether the ledger has confirmed the order; until then the reservation is in the overdue
     /// index.
@@ -40,10 +76,14 @@ pub enum AdmissionDecision {
         /// One of the orders that hold them.
         order_id: OrderId,
     },
+    /// The user has given up as many orders of the sale as the limit allows.
+    TooManyAttempts,
     /// The sale is by draw, and the user is not invited, or no longer.
     NotInvited,
     /// No unit is left.
     SoldOut,
+    /// Orders from the request's network hold as many units as the sale allows one network.
+    NetworkSoldOut,
     /// The order now holds a unit.
     Reserved(AdmittedOrder),
 }
@@ -61,16 +101,21 @@ pub struct AdmissionView<'a> {
     pub of_user: &'a [OrderId],
     /// When the user's invitation ends, if there is one. Counts only in a sale by draw.
     pub invited_until: Option<Timestamp>,
+    /// The user's orders of the sale that were given up.
+    pub given_up: u32,
     /// Units held by all orders of the sale.
     pub held: u32,
+    /// Units held by orders from the request's network.
+    pub of_network: u32,
 }
 
 impl AdmissionView<'_> {
     /// Decides the answer to the ticket. The order's own reservation is checked first, so that a
     /// successful buyer's retry finds the order whatever has happened to the sale since. The stock
-    /// is checked last, because most tickets fail that check.
+    /// and then the network are checked last, because most tickets fail at the stock.
     #[must_use]
-    pub fn decide(self, ticket: &TicketClaims, now: Timestamp) -> AdmissionDecision {
+    pub fn decide(self, request: &ReserveRequest, now: Timestamp) -> AdmissionDecision {
+        let ReserveRequest { ticket, address_prefix, attempts_max } = request;
         if let Some(own) = self.own {
             return AdmissionDecision::Again(own);
         }
@@ -92,11 +137,17 @@ impl AdmissionView<'_> {
         if let Some(order_id) = terms.already_bought(self.of_user) {
             return AdmissionDecision::AlreadyBought { order_id };
         }
+        if too_many_attempts(self.given_up, *attempts_max) {
+            return AdmissionDecision::TooManyAttempts;
+        }
         if terms.draw && self.invited_until.is_none_or(|until| until <= now) {
             return AdmissionDecision::NotInvited;
         }
         if terms.available(self.held) == 0 {
             return AdmissionDecision::SoldOut;
+        }
+        if terms.network_sold_out(self.of_network) {
+            return AdmissionDecision::NetworkSoldOut;
         }
         AdmissionDecision::Reserved(AdmittedOrder {
             order_id: ticket.order_id,
@@ -106,7 +157,7 @@ impl AdmissionView<'_> {
             currency: terms.currency,
             admitted_at: now,
             traceparent: None,
-            address_prefix: None,
+            address_prefix: Some(*address_prefix),
         })
     }
 }
@@ -117,6 +168,12 @@ impl SaleTerms {
     #[must_use]
     pub const fn available(&self, held: u32) -> u32 {
         self.stock.saturating_sub(held)
+    }
+
+    /// Whether a network whose orders hold `of_network` units gets no further one.
+    #[must_use]
+    pub fn network_sold_out(&self, of_network: u32) -> bool {
+        self.units_per_prefix.is_some_and(|limit| of_network >= limit)
     }
 
     /// One of the user's orders, when the user holds as many as the limit allows.
@@ -134,6 +191,11 @@ pub struct Availability {
     pub available: u32,
     /// An order of the user, when the user holds as many units as the limit allows.
     pub already_bought: Option<OrderId>,
+    /// The user's orders of the sale that were given up.
+    pub given_up: u32,
+    /// Whether orders from the network asked about hold as many units as the sale allows one
+    /// network.
+    pub network_sold_out: bool,
     /// Grows with every order that gets a unit.
     pub admissions: u64,
     /// The epoch under which admission was opened. While this and `admissions` are unchanged, no
@@ -205,30 +267,43 @@ mod tests {
             ends_at: ENDS,
             version: 1,
             draw: false,
+            units_per_prefix: None,
         }
     }
 
-    fn ticket() -> TicketClaims {
-        TicketClaims {
+    fn network() -> AddressPrefix {
+        AddressPrefix::of([192, 0, 2, 7].into())
+    }
+
+    fn request() -> ReserveRequest {
+        let ticket = TicketClaims {
             order_id: order_id(0),
             user_id: UserId::new(STARTS, &[2; 10]),
             session_id: SessionId::new(STARTS, &[3; 10]),
             sale_id: SaleId::new(STARTS, &[1; 10]),
             exp_ms: 18_000,
+        };
+        ReserveRequest { ticket, address_prefix: network(), attempts_max: 3 }
+    }
+
+    /// The state of an empty sale.
+    fn empty(open: Option<&SaleTerms>) -> AdmissionView<'_> {
+        AdmissionView {
+            own: None,
+            ended: false,
+            open,
+            of_user: &[],
+            invited_until: None,
+            given_up: 0,
+            held: 0,
+            of_network: 0,
         }
     }
 
     fn own(settled: bool) -> Reservation {
         let terms = terms(1, 1);
-        let view = AdmissionView {
-            own: None,
-            ended: false,
-            open: Some(&terms),
-            of_user: &[],
-            invited_until: None,
-            held: 0,
-        };
-        let AdmissionDecision::Reserved(order) = view.decide(&ticket(), STARTS) else {
+        let AdmissionDecision::Reserved(order) = empty(Some(&terms)).decide(&request(), STARTS)
+        else {
             panic!("nothing stands against the ticket");
         };
         Reservation { order, settled }
@@ -237,7 +312,7 @@ mod tests {
     /// At first every check fails; each step removes the first cause of refusal.
     #[test]
     fn the_first_answer_that_applies_is_given() {
-        let terms = terms(1, 1);
+        let terms = SaleTerms { units_per_prefix: Some(2), ..terms(1, 1) };
         let mine = [order_id(9)];
         let mut view = AdmissionView {
             own: Some(own(true)),
@@ -245,12 +320,16 @@ mod tests {
             open: None,
             of_user: &mine,
             invited_until: None,
+            given_up: 3,
             held: 1,
+            of_network: 2,
         };
-        let mut ticket = TicketClaims { exp_ms: 0, ..ticket() };
+        let mut ticket = request();
+        ticket.ticket.exp_ms = 0;
         let early = STARTS.minus_ms(1);
-        let asked =
-            |view: &AdmissionView<'_>, ticket: &TicketClaims, now| view.clone().decide(ticket, now);
+        let asked = |view: &AdmissionView<'_>, request: &ReserveRequest, now| {
+            view.clone().decide(request, now)
+        };
 
         assert_eq!(asked(&view, &ticket, early), AdmissionDecision::Again(own(true)));
         view.own = None;
@@ -259,7 +338,7 @@ mod tests {
         assert_eq!(asked(&view, &ticket, early), AdmissionDecision::Closed);
         view.open = Some(&terms);
         assert_eq!(asked(&view, &ticket, early), AdmissionDecision::TicketExpired);
-        ticket.exp_ms = i64::MAX;
+        ticket.ticket.exp_ms = i64::MAX;
         assert_eq!(asked(&view, &ticket, early), AdmissionDecision::NotOpen { starts_at: STARTS });
         assert_eq!(asked(&view, &ticket, ENDS), AdmissionDecision::SaleEnded);
         let last = ENDS.minus_ms(1);
@@ -268,6 +347,10 @@ mod tests {
             AdmissionDecision::AlreadyBought { order_id: order_id(9) }
         );
         view.of_user = &[];
+        assert_eq!(asked(&view, &ticket, last), AdmissionDecision::TooManyAttempts);
+        let unlimited = ReserveRequest { attempts_max: 0, ..ticket.clone() };
+        assert_eq!(asked(&view, &unlimited, last), AdmissionDecision::SoldOut);
+        view.given_up = 2;
         let by_draw = SaleTerms { draw: true, ..terms.clone() };
         view.open = Some(&by_draw);
         for until in [None, Some(last.minus_ms(1)), Some(last)] {
@@ -279,11 +362,13 @@ mod tests {
         (view.open, view.invited_until) = (Some(&terms), None);
         assert_eq!(asked(&view, &ticket, last), AdmissionDecision::SoldOut);
         view.held = 0;
+        assert_eq!(asked(&view, &ticket, last), AdmissionDecision::NetworkSoldOut);
+        view.of_network = 1;
         let AdmissionDecision::Reserved(order) = asked(&view, &ticket, last) else {
             panic!("nothing stands against the ticket any more");
         };
         assert_eq!((order.price, order.currency), (7, Currency::CNY));
-        assert_eq!(order.admitted_at, last);
+        assert_eq!((order.admitted_at, order.address_prefix), (last, Some(network())));
     }
 
     proptest! {
@@ -296,22 +381,29 @@ mod tests {
             mine in 0_u8..4,
             now in 9_000_u64..21_000,
             (known, ended, open) in any::<(bool, bool, bool)>(),
+            (given_up, attempts_max) in (0_u32..5, 0_u32..4),
+            (of_network, units_per_prefix) in (0_u32..4, prop::option::of(1_u32..4)),
         ) {
-            let (terms, mine) = (terms(stock, limit), (1..=mine).map(order_id).collect::<Vec<_>>());
+            let mine = (1..=mine).map(order_id).collect::<Vec<_>>();
+            let terms = SaleTerms { units_per_prefix, ..terms(stock, limit) };
             let view = AdmissionView {
                 own: known.then(|| own(false)),
                 ended,
-                open: open.then_some(&terms),
                 of_user: &mine,
-                invited_until: None,
+                given_up,
                 held,
+                of_network,
+                ..empty(open.then_some(&terms))
             };
             // The ticket expires before the sale ends.
             let free = !known && !ended && open
                 && (10_000..18_000).contains(&now)
                 && mine.len() < limit as usize
-                && held < stock;
-            let decision = view.decide(&ticket(), Timestamp::from_epoch_ms(0).plus_ms(now));
+                && held < stock
+                && (attempts_max == 0 || given_up < attempts_max)
+                && units_per_prefix.is_none_or(|limit| of_network < limit);
+            let request = ReserveRequest { attempts_max, ..request() };
+            let decision = view.decide(&request, Timestamp::from_epoch_ms(0).plus_ms(now));
             prop_assert_eq!(matches!(decision, AdmissionDecision::Reserved(_)), free, "{:?}", decision);
             if let AdmissionDecision::AlreadyBought { order_id } = decision {
                 prop_assert!(mine.contains(&order_id));

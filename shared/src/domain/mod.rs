@@ -35,7 +35,8 @@ mod user;
 
 pub use action::{ActionKind, AdminAction, FieldChange};
 pub use admission::{
-    AdmissionDecision, AdmissionState, AdmissionView, Availability, Reservation, ReservationPage,
+    AdmissionDecision, AdmissionState, AdmissionView, Availability, EndedOrder, Reservation,
+    ReservationPage, ReserveRequest, too_many_attempts,
 };
 pub use ban::{Ban, BanReach, KeptBan};
 pub use cache::CacheEntry;

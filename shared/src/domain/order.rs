@@ -115,8 +115,8 @@ pub struct AdmittedOrder {
     /// W3C trace context of the request, if it had one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-    /// The network from which it was placed, for the operator's report. An order that is published
-    /// again from its reservation has none.
+    /// The network from which it was placed, for the sale's limit per network and for the
+    /// operator's report. `None`: admitted by an earlier release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_prefix: Option<AddressPrefix>,
 }
@@ -177,6 +177,18 @@ impl Order {
         Self { status, updated_at: now, version: 1, ..Self::queued(request) }
     }
 
+    /// Whether the order counts as an attempt of its user: the user cancelled it, or did not pay it
+    /// in time. An administrator's cancellation, which has a reason, does not count, and neither
+    /// does the ledger's refusal.
+    #[must_use]
+    pub fn given_up(&self) -> bool {
+        match self.status {
+            OrderStatus::Expired => true,
+            OrderStatus::Cancelled => self.cancellation_reason.is_none(),
+            _ => false,
+        }
+    }
+
     /// The order after a change of its status.
     #[must_use]
     pub fn turned(self, status: OrderStatus, now: Timestamp) -> Self {
@@ -202,6 +214,10 @@ pub struct SaleTally {
     pub active: u64,
     /// Users holding more active orders than the sale's limit.
     pub users_over_limit: Vec<UserId>,
+    /// Networks whose active orders exceed the sale's limit per network. Empty if the sale was
+    /// changed since it was created, because the limit may have been higher or absent before, and
+    /// if the admission store has lost the sale's data, because only that store keeps the limit.
+    pub networks_over_limit: Vec<AddressPrefix>,
     /// The number of orders by the name of their status.
     pub by_status: Vec<(String, u64)>,
 }
@@ -209,6 +225,23 @@ pub struct SaleTally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_user_s_own_doing_counts_as_an_attempt() {
+        let sale = crate::testing::sale(1);
+        let order = Order::queued(&crate::testing::request(&sale, crate::testing::user_id()));
+        for status in OrderStatus::ALL {
+            let order = Order { status, ..order.clone() };
+            let counts = matches!(status, OrderStatus::Cancelled | OrderStatus::Expired);
+            assert_eq!(order.given_up(), counts, "{status:?}");
+        }
+        let by_admin = Order {
+            status: OrderStatus::Cancelled,
+            cancellation_reason: Some("a bot".to_owned()),
+            ..order
+        };
+        assert!(!by_admin.given_up());
+    }
 
     #[test]
     fn words_are_read_back() {

@@ -6,7 +6,7 @@ use super::{AddressPrefix, Order, OrderId, OrderStatus, Timestamp, UserId};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OrderOrigin {
     /// The network from which the order was placed, never the whole address. `None`: recorded by an
-    /// earlier release, or published again from its reservation, which does not hold it.
+    /// earlier release.
     pub address_prefix: Option<AddressPrefix>,
     /// The sale's `starts_at` when the order was recorded. `None`: recorded by an earlier release, or
     /// of a sale that the ledger does not know.

@@ -44,6 +44,10 @@ pub struct Sale {
     /// Only users who registered before this may take part; `None`: everybody may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eligible_registered_before: Option<Timestamp>,
+    /// Active orders that may be placed from one network: an IPv4 /24 or an IPv6 /48; `None`: any
+    /// number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units_per_prefix: Option<u32>,
 }
 
 /// What the admission store needs to know of a sale.
@@ -67,6 +71,8 @@ pub struct SaleTerms {
     pub version: u64,
     /// Whether only invited users get a unit.
     pub draw: bool,
+    /// Units that orders from one network may hold; `None`: any number.
+    pub units_per_prefix: Option<u32>,
 }
 
 /// A sale's phase.
@@ -115,6 +121,9 @@ pub struct SaleChange {
     pub ends_at: Option<Timestamp>,
     /// New latest registration of users who may take part.
     pub eligible_registered_before: Option<Timestamp>,
+    /// New limit per network; orders that exceed it already stay.
+    #[schema(minimum = 1, maximum = 1000000)]
+    pub units_per_prefix: Option<u32>,
 }
 
 /// An invalid value in a sale: the field and what is expected.
@@ -135,6 +144,8 @@ impl Sale {
     pub const STOCK_MAX: u32 = 10_000_000;
     /// Largest limit per user.
     pub const PER_USER_LIMIT_MAX: u32 = 100;
+    /// Largest limit per network.
+    pub const UNITS_PER_PREFIX_MAX: u32 = 1_000_000;
     /// Largest price in minor units.
     pub const PRICE_MAX: i64 = 1_000_000_000_000;
 
@@ -179,6 +190,12 @@ impl Sale {
             "per_user_limit",
             "1 to 100",
         )?;
+        rule(
+            self.units_per_prefix
+                .is_none_or(|limit| (1..=Self::UNITS_PER_PREFIX_MAX).contains(&limit)),
+            "units_per_prefix",
+            "1 to 1000000",
+        )?;
         rule(self.starts_at < self.ends_at, "ends_at", "later than starts_at")?;
         let Some(draw) = &self.draw else { return Ok(()) };
         rule(draw.entries_open_at < self.starts_at, "entries_open_at", "earlier than starts_at")?;
@@ -221,6 +238,7 @@ impl Sale {
             starts_at,
             ends_at,
             eligible_registered_before,
+            units_per_prefix,
         } = change.clone();
         let sale = Self {
             title: title.unwrap_or_else(|| self.title.clone()),
@@ -234,6 +252,7 @@ impl Sale {
             ends_at: ends_at.unwrap_or(self.ends_at),
             eligible_registered_before: eligible_registered_before
                 .or(self.eligible_registered_before),
+            units_per_prefix: units_per_prefix.or(self.units_per_prefix),
             version: self.version + 1,
             ..self.clone()
         };
@@ -260,6 +279,7 @@ impl Sale {
             ends_at: self.ends_at,
             version: self.version,
             draw: self.draw.is_some(),
+            units_per_prefix: self.units_per_prefix,
         }
     }
 

@@ -4,7 +4,8 @@ use crate::{
     adapters::system::SystemRandom,
     domain::{
         ActionId, ActionKind, AddressPrefix, AdminAction, AdmittedOrder, CaptchaId, Currency,
-        OrderId, Phone, Role, Sale, SaleId, SessionId, TicketClaims, Timestamp, User, UserId,
+        EndedOrder, OrderId, Phone, ReserveRequest, Role, Sale, SaleId, SessionId, TicketClaims,
+        Timestamp, User, UserId,
     },
     ports::Random as _,
 };
@@ -106,6 +107,7 @@ pub fn sale(stock: u32) -> Sale {
         created_at: START,
         draw: None,
         eligible_registered_before: None,
+        units_per_prefix: None,
     }
 }
 
@@ -124,6 +126,21 @@ pub fn request(sale: &Sale, user_id: UserId) -> AdmittedOrder {
     }
 }
 
+/// The network of an address.
+///
+/// # Panics
+/// When the text is no address.
+#[must_use]
+pub fn network(address: &str) -> AddressPrefix {
+    AddressPrefix::of(address.parse().expect("a test's address"))
+}
+
+/// An order that has ended and does not count as an attempt of its user.
+#[must_use]
+pub const fn ended(order_id: OrderId) -> EndedOrder {
+    EndedOrder { order_id, given_up_by: None }
+}
+
 /// A test's request to the admission store: a ticket and the time at which it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
@@ -135,11 +152,29 @@ pub struct Claim {
     pub user_id: UserId,
     /// Whether the ticket has expired.
     pub ticket_expired: bool,
+    /// The network that the request comes from.
+    pub address_prefix: AddressPrefix,
+    /// How many orders of the sale the user may give up; 0: any number.
+    pub attempts_max: u32,
     /// Now.
     pub now: Timestamp,
 }
 
 impl Claim {
+    /// A claim with a valid ticket, from a fixed network, by the default number of attempts.
+    #[must_use]
+    pub fn new(sale_id: SaleId, order_id: OrderId, user_id: UserId, now: Timestamp) -> Self {
+        Self {
+            sale_id,
+            order_id,
+            user_id,
+            ticket_expired: false,
+            address_prefix: network("192.0.2.7"),
+            attempts_max: 3,
+            now,
+        }
+    }
+
     /// The ticket, which expires either now or right afterwards.
     #[must_use]
     pub fn ticket(&self) -> TicketClaims {
@@ -149,6 +184,16 @@ impl Claim {
             session_id: session_id(),
             sale_id: self.sale_id,
             exp_ms: self.now.epoch_ms() + i64::from(!self.ticket_expired),
+        }
+    }
+
+    /// The request with the ticket.
+    #[must_use]
+    pub fn request(&self) -> ReserveRequest {
+        ReserveRequest {
+            ticket: self.ticket(),
+            address_prefix: self.address_prefix,
+            attempts_max: self.attempts_max,
         }
     }
 }

@@ -53,7 +53,7 @@ fn memory() -> Subject {
         lost.lose_everything();
         Box::pin(async {})
     });
-    Subject { port, lose }
+    Subject { line: port.clone(), port, lose }
 }
 
 #[test]

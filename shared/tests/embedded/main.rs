@@ -7,6 +7,7 @@ mod administration;
 mod admission;
 mod app;
 mod buying;
+mod caps;
 mod challenges;
 mod draw;
 mod finding;

@@ -2,9 +2,9 @@
 //! process's memory.
 
 use flashsale::{
-    domain::{AdmissionDecision, AdmissionState, OrderId, OrderStatus, QueueDepth, TicketClaims},
+    domain::{AdmissionDecision, AdmissionState, OrderId, OrderStatus, QueueDepth},
     ports::{Admission as _, OrderQueue as _, OrderSource as _},
-    testing,
+    testing::{self, Claim},
 };
 
 use crate::{
@@ -80,14 +80,8 @@ async fn a_unit_that_was_reserved_and_never_published_is_free_again() {
     let (who, sale) = (shop.shoppers(2).await, shop.sale(1).await);
     let (now, user_id) = (shop.app.now(), who[0].session.user_id);
     let order_id = OrderId::for_sale(now, sale, &[7; 10]);
-    let ticket = TicketClaims {
-        order_id,
-        user_id,
-        session_id: who[0].session.session_id,
-        sale_id: sale,
-        exp_ms: now.plus_ms(1_000).epoch_ms(),
-    };
-    let decision = shop.memory.reserve(&ticket, now).await.unwrap();
+    let claim = Claim::new(sale, order_id, user_id, now);
+    let decision = shop.memory.reserve(&claim.request(), now).await.unwrap();
     assert!(matches!(decision, AdmissionDecision::Reserved(_)));
     let shop = restarted(shop).await;
     assert_eq!(shop.app.open_admission().await.unwrap(), 0);

@@ -12,10 +12,11 @@ use async_trait::async_trait;
 use flashsale::{
     adapters::memory::{MemoryAdmission, MemoryCache},
     domain::{
-        AdminAction, AdmissionDecision, AdmissionState, AdmittedOrder, Availability, CacheEntry,
-        CreationKey, Entry, Order, OrderId, QueueBacklog, QueueDepth, Recorded, Reservation,
-        ReservationPage, Sale, SaleChange, SaleChanged, SaleCreated, SaleId, SaleTally, SaleTerms,
-        TicketClaims, Timestamp, Transition, Unrecordable, UserId,
+        AddressPrefix, AdminAction, AdmissionDecision, AdmissionState, AdmittedOrder, Availability,
+        CacheEntry, CreationKey, EndedOrder, Entry, Order, OrderId, QueueBacklog, QueueDepth,
+        Recorded, ReportedOrder, Reservation, ReservationPage, ReserveRequest, Sale, SaleChange,
+        SaleChanged, SaleCreated, SaleId, SaleTally, SaleTerms, Timestamp, Transition,
+        Unrecordable, UserId,
     },
     ports::{Admission, Cache, OrderLedger, OrderQueue, Sales, StoreError, Stored},
 };
@@ -144,14 +145,20 @@ impl SpiedAdmission {
 
 #[async_trait]
 impl Admission for SpiedAdmission {
-    async fn reserve(&self, ticket: &TicketClaims, now: Timestamp) -> Stored<AdmissionDecision> {
-        self.works(ticket.sale_id).await?;
-        self.of(ticket.sale_id).reserve(ticket, now).await
+    async fn reserve(&self, request: &ReserveRequest, now: Timestamp) -> Stored<AdmissionDecision> {
+        let sale_id = request.ticket.sale_id;
+        self.works(sale_id).await?;
+        self.of(sale_id).reserve(request, now).await
     }
 
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
+    async fn look(
+        &self,
+        sale_id: SaleId,
+        user_id: UserId,
+        from: Option<AddressPrefix>,
+    ) -> Stored<Option<Availability>> {
         self.works(sale_id).await?;
-        self.of(sale_id).look(sale_id, user_id).await
+        self.of(sale_id).look(sale_id, user_id, from).await
     }
 
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {
@@ -170,9 +177,9 @@ impl Admission for SpiedAdmission {
         self.of(sale_id).settle(sale_id, active).await
     }
 
-    async fn release(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()> {
+    async fn release(&self, sale_id: SaleId, ended: &[EndedOrder]) -> Stored<()> {
         self.works(sale_id).await?;
-        self.of(sale_id).release(sale_id, order_ids).await
+        self.of(sale_id).release(sale_id, ended).await
     }
 
     async fn claim_overdue(
@@ -387,10 +394,19 @@ impl OrderLedger for SpiedOrders {
         sale_id: SaleId,
         after: Option<OrderId>,
         limit: u32,
-    ) -> Stored<Vec<Order>> {
+    ) -> Stored<Vec<ReportedOrder>> {
         let page = self.inner.active(sale_id, after, limit).await?;
         self.active.note(page.len());
         Ok(page)
+    }
+
+    async fn given_up(
+        &self,
+        sale_id: SaleId,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> Stored<Vec<Order>> {
+        self.inner.given_up(sale_id, after, limit).await
     }
 
     async fn tally(&self, sale_id: SaleId) -> Stored<SaleTally> {

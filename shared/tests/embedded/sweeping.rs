@@ -222,6 +222,7 @@ async fn a_large_sale_is_compared_page_by_page_over_several_ticks() {
     let mut ended = 0;
     while ended < ENDED {
         let page = orders.active(sale, after, 500).await.unwrap();
+        let page: Vec<_> = page.into_iter().map(|row| row.order).collect();
         after = page.last().map(|order| order.order_id);
         for order in &page {
             shop.app

@@ -18,9 +18,10 @@ use flashsale::{
     app::App,
     config::Config,
     domain::{
-        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, Order, OrderId,
-        OrderStatus, Recorded, Reservation, ReservationPage, Sale, SaleId, SaleTally, SaleTerms,
-        TicketClaims, Timestamp, Transition, Unrecordable, UserId,
+        AddressPrefix, AdmissionDecision, AdmissionState, AdmittedOrder, Availability, EndedOrder,
+        Order, OrderId, OrderOrigin, OrderStatus, Recorded, ReportedOrder, Reservation,
+        ReservationPage, ReserveRequest, Sale, SaleId, SaleTally, SaleTerms, Timestamp, Transition,
+        Unrecordable, UserId,
     },
     ports::{Admission, OrderLedger, Stored},
     testing::{self, ManualClock, START, user_id},
@@ -74,11 +75,16 @@ impl Made {
 
 #[async_trait]
 impl Admission for Made {
-    async fn reserve(&self, _: &TicketClaims, _: Timestamp) -> Stored<AdmissionDecision> {
+    async fn reserve(&self, _: &ReserveRequest, _: Timestamp) -> Stored<AdmissionDecision> {
         unreachable!()
     }
 
-    async fn look(&self, _: SaleId, _: UserId) -> Stored<Option<Availability>> {
+    async fn look(
+        &self,
+        _: SaleId,
+        _: UserId,
+        _: Option<AddressPrefix>,
+    ) -> Stored<Option<Availability>> {
         unreachable!()
     }
 
@@ -99,8 +105,8 @@ impl Admission for Made {
         Ok(())
     }
 
-    async fn release(&self, _: SaleId, order_ids: &[OrderId]) -> Stored<()> {
-        assert_eq!(order_ids, [id(ENDED)]);
+    async fn release(&self, _: SaleId, ended: &[EndedOrder]) -> Stored<()> {
+        assert_eq!(ended, [EndedOrder { order_id: id(ENDED), given_up_by: Some(self.user) }]);
         self.released.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
@@ -208,13 +214,23 @@ impl OrderLedger for Made {
         Ok(())
     }
 
-    async fn active(&self, _: SaleId, after: Option<OrderId>, limit: u32) -> Stored<Vec<Order>> {
+    async fn active(
+        &self,
+        _: SaleId,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> Stored<Vec<ReportedOrder>> {
         let from = after.map_or(0, |id| number(id) + 1);
         Ok((from..ORDERS)
             .filter(|number| *number != ENDED)
             .take(limit as usize)
             .map(|number| self.order(number))
+            .map(|order| ReportedOrder { order, origin: OrderOrigin::default() })
             .collect())
+    }
+
+    async fn given_up(&self, _: SaleId, _: Option<OrderId>, _: u32) -> Stored<Vec<Order>> {
+        unreachable!()
     }
 
     async fn tally(&self, _: SaleId) -> Stored<SaleTally> {

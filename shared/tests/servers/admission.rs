@@ -149,12 +149,13 @@ impl Behind {
 
 fn subjects() -> [Subject; 2] {
     Behind::all().map(|behind| {
-        let (port, behind) = (Arc::clone(&behind.port), Arc::new(behind));
+        let (port, line) = (Arc::clone(&behind.port), Arc::clone(&behind.port));
+        let behind = Arc::new(behind);
         let lose = Box::new(move |sale_id| -> BoxFuture<'static, ()> {
             let behind = Arc::clone(&behind);
             Box::pin(async move { behind.lose(sale_id).await })
         });
-        Subject { port, lose }
+        Subject { line, port, lose }
     })
 }
 
@@ -200,7 +201,7 @@ async fn redis_collects_every_key_in_the_end() {
             }
         };
         // An order that ended in a sale that is not loaded.
-        port.release(sale.sale_id, &[testing::order_id()]).await.unwrap();
+        port.release(sale.sale_id, &[testing::order_id()].map(testing::ended)).await.unwrap();
         close(&behind.lives(sale.sale_id).await, [Some(8), None, None]);
         assert!(port.begin_rebuild(&sale.terms(), 1, now).await.unwrap());
         close(&behind.lives(sale.sale_id).await, [Some(38), None, None]);
@@ -209,10 +210,9 @@ async fn redis_collects_every_key_in_the_end() {
         assert!(port.finish_rebuild(sale.sale_id, 1).await.unwrap());
         let reserve = async || {
             let (order_id, user_id) = (testing::order_id(), testing::user_id());
-            let claim =
-                Claim { sale_id: sale.sale_id, order_id, user_id, ticket_expired: false, now };
+            let claim = Claim::new(sale.sale_id, order_id, user_id, now);
             assert!(matches!(
-                port.reserve(&claim.ticket(), claim.now).await.unwrap(),
+                port.reserve(&claim.request(), claim.now).await.unwrap(),
                 AdmissionDecision::Reserved(_)
             ));
             order_id
@@ -223,7 +223,7 @@ async fn redis_collects_every_key_in_the_end() {
         let held = port.reservations(sale.sale_id, 0, 10).await.unwrap().reservations;
         port.release(
             sale.sale_id,
-            &held.iter().map(|held| held.order.order_id).collect::<Vec<_>>(),
+            &held.iter().map(|held| testing::ended(held.order.order_id)).collect::<Vec<_>>(),
         )
         .await
         .unwrap();
@@ -307,10 +307,10 @@ async fn redis_may_fall_back_to_an_older_state() {
         assert!(port.finish_rebuild(sale.sale_id, 1).await.unwrap());
         let claims = [(); 3].map(|()| {
             let (order_id, user_id) = (testing::order_id(), testing::user_id());
-            Claim { sale_id: sale.sale_id, order_id, user_id, ticket_expired: false, now: START }
+            Claim::new(sale.sale_id, order_id, user_id, START)
         });
         assert!(matches!(
-            port.reserve(&claims[0].ticket(), claims[0].now).await.unwrap(),
+            port.reserve(&claims[0].request(), claims[0].now).await.unwrap(),
             AdmissionDecision::Reserved(_)
         ));
         let mut older = Vec::new();
@@ -320,7 +320,7 @@ async fn redis_may_fall_back_to_an_older_state() {
         }
         // After this the replica takes over that has seen none of it.
         let AdmissionDecision::Reserved(lost) =
-            port.reserve(&claims[1].ticket(), claims[1].now).await.unwrap()
+            port.reserve(&claims[1].request(), claims[1].now).await.unwrap()
         else {
             panic!("a unit is left");
         };
@@ -335,17 +335,20 @@ async fn redis_may_fall_back_to_an_older_state() {
         assert!(!port.finish_rebuild(sale.sale_id, 2).await.unwrap());
         // The gate lets one more in than there are units; the ledger will not. What the ledger holds comes back.
         assert!(matches!(
-            port.reserve(&claims[2].ticket(), claims[2].now).await.unwrap(),
+            port.reserve(&claims[2].request(), claims[2].now).await.unwrap(),
             AdmissionDecision::Reserved(_)
         ));
         port.settle(sale.sale_id, std::slice::from_ref(&lost)).await.unwrap();
         let open = AdmissionState::Open { epoch: 1, version: 1, stock: 2, reserved: 2, settled: 1 };
         assert_eq!(port.state(sale.sale_id).await.unwrap(), open);
         assert!(matches!(
-            port.reserve(&claims[1].ticket(), claims[1].now).await.unwrap(),
+            port.reserve(&claims[1].request(), claims[1].now).await.unwrap(),
             AdmissionDecision::Again(_)
         ));
-        port.release(sale.sale_id, &[claims[2].order_id]).await.unwrap();
-        assert_eq!(port.look(sale.sale_id, claims[1].user_id).await.unwrap().unwrap().available, 0);
+        port.release(sale.sale_id, &[claims[2].order_id].map(testing::ended)).await.unwrap();
+        assert_eq!(
+            port.look(sale.sale_id, claims[1].user_id, None).await.unwrap().unwrap().available,
+            0
+        );
     }
 }

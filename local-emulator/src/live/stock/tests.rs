@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use flashsale::{
     config::Config,
     domain::{
-        AdminAction, AdmittedOrder, CreationKey, Order, OrderId, Recorded, SaleChange, SaleChanged,
-        SaleCreated, SaleTally, Timestamp, Transition, Unrecordable, UserId,
+        AdminAction, AdmittedOrder, CreationKey, Order, OrderId, Recorded, ReportedOrder,
+        SaleChange, SaleChanged, SaleCreated, SaleTally, Timestamp, Transition, Unrecordable,
+        UserId,
     },
     ports::{OrderLedger, Sales, StoreError},
     testing, wire,
@@ -86,7 +87,11 @@ impl OrderLedger for NoOrders {
         scanned()
     }
 
-    async fn active(&self, _: SaleId, _: Option<OrderId>, _: u32) -> Stored<Vec<Order>> {
+    async fn active(&self, _: SaleId, _: Option<OrderId>, _: u32) -> Stored<Vec<ReportedOrder>> {
+        scanned()
+    }
+
+    async fn given_up(&self, _: SaleId, _: Option<OrderId>, _: u32) -> Stored<Vec<Order>> {
         scanned()
     }
 

@@ -11,8 +11,9 @@ use async_trait::async_trait;
 use super::line::LineBook;
 use crate::{
     domain::{
-        AdmissionDecision, AdmissionState, AdmissionView, AdmittedOrder, Availability, OrderId,
-        Reservation, ReservationPage, SaleId, SaleTerms, TicketClaims, Timestamp, UserId,
+        AddressPrefix, AdmissionDecision, AdmissionState, AdmissionView, AdmittedOrder,
+        Availability, EndedOrder, OrderId, Reservation, ReservationPage, ReserveRequest, SaleId,
+        SaleTerms, Timestamp, UserId,
     },
     ports::{Admission, Stored},
 };
@@ -37,7 +38,12 @@ pub(super) struct Book {
     buyers: HashMap<UserId, Vec<OrderId>>,
     /// The unsettled reservations, by their time of admission or last claim.
     overdue: BTreeSet<(Timestamp, OrderId)>,
+    /// Units held by the orders of each network. A network without orders has no entry.
+    networks: HashMap<AddressPrefix, u32>,
     ended: HashSet<OrderId>,
+    /// The ended orders that count as attempts, so that each counts once, and their number by user.
+    given_up: HashSet<OrderId>,
+    attempts: HashMap<UserId, u32>,
     pub(super) line: LineBook,
 }
 
@@ -78,16 +84,27 @@ impl Book {
         self.buyers.get(&user_id).map_or(&[], Vec::as_slice)
     }
 
-    fn reserve(&mut self, ticket: &TicketClaims, now: Timestamp) -> AdmissionDecision {
+    fn attempts_of(&self, user_id: UserId) -> u32 {
+        self.attempts.get(&user_id).copied().unwrap_or_default()
+    }
+
+    fn of_network(&self, prefix: AddressPrefix) -> u32 {
+        self.networks.get(&prefix).copied().unwrap_or_default()
+    }
+
+    fn reserve(&mut self, request: &ReserveRequest, now: Timestamp) -> AdmissionDecision {
+        let ticket = &request.ticket;
         let view = AdmissionView {
             own: self.held.get(&ticket.order_id).map(HeldUnit::reservation),
             ended: self.ended.contains(&ticket.order_id),
             open: self.open(),
             of_user: self.of_user(ticket.user_id),
             invited_until: self.line.invited_until(ticket.user_id),
+            given_up: self.attempts_of(ticket.user_id),
             held: count(self.held.len()),
+            of_network: self.of_network(request.address_prefix),
         };
-        let decision = view.decide(ticket, now);
+        let decision = view.decide(request, now);
         if let AdmissionDecision::Reserved(order) = &decision {
             self.add(order.clone(), Some(now));
             self.line.use_invitation(order.user_id);
@@ -100,6 +117,9 @@ impl Book {
         self.last_place += 1;
         self.places.insert(self.last_place, order_id);
         self.buyers.entry(order.user_id).or_default().push(order_id);
+        if let Some(prefix) = order.address_prefix {
+            *self.networks.entry(prefix).or_default() += 1;
+        }
         if let Some(time) = watched {
             self.overdue.insert((time, order_id));
         }
@@ -117,8 +137,13 @@ impl Book {
         }
     }
 
-    fn release(&mut self, order_id: OrderId) {
+    fn release(&mut self, EndedOrder { order_id, given_up_by }: EndedOrder) {
         self.ended.insert(order_id);
+        if let Some(user_id) = given_up_by
+            && self.given_up.insert(order_id)
+        {
+            *self.attempts.entry(user_id).or_default() += 1;
+        }
         let Some(held) = self.held.remove(&order_id) else {
             return;
         };
@@ -131,6 +156,14 @@ impl Book {
             mine.retain(|id| *id != order_id);
             if mine.is_empty() {
                 self.buyers.remove(&user_id);
+            }
+        }
+        if let Some(prefix) = held.order.address_prefix
+            && let Some(units) = self.networks.get_mut(&prefix)
+        {
+            *units -= 1;
+            if *units == 0 {
+                self.networks.remove(&prefix);
             }
         }
     }
@@ -195,21 +228,29 @@ impl MemoryAdmission {
 
 #[async_trait]
 impl Admission for MemoryAdmission {
-    async fn reserve(&self, ticket: &TicketClaims, now: Timestamp) -> Stored<AdmissionDecision> {
+    async fn reserve(&self, request: &ReserveRequest, now: Timestamp) -> Stored<AdmissionDecision> {
         // A sale that nobody loaded gets no entry: made-up ids must not fill the memory.
         Ok(self
             .books()
-            .get_mut(&ticket.sale_id)
-            .map_or(AdmissionDecision::Closed, |book| book.reserve(ticket, now)))
+            .get_mut(&request.ticket.sale_id)
+            .map_or(AdmissionDecision::Closed, |book| book.reserve(request, now)))
     }
 
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
+    async fn look(
+        &self,
+        sale_id: SaleId,
+        user_id: UserId,
+        from: Option<AddressPrefix>,
+    ) -> Stored<Option<Availability>> {
         let books = self.books();
         Ok(books.get(&sale_id).and_then(|book| {
             let terms = book.open()?;
             Some(Availability {
                 available: terms.available(count(book.held.len())),
                 already_bought: terms.already_bought(book.of_user(user_id)),
+                given_up: book.attempts_of(user_id),
+                network_sold_out: from
+                    .is_some_and(|prefix| terms.network_sold_out(book.of_network(prefix))),
                 admissions: book.last_place,
                 epoch: book.loaded.as_ref()?.epoch,
                 invited_until: book.line.invited_until(user_id).filter(|_| terms.draw),
@@ -245,11 +286,11 @@ impl Admission for MemoryAdmission {
         Ok(())
     }
 
-    async fn release(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()> {
-        if !order_ids.is_empty() {
+    async fn release(&self, sale_id: SaleId, ended: &[EndedOrder]) -> Stored<()> {
+        if !ended.is_empty() {
             let mut books = self.books();
             let book = books.entry(sale_id).or_default();
-            order_ids.iter().for_each(|order_id| book.release(*order_id));
+            ended.iter().for_each(|order| book.release(*order));
         }
         Ok(())
     }

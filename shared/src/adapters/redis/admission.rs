@@ -3,8 +3,9 @@
 //!
 //! - `admission:{<sale>}`, a hash: the state and the terms by name; `admissions`, the number of
 //!   orders that got a unit; `u:<user>` -> the ids of the orders the user holds, 36 characters
-//!   each, concatenated; `e:<order>` for each ended order. So the terms and the memory of ended
-//!   orders exist together or are lost together.
+//!   each, concatenated; `e:<order>` for each ended order, `g` if it counts as an attempt;
+//!   `g:<user>` -> the number of those; `n:<network>` -> the units that orders from the network
+//!   hold. So the terms and the memory of ended orders exist together or are lost together.
 //! - `admission:{<sale>}:held`, a hash: order id -> reservation, as [`encoded`] writes it.
 //!   Available units are the stock minus its length.
 //! - `admission:{<sale>}:overdue`, a sorted set: the ids of unsettled orders, by their time of
@@ -25,8 +26,9 @@ use redis::Cmd;
 use super::{Redis, script::Script};
 use crate::{
     domain::{
-        AdmissionDecision, AdmissionState, AdmittedOrder, Availability, OrderId, Reservation,
-        ReservationPage, SaleId, SaleTerms, TicketClaims, Timestamp, UserId,
+        AddressPrefix, AdmissionDecision, AdmissionState, AdmittedOrder, Availability, EndedOrder,
+        OrderId, Reservation, ReservationPage, ReserveRequest, SaleId, SaleTerms, TicketClaims,
+        Timestamp, UserId,
     },
     ports::{Admission, StoreError, Stored},
 };
@@ -67,8 +69,8 @@ fn argument(value: impl Display) -> Vec<u8> {
 }
 
 /// The stored form of a reservation: `r` or, once settled, `s`; user, time of admission in ms,
-/// price, currency and, where there is one, the trace context, separated by spaces. The scripts
-/// rely on the first character and on the position of the user.
+/// price, currency and, where there is one, `@` with the network, and the trace context, separated
+/// by spaces. The scripts rely on the first character and on the positions of user and network.
 fn encoded(request: &AdmittedOrder, settled: bool) -> String {
     let AdmittedOrder {
         order_id: _,
@@ -78,14 +80,16 @@ fn encoded(request: &AdmittedOrder, settled: bool) -> String {
         currency,
         admitted_at,
         traceparent,
-        // For the message only: a reservation does not need it.
-        address_prefix: _,
+        address_prefix,
     } = request;
     let mut text = format!(
         "{} {user_id} {} {price} {currency}",
         if settled { 's' } else { 'r' },
         admitted_at.epoch_ms()
     );
+    if let Some(prefix) = address_prefix {
+        text.push_str(&format!(" @{prefix}"));
+    }
     if let Some(trace) = traceparent {
         text.push(' ');
         text.push_str(trace);
@@ -102,16 +106,25 @@ fn decoded(sale_id: SaleId, order_id: OrderId, text: &str) -> Stored<Reservation
             "r" => false,
             _ => return None,
         };
-        let request = AdmittedOrder {
+        let mut request = AdmittedOrder {
             order_id,
             sale_id,
             user_id: parts.next()?.parse().ok()?,
             admitted_at: Timestamp::from_epoch_ms(parts.next()?.parse().ok()?),
             price: parts.next()?.parse().ok()?,
             currency: parts.next()?.parse().ok()?,
-            traceparent: parts.next().map(str::to_owned),
+            traceparent: None,
             address_prefix: None,
         };
+        let mut rest = parts.next();
+        // Reservations of earlier releases have no network.
+        if let Some(from) = rest.and_then(|rest| rest.strip_prefix('@')) {
+            let (prefix, trace) =
+                from.split_once(' ').map_or((from, None), |(prefix, trace)| (prefix, Some(trace)));
+            request.address_prefix = Some(prefix.parse().ok()?);
+            rest = trace;
+        }
+        request.traceparent = rest.map(str::to_owned);
         Some(Reservation { order: request, settled })
     };
     read().ok_or_else(|| corrupt(format_args!("reservation of order {order_id} of sale {sale_id}")))
@@ -125,12 +138,15 @@ fn decoded_pairs(sale_id: SaleId, pairs: &[(String, String)]) -> Stored<Vec<Rese
 }
 
 /// The arguments of the reserve script.
-pub(super) fn reserve_arguments(ticket: &TicketClaims, now: Timestamp) -> [Vec<u8>; 4] {
+pub(super) fn reserve_arguments(request: &ReserveRequest, now: Timestamp) -> [Vec<u8>; 6] {
+    let ReserveRequest { ticket, address_prefix, attempts_max } = request;
     [
         argument(ticket.order_id),
         argument(ticket.user_id),
         argument(u8::from(ticket.expired(now))),
         argument(now.epoch_ms()),
+        argument(address_prefix),
+        argument(attempts_max),
     ]
 }
 
@@ -151,8 +167,10 @@ pub(super) fn decision(ticket: &TicketClaims, reply: &[String]) -> Stored<Admiss
         Some("already-bought") => {
             AdmissionDecision::AlreadyBought { order_id: carried()?.parse().map_err(corrupt)? }
         }
+        Some("too-many-attempts") => AdmissionDecision::TooManyAttempts,
         Some("not-invited") => AdmissionDecision::NotInvited,
         Some("sold-out") => AdmissionDecision::SoldOut,
+        Some("network-sold-out") => AdmissionDecision::NetworkSoldOut,
         Some("reserved") => AdmissionDecision::Reserved(reservation()?.order),
         _ => return Err(corrupt("the answer to a reservation is none that is known")),
     })
@@ -169,6 +187,7 @@ fn terms_arguments(terms: &SaleTerms) -> impl Iterator<Item = Vec<u8>> {
         ends_at,
         version,
         draw,
+        units_per_prefix,
     } = terms;
     [
         argument(version),
@@ -179,6 +198,7 @@ fn terms_arguments(terms: &SaleTerms) -> impl Iterator<Item = Vec<u8>> {
         argument(starts_at.epoch_ms()),
         argument(ends_at.epoch_ms()),
         argument(u8::from(*draw)),
+        units_per_prefix.map_or_else(Vec::new, argument),
     ]
     .into_iter()
 }
@@ -219,17 +239,25 @@ impl Redis {
 
 #[async_trait]
 impl Admission for Redis {
-    async fn reserve(&self, ticket: &TicketClaims, now: Timestamp) -> Stored<AdmissionDecision> {
-        let keys = self.reservation_keys(ticket.sale_id);
-        let reply: Vec<String> = self.run(&RESERVE, &keys, &reserve_arguments(ticket, now)).await?;
-        decision(ticket, &reply)
+    async fn reserve(&self, request: &ReserveRequest, now: Timestamp) -> Stored<AdmissionDecision> {
+        let keys = self.reservation_keys(request.ticket.sale_id);
+        let reply: Vec<String> =
+            self.run(&RESERVE, &keys, &reserve_arguments(request, now)).await?;
+        decision(&request.ticket, &reply)
     }
 
-    async fn look(&self, sale_id: SaleId, user_id: UserId) -> Stored<Option<Availability>> {
+    async fn look(
+        &self,
+        sale_id: SaleId,
+        user_id: UserId,
+        from: Option<AddressPrefix>,
+    ) -> Stored<Option<Availability>> {
+        type Row = (u32, String, u64, u64, String, u32, bool);
         let [sale, held, _, invited, _] = self.admission_keys(sale_id);
-        let seen: Option<(u32, String, u64, u64, String)> =
-            self.run(&LOOK, &[sale, held, invited], &[argument(user_id)]).await?;
-        let Some((available, bought, admissions, epoch, ends)) = seen else {
+        let arguments = [argument(user_id), from.map_or_else(Vec::new, argument)];
+        let seen: Option<Row> = self.run(&LOOK, &[sale, held, invited], &arguments).await?;
+        let Some((available, bought, admissions, epoch, ends, given_up, network_sold_out)) = seen
+        else {
             return Ok(None);
         };
         let already_bought =
@@ -238,7 +266,15 @@ impl Admission for Redis {
             "" => None,
             ends => Some(Timestamp::from_epoch_ms(ends.parse().map_err(corrupt)?)),
         };
-        Ok(Some(Availability { available, already_bought, admissions, epoch, invited_until }))
+        Ok(Some(Availability {
+            available,
+            already_bought,
+            given_up,
+            network_sold_out,
+            admissions,
+            epoch,
+            invited_until,
+        }))
     }
 
     async fn find(&self, sale_id: SaleId, order_id: OrderId) -> Stored<Option<Reservation>> {
@@ -279,12 +315,14 @@ impl Admission for Redis {
         Ok(())
     }
 
-    async fn release(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()> {
+    async fn release(&self, sale_id: SaleId, ended: &[EndedOrder]) -> Stored<()> {
         let keys = self.admission_keys(sale_id);
-        for batch in order_ids.chunks(BATCH_MAX) {
-            let arguments: Vec<_> = std::iter::once(argument(UNLOADED_LIFE_MS))
-                .chain(batch.iter().map(argument))
-                .collect();
+        for batch in ended.chunks(BATCH_MAX) {
+            let mut arguments = vec![argument(UNLOADED_LIFE_MS)];
+            for EndedOrder { order_id, given_up_by } in batch {
+                let user = given_up_by.map_or_else(Vec::new, argument);
+                arguments.extend([argument(order_id), user]);
+            }
             let _: u8 = self.run(&RELEASE, &keys[..3], &arguments).await?;
         }
         Ok(())
@@ -398,9 +436,13 @@ mod tests {
             SaleId::new(Timestamp::from_epoch_ms(1), &[1; 10]),
             OrderId::new(Timestamp::from_epoch_ms(2), &[2; 10]),
         );
-        for (settled, traceparent) in [
-            (false, None),
-            (true, Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 x".to_owned())),
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 x".to_owned();
+        let prefix = AddressPrefix::of([192, 0, 2, 7].into());
+        for (settled, traceparent, address_prefix) in [
+            (false, None, None),
+            (true, Some(trace.clone()), None),
+            (true, None, Some(prefix)),
+            (false, Some(trace), Some(prefix)),
         ] {
             let request = AdmittedOrder {
                 order_id,
@@ -410,7 +452,7 @@ mod tests {
                 currency: Currency::CNY,
                 admitted_at: Timestamp::from_epoch_ms(1_794_427_200_123),
                 traceparent,
-                address_prefix: None,
+                address_prefix,
             };
             let text = encoded(&request, settled);
             // The scripts read the user at this position.

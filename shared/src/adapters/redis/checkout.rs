@@ -11,7 +11,7 @@ use super::{
     script::Script,
 };
 use crate::{
-    domain::{AdmissionDecision, GateDecision, GateRequest, TicketClaims},
+    domain::{AdmissionDecision, GateDecision, GateRequest, ReserveRequest},
     ports::{Checkout, Stored},
 };
 
@@ -47,16 +47,16 @@ impl Checkout for SingleRedis {
     async fn enter_and_reserve(
         &self,
         request: &GateRequest,
-        ticket: &TicketClaims,
+        order: &ReserveRequest,
     ) -> Stored<Result<AdmissionDecision, GateDecision>> {
         let (redis, part) = (&self.0, whole(request));
         let (mut keys, mut arguments) = redis.call(request, &part, Mode::Enter);
-        keys.extend(redis.reservation_keys(ticket.sale_id));
-        arguments.extend(reserve_arguments(ticket, request.now));
+        keys.extend(redis.reservation_keys(order.ticket.sale_id));
+        arguments.extend(reserve_arguments(order, request.now));
         let (entered, reserved): (Vec<i64>, Vec<String>) =
             redis.run(&SCRIPT, &keys, &arguments).await?;
         match redis.decided(request, part.read(&entered)?).await? {
-            GateDecision::Entered => Ok(Ok(decision(ticket, &reserved)?)),
+            GateDecision::Entered => Ok(Ok(decision(&order.ticket, &reserved)?)),
             refusal => Ok(Err(refusal)),
         }
     }

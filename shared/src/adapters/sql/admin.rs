@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 
 use super::{
-    AFTER_ALL_IDS, BEFORE_ALL_IDS, Dialect, Failure, FromRow, Row, Statement, Store, Transaction,
-    Value, Work,
+    AFTER_ALL_IDS, BEFORE_ALL_IDS, Failure, FromRow, Row, Statement, Store, Transaction, Value,
+    Work,
     actions::{ACTION_COLUMNS, note},
-    rows::{ORDER_COLUMNS, parse},
+    rows::{ORDER_COLUMNS, REPORT_COLUMNS, parse},
     transitions::{ByAdmin, Cancel},
 };
 use crate::{
@@ -48,7 +48,7 @@ impl<S: Store> AdminLedger for S {
         if searches && index == "orders_of_sale" {
             let select = Statement::new(format!(
                 "SELECT order_id FROM orders{} WHERE sale_id = ? AND order_id {behind} ? ORDER BY order_id {direction} LIMIT 1 OFFSET ?",
-                through(S::DIALECT, index)
+                S::DIALECT.always_through(index)
             ))
             .bind(sale_id)
             .bind(begin.clone())
@@ -56,8 +56,8 @@ impl<S: Store> AdminLedger for S {
             end = self.fetch::<Id>(select).await?.pop().map(|Id(order_id)| order_id);
         }
         let mut select = Statement::new(format!(
-            "SELECT {ORDER_COLUMNS}, address_prefix, opened_at_ms FROM orders{} WHERE sale_id = ? AND order_id {behind} ?",
-            through(S::DIALECT, index)
+            "SELECT {ORDER_COLUMNS}, {REPORT_COLUMNS} FROM orders{} WHERE sale_id = ? AND order_id {behind} ?",
+            S::DIALECT.always_through(index)
         ))
         .bind(sale_id)
         .bind(begin);
@@ -139,15 +139,6 @@ impl<S: Store> AdminLedger for S {
         .bind(before.map_or_else(|| Value::from(AFTER_ALL_IDS), Value::from))
         .bind(limit);
         self.fetch(select).await
-    }
-}
-
-/// As [`Dialect::through`], for SQLite too: with a condition on the status it would use the index
-/// of that, visit every order with the status, and sort them.
-fn through(dialect: Dialect, index: &str) -> String {
-    match dialect {
-        Dialect::Sqlite if index != "PRIMARY" => format!(" INDEXED BY {index}"),
-        dialect => dialect.through(index),
     }
 }
 

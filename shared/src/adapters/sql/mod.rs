@@ -73,6 +73,15 @@ impl Dialect {
         }
     }
 
+    /// As [`Dialect::through`], for SQLite too: with a condition on the status it would use the
+    /// index of that, visit every order with the status, and sort them.
+    fn always_through(self, index: &str) -> String {
+        match self {
+            Self::Sqlite if index != "PRIMARY" => format!(" INDEXED BY {index}"),
+            dialect => dialect.through(index),
+        }
+    }
+
     /// At the end of an `INSERT`: skips rows that would violate a unique key, and only those.
     /// `column` is any column of the table. (`INSERT IGNORE` would also hide violations of the
     /// other constraints.)

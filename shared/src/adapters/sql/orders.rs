@@ -8,13 +8,13 @@ use super::{
     AFTER_ALL_IDS, BEFORE_ALL_IDS, CHUNK, Failure, FromRow, Row, Statement, Store, Transaction,
     Value, Work,
     recording::Record,
-    rows::ORDER_COLUMNS,
+    rows::{ORDER_COLUMNS, REPORT_COLUMNS},
     transitions::{Cancel, ExpireDue, Pay},
 };
 use crate::{
     domain::{
-        AdmittedOrder, Order, OrderId, OrderStatus, Recorded, SaleId, SaleTally, Timestamp,
-        Transition, Unrecordable, UserId,
+        AddressPrefix, AdmittedOrder, Order, OrderId, OrderStatus, Recorded, ReportedOrder, Sale,
+        SaleId, SaleTally, Timestamp, Transition, Unrecordable, UserId,
     },
     ports::{OrderLedger, Stored},
 };
@@ -160,11 +160,28 @@ impl<S: Store> OrderLedger for S {
         sale_id: SaleId,
         after: Option<OrderId>,
         limit: u32,
-    ) -> Stored<Vec<Order>> {
+    ) -> Stored<Vec<ReportedOrder>> {
         let select = Statement::new(format!(
-            "SELECT {ORDER_COLUMNS} FROM orders{} \
+            "SELECT {ORDER_COLUMNS}, {REPORT_COLUMNS} FROM orders{} \
              WHERE sale_id = ? AND order_id > ? AND active_slot IS NOT NULL ORDER BY order_id LIMIT ?",
             S::DIALECT.through("orders_of_sale")
+        ))
+        .bind(sale_id)
+        .bind(after.map_or_else(|| Value::from(BEFORE_ALL_IDS), Value::from))
+        .bind(limit);
+        self.fetch(select).await
+    }
+
+    async fn given_up(
+        &self,
+        sale_id: SaleId,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> Stored<Vec<Order>> {
+        let select = Statement::new(format!(
+            "SELECT {ORDER_COLUMNS} FROM orders{} WHERE sale_id = ? AND order_id > ? \
+             AND (status = 'expired' OR (status = 'cancelled' AND cancellation_reason IS NULL)) ORDER BY order_id LIMIT ?",
+            S::DIALECT.always_through("orders_of_sale")
         ))
         .bind(sale_id)
         .bind(after.map_or_else(|| Value::from(BEFORE_ALL_IDS), Value::from))
@@ -181,8 +198,15 @@ impl<S: Store> OrderLedger for S {
             "SELECT 'status' AS kind, status AS word, COUNT(*) AS n FROM orders{of_sale} WHERE sale_id = ? GROUP BY status \
              UNION ALL \
              SELECT 'user', user_id, COUNT(*) FROM orders{of_sale} WHERE sale_id = ? AND status IN ('confirmed', 'paid') \
-             GROUP BY user_id HAVING COUNT(*) > (SELECT per_user_limit FROM sales WHERE sale_id = ?)"
+             GROUP BY user_id HAVING COUNT(*) > (SELECT per_user_limit FROM sales WHERE sale_id = ?) \
+             UNION ALL \
+             SELECT 'network', address_prefix, COUNT(*) FROM orders{of_sale} WHERE sale_id = ? AND status IN ('confirmed', 'paid') \
+             AND address_prefix IS NOT NULL GROUP BY address_prefix \
+             HAVING COUNT(*) > (SELECT units_per_prefix FROM sales WHERE sale_id = ? AND version = 1 AND epoch <= {})",
+            Sale::FIRST_EPOCH
         ))
+        .bind(sale_id)
+        .bind(sale_id)
         .bind(sale_id)
         .bind(sale_id)
         .bind(sale_id);
@@ -196,6 +220,7 @@ impl<S: Store> OrderLedger for S {
                     tally.by_status.push((word, count));
                 }
                 Counted::UserOverLimit(user_id) => tally.users_over_limit.push(user_id),
+                Counted::NetworkOverLimit(prefix) => tally.networks_over_limit.push(prefix),
             }
         }
         tally.by_status.sort_unstable();
@@ -207,12 +232,14 @@ impl<S: Store> OrderLedger for S {
 enum Counted {
     Status(String, u64),
     UserOverLimit(UserId),
+    NetworkOverLimit(AddressPrefix),
 }
 
 impl FromRow for Counted {
     fn from_row(row: &impl Row) -> Result<Self, Failure> {
         Ok(match row.text("kind")?.as_str() {
             "user" => Self::UserOverLimit(row.parsed("word")?),
+            "network" => Self::NetworkOverLimit(row.parsed("word")?),
             _ => Self::Status(row.text("word")?, row.number("n")?),
         })
     }

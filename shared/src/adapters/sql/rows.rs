@@ -20,16 +20,24 @@ pub(in crate::adapters) trait Row {
 
     /// A number as a `T`. An error if it is out of range.
     fn number<T: TryFrom<i64>>(&self, column: &'static str) -> Result<T, Failure> {
-        let number = self.int(column)?;
-        T::try_from(number).map_err(|_| {
-            Failure::Corrupt(format!("column {column} holds {number}, which is out of range"))
-        })
+        in_range(column, self.int(column)?)
+    }
+
+    /// As [`Row::number`], where the column may be NULL.
+    fn number_or_null<T: TryFrom<i64>>(&self, column: &'static str) -> Result<Option<T>, Failure> {
+        self.int_or_null(column)?.map(|number| in_range(column, number)).transpose()
     }
 
     /// A time, stored as milliseconds since the epoch.
     fn time(&self, column: &'static str) -> Result<Timestamp, Failure> {
         self.int(column).map(Timestamp::from_epoch_ms)
     }
+}
+
+fn in_range<T: TryFrom<i64>>(column: &'static str, number: i64) -> Result<T, Failure> {
+    T::try_from(number).map_err(|_| {
+        Failure::Corrupt(format!("column {column} holds {number}, which is out of range"))
+    })
 }
 
 pub(super) fn parse<T: FromStr>(column: &'static str, text: &str) -> Result<T, Failure> {
@@ -71,7 +79,7 @@ impl FromRow for User {
 
 pub(super) const SALE_COLUMNS: &str = "sale_id, title, description, image_url, price, original_price, currency, stock, sold, \
                                        per_user_limit, starts_at_ms, ends_at_ms, epoch, version, created_at_ms, \
-                                       entries_open_at_ms, invite_seconds, seed_hash, beacon, eligible_registered_before_ms";
+                                       entries_open_at_ms, invite_seconds, seed_hash, beacon, eligible_registered_before_ms, units_per_prefix";
 
 impl FromRow for Sale {
     fn from_row(row: &impl Row) -> Result<Self, Failure> {
@@ -104,11 +112,15 @@ impl FromRow for Sale {
             eligible_registered_before: row
                 .int_or_null("eligible_registered_before_ms")?
                 .map(Timestamp::from_epoch_ms),
+            units_per_prefix: row.number_or_null("units_per_prefix")?,
         })
     }
 }
 
 pub(super) const ORDER_COLUMNS: &str = "order_id, sale_id, user_id, status, reason, cancellation_reason, price, currency, created_at_ms, pay_by_ms, updated_at_ms, version";
+
+/// The columns of an order's origin.
+pub(super) const REPORT_COLUMNS: &str = "address_prefix, opened_at_ms";
 
 impl FromRow for Order {
     fn from_row(row: &impl Row) -> Result<Self, Failure> {

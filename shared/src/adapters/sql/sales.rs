@@ -190,6 +190,7 @@ async fn insert<S: Transaction>(
         sale.draw.as_ref().map(|draw| draw.seed_hash.to_string()).as_deref().into(),
         sale.draw.as_ref().and_then(|draw| draw.beacon.as_deref()).into(),
         sale.eligible_registered_before.into(),
+        sale.units_per_prefix.into(),
         once.map(|once| once.key.as_str()).into(),
         once.map(|once| once.request.as_str()).into(),
     ];
@@ -242,7 +243,7 @@ impl Work for ChangeSale {
         }
         let update = Statement::new(
             "UPDATE sales SET title = ?, description = ?, image_url = ?, price = ?, original_price = ?, stock = ?, \
-             per_user_limit = ?, starts_at_ms = ?, ends_at_ms = ?, version = ?, eligible_registered_before_ms = ? WHERE sale_id = ?",
+             per_user_limit = ?, starts_at_ms = ?, ends_at_ms = ?, version = ?, eligible_registered_before_ms = ?, units_per_prefix = ? WHERE sale_id = ?",
         )
         .bind(sale.title.as_str())
         .bind(sale.description.as_str())
@@ -255,6 +256,7 @@ impl Work for ChangeSale {
         .bind(sale.ends_at)
         .bind(signed("version", sale.version)?)
         .bind(sale.eligible_registered_before)
+        .bind(sale.units_per_prefix)
         .bind(sale.sale_id);
         transaction.execute(&update).await?;
         if price_changes {

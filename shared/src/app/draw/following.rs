@@ -155,14 +155,14 @@ impl App {
         key: LineKey,
         now: Timestamp,
     ) -> Result<EntryView, Problem> {
-        let (bought, invited_until) = match self.ports.admission.look(sale.sale_id, user_id).await?
-        {
-            Some(look) => (look.already_bought, look.invited_until),
-            // A store that loses its data long after the end is not filled again.
-            None if now >= sale.ends_at => (self.order_in_ledger(sale, user_id).await?, None),
-            // The store is being rebuilt.
-            None => return Ok(self.entry_view(sale, user_id, EntryState::Waiting, now)),
-        };
+        let (bought, invited_until) =
+            match self.ports.admission.look(sale.sale_id, user_id, None).await? {
+                Some(look) => (look.already_bought, look.invited_until),
+                // A store that loses its data long after the end is not filled again.
+                None if now >= sale.ends_at => (self.order_in_ledger(sale, user_id).await?, None),
+                // The store is being rebuilt.
+                None => return Ok(self.entry_view(sale, user_id, EntryState::Waiting, now)),
+            };
         let mut view = self.entry_view(sale, user_id, EntryState::Passed, now);
         if let Some(order_id) = bought {
             (view.state, view.order_id) = (EntryState::Bought, Some(order_id));

@@ -263,7 +263,7 @@ impl App {
         match self.catalog.sold_out.ask(sale_id, self.monotonic_ms()) {
             Flag::Unset => Ok(None),
             Flag::SoldOut(flag) => Ok(Some(flag)),
-            Flag::LookAgain => match self.ports.admission.look(sale_id, user_id).await? {
+            Flag::LookAgain => match self.ports.admission.look(sale_id, user_id, None).await? {
                 Some(look) if look.available == 0 => Ok(Some(self.note_sold_out(sale_id, &look))),
                 _ => {
                     self.catalog.sold_out.clear(sale_id);
@@ -391,6 +391,7 @@ impl App {
             seed_hash: sale.draw.as_ref().map(|draw| draw.seed_hash),
             beacon: sale.draw.as_ref().and_then(|draw| draw.beacon.clone()),
             eligible_registered_before: sale.eligible_registered_before,
+            units_per_prefix: sale.units_per_prefix,
         })
     }
 }

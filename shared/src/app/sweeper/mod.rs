@@ -32,7 +32,7 @@ use reconcile::Look;
 
 use super::App;
 use crate::{
-    domain::{AdmissionState, Lease, Order, OrderId, Reservation, Sale, SaleId},
+    domain::{AdmissionState, EndedOrder, Lease, Order, OrderId, Reservation, Sale, SaleId},
     ports::{Random, StoreError, Stored},
     trace::{self, STEP, TARGET},
 };
@@ -481,13 +481,13 @@ impl App {
             };
             let full = page.len() == limit as usize;
             *self.sweep.returned_to() = page.last().filter(|_| full).map(|order| order.order_id);
-            let mut sales: HashMap<SaleId, Vec<OrderId>> = HashMap::new();
+            let mut sales: HashMap<SaleId, Vec<EndedOrder>> = HashMap::new();
             for order in page.iter().filter(|order| !failed.contains(&order.sale_id)) {
-                sales.entry(order.sale_id).or_default().push(order.order_id);
+                sales.entry(order.sale_id).or_default().push(order.into());
             }
-            for (sale_id, order_ids) in sales {
-                match self.give_back(sale_id, &order_ids).await {
-                    Ok(()) => swept.returned += count(order_ids.len()),
+            for (sale_id, ended) in sales {
+                match self.give_back(sale_id, &ended).await {
+                    Ok(()) => swept.returned += count(ended.len()),
                     Err(error) => {
                         swept.fails("return stock", Some(sale_id), &error);
                         failed.insert(sale_id);
@@ -500,9 +500,10 @@ impl App {
         }
     }
 
-    async fn give_back(&self, sale_id: SaleId, order_ids: &[OrderId]) -> Stored<()> {
-        self.ports.admission.release(sale_id, order_ids).await?;
-        self.ports.orders.mark_stock_returned(order_ids, self.now()).await
+    async fn give_back(&self, sale_id: SaleId, ended: &[EndedOrder]) -> Stored<()> {
+        self.ports.admission.release(sale_id, ended).await?;
+        let order_ids: Vec<OrderId> = ended.iter().map(|order| order.order_id).collect();
+        self.ports.orders.mark_stock_returned(&order_ids, self.now()).await
     }
 
     /// Handles reservations that should have been settled by now: those in the ledger are settled,
@@ -514,13 +515,13 @@ impl App {
             Err(error) => return swept.fails("overdue", Some(sale_id), &error),
         };
         swept.overdue += count(overdue.len());
-        let status: HashMap<OrderId, bool> =
-            recorded.iter().map(|order| (order.order_id, order.status.is_active())).collect();
+        let rows: HashMap<OrderId, &Order> =
+            recorded.iter().map(|order| (order.order_id, order)).collect();
         let (mut active, mut ended, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
         for reservation in overdue {
-            match status.get(&reservation.order.order_id) {
-                Some(true) => active.push(reservation.order),
-                Some(false) => ended.push(reservation.order.order_id),
+            match rows.get(&reservation.order.order_id) {
+                Some(row) if row.status.is_active() => active.push(reservation.order),
+                Some(&row) => ended.push(EndedOrder::from(row)),
                 None => unknown.push(reservation.order),
             }
         }

@@ -15,7 +15,7 @@ use futures_util::future::try_join_all;
 use super::{SALES_AT_ONCE, SALES_PAGE, queue_barrier::Looks};
 use crate::app::App;
 use crate::{
-    domain::{AdmissionState, AdmittedOrder, Order, Sale, SaleId},
+    domain::{AdmissionState, AdmittedOrder, EndedOrder, ReportedOrder, Sale, SaleId},
     ports::Stored,
 };
 
@@ -153,7 +153,7 @@ impl App {
         let mut after = None;
         loop {
             let page = self.ports.orders.active(sale.sale_id, after, PAGE).await?;
-            after = page.last().map(|order| order.order_id);
+            after = page.last().map(|row| row.order.order_id);
             let requests: Vec<AdmittedOrder> = page.iter().map(request).collect();
             if !requests.is_empty()
                 && !self.ports.admission.restore(sale.sale_id, epoch, &requests).await?
@@ -165,6 +165,7 @@ impl App {
                 break;
             }
         }
+        self.restore_attempts(sale.sale_id).await?;
         self.restore_invitations(sale).await?;
         let open = self.ports.admission.finish_rebuild(sale.sale_id, epoch).await?;
         if open {
@@ -175,10 +176,28 @@ impl App {
         }
         Ok(open)
     }
+
+    /// Counts the orders that users have given up. Releasing an order that holds no unit does just
+    /// that, once for each order.
+    async fn restore_attempts(&self, sale_id: SaleId) -> Stored<()> {
+        let mut after = None;
+        loop {
+            let page = self.ports.orders.given_up(sale_id, after, PAGE).await?;
+            after = page.last().map(|order| order.order_id);
+            let ended: Vec<EndedOrder> = page.iter().map(EndedOrder::from).collect();
+            if !ended.is_empty() {
+                self.ports.admission.release(sale_id, &ended).await?;
+            }
+            if page.len() < PAGE as usize {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// The request that a recorded order came from.
-pub(in crate::app) fn request(order: &Order) -> AdmittedOrder {
+pub(in crate::app) fn request(recorded: &ReportedOrder) -> AdmittedOrder {
+    let ReportedOrder { order, origin } = recorded;
     AdmittedOrder {
         order_id: order.order_id,
         sale_id: order.sale_id,
@@ -187,6 +206,6 @@ pub(in crate::app) fn request(order: &Order) -> AdmittedOrder {
         currency: order.currency,
         admitted_at: order.created_at,
         traceparent: None,
-        address_prefix: None,
+        address_prefix: origin.address_prefix,
     }
 }

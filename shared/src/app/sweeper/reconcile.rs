@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use super::{count, rebuild::request};
 use crate::app::App;
 use crate::{
-    domain::{AdmissionState, AdmittedOrder, OrderId, Sale},
+    domain::{AdmissionState, AdmittedOrder, EndedOrder, Order, OrderId, Sale},
     ports::{StoreError, Stored},
 };
 
@@ -148,20 +148,20 @@ impl App {
             .map(|reservation| &reservation.order)
             .collect();
         let ids: Vec<OrderId> = settled.iter().map(|request| request.order_id).collect();
-        let rows: HashMap<OrderId, bool> = match ids.as_slice() {
+        let rows: HashMap<OrderId, Order> = match ids.as_slice() {
             [] => HashMap::new(),
             ids => self
                 .ports
                 .orders
                 .get_many(ids)
                 .await?
-                .iter()
-                .map(|order| (order.order_id, order.status.is_active()))
+                .into_iter()
+                .map(|order| (order.order_id, order))
                 .collect(),
         };
         let mut changed = 0;
-        let ended: Vec<OrderId> =
-            ids.iter().copied().filter(|id| rows.get(id) == Some(&false)).collect();
+        let ended: Vec<EndedOrder> =
+            rows.values().filter(|row| !row.status.is_active()).map(EndedOrder::from).collect();
         if !ended.is_empty() {
             self.ports.admission.release(sale.sale_id, &ended).await?;
             changed += count(ended.len());
@@ -191,7 +191,7 @@ impl App {
         after: Option<OrderId>,
     ) -> Stored<(u32, Option<OrderId>)> {
         let page = self.ports.orders.active(sale.sale_id, after, PAGE).await?;
-        let ids: Vec<OrderId> = page.iter().map(|order| order.order_id).collect();
+        let ids: Vec<OrderId> = page.iter().map(|row| row.order.order_id).collect();
         if ids.is_empty() {
             return Ok((0, None));
         }
@@ -205,7 +205,7 @@ impl App {
             .collect();
         let missing: Vec<AdmittedOrder> = page
             .iter()
-            .filter(|order| held.get(&order.order_id) != Some(&true))
+            .filter(|row| held.get(&row.order.order_id) != Some(&true))
             .map(request)
             .collect();
         if !missing.is_empty() {

@@ -6,10 +6,11 @@ use super::gate::GatePorts;
 use crate::{
     domain::{
         AbusePolicy, Abuser, AdmissionDecision, AdmissionState, Ban, GateDecision, GateRequest,
-        LimitCheck, Quota, Role, Sale, Session, Subject, TicketClaims, Timestamp, UserId,
+        LimitCheck, Quota, ReserveRequest, Role, Sale, Session, Subject, TicketClaims, Timestamp,
+        UserId,
     },
     ports::{Admission, Blacklist, Captchas, Checkout, Failures, Gate, Ports, Sessions},
-    testing::{Claim, START, order_id, request, sale, session_id, user_id},
+    testing::{Claim, START, network, order_id, request, sale, session_id, user_id},
 };
 
 /// A checkout, and the ports whose stores it asks.
@@ -43,7 +44,12 @@ impl CheckoutPorts {
     }
 
     async fn ask(&self, request: &GateRequest, ticket: &TicketClaims) -> Answer {
-        self.checkout.enter_and_reserve(request, ticket).await.expect("the stores answer")
+        let order = ReserveRequest {
+            ticket: ticket.clone(),
+            address_prefix: network("192.0.2.7"),
+            attempts_max: 3,
+        };
+        self.checkout.enter_and_reserve(request, &order).await.expect("the stores answer")
     }
 
     async fn opened(&self, stock: u32) -> Sale {
@@ -72,13 +78,7 @@ impl CheckoutPorts {
         };
         let opened = self.gate.sessions.open(std::slice::from_ref(&session), START).await;
         opened.expect("a session is opened");
-        let claim = Claim {
-            sale_id: sale.sale_id,
-            order_id: order_id(),
-            user_id,
-            ticket_expired: false,
-            now: START,
-        };
+        let claim = Claim::new(sale.sale_id, order_id(), user_id, START);
         Buyer { user_id, session, claim }
     }
 }

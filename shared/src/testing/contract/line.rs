@@ -6,12 +6,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    domain::{
-        AdmissionDecision, DrawTerms, Invitation, LineKey, Sale, Seed, TicketClaims, Timestamp,
-        UserId,
-    },
+    domain::{AdmissionDecision, DrawTerms, Invitation, LineKey, Sale, Seed, Timestamp, UserId},
     ports::{Admission, FreeUnits, Line, LineLength},
-    testing::{START, order_id, sale, session_id, user_id},
+    testing::{Claim, START, ended, order_id, sale, user_id},
 };
 
 /// Both ports of one store.
@@ -41,14 +38,8 @@ impl LinePorts {
     }
 
     async fn reserve(&self, sale: &Sale, user_id: UserId, now: Timestamp) -> AdmissionDecision {
-        let ticket = TicketClaims {
-            order_id: order_id(),
-            user_id,
-            session_id: session_id(),
-            sale_id: sale.sale_id,
-            exp_ms: i64::MAX,
-        };
-        self.admission.reserve(&ticket, now).await.unwrap()
+        let claim = Claim::new(sale.sale_id, order_id(), user_id, now);
+        self.admission.reserve(&claim.request(), now).await.unwrap()
     }
 }
 
@@ -162,9 +153,9 @@ pub async fn invited(ports: &LinePorts) {
     line.invite(sale.sale_id, &first, 2).await.unwrap();
     let two = FreeUnits { free: 1, open_invitations: 2, invited: 2 };
     assert_eq!(ports.free(&sale, START).await, two);
-    let look = ports.admission.look(sale.sale_id, users[0]).await.unwrap().unwrap();
+    let look = ports.admission.look(sale.sale_id, users[0], None).await.unwrap().unwrap();
     assert_eq!(look.invited_until, Some(until));
-    let look = ports.admission.look(sale.sale_id, users[2]).await.unwrap().unwrap();
+    let look = ports.admission.look(sale.sale_id, users[2], None).await.unwrap().unwrap();
     assert_eq!(look.invited_until, None);
 
     let bought = ports.reserve(&sale, users[0], until.minus_ms(1)).await;
@@ -174,7 +165,7 @@ pub async fn invited(ports: &LinePorts) {
     let again = ports.reserve(&sale, users[0], until.minus_ms(1)).await;
     assert_eq!(again, AdmissionDecision::AlreadyBought { order_id: order.order_id });
     // The invitation was used: whoever gives the unit up is not invited again.
-    ports.admission.release(sale.sale_id, &[order.order_id]).await.unwrap();
+    ports.admission.release(sale.sale_id, &[order.order_id].map(ended)).await.unwrap();
     assert_eq!(ports.reserve(&sale, users[0], START).await, AdmissionDecision::NotInvited);
     let free = FreeUnits { free: 2, open_invitations: 1, invited: 2 };
     assert_eq!(ports.free(&sale, START).await, free);

@@ -24,7 +24,7 @@ pub mod sms;
 #[macro_export]
 macro_rules! contract_tests {
     (admission $attributes:tt $new:expr) => {
-        $crate::contract_tests! { @each admission $attributes $new; reserve orders rebuild crowd }
+        $crate::contract_tests! { @each admission $attributes $new; reserve orders rebuild caps crowd }
     };
     (checkout $attributes:tt $new:expr) => {
         $crate::contract_tests! { @each checkout $attributes $new;
@@ -34,7 +34,7 @@ macro_rules! contract_tests {
     (ledger $attributes:tt $new:expr) => {
         $crate::contract_tests! { @each ledger $attributes $new;
             users kept_sessions session_races kept_bans sales signing_keys challenge_level recording payment
-            cancellation expiry expiry_by_sale stock_return tally paging recording_races ending_races
+            cancellation expiry expiry_by_sale stock_return attempts network_limit tally paging recording_races ending_races
             draw_entries draw_beacon draw_invitations draw_entry_races reports
             admin_cancellation actions reach health
         }

@@ -13,7 +13,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use flashsale::{domain::SaleId, ports::Admission};
+use flashsale::{
+    domain::SaleId,
+    ports::{Admission, Line},
+};
 use futures_util::future::BoxFuture;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::runtime::Runtime;
@@ -21,6 +24,8 @@ use tokio::runtime::Runtime;
 /// A store under test.
 pub struct Subject {
     pub port: Arc<dyn Admission>,
+    /// The line of the same store, which has the invitations of sales by draw.
+    pub line: Arc<dyn Line>,
     /// Makes the store lose a sale, as a server does when it restarts without data.
     pub lose: Box<dyn Fn(SaleId) -> BoxFuture<'static, ()>>,
 }
@@ -40,8 +45,8 @@ fn runner(cases: u32) -> TestRunner {
 /// it, equals the model's.
 pub fn against_model(runtime: &Runtime, subject: &Subject, cases: u32) {
     let seen = Mutex::default();
-    let outcome = runner(cases).run(&sequence::strategy(), |(loaded, steps)| {
-        runtime.block_on(sequence::run(subject, loaded, &steps, &seen));
+    let outcome = runner(cases).run(&sequence::strategy(), |(loaded, draw, steps)| {
+        runtime.block_on(sequence::run(subject, loaded, draw, &steps, &seen));
         Ok(())
     });
     if let Err(error) = outcome {

@@ -1,9 +1,11 @@
 //! The rules of the admission port in their simplest form: lists and their lengths.
 
+use std::collections::HashMap;
+
 use flashsale::{
     domain::{
-        AdmissionDecision, AdmissionState, AdmissionView, AdmittedOrder, OrderId, Reservation,
-        SaleTerms, Timestamp, UserId,
+        AddressPrefix, AdmissionDecision, AdmissionState, AdmissionView, AdmittedOrder, EndedOrder,
+        OrderId, Reservation, SaleTerms, Timestamp, UserId,
     },
     testing::Claim,
 };
@@ -14,6 +16,12 @@ pub struct Model {
     pub loaded: Option<Loaded>,
     pub orders: Vec<Order>,
     pub ended: Vec<OrderId>,
+    /// The orders that were given up, with their users.
+    pub given_up: Vec<(OrderId, UserId)>,
+    /// The ends of invitations that were not used.
+    pub invitations: HashMap<UserId, Timestamp>,
+    /// Places that were invited.
+    pub invited: u64,
 }
 
 pub struct Loaded {
@@ -55,6 +63,27 @@ impl Model {
         self.orders.iter().filter(|order| order.reservation.settled).count()
     }
 
+    pub fn attempts(&self, user_id: UserId) -> usize {
+        self.given_up.iter().filter(|(_, user)| *user == user_id).count()
+    }
+
+    fn of_network(&self, prefix: AddressPrefix) -> usize {
+        let of_network = |order: &&Order| order.reservation.order.address_prefix == Some(prefix);
+        self.orders.iter().filter(of_network).count()
+    }
+
+    /// Whether orders from the network hold as many units as the terms allow.
+    pub fn network_full(&self, prefix: AddressPrefix) -> bool {
+        let limit = self.loaded.as_ref().and_then(|loaded| loaded.terms.units_per_prefix);
+        limit.is_some_and(|limit| self.of_network(prefix) >= limit as usize)
+    }
+
+    /// When the user's invitation ends, in a sale by draw.
+    pub fn invited_until(&self, user_id: UserId) -> Option<Timestamp> {
+        let draw = self.loaded.as_ref().is_some_and(|loaded| loaded.terms.draw);
+        self.invitations.get(&user_id).copied().filter(|_| draw)
+    }
+
     /// Units available and whether the user's limit is reached; `None` when the sale is not open.
     pub fn look(&self, user_id: UserId) -> Option<(usize, bool)> {
         let Loaded { open: true, terms, .. } = self.loaded.as_ref()? else {
@@ -71,8 +100,10 @@ impl Model {
             ended: self.ended.contains(&claim.order_id),
             open: self.loaded.as_ref().filter(|loaded| loaded.open).map(|loaded| &loaded.terms),
             of_user,
-            invited_until: None,
+            invited_until: self.invited_until(claim.user_id),
+            given_up: self.attempts(claim.user_id) as u32,
             held: self.orders.len() as u32,
+            of_network: self.of_network(claim.address_prefix) as u32,
         }
     }
 
@@ -100,8 +131,19 @@ impl Model {
         if limit_reached {
             return AdmissionDecision::AlreadyBought { order_id: self.of_user(claim.user_id)[0] };
         }
+        let attempts_max = claim.attempts_max as usize;
+        if attempts_max != 0 && self.attempts(claim.user_id) >= attempts_max {
+            return AdmissionDecision::TooManyAttempts;
+        }
+        let invited = self.invited_until(claim.user_id).is_some_and(|until| claim.now < until);
+        if terms.draw && !invited {
+            return AdmissionDecision::NotInvited;
+        }
         if available == 0 {
             return AdmissionDecision::SoldOut;
+        }
+        if self.network_full(claim.address_prefix) {
+            return AdmissionDecision::NetworkSoldOut;
         }
         let request = AdmittedOrder {
             order_id: claim.order_id,
@@ -111,8 +153,9 @@ impl Model {
             currency: terms.currency,
             admitted_at: claim.now,
             traceparent: None,
-            address_prefix: None,
+            address_prefix: Some(claim.address_prefix),
         };
+        self.invitations.remove(&claim.user_id);
         let reservation = Reservation { order: request.clone(), settled: false };
         self.orders.push(Order { reservation, time: claim.now });
         AdmissionDecision::Reserved(request)
@@ -136,9 +179,23 @@ impl Model {
         }
     }
 
-    pub fn release(&mut self, order_ids: &[OrderId]) {
-        self.orders.retain(|order| !order_ids.contains(&order.reservation.order.order_id));
-        self.ended.extend(order_ids);
+    pub fn release(&mut self, ended: &[EndedOrder]) {
+        for EndedOrder { order_id, given_up_by } in ended {
+            self.orders.retain(|order| order.reservation.order.order_id != *order_id);
+            self.ended.push(*order_id);
+            if let Some(user_id) = *given_up_by
+                && self.given_up.iter().all(|(known, _)| known != order_id)
+            {
+                self.given_up.push((*order_id, user_id));
+            }
+        }
+    }
+
+    pub fn invite(&mut self, user_id: UserId, until: Timestamp, invited: u64) {
+        if self.loaded.is_some() && self.invited < invited {
+            self.invitations.insert(user_id, until);
+            self.invited = invited;
+        }
     }
 
     pub fn claim_overdue(

@@ -7,7 +7,8 @@ use std::{
 
 use flashsale::{
     domain::{
-        AdmissionDecision, AdmittedOrder, Currency, OrderId, SaleId, SaleTerms, Timestamp, UserId,
+        AddressPrefix, AdmissionDecision, AdmittedOrder, Currency, EndedOrder, Invitation, OrderId,
+        SaleId, SaleTerms, Timestamp, UserId,
     },
     ports::Admission,
     testing::{self, Claim, START},
@@ -19,6 +20,7 @@ use super::{Subject, model::Model};
 /// Few of each, so that calls interact.
 const USERS: usize = 3;
 const ORDERS: usize = 8;
+const NETWORKS: [&str; 2] = ["192.0.2.7", "2001:db8:1::7"];
 
 /// One call. Orders and users are named by index, times are milliseconds after [`START`].
 #[derive(Debug, Clone)]
@@ -27,10 +29,19 @@ pub enum Step {
         order: usize,
         user: usize,
         expired: bool,
+        network: usize,
+        attempts_max: u32,
         now: u64,
     },
     Settle(Vec<(usize, usize)>),
-    Release(Vec<usize>),
+    /// Orders, and the users who gave them up.
+    Release(Vec<(usize, Option<usize>)>),
+    /// Only in a sale by draw. The number of places invited grows by this.
+    Invite {
+        user: usize,
+        until: u64,
+        places: u64,
+    },
     ClaimOverdue {
         before: u64,
         now: u64,
@@ -62,17 +73,20 @@ pub struct Terms {
     ends: u64,
     /// The store's version plus this less 1.
     version: u64,
+    units_per_prefix: Option<u32>,
 }
 
 fn terms() -> impl Strategy<Value = Terms> {
-    (0..7_u32, 1..4_u32, 0..3_i64, 0..15_u64, 40..60_u64, 0..3_u64).prop_map(
-        |(stock, limit, price, starts, ends, version)| Terms {
+    let units_per_prefix = prop::option::of(1..4_u32);
+    (0..7_u32, 1..4_u32, 0..3_i64, 0..15_u64, 40..60_u64, 0..3_u64, units_per_prefix).prop_map(
+        |(stock, limit, price, starts, ends, version, units_per_prefix)| Terms {
             stock,
             limit,
             price,
             starts,
             ends,
             version,
+            units_per_prefix,
         },
     )
 }
@@ -80,10 +94,13 @@ fn terms() -> impl Strategy<Value = Terms> {
 fn step() -> impl Strategy<Value = Step> {
     let orders = || vec((0..ORDERS, 0..USERS), 0..4);
     prop_oneof![
-        40 => (0..ORDERS, 0..USERS, prop::bool::weighted(0.1), 0..60_u64)
-            .prop_map(|(order, user, expired, now)| Step::Reserve { order, user, expired, now }),
+        40 => (0..ORDERS, 0..USERS, prop::bool::weighted(0.1), 0..NETWORKS.len(), 0..3_u32, 0..60_u64)
+            .prop_map(|(order, user, expired, network, attempts_max, now)| {
+                Step::Reserve { order, user, expired, network, attempts_max, now }
+            }),
         10 => orders().prop_map(Step::Settle),
-        10 => vec(0..ORDERS, 0..3).prop_map(Step::Release),
+        10 => vec((0..ORDERS, prop::option::of(0..USERS)), 0..3).prop_map(Step::Release),
+        10 => (0..USERS, 20..60_u64, 0..3_u64).prop_map(|(user, until, places)| Step::Invite { user, until, places }),
         10 => (0..70_u64, 0..70_u64, 0..4_u32).prop_map(|(before, now, limit)| Step::ClaimOverdue { before, now, limit }),
         4 => (0..3_u64, terms(), 0..60_u64).prop_map(|(epoch, terms, now)| Step::BeginRebuild { epoch, terms, now }),
         4 => (0..3_u64, orders()).prop_map(|(epoch, orders)| Step::Restore { epoch, orders }),
@@ -93,17 +110,22 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Whether the sale is loaded and open at the beginning, and the calls.
-pub fn strategy() -> impl Strategy<Value = (bool, Vec<Step>)> {
-    (prop::bool::weighted(0.8), vec(step(), 1..40))
+/// Whether the sale is loaded and open at the beginning, whether it is by draw, and the calls.
+pub fn strategy() -> impl Strategy<Value = (bool, bool, Vec<Step>)> {
+    (prop::bool::weighted(0.8), prop::bool::weighted(0.3), vec(step(), 1..40))
 }
 
 struct World<'a> {
     port: &'a dyn Admission,
     model: Model,
+    draw: bool,
     sale_id: SaleId,
     users: [UserId; USERS],
     orders: [OrderId; ORDERS],
+}
+
+fn network(index: usize) -> AddressPrefix {
+    testing::network(NETWORKS[index])
 }
 
 fn at(ms: u64) -> Timestamp {
@@ -121,7 +143,8 @@ impl World<'_> {
             admitted_at: at(5),
             traceparent: (*user == 0)
                 .then(|| "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
-            address_prefix: None,
+            // Some orders are of an earlier release.
+            address_prefix: (*order % 3 < NETWORKS.len()).then(|| network(*order % 3)),
         };
         orders.iter().map(request).collect()
     }
@@ -136,7 +159,8 @@ impl World<'_> {
             starts_at: at(terms.starts),
             ends_at: at(terms.ends),
             version: (self.model.version() + terms.version).saturating_sub(1),
-            draw: false,
+            draw: self.draw,
+            units_per_prefix: terms.units_per_prefix,
         }
     }
 
@@ -147,17 +171,24 @@ impl World<'_> {
     async fn take(&mut self, step: &Step, subject: &Subject, seen: &Mutex<BTreeSet<&'static str>>) {
         let (port, sale_id) = (self.port, self.sale_id);
         match step {
-            Step::Reserve { order, user, expired, now } => {
+            Step::Reserve { order, user, expired, network: from, attempts_max, now } => {
                 let (order_id, user_id) = (self.orders[*order], self.users[*user]);
-                let claim =
-                    Claim { sale_id, order_id, user_id, ticket_expired: *expired, now: at(*now) };
+                let claim = Claim {
+                    sale_id,
+                    order_id,
+                    user_id,
+                    ticket_expired: *expired,
+                    address_prefix: network(*from),
+                    attempts_max: *attempts_max,
+                    now: at(*now),
+                };
                 // The domain's rules, which a script copies, and the model, which restates them.
                 let ruled = self
                     .model
                     .view(&claim, &self.model.of_user(user_id))
-                    .decide(&claim.ticket(), claim.now);
+                    .decide(&claim.request(), claim.now);
                 let (actual, expected) = (
-                    port.reserve(&claim.ticket(), claim.now).await.unwrap(),
+                    port.reserve(&claim.request(), claim.now).await.unwrap(),
                     self.model.reserve(&claim),
                 );
                 seen.lock().unwrap().insert(word(&expected));
@@ -180,9 +211,21 @@ impl World<'_> {
                 self.model.settle(&active);
             }
             Step::Release(orders) => {
-                let ids: Vec<_> = orders.iter().map(|order| self.orders[*order]).collect();
-                port.release(sale_id, &ids).await.unwrap();
-                self.model.release(&ids);
+                let ended = |(order, user): &(usize, Option<usize>)| EndedOrder {
+                    order_id: self.orders[*order],
+                    given_up_by: user.map(|user| self.users[user]),
+                };
+                let ended: Vec<_> = orders.iter().map(ended).collect();
+                port.release(sale_id, &ended).await.unwrap();
+                self.model.release(&ended);
+            }
+            Step::Invite { .. } if !self.draw => {}
+            Step::Invite { user, until, places } => {
+                let (user_id, until) = (self.users[*user], at(*until));
+                let invited = self.model.invited + places;
+                let next = [Invitation { user_id, place: invited, invited_at: START, until }];
+                subject.line.invite(sale_id, &next, invited).await.unwrap();
+                self.model.invite(user_id, until, invited);
             }
             Step::ClaimOverdue { before, now, limit } => {
                 let actual =
@@ -238,11 +281,17 @@ impl World<'_> {
             .map(|order| (order.reservation.order.order_id, order.reservation.clone()))
             .collect();
         assert_eq!(actual, expected);
-        for user_id in self.users {
-            let look = self.port.look(self.sale_id, user_id).await.unwrap();
+        for (index, user_id) in self.users.into_iter().enumerate() {
+            let from = network(index % NETWORKS.len());
+            let look = self.port.look(self.sale_id, user_id, Some(from)).await.unwrap();
             let seen =
                 look.as_ref().map(|look| (look.available as usize, look.already_bought.is_some()));
             assert_eq!(seen, self.model.look(user_id));
+            if let Some(look) = &look {
+                assert_eq!(look.given_up as usize, self.model.attempts(user_id));
+                assert_eq!(look.network_sold_out, self.model.network_full(from));
+                assert_eq!(look.invited_until, self.model.invited_until(user_id));
+            }
             if let Some(order_id) = look.and_then(|look| look.already_bought) {
                 assert!(
                     self.model.of_user(user_id).contains(&order_id),
@@ -257,6 +306,7 @@ impl World<'_> {
 pub async fn run(
     subject: &Subject,
     loaded: bool,
+    draw: bool,
     steps: &[Step],
     seen: &Mutex<BTreeSet<&'static str>>,
 ) {
@@ -265,12 +315,21 @@ pub async fn run(
     let mut world = World {
         port: &*subject.port,
         model: Model::default(),
+        draw,
         sale_id: testing::sale_id(),
         users: [(); USERS].map(|()| testing::user_id()),
         orders,
     };
     if loaded {
-        let terms = Terms { stock: 4, limit: 2, price: 2, starts: 10, ends: 50, version: 2 };
+        let terms = Terms {
+            stock: 4,
+            limit: 2,
+            price: 2,
+            starts: 10,
+            ends: 50,
+            version: 2,
+            units_per_prefix: Some(2),
+        };
         for step in
             [Step::BeginRebuild { epoch: 2, terms, now: 0 }, Step::FinishRebuild { epoch: 1 }]
         {
@@ -296,16 +355,19 @@ pub async fn run(
 }
 
 /// Every answer to `reserve`.
-pub const ANSWERS: [&str; 9] = [
+pub const ANSWERS: [&str; 12] = [
     "again",
     "already bought",
     "closed",
     "ended",
+    "network sold out",
+    "not invited",
     "not open",
     "reserved",
     "sale ended",
     "sold out",
     "ticket expired",
+    "too many attempts",
 ];
 
 fn word(admitted: &AdmissionDecision) -> &'static str {
@@ -319,7 +381,8 @@ fn word(admitted: &AdmissionDecision) -> &'static str {
         AdmissionDecision::AlreadyBought { .. } => "already bought",
         AdmissionDecision::SoldOut => "sold out",
         AdmissionDecision::Reserved(_) => "reserved",
-        // Sales by draw have suites of their own.
-        AdmissionDecision::NotInvited => "not-invited",
+        AdmissionDecision::TooManyAttempts => "too many attempts",
+        AdmissionDecision::NotInvited => "not invited",
+        AdmissionDecision::NetworkSoldOut => "network sold out",
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use flashsale::{
-    domain::{AdmissionDecision, AdmissionState, AdmittedOrder, OrderId, Sale, UserId},
+    domain::{AdmissionDecision, AdmissionState, AdmittedOrder, EndedOrder, OrderId, Sale, UserId},
     ports::Admission,
     testing::{self, Claim, START},
 };
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 const USERS: usize = 3;
 const ORDERS: usize = 10;
+const NETWORKS: [&str; 2] = ["192.0.2.7", "2001:db8:1::7"];
 
 /// One call of one task. An order belongs to the user of its index, modulo the number of users.
 #[derive(Debug, Clone)]
@@ -37,6 +38,7 @@ pub enum Step {
 pub struct Plan {
     stock: u32,
     limit: u32,
+    units_per_prefix: Option<u32>,
     tasks: Vec<Vec<Step>>,
 }
 
@@ -48,11 +50,10 @@ pub fn strategy() -> impl Strategy<Value = Plan> {
         1 => Just(Step::ClaimOverdue),
         1 => Just(Step::Rebuild),
     ];
-    (1..6_u32, 1..4_u32, vec(vec(step, 1..25), 2..6)).prop_map(|(stock, limit, tasks)| Plan {
-        stock,
-        limit,
-        tasks,
-    })
+    let units_per_prefix = prop::option::of(1..4_u32);
+    (1..6_u32, 1..4_u32, units_per_prefix, vec(vec(step, 1..25), 2..6)).prop_map(
+        |(stock, limit, units_per_prefix, tasks)| Plan { stock, limit, units_per_prefix, tasks },
+    )
 }
 
 struct World {
@@ -74,7 +75,11 @@ struct Log {
 impl World {
     fn claim(&self, order: usize) -> Claim {
         let (order_id, user_id) = (self.orders[order], self.users[order % USERS]);
-        Claim { sale_id: self.sale.sale_id, order_id, user_id, ticket_expired: false, now: START }
+        Claim {
+            address_prefix: testing::network(NETWORKS[order % NETWORKS.len()]),
+            attempts_max: 0,
+            ..Claim::new(self.sale.sale_id, order_id, user_id, START)
+        }
     }
 
     async fn rebuild(&self, active: &[AdmittedOrder]) -> bool {
@@ -92,7 +97,7 @@ impl World {
             match step {
                 Step::Reserve(order) => {
                     let claim = self.claim(order);
-                    match port.reserve(&claim.ticket(), claim.now).await.unwrap() {
+                    match port.reserve(&claim.request(), claim.now).await.unwrap() {
                         AdmissionDecision::Reserved(order) => {
                             assert_eq!(order.user_id, claim.user_id);
                             log.reserved.push(claim.order_id);
@@ -113,7 +118,8 @@ impl World {
                         }
                         AdmissionDecision::Ended
                         | AdmissionDecision::Closed
-                        | AdmissionDecision::SoldOut => {}
+                        | AdmissionDecision::SoldOut
+                        | AdmissionDecision::NetworkSoldOut => {}
                         other => panic!("nothing in the plan leads to {other:?}"),
                     }
                 }
@@ -123,7 +129,9 @@ impl World {
                     }
                 }
                 Step::Release(order) => {
-                    port.release(sale_id, &[self.orders[order]]).await.unwrap();
+                    let given_up_by = Some(self.users[order % USERS]);
+                    let ended = EndedOrder { order_id: self.orders[order], given_up_by };
+                    port.release(sale_id, &[ended]).await.unwrap();
                     log.released.insert(self.orders[order]);
                 }
                 Step::ClaimOverdue => {
@@ -141,7 +149,11 @@ impl World {
 
 /// Runs the plan on a new sale.
 pub async fn run(port: &Arc<dyn Admission>, plan: &Plan) {
-    let sale = Sale { per_user_limit: plan.limit, ..testing::sale(plan.stock) };
+    let sale = Sale {
+        per_user_limit: plan.limit,
+        units_per_prefix: plan.units_per_prefix,
+        ..testing::sale(plan.stock)
+    };
     let (users, orders) =
         ([(); USERS].map(|()| testing::user_id()), [(); ORDERS].map(|()| testing::order_id()));
     let world =
@@ -204,9 +216,21 @@ async fn check(world: &World, logs: &[Log]) {
     for user_id in world.users {
         let mine = held.values().filter(|held| held.order.user_id == user_id).count() as u32;
         assert!(mine <= sale.per_user_limit);
-        let look = port.look(sale_id, user_id).await.unwrap().unwrap();
+        let look = port.look(sale_id, user_id, None).await.unwrap().unwrap();
         assert_eq!(look.already_bought.is_some(), mine == sale.per_user_limit);
         assert_eq!(look.available, sale.stock - reserved - settled);
+        let given_up = (0..ORDERS)
+            .filter(|order| world.users[order % USERS] == user_id)
+            .filter(|order| released.contains(&world.orders[*order]));
+        assert_eq!(look.given_up as usize, given_up.count());
+    }
+    for address in NETWORKS {
+        let from = testing::network(address);
+        let units = held.values().filter(|held| held.order.address_prefix == Some(from)).count();
+        let limit = sale.units_per_prefix.map(|limit| limit as usize);
+        assert!(limit.is_none_or(|limit| units <= limit));
+        let look = port.look(sale_id, world.users[0], Some(from)).await.unwrap().unwrap();
+        assert_eq!(look.network_sold_out, limit == Some(units));
     }
     let overdue = port.claim_overdue(sale_id, START, START.plus_ms(1), 100).await.unwrap();
     let overdue: BTreeSet<_> = overdue.into_iter().map(|held| held.order.order_id).collect();
@@ -218,15 +242,20 @@ async fn check(world: &World, logs: &[Log]) {
     for (index, order_id) in world.orders.iter().enumerate() {
         if released.contains(order_id) {
             let claim = world.claim(index);
-            let answer = port.reserve(&claim.ticket(), claim.now).await.unwrap();
+            let answer = port.reserve(&claim.request(), claim.now).await.unwrap();
             assert_eq!(answer, AdmissionDecision::Ended);
         }
     }
     // Exactly the remaining units can still be reserved.
     for left in (0..=sale.stock - reserved - settled).rev() {
-        let claim =
-            Claim { order_id: testing::order_id(), user_id: testing::user_id(), ..world.claim(0) };
-        let answer = port.reserve(&claim.ticket(), claim.now).await.unwrap();
+        // From networks of their own, so that no network's limit is what stops them.
+        let claim = Claim {
+            order_id: testing::order_id(),
+            user_id: testing::user_id(),
+            address_prefix: testing::network(&format!("198.51.{left}.1")),
+            ..world.claim(0)
+        };
+        let answer = port.reserve(&claim.request(), claim.now).await.unwrap();
         assert_eq!(matches!(answer, AdmissionDecision::Reserved(_)), left > 0, "{answer:?}");
     }
 }

@@ -2,7 +2,7 @@
 -- reservations and the ended orders.
 --
 -- KEYS[1] sale   KEYS[2] held   KEYS[3] overdue   KEYS[4] invited   KEYS[5] line
--- ARGV[1] epoch   ARGV[2] now, ms   ARGV[3...10] the terms, see admission_terms.lua
+-- ARGV[1] epoch   ARGV[2] now, ms   ARGV[3...11] the terms, see admission_terms.lua
 --
 -- Returns 1, or 0 when the sale is open, or the store has this epoch or a later one.
 local sale = redis.call('HMGET', KEYS[1], 'state', 'epoch')

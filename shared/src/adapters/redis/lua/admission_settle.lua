@@ -21,7 +21,7 @@ local held = redis.call('HMGET', KEYS[2], unpack(ids))
 local known = redis.call('HMGET', KEYS[1], unpack(marks))
 
 -- What to write. The tables also make an order or a user that appears twice in a batch count once.
-local values, buyers, settled = {}, {}, {}
+local values, buyers, networks, settled = {}, {}, {}, {}
 for i, id in ipairs(ids) do
   local value = held[i]
   if value then
@@ -33,6 +33,8 @@ for i, id in ipairs(ids) do
     local user = marks[2 * i]
     values[id] = ARGV[3 * i + 1]
     buyers[user] = (buyers[user] or known[2 * i] or '') .. id
+    local network = string.match(values[id], '^%S+ %S+ %S+ %S+ %S+ @(%S+)')
+    if network then networks[network] = (networks[network] or 0) + 1 end
   end
 end
 
@@ -54,5 +56,6 @@ if #fields > 0 then
   redis.call('HSET', KEYS[1], unpack(fields))
   redis.call('HINCRBY', KEYS[1], 'admissions', #fields / 2)
 end
+for network, units in pairs(networks) do redis.call('HINCRBY', KEYS[1], 'n:' .. network, units) end
 if #settled > 0 then redis.call('ZREM', KEYS[3], unpack(settled)) end
 return 1

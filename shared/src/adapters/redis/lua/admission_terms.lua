@@ -8,7 +8,7 @@ local function below(a, b)
 end
 
 -- Writes the terms in ARGV[first...], unless the store has newer ones: version, stock, limit,
--- price, currency, starts_at, ends_at (both ms), '1' in a sale by draw.
+-- price, currency, starts_at, ends_at (both ms), '1' in a sale by draw, units_per_prefix or ''.
 local function put_terms(first)
   local version = redis.call('HGET', KEYS[1], 'version')
   if version and below(ARGV[first], version) then return end
@@ -20,7 +20,7 @@ local function put_terms(first)
   local gc_at = string.format('%.0f', from + 8 * 86400000)
   redis.call('HSET', KEYS[1], 'version', ARGV[first], 'stock', ARGV[first + 1], 'limit', ARGV[first + 2],
     'price', ARGV[first + 3], 'currency', ARGV[first + 4], 'starts_at', ARGV[first + 5], 'ends_at', ARGV[first + 6],
-    'gc_at', gc_at, 'draw', ARGV[first + 7])
+    'gc_at', gc_at, 'draw', ARGV[first + 7], 'units_per_prefix', ARGV[first + 8])
   for _, key in ipairs(KEYS) do redis.call('PEXPIREAT', key, gc_at) end
 end
 

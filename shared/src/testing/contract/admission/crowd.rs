@@ -69,7 +69,7 @@ async fn fifty_units_go_to_fifty_of_two_hundred(port: &Arc<dyn Admission>) {
     let back: Vec<_> = all.keys().take(20).copied().collect();
     let releases = at_once(back, |order_id| {
         let (port, sale_id) = (Arc::clone(port), sale.sale_id);
-        async move { port.release(sale_id, &[order_id, order_id]).await.expect("store") }
+        async move { port.release(sale_id, &[order_id, order_id].map(ended)).await.expect("store") }
     });
     let claims = reserve_at_once(port, (0..100).map(|_| claim(&sale, user_id())).collect());
     let (_, first) = tokio::join!(releases, claims);

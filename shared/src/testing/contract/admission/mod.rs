@@ -1,6 +1,7 @@
 //! Suites of [`Admission`]: every sentence of its contract, on fresh sales, so that suites can
 //! share a server.
 
+mod caps;
 mod crowd;
 mod orders;
 mod rebuild;
@@ -8,15 +9,16 @@ mod reserve;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::testing::{Claim, START, order_id, request, sale, user_id};
+use crate::testing::{Claim, START, ended, network, order_id, request, sale, user_id};
 use crate::{
     domain::{
-        AdmissionDecision, AdmissionState, AdmittedOrder, OrderId, Reservation, Sale, SaleId,
-        SaleTerms, Timestamp, UserId,
+        AdmissionDecision, AdmissionState, AdmittedOrder, EndedOrder, OrderId, Reservation, Sale,
+        SaleId, SaleTerms, Timestamp, UserId,
     },
     ports::Admission,
 };
 
+pub use caps::suite as caps;
 pub use crowd::suite as crowd;
 pub use orders::suite as orders;
 pub use rebuild::suite as rebuild;
@@ -29,17 +31,11 @@ fn at(ms: u64) -> Timestamp {
 
 /// A user's claim of a new order at [`START`], with a valid ticket.
 fn claim(sale: &Sale, user_id: UserId) -> Claim {
-    Claim {
-        sale_id: sale.sale_id,
-        order_id: order_id(),
-        user_id,
-        ticket_expired: false,
-        now: START,
-    }
+    Claim::new(sale.sale_id, order_id(), user_id, START)
 }
 
 async fn ask(port: &dyn Admission, claim: &Claim) -> AdmissionDecision {
-    port.reserve(&claim.ticket(), claim.now).await.expect("store")
+    port.reserve(&claim.request(), claim.now).await.expect("store")
 }
 
 /// What a claim becomes when it gets a unit.
@@ -47,6 +43,7 @@ fn admitted(sale: &Sale, claim: &Claim) -> AdmittedOrder {
     AdmittedOrder {
         order_id: claim.order_id,
         admitted_at: claim.now,
+        address_prefix: Some(claim.address_prefix),
         ..request(sale, claim.user_id)
     }
 }
@@ -73,7 +70,11 @@ async fn take(port: &dyn Admission, sale: &Sale) -> AdmittedOrder {
 }
 
 async fn available(port: &dyn Admission, sale: &Sale) -> u32 {
-    port.look(sale.sale_id, user_id()).await.expect("store").expect("the sale is open").available
+    port.look(sale.sale_id, user_id(), None)
+        .await
+        .expect("store")
+        .expect("the sale is open")
+        .available
 }
 
 async fn find(port: &dyn Admission, request: &AdmittedOrder) -> Option<Reservation> {
@@ -125,7 +126,7 @@ async fn look(
     sale_id: SaleId,
     user_id: UserId,
 ) -> Option<(u32, Option<OrderId>)> {
-    let look = port.look(sale_id, user_id).await.expect("store")?;
+    let look = port.look(sale_id, user_id, None).await.expect("store")?;
     Some((look.available, look.already_bought))
 }
 

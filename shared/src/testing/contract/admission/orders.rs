@@ -40,7 +40,7 @@ async fn settling_marks_once(port: &dyn Admission) {
     let expected = AdmissionDecision::Again(Reservation { order: order.clone(), settled: true });
     assert_eq!(ask(port, &again).await, expected);
     port.settle(sale.sale_id, &[]).await.expect("store");
-    port.release(sale.sale_id, &[order.order_id]).await.expect("store");
+    port.release(sale.sale_id, &[order.order_id].map(ended)).await.expect("store");
     assert_held(port, sale.sale_id, 1, 0).await;
 }
 
@@ -63,24 +63,30 @@ async fn settling_adds_what_was_forgotten(port: &dyn Admission) {
         find(port, &traced).await,
         Some(Reservation { order: traced.clone(), settled: true })
     );
-    let bought =
-        port.look(sale.sale_id, traced.user_id).await.expect("store").expect("open").already_bought;
+    let bought = port
+        .look(sale.sale_id, traced.user_id, None)
+        .await
+        .expect("store")
+        .expect("open")
+        .already_bought;
     assert_eq!(bought, Some(traced.order_id));
     // Either remaining order keeps the user at the limit.
-    port.release(sale.sale_id, &[traced.order_id, kept.order_id]).await.expect("store");
+    port.release(sale.sale_id, &[traced.order_id, kept.order_id].map(ended)).await.expect("store");
     assert_held(port, sale.sale_id, 0, 1).await;
     let third = claim(&sale, kept.user_id);
     assert_eq!(
         ask(port, &third).await,
         AdmissionDecision::AlreadyBought { order_id: second.order_id }
     );
-    port.release(sale.sale_id, &[second.order_id]).await.expect("store");
+    port.release(sale.sale_id, &[second.order_id].map(ended)).await.expect("store");
     assert!(matches!(ask(port, &third).await, AdmissionDecision::Reserved(_)));
     // Two forgotten orders of one user in one call.
     let user = user_id();
     let pair = [request(&sale, user), request(&sale, user)];
     port.settle(sale.sale_id, &pair).await.expect("store");
-    port.release(sale.sale_id, &[third.order_id, pair[1].order_id]).await.expect("store");
+    port.release(sale.sale_id, &[third.order_id, pair[1].order_id].map(ended))
+        .await
+        .expect("store");
     assert_eq!(
         ask(port, &claim(&sale, user)).await,
         AdmissionDecision::AlreadyBought { order_id: pair[0].order_id }
@@ -106,7 +112,9 @@ async fn releasing_gives_a_unit_back_once(port: &dyn Admission) {
     let (one, two) = (take(port, &sale).await, take(port, &sale).await);
     port.settle(sale.sale_id, std::slice::from_ref(&two)).await.expect("store");
     for _ in 0..2 {
-        port.release(sale.sale_id, &[one.order_id, one.order_id, order_id()]).await.expect("store");
+        port.release(sale.sale_id, &[one.order_id, one.order_id, order_id()].map(ended))
+            .await
+            .expect("store");
         assert_held(port, sale.sale_id, 0, 1).await;
         assert_eq!(available(port, &sale).await, 1);
     }
@@ -118,7 +126,7 @@ async fn releasing_gives_a_unit_back_once(port: &dyn Admission) {
         "its user may buy again"
     );
     assert_eq!(ask(port, &claim(&sale, user_id())).await, AdmissionDecision::SoldOut);
-    port.release(sale.sale_id, &[two.order_id]).await.expect("store");
+    port.release(sale.sale_id, &[two.order_id].map(ended)).await.expect("store");
     assert_held(port, sale.sale_id, 1, 0).await;
 }
 
@@ -127,7 +135,7 @@ async fn what_has_ended_does_not_come_back(port: &dyn Admission) {
     let [before_load, held, settled, unknown] = std::array::from_fn(|_| request(&sale, user_id()));
     // Even a store that has lost the sale remembers it; otherwise a rebuild could restore the
     // order.
-    port.release(sale.sale_id, &[before_load.order_id]).await.expect("store");
+    port.release(sale.sale_id, &[before_load.order_id].map(ended)).await.expect("store");
     assert_eq!(port.state(sale.sale_id).await.expect("store"), AdmissionState::Missing);
     open(port, &sale).await;
     let as_claim =
@@ -135,7 +143,9 @@ async fn what_has_ended_does_not_come_back(port: &dyn Admission) {
     assert!(matches!(ask(port, &as_claim(&held)).await, AdmissionDecision::Reserved(_)));
     port.settle(sale.sale_id, std::slice::from_ref(&settled)).await.expect("store");
     let all = [before_load, held, settled, unknown];
-    port.release(sale.sale_id, &all.each_ref().map(|order| order.order_id)).await.expect("store");
+    port.release(sale.sale_id, &all.each_ref().map(|order| ended(order.order_id)))
+        .await
+        .expect("store");
     let gone = async || {
         for order in &all {
             assert_eq!(ask(port, &as_claim(order)).await, AdmissionDecision::Ended);
@@ -152,10 +162,10 @@ async fn a_rebuild_does_not_bring_back_what_has_ended(port: &dyn Admission) {
     let sale = sale(5);
     let [before, during, other] = std::array::from_fn(|_| request(&sale, user_id()));
     let all = [before.clone(), during.clone(), other.clone()];
-    port.release(sale.sale_id, &[before.order_id]).await.expect("store");
+    port.release(sale.sale_id, &[before.order_id].map(ended)).await.expect("store");
     assert!(port.begin_rebuild(&sale.terms(), 1, START).await.expect("store"));
     assert!(port.restore(sale.sale_id, 1, std::slice::from_ref(&during)).await.expect("store"));
-    port.release(sale.sale_id, &[during.order_id]).await.expect("store");
+    port.release(sale.sale_id, &[during.order_id].map(ended)).await.expect("store");
     // Neither does the rebuild that takes over.
     assert!(port.begin_rebuild(&sale.terms(), 2, at(1)).await.expect("store"));
     assert!(port.restore(sale.sale_id, 2, &all).await.expect("store"));
@@ -210,7 +220,7 @@ async fn overdue_orders_are_handed_out_once_per_period(port: &dyn Admission) {
         Some(Reservation { order: at_10.clone(), settled: false })
     );
     port.settle(sale.sale_id, std::slice::from_ref(&at_10)).await.expect("store");
-    port.release(sale.sale_id, &[at_30.order_id]).await.expect("store");
+    port.release(sale.sale_id, &[at_30.order_id].map(ended)).await.expect("store");
     assert_held(port, sale.sale_id, 2, 2).await;
     assert_eq!(overdue(200, 300, 9).await, [at_50, at_40]);
 }
@@ -227,7 +237,7 @@ async fn many_are_found_at_once(port: &dyn Admission) {
     settled.push(traced);
     port.settle(sale.sale_id, &settled).await.expect("store");
     let gone = settled.remove(0);
-    port.release(sale.sale_id, &[gone.order_id]).await.expect("store");
+    port.release(sale.sale_id, &[gone.order_id].map(ended)).await.expect("store");
     let mut asked: Vec<OrderId> = settled.iter().map(|request| request.order_id).collect();
     // Some ids are missing in the store, and one appears twice.
     asked.extend([waiting.order_id, gone.order_id, order_id(), waiting.order_id]);
@@ -261,7 +271,7 @@ async fn paging_sees_everything(port: &dyn Admission) {
         if let Some(some) = leaving.next() {
             port.release(
                 sale.sale_id,
-                &some.iter().map(|order| order.order_id).collect::<Vec<_>>(),
+                &some.iter().map(|order| ended(order.order_id)).collect::<Vec<_>>(),
             )
             .await
             .expect("store");
@@ -286,7 +296,7 @@ async fn batches_may_be_long(port: &dyn Admission) {
     assert_eq!(available(port, &sale).await, 9_000 - 4_321);
     port.release(
         sale.sale_id,
-        &orders[..4_198].iter().map(|order| order.order_id).collect::<Vec<_>>(),
+        &orders[..4_198].iter().map(|order| ended(order.order_id)).collect::<Vec<_>>(),
     )
     .await
     .expect("store");

@@ -1,6 +1,7 @@
 //! The rebuild: the sale is closed while it runs, and its epoch fences off older rebuilds.
 
 use super::*;
+use crate::testing;
 
 /// The protocol of a rebuild, and concurrent rebuilders.
 pub async fn suite(port: &Arc<dyn Admission>) {
@@ -50,7 +51,7 @@ async fn a_rebuild_closes_and_opens(port: &dyn Admission) {
     assert!(!port.restore(sale.sale_id, 4, &[]).await.expect("store"));
     assert_held(port, sale.sale_id, 0, 1).await;
     assert_eq!(look(port, sale.sale_id, order.user_id).await, Some((2, Some(order.order_id))));
-    let seen = port.look(sale.sale_id, user_id()).await.expect("store").expect("open");
+    let seen = port.look(sale.sale_id, user_id(), None).await.expect("store").expect("open");
     assert_eq!(seen.epoch, 4, "a rebuilt store shows that it counts anew");
     assert!(!port.begin_rebuild(&sale.terms(), 4, at(11)).await.expect("store"));
     assert_eq!(available(port, &sale).await, 2, "a refused rebuild closes nothing");
@@ -93,12 +94,12 @@ async fn what_is_there_stays(port: &dyn Admission) {
             .expect("store")
     );
     port.settle(sale.sale_id, std::slice::from_ref(&settled)).await.expect("store");
-    port.release(sale.sale_id, &[ended.order_id]).await.expect("store");
+    port.release(sale.sale_id, &[ended.order_id].map(testing::ended)).await.expect("store");
     assert!(port.begin_rebuild(&sale.terms(), 2, at(1)).await.expect("store"));
     assert_eq!(read_all(port, sale.sale_id, 2).await.len(), 3);
     // During the rebuild, a released order is removed and a settled order is settled.
     let late = request(&sale, user_id());
-    port.release(sale.sale_id, &[late.order_id]).await.expect("store");
+    port.release(sale.sale_id, &[late.order_id].map(testing::ended)).await.expect("store");
     let forgotten = request(&sale, user_id());
     let active = [restored.clone(), late.clone(), forgotten.clone()];
     assert!(port.restore(sale.sale_id, 2, &active).await.expect("store"));

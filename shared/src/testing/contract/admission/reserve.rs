@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::Currency;
+use crate::testing;
 
 /// Reserving, looking and finding, with one caller at a time.
 pub async fn suite(port: &Arc<dyn Admission>) {
@@ -79,7 +80,7 @@ async fn an_expired_ticket_finds_only_what_it_got(port: &dyn Admission) {
     assert!(matches!(ask(port, &expired).await, AdmissionDecision::Again(_)));
     let after_the_sale = Claim { now: sale.ends_at.plus_ms(1), ..expired.clone() };
     assert!(matches!(ask(port, &after_the_sale).await, AdmissionDecision::Again(_)));
-    port.release(sale.sale_id, &[lives.order_id]).await.expect("store");
+    port.release(sale.sale_id, &[lives.order_id].map(testing::ended)).await.expect("store");
     assert_eq!(ask(port, &expired).await, AdmissionDecision::Ended);
 }
 
@@ -97,7 +98,7 @@ async fn the_limit_holds_per_user(port: &dyn Admission) {
         panic!("the limit is reached");
     };
     assert!(mine.contains(&order_id));
-    let seen = port.look(sale.sale_id, user).await.expect("store").expect("open");
+    let seen = port.look(sale.sale_id, user, None).await.expect("store").expect("open");
     assert_eq!(seen.available, 8);
     assert!(seen.already_bought.is_some_and(|id| mine.contains(&id)));
     assert_eq!(
@@ -108,9 +109,9 @@ async fn the_limit_holds_per_user(port: &dyn Admission) {
     // A settled order counts too, and releasing either order makes room.
     port.settle(sale.sale_id, &[admitted(&sale, &two)]).await.expect("store");
     assert!(matches!(ask(port, &three).await, AdmissionDecision::AlreadyBought { .. }));
-    port.release(sale.sale_id, &[one.order_id]).await.expect("store");
+    port.release(sale.sale_id, &[one.order_id].map(testing::ended)).await.expect("store");
     assert!(matches!(ask(port, &three).await, AdmissionDecision::Reserved(_)));
-    port.release(sale.sale_id, &[two.order_id]).await.expect("store");
+    port.release(sale.sale_id, &[two.order_id].map(testing::ended)).await.expect("store");
     assert!(matches!(ask(port, &claim(&sale, user)).await, AdmissionDecision::Reserved(_)));
     assert!(matches!(
         ask(port, &claim(&sale, user)).await,
@@ -122,8 +123,9 @@ async fn the_limit_holds_per_user(port: &dyn Admission) {
 /// held is the same.
 async fn every_unit_that_is_given_is_counted(port: &dyn Admission) {
     let sale = opened(port, 1).await;
-    let admissions =
-        async || port.look(sale.sale_id, user_id()).await.expect("store").expect("open").admissions;
+    let admissions = async || {
+        port.look(sale.sale_id, user_id(), None).await.expect("store").expect("open").admissions
+    };
     let mut last = admissions().await;
     let mut grown = async || {
         let before = std::mem::replace(&mut last, admissions().await);
@@ -136,14 +138,14 @@ async fn every_unit_that_is_given_is_counted(port: &dyn Admission) {
     assert_eq!(ask(port, &claim(&sale, user_id())).await, AdmissionDecision::SoldOut);
     port.settle(sale.sale_id, &[admitted(&sale, &first)]).await.expect("store");
     assert!(!grown().await, "no new admission");
-    port.release(sale.sale_id, &[first.order_id]).await.expect("store");
+    port.release(sale.sale_id, &[first.order_id].map(testing::ended)).await.expect("store");
     assert!(!grown().await, "given back");
     let forgotten = request(&sale, user_id());
     for _ in 0..2 {
         port.settle(sale.sale_id, std::slice::from_ref(&forgotten)).await.expect("store");
     }
     assert!(grown().await, "added because the ledger has it");
-    port.release(sale.sale_id, &[forgotten.order_id]).await.expect("store");
+    port.release(sale.sale_id, &[forgotten.order_id].map(testing::ended)).await.expect("store");
     take(port, &sale).await;
     assert!(grown().await, "sold again");
 }
@@ -169,7 +171,9 @@ async fn the_limit_may_change_while_units_are_held(port: &dyn Admission) {
     let newest = claim(&sale, user);
     // With the limit at 1, each of the three orders counts, whichever are released.
     for given_back in [&claims[0], &claims[1]] {
-        port.release(sale.sale_id, &[given_back.order_id]).await.expect("store");
+        port.release(sale.sale_id, &[given_back.order_id].map(testing::ended))
+            .await
+            .expect("store");
         assert!(matches!(ask(port, &newest).await, AdmissionDecision::AlreadyBought { .. }));
     }
     assert_eq!(look(port, sale.sale_id, user).await, Some((9, Some(claims[2].order_id))));
@@ -198,7 +202,7 @@ async fn stock_runs_out_and_may_change(port: &dyn Admission) {
     assert!(port.set_terms(&next_terms(&mut sale, |sale| sale.stock = 1)).await.expect("store"));
     assert_eq!(available(port, &sale).await, 0);
     assert_held(port, sale.sale_id, 2, 0).await;
-    port.release(sale.sale_id, &[mine.order_id]).await.expect("store");
+    port.release(sale.sale_id, &[mine.order_id].map(testing::ended)).await.expect("store");
     assert_eq!(available(port, &sale).await, 0);
     assert_eq!(ask(&sale).await, AdmissionDecision::SoldOut);
     assert!(port.set_terms(&next_terms(&mut sale, |sale| sale.stock = 3)).await.expect("store"));
@@ -278,7 +282,7 @@ async fn answers_come_in_their_order(port: &dyn Admission) {
     let (winner, ended) = (request(&closed, user_id()), order_id());
     assert!(port.begin_rebuild(&closed.terms(), 1, START).await.expect("store"));
     assert!(port.restore(closed.sale_id, 1, std::slice::from_ref(&winner)).await.expect("store"));
-    port.release(closed.sale_id, &[ended]).await.expect("store");
+    port.release(closed.sale_id, &[ended].map(testing::ended)).await.expect("store");
     let worst = Claim {
         ticket_expired: true,
         now: closed.starts_at.minus_ms(1),

@@ -47,6 +47,10 @@ pub async fn forbidden(ledger: &Ledger) -> Forbidden {
             format!("UPDATE sales SET per_user_limit = 0 WHERE sale_id = '{sale_id}'"),
         ),
         (
+            "sets the limit per network to zero",
+            format!("UPDATE sales SET units_per_prefix = 0 WHERE sale_id = '{sale_id}'"),
+        ),
+        (
             "makes the price negative",
             format!("UPDATE sales SET price = -1 WHERE sale_id = '{sale_id}'"),
         ),

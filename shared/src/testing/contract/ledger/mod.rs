@@ -28,7 +28,9 @@ pub use challenge_level::challenge_level;
 pub use draws::{draw_beacon, draw_entries, draw_entry_races, draw_invitations};
 pub use forbidden::forbidden;
 pub use keys::signing_keys;
-pub use orders::{cancellation, expiry, expiry_by_sale, payment, stock_return, tally};
+pub use orders::{
+    attempts, cancellation, expiry, expiry_by_sale, network_limit, payment, stock_return, tally,
+};
 pub use paging::paging;
 pub use races::{ending_races, record_rate, recording_races};
 pub use recording::recording;

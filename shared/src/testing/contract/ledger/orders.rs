@@ -2,7 +2,10 @@
 
 use super::{Ledger, done, reasons, refused};
 use crate::{
-    domain::{AdmittedOrder, Order, OrderId, OrderStatus, RejectReason, SaleTally, Transition},
+    domain::{
+        ActionKind, AddressPrefix, AdmittedOrder, Order, OrderId, OrderStatus, RejectReason, Sale,
+        SaleChange, SaleChanged, SaleTally, Transition,
+    },
     testing::{self, START},
 };
 
@@ -390,6 +393,107 @@ pub async fn stock_return(ledger: &Ledger) {
     );
 }
 
+/// `given_up`: what counts as an attempt of a user.
+pub async fn attempts(ledger: &Ledger) {
+    let orders = &ledger.orders;
+    let sale = ledger.new_sale(9, 1).await;
+    let mut given_up = Vec::new();
+    for _ in 0..3 {
+        let order = ledger.confirmed(&sale).await;
+        let cancelled = orders.cancel(order.order_id, order.user_id, None, START).await;
+        given_up.push(done(cancelled));
+    }
+    let queued = testing::request(&sale, testing::user_id());
+    let cancelled = orders.cancel(queued.order_id, queued.user_id, Some(&queued), START).await;
+    given_up.push(done(cancelled));
+    // Neither what an administrator cancelled or the ledger rejected, nor what is active.
+    let by_admin = ledger.confirmed(&sale).await;
+    let action = testing::action(ActionKind::OrderCancelled);
+    let cancelled = ledger.admin.cancel(by_admin.order_id, None, "a bot", &action, START).await;
+    assert!(!done(cancelled).given_up());
+    let paid = ledger.confirmed(&sale).await;
+    done(orders.pay(paid.order_id, paid.user_id, START).await);
+    let second = ledger.record(&[testing::request(&sale, paid.user_id)]).await;
+    assert_eq!(second[0].order.reason, Some(RejectReason::AlreadyBought));
+    // Last, because whatever else is confirmed is due too.
+    let due = testing::request(&sale, testing::user_id());
+    orders.record(std::slice::from_ref(&due), START, 3).await.unwrap();
+    orders.expire_due_of(sale.sale_id, START.plus_ms(3), 100).await.unwrap();
+    given_up.push(ledger.get(due.order_id).await);
+    assert_eq!(given_up[4].status, OrderStatus::Expired);
+    given_up.sort_by_key(|order| order.order_id);
+    for limit in [1, 2, 5, 100] {
+        let mut seen: Vec<Order> = Vec::new();
+        loop {
+            let after = seen.last().map(|order| order.order_id);
+            let page = orders.given_up(sale.sale_id, after, limit).await.unwrap();
+            assert!(page.len() <= limit as usize && seen.len() <= 5);
+            if page.is_empty() {
+                break;
+            }
+            seen.extend(page);
+        }
+        assert_eq!(seen, given_up, "by id upwards");
+        assert!(seen.iter().all(Order::given_up));
+    }
+    assert_eq!(orders.given_up(testing::sale_id(), None, 10).await.unwrap(), []);
+}
+
+/// What the ledger has of a limit per network: the sale's, the orders' networks, and those above
+/// the limit.
+pub async fn network_limit(ledger: &Ledger) {
+    let orders = &ledger.orders;
+    let limited = Sale { units_per_prefix: Some(2), per_user_limit: 9, ..testing::sale(9) };
+    ledger.sales.create(&limited).await.unwrap();
+    assert_eq!(ledger.sales.get(limited.sale_id).await.unwrap().as_ref(), Some(&limited));
+    let open = ledger.new_sale(9, 9).await;
+    let user = testing::user_id();
+    let from = |sale: &Sale, address: Option<&str>| AdmittedOrder {
+        address_prefix: address.map(testing::network),
+        ..testing::request(sale, user)
+    };
+    for sale in [&limited, &open] {
+        let mut requests = vec![from(sale, Some("192.0.3.1")), from(sale, Some("2001:db8::1"))];
+        requests.extend((0..3).map(|_| from(sale, None)));
+        requests.extend((0..2).map(|_| from(sale, Some("192.0.2.1"))));
+        ledger.record(&requests).await;
+        let active = orders.active(sale.sale_id, None, 100).await.unwrap();
+        assert_eq!(active.len(), requests.len());
+        for row in active {
+            let request =
+                requests.iter().find(|request| request.order_id == row.order.order_id).unwrap();
+            assert_eq!(row.origin.address_prefix, request.address_prefix);
+        }
+        let none = Vec::<AddressPrefix>::new();
+        assert_eq!(orders.tally(sale.sale_id).await.unwrap().networks_over_limit, none);
+        // One that has ended does not count, one more active order does.
+        let [gone, late] = [(); 2].map(|()| from(sale, Some("192.0.2.9")));
+        ledger.record(std::slice::from_ref(&gone)).await;
+        done(orders.cancel(gone.order_id, user, None, START).await);
+        assert_eq!(orders.tally(sale.sale_id).await.unwrap().networks_over_limit, none);
+        ledger.record(std::slice::from_ref(&late)).await;
+    }
+    let above = async |sale: &Sale| orders.tally(sale.sale_id).await.unwrap().networks_over_limit;
+    assert_eq!(above(&limited).await, [testing::network("192.0.2.1")]);
+    assert_eq!(above(&open).await, []);
+    // The limit may have been lower or absent when they were placed.
+    for sale in [&limited, &open] {
+        let change = SaleChange { units_per_prefix: Some(1), ..SaleChange::default() };
+        let action = testing::action(ActionKind::SaleChanged);
+        let changed = ledger.sales.change(sale.sale_id, &change, &action).await.unwrap();
+        assert!(matches!(changed, SaleChanged::Changed(sale) if sale.units_per_prefix == Some(1)));
+        assert_eq!(above(sale).await, []);
+    }
+    for limit in [0, Sale::UNITS_PER_PREFIX_MAX + 1] {
+        let change = SaleChange { units_per_prefix: Some(limit), ..SaleChange::default() };
+        let action = testing::action(ActionKind::SaleChanged);
+        let changed = ledger.sales.change(open.sale_id, &change, &action).await.unwrap();
+        assert!(
+            matches!(changed, SaleChanged::Refused(error) if error.field == "units_per_prefix")
+        );
+    }
+}
+
 /// `tally` and `get_many`.
 pub async fn tally(ledger: &Ledger) {
     let orders = &ledger.orders;
@@ -408,7 +512,7 @@ pub async fn tally(ledger: &Ledger) {
     };
     let by_status =
         words(&[("cancelled", 1), ("confirmed", 4), ("expired", 1), ("paid", 1), ("rejected", 1)]);
-    let expected = SaleTally { active: 5, users_over_limit: Vec::new(), by_status };
+    let expected = SaleTally { active: 5, by_status, ..SaleTally::default() };
     assert_eq!(orders.tally(sale.sale_id).await.unwrap(), expected);
 
     assert_eq!(orders.get_many(&[]).await.unwrap(), []);

@@ -58,7 +58,7 @@ pub async fn paging(ledger: &Ledger) {
             if page.is_empty() {
                 break;
             }
-            seen.extend(page);
+            seen.extend(page.into_iter().map(|row| row.order));
         }
         assert_eq!(seen, active, "confirmed and paid, by id upwards");
     }

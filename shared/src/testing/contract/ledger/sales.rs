@@ -126,6 +126,7 @@ async fn changes(ledger: &Ledger) {
 
     let all = SaleChange {
         eligible_registered_before: Some(START.minus_ms(9)),
+        units_per_prefix: Some(4),
         title: Some("T".to_owned()),
         description: Some("D".to_owned()),
         image_url: Some("/i".to_owned()),
@@ -147,6 +148,7 @@ async fn changes(ledger: &Ledger) {
         starts_at: START.plus_ms(1),
         ends_at: START.plus_ms(2),
         eligible_registered_before: Some(START.minus_ms(9)),
+        units_per_prefix: Some(4),
         version: sale.version + 2,
         ..sale.clone()
     };
