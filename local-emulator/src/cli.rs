@@ -230,6 +230,10 @@ pub enum SalesCommand {
         /// Only users who registered before this may take part, RFC 3339
         #[arg(long, value_name = "TIME")]
         eligible_registered_before: Option<flashsale::domain::Timestamp>,
+        /// Active orders that may be placed from one network (IPv4 /24, IPv6 /48) [default: any
+        /// number]
+        #[arg(long, value_name = "UNITS")]
+        units_per_prefix: Option<u32>,
     },
     /// Write the entries of a sale by draw as CSV: `user_id,arrival,invited_as`
     ExportEntries {

@@ -80,11 +80,12 @@ function creation(created) {
   const currency = field("currency", t("console.field-currency"), { value: "USD", maxlength: 3, required: true });
   const stock = field("stock", t("console.field-stock"), { type: "number", min: 1, step: 1, required: true });
   const limit = field("per_user_limit", t("console.field-limit"), { type: "number", min: 1, step: 1, value: 1, required: true });
+  const ofNetwork = field("units_per_prefix", t("console.field-network-limit"), { type: "number", min: 1, max: 1_000_000, step: 1 }, { hint: t("console.field-network-limit-hint") });
   const starts = field("starts_at", t("console.field-starts"), { type: "datetime-local", step: 1, required: true, value: localInput(now() + 60_000) });
   const ends = field("ends_at", t("console.field-ends"), { type: "datetime-local", step: 1, required: true, value: localInput(now() + 3_660_000) });
   const whole = (input) => (input.control.value === "" ? null : Number(input.control.value));
   const time = (input) => (input.control.value === "" ? null : new Date(input.control.value).toISOString());
-  const common = { title, price, currency, stock, per_user_limit: limit, starts_at: starts, ends_at: ends };
+  const common = { title, price, currency, stock, per_user_limit: limit, units_per_prefix: ofNetwork, starts_at: starts, ends_at: ends };
   const draw = drawFields(localInput(now()), time);
   const fields = { ...common, ...draw.fields };
 
@@ -108,6 +109,7 @@ function creation(created) {
         currency: currency.control.value.toUpperCase(),
         stock: whole(stock),
         per_user_limit: whole(limit),
+        units_per_prefix: whole(ofNetwork),
         starts_at: time(starts),
         ends_at: time(ends),
         ...draw.read(),

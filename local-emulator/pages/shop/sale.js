@@ -284,7 +284,7 @@ try {
         trouble,
         draw?.background,
         el("p", { class: "description" }, sale.description),
-        el("p", { class: "small" }, t("sale.from-to", { from: date(sale.starts_at), to: date(sale.ends_at) }), " ", t("sale.limit", { limit: number(sale.per_user_limit) })),
+        el("p", { class: "small" }, t("sale.from-to", { from: date(sale.starts_at), to: date(sale.ends_at) }), " ", t("sale.limit", { limit: number(sale.per_user_limit) }), sale.units_per_prefix ? ` ${t("sale.network-limit", { limit: number(sale.units_per_prefix) })}` : ""),
       ),
     ),
   );

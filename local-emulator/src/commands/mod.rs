@@ -110,6 +110,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             entries_open_in,
             invite_seconds,
             eligible_registered_before,
+            units_per_prefix,
         }) => {
             let wanted = sales::Wanted {
                 title: title.clone(),
@@ -123,6 +124,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 entries_open_in_ms: *entries_open_in,
                 invite_seconds: *invite_seconds,
                 eligible_registered_before: *eligible_registered_before,
+                units_per_prefix: *units_per_prefix,
             };
             sales::create(&backend.app, wanted).await
         }

@@ -25,6 +25,7 @@ pub struct Wanted<'a> {
     pub entries_open_in_ms: u64,
     pub invite_seconds: Option<u32>,
     pub eligible_registered_before: Option<Timestamp>,
+    pub units_per_prefix: Option<u32>,
 }
 
 /// Makes a sale and prints it as one JSON object.
@@ -38,6 +39,7 @@ pub async fn create(app: &App, wanted: Wanted<'_>) -> anyhow::Result<ExitCode> {
         entries_open_at: wanted.by_draw.then(|| now.plus_ms(wanted.entries_open_in_ms)),
         invite_seconds: wanted.invite_seconds,
         eligible_registered_before: wanted.eligible_registered_before,
+        units_per_prefix: wanted.units_per_prefix,
         ..NewSale::new(wanted.title, wanted.price, wanted.stock, window)
     };
     let sale = app.create_sale(new).await.map_err(|problem| refused(&problem))?;
