@@ -9,6 +9,7 @@ NO_LIMITS = {f"LIMITS__{name.upper()}__{key}": value for name in RATES for key, 
     "LIMITS__NETWORK_TIMES": "1000",
     "ABUSE__REFUSALS_MAX": "1000000",
     "ABUSE__ADDRESS_REFUSALS_MAX": "0",
+    "ORDERS__ATTEMPTS_MAX": "0",
 }
 
 
@@ -45,6 +46,8 @@ class Scenario:
 EVERYTHING = {"captcha": True, "limits": True, "verification": True, "eligibility": True}
 # In a draw a cancelled unit goes to the next in line, so he keeps what he gets.
 DRAW = {"draw": True, "cancels": 0.0}
+# Few, because he has addresses in four networks only; all shoppers of a carrier share one.
+PER_NETWORK = {"sale": {"units_per_prefix": 10}}
 
 SCENARIOS = (
     Scenario("first-come", "none"),
@@ -54,6 +57,7 @@ SCENARIOS = (
     Scenario("first-come-verification", "verified phones", verification=True),
     Scenario("first-come-accounts", "verified phones, eligibility", verification=True, eligibility=True),
     Scenario("first-come-all", "all of these", **EVERYTHING),
+    Scenario("first-come-network", "ten units per network", **PER_NETWORK),
     Scenario("draw", "none", **DRAW),
     Scenario("draw-rebuy", "none; he cancels and rebuys", draw=True),
     Scenario("draw-captcha", "captcha", captcha=True, **DRAW),
@@ -62,6 +66,7 @@ SCENARIOS = (
     Scenario("draw-verification", "verified phones", verification=True, **DRAW),
     Scenario("draw-accounts", "verified phones, eligibility", verification=True, eligibility=True, **DRAW),
     Scenario("draw-all", "all of these", **EVERYTHING, **DRAW),
+    Scenario("draw-network", "ten units per network", **PER_NETWORK, **DRAW),
 )
 
 
