@@ -158,6 +158,14 @@ async fn a_network_gets_no_more_than_the_sale_allows(port: &dyn Admission) {
     assert!(!network_sold_out(port, &sale, "192.0.2.9").await);
     take_from(port, &sale, "192.0.2.3").await;
     assert_eq!(ask(port, &claim_from(&sale, "192.0.2.4")).await, AdmissionDecision::NetworkSoldOut);
+    // Also the last unit that a network holds comes back.
+    let sale = opened_with(port, 9, 1).await;
+    for _ in 0..3 {
+        let only = take_from(port, &sale, "192.0.2.1").await;
+        assert!(network_sold_out(port, &sale, "192.0.2.9").await);
+        port.release(sale.sale_id, &[ended(only.order_id)]).await.expect("store");
+    }
+    assert!(!network_sold_out(port, &sale, "192.0.2.9").await);
 }
 
 /// Whatever happens to an order, and however often, its network has its unit once or not at all.
