@@ -442,10 +442,7 @@ async fn operators_console(place: Place) {
     assert_eq!((tickets, late, orders), (1, 1, 1));
     assert_eq!((&sold["queue_waiting"], &sold["queue_parked"]), (&json!(0), &json!(0)));
     assert_eq!(sold["refusals"]["reasons"], json!({ "already-bought": 1 }));
-    assert_eq!(
-        sold["refusals"]["networks"],
-        json!([{ "network": "127.0.0.0/24", "refused": 1 }])
-    );
+    assert_eq!(sold["refusals"]["networks"], json!([{ "network": "127.0.0.0/24", "refused": 1 }]));
 
     // The books of a sale.
     let books = client
