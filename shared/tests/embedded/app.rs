@@ -37,7 +37,7 @@ impl Shop {
         Self::open_in(TempDir::new(), clock, settings, |ports| {
             // As with servers: other processes may be running, and the admission store may lose its
             // data while this process runs.
-            ports.queue = Arc::new(SharedQueue(Arc::clone(&ports.queue)));
+            ports.queue = Arc::new(SharedQueue::new(Arc::clone(&ports.queue)));
             change(ports);
         })
         .await

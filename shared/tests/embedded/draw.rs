@@ -1,6 +1,9 @@
 //! A sale by draw, from entries to the result.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use flashsale::{
     adapters::memory::MemoryAdmission,
@@ -11,6 +14,8 @@ use flashsale::{
     problem::Problem,
     testing::Shop,
 };
+
+use crate::spies::SharedQueue;
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -178,6 +183,27 @@ async fn long_after_the_end_everybody_still_learns_what_became_of_the_entry() {
         let view = shop.app.entry_state(who, sale, token).await.unwrap();
         assert_eq!(view.state, seen[&who.session.user_id].state, "with its entry: {token:?}");
     }
+}
+
+#[tokio::test]
+async fn an_entry_that_was_not_durable_is_repeated_without_another_captcha() {
+    let mut queue = None;
+    let shop = Shop::open_with(&[], |ports| {
+        let shared = Arc::new(SharedQueue::new(Arc::clone(&ports.queue)));
+        queue = Some(Arc::clone(&shared));
+        ports.queue = shared;
+    })
+    .await;
+    let (queue, sale) = (queue.unwrap(), shop.draw(1, |_| {}).await);
+    let [who, other] = &shop.shoppers(2).await[..] else { panic!("two were asked for") };
+    let answer = shop.purchase_captcha(who, sale).await;
+    queue.refuses_entries.store(true, Ordering::Relaxed);
+    let refused = shop.app.enter_draw(who, sale, Some(answer.clone())).await.unwrap_err();
+    assert!(matches!(refused, Problem::NotDurableYet { .. }), "{refused:?}");
+    queue.refuses_entries.store(false, Ordering::Relaxed);
+    shop.app.enter_draw(who, sale, Some(answer.clone())).await.unwrap();
+    let refused = shop.app.enter_draw(other, sale, Some(answer)).await.unwrap_err();
+    assert!(matches!(refused, Problem::CaptchaGone), "another user: {refused:?}");
 }
 
 #[tokio::test]

@@ -50,32 +50,45 @@ impl Count {
 }
 
 /// A queue to which other processes may publish too, as to RabbitMQ.
-pub struct SharedQueue(pub Arc<dyn OrderQueue>);
+pub struct SharedQueue {
+    queue: Arc<dyn OrderQueue>,
+    /// Whether entries can't be published.
+    pub refuses_entries: AtomicBool,
+}
+
+impl SharedQueue {
+    pub fn new(queue: Arc<dyn OrderQueue>) -> Self {
+        Self { queue, refuses_entries: AtomicBool::new(false) }
+    }
+}
 
 #[async_trait]
 impl OrderQueue for SharedQueue {
     fn publishes_at_once(&self) -> usize {
-        self.0.publishes_at_once()
+        self.queue.publishes_at_once()
     }
 
     async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
-        self.0.publish(orders).await
+        self.queue.publish(orders).await
     }
 
     async fn publish_entries(&self, entries: &[Entry]) -> Stored<()> {
-        self.0.publish_entries(entries).await
+        if self.refuses_entries.load(Ordering::Relaxed) {
+            return Err(fault());
+        }
+        self.queue.publish_entries(entries).await
     }
 
     async fn park(&self, body: &[u8], reason: &str) -> Stored<()> {
-        self.0.park(body, reason).await
+        self.queue.park(body, reason).await
     }
 
     async fn depth(&self) -> Stored<QueueDepth> {
-        self.0.depth().await
+        self.queue.depth().await
     }
 
     async fn backlog(&self) -> Stored<QueueBacklog> {
-        self.0.backlog().await
+        self.queue.backlog().await
     }
 
     async fn inherited(&self) -> Stored<Option<u64>> {

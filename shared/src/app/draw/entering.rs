@@ -6,6 +6,7 @@ use tracing::Instrument as _;
 use crate::{
     api::EntryAccepted,
     app::{App, Caller, CaptchaAnswer, limits::RateLimit},
+    config::CaptchaMode,
     domain::{CacheEntry, CaptchaPurpose, Entry, SaleId, Timestamp, UserId},
     logging::OncePerSecond,
     metrics::{self, Outcomes},
@@ -19,6 +20,9 @@ const RETRY_MS: u64 = 1_000;
 /// How long the shared cache remembers an entry, so that a repeated request finds it although it may
 /// not be in the ledger yet.
 const REMEMBERED_MS: u64 = 600_000;
+/// How long a client may take to repeat an entry that could not be made durable, without another
+/// captcha.
+const PASSED_MS: u64 = 120_000;
 
 static ENTRIES: Outcomes = Outcomes::new(metrics::ENTRIES);
 
@@ -83,19 +87,23 @@ impl App {
         if let Some(entered_at) = self.known_entry(sale_id, who.user_id, now).await? {
             return self.accepted(sale_id, who.user_id, entered_at).await;
         }
-        // Last, because it uses the captcha up.
-        self.check_captcha(client, CaptchaPurpose::of(caller, sale_id), captcha).await?;
+        if !self.has_passed_captcha(sale_id, who.user_id).await? {
+            // Last, because it uses the captcha up.
+            self.check_captcha(client, CaptchaPurpose::of(caller, sale_id), captcha).await?;
+        }
         let entry = Entry { sale_id, user_id: who.user_id, entered_at: now };
         let step = tracing::info_span!(target: STEP, "entries.publish", otel.kind = "producer");
-        self.entry_publisher.publish(entry.clone()).instrument(step).await.map_err(|error| {
+        if let Err(error) = self.entry_publisher.publish(entry.clone()).instrument(step).await {
             static LINES: OncePerSecond = OncePerSecond::new();
             if let Some(left_out) = LINES.pass() {
                 tracing::warn!(%error, %sale_id, left_out, "an entry was not published");
             }
+            self.remember(passed_key(sale_id, who.user_id), "", PASSED_MS).await;
             // It may have been published. The repeated request is recorded once.
-            Problem::NotDurableYet { retry_after_ms: RETRY_MS }
-        })?;
-        self.remember_entry(&entry).await;
+            return Err(Problem::NotDurableYet { retry_after_ms: RETRY_MS });
+        }
+        let entered_ms = entry.entered_at.epoch_ms().to_string();
+        self.remember(entry_key(sale_id, who.user_id), &entered_ms, REMEMBERED_MS).await;
         self.accepted(sale_id, who.user_id, now).await
     }
 
@@ -122,13 +130,19 @@ impl App {
         }
     }
 
-    async fn remember_entry(&self, entry: &Entry) {
-        let remembered = CacheEntry {
-            key: entry_key(entry.sale_id, entry.user_id),
-            version: 1,
-            value: entry.entered_at.epoch_ms().to_string().into_bytes(),
-            ttl_ms: REMEMBERED_MS,
-        };
+    /// Whether the user's captcha was right in a request whose entry could not be made durable: the
+    /// client sends the same request again, and a captcha can be answered once only.
+    async fn has_passed_captcha(&self, sale_id: SaleId, user_id: UserId) -> Result<bool, Problem> {
+        if self.config.captcha == CaptchaMode::Off {
+            return Ok(false);
+        }
+        let key = passed_key(sale_id, user_id);
+        Ok(self.ports.cache.get(&key, self.now()).await?.is_some())
+    }
+
+    /// Puts a value into the shared cache. Nothing is lost without it.
+    async fn remember(&self, key: String, value: &str, ttl_ms: u64) {
+        let remembered = CacheEntry { key, version: 1, value: value.as_bytes().to_vec(), ttl_ms };
         if let Err(error) = self.ports.cache.put(&[remembered], self.now()).await {
             tracing::warn!(%error, "shared cache");
         }
@@ -154,6 +168,11 @@ impl App {
         let key = entry_key(sale_id, user_id);
         Ok(self.ports.cache.get(&key, self.now()).await?.is_some())
     }
+}
+
+/// Where the shared cache remembers that the user need not answer a captcha again.
+fn passed_key(sale_id: SaleId, user_id: UserId) -> String {
+    format!("entry-captcha:{sale_id}:{user_id}")
 }
 
 fn entry_key(sale_id: SaleId, user_id: UserId) -> String {
