@@ -21,7 +21,7 @@ import tickets
 from bench import Failed, Server, call, descendants, resident
 
 STOCK = 1_000
-CONNECTIONS, PIPELINED = 16, 32
+CONNECTIONS, PIPELINED = 128, 8
 # Users whose polls are measured.
 POLLERS = 20_000
 ROUNDS, SECONDS = 5, 3
