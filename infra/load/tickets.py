@@ -29,39 +29,44 @@ def tokens_of(path, count=None):
 
 def fetch(base, sale, tokens):
     """A ticket for each token, in the same order."""
+    return list(post(base, f"/api/sales/{sale}/tickets", tokens, "ticket", CONNECTIONS, PIPELINED))
+
+
+def post(base, path, tokens, field, connections, pipelined):
+    """Sends one POST for each token; yields this field of the answers, in the same order."""
     host = urllib.parse.urlparse(base).netloc
     name, port = host.rsplit(":", 1)
-    tickets = []
     with contextlib.ExitStack() as opened:
-        connections = [opened.enter_context(socket.create_connection((name, int(port)))) for _ in range(CONNECTIONS)]
-        for at in range(0, len(tokens), CONNECTIONS * PIPELINED):
+        streams = [opened.enter_context(socket.create_connection((name, int(port)))) for _ in range(connections)]
+        for at in range(0, len(tokens), connections * pipelined):
             shares = []
-            for number, connection in enumerate(connections):
-                share = tokens[at + number * PIPELINED : at + (number + 1) * PIPELINED]
+            for number, connection in enumerate(streams):
+                share = tokens[at + number * pipelined : at + (number + 1) * pipelined]
                 if share:
-                    connection.sendall(b"".join(request(host, sale, token) for token in share))
+                    connection.sendall(b"".join(request(host, path, token) for token in share))
                     shares.append((connection, len(share)))
             for connection, count in shares:
-                tickets.extend(answers(connection, count))
-    return tickets
+                yield from answers(connection, field, count)
 
 
-def request(host, sale, token):
-    return f"POST /api/sales/{sale}/tickets HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n\r\n".encode()
+def request(host, path, token):
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    ).encode()
 
 
-def answers(connection, count):
-    text = b""
-    while text.count(b'"expires_at"') < count:
+def answers(connection, field, count):
+    text, found = b"", re.compile(rb'"%s":"([^"]+)"' % field.encode())
+    while len(values := found.findall(text)) < count or not text.endswith(b"}"):
         more = connection.recv(1 << 18)
         text += more
         refused = re.search(rb"HTTP/1\.1 (?!201)\d{3}[^\r]*\r\n", text)
         if refused or not more:
-            raise SystemExit(f"no ticket: {text[refused.start() if refused else 0:][:600]!r}")
-    found = re.findall(rb'"ticket":"([^"]+)"', text)
-    if len(found) != count:
-        raise SystemExit(f"{len(found)} tickets in {count} answers")
-    return [ticket.decode() for ticket in found]
+            raise SystemExit(f"no {field}: {text[refused.start() if refused else 0:][:600]!r}")
+    if len(values) != count:
+        raise SystemExit(f"{len(values)} of {field} in {count} answers")
+    return [value.decode() for value in values]
 
 
 def main():
