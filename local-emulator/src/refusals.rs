@@ -135,6 +135,8 @@ impl<'r> LastMinute<'r> {
 
     /// Ends a second and sums up the last minute.
     pub fn tick(&mut self) -> Summary {
+        // The last watcher may have left just after this one came.
+        self.refusals.watched.store(true, Ordering::Relaxed);
         if self.seconds.len() == SECONDS {
             self.seconds.pop_front();
         }
@@ -200,6 +202,16 @@ mod tests {
         assert!(summary.reasons.is_empty() && summary.networks.is_empty());
         drop(minute);
         assert!(!refusals.are_watched());
+    }
+
+    #[test]
+    fn a_watcher_that_leaves_does_not_end_the_count_of_the_next() {
+        let refusals = Refusals::new();
+        let left = LastMinute::watch(&refusals);
+        let mut minute = LastMinute::watch(&refusals);
+        drop(left);
+        minute.tick();
+        assert!(refusals.are_watched());
     }
 
     #[test]
