@@ -2,6 +2,9 @@
 
 That release has more migrations (beside this file), its worker writes a column that this release does not know, and its
 messages have a field that this release does not know.
+
+    make.py TREE            changes TREE, and prints the version of the next release
+    make.py --check TREE    only says whether TREE still has the places to change
 """
 
 import pathlib
@@ -9,31 +12,39 @@ import re
 import shutil
 import sys
 
-TREE = pathlib.Path(sys.argv[1])
+TREE = pathlib.Path(sys.argv[-1])
 HERE = pathlib.Path(__file__).parent
 
 CHANGES = {
     "shared/src/adapters/sql/locking.rs": [
-        ("INSERT INTO orders ({ORDER_COLUMNS}, active_slot) VALUES", "INSERT INTO orders ({ORDER_COLUMNS}, active_slot, rehearsal_release) VALUES"),
-        ("Result<[Value; 12], Failure>", "Result<[Value; 13], Failure>"),
-        ("        (*slot).into(),\n    ])", '        (*slot).into(),\n        "next".into(),\n    ])'),
+        ("address_prefix, opened_at_ms) VALUES", "address_prefix, opened_at_ms, rehearsal_release) VALUES"),
+        ("Result<[Value; 15], Failure>", "Result<[Value; 16], Failure>"),
+        ("        origin.opened_at.into(),\n    ])", '        origin.opened_at.into(),\n        "next".into(),\n    ])'),
     ],
     "shared/src/adapters/rabbitmq/publish.rs": [
-        ("let body = serde_json::to_vec(&message).map_err(unavailable)?;",
-         'let mut body = serde_json::to_value(&message).map_err(unavailable)?;\n'
-         '        body["rehearsal"] = "next".into();\n'
-         '        let body = serde_json::to_vec(&body).map_err(unavailable)?;'),
+        ("    serde_json::to_vec(message).map_err(unavailable)",
+         '    let mut body = serde_json::to_value(message).map_err(unavailable)?;\n'
+         '    body["rehearsal"] = "next".into();\n'
+         '    serde_json::to_vec(&body).map_err(unavailable)'),
     ],
 }
 
 
+def changed(path, changes):
+    """The text of a file with its changes."""
+    text = (TREE / path).read_text()
+    for old, new in changes:
+        if text.count(old) != 1:
+            sys.exit(f"infra/deploy/next/make.py: {path} has changed, it has no longer one place with: {old}")
+        text = text.replace(old, new)
+    return text
+
+
 def main():
-    for path, changes in CHANGES.items():
-        text = (TREE / path).read_text()
-        for old, new in changes:
-            if text.count(old) != 1:
-                sys.exit(f"infra/deploy/next/make.py: {path} has changed, it has no longer one place with: {old}")
-            text = text.replace(old, new)
+    texts = {path: changed(path, changes) for path, changes in CHANGES.items()}
+    if sys.argv[1] == "--check":
+        return
+    for path, text in texts.items():
         (TREE / path).write_text(text)
     for database in ["mysql", "sqlite"]:
         for migration in (HERE / database).glob("*.sql"):

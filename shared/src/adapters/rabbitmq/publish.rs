@@ -9,6 +9,7 @@ use lapin::{
     options::{BasicPublishOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
+use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
@@ -48,18 +49,16 @@ impl OrderQueue for RabbitMq {
     async fn publish(&self, orders: &[AdmittedOrder]) -> Stored<()> {
         let Some(first) = orders.first() else { return Ok(()) };
         let message = QueueMessage { v: QueueMessage::VERSION, orders: orders.to_vec() };
-        let body = serde_json::to_vec(&message).map_err(unavailable)?;
         let properties = of_a_message().with_message_id(first.order_id.to_string().into());
-        self.send(self.inner.queue.clone(), body, properties).await
+        self.send(self.inner.queue.clone(), encoded(&message)?, properties).await
     }
 
     async fn publish_entries(&self, entries: &[Entry]) -> Stored<()> {
         let Some(first) = entries.first() else { return Ok(()) };
         let message = EntryMessage { v: EntryMessage::VERSION, entries: entries.to_vec() };
-        let body = serde_json::to_vec(&message).map_err(unavailable)?;
         let id = format!("{}/{}", first.sale_id, first.user_id);
         let properties = of_a_message().with_message_id(id.into());
-        self.send(self.inner.queue.clone(), body, properties).await
+        self.send(self.inner.queue.clone(), encoded(&message)?, properties).await
     }
 
     async fn park(&self, body: &[u8], reason: &str) -> Stored<()> {
@@ -92,6 +91,11 @@ impl OrderQueue for RabbitMq {
     async fn inherited(&self) -> Stored<Option<u64>> {
         Ok(None)
     }
+}
+
+/// The body of a message of orders or of entries.
+fn encoded(message: &impl Serialize) -> Stored<Vec<u8>> {
+    serde_json::to_vec(message).map_err(unavailable)
 }
 
 fn of_a_message() -> BasicProperties {
