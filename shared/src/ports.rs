@@ -237,7 +237,10 @@ pub trait OrderLedger: Send + Sync {
         after: Option<OrderId>,
         limit: u32,
     ) -> Stored<Vec<Order>>;
-    /// Computes a sale's totals from its rows by a scan of all its orders.
+    /// The number of a sale's orders by the name of their status, in ascending order of the name.
+    /// Counts row by row: 1 to 2 s for a million orders.
+    async fn count_by_status(&self, sale_id: SaleId) -> Stored<Vec<(String, u64)>>;
+    /// Computes a sale's totals from its rows, for audits: several scans of all its orders.
     async fn tally(&self, sale_id: SaleId) -> Stored<SaleTally>;
 }
 

@@ -236,7 +236,7 @@ impl App {
                 AdmissionState::Rebuilding { .. } => ("rebuilding", 0, 0, 0),
                 AdmissionState::Missing => ("missing", 0, 0, 0),
             };
-        let orders = self.ports.orders.tally(sale_id).await?.by_status.into_iter().collect();
+        let orders = self.order_counts(sale_id).await?.as_ref().clone();
         let QueueDepth { waiting, parked } = self.ports.queue.depth().await?;
         let draw = match &sale.draw {
             Some(_) => Some(self.draw_stats(sale_id).await?),

@@ -19,6 +19,7 @@ mod draw;
 mod fair_queue;
 mod limits;
 mod local_cache;
+mod order_counts;
 mod order_lookup;
 mod order_sharing;
 mod orders;
@@ -61,6 +62,7 @@ use challenge_level::LevelMemory;
 use clock_check::ClockMemory;
 use dead_letters::ParkedLately;
 use draw::DrawMemory;
+use order_counts::OrderCounts;
 use order_lookup::OrderMemory;
 use order_sharing::OrderSharing;
 use passwords::Passwords;
@@ -95,6 +97,7 @@ pub struct Inner {
     entry_publisher: Arc<Publisher<Entry>>,
     draws: Arc<DrawMemory>,
     order_memory: Arc<OrderMemory>,
+    order_counts: Arc<OrderCounts>,
     order_sharing: OrderSharing,
     parked_lately: Arc<ParkedLately>,
     sweep: Arc<SweepMemory>,
@@ -168,6 +171,7 @@ impl App {
             entry_publisher: Arc::new(entry_publisher),
             draws: Arc::new(draws),
             order_memory: Arc::new(OrderMemory::default()),
+            order_counts: Arc::new(OrderCounts::new()),
             order_sharing,
             parked_lately: Arc::new(parked_lately),
             sweep: Arc::new(sweep),

@@ -13,7 +13,7 @@ use flashsale::{
 };
 use sqlx::Executor as _;
 
-use super::ledger::raw;
+use super::{ledger::raw, sweeping::spied};
 
 /// Makes every statement of a kind on a table fail.
 async fn forbid(dir: &TempDir, what: &str) {
@@ -130,4 +130,28 @@ async fn messages_of_the_release_before_are_recorded() {
     assert_eq!(page.orders[0].order.status, OrderStatus::Confirmed);
     let signals = page.orders[0].signals();
     assert_eq!((signals.address_prefix, signals.order_after_ms), (None, Some(0)));
+}
+
+#[tokio::test]
+async fn orders_of_a_large_sale_are_not_counted_for_every_console() {
+    let (shop, orders) = spied(&[]).await;
+    let (sale, shoppers, admin) = (shop.sale(2).await, shop.shoppers(2).await, shop.admin().await);
+    let confirmed = async || {
+        let stats = shop.app.sale_stats(&admin, sale).await.unwrap();
+        (stats.orders.get("confirmed").copied().unwrap_or(0), orders.counted.calls())
+    };
+    let buy = async |who: usize| {
+        shop.buy(&shoppers[who], sale).await;
+        shop.work().await;
+    };
+    assert_eq!(confirmed().await, (0, 1));
+    buy(0).await;
+    assert_eq!(confirmed().await, (1, 1), "a quick count is made again");
+    orders.count_slowly(shop.clock.clone(), 100);
+    assert_eq!(confirmed().await, (1, 1));
+    buy(1).await;
+    shop.clock.advance_ms(1_999);
+    assert_eq!(confirmed().await, (1, 0), "a slow one is used for 20 times as long as it took");
+    shop.clock.advance_ms(1);
+    assert_eq!(confirmed().await, (2, 1));
 }

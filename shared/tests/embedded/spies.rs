@@ -19,6 +19,7 @@ use flashsale::{
         Unrecordable, UserId,
     },
     ports::{Admission, Cache, OrderLedger, OrderQueue, Sales, StoreError, Stored},
+    testing::ManualClock,
 };
 
 fn fault() -> StoreError {
@@ -302,12 +303,26 @@ pub struct SpiedOrders {
     pub got: Count,
     pub got_many: Count,
     pub active: Count,
+    pub counted: Count,
+    /// How far a count by status advances the clock.
+    slow_count: Mutex<Option<(Arc<ManualClock>, u64)>>,
 }
 
 impl SpiedOrders {
     pub fn new(inner: Arc<dyn OrderLedger>) -> Self {
-        let (got, got_many, active) = (Count::default(), Count::default(), Count::default());
-        Self { inner, unexpirable: Mutex::default(), got, got_many, active }
+        Self {
+            inner,
+            unexpirable: Mutex::default(),
+            got: Count::default(),
+            got_many: Count::default(),
+            active: Count::default(),
+            counted: Count::default(),
+            slow_count: Mutex::default(),
+        }
+    }
+
+    pub fn count_slowly(&self, clock: Arc<ManualClock>, ms: u64) {
+        *self.slow_count.lock().unwrap() = Some((clock, ms));
     }
 
     pub fn never_expire(&self, sale_id: SaleId) {
@@ -420,6 +435,15 @@ impl OrderLedger for SpiedOrders {
         limit: u32,
     ) -> Stored<Vec<Order>> {
         self.inner.given_up(sale_id, after, limit).await
+    }
+
+    async fn count_by_status(&self, sale_id: SaleId) -> Stored<Vec<(String, u64)>> {
+        self.counted.note(1);
+        let counts = self.inner.count_by_status(sale_id).await;
+        if let Some((clock, ms)) = &*self.slow_count.lock().unwrap() {
+            clock.advance_ms(*ms);
+        }
+        counts
     }
 
     async fn tally(&self, sale_id: SaleId) -> Stored<SaleTally> {

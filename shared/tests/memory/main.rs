@@ -233,6 +233,10 @@ impl OrderLedger for Made {
         unreachable!()
     }
 
+    async fn count_by_status(&self, _: SaleId) -> Stored<Vec<(String, u64)>> {
+        unreachable!()
+    }
+
     async fn tally(&self, _: SaleId) -> Stored<SaleTally> {
         Ok(SaleTally { active: u64::from(ORDERS) - 1, ..SaleTally::default() })
     }

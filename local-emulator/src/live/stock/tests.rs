@@ -95,6 +95,10 @@ impl OrderLedger for NoOrders {
         scanned()
     }
 
+    async fn count_by_status(&self, _: SaleId) -> Stored<Vec<(String, u64)>> {
+        scanned()
+    }
+
     async fn tally(&self, _: SaleId) -> Stored<SaleTally> {
         scanned()
     }

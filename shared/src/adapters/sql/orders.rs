@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 
 use super::{
-    AFTER_ALL_IDS, BEFORE_ALL_IDS, CHUNK, Failure, FromRow, Row, Statement, Store, Transaction,
-    Value, Work,
+    AFTER_ALL_IDS, BEFORE_ALL_IDS, CHUNK, Dialect, Failure, FromRow, Row, Statement, Store,
+    Transaction, Value, Work,
     recording::Record,
     rows::{ORDER_COLUMNS, REPORT_COLUMNS},
     transitions::{Cancel, ExpireDue, Pay},
@@ -189,13 +189,23 @@ impl<S: Store> OrderLedger for S {
         self.fetch(select).await
     }
 
+    async fn count_by_status(&self, sale_id: SaleId) -> Stored<Vec<(String, u64)>> {
+        let select = Statement::new(by_status(S::DIALECT)).bind(sale_id);
+        let mut counts = Vec::new();
+        for counted in self.fetch(select).await? {
+            if let Counted::Status(word, count) = counted {
+                counts.push((word, count));
+            }
+        }
+        counts.sort_unstable();
+        Ok(counts)
+    }
+
     async fn tally(&self, sale_id: SaleId) -> Stored<SaleTally> {
         // One statement, so that everything is counted at the same instant.
-        // Through the sale's index: to group by status the server would read the whole table in the
-        // order of another one.
-        let of_sale = S::DIALECT.through("orders_of_sale");
+        let (of_sale, by_status) = (S::DIALECT.through("orders_of_sale"), by_status(S::DIALECT));
         let select = Statement::new(format!(
-            "SELECT 'status' AS kind, status AS word, COUNT(*) AS n FROM orders{of_sale} WHERE sale_id = ? GROUP BY status \
+            "{by_status} \
              UNION ALL \
              SELECT 'user', user_id, COUNT(*) FROM orders{of_sale} WHERE sale_id = ? AND status IN ('confirmed', 'paid') \
              GROUP BY user_id HAVING COUNT(*) > (SELECT per_user_limit FROM sales WHERE sale_id = ?) \
@@ -227,6 +237,15 @@ impl<S: Store> OrderLedger for S {
         tally.users_over_limit.sort_unstable();
         Ok(tally)
     }
+}
+
+/// Counts a sale's orders by status. Through the sale's index: to group by status the server would
+/// read the whole table in the order of another one.
+fn by_status(dialect: Dialect) -> String {
+    let of_sale = dialect.through("orders_of_sale");
+    format!(
+        "SELECT 'status' AS kind, status AS word, COUNT(*) AS n FROM orders{of_sale} WHERE sale_id = ? GROUP BY status"
+    )
 }
 
 enum Counted {

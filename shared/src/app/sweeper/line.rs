@@ -15,8 +15,8 @@ use crate::{
         draw::{front_key, lost, table_key},
     },
     domain::{
-        CacheEntry, Draw, DrawTerms, Invitation, LineFront, PlaceTable, Sale, SaleId, Scores,
-        Timestamp, UserId,
+        CacheEntry, Draw, DrawTerms, Invitation, LineFront, OrderStatus, PlaceTable, Sale, SaleId,
+        Scores, Timestamp, UserId,
     },
     ports::{FreeUnits, Stored},
 };
@@ -210,9 +210,9 @@ impl App {
         {
             return Ok(paid);
         }
-        let tally = self.ports.orders.tally(sale.sale_id).await?;
-        let paid = tally.by_status.iter().find(|(status, _)| status == "paid");
-        let paid = paid.is_some_and(|(_, count)| *count >= u64::from(sale.stock));
+        let counts = self.order_counts(sale.sale_id).await?;
+        let paid = counts.get(OrderStatus::Paid.as_str()).copied().unwrap_or(0);
+        let paid = paid >= u64::from(sale.stock);
         self.sweep.line(sale.sale_id, |work| work.counted = Some((now_ms, paid)));
         Ok(paid)
     }

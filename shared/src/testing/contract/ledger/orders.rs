@@ -494,10 +494,11 @@ pub async fn network_limit(ledger: &Ledger) {
     }
 }
 
-/// `tally` and `get_many`.
+/// `tally`, `count_by_status` and `get_many`.
 pub async fn tally(ledger: &Ledger) {
     let orders = &ledger.orders;
     assert_eq!(orders.tally(testing::sale_id()).await.unwrap(), SaleTally::default());
+    assert_eq!(orders.count_by_status(testing::sale_id()).await.unwrap(), []);
     let sale = ledger.new_sale(6, 3).await;
     let (user, other) = (testing::user_id(), testing::user_id());
     let batch =
@@ -512,6 +513,7 @@ pub async fn tally(ledger: &Ledger) {
     };
     let by_status =
         words(&[("cancelled", 1), ("confirmed", 4), ("expired", 1), ("paid", 1), ("rejected", 1)]);
+    assert_eq!(orders.count_by_status(sale.sale_id).await.unwrap(), by_status);
     let expected = SaleTally { active: 5, by_status, ..SaleTally::default() };
     assert_eq!(orders.tally(sale.sale_id).await.unwrap(), expected);
 
