@@ -186,7 +186,8 @@ impl Recipe for MySql {
             "--character-set-server=utf8mb4".into(),
             "--max-connections=300".into(),
             "--innodb-flush-log-at-trx-commit=1".into(),
-            "--innodb-buffer-pool-size=64M".into(),
+            // Used as far as there is data: a small sale needs a tenth of it, a million users need it all.
+            "--innodb-buffer-pool-size=512M".into(),
         ];
         match self.flavor {
             Flavor::MariaDb => args.push(MARIADB_LOG_SIZE.into()),

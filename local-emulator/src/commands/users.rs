@@ -14,13 +14,16 @@ use flashsale::{
     domain::{Phone, Role, User},
     problem::Problem,
 };
+use futures_util::{StreamExt as _, stream};
 
 use super::{progress::Progress, refused};
 use crate::cli;
 
-/// Users stored before the next ones are made: memory does not grow with the number of users, and
-/// progress is shown this often.
-const SEEDED_AT_ONCE: u32 = 1_000;
+/// Users stored together: memory does not grow with the number of users, and progress is shown this
+/// often.
+const GROUP: u32 = 1_000;
+/// Groups stored at the same time, so that the database commits one while the next is made.
+const GROUPS_AT_ONCE: usize = 3;
 
 /// Makes shoppers with sessions and writes them as CSV. Only the file's owner may read it, because
 /// it contains session tokens.
@@ -42,15 +45,20 @@ pub async fn seed(app: &App, count: u32, out: &Path) -> anyhow::Result<ExitCode>
     let progress = Progress::of(count.into(), "users");
     let mut left = count;
     while left > 0 {
-        let seeded =
-            app.seed_users(left.min(SEEDED_AT_ONCE)).await.map_err(|problem| refused(&problem))?;
-        for (user, token) in &seeded {
-            writeln!(lines, "{},{},{token}", user.user_id, user.phone.as_str())
-                .with_context(shown)?;
+        let wanted = left;
+        let groups = (0..wanted.div_ceil(GROUP))
+            .map(|group| app.seed_users(GROUP.min(wanted - group * GROUP)));
+        let mut seeding = stream::iter(groups).buffered(GROUPS_AT_ONCE);
+        while let Some(seeded) = seeding.next().await {
+            let seeded = seeded.map_err(|problem| refused(&problem))?;
+            for (user, token) in &seeded {
+                writeln!(lines, "{},{},{token}", user.user_id, user.phone.as_str())
+                    .with_context(shown)?;
+            }
+            // Fewer than requested if a random phone number was already taken.
+            left -= u32::try_from(seeded.len())?;
+            progress.advance(seeded.len());
         }
-        // Fewer than requested if a random phone number was already taken.
-        left -= u32::try_from(seeded.len())?;
-        progress.advance(seeded.len());
     }
     progress.end();
     lines.flush().with_context(shown)?;
