@@ -176,14 +176,15 @@ impl App {
             return Err(Problem::Forbidden("only an administrator may do this"));
         }
         let limit = self.limit(RateLimit::Admin, Subject::User(caller.session.user_id));
-        self.enter_as(caller, limit, Some(Role::Admin), Enter).await?;
+        self.enter_as(caller, vec![limit], Some(Role::Admin), Enter).await?;
         Ok(Admin { user_id: caller.session.user_id, address })
     }
 
     /// Admits a signed-in user, or returns why not.
     pub(super) async fn enter(&self, caller: &Caller, limit: RateLimit) -> Result<(), Problem> {
-        let limit = self.limit(limit, Subject::User(caller.session.user_id));
-        self.enter_as(caller, limit, None, Enter).await
+        let mut limits = vec![self.limit(limit, Subject::User(caller.session.user_id))];
+        limits.extend(self.limits_of_networks(limit, caller.client.address));
+        self.enter_as(caller, limits, None, Enter).await
     }
 
     /// As [`App::enter`], with a limit that is counted for the user's address.
@@ -193,7 +194,7 @@ impl App {
         limit: RateLimit,
     ) -> Result<(), Problem> {
         let limit = self.limit(limit, Subject::address(caller.client.address));
-        self.enter_as(caller, limit, None, Enter).await
+        self.enter_as(caller, vec![limit], None, Enter).await
     }
 
     /// As [`App::enter`], and reserves a unit for the order of the caller's ticket.
@@ -204,7 +205,7 @@ impl App {
         request: &ReserveRequest,
     ) -> Result<AdmissionDecision, Problem> {
         let limit = self.limit(limit, Subject::User(caller.session.user_id));
-        self.enter_as(caller, limit, None, Reserve(request)).await
+        self.enter_as(caller, vec![limit], None, Reserve(request)).await
     }
 
     /// Admits a signed-in user, whose session must have the role, and answers the question. The
@@ -212,7 +213,7 @@ impl App {
     async fn enter_as<Q: Question>(
         &self,
         caller: &Caller,
-        limit: LimitCheck,
+        mut limits: Vec<LimitCheck>,
         role: Option<Role>,
         question: Q,
     ) -> Result<Q::Answer, Problem> {
@@ -221,11 +222,12 @@ impl App {
         let address = Subject::address(client.address);
         let mut not_banned = vec![user.clone()];
         not_banned.extend(Subject::of_client(client.address));
+        limits.push(self.limit(RateLimit::Address, address));
         let mut entry = GateRequest {
             session: Some((*user_id, *session_id)),
             role,
             not_banned,
-            limits: vec![limit, self.limit(RateLimit::Address, address)],
+            limits,
             abuse: Some(self.abuse_policy(Abuser::User, self.config.abuse.refusals_max)),
             now: self.now(),
         };
@@ -275,10 +277,7 @@ impl App {
         let mut limits =
             vec![self.limit(RateLimit::Address, address.clone()), self.limit(limit, address)];
         let mut not_banned = Subject::of_client(client.address);
-        if let Some(wide) = limit.of_network() {
-            let networks = AddressPrefix::around(client.address).into_iter();
-            limits.extend(networks.map(|network| self.limit(wide, Subject::Network(network))));
-        }
+        limits.extend(self.limits_of_networks(limit, client.address));
         if let Some(phone) = phone {
             not_banned.push(Subject::Phone(phone.clone()));
             let from_here = Subject::phone_at(phone.clone(), client.address);
@@ -296,6 +295,18 @@ impl App {
             },
         )
         .await
+    }
+
+    /// The limits of the networks around an address, for requests that have this limit.
+    fn limits_of_networks(
+        &self,
+        limit: RateLimit,
+        address: IpAddr,
+    ) -> impl Iterator<Item = LimitCheck> {
+        limit.of_network().into_iter().flat_map(move |wide| {
+            let networks = AddressPrefix::around(address).into_iter();
+            networks.map(move |network| self.limit(wide, Subject::Network(network)))
+        })
     }
 
     /// Admits an anonymous request for data that is not in memory.

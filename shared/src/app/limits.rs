@@ -38,6 +38,8 @@ pub(super) enum RateLimit {
     PhoneCodeRange,
     /// An address's requests with sessions that the fast store does not know.
     SessionLookup,
+    /// Requests of a network for tickets and for entries.
+    AddressNetwork,
     /// Captchas of a network.
     CaptchaNetwork,
     /// Registrations from a network.
@@ -47,9 +49,10 @@ pub(super) enum RateLimit {
 }
 
 impl RateLimit {
-    /// The limit of the networks around an address that has this limit.
+    /// The limit of the networks around an address that has this limit, or whose user has it.
     pub(super) const fn of_network(self) -> Option<Self> {
         match self {
+            Self::Ticket | Self::Entry => Some(Self::AddressNetwork),
             Self::Captcha => Some(Self::CaptchaNetwork),
             Self::Register => Some(Self::RegisterNetwork),
             Self::Login => Some(Self::LoginNetwork),
@@ -79,6 +82,7 @@ impl App {
             RateLimit::PhoneCodeDay => ("phone-code-day", quotas.phone_code_day),
             RateLimit::PhoneCodeRange => ("phone-code-range", quotas.phone_code_range),
             RateLimit::SessionLookup => ("session-lookup", quotas.address),
+            RateLimit::AddressNetwork => ("address-network", self.of_network(quotas.address)),
             RateLimit::CaptchaNetwork => ("captcha-network", self.of_network(quotas.captcha)),
             RateLimit::RegisterNetwork => ("register-network", self.of_network(quotas.register)),
             RateLimit::LoginNetwork => ("login-network", self.of_network(quotas.login)),

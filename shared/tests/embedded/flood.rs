@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use flashsale::{
     adapters::{memory::MemoryGate, system::Artist},
     api::NewBan,
-    app::{App, Client, Credentials},
+    app::{App, Caller, Client, Credentials},
     domain::{Ban, GateDecision, GateRequest, Phone, Role, Subject},
     ports::{Blacklist as _, Gate, Stored},
     problem::Problem,
@@ -434,5 +434,54 @@ async fn the_security_log_tells_who_did_what_and_no_secret() {
         token.as_str(),
     ] {
         assert!(!text.contains(secret), "{secret} is in the log");
+    }
+}
+
+/// The limits let one request through for each address and two for each network around it.
+#[tokio::test]
+async fn the_addresses_of_a_network_share_its_limits() {
+    let ones = ["ADDRESS", "CAPTCHA"].into_iter().flat_map(|name| {
+        ["LIMIT", "BURST"].map(|key| (format!("LIMITS__{name}__{key}"), "1".to_owned()))
+    });
+    let mut settings: Vec<(String, String)> = ones.collect();
+    settings.push(("LIMITS__NETWORK_TIMES".to_owned(), "2".to_owned()));
+    settings.push(("CAPTCHA".to_owned(), "off".to_owned()));
+    let settings: Vec<(&str, &str)> =
+        settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    // The last address of each row is outside the network of the first three.
+    let rows = [
+        ["198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.101.1"],
+        ["2001:db8:1:1::1", "2001:db8:1:2::1", "2001:db8:1:3::1", "2001:db8:2::1"],
+        // Three /56 of one /48.
+        ["2001:db8:3::1", "2001:db8:3:100::1", "2001:db8:3:200::1", "2001:db8:4::1"],
+    ];
+    for request in ["captcha", "ticket", "entry"] {
+        let shop = Shop::open(&settings).await;
+        let (who, sale) = (shop.shoppers(1).await.remove(0), shop.sale(9).await);
+        let draw = shop.draw(9, |_| {}).await;
+        // In memory, so that no address is charged for reading them.
+        for sale in [sale, draw] {
+            shop.app.sale_page(&client_at("203.0.113.9"), sale).await.unwrap();
+            shop.clock.advance_ms(2_000);
+        }
+        for row in rows {
+            let mut outcomes = Vec::new();
+            for address in row {
+                let caller = Caller { client: client_at(address), ..who.clone() };
+                outcomes.push(match request {
+                    "captcha" => shop.app.draw_login_captcha(&caller.client).await.map(drop),
+                    "ticket" => shop.ticket(&caller, sale).await.map(drop),
+                    _ => shop.app.enter_draw(&caller, draw, None).await.map(drop),
+                });
+            }
+            let refused_by = |outcome: &Result<(), Problem>| match outcome {
+                Ok(()) => None,
+                Err(Problem::RateLimited { name, .. }) => Some(*name),
+                Err(problem) => panic!("{request}: {problem:?}"),
+            };
+            let limit = if request == "captcha" { "captcha-network" } else { "address-network" };
+            let refusals: Vec<_> = outcomes.iter().map(refused_by).collect();
+            assert_eq!(refusals, [None, None, Some(limit), None], "{request} {row:?}");
+        }
     }
 }
