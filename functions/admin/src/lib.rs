@@ -84,7 +84,7 @@ async fn create_sale(
 fn patch_sale() -> Endpoint {
     patch("/api/admin/sales/{sale_id}", change_sale)
         .called("change_sale", "Changes a sale, also while it runs.")
-        .about("What is left out stays. `stock` can't fall below `sold`, nor `per_user_limit` at all once units are sold.")
+        .about("What is left out stays, and `null` removes `eligible_registered_before` and `units_per_prefix`. `stock` can't fall below `sold`, nor `per_user_limit` at all once units are sold.")
         .admin()
         .body::<SaleChange>()
         .gives::<Sale>(200, "The sale as it is now.")
@@ -411,6 +411,38 @@ mod tests {
         let limited = change(json!({ "units_per_prefix": 2 })).await.expect(200).json();
         assert_eq!(limited["units_per_prefix"], 2);
         assert_eq!(change(json!({ "stock": 4 })).await.expect(200).json()["units_per_prefix"], 2);
+    }
+
+    #[tokio::test]
+    async fn null_removes_the_two_rules_of_a_sale_and_nothing_else() {
+        let shop = Shop::without_captchas().await;
+        let (site, token) = (shop.serve(endpoints()), shop.admin_token().await);
+        let path = format!("/api/admin/sales/{}", shop.sale(1).await);
+        let change = async |change: Value| site.call("PATCH", &path, Some(&token), change).await;
+        let rules = json!({ "units_per_prefix": 2, "eligible_registered_before": START });
+        let sale = change(rules.clone()).await.expect(200).json();
+        for (field, value) in rules.as_object().unwrap() {
+            assert_eq!(&sale[field], value);
+            let removed = change(json!({ field: null })).await.expect(200).json();
+            assert_eq!(removed.get(field), None, "{removed}");
+        }
+        let always = [
+            "title",
+            "description",
+            "image_url",
+            "price",
+            "original_price",
+            "stock",
+            "per_user_limit",
+            "starts_at",
+            "ends_at",
+        ];
+        for field in always {
+            let refused = change(json!({ field: null, "units_per_prefix": 3 })).await;
+            assert!(refused.json()["detail"].as_str().unwrap().contains("not null"), "{refused:?}");
+            invalid(refused, field);
+        }
+        assert_eq!(change(json!({})).await.expect(200).json().get("units_per_prefix"), None);
     }
 
     #[tokio::test]

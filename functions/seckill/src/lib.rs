@@ -393,8 +393,14 @@ mod tests {
                 json!({ "captcha_id": captcha.captcha_id, "captcha_answer": captcha.answer });
             site.post(&tickets(sale), Some(&token), body).await
         };
+        let other = shop.caller(&other_token).await;
+        let other_user = {
+            let session = SessionClaims { user_id: other.session.user_id, ..own.session.clone() };
+            Caller { session, ..own.clone() }
+        };
         for purpose in [
-            CaptchaPurpose::of(&shop.caller(&other_token).await, sale),
+            CaptchaPurpose::of(&other, sale),
+            CaptchaPurpose::of(&other_user, sale),
             CaptchaPurpose::of(&other_session, sale),
             CaptchaPurpose::of(&own, other_sale),
         ] {

@@ -7,15 +7,11 @@ import { field, form } from "../common/form.js";
 import { t } from "../common/i18n.js";
 import { now } from "../common/clock.js";
 import { drawFields, drawPanel } from "./draws.js";
+import { localInput, refuseUnreadable, time, whole } from "./inputs.js";
+import { rules, rulesForm } from "./rules.js";
 import { section } from "./section.js";
 
 const SALES_MAX = 20;
-
-// A time of the server's clock in the format of an input: in the reader's time zone.
-function localInput(ms) {
-  const moment = new Date(ms - new Date(ms).getTimezoneOffset() * 60_000);
-  return moment.toISOString().slice(0, 16);
-}
 
 // Calls `look(sale)` to show a sale's books, and `list(sale)` to show its orders.
 export function sales(look, list) {
@@ -27,6 +23,12 @@ export function sales(look, list) {
     if (changed === undefined) return;
     announce(done);
     await refresh();
+  };
+  const rulesSaved = async ({ sale_id }) => {
+    announce(t("console.rules-saved"));
+    await refresh();
+    // The form has been replaced, and the focus would start at the top of the page.
+    rows.querySelector(`[data-sale="${sale_id}"] summary`)?.focus();
   };
   const moment = () => new Date(now()).toISOString();
   const row = (sale) => {
@@ -59,8 +61,10 @@ export function sales(look, list) {
         ` · ${t(`state.${sale.state}`)} · ${money(sale.price, sale.currency)} · `,
         t("stock.left", { available: number(sale.available), stock: number(sale.stock) }),
         el("div", { class: "small" }, t("sale.from-to", { from: date(sale.starts_at), to: date(sale.ends_at) })),
+        rules(sale),
         sale.allocation === "draw" && drawPanel(sale),
         tools,
+        sale.state !== "ended" && rulesForm(sale, rulesSaved),
       ),
     );
   };
@@ -83,8 +87,6 @@ function creation(created) {
   const ofNetwork = field("units_per_prefix", t("console.field-network-limit"), { type: "number", min: 1, max: 1_000_000, step: 1 }, { hint: t("console.field-network-limit-hint") });
   const starts = field("starts_at", t("console.field-starts"), { type: "datetime-local", step: 1, required: true, value: localInput(now() + 60_000) });
   const ends = field("ends_at", t("console.field-ends"), { type: "datetime-local", step: 1, required: true, value: localInput(now() + 3_660_000) });
-  const whole = (input) => (input.control.value === "" ? null : Number(input.control.value));
-  const time = (input) => (input.control.value === "" ? null : new Date(input.control.value).toISOString());
   const common = { title, price, currency, stock, per_user_limit: limit, units_per_prefix: ofNetwork, starts_at: starts, ends_at: ends };
   const draw = drawFields(localInput(now()), time);
   const fields = { ...common, ...draw.fields };
@@ -103,6 +105,7 @@ function creation(created) {
     t("console.create"),
     async () => {
       told.replaceChildren();
+      if (refuseUnreadable(Object.values(fields))) return;
       const wanted = {
         title: title.control.value,
         price: whole(price),

@@ -109,6 +109,7 @@ scenarios! {
     "operating.py":
     units_move: Place::embedded();
     steer: Place::embedded();
+    limits: Place::embedded();
     draws: Place::embedded();
     parked: Place::embedded();
     under_attack: Place::embedded();

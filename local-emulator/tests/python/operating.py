@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import urllib.request
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from browser import BASE, Api, create_sale, expect, visitor
 
@@ -87,6 +87,95 @@ def steer():
         page.get_by_role("button", name="Yes, close it").click()
         expect(row).to_contain_text("Ended")
         assert Api().call("GET", f"/api/sales/{sale}")["state"] == "ended"
+
+
+def limits():
+    """Limits who may buy when creating a sale, then changes and removes each limit; the API's answer follows."""
+    local = lambda day: datetime(2026, 1, day, 12, 30)
+    utc = lambda day: local(day).astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    written = lambda day: local(day).strftime("%Y-%m-%dT%H:%M:%S")
+    one_network, registered = "At most {} from one network.", "Only accounts registered before"
+    with visitor() as one:
+        page = one.page
+        sign_in_as_admin(one)
+        page.get_by_text("Create a sale").click()
+        form = page.locator("#create")
+        form.get_by_label("Title").fill("With limits")
+        form.get_by_label("Price in").fill("1999")
+        form.get_by_label("Units", exact=True).fill("9")
+        form.get_by_label("Units for each network").fill("0")
+        form.get_by_label("Only for users who registered before").fill(written(2))
+        one.expected |= {422}
+        create = page.get_by_role("button", name="Create the sale")
+        create.click()
+        expect(page.locator("#units_per_prefix")).to_be_focused()
+        one.expected.clear()
+        form.get_by_label("Units for each network").fill("4")
+        create.click()
+        expect(form).to_contain_text("“With limits” is created.")
+        row = page.locator("#sales li", has_text="With limits")
+        expect(row).to_contain_text(one_network.format(4))
+        expect(row).to_contain_text(registered)
+        sale = row.get_attribute("data-sale")
+
+        def follows(limit, before):
+            """The page and the API have these limits, and the trail the latest change."""
+            terms = Api().call("GET", f"/api/sales/{sale}")
+            assert (terms.get("units_per_prefix"), terms.get("eligible_registered_before")) == (limit, before), terms
+            if limit is None:
+                expect(row).not_to_contain_text("from one network")
+            else:
+                expect(row).to_contain_text(one_network.format(limit))
+            if before is None:
+                expect(row).not_to_contain_text(registered)
+            else:
+                expect(row).to_contain_text(registered)
+
+        follows(4, utc(2))
+        summary = row.locator("summary", has_text="Change the limits")
+        of_network = row.get_by_label("Units for each network")
+        before = row.get_by_label("Only for users who registered before")
+
+        def change(field, value):
+            """Opens the form, changes one field and saves."""
+            summary.click()
+            field.fill(value)
+            row.get_by_role("button", name="Save the limits").click()
+            # The row is made anew, with its form closed.
+            expect(field).to_be_hidden()
+            expect(summary).to_be_focused()
+
+        summary.click()
+        expect(of_network).to_have_value("4")
+        expect(before).to_have_value(re.compile(f"^{local(2):%Y-%m-%dT%H:%M}"))
+        one.accessible("the form of a sale's limits")
+        # What the browser can't read would be sent as if it were empty.
+        of_network.fill("")
+        of_network.press_sequentially("1e")
+        row.get_by_role("button", name="Save the limits").click()
+        expect(of_network).to_be_focused()
+        expect(row).to_contain_text("Complete it, or leave it empty.")
+        one.expected |= {422}
+        of_network.fill("0")
+        row.get_by_role("button", name="Save the limits").click()
+        expect(of_network).to_have_attribute("aria-invalid", "true")
+        one.expected.clear()
+        summary.click()
+        follows(4, utc(2))
+
+        change(of_network, "5")
+        follows(5, utc(2))
+        change(before, written(3))
+        follows(5, utc(3))
+        change(of_network, "")
+        follows(None, utc(3))
+        change(before, "")
+        follows(None, None)
+        page.locator("#actions").get_by_role("button", name="Read again").click()
+        latest = page.locator("#actions tbody tr")
+        expect(latest.first).to_contain_text("eligible_registered_before: ")
+        expect(latest.first).to_contain_text("→ –")
+        expect(latest.nth(1)).to_contain_text("units_per_prefix: 5 → –")
 
 
 def draws():
@@ -294,6 +383,7 @@ def console_accessible():
 SCENARIOS = [
     units_move,
     steer,
+    limits,
     draws,
     parked,
     under_attack,

@@ -61,6 +61,10 @@ pub struct ListedSale {
     pub allocation: Allocation,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entries_open_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eligible_registered_before: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub units_per_prefix: Option<u32>,
 }
 
 impl From<SaleView> for ListedSale {
@@ -81,6 +85,8 @@ impl From<SaleView> for ListedSale {
             server_time: sale.server_time,
             allocation: sale.allocation,
             entries_open_at: sale.entries_open_at,
+            eligible_registered_before: sale.eligible_registered_before,
+            units_per_prefix: sale.units_per_prefix,
         }
     }
 }

@@ -80,7 +80,7 @@ pub struct FieldChange {
     /// Its value before; `null` where there was none.
     #[schema(required)]
     pub from: Option<String>,
-    /// Its value since.
+    /// Its value since; `null` when it was removed.
     #[schema(required)]
     pub to: Option<String>,
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Allocation, Currency, DrawTerms, SaleId, Timestamp, UserId};
+use super::{Allocation, Currency, DrawTerms, Patch, SaleId, Timestamp, UserId, patch::not_null};
 
 /// A sale as the ledger keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -89,41 +89,55 @@ pub enum SaleState {
     Ended,
 }
 
-/// A change of a sale; `None` leaves the field as it is.
+/// A change of a sale, as a JSON merge patch; `None` leaves the field as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({ "stock": 60 }), description = "What is left out or `null` stays.")]
+#[schema(example = json!({ "stock": 60 }), description = "What is left out stays. `null` removes the rule where a sale may be without it, and is refused elsewhere.")]
 pub struct SaleChange {
     /// New title.
-    #[schema(min_length = 1, max_length = 200)]
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false, min_length = 1, max_length = 200)]
     pub title: Option<String>,
     /// New description.
-    #[schema(max_length = 4000)]
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false, max_length = 4000)]
     pub description: Option<String>,
     /// New picture.
-    #[schema(max_length = 2000, pattern = "^($|https://|/($|[^/]))")]
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false, max_length = 2000, pattern = "^($|https://|/($|[^/]))")]
     pub image_url: Option<String>,
     /// New price in minor units; orders already admitted keep theirs.
-    #[schema(minimum = 0, maximum = 1000000000000i64)]
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false, minimum = 0, maximum = 1000000000000i64)]
     pub price: Option<i64>,
     /// New original price in minor units.
-    #[schema(minimum = 0, maximum = 1000000000000i64)]
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false, minimum = 0, maximum = 1000000000000i64)]
     pub original_price: Option<i64>,
     /// New stock; never below the units already sold.
-    #[schema(minimum = 1, maximum = 10000000)]
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false, minimum = 1, maximum = 10000000)]
     pub stock: Option<u32>,
     /// New limit per user.
-    #[schema(minimum = 1, maximum = 100)]
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false, minimum = 1, maximum = 100)]
     pub per_user_limit: Option<u32>,
     /// New start.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
     pub starts_at: Option<Timestamp>,
     /// New end.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
     pub ends_at: Option<Timestamp>,
-    /// New latest registration of users who may take part.
-    pub eligible_registered_before: Option<Timestamp>,
-    /// New limit per network; orders that exceed it already stay.
-    #[schema(minimum = 1, maximum = 1000000)]
-    pub units_per_prefix: Option<u32>,
+    /// New moment before which users must have registered to take part; `null`: everybody may.
+    #[serde(default)]
+    #[schema(value_type = Option<Timestamp>)]
+    pub eligible_registered_before: Patch<Timestamp>,
+    /// New limit per network, orders that exceed it already stay; `null`: any number.
+    #[serde(default)]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1000000)]
+    pub units_per_prefix: Patch<u32>,
 }
 
 /// An invalid value in a sale: the field and what is expected.
@@ -251,8 +265,8 @@ impl Sale {
             starts_at: starts_at.unwrap_or(self.starts_at),
             ends_at: ends_at.unwrap_or(self.ends_at),
             eligible_registered_before: eligible_registered_before
-                .or(self.eligible_registered_before),
-            units_per_prefix: units_per_prefix.or(self.units_per_prefix),
+                .applied_to(self.eligible_registered_before),
+            units_per_prefix: units_per_prefix.applied_to(self.units_per_prefix),
             version: self.version + 1,
             ..self.clone()
         };

@@ -4,7 +4,7 @@
 use flashsale::{
     api::NewSale,
     app::Caller,
-    domain::{OrderId, OrderStatus, SaleChange, SaleId},
+    domain::{OrderId, OrderStatus, Patch, SaleChange, SaleId},
     ports::{Admission as _, OrderSource as _},
     testing::{START, client_at, ended, network},
 };
@@ -219,6 +219,23 @@ async fn a_network_s_units_are_counted_again_after_a_loss() {
 }
 
 #[tokio::test]
+async fn a_sale_without_its_limit_sells_to_one_network_again() {
+    let shop = Shop::open(&SETTINGS).await;
+    let (who, sale) = (shop.shoppers(3).await, limited(&shop, 3, 1).await);
+    bought(&shop, &who[0], sale).await;
+    refused(shop.ticket(&who[1], sale).await, "network-sold-out");
+    let change = SaleChange { units_per_prefix: Patch::Remove, ..SaleChange::default() };
+    shop.app.change_sale(&shop.admin().await, sale, &change).await.unwrap();
+    let page = shop.app.sale_page(&shop.client, sale).await.unwrap();
+    assert_eq!(page.units_per_prefix, None);
+    bought(&shop, &who[1], sale).await;
+    // A rebuild takes the sale's terms from the ledger.
+    lose_and_rebuild(&shop).await;
+    bought(&shop, &who[2], sale).await;
+    shop.books_balance().await;
+}
+
+#[tokio::test]
 async fn an_audit_names_a_network_above_the_limit_unless_the_sale_was_changed() {
     let shop = Shop::open(&SETTINGS).await;
     let who = shop.shoppers(3).await;
@@ -229,7 +246,7 @@ async fn an_audit_names_a_network_above_the_limit_unless_the_sale_was_changed() 
         }
     }
     shop.books_balance().await;
-    let change = SaleChange { units_per_prefix: Some(2), ..SaleChange::default() };
+    let change = SaleChange { units_per_prefix: Patch::Set(2), ..SaleChange::default() };
     shop.app.change_sale(&shop.admin().await, changed, &change).await.unwrap();
     refused(shop.ticket(&shop.shoppers(1).await[0], changed).await, "network-sold-out");
     shop.books_balance().await;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use flashsale::{
     api::PasswordRecovery,
     app::{CodeRequest, Credentials, Registering},
-    domain::{Phone, Timestamp, User, UserChange, UserCreated, UserId},
+    domain::{KeptCode, Phone, Timestamp, User, UserChange, UserCreated, UserId},
     ports::{Stored, Users},
     problem::Problem,
     testing::{PASSWORD, Shop},
@@ -19,6 +19,7 @@ use flashsale::{
 use crate::flood::Lines;
 
 const PHONE: &str = "+12015550123";
+const OTHER: &str = "+12015550124";
 const VERIFYING: [(&str, &str); 2] = [("CAPTCHA", "off"), ("PHONE_VERIFICATION", "log")];
 
 /// Counts every call and passes it on.
@@ -129,7 +130,29 @@ async fn codes_and_numbers_are_not_logged() {
     }
 }
 
-/// Two registrations with one code: both are checked before either uses it up.
+#[tokio::test]
+async fn a_code_proves_only_the_number_that_it_was_sent_to() {
+    let shop = Shop::open(&VERIFYING).await;
+    let code = ask(&shop, PHONE).await;
+    assert!(matches!(register(&shop, OTHER, &code).await, Err(Problem::CodeGone)));
+    let mut others = ask(&shop, OTHER).await;
+    while others == code {
+        shop.clock.advance_ms(3_600_000);
+        others = ask(&shop, OTHER).await;
+    }
+    assert!(matches!(register(&shop, OTHER, &code).await, Err(Problem::CodeWrong)));
+    // Who can write to the store still can't use the code for another number.
+    let [phone, other] = [PHONE, OTHER].map(|text| Phone::from_e164(text).unwrap());
+    let code = ask(&shop, PHONE).await;
+    let (codes, now) = (&shop.app.ports.phone_codes, shop.app.now());
+    let digest = codes.attempt(&phone, now).await.unwrap().unwrap();
+    let moved = KeptCode { phone: other, digest, expires_at: now.plus_ms(9), attempts_left: 9 };
+    codes.put(&moved, now).await.unwrap();
+    assert!(matches!(register(&shop, OTHER, &code).await, Err(Problem::CodeWrong)));
+    register(&shop, PHONE, &code).await.unwrap();
+}
+
+/// Two requests with one code: both are checked before either uses it up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_code_makes_one_change() {
     let shop = Shop::open(&VERIFYING).await;
@@ -140,4 +163,10 @@ async fn one_code_makes_one_change() {
     let (won, lost): (Vec<_>, Vec<_>) = [one, other].into_iter().partition(Result::is_ok);
     assert_eq!(won.len(), 1);
     assert!(matches!(lost[0], Err(Problem::CodeGone | Problem::PhoneTaken)), "{:?}", lost[0]);
+    // Of two recoveries only the code refuses one.
+    let code = ask(&shop, PHONE).await;
+    let (one, other) = tokio::join!(recover(&shop, PHONE, &code), recover(&shop, PHONE, &code));
+    let (won, lost): (Vec<_>, Vec<_>) = [one, other].into_iter().partition(Result::is_ok);
+    assert_eq!(won.len(), 1);
+    assert!(matches!(lost[0], Err(Problem::CodeGone)), "{:?}", lost[0]);
 }

@@ -214,3 +214,29 @@ async fn while_the_provider_is_down_the_setting_decides() {
     let refused = register(&admitting.app, 125, draw(&admitting.app).await, "").await;
     assert!(matches!(refused, Err(Problem::CaptchaWrong)), "{refused:?}");
 }
+
+#[tokio::test]
+async fn a_captcha_is_good_for_its_purpose_only_whatever_the_provider_says() {
+    let provider = FakeProvider::start();
+    let shop = shop(&provider, "refuse").await;
+    // It does not tell what a token was made for.
+    let yes = json!({ "success": true, "hostname": PROVIDER_HOSTNAME });
+    provider.behave(Behaviour::Always(yes));
+    let who = shop.shoppers(2).await;
+    let (sale, elsewhere) = (shop.sale(1).await, shop.sale(1).await);
+    let asked = provider.forms().len();
+    let answer = |captcha_id| CaptchaAnswer { captcha_id, answer: "a token".to_owned() };
+    let own = shop.purchase_captcha(&who[0], sale).await.captcha_id;
+    for captcha_id in [
+        draw(&shop.app).await,
+        shop.purchase_captcha(&who[0], elsewhere).await.captcha_id,
+        shop.purchase_captcha(&who[1], sale).await.captcha_id,
+    ] {
+        let ticket = shop.app.issue_ticket(&who[0], sale, Some(answer(captcha_id))).await;
+        assert!(matches!(ticket, Err(Problem::CaptchaGone)), "{:?}", ticket.err());
+    }
+    let registered = register(&shop.app, 131, own, "a token").await;
+    assert!(matches!(registered, Err(Problem::CaptchaGone)), "{registered:?}");
+    assert_eq!(provider.forms().len(), asked, "no token is spent for them");
+    shop.app.issue_ticket(&who[0], sale, Some(answer(own))).await.unwrap();
+}

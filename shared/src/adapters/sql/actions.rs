@@ -84,7 +84,12 @@ pub(super) fn differences(
         Err(error) => Err(Failure::Corrupt(format!("sale: {error}"))),
     };
     let before = before.map_or_else(|| Ok(Map::new()), fields)?;
-    Ok(fields(after)?
+    let mut after = fields(after)?;
+    // A field without a value is absent from the JSON of the sale.
+    for field in before.keys() {
+        after.entry(field).or_insert(Json::Null);
+    }
+    Ok(after
         .into_iter()
         .filter(|(field, value)| {
             !NOT_SET.contains(&field.as_str()) && before.get(field) != Some(value)
@@ -131,6 +136,18 @@ mod tests {
         let created = differences(None, &after).unwrap();
         assert!(created.contains(&FieldChange::to("price", "1999")), "{created:?}");
         assert!(created.iter().all(|change| !NOT_SET.contains(&change.field.as_str())));
+    }
+
+    #[test]
+    fn a_removed_rule_differs() {
+        let after = testing::sale(5);
+        let before = Sale { units_per_prefix: Some(3), ..after.clone() };
+        let removed = FieldChange {
+            field: "units_per_prefix".to_owned(),
+            from: Some("3".to_owned()),
+            to: None,
+        };
+        assert_eq!(differences(Some(&before), &after).unwrap(), [removed]);
     }
 
     #[test]

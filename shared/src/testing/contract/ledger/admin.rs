@@ -4,8 +4,8 @@ use super::{Ledger, again, done, refused};
 use crate::{
     domain::{
         ActionKind, AddressPrefix, AdminAction, AdmittedOrder, Ban, BanReach, CreationKey,
-        FieldChange, Opening, Order, OrderId, OrderOrigin, OrderStatus, ReportFilter, ReportSort,
-        ReportedOrder, Sale, SaleChange, Session, Subject, Transition,
+        FieldChange, Opening, Order, OrderId, OrderOrigin, OrderStatus, Patch, ReportFilter,
+        ReportSort, ReportedOrder, Sale, SaleChange, Session, Subject, Transition,
     },
     testing::{self, START},
 };
@@ -241,6 +241,20 @@ pub async fn actions(ledger: &Ledger) {
     ledger.sales.change(sale.sale_id, &wrong, &never).await.unwrap();
     ledger.sales.change(testing::sale_id(), &change, &never).await.unwrap();
 
+    // A rule of the sale, set and removed.
+    let mut rules = Vec::new();
+    let value = |text: &str| Some(text.to_owned());
+    for (n, patch, from, to) in
+        [(5, Patch::Set(2), None, value("2")), (6, Patch::Remove, value("2"), None)]
+    {
+        let action = by_same(ActionKind::SaleChanged, n);
+        let change = SaleChange { units_per_prefix: patch, ..SaleChange::default() };
+        ledger.sales.change(sale.sale_id, &change, &action).await.unwrap();
+        let field = FieldChange { field: "units_per_prefix".to_owned(), from, to };
+        rules.push(AdminAction { changes: vec![field], ..action });
+    }
+    let [set, removed] = rules.try_into().unwrap();
+
     let subject = Subject::User(testing::user_id());
     let ban = Ban {
         subject: subject.clone(),
@@ -249,13 +263,13 @@ pub async fn actions(ledger: &Ledger) {
         expires_at: None,
     };
     let reason = FieldChange::to("reason", "a 'reason'\n文");
-    let put = AdminAction { changes: vec![reason], ..by_same(ActionKind::BanPut, 5) };
+    let put = AdminAction { changes: vec![reason], ..by_same(ActionKind::BanPut, 7) };
     ledger.bans.put(&ban, &put).await.unwrap();
-    let lifted = by_same(ActionKind::BanLifted, 6);
+    let lifted = by_same(ActionKind::BanLifted, 8);
     assert!(ledger.bans.lift(&subject, START, &lifted).await.unwrap());
-    assert!(!ledger.bans.lift(&subject, START, &by_same(lifted.kind, 7)).await.unwrap());
+    assert!(!ledger.bans.lift(&subject, START, &by_same(lifted.kind, 9)).await.unwrap());
 
-    let retried = by_same(ActionKind::ParkedRetried, 8);
+    let retried = by_same(ActionKind::ParkedRetried, 10);
     for _ in 0..2 {
         ledger.admin.note(&retried).await.unwrap();
     }
@@ -267,7 +281,7 @@ pub async fn actions(ledger: &Ledger) {
     assert!(fields.contains(&FieldChange::to("stock", "3")), "{fields:?}");
     let stock = FieldChange { from: Some("3".to_owned()), ..FieldChange::to("stock", "4") };
     let changed = AdminAction { changes: vec![stock], ..changed };
-    assert_eq!(found, [created, changed, put, lifted, retried]);
+    assert_eq!(found, [created, changed, set, removed, put, lifted, retried]);
 }
 
 /// `reach_of_network` and `reach_of_user`.

@@ -3,8 +3,8 @@
 use super::{Ledger, done, reasons, refused};
 use crate::{
     domain::{
-        ActionKind, AddressPrefix, AdmittedOrder, Order, OrderId, OrderStatus, RejectReason, Sale,
-        SaleChange, SaleChanged, SaleTally, Transition,
+        ActionKind, AddressPrefix, AdmittedOrder, Order, OrderId, OrderStatus, Patch, RejectReason,
+        Sale, SaleChange, SaleChanged, SaleTally, Transition,
     },
     testing::{self, START},
 };
@@ -478,14 +478,14 @@ pub async fn network_limit(ledger: &Ledger) {
     assert_eq!(above(&open).await, []);
     // The limit may have been lower or absent when they were placed.
     for sale in [&limited, &open] {
-        let change = SaleChange { units_per_prefix: Some(1), ..SaleChange::default() };
+        let change = SaleChange { units_per_prefix: Patch::Set(1), ..SaleChange::default() };
         let action = testing::action(ActionKind::SaleChanged);
         let changed = ledger.sales.change(sale.sale_id, &change, &action).await.unwrap();
         assert!(matches!(changed, SaleChanged::Changed(sale) if sale.units_per_prefix == Some(1)));
         assert_eq!(above(sale).await, []);
     }
     for limit in [0, Sale::UNITS_PER_PREFIX_MAX + 1] {
-        let change = SaleChange { units_per_prefix: Some(limit), ..SaleChange::default() };
+        let change = SaleChange { units_per_prefix: Patch::Set(limit), ..SaleChange::default() };
         let action = testing::action(ActionKind::SaleChanged);
         let changed = ledger.sales.change(open.sale_id, &change, &action).await.unwrap();
         assert!(

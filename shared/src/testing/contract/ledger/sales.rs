@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 
 use super::{Ledger, PAY_WITHIN_MS, again, all, assert_corrupt};
 use crate::{
-    domain::{ActionKind, CreationKey, Sale, SaleChange, SaleChanged, SaleCreated},
+    domain::{ActionKind, CreationKey, Patch, Sale, SaleChange, SaleChanged, SaleCreated},
     testing::{self, START},
 };
 
@@ -125,8 +125,8 @@ async fn changes(ledger: &Ledger) {
     assert_eq!(sales.get(sale.sale_id).await.unwrap(), Some(expected));
 
     let all = SaleChange {
-        eligible_registered_before: Some(START.minus_ms(9)),
-        units_per_prefix: Some(4),
+        eligible_registered_before: Patch::Set(START.minus_ms(9)),
+        units_per_prefix: Patch::Set(4),
         title: Some("T".to_owned()),
         description: Some("D".to_owned()),
         image_url: Some("/i".to_owned()),
@@ -158,6 +158,22 @@ async fn changes(ledger: &Ledger) {
         SaleChanged::Changed(expected.clone())
     );
     assert_eq!(sales.get(sale.sale_id).await.unwrap().as_ref(), Some(&expected));
+
+    // Each of the two rules is removed, and the other stays.
+    let remove = [
+        SaleChange { eligible_registered_before: Patch::Remove, ..SaleChange::default() },
+        SaleChange { units_per_prefix: Patch::Remove, ..SaleChange::default() },
+    ];
+    let left = [(None, Some(4)), (None, None)];
+    let mut expected = expected;
+    for (change, left) in remove.iter().zip(left) {
+        (expected.eligible_registered_before, expected.units_per_prefix) = left;
+        expected.version += 1;
+        let action = testing::action(ActionKind::SaleChanged);
+        let changed = sales.change(sale.sale_id, change, &action).await.unwrap();
+        assert_eq!(changed, SaleChanged::Changed(expected.clone()));
+        assert_eq!(sales.get(sale.sale_id).await.unwrap().as_ref(), Some(&expected));
+    }
 
     let below_sold =
         SaleChange { title: Some("never".to_owned()), stock: Some(1), ..SaleChange::default() };
