@@ -101,7 +101,7 @@ async fn change_sale(
 
 fn get_stats() -> Endpoint {
     get("/api/admin/sales/{sale_id}/stats", stats)
-        .called("sale_stats", "The figures of a sale. The numbers of orders may be some seconds old if counting takes long.")
+        .called("sale_stats", "The figures of a sale. The numbers of orders are up to 30 seconds old where counting takes long.")
         .admin()
         .gives::<SaleStats>(200, "The figures.")
 }

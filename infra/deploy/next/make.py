@@ -4,7 +4,7 @@ That release has more migrations (beside this file), its worker writes a column 
 messages have a field that this release does not know.
 
     make.py TREE            changes TREE, and prints the version of the next release
-    make.py --check TREE    only says whether TREE still has the places to change
+    make.py --check TREE    changes nothing, and fails if TREE no longer has the places to change
 """
 
 import pathlib

@@ -186,7 +186,7 @@ impl Recipe for MySql {
             "--character-set-server=utf8mb4".into(),
             "--max-connections=300".into(),
             "--innodb-flush-log-at-trx-commit=1".into(),
-            // Used as far as there is data: a small sale needs a tenth of it, a million users need it all.
+            // Filled only as the data grows: a small sale needs a tenth of it, a million users need all of it.
             "--innodb-buffer-pool-size=512M".into(),
         ];
         match self.flavor {

@@ -1,6 +1,6 @@
 // Forms that show an error beside its field.
 
-import { explain, isPassing, persist } from "./api.js";
+import { explain, isPassing, persist, Refusal } from "./api.js";
 import { alertBox, button, el, enable, isEnabled } from "./dom.js";
 
 // A labelled input. `refuse(text)` marks it as invalid and shows the text; without a text it
@@ -40,15 +40,16 @@ export function form(fields, label, send, place) {
       await send((text) => (status.textContent = text));
     } catch (error) {
       status.textContent = "";
-      const wrong = isPassing(error) ? null : place(error);
+      const wrong = error instanceof Refusal && !isPassing(error) ? place(error) : null;
       if (wrong) {
         wrong.refuse(explain(error));
         wrong.control.focus();
       } else {
         trouble.replaceChildren(alertBox("danger", explain(error)));
       }
+    } finally {
+      enable(submit, true);
     }
-    enable(submit, true);
   });
   return element;
 }

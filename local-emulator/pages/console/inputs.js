@@ -12,10 +12,13 @@ export const whole = (input) => (input.control.value === "" ? null : Number(inpu
 
 export const time = (input) => (input.control.value === "" ? null : new Date(input.control.value).toISOString());
 
-// Marks the first field whose text the browser can't read, such as half a date. Its value would be
-// empty, and an empty field removes a rule.
+const isUnreadable = ({ control }) =>
+  control.validity.badInput || (control.type === "datetime-local" && control.value !== "" && Number.isNaN(Date.parse(control.value)));
+
+// Marks the first field whose text can't be read, such as half a date or the year 20266. The value
+// of half a date is empty, and an empty field would remove a rule.
 export function refuseUnreadable(fields) {
-  const wrong = fields.find((one) => one.control.validity.badInput);
+  const wrong = fields.find((one) => !one.control.closest("[hidden]") && isUnreadable(one));
   if (wrong === undefined) return false;
   wrong.refuse(t("console.field-unreadable"));
   wrong.control.focus();

@@ -1,5 +1,5 @@
-// The two rules that a sale has or not, a limit for each network and a latest registration: shown,
-// changed and removed.
+// The two optional rules of a sale, the limit per network and the latest registration: shows, changes
+// and removes them.
 
 import { call } from "../common/api.js";
 import { el } from "../common/dom.js";
@@ -14,7 +14,7 @@ export function rules(sale) {
   return said.some(Boolean) && el("div", { class: "small" }, said.filter(Boolean).join(" "));
 }
 
-// Calls `saved(sale)` after a change. Fields that were not touched are not sent, so the form takes
+// Calls `saved(sale)` with the sale as it is after a change. Fields that were not touched are not sent, so the form takes
 // back nothing that another administrator has changed meanwhile.
 export function rulesForm(sale, saved) {
   const ofNetwork = field(
@@ -35,8 +35,8 @@ export function rulesForm(sale, saved) {
   const send = async () => {
     if (refuseUnreadable([ofNetwork, eligible])) return;
     const touched = Object.entries(inputs).filter(([, [input]]) => input.control.value !== shown.get(input));
-    await call("PATCH", `/api/admin/sales/${sale.sale_id}`, Object.fromEntries(touched.map(([name, [input, read]]) => [name, read(input)])));
-    await saved(sale);
+    if (touched.length === 0) return;
+    await saved(await call("PATCH", `/api/admin/sales/${sale.sale_id}`, Object.fromEntries(touched.map(([name, [input, read]]) => [name, read(input)]))));
   };
   const element = form([ofNetwork.element, eligible.element], t("console.rules-save"), send, (error) => inputs[error.problem.field]?.[0] ?? null);
   return el("details", { class: "mt-2" }, el("summary", {}, t("console.rules")), element);

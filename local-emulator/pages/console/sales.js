@@ -24,9 +24,10 @@ export function sales(look, list) {
     announce(done);
     await refresh();
   };
-  const rulesSaved = async ({ sale_id }) => {
+  const rulesSaved = async ({ sale_id, units_per_prefix, eligible_registered_before }) => {
     announce(t("console.rules-saved"));
-    await refresh();
+    // Another instance may answer with the rules of a second ago.
+    await refresh((sale) => (sale.sale_id === sale_id ? { ...sale, units_per_prefix, eligible_registered_before } : sale));
     // The form has been replaced, and the focus would start at the top of the page.
     rows.querySelector(`[data-sale="${sale_id}"] summary`)?.focus();
   };
@@ -68,12 +69,12 @@ export function sales(look, list) {
       ),
     );
   };
-  const refresh = async () => {
+  const refresh = async (known = (sale) => sale) => {
     const page = await act(() => call("GET", `/api/sales?limit=${SALES_MAX}`));
-    if (page !== undefined) rows.replaceChildren(...page.sales.map(row));
+    if (page !== undefined) rows.replaceChildren(...page.sales.map((sale) => row(known(sale))));
   };
 
-  body.append(rows, creation(refresh));
+  body.append(rows, creation(() => refresh()));
   refresh();
   return element;
 }

@@ -49,7 +49,8 @@ pub(super) enum RateLimit {
 }
 
 impl RateLimit {
-    /// The limit of the networks around an address that has this limit, or whose user has it.
+    /// The limit against which a request with this limit is also counted, once for each network
+    /// around its address.
     pub(super) const fn of_network(self) -> Option<Self> {
         match self {
             Self::Ticket | Self::Entry => Some(Self::AddressNetwork),

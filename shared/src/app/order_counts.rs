@@ -1,9 +1,8 @@
 //! A sale's number of orders by status, for consoles that ask every few seconds.
 //!
-//! The ledger counts row by row, which takes a second or more for a million orders. So a count that
-//! took long is used again for a while, and the ledger spends at most a twentieth of its time on
-//! counting a sale, however many consoles are open. A count that took less than [`SHORT_MS`] is made
-//! again at each request.
+//! The ledger counts row by row, so a count of a large sale takes long. Such a count is used again
+//! for a while: the consoles of one process keep the ledger busy with a sale for about a twentieth
+//! of the time. A count that took less than [`SHORT_MS`] is made again at each request.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,8 +14,10 @@ use crate::{
 
 /// A count that takes less than this is not used again, in milliseconds.
 const SHORT_MS: u64 = 50;
-/// How many times as long as it took a count is used.
+/// A count is used for this many times as long as it took.
 const LIFE_TIMES: u64 = 20;
+/// Longest time that a count is used, in milliseconds.
+const LIFE_MS_MAX: u64 = 30_000;
 /// Most sales whose counts are kept.
 const SALES_MAX: usize = 100;
 
@@ -52,7 +53,10 @@ impl App {
             let counts = self.ports.orders.count_by_status(sale_id).await?;
             let now_ms = self.monotonic_ms();
             let took_ms = now_ms.saturating_sub(begun_ms);
-            let life_ms = if took_ms < SHORT_MS { 0 } else { took_ms.saturating_mul(LIFE_TIMES) };
+            let life_ms = match took_ms {
+                ..SHORT_MS => 0,
+                _ => took_ms.saturating_mul(LIFE_TIMES).min(LIFE_MS_MAX),
+            };
             let counts = Arc::new(counts.into_iter().collect());
             Ok(Counted { counts, usable_until_ms: now_ms + life_ms })
         };

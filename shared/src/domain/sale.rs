@@ -89,10 +89,10 @@ pub enum SaleState {
     Ended,
 }
 
-/// A change of a sale, as a JSON merge patch; `None` leaves the field as it is.
+/// A change of a sale; `None` and [`Patch::Keep`] leave the field as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({ "stock": 60 }), description = "What is left out stays. `null` removes the rule where a sale may be without it, and is refused elsewhere.")]
+#[schema(example = json!({ "stock": 60 }), description = "A JSON merge patch (RFC 7396): an absent field stays; `null` removes `eligible_registered_before` or `units_per_prefix`, and is refused for other fields.")]
 pub struct SaleChange {
     /// New title.
     #[serde(default, deserialize_with = "not_null")]

@@ -152,6 +152,11 @@ async fn orders_of_a_large_sale_are_not_counted_for_every_console() {
     buy(1).await;
     shop.clock.advance_ms(1_999);
     assert_eq!(confirmed().await, (1, 0), "a slow one is used for 20 times as long as it took");
+    orders.count_slowly(shop.clock.clone(), 5_000);
+    shop.clock.advance_ms(1);
+    assert_eq!(confirmed().await, (2, 1));
+    shop.clock.advance_ms(29_999);
+    assert_eq!(confirmed().await, (2, 0), "but for 30 s at most");
     shop.clock.advance_ms(1);
     assert_eq!(confirmed().await, (2, 1));
 }

@@ -262,7 +262,7 @@ export default {
   "console.field-eligible-hint": "Empty: for all users.",
   "console.field-network-limit": "Units for each network",
   "console.field-network-limit-hint": "A network is an IPv4 /24 or an IPv6 /48. Empty: any number.",
-  "console.field-unreadable": "Complete it, or leave it empty.",
+  "console.field-unreadable": "This can’t be read.",
   "console.rules": "Change the limits",
   "console.rules-save": "Save the limits",
   "console.rules-saved": "The limits are saved.",

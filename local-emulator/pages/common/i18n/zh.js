@@ -262,7 +262,7 @@ export default {
   "console.field-eligible-hint": "留空表示所有用户。",
   "console.field-network-limit": "同一网络限购数量",
   "console.field-network-limit-hint": "网络指 IPv4 /24 或 IPv6 /48。留空表示不限。",
-  "console.field-unreadable": "请填写完整，或留空。",
+  "console.field-unreadable": "无法识别此内容。",
   "console.rules": "修改限制",
   "console.rules-save": "保存限制",
   "console.rules-saved": "限制已保存。",

@@ -49,9 +49,11 @@ impl<S: Store> OrderLedger for S {
         let ids: BTreeSet<_> = order_ids.iter().copied().collect();
         let mut orders = Vec::with_capacity(ids.len());
         for chunk in ids.into_iter().collect::<Vec<_>>().chunks(CHUNK) {
-            let select =
-                Statement::new(format!("SELECT {ORDER_COLUMNS} FROM orders WHERE order_id IN "))
-                    .list(chunk.iter().copied());
+            let select = Statement::new(format!(
+                "SELECT {ORDER_COLUMNS} FROM orders{} WHERE order_id IN ",
+                S::DIALECT.through("PRIMARY")
+            ))
+            .list(chunk.iter().copied());
             orders.extend(self.fetch::<Order>(select).await?);
         }
         Ok(orders)

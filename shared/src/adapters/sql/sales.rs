@@ -235,6 +235,10 @@ impl Work for ChangeSale {
             Ok(sale) => sale,
             Err(error) => return Ok(SaleChanged::Refused(error)),
         };
+        let differences = differences(Some(&before), &sale)?;
+        if differences.is_empty() {
+            return Ok(SaleChanged::Changed(before));
+        }
         let price_changes = sale.price != before.price;
         if price_changes {
             // The current price may come from a process of an earlier version, which stores no
@@ -262,7 +266,7 @@ impl Work for ChangeSale {
         if price_changes {
             keep_price(transaction, sale.sale_id).await?;
         }
-        note_with(transaction, &self.action, differences(Some(&before), &sale)?).await?;
+        note_with(transaction, &self.action, differences).await?;
         Ok(SaleChanged::Changed(sale))
     }
 }

@@ -27,9 +27,11 @@ impl<S: Store> SessionLedger for S {
     async fn get_many(&self, session_ids: &[SessionId]) -> Stored<Vec<KeptSession>> {
         let mut found = Vec::with_capacity(session_ids.len());
         for chunk in session_ids.chunks(CHUNK) {
-            let select =
-                Statement::new(format!("SELECT {COLUMNS} FROM sessions WHERE session_id IN "))
-                    .list(chunk.iter().copied());
+            let select = Statement::new(format!(
+                "SELECT {COLUMNS} FROM sessions{} WHERE session_id IN ",
+                S::DIALECT.through("PRIMARY")
+            ))
+            .list(chunk.iter().copied());
             found.extend(self.fetch(select).await?);
         }
         Ok(found)
@@ -160,7 +162,10 @@ async fn bounded<S: Transaction>(
     let mut living: HashMap<UserId, Vec<(Timestamp, SessionId)>> = HashMap::new();
     for chunk in users.chunks(CHUNK) {
         let select =
-            Statement::new(format!("SELECT {COLUMNS} FROM sessions WHERE ended_at_ms IS NULL AND expires_at_ms > ? AND user_id IN "))
+            Statement::new(format!(
+                "SELECT {COLUMNS} FROM sessions{} WHERE ended_at_ms IS NULL AND expires_at_ms > ? AND user_id IN ",
+                S::DIALECT.through("sessions_of_user")
+            ))
                 .bind(now)
                 .list(chunk.iter().copied());
         for kept in transaction.fetch::<KeptSession>(&select).await? {

@@ -89,8 +89,11 @@ impl Work for CreateUsers {
                 .rows(rows.collect::<Result<Vec<_>, Failure>>()?)
                 .sql(S::DIALECT.skip_duplicates("user_id"));
             transaction.execute(&insert).await?;
-            let select = Statement::new("SELECT user_id FROM users WHERE user_id IN ")
-                .list(chunk.iter().map(|user| user.user_id));
+            let select = Statement::new(format!(
+                "SELECT user_id FROM users{} WHERE user_id IN ",
+                S::DIALECT.through("PRIMARY")
+            ))
+            .list(chunk.iter().map(|user| user.user_id));
             stored.extend(
                 transaction
                     .fetch::<StoredId>(&select)

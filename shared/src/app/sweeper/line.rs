@@ -210,9 +210,10 @@ impl App {
         {
             return Ok(paid);
         }
-        let counts = self.order_counts(sale.sale_id).await?;
-        let paid = counts.get(OrderStatus::Paid.as_str()).copied().unwrap_or(0);
-        let paid = paid >= u64::from(sale.stock);
+        let counts = self.ports.orders.count_by_status(sale.sale_id).await?;
+        let paid = counts.iter().any(|(status, orders)| {
+            status == OrderStatus::Paid.as_str() && *orders >= u64::from(sale.stock)
+        });
         self.sweep.line(sale.sale_id, |work| work.counted = Some((now_ms, paid)));
         Ok(paid)
     }
