@@ -54,6 +54,7 @@ struct Script {
     batches: Mutex<Vec<Vec<Delivery>>>,
     again: Mutex<Vec<Delivery>>,
     given: Mutex<Vec<Delivery>>,
+    acks: AtomicUsize,
     acked: Mutex<BTreeSet<u64>>,
     handed_back: Mutex<Vec<u64>>,
 }
@@ -75,6 +76,7 @@ impl Script {
             batches: Mutex::new(batches),
             again,
             given,
+            acks: AtomicUsize::default(),
             acked: Mutex::default(),
             handed_back: Mutex::default(),
         })
@@ -106,6 +108,7 @@ impl OrderSource for Script {
     }
 
     async fn ack(&self, tags: &[u64]) -> Stored<()> {
+        self.acks.fetch_add(1, Ordering::SeqCst);
         self.acked.lock().unwrap().extend(tags);
         Ok(())
     }
@@ -173,10 +176,18 @@ struct Polling {
 
 impl Polling {
     async fn of(change: impl FnOnce(&mut Ports)) -> Self {
+        Self::within(0, change).await
+    }
+
+    /// With a batching window.
+    async fn within(window_ms: u64, change: impl FnOnce(&mut Ports)) -> Self {
         let dir = std::env::temp_dir().join(format!("flashsale-poller-{}", testing::order_id()));
-        let config =
-            Config::load(None, [("FLASHSALE_DATA_DIR".to_owned(), dir.display().to_string())], [])
-                .unwrap();
+        let settings = [
+            ("FLASHSALE_DATA_DIR", dir.display().to_string()),
+            ("FLASHSALE_WORKER__BATCH_WINDOW_MS", window_ms.to_string()),
+        ];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value));
+        let config = Config::load(None, settings, []).unwrap();
         let mut ports = wire::connect(&config).await.unwrap();
         change(&mut ports);
         let host = Host::InProcess(App::new(config, ports).unwrap());
@@ -253,4 +264,15 @@ async fn what_cannot_be_acknowledged_is_not_given_again_without_a_pause() {
     // With pauses of 50, 100, 200, 400, 800 ms there are few tries, and fewer on a slow machine; a
     // busy loop would make thousands.
     assert!((1..=6).contains(&full.0.load(Ordering::SeqCst)), "{:?}", full.0);
+}
+
+#[tokio::test]
+async fn messages_within_the_window_are_one_batch() {
+    for (window_ms, batches) in [(0, 3), (1_000, 1)] {
+        let script = Script::new(&[&[SOUND], &[SOUND, SOUND], &[SOUND]]);
+        let polling = Polling::within(window_ms, |ports| ports.source = script.clone()).await;
+        script.acked(&[0, 1, 2, 3]).await;
+        polling.end().await;
+        assert_eq!(script.acks.load(Ordering::SeqCst), batches, "{window_ms} ms");
+    }
 }
