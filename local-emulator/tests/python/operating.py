@@ -154,7 +154,7 @@ def limits():
         of_network.press_sequentially("1e")
         row.get_by_role("button", name="Save the limits").click()
         expect(of_network).to_be_focused()
-        expect(row).to_contain_text("Complete it, or leave it empty.")
+        expect(row).to_contain_text("This can’t be read.")
         one.expected |= {422}
         of_network.fill("0")
         row.get_by_role("button", name="Save the limits").click()
