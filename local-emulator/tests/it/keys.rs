@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::{
     client::Client,
     emulator::{Emulator, Place},
+    shop::follow,
 };
 
 const PASSWORD: &str = "correct horse";
@@ -77,10 +78,12 @@ async fn keys_are_changed_while_a_sale_runs() {
     }
     let by_new = ticket(&a.client, &sale, &late).await;
     b.client.post(&orders, Some(&late), json!({ "ticket": by_new })).await.expect(202);
-    a.client.post(&orders, Some(&early), json!({ "ticket": early_ticket })).await.expect(202);
+    let accepted = a.client.post(&orders, Some(&early), json!({ "ticket": early_ticket })).await;
     b.stop();
     b = start(&place, &[new, old]);
     assert!(knows(&b.client, &early).await);
+    let order_id = accepted.expect(202).text("order_id");
+    follow(std::slice::from_ref(&b.client), &order_id, &early).await;
     let of_early = b.client.get("/api/orders", Some(&early)).await.expect(200);
     assert_eq!(of_early.json()["orders"].as_array().unwrap().len(), 1);
 
