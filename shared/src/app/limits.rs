@@ -38,7 +38,8 @@ pub(super) enum RateLimit {
     PhoneCodeRange,
     /// An address's requests with sessions that the fast store does not know.
     SessionLookup,
-    /// Requests of a network for tickets and for entries.
+    /// Entries from a network. Tickets have no such limit: one more key costs them a tenth of their
+    /// rate, and each is limited by user and address.
     AddressNetwork,
     /// Captchas of a network.
     CaptchaNetwork,
@@ -53,7 +54,7 @@ impl RateLimit {
     /// around its address.
     pub(super) const fn of_network(self) -> Option<Self> {
         match self {
-            Self::Ticket | Self::Entry => Some(Self::AddressNetwork),
+            Self::Entry => Some(Self::AddressNetwork),
             Self::Captcha => Some(Self::CaptchaNetwork),
             Self::Register => Some(Self::RegisterNetwork),
             Self::Login => Some(Self::LoginNetwork),

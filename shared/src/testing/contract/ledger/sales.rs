@@ -175,6 +175,11 @@ async fn changes(ledger: &Ledger) {
         assert_eq!(sales.get(sale.sale_id).await.unwrap().as_ref(), Some(&expected));
     }
 
+    let nothing = SaleChange::default();
+    let action = testing::action(ActionKind::SaleChanged);
+    let changed = sales.change(sale.sale_id, &nothing, &action).await.unwrap();
+    assert_eq!(changed, SaleChanged::Changed(expected.clone()), "the version stays");
+
     let below_sold =
         SaleChange { title: Some("never".to_owned()), stock: Some(1), ..SaleChange::default() };
     assert!(
