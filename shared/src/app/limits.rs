@@ -38,7 +38,7 @@ pub(super) enum RateLimit {
     PhoneCodeRange,
     /// An address's requests with sessions that the fast store does not know.
     SessionLookup,
-    /// Entries from a network. Tickets have no such limit: one more key costs them a tenth of their
+    /// Entries from a network. Tickets have no such limit: one more key costs 7 % of their
     /// rate, and each is limited by user and address.
     AddressNetwork,
     /// Captchas of a network.
